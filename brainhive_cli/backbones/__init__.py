@@ -1,0 +1,1 @@
+"""Brain encoders: signal [B, C, T] to token [B, D]."""

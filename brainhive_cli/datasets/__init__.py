@@ -1,0 +1,1 @@
+"""Image sets and the recordings made with them."""

@@ -1,0 +1,1 @@
+"""The embedded world: drawn pictures, simulated recordings, small trained weights."""

@@ -1,0 +1,1 @@
+"""Frozen vision encoders: picture to embedding."""

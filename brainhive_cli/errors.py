@@ -1,0 +1,45 @@
+"""The tree of errors that end a command with one clear line and an exit code of their own."""
+
+
+class BrainhiveError(Exception):
+    """Something the user can mend.
+
+    Args:
+        what: One line that says what is wrong and where.
+        hint: One line that says what to do about it.
+    """
+
+    exit_code = 1
+
+    def __init__(self, what: str, hint: str = "") -> None:
+        super().__init__(what)
+        self.what = what
+        self.hint = hint
+
+
+class RecipeError(BrainhiveError):
+    """A recipe, flag or override that does not hold."""
+
+    exit_code = 2
+
+
+class MissingData(BrainhiveError):
+    """Data or weights that are not where they are expected."""
+
+    exit_code = 3
+
+
+class MissingExtra(BrainhiveError):
+    """A library that is not installed; the hint is the pip line."""
+
+    exit_code = 4
+
+
+class DeviceError(BrainhiveError):
+    """A device that is absent, out of memory or failing."""
+
+    exit_code = 5
+
+
+INTERRUPTED = 130
+"""Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""

@@ -1,0 +1,1 @@
+"""Several embeddings of a picture to one token."""

@@ -1,0 +1,1 @@
+"""What pulls signal tokens and image tokens together."""

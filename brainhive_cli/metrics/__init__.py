@@ -1,0 +1,1 @@
+"""Retrieval, image quality and their statistics."""

@@ -1,0 +1,67 @@
+"""What a part is: a frozen Config that builds, in a file whose name is its kind."""
+
+import difflib
+import importlib
+import pkgutil
+from functools import partial
+from types import ModuleType
+from typing import Annotated, Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_serializer
+
+from brainhive_cli.errors import RecipeError
+
+SHELVES = ("datasets", "encoders", "backbones", "fusers", "losses", "priors", "generators")
+"""The folders whose every file is a part (names that begin with an underscore are shared pieces)."""
+
+
+class Config(BaseModel):
+    """Every knob of one part, with its unit, default and source; `build` makes the part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @property
+    def kind(self) -> str:
+        """The name of the file that the part lives in."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, fields: Any) -> dict[str, Any]:
+        return {"kind": self.kind, **fields(self)}
+
+
+def kinds(shelf: str) -> list[str]:
+    """List the parts on a shelf without importing them."""
+    package = importlib.import_module(f"brainhive_cli.{shelf}")
+    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+
+
+def load(shelf: str, kind: str) -> ModuleType:
+    """Import the part called `kind`; hyphens and underscores are alike.
+
+    Raises:
+        RecipeError: if the shelf has no such part.
+    """
+    known = kinds(shelf)
+    name = kind.replace("-", "_")
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise RecipeError(f"no {shelf[:-1]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
+    return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
+
+
+def resolve(shelf: str, value: Any) -> Any:
+    """Turn `kind`, or `{kind: …, knob: …}`, into the part's validated Config."""
+    if isinstance(value, Config):
+        return value
+    fields = dict(value) if isinstance(value, dict) else {"kind": value}
+    kind = fields.pop("kind", None)
+    if not isinstance(kind, str):
+        raise RecipeError(f"a {shelf[:-1]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}")
+    return load(shelf, kind).Config.model_validate(fields)
+
+
+def part(shelf: str) -> Any:
+    """Make the field type of a recipe key that names a part of `shelf`."""
+    return Annotated[SerializeAsAny[Config], BeforeValidator(partial(resolve, shelf))]

@@ -1,0 +1,1 @@
+"""Token to the conditioning of a diffusion model."""
