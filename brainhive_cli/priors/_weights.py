@@ -1,0 +1,55 @@
+"""Weight files of a prior: found, read, and put into a module only if every shape fits."""
+
+from pathlib import Path
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from brainhive_cli import hub
+from brainhive_cli.errors import BrainhiveError, MissingData
+
+
+def find(reference: str) -> Path:
+    """Find one file by path or hub reference (`hub:OWNER/NAME/FILE[@REVISION]`).
+
+    Raises:
+        MissingData: if it is not there.
+    """
+    path = Path(reference)
+    if reference.startswith("hub:"):
+        address, _, revision = reference.partition("@")
+        folder, _, name = address.rpartition("/")
+        path = hub.folder(f"{folder}@{revision}" if revision else folder, allow=[name]) / name
+    if not path.is_file():
+        raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
+    return path
+
+
+def read(file: Path) -> dict[str, Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        MissingData: if it is cut short or no safetensors file.
+    """
+    try:
+        return load_file(file)
+    except SafetensorError as error:
+        raise MissingData(f"{file} is damaged or half-downloaded: {error}", "download it again") from error
+
+
+def fill(module: nn.Module, state: dict[str, Tensor], file: Path, assign: bool = False) -> None:
+    """Put a file's weights into a module; `assign` keeps the file's dtype.
+
+    Raises:
+        BrainhiveError: if a weight is missing, surplus or of another shape; it names the first.
+    """
+    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    found = {key: tuple(value.shape) for key, value in state.items()}
+    for key in sorted(wanted.keys() | found.keys()):
+        if wanted.get(key) != found.get(key):
+            raise BrainhiveError(
+                f"{file}: {key} has shape {found.get(key, 'none')}, {wanted.get(key, 'none')} is needed",
+                "these weights are for another prior, or for another generator's U-Net",
+            )
+    module.load_state_dict(state, assign=assign)

@@ -1,0 +1,228 @@
+"""The Fusion Prior: embeddings to a token, and the token to the conditioning of an SDXL-type U-Net."""
+
+import json
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from pydantic import Field
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from brainhive_cli import hub, parts
+from brainhive_cli.blocks import MLP, FusionEncoder
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
+from brainhive_cli.priors._weights import fill, find, read
+
+OWNER = "fakekungfu"
+"""Owner of the published priors: a bare `hub:NAME` means theirs."""
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+"""Weight file of each part folder, as diffusers names it."""
+CLASSES = {
+    "fusion_encoder": "FusionEncoderModel",
+    "proj": "IPProjectionModel",
+    "attn_adapter": "IPAttnAdapterModel",
+}
+"""The folders of a prior, and the class that upstream writes into their config.json."""
+
+
+class Config(parts.Config):
+    """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
+
+    hidden_size: int = Field(1024, description="Width of the token; the paper's value.")
+    intermediate_size: int = Field(4096, description="Width inside fusion block and adapter; the paper's.")
+    sequence_length: int = Field(4, description="Image tokens that a token becomes; IP-Adapter's value.")
+    scale: float = Field(1.0, description="Weight of the image attention beside the text attention.")
+    start_from: str | None = Field(
+        None,
+        description="IP-Adapter single file whose projection and attention it starts from: a path or "
+        "hub:OWNER/NAME/FILE; the paper: hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
+        "Without it they start random.",
+    )
+
+    def build(self, dims: dict[str, int], unet: Any) -> "FusionPrior":
+        """Make a prior for embeddings of these widths (by upstream key) and this U-Net."""
+        sizes = cross_sizes(unet)
+        configs = {
+            "fusion_encoder": {
+                "hidden_size": self.hidden_size,
+                "intermediate_size": self.intermediate_size,
+                "num_layers": 1,
+                "proj_meta": dict(dims),
+            },
+            "proj": {
+                "cross_attention_dim": unet.config.cross_attention_dim,
+                "embed_dim": self.hidden_size,
+                "sequence_length": self.sequence_length,
+            },
+            "attn_adapter": {
+                "attn_processor_keys": list(processors_of(unet)),
+                "block_out_channels": list(unet.config.block_out_channels),
+                "cross_attention_dim": unet.config.cross_attention_dim,
+                "scale": self.scale,
+            },
+        }
+        prior = FusionPrior(configs, sizes)
+        if self.start_from is not None:
+            prior.start_from(find(self.start_from))
+        return prior
+
+
+TINY = Config(hidden_size=32, intermediate_size=64)
+"""Small enough for tests."""
+
+
+class Adapter(nn.Module):
+    """x + MLP(x), the last step of upstream's fusion encoder."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.ff = MLP(dim, hidden)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Map [B, D] to [B, D]."""
+        return token + self.ff(token)
+
+
+class Projection(nn.Module):
+    """A token to S image tokens of the width of the U-Net's cross-attention."""
+
+    def __init__(self, dim: int, cross_attention_dim: int, sequence_length: int) -> None:
+        super().__init__()
+        self.sequence_length = sequence_length
+        self.proj = nn.Linear(dim, cross_attention_dim * sequence_length)
+        self.norm = nn.LayerNorm(cross_attention_dim)
+
+    def forward(self, token: Tensor) -> Tensor:
+        """Map [B, D] to [B, S, D_cross]."""
+        return self.norm(self.proj(token).unflatten(-1, (self.sequence_length, -1)))
+
+
+class FusionPrior(nn.Module):
+    """Fusion encoder with adapter, projection and attention adapter.
+
+    Args:
+        configs: What the config.json of each part folder holds, by folder.
+        sizes: (D_cross, D_inner) of each cross-attention, by its place among the U-Net's processors.
+
+    Source: BrainHiVE (arXiv 2602.07495), published repository.
+    """
+
+    def __init__(self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]) -> None:
+        super().__init__()
+        self.configs = configs
+        fusion, proj, attention = (configs[folder] for folder in CLASSES)
+        self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
+        self.dim: int = fusion["hidden_size"]
+        hidden = fusion["intermediate_size"]
+        self.fusion_encoder = nn.ModuleDict(
+            {
+                "vision_model": FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"]),
+                "adapter": Adapter(self.dim, hidden),
+            }
+        )
+        self.proj = Projection(proj["embed_dim"], proj["cross_attention_dim"], proj["sequence_length"])
+        self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
+
+    @property
+    def scale(self) -> float:
+        """Weight of the image attention beside the text attention."""
+        return self.attn_adapter.scale
+
+    @scale.setter
+    def scale(self, value: float) -> None:
+        self.attn_adapter.scale = value
+
+    def fuse(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Make the token [B, D] of embeddings, each [B, D_encoder], by upstream key."""
+        return self.fusion_encoder["vision_model"](embeddings)
+
+    def adapt(self, token: Tensor) -> Tensor:
+        """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
+        return self.fusion_encoder["adapter"](token)
+
+    def tokens(self, token: Tensor) -> Tensor:
+        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D].
+
+        Raises:
+            BrainhiveError: if the token is not D wide.
+        """
+        if token.shape[-1] != self.dim:
+            raise BrainhiveError(
+                f"the Fusion Prior takes tokens of width {self.dim}, not {token.shape[-1]}",
+                "use an align run that was trained with --prior on this prior",
+            )
+        return self.proj(token)
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in training."""
+        return self.tokens(self.adapt(self.fuse(embeddings)))
+
+    def attach(self, unet: Any) -> None:
+        """Let the U-Net take `cross_attention_kwargs={"ip_hidden_states": tokens}`.
+
+        Raises:
+            BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
+        """
+        self.attn_adapter.attach(unet)
+
+    def detach(self, unet: Any) -> None:
+        """Give the U-Net its own attention processors back."""
+        self.attn_adapter.detach(unet)
+
+    def start_from(self, file: Path) -> None:
+        """Take projection and attention adapter from an IP-Adapter single file.
+
+        Raises:
+            BrainhiveError: if the file's weights are for other sizes.
+        """
+        state = read(file)
+        proj = {k.removeprefix("image_proj."): v for k, v in state.items() if k.startswith("image_proj.")}
+        attention = {
+            k.replace("ip_adapter.", "attn_processors.", 1): v
+            for k, v in state.items()
+            if k.startswith("ip_adapter.")
+        }
+        fill(self.proj, proj, file)
+        fill(self.attn_adapter, attention, file)
+
+    @classmethod
+    def load(cls, reference: str | Path) -> Self:
+        """Load a prior from a folder of upstream's layout, or a `hub:` or `demo:` reference.
+
+        Raises:
+            MissingData: if the folder, or a file of a part, is absent or half-downloaded.
+            BrainhiveError: if weights and config do not belong together.
+        """
+        folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
+        files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
+        absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
+        if absent:
+            raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
+        configs = {part: json.loads((folder / part / "config.json").read_text()) for part in CLASSES}
+        states = {part: read(folder / part / WEIGHTS) for part in CLASSES}
+        sizes = {
+            int(key.split(".")[1]): (weight.shape[1], weight.shape[0])
+            for key, weight in states["attn_adapter"].items()
+            if key.endswith("to_k_ip.weight")
+        }
+        with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
+            prior = cls(configs, sizes)
+        for part in CLASSES:
+            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, assign=True)
+        return prior
+
+    def save(self, folder: Path) -> None:
+        """Write the folder layout that upstream's code and `load` read."""
+        from diffusers import __version__
+
+        for part, class_name in CLASSES.items():
+            config = {"_class_name": class_name, "_diffusers_version": __version__, **self.configs[part]}
+            if part == "attn_adapter":
+                config["scale"] = self.scale
+            (folder / part).mkdir(parents=True, exist_ok=True)
+            text = json.dumps(config, indent=2, sort_keys=True) + "\n"  # as diffusers writes it
+            (folder / part / "config.json").write_text(text, encoding="utf-8")
+            state = {k: v.detach().contiguous() for k, v in self.get_submodule(part).state_dict().items()}
+            save_file(state, folder / part / WEIGHTS, metadata={"format": "pt"})
