@@ -1,0 +1,142 @@
+"""The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from brainhive_cli import hub
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.generators._architecture import Architecture
+
+EMPTY_PROMPT = "empty_prompt.safetensors"
+"""Stands for the text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
+EMPTY_TOKENS = 77
+"""Length of a CLIP prompt."""
+CONFIGS = {
+    "unet": "config.json",
+    "vae": "config.json",
+    "scheduler": "scheduler_config.json",
+    "text_encoder": "config.json",
+    "text_encoder_2": "config.json",
+    "tokenizer": "tokenizer_config.json",
+    "tokenizer_2": "tokenizer_config.json",
+}
+"""The config file of each component, as diffusers names it."""
+TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+
+
+def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
+    """Find a generator's folder; from the hub only what is used is fetched (the text encoders if asked)."""
+    suffix = f".{variant}" if variant else ""
+    stems = (
+        ["text_encoder*/model"] if text else ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
+    )
+    weights = [f"{stem}{suffix}{shard}.safetensors" for stem in stems for shard in ("", "-*")]
+    return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *weights])
+
+
+def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
+    """Load U-Net, VAE and scheduler.
+
+    Raises:
+        MissingData: if a component is absent or damaged.
+        BrainhiveError: if the U-Net is not of SDXL's type.
+    """
+    import diffusers
+
+    check_unet(_config(folder, "unet"), folder)
+    scheduler_class = getattr(diffusers, _config(folder, "scheduler")["_class_name"])
+    _config(folder, "vae")
+    return {
+        "unet": _pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
+        "vae": _pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
+        "scheduler": scheduler_class.from_pretrained(folder / "scheduler"),
+    }
+
+
+def draw(architecture: Architecture, device: torch.device, dtype: torch.dtype, seed: int) -> dict[str, Any]:
+    """Make U-Net and VAE with random weights, and an Euler scheduler."""
+    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+
+    check_unet(architecture["unet"], "the architecture")
+    with torch.random.fork_rng(), device:
+        torch.manual_seed(seed)
+        unet: Any = UNet2DConditionModel(**architecture["unet"])
+        vae: Any = AutoencoderKL(**architecture["vae"])
+    scheduler = EulerDiscreteScheduler(**architecture["scheduler"])
+    return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
+
+
+def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
+    """Change a model's dtype without the warning that diffusers' own `to` gives for no cause."""
+    return nn.Module.to(model, dtype)
+
+
+def check_unet(config: dict[str, Any], where: Path | str) -> None:
+    """Refuse a U-Net that does not take SDXL's pooled text and size ids."""
+    kind = config.get("addition_embed_type")
+    if kind != "text_time":
+        raise BrainhiveError(
+            f"the U-Net of {where} is not SDXL's type: addition_embed_type is {kind}, not text_time",
+            "use an SDXL-type generator, such as hub:stabilityai/sdxl-turbo",
+        )
+
+
+def empty_prompt(
+    folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None
+) -> tuple[Tensor, Tensor]:
+    """Embed the empty prompt, from the folder's file or with its text encoders.
+
+    Returns:
+        The text [1, S, D_text] and the pooled text [1, D_pooled].
+    """
+    if (folder / EMPTY_PROMPT).is_file():
+        held = load_file(folder / EMPTY_PROMPT)
+        return held["prompt_embeds"], held["pooled_prompt_embeds"]
+    import transformers as tf
+    from diffusers import StableDiffusionXLPipeline
+
+    for name in TEXT:
+        _config(folder, name)
+    pipeline: Any = StableDiffusionXLPipeline(
+        vae=None,
+        unet=None,
+        scheduler=None,
+        text_encoder=_pretrained(tf.CLIPTextModel, folder, "text_encoder", dtype, variant),
+        text_encoder_2=_pretrained(tf.CLIPTextModelWithProjection, folder, "text_encoder_2", dtype, variant),
+        tokenizer=tf.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
+        tokenizer_2=tf.CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        add_watermarker=False,
+    )
+    pipeline.to(device)
+    with torch.no_grad():
+        text, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
+    return text, pooled
+
+
+def _config(folder: Path, component: str) -> dict[str, Any]:
+    file = folder / component / CONFIGS[component]
+    if not file.is_file():
+        other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
+        raise MissingData(
+            f"the generator {folder} has no {component}/{file.name}{other}",
+            "give a whole diffusers SDXL folder, or download it again",
+        )
+    return json.loads(file.read_text(encoding="utf-8"))
+
+
+def _pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
+    dtype_name = "dtype" if component in TEXT else "torch_dtype"
+    try:
+        model = cls.from_pretrained(folder / component, variant=variant, **{dtype_name: dtype})
+    except (OSError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise MissingData(
+            f"cannot load {component} of the generator {folder}: {reason}", "download it again"
+        ) from error
+    return model.eval().requires_grad_(False)

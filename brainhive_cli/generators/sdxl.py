@@ -1,0 +1,242 @@
+"""An SDXL-type diffusion model that a prior's image tokens condition."""
+
+import inspect
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli import parts
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.generators import _architecture, _components
+
+RANDOM = "random"
+"""The source that means random weights."""
+
+
+class Config(parts.Config):
+    """Any diffusers folder with an SDXL-type U-Net."""
+
+    source: str = Field(
+        "hub:stabilityai/sdxl-turbo",
+        description="hub:OWNER/NAME, a folder, demo:NAME, or `random` (tests, benchmarks). "
+        "BrainHiVE: sdxl-turbo to reconstruct, stable-diffusion-xl-base-1.0 to train the prior.",
+    )
+    variant: str | None = Field(
+        None, description="Variant of the weight files, such as fp16: half the download."
+    )
+    architecture: _architecture.Architecture | None = Field(
+        None, description="Arguments of unet, vae and scheduler for source `random`; without them SDXL's."
+    )
+    seed: int = Field(0, description="Seed of the weights for source `random`.")
+
+    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "SDXL":
+        """Load the generator, frozen, onto a device.
+
+        Raises:
+            MissingData: if the folder or one of its components is absent or half-downloaded.
+            BrainhiveError: if the U-Net is not of SDXL's type.
+        """
+        device = torch.device(device)
+        if self.source == RANDOM:
+            architecture = self.architecture or _architecture.SDXL
+            return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
+        folder = _components.folder_of(self.source, self.variant)
+        return SDXL(self, _components.load(folder, dtype, self.variant), device)
+
+
+TINY = Config(source=RANDOM, architecture=_architecture.TINY)
+"""Small enough for tests; pictures from 16 px."""
+
+
+class SDXL:
+    """U-Net, VAE and scheduler, with diffusers' pipeline around them.
+
+    Args:
+        config: Where the text encoders are, should the empty prompt need them.
+        components: unet, vae and scheduler.
+        device: Where all run.
+    """
+
+    def __init__(self, config: Config, components: dict[str, Any], device: torch.device) -> None:
+        from diffusers import DDPMScheduler, StableDiffusionXLPipeline
+
+        self.config = config
+        self.device = device
+        text = dict.fromkeys(_components.TEXT)  # only the empty prompt is used, and it is embedded once
+        pipeline: Any = StableDiffusionXLPipeline(**components, **text, add_watermarker=False)
+        pipeline.set_progress_bar_config(disable=True)
+        self.pipeline = pipeline.to(device)
+        self.unet.eval().requires_grad_(False)
+        self.vae.eval().requires_grad_(False)
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
+            _components.cast(self.vae, torch.float32)  # SDXL's own overflows in half precision
+        self.noise_schedule = DDPMScheduler.from_config(self.scheduler.config)
+        self._check_prediction()
+
+    @property
+    def unet(self) -> Any:
+        """The U-Net; a prior attaches itself to it."""
+        return self.pipeline.unet
+
+    @property
+    def vae(self) -> Any:
+        """The autoencoder between pictures and latents."""
+        return self.pipeline.vae
+
+    @property
+    def scheduler(self) -> Any:
+        """The sampler of `generate`."""
+        return self.pipeline.scheduler
+
+    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
+        text, pooled = self._empty_prompt
+        return text.expand(batch, -1, -1), pooled.expand(batch, -1)
+
+    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Turn images [B, 3, H, W] in -1..1 into latents [B, C, H / f, W / f].
+
+        Args:
+            images: Pictures, -1..1.
+            generator: Samples the posterior; without it, its mode is taken.
+        """
+        with torch.no_grad():
+            posterior = self.vae.encode(images.to(self.device, self.vae.dtype)).latent_dist
+            latents = posterior.mode() if generator is None else posterior.sample(generator)
+        return latents.float() * self.vae.config.scaling_factor
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Turn latents [B, C, H / f, W / f] into images [B, 3, H, W] in 0..1."""
+        with torch.no_grad():
+            images = self.vae.decode(latents.to(self.vae.dtype) / self.vae.config.scaling_factor).sample
+        return (images.float() / 2 + 0.5).clamp(0, 1)
+
+    def generate(
+        self,
+        tokens: Tensor | None,
+        seeds: list[int],
+        *,
+        steps: int = 4,
+        guidance: float = 0.0,
+        resolution_px: int = 512,
+        empty_tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Make one picture a seed; a picture depends on its own token and seed, not on the batch.
+
+        Args:
+            tokens: Image tokens of the attached prior [B, S, D_cross]; None for pictures without a prior.
+            seeds: Seed of each picture's noise, B of them.
+            steps: Denoising steps; BrainHiVE: 4 with turbo.
+            guidance: Classifier-free guidance scale; 1 and less means none, as turbo wants it.
+            resolution_px: Height and width.
+            empty_tokens: The prior's tokens of the zeroed token [1, S, D_cross]; needed for guidance.
+
+        Returns:
+            Pictures [B, 3, H, W] in 0..1, float32.
+        """
+        self._check_request(tokens, seeds, resolution_px)
+        guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
+        text, pooled = self.empty_prompt(len(seeds))
+        latents = self.pipeline(
+            prompt_embeds=text,
+            pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=text,  # the unconditional case of training: empty prompt, zeroed token
+            negative_pooled_prompt_embeds=pooled,
+            cross_attention_kwargs=self._image_conditioning(tokens, empty_tokens if guided else None, guided),
+            generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+            num_inference_steps=steps,
+            guidance_scale=guidance,
+            height=resolution_px,
+            width=resolution_px,
+            output_type="latent",
+        ).images
+        return self.decode(latents)
+
+    def loss(
+        self, latents: Tensor, tokens: Tensor, noise: Tensor, timesteps: Tensor, sizes: Tensor
+    ) -> Tensor:
+        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
+
+        Args:
+            latents: Clean latents [B, C, h, w].
+            tokens: Image tokens of the attached prior [B, S, D_cross].
+            noise: As the latents, standard normal.
+            timesteps: [B], 0 to `noise_schedule.config.num_train_timesteps` - 1.
+            sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
+
+        Returns:
+            A scalar, float32.
+
+        Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
+        """
+        self._check_attached()
+        noisy = self.noise_schedule.add_noise(latents, noise, timesteps)
+        target = noise
+        if self.noise_schedule.config.prediction_type == "v_prediction":
+            target = self.noise_schedule.get_velocity(latents, noise, timesteps)
+        text, pooled = self.empty_prompt(len(latents))
+        predicted = self.unet(
+            noisy.to(self.unet.dtype),
+            timesteps,
+            text,
+            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(self.device)},
+            cross_attention_kwargs={"ip_hidden_states": tokens},
+            return_dict=False,
+        )[0]
+        return F.mse_loss(predicted.float(), target.float())
+
+    @cached_property
+    def _empty_prompt(self) -> tuple[Tensor, Tensor]:
+        dtype, config = self.unet.dtype, self.unet.config
+        if self.config.source == RANDOM:
+            ids = 6 * config.addition_time_embed_dim  # the six size and crop ids of SDXL
+            pooled = torch.zeros(1, config.projection_class_embeddings_input_dim - ids)
+            text = torch.zeros(1, _components.EMPTY_TOKENS, config.cross_attention_dim)
+        else:
+            folder = _components.folder_of(self.config.source, self.config.variant, text=True)
+            text, pooled = _components.empty_prompt(folder, self.device, dtype, self.config.variant)
+        return text.to(self.device, dtype), pooled.to(self.device, dtype)
+
+    def _image_conditioning(
+        self, tokens: Tensor | None, empty_tokens: Tensor | None, guided: bool
+    ) -> dict[str, Tensor] | None:
+        if tokens is None:
+            return None
+        self._check_attached()
+        if guided and empty_tokens is None:
+            raise BrainhiveError(
+                "guidance above 1 needs the tokens of the zeroed token", "give empty_tokens, or guidance 0"
+            )
+        if empty_tokens is not None:  # the negative half stands first, as in diffusers
+            tokens = torch.cat([empty_tokens.expand_as(tokens), tokens])
+        return {"ip_hidden_states": tokens.to(self.device, self.unet.dtype)}
+
+    def _check_attached(self) -> None:
+        """Without a prior diffusers would drop the tokens in silence."""
+        processors = self.unet.attn_processors.values()
+        if not any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors):
+            raise BrainhiveError(
+                "no prior is attached to the U-Net, so tokens have no effect", "attach it first"
+            )
+
+    def _check_request(self, tokens: Tensor | None, seeds: list[int], resolution_px: int) -> None:
+        factor = max(8, self.pipeline.vae_scale_factor)  # 8: diffusers' own demand
+        if resolution_px % factor or resolution_px <= 0:
+            raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
+        if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
+            raise BrainhiveError(
+                f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",
+                "give one seed for each picture",
+            )
+
+    def _check_prediction(self) -> None:
+        kind = self.noise_schedule.config.prediction_type
+        if kind not in ("epsilon", "v_prediction"):
+            raise BrainhiveError(
+                f"the scheduler's prediction_type is {kind}",
+                "use a generator that predicts epsilon or v_prediction",
+            )
