@@ -1,0 +1,94 @@
+"""NICE: temporal, then spatial convolution over the channels, and a projection head."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli import parts
+from brainhive_cli.backbones import _signal
+from brainhive_cli.backbones._head import projection_head
+from brainhive_cli.errors import BrainhiveError
+
+FILTERS = 40
+KERNEL = 25
+POOL = 51
+STRIDE = 5
+"""Filters; samples of the temporal kernel, of the mean pooling and of its stride: the paper's."""
+
+
+class Config(parts.Config):
+    """The brain encoder of NICE (arXiv 2308.13234)."""
+
+    dropout: float = Field(
+        0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's (NICE: 0.5)."
+    )
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "NICE":
+        """Make the encoder for signals [B, C, T] and tokens [B, D].
+
+        Raises:
+            BrainhiveError: if the window is shorter than the temporal filters.
+        """
+        return NICE(channels, samples, dim, self.dropout)
+
+
+TINY = Config()
+"""Its size follows from the signal and the token."""
+
+
+class NICE(nn.Module):
+    """Convolutions over time and channels; the parameter names are upstream's.
+
+    Args:
+        channels: C.
+        samples: T, at least `KERNEL + POOL - 1`.
+        dim: D, width of the token.
+        dropout: Probability of dropping a unit, after the convolutions and in the head.
+    """
+
+    def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.size = (channels, samples)
+        self.enc_eeg = nn.Sequential(PatchEmbedding(channels, dropout), nn.Flatten())
+        self.proj_eeg = projection_head(FILTERS * pooled_samples(samples), dim, dropout)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
+        _signal.check(signal, *self.size)
+        return self.proj_eeg(self.enc_eeg(signal))
+
+
+class PatchEmbedding(nn.Module):
+    """Temporal convolution, mean pooling, spatial convolution over all channels."""
+
+    def __init__(self, channels: int, dropout: float) -> None:
+        super().__init__()
+        self.tsconv = nn.Sequential(
+            nn.Conv2d(1, FILTERS, (1, KERNEL)),
+            nn.AvgPool2d((1, POOL), (1, STRIDE)),
+            nn.BatchNorm2d(FILTERS),
+            nn.ELU(),
+            nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
+            nn.BatchNorm2d(FILTERS),
+            nn.ELU(),
+            nn.Dropout(dropout),
+        )
+        self.projection = nn.Sequential(nn.Conv2d(FILTERS, FILTERS, 1))
+
+    def forward(self, signal: Tensor) -> Tensor:
+        """Map [B, C, T] to patches [B, T', F]."""
+        features = self.projection(self.tsconv(signal[:, None]))  # [B, F, 1, T']
+        return features.squeeze(2).transpose(1, 2)
+
+
+def pooled_samples(samples: int) -> int:
+    """Count the samples T' that are left of T after temporal convolution and pooling.
+
+    Raises:
+        BrainhiveError: if none is.
+    """
+    least = KERNEL + POOL - 1
+    if samples < least:
+        raise BrainhiveError(
+            f"the window has {samples} samples, its filters need {least}", "take a longer window"
+        )
+    return (samples - least) // STRIDE + 1

@@ -1,0 +1,47 @@
+"""The CLIP loss: the reference's value and gradients, and what it must feel."""
+
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.losses.clip import TINY
+
+
+def test_value_and_every_gradient_equal_the_reference(shared: Path):
+    """Golden values: the loss of BrainHiVE's repository at B 16, D 24."""
+    golden = load_file(shared / "golden" / "clip_loss.safetensors")
+    brain, image, scale = (golden[k].requires_grad_() for k in ("brain", "image", "logit_scale"))
+
+    loss = TINY.build()(brain, image, scale)
+    loss.backward()
+
+    assert loss.detach() == pytest.approx(golden["loss"].item(), abs=1e-5)
+    for name, given in {"brain": brain, "image": image, "logit_scale": scale}.items():
+        assert given.grad is not None
+        assert torch.allclose(given.grad, golden[f"grad_{name}"], atol=1e-5)
+
+
+def test_shuffled_pairs_cost_more_and_lengths_nothing():
+    torch.manual_seed(0)
+    loss, tokens, scale = TINY.build(), torch.randn(8, 16), torch.tensor(TINY.initial_logit_scale)
+
+    paired = loss(tokens, tokens, scale)
+
+    assert paired < loss(tokens, tokens.roll(1, 0), scale)
+    assert torch.isclose(paired, loss(tokens * 5, tokens, scale), atol=1e-5)
+
+
+def test_constant_tokens_cost_the_logarithm_of_the_batch():
+    ones = torch.ones(8, 4)
+
+    assert TINY.build()(ones, ones, torch.tensor(2.0)).item() == pytest.approx(math.log(8), abs=1e-5)
+
+
+@pytest.mark.parametrize("shapes", [((4, 8), (3, 8)), ((4, 8), (4, 7)), ((8,), (8,))])
+def test_tokens_that_are_not_pairs_are_refused(shapes):
+    with pytest.raises(BrainhiveError, match="not pairs"):
+        TINY.build()(torch.zeros(shapes[0]), torch.zeros(shapes[1]), torch.tensor(0.0))
