@@ -1,0 +1,133 @@
+"""How alike pictures and their reconstructions are, in pixels and in any encoder's features."""
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from brainhive_cli.errors import BrainhiveError
+
+PIXELS_PX = 425
+"""Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
+COMMON_PX = 256
+"""Size that every picture is brought to first (MindEye2)."""
+CROP_PX = 512
+"""Side of the centre crop of the BrainHiVE protocol: its generator's size."""
+PROTOCOLS = ("mindeye2", "brainhive")
+
+
+def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
+    """Bring pictures to the size that a protocol compares them at.
+
+    Args:
+        images: [N, 3, H, W] in 0..1.
+        protocol: `mindeye2` resizes to 256; `brainhive` cuts out the central 512 px (or all) before.
+
+    Returns:
+        Pictures [N, 3, 256, 256].
+
+    Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their evaluation code.
+    """
+    if protocol not in PROTOCOLS:
+        raise BrainhiveError(f"no image protocol called {protocol!r}", f"there are: {', '.join(PROTOCOLS)}")
+    if protocol == "brainhive":
+        images = centre_crop(images, min(CROP_PX, *images.shape[-2:]))
+    return resize(images, COMMON_PX)
+
+
+def centre_crop(images: Tensor, side_px: int) -> Tensor:
+    """Cut the central square out of images [N, 3, H, W]."""
+    top, left = ((size - side_px) // 2 for size in images.shape[-2:])
+    return images[..., top : top + side_px, left : left + side_px]
+
+
+def resize(images: Tensor, side_px: int) -> Tensor:
+    """Resize images [N, 3, H, W] to squares, bilinear, antialiased where they shrink."""
+    return F.interpolate(images.float(), (side_px, side_px), mode="bilinear", antialias=True)
+
+
+def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> Tensor:
+    """Correlate the pixels of pictures and reconstructions, both resized.
+
+    Args:
+        image: True pictures [N, 3, H, W] in 0..1.
+        reconstruction: As `image`; H and W may differ.
+        side_px: Size of the comparison.
+
+    Returns:
+        Pearson correlations [N], float64; 0 where a picture has one colour only.
+    """
+    _check_pictures(image, reconstruction)
+    return 1 - correlation_distance(resize(image, side_px), resize(reconstruction, side_px))
+
+
+def ssim(image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX) -> Tensor:
+    """Structural similarity of the grey pictures, both resized.
+
+    Args:
+        image: True pictures [N, 3, H, W] in 0..1.
+        reconstruction: As `image`.
+        side_px: Size of the comparison; None leaves the pictures as they are.
+
+    Returns:
+        SSIM [N], float64.
+
+    Source: Wang et al. 2004, by scikit-image with that paper's Gaussian weights.
+    """
+    from skimage.color import rgb2gray
+    from skimage.metrics import structural_similarity
+
+    _check_pictures(image, reconstruction)
+    if side_px is not None:
+        image, reconstruction = resize(image, side_px), resize(reconstruction, side_px)
+    greys = (rgb2gray(x.cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
+    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    scores = [structural_similarity(a, b, **paper) for a, b in zip(*greys, strict=True)]
+    return torch.from_numpy(np.array(scores, dtype=np.float64))
+
+
+def two_way(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
+    """Two-way identification: how often a reconstruction resembles its picture more than another one.
+
+    Args:
+        feature_image: Features of the true pictures [N, ...], of any encoder.
+        feature_reconstruction: Features of the reconstructions [N, ...].
+
+    Returns:
+        For each reconstruction, the share of the other pictures that it correlates less with than with its
+        own; [N], float64. Chance is 0.5.
+    """
+    true, made = _standardised(feature_image, feature_reconstruction)
+    if len(true) < 2:
+        raise BrainhiveError("two-way identification needs at least two pictures", "reconstruct more")
+    correlation = true @ made.T  # [picture, reconstruction]
+    return (correlation < correlation.diagonal()).double().sum(0).cpu() / (len(true) - 1)
+
+
+def correlation_distance(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
+    """One minus the correlation of features [N, ...] of pictures and reconstructions; [N], float64."""
+    true, made = _standardised(feature_image, feature_reconstruction)
+    return 1 - (true * made).sum(1).cpu()
+
+
+def _standardised(*features: Tensor) -> list[Tensor]:
+    """Centre and scale features to [N, D]: their dot product is the correlation, 0 for constant ones."""
+    if len({tuple(f.shape) for f in features}) > 1:
+        raise BrainhiveError(
+            f"features differ in shape: {[list(f.shape) for f in features]}", "pair them item by item"
+        )
+    flat = [f.detach().cpu().flatten(1).double() for f in features]  # on the CPU: float64 is not everywhere
+    if not all(f.isfinite().all() for f in flat):
+        raise BrainhiveError("features or pictures are not finite", "look for NaN in the reconstructions")
+    return [F.normalize(f - f.mean(1, keepdim=True), dim=1) for f in flat]
+
+
+def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
+    for name, x in {"image": image, "reconstruction": reconstruction}.items():
+        if x.ndim != 4 or x.shape[1] != 3 or len(x) != len(image):
+            raise BrainhiveError(
+                f"{name} must be [{len(image)}, 3, H, W], got {list(x.shape)}",
+                "pair the pictures item by item",
+            )
+        if not (x.is_floating_point() and x.min() >= 0 and x.max() <= 1):  # NaN fails too
+            raise BrainhiveError(f"{name} must be in 0..1", "divide bytes by 255")
