@@ -1,0 +1,247 @@
+"""Pictures of coloured, textured things in places, drawn with integer arithmetic so that all machines agree.
+
+A *concept* is a shape in a colour and a texture (`red_striped_fish`); background, position and size vary from
+picture to picture. Test concepts are combinations that no training picture shows, of factors that all appear
+in training.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import lru_cache
+from itertools import product
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from brainhive_cli.demo.silhouettes import CATEGORY_OF, SILHOUETTES, Ellipse, Piece, Polygon
+
+Labels = NDArray[np.uint8]
+Grid = NDArray[np.int64]
+Mask = NDArray[np.bool_]
+Concept = tuple[str, str, str]
+
+SHAPES = tuple(SILHOUETTES)
+TEXTURES = ("plain", "striped", "dotted", "checked")
+COLOURS: dict[str, tuple[tuple[int, int, int], tuple[int, int, int]]] = {
+    "red": ((214, 36, 36), (255, 168, 150)),
+    "orange": ((245, 130, 20), (255, 218, 150)),
+    "yellow": ((252, 218, 40), (196, 136, 0)),
+    "green": ((36, 148, 66), (164, 228, 140)),
+    "blue": ((36, 84, 210), (150, 204, 255)),
+    "purple": ((122, 50, 172), (216, 166, 246)),
+    "pink": ((250, 130, 182), (186, 44, 116)),
+    "white": ((246, 246, 246), (138, 148, 164)),
+}
+"""Colour > (main tone, second tone of the texture), RGB."""
+
+BACKGROUNDS: dict[str, tuple[tuple[int, tuple[int, int, int], tuple[int, int, int]], ...]] = {
+    "sky": ((0, (120, 190, 248), (226, 242, 255)),),
+    "grass": ((0, (196, 226, 246), (232, 244, 250)), (46, (136, 200, 96), (70, 142, 58))),
+    "night": ((0, (10, 12, 44), (58, 50, 104)),),
+    "sand": ((0, (248, 230, 184), (212, 176, 116)),),
+    "sunset": ((0, (112, 62, 132), (252, 160, 92)),),
+    "sea": ((0, (206, 230, 236), (180, 222, 234)), (38, (44, 138, 178), (14, 70, 124))),
+}
+"""Background > bands from the top: (start in percent of the height, RGB at its top, RGB at its bottom)."""
+
+_INKS = ("hole", "body", "second", "edge", "shade", "dark", "light", "wood", "leaf", "amber")
+_FIXED_INKS = {
+    "dark": (38, 34, 46),
+    "light": (250, 250, 244),
+    "wood": (134, 88, 48),
+    "leaf": (66, 150, 60),
+    "amber": (250, 184, 40),
+}
+_STARS = ((12, 14), (30, 34), (48, 10), (70, 26), (88, 12), (8, 62), (92, 52), (22, 84), (78, 80))  # percent
+_MARGIN = 5  # room for the outline around a silhouette, in units of its grid of 100
+_SUPERSAMPLING = 4
+
+TEST_CONCEPTS = 100
+TRAIN_CONCEPTS = 160
+TRAIN_PICTURES_PER_CONCEPT = 6
+
+
+@dataclass(frozen=True)
+class Scene:
+    """All that a picture shows.
+
+    Args:
+        shape: One of `SHAPES`.
+        colour: One of `COLOURS`.
+        texture: One of `TEXTURES`.
+        background: One of `BACKGROUNDS`.
+        x: Centre of the thing, as a fraction of the picture's width.
+        y: Centre of the thing, as a fraction of the picture's height.
+        size: Side of the thing's square, as a fraction of the picture's height.
+        image_id: The picture's path below the image root without extension; empty for a random scene.
+    """
+
+    shape: str
+    colour: str
+    texture: str
+    background: str
+    x: float
+    y: float
+    size: float
+    image_id: str = ""
+
+    @property
+    def concept(self) -> str:
+        """The concept's name, as in `red_striped_fish`."""
+        return f"{self.colour}_{self.texture}_{self.shape}"
+
+    @property
+    def category(self) -> str:
+        """What kind of thing the shape is."""
+        return CATEGORY_OF[self.shape]
+
+
+def scenes(split: Literal["train", "test"]) -> list[Scene]:
+    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new concepts x 1 to test on."""
+    held_out, shown = _concepts()
+    if split == "test":
+        return _named_scenes("test_images", held_out, 1, np.random.default_rng(2026))
+    rng = np.random.default_rng(2025)
+    return _named_scenes("training_images", shown[:TRAIN_CONCEPTS], TRAIN_PICTURES_PER_CONCEPT, rng)
+
+
+def random_scene(rng: np.random.Generator) -> Scene:
+    """Draw a scene at random; its concept is never one of the test split."""
+    _, shown = _concepts()
+    return _place(shown[rng.integers(len(shown))], rng)
+
+
+def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
+    """Draw a scene as a square RGB picture.
+
+    Args:
+        scene: What to show.
+        resolution_px: Side of the picture; whatever it is, the picture is drawn at four times the size.
+    """
+    side = resolution_px * _SUPERSAMPLING
+    canvas = _background(scene.background, side).copy()  # [H, W, 3]
+    thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
+    extent = int(scene.size * side) * (100 + 2 * _MARGIN) // 100
+    top, left = int(scene.y * side) - extent // 2, int(scene.x * side) - extent // 2
+    rows = np.arange(max(top, 0), min(top + extent, side))
+    columns = np.arange(max(left, 0), min(left + extent, side))
+    labels = thing[(rows - top)[:, None] * len(thing) // extent, (columns - left) * len(thing) // extent]
+    window = canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    np.copyto(window, _palette(scene.colour)[labels], where=(labels > 0)[..., None])
+    return Image.fromarray(canvas).reduce(_SUPERSAMPLING)
+
+
+@lru_cache
+def _concepts() -> tuple[list[Concept], list[Concept]]:
+    """Split all (colour, texture, shape) into test and other, in an order that only their names decide."""
+    every = sorted(product(COLOURS, TEXTURES, SHAPES), key=_digest)
+    return every[:TEST_CONCEPTS], every[TEST_CONCEPTS:]
+
+
+def _digest(concept: Concept) -> bytes:
+    return hashlib.sha256("_".join(concept).encode()).digest()
+
+
+def _named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
+    named = []
+    for number, concept in enumerate(concepts, start=1):
+        name = "_".join(concept)
+        for copy in range(1, copies + 1):
+            named.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
+    return named
+
+
+def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:
+    colour, texture, shape = concept
+    background = tuple(BACKGROUNDS)[rng.integers(len(BACKGROUNDS))]
+    size = 0.44 + 0.18 * rng.random()
+    reach = (1 - 1.04 * size) / 2  # how far the centre may move while the thing stays inside
+    x, y = 0.5 + reach * (2 * rng.random() - 1), 0.5 + reach * (2 * rng.random() - 1)
+    place = round(x, 4), round(y, 4), round(size, 4)
+    return Scene(shape, colour, texture, background, *place, image_id)
+
+
+@lru_cache
+def _palette(colour: str) -> Labels:
+    main, second = COLOURS[colour]
+    tones = {
+        "hole": (0, 0, 0),
+        "body": main,
+        "second": second,
+        "edge": tuple(2 * c // 5 for c in main),
+        "shade": tuple(7 * c // 10 for c in main),
+    }
+    return np.array([(tones | _FIXED_INKS)[ink] for ink in _INKS], dtype=np.uint8)  # [inks, 3]
+
+
+@lru_cache
+def _background(name: str, side: int) -> Labels:
+    canvas = np.empty((side, side, 3), dtype=np.int64)
+    bands = BACKGROUNDS[name]
+    ends = [start for start, _, _ in bands[1:]] + [100]
+    for (start, upper, lower), end in zip(bands, ends, strict=True):
+        first, last = start * side // 100, end * side // 100
+        way = np.arange(last - first)[:, None, None]
+        canvas[first:last] = np.array(upper) + (np.array(lower) - np.array(upper)) * way // (last - first)
+    for x, y in _STARS if name == "night" else ():
+        canvas[y * side // 100 :, x * side // 100 :][: side // 50, : side // 50] = (255, 250, 220)
+    return canvas.astype(np.uint8)
+
+
+@lru_cache
+def _thing(shape: str, texture: str, cells: int) -> Labels:
+    """Rasterise a silhouette with its texture and outline: indices of `_INKS`, [cells, cells], 0 outside."""
+    step = 100 + 2 * _MARGIN
+    centres = (2 * np.arange(cells) + 1) * step - 2 * cells * _MARGIN  # in 1 / (2 * cells) of the grid
+    y, x = centres[:, None], centres[None, :]
+    labels = np.zeros((cells, cells), dtype=np.uint8)
+    for piece in SILHOUETTES[shape]:
+        labels[_covers(piece, x, y, 2 * cells)] = _INKS.index(piece.ink)
+    labels[(labels == _INKS.index("body")) & _second_tone(texture, x // (2 * cells), y // (2 * cells))] = 2
+    outline = _grown(labels > 0, cells * 2 // step) & (labels == 0)
+    labels[outline] = _INKS.index("edge")
+    return labels
+
+
+def _covers(piece: Piece, x: Grid, y: Grid, unit: int) -> Mask:
+    if isinstance(piece, Ellipse):
+        return _covers_ellipse(piece, x, y, unit)
+    return _covers_polygon(piece, x, y, unit)
+
+
+def _covers_ellipse(piece: Ellipse, x: Grid, y: Grid, unit: int) -> Mask:
+    (cx, cy), (rx, ry) = piece.centre, piece.radii
+    return ((x - cx * unit) * ry) ** 2 + ((y - cy * unit) * rx) ** 2 <= (rx * ry * unit) ** 2
+
+
+def _covers_polygon(piece: Polygon, x: Grid, y: Grid, unit: int) -> Mask:
+    """Even-odd rule by exact cross products: a float here could differ between machines."""
+    inside = np.zeros((y.size, x.size), dtype=bool)
+    corners = [(px * unit, py * unit) for px, py in piece.corners]
+    for (x0, y0), (x1, y1) in zip(corners, corners[1:] + corners[:1], strict=True):
+        spans = (y0 <= y) != (y1 <= y)
+        left_of_edge = ((x - x0) * (y1 - y0) < (y - y0) * (x1 - x0)) == (y1 > y0)
+        inside ^= spans & left_of_edge
+    return inside
+
+
+def _second_tone(texture: str, x: Grid, y: Grid) -> Mask:
+    """Say where on the grid of 100 the texture shows its second tone."""
+    if texture == "striped":
+        return np.broadcast_to(y // 9 % 2 == 1, (y.size, x.size))
+    if texture == "dotted":
+        return (x % 20 - 10) ** 2 + (y % 20 - 10) ** 2 <= 36
+    if texture == "checked":
+        return (x // 14 + y // 14) % 2 == 1
+    return np.zeros((y.size, x.size), dtype=bool)
+
+
+def _grown(mask: Mask, radius: int) -> Mask:
+    grown = mask.copy()
+    for dy in range(-radius, radius + 1):
+        for dx in range(-radius, radius + 1):
+            if dx * dx + dy * dy <= radius * radius:
+                grown |= np.roll(mask, (dy, dx), axis=(0, 1))  # the margin is empty, so nothing wraps around
+    return grown
