@@ -275,3 +275,20 @@ def test_embeddings_of_other_encoders_are_refused_naming_both(unet):
 def test_a_token_of_another_width_is_refused(unet):
     with pytest.raises(BrainhiveError, match="width 32, not 31"):
         TINY.build(DIMS, unet).tokens(torch.zeros(1, 31))
+
+
+def test_a_bare_hub_name_means_the_owner_of_the_published_priors(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(MissingData, match="fakekungfu/Fusion-Prior-of-nobody is not in the hub's cache"):
+        FusionPrior.load("hub:Fusion-Prior-of-nobody")
+
+
+@pytest.mark.parametrize(
+    "reference", ["no/such.safetensors", "hub:nobody/Nothing/folder/file.safetensors@main"]
+)
+def test_a_start_that_is_not_there_is_named(unet, monkeypatch, reference):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+    with pytest.raises(MissingData, match=r"no/such.safetensors|nobody/Nothing"):
+        TINY.model_copy(update={"start_from": reference}).build(DIMS, unet)
