@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_serializer
 
 from brainhive_cli.errors import RecipeError
+from brainhive_cli.recipe import validate
 
 SHELVES = ("datasets", "encoders", "backbones", "fusers", "losses", "priors", "generators")
 """The folders whose every file is a part (names that begin with an underscore are shared pieces)."""
@@ -59,7 +60,7 @@ def resolve(shelf: str, value: Any) -> Any:
     kind = fields.pop("kind", None)
     if not isinstance(kind, str):
         raise RecipeError(f"a {shelf[:-1]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}")
-    return load(shelf, kind).Config.model_validate(fields)
+    return validate(load(shelf, kind).Config, fields, where=shelf[:-1])
 
 
 def part(shelf: str) -> Any:

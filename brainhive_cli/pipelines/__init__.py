@@ -1,1 +1,49 @@
-"""One file a subcommand: its Recipe and run."""
+"""One file a subcommand: its Recipe, its plan and its run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.console import Table
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command would do, and what is missing for it (`--check`).
+
+    Attributes:
+        items: What is planned: name and value, in order.
+        missing: What is not there, each with the way to get it.
+    """
+
+    items: dict[str, Any]
+    missing: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command made.
+
+    Attributes:
+        folder: The run folder, or where the stores lie.
+        tables: What is printed.
+        metrics: What `--json` prints beside the tables.
+        files: Pictures and pages for people, by name.
+        hint: The command that usually comes next.
+    """
+
+    folder: Path
+    tables: tuple[Table, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    hint: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as a JSON document."""
+        return {
+            "folder": str(self.folder),
+            "tables": [table.as_dict() for table in self.tables],
+            "metrics": self.metrics,
+            "files": {name: str(path) for name, path in self.files.items()},
+            "next": self.hint,
+        }

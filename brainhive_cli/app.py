@@ -1,0 +1,47 @@
+"""The Typer application: names, order and help panels of the commands."""
+
+from typing import Annotated
+
+import typer
+
+from brainhive_cli import __version__
+from brainhive_cli.commands.demo import demo
+from brainhive_cli.commands.doctor import doctor
+from brainhive_cli.commands.embed import embed
+from brainhive_cli.commands.eval_retrieval import eval_retrieval
+from brainhive_cli.commands.reconstruct import reconstruct
+from brainhive_cli.commands.train_align import train_align
+from brainhive_cli.commands.train_prior import train_prior
+
+START, STEPS = "Start here", "Steps"
+
+app = typer.Typer(
+    name="brainhive",
+    help="Decode images from brain recordings: EEG, MEG and fMRI in, pictures out.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("demo", rich_help_panel=START)(demo)
+app.command("doctor", rich_help_panel=START)(doctor)
+app.command("embed", rich_help_panel=STEPS)(embed)
+app.command("train-align", rich_help_panel=STEPS)(train_align)
+app.command("eval-retrieval", rich_help_panel=STEPS)(eval_retrieval)
+app.command("train-prior", rich_help_panel=STEPS)(train_prior)
+app.command("reconstruct", rich_help_panel=STEPS)(reconstruct)
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"brainhive {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and stop.")
+    ] = False,
+) -> None:
+    """Decode images from brain recordings: EEG, MEG and fMRI in, pictures out."""

@@ -1,0 +1,99 @@
+"""From a command's flags to its pipeline, its result on the terminal and its exit code."""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any
+
+import typer
+
+from brainhive_cli import console
+from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData
+
+
+def execute(context: typer.Context, flags: Mapping[str, Any]) -> None:
+    """Resolve the recipe of the command that was called, then check it or run it.
+
+    Args:
+        context: The call; its parameters hold the common options.
+        flags: Recipe key to the value of the command's own flags; None means not given.
+
+    Raises:
+        typer.Exit: with the exit code of the error, after showing it.
+    """
+    try:
+        code = _run(str(context.info_name), context.params, flags)
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+        console.say("interrupted: the same command goes on where it stopped")
+    except Exception as error:
+        code = _report(error, bool(context.params.get("debug")))
+    raise typer.Exit(code)
+
+
+def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
+    overrides = common["overrides"] or []
+    recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+    if common["check"]:
+        return _check(pipeline.plan(recipe), recipe, common["json"])
+
+    from brainhive_cli import launch
+
+    processes = launch.wanted(recipe.run)
+    if processes > 1:
+        code, error = launch.relaunch(recipe.run, processes, launch.argv())
+        if error:
+            console.fail(error)
+        return code
+    result = pipeline.run(recipe, launch.start(recipe.run), common["again"])
+    _show(result, common["json"])
+    return 0
+
+
+def _check(plan: Any, recipe: Any, as_json: bool) -> int:
+    if as_json:
+        console.show_json({"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": plan.missing})
+    else:
+        console.show_text(recipe.to_yaml())
+        console.show_table(console.Table("Plan", ("what", "how"), tuple(plan.items.items())))
+        for line in plan.missing:
+            console.warn(f"missing: {line}")
+    return MissingData.exit_code if plan.missing else 0
+
+
+def _show(result: Any, as_json: bool) -> None:
+    if as_json:
+        console.show_json(result.as_dict())
+        return
+    for table in result.tables:
+        console.show_table(table)
+    for name, path in result.files.items():
+        console.show_text(f"{name}: {path}")
+    console.say(f"in {result.folder}")
+    if result.hint:
+        console.say(f"next: {result.hint}")
+
+
+def _report(error: Exception, debug: bool) -> int:
+    """Show an error in one line and what to do in another; return its exit code."""
+    from brainhive_cli import launch
+
+    known = _known(error)
+    if debug:
+        console.show_traceback()
+    if not launch.leave_report(known.exit_code, known):
+        console.fail(known)
+    return known.exit_code
+
+
+def _known(error: Exception) -> BrainhiveError:
+    if isinstance(error, BrainhiveError):
+        return error
+    if type(error).__name__ == "OutOfMemoryError":
+        return DeviceError(f"the device is out of memory: {str(error).splitlines()[0]}", "lower the batch size")
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        return BrainhiveError(f"{where}{error.strerror}", "free space or mend permissions; the same command goes on")
+    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
+    return BrainhiveError(f"unexpected {type(error).__name__}: {first}", "this is a bug; --debug shows where")

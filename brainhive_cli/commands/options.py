@@ -1,0 +1,39 @@
+"""The options that every command has, declared once."""
+
+from typing import Annotated
+
+import typer
+
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override any recipe key.", show_default=False),
+]
+RecipeName = Annotated[
+    str | None,
+    typer.Option("--recipe", help="A YAML file or a shipped recipe's name.", show_default="the command's own"),
+]
+Check = Annotated[bool, typer.Option("--check", help="Print the resolved recipe, the plan and what is missing; stop.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
+Again = Annotated[bool, typer.Option("--again", help="Start anew even if the same work is finished.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+LAUNCH = "Launch"
+Processes = Annotated[
+    int | None,
+    typer.Option(
+        "--processes", min=1, help="Processes in all.", show_default="one a GPU", rich_help_panel=LAUNCH
+    ),
+]
+Machines = Annotated[
+    int | None, typer.Option("--machines", min=1, help="Machines that run this line.", rich_help_panel=LAUNCH)
+]
+MixedPrecision = Annotated[
+    str | None, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=LAUNCH)
+]
+
+Dataset = Annotated[str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")]
+Encoders = Annotated[
+    str | None, typer.Option("--encoders", help="Encoders, by name or reference, separated by commas.")
+]
+Subjects = Annotated[str | None, typer.Option("--subjects", help="Subjects, as in 1,2,5.", show_default="all")]
+"""Flags that several commands share; each is a short name for the recipe key of the same name."""

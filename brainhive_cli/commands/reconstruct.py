@@ -1,0 +1,31 @@
+"""The `reconstruct` command: flags to recipe to pipeline."""
+
+from typing import Annotated
+
+import typer
+
+from brainhive_cli.commands import options
+from brainhive_cli.commands._execute import execute
+
+
+def reconstruct(
+    context: typer.Context,
+    overrides: options.Overrides = None,
+    prior: Annotated[str | None, typer.Option("--prior", help="Fusion Prior: hub:NAME, hub:owner/name or a folder.")] = None,
+    run: Annotated[str | None, typer.Option("--run", help="An align run: folder or name.", show_default="the newest that fits")] = None,
+    generator: Annotated[str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
+    recipe: options.RecipeName = None,
+    check: options.Check = False,
+    json: options.Json = False,
+    again: options.Again = False,
+    debug: options.Debug = False,
+    processes: options.Processes = None,
+    machines: options.Machines = None,
+    mixed_precision: options.MixedPrecision = None,
+) -> None:
+    """Draw what was seen, from test signals, with a Fusion Prior.
+
+    Example: brainhive reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE
+    """
+    execute(context, {"prior": prior, "align_run": run, "generator.source": generator, "repeats": repeats})

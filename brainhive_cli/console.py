@@ -1,0 +1,141 @@
+"""The only writer to the terminal: results on stdout, talk, progress and errors on stderr."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from brainhive_cli.errors import BrainhiveError
+
+PATIENCE_S = 2.0
+"""A progress bar appears only for work that lasts longer than this."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of plain cells."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the table as one dict a row, for JSON."""
+        return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
+
+
+def is_speaker() -> bool:
+    """Tell whether this process is the one of its launch that talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Tell the person something, on stderr."""
+    if is_speaker():
+        _stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Warn the person in one line, on stderr."""
+    if is_speaker():
+        _stderr().print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def fail(error: "BrainhiveError") -> None:
+    """Show an error as one line that says what, and one that says what to do."""
+    _stderr().print(f"error: {error.what}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if error.hint:
+        _stderr().print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_traceback() -> None:
+    """Show the traceback of the error being handled (`--debug`)."""
+    import traceback
+
+    _stderr().print(traceback.format_exc(), highlight=False, markup=False, soft_wrap=True)
+
+
+def show_text(text: str) -> None:
+    """Write plain text as a result, on stdout."""
+    if is_speaker():
+        _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def show_json(document: Any) -> None:
+    """Write one JSON document as the result, on stdout."""
+    import json
+
+    show_text(json.dumps(document, indent=2, default=str))
+
+
+def show_table(table: Table) -> None:
+    """Write an aligned table as a result, on stdout."""
+    if not is_speaker():
+        return
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+
+    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    for column in table.columns:
+        drawn.add_column(column, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
+    _stdout().print(drawn, highlight=False, markup=False)
+
+
+class Bar:
+    """A progress bar that shows itself once the work proves long."""
+
+    def __init__(self, progress: "Progress", what: str, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task(what, total=total, note="")
+        self._born = time.monotonic()
+        self._items = 0
+
+    def advance(self, items: int = 1, note: str = "") -> None:
+        """Count items done; `note` stands at the end of the line."""
+        self._items += items
+        elapsed_s = time.monotonic() - self._born
+        self._progress.update(self._task, advance=items, note=f"{self._items / elapsed_s:.1f}/s {note}")
+        if not self._progress.live.is_started and elapsed_s > PATIENCE_S:
+            self._progress.start()
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Bar]:
+    """Show items, rate and time left on stderr while the work lasts; vanish after."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = _stderr()
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal and is_speaker()),
+    )
+    try:
+        yield Bar(shown, what, total)
+    finally:
+        if shown.live.is_started:
+            shown.stop()
+
+
+def _stderr() -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True)
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    return Console()

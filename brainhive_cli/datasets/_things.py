@@ -1,0 +1,116 @@
+"""The layout in which THINGS-EEG and THINGS-MEG are distributed: pictures by concept, signals by subject."""
+
+import pickle
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli import datasets
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recordings import Recording
+
+FOLDERS = {"train": "training_images", "test": "test_images"}
+
+
+@dataclass(frozen=True)
+class Things:
+    """A THINGS data set below one root.
+
+    Attributes:
+        signals: Folder of sub-XX/{train,test}.pt below root; may be a pattern.
+        key: What the signal is called in the files (`eeg`, `meg`).
+        montage: Channel names in the files' order, used when the files hold none.
+        channels: The channels that decoding uses unless told otherwise.
+        source: The line that fetches the data.
+    """
+
+    name: str
+    root: Path
+    signals: str
+    key: str
+    rate_hz: float
+    unit: str
+    montage: tuple[str, ...]
+    channels: tuple[str, ...] | None
+    subjects: tuple[int, ...]
+    source: str
+    trust_pickle: bool
+    splits: tuple[str, ...] = ("train", "test")
+
+    def images(self, split: str) -> datasets.ImageSet:
+        """List the pictures of a split: `<root>/**/{training,test}_images/<concept>/*`."""
+        datasets.check_split(self, split)
+        found = sorted(path for path in self.root.rglob(FOLDERS[split]) if path.is_dir())
+        files = datasets.pictures_below(found[0]) if found else []
+        if not files:
+            raise MissingData(
+                f"{self.name}: no pictures in {self.root}/**/{FOLDERS[split]}/<concept>/*.jpg", self.source
+            )
+        return datasets.from_files(self.name, split, found[0].parent, files, [file.parent.name for file in files])
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R]."""
+        datasets.check_split(self, split)
+        path = self._file(f"sub-{subject:02d}/{split}.pt")
+        content = self._load(path)
+        if self.key not in content or "img" not in content:
+            raise BrainhiveError(f"{path} has keys {sorted(content)}, not {self.key!r} and 'img'", self.source)
+        signal = content[self.key]
+        times_s = np.asarray(content.get("times", np.arange(signal.shape[-1]) / self.rate_hz), np.float64)
+        return Recording(
+            signal=signal,
+            image_ids=_image_ids(content["img"]),
+            channels=self._channel_names(content, signal.shape[2], path),
+            times_s=times_s,
+            rate_hz=self.rate_hz,
+            unit=self.unit,
+            provenance={"source": path.name, "dataset": self.name, "subject": subject, "split": split},
+        )
+
+    def _file(self, below: str) -> Path:
+        found = sorted(self.root.glob(f"{self.signals}/{below}"))
+        if not found:
+            raise MissingData(f"{self.name}: no recording {self.root}/{self.signals}/{below}", self.source)
+        if len(found) > 1:
+            names = ", ".join(path.relative_to(self.root).parts[0] for path in found)
+            raise MissingData(f"{self.name}: several recordings of {below}: {names}", "dataset.signals=ONE_OF_THEM")
+        return found[0]
+
+    def _load(self, path: Path) -> Mapping[str, Any]:
+        import torch
+        from numpy.dtypes import Float32DType, Float64DType, Int64DType, ObjectDType, StrDType
+
+        arrays = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]  # type: ignore[attr-defined]
+        kinds = [Float32DType, Float64DType, Int64DType, ObjectDType, StrDType]
+        try:
+            with torch.serialization.safe_globals([*arrays, *kinds]):
+                content: Mapping[str, Any] = torch.load(path, weights_only=not self.trust_pickle, mmap=True)
+        except pickle.UnpicklingError as error:
+            raise BrainhiveError(
+                f"{path} holds Python objects that could run code when read",
+                "if you trust whoever made it: dataset.trust_pickle=true",
+            ) from error
+        except (RuntimeError, EOFError, ValueError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise BrainhiveError(f"{path} is corrupt or cut short: {reason}", self.source) from error
+        return content
+
+    def _channel_names(self, content: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
+        """A channel list found with the data always wins."""
+        found = next((content[key] for key in ("ch_names", "channels") if key in content), None)
+        names = tuple(map(str, found)) if found is not None else self.montage
+        if not names:
+            names = tuple(f"{self.key.upper()}{number:03d}" for number in range(1, count + 1))
+        if len(names) != count:
+            raise BrainhiveError(f"{path} has {count} channels, its list names {len(names)}", self.source)
+        return names
+
+
+def _image_ids(images: Any) -> list[str]:
+    """Turn `img` [N, R] paths into image ids, or stems where that is all there is."""
+    first = [row[0] if isinstance(row, list | tuple | np.ndarray) else row for row in images]
+    ids = [Path(str(path)).with_suffix("").as_posix() for path in first]
+    return [next((i[i.index(f) :] for f in FOLDERS.values() if f in i), i.rsplit("/", 1)[-1]) for i in ids]

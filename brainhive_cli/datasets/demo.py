@@ -1,0 +1,69 @@
+"""The embedded world: drawn pictures and simulated EEG of four subjects; nothing is downloaded."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli import datasets, parts
+from brainhive_cli.demo import pictures, recordings
+from brainhive_cli.recipe import Paths
+from brainhive_cli.recordings import Recording
+
+REPETITIONS = {"train": 4, "test": 16}
+SEEDS = {"train": 1, "test": 2}
+
+
+class Config(parts.Config):
+    """Pictures with known factors, and signals simulated from them."""
+
+    subjects: int = Field(4, gt=0, description="simulated subjects")
+    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty")
+
+    def build(self, paths: Paths) -> "Demo":
+        """Make the data set; pictures and signals are made on demand."""
+        name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
+        return Demo(name, tuple(range(1, self.subjects + 1)), self.noise)
+
+
+TINY = Config(subjects=1)
+
+
+@dataclass(frozen=True)
+class Demo:
+    """Scenes that `demo.pictures` draws and `demo.recordings` answers."""
+
+    name: str
+    subjects: tuple[int, ...]
+    noise: float
+    splits: tuple[str, ...] = ("train", "test")
+    channels: tuple[str, ...] | None = None
+
+    def images(self, split: str) -> datasets.ImageSet:
+        """List the scenes of a split; a picture is drawn when it is opened."""
+        datasets.check_split(self, split)
+        scenes = pictures.scenes(split)  # type: ignore[arg-type]
+        ids, concepts = (tuple(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
+        return datasets.ImageSet(self.name, split, ids, concepts, lambda index: pictures.draw(scenes[index]))
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Simulate one subject's recording."""
+        datasets.check_split(self, split)
+        scenes = pictures.scenes(split)  # type: ignore[arg-type]
+        low = np.stack([recordings.low_level(pictures.draw(scene)) for scene in scenes])
+        meaning = np.stack([recordings.semantic(scene) for scene in scenes])
+        signal = recordings.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
+        return simulated(signal, [scene.image_id for scene in scenes])
+
+
+def simulated(signal: recordings.Floats, image_ids: list[str]) -> Recording:
+    """Label simulated signals [N, R, C, T] as what they are."""
+    return Recording(
+        signal=signal,
+        image_ids=image_ids,
+        channels=tuple(recordings.CHANNELS),
+        times_s=np.arange(signal.shape[-1]) / recordings.RATE_HZ,
+        rate_hz=recordings.RATE_HZ,
+        unit=recordings.UNIT,
+        provenance={"simulated": recordings.PROVENANCE},
+    )

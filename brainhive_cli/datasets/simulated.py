@@ -1,0 +1,72 @@
+"""Pictures of another data set with EEG simulated by the demo's forward model: what could be decoded from them."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli import datasets, embeddings, parts
+from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, simulated
+from brainhive_cli.demo import recordings
+from brainhive_cli.recipe import Paths
+from brainhive_cli.recordings import Recording
+
+
+class Config(parts.Config):
+    """Real pictures, simulated signals; always labelled as simulated."""
+
+    images: parts.part("datasets") = Field("image-folder", validate_default=True, description="whose pictures")  # type: ignore[valid-type]
+    meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
+    subjects: int = Field(4, gt=0, description="simulated subjects")
+    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
+
+    def build(self, paths: Paths) -> "Simulated":
+        """Wrap the data set of the pictures."""
+        return Simulated(self.images.build(paths), paths, self.meaning, tuple(range(1, self.subjects + 1)), self.noise)
+
+
+TINY = Config(images={"kind": "demo"}, subjects=1)
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """Pictures of `source`, with recordings from how they look and what their embeddings say they mean."""
+
+    source: datasets.Dataset
+    paths: Paths
+    meaning: str
+    subjects: tuple[int, ...]
+    noise: float
+    channels: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """The pictures' name: their embeddings serve both data sets."""
+        return self.source.name
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of the pictures."""
+        return self.source.splits
+
+    def images(self, split: str) -> datasets.ImageSet:
+        """List the pictures of a split."""
+        return self.source.images(split)
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Simulate one subject's recording; meaning is scaled by the training embeddings alone."""
+        images = self.images(split)
+        train, own = (self._embedded(name) for name in ("train", split))
+        low = np.stack([recordings.low_level(images.open(index)) for index in range(len(images))])
+        meaning = np.asarray(own.embedding[own.rows(images.image_ids)])
+        spread = train.embedding.std(axis=0) + 1e-6
+        semantic = recordings.standardise(meaning, train.embedding.mean(axis=0), spread)
+        repetitions = REPETITIONS.get(split, REPETITIONS["test"])
+        seed = SEEDS.get(split, SEEDS["test"])
+        return simulated(
+            recordings.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
+        )
+
+    def _embedded(self, split: str) -> embeddings.EmbeddingStore:
+        root = self.paths.under_home("embeddings")
+        return embeddings.open_all(root, self.name, split, [self.meaning])[self.meaning]

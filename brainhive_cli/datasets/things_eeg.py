@@ -1,0 +1,45 @@
+"""THINGS-EEG2: ten subjects, 63 EEG channels at 250 Hz, 16540 training and 200 test pictures."""
+
+from pathlib import Path
+
+from pydantic import Field
+
+from brainhive_cli import parts
+from brainhive_cli.datasets._things import Things
+from brainhive_cli.recipe import Paths
+
+MONTAGE = tuple(
+    "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 C3 "
+    "C1 Cz C2 C4 C6 T8 TP9 TP7 CP5 CP3 CP1 CPz CP2 CP4 CP6 TP8 TP10 P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 "
+    "PO8 O1 Oz O2".split()
+)
+POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+SOURCE = "hf download Haitao999/things-eeg --repo-type dataset --local-dir data/things-eeg (mirror: Haitao999/things-eeg-meg)"
+
+
+class Config(parts.Config):
+    """THINGS-EEG as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s."""
+
+    root: str = Field("", description="folder of the data set; default: things-eeg below paths.data")
+    signals: str = Field("Preprocessed_data*", description="folder of sub-XX/{train,test}.pt below root")
+    trust_pickle: bool = Field(False, description="read files that hold Python objects, which can run code")
+
+    def build(self, paths: Paths) -> Things:
+        """Point at the data; nothing is read yet."""
+        root = Path(self.root) if self.root else paths.under_home("data") / "things-eeg"
+        return Things(
+            name="things-eeg",
+            root=root,
+            signals=self.signals,
+            key="eeg",
+            rate_hz=250.0,
+            unit="whitened",
+            montage=MONTAGE,
+            channels=POSTERIOR,
+            subjects=tuple(range(1, 11)),
+            source=SOURCE,
+            trust_pickle=self.trust_pickle,
+        )
+
+
+TINY = Config()

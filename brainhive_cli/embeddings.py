@@ -1,0 +1,189 @@
+"""The embedding store: one encoder's vectors for one split, tied to how they were made."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli import store
+from brainhive_cli.errors import BrainhiveError, MissingData
+
+FORMAT = 1
+COLLAPSED = 0.98
+"""A median random-pair cosine above this means that the vectors hardly differ (a known public cache: 0.9943)."""
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """A finished store, mapped into memory.
+
+    Attributes:
+        embedding: [N, D] or [N, S, D].
+        attributes: Encoder, config, weights, preprocessing, data set, split, versions and health.
+    """
+
+    path: Path
+    embedding: NDArray[Any]
+    packed_ids: NDArray[np.bytes_]
+    packed_concepts: NDArray[np.bytes_]
+    done: NDArray[np.bool_]
+    attributes: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a finished store.
+
+        Raises:
+            MissingData: if it is absent or not finished.
+            BrainhiveError: if the file is corrupt or of another format.
+        """
+        dataset, split = path.parent.parent.name, path.parent.name
+        made_by = f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+        with store.open_file(path, made_by) as file:
+            attributes = store.get_attributes(file)
+            if attributes.get("format") != FORMAT or "embedding" not in file:
+                raise BrainhiveError(f"{path} is not an embedding store of format {FORMAT}", made_by)
+            return cls(
+                path,
+                store.mapped(file["embedding"]),
+                file["image_id"][()],
+                file["concept"][()],
+                file["done"][()].astype(bool),
+                attributes,
+            )
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """The image id of each row."""
+        return store.decode_ids(self.packed_ids)
+
+    @cached_property
+    def concepts(self) -> list[str]:
+        """The concept of each row."""
+        return store.decode_ids(self.packed_concepts)
+
+    @property
+    def is_collapsed(self) -> bool:
+        """Whether random pairs of vectors are nearly parallel."""
+        return bool(self.attributes["health"]["median_pair_cosine"] > COLLAPSED)
+
+    def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
+        rows = store.match_ids(image_ids, self.image_ids, str(self.path))
+        return np.where(self.done[rows], rows, -1)
+
+
+class EmbeddingWriter:
+    """A store being written; rows may come in any order and from several processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = store.part_of(path)
+        self._rows = store.RowWriter(self._part, "embedding")
+        self._marks = store.RowWriter(self._part, "done")
+
+    @staticmethod
+    def begin(
+        path: Path,
+        image_ids: Sequence[str],
+        concepts: Sequence[str],
+        shape: tuple[int, ...],
+        dtype: str,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Create the unfinished store, or keep one that holds the same pictures and encoder."""
+        part, ids = store.part_of(path), store.encode_ids(image_ids)
+        attributes = {"format": FORMAT, "dtype": dtype, **attributes}
+        if part.is_file() and _is_same(part, ids, attributes):
+            return
+        count = len(image_ids)
+        store.create(
+            part,
+            {"embedding": ((count, *shape), dtype)},
+            {"image_id": ids, "concept": store.encode_ids(concepts), "done": np.zeros(count, np.uint8)},
+            attributes,
+        )
+
+    @property
+    def pending(self) -> NDArray[np.int64]:
+        """Rows that are not done."""
+        with h5py.File(self._part, "r") as file:
+            return np.flatnonzero(file["done"][()] == 0)
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Write embeddings [B, D] at `rows`, then mark these rows done."""
+        self._rows.write(rows, values)
+        self._marks.write(rows, np.ones(len(rows), np.uint8))
+
+    def close(self) -> None:
+        """Stop writing; what is done stays done."""
+        self._rows.close()
+        self._marks.close()
+
+    def finish(self) -> dict[str, float]:
+        """Measure health, seal the store and give it its final name; return the health figures."""
+        with h5py.File(self._part, "r") as file:
+            done = file["done"][()].astype(bool)
+            figures = health(store.mapped(file["embedding"]), np.flatnonzero(done))
+        with h5py.File(self._part, "r+") as file:
+            store.set_attributes(file, {"health": figures, "skipped": int((~done).sum())})
+        os.replace(self._part, self.path)
+        return figures
+
+
+def _is_same(part: Path, ids: NDArray[np.bytes_], attributes: dict[str, Any]) -> bool:
+    try:
+        with h5py.File(part, "r") as file:
+            return store.get_attributes(file) == attributes and np.array_equal(file["image_id"][()], ids)
+    except (OSError, KeyError):  # killed while it was being created: nothing in it to keep
+        return False
+
+
+def health(embedding: NDArray[Any], rows: NDArray[np.int64], pairs: int = 4096) -> dict[str, float]:
+    """Describe vectors: mean norm, spread, non-finite values and how parallel random pairs are.
+
+    Args:
+        embedding: [N, …]; trailing axes are flattened.
+        rows: The rows to look at.
+        pairs: How many random pairs (seeded) give the median cosine.
+    """
+    generator = np.random.default_rng(0)
+    sample = np.sort(generator.permutation(rows)[: 2 * pairs])
+    vectors = np.asarray(embedding[sample], np.float64).reshape(len(sample), -1)
+    norms = np.linalg.norm(vectors, axis=1)
+    units = vectors / np.maximum(norms, 1e-12)[:, None]
+    first, second = generator.integers(0, max(len(sample), 1), (2, pairs))
+    cosines = np.einsum("nd,nd->n", units[first], units[second])[first != second]
+    return {
+        "mean_norm": float(norms.mean()) if len(norms) else 0.0,
+        "spread": float(vectors.std(axis=0).mean()) if len(norms) else 0.0,
+        "non_finite": int((~np.isfinite(vectors)).sum()),
+        "median_pair_cosine": float(np.median(cosines)) if len(cosines) else 0.0,
+    }
+
+
+def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
+    """Say where the store of (data set, split, encoder) lies."""
+    return embeddings / dataset / split / f"{encoder}.h5"
+
+
+def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, EmbeddingStore]:
+    """Open one store an encoder.
+
+    Raises:
+        MissingData: naming every store that is missing, with the line that makes them.
+    """
+    paths = {name: path_of(embeddings, dataset, split, name) for name in encoders}
+    absent = [name for name, path in paths.items() if not path.is_file()]
+    if absent:
+        raise MissingData(
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
+            f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
+        )
+    return {name: EmbeddingStore.open(path) for name, path in paths.items()}

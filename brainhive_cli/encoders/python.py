@@ -1,0 +1,45 @@
+"""Anyone's own network: a callable that returns a module and its preprocessing."""
+
+import importlib
+from typing import Any
+
+from pydantic import Field
+
+from brainhive_cli.encoders import Encoder, EncoderConfig
+from brainhive_cli.errors import MissingExtra, RecipeError
+
+
+class Config(EncoderConfig):
+    """`python:package.module:function`, called once, returns (module, preprocess).
+
+    The module takes [B, 3, H, W] and gives [B, D]; preprocess takes an RGB picture and gives [3, H, W].
+    """
+
+    source: str = Field("", description="python:package.module:function")
+    arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
+
+    def build(self) -> Encoder:
+        """Import and call the function."""
+        module_name, _, function_name = self.source.removeprefix("python:").partition(":")
+        try:
+            function = getattr(importlib.import_module(module_name), function_name)
+        except ModuleNotFoundError as error:
+            raise MissingExtra(f"{self.source}: {error}", "install the package, or set PYTHONPATH") from error
+        except (AttributeError, ValueError) as error:
+            raise RecipeError(f"{self.source}: {error}", "write python:package.module:function") from error
+        made = function(**self.arguments)
+        if not (isinstance(made, tuple) and len(made) == 2):
+            raise RecipeError(f"{self.source} returned {type(made).__name__}", "return (module, preprocess)")
+        return Encoder(*made, preprocessing=self.source, weights={"source": self.source})
+
+
+TINY = Config(source="python:brainhive_cli.encoders.python:example")
+
+
+def example() -> tuple[Any, Any]:
+    """Return the simplest encoder, as a pattern to copy: mean colour on a 2 × 2 grid."""
+    import torch
+    from torchvision.transforms import v2
+
+    steps = [v2.Resize((2, 2)), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
+    return torch.nn.Flatten(), v2.Compose(steps)

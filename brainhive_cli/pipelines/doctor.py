@@ -1,0 +1,67 @@
+"""doctor: what this machine has for Brainhive."""
+
+import importlib.metadata
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli import console, recipe, runs
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Plan, Result
+
+MIB = 2**20
+
+
+class Recipe(recipe.Recipe):
+    """The doctor needs only paths and `run:`."""
+
+
+def plan(what: Recipe) -> Plan:
+    """Say what would be looked at."""
+    return Plan({"looks at": "versions, device, folders, hub cache, shipped weights"})
+
+
+def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Look at versions, device, folders, the hub's cache and the shipped weights."""
+    home = what.paths.under_home("data").parent
+    found = {**runs.versions(), **_device(launch), **_folders(what.paths, home), **_weights()}
+    table = console.Table("This machine", ("what", "found"), tuple(found.items()))
+    return Result(home, (table,), found, hint="brainhive demo")
+
+
+def _device(launch: Launch) -> dict[str, Any]:
+    import torch
+
+    return {
+        "device": launch.device_name,
+        "GPUs": torch.cuda.device_count(),
+        "bf16 on the GPU": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "CPU cores": os.cpu_count(),
+        "CPU threads": torch.get_num_threads(),
+    }
+
+
+def _folders(paths: recipe.Paths, home: Path) -> dict[str, Any]:
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(home, os.W_OK)}
+    found["free there"] = f"{shutil.disk_usage(home if home.is_dir() else Path()).free // MIB} MiB"
+    for name in ("data", "embeddings", "signals", "runs"):
+        path = paths.under_home(name)  # type: ignore[arg-type]
+        held = sorted(child.name for child in path.iterdir()) if path.is_dir() else []
+        found[name] = ", ".join(held[:6]) or "nothing yet"
+    found["hub cache"] = HF_HUB_CACHE
+    return found
+
+
+def _weights() -> dict[str, Any]:
+    folder = Path(__file__).parents[1] / "demo" / "weights"
+    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    optional = {}
+    for library in ("open_clip_torch", "mne", "braindecode"):
+        try:
+            optional[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            optional[library] = f"absent (pip install {library})"
+    return {"demo weights": f"{size / MIB:.1f} MiB", **optional}

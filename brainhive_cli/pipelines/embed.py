@@ -1,0 +1,265 @@
+"""embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from brainhive_cli import console, parts, recipe, runs, store
+from brainhive_cli.datasets import BadPicture, Dataset, ImageSet
+from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
+from brainhive_cli.encoders import Encoder, EncoderConfig, Encoders
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Plan, Result
+
+DECODERS = 8
+"""Most picture-decoding processes taken unless told otherwise."""
+
+
+class Recipe(recipe.Recipe):
+    """What to embed with what."""
+
+    dataset: parts.part("datasets") = Field("things-eeg", validate_default=True, description="whose pictures")  # type: ignore[valid-type]
+    encoders: Encoders = Field(["clip-h14", "vae"], validate_default=True, description="frozen encoders")
+    splits: recipe.Names | None = Field(None, description="splits to embed; default: all")
+    batch_size: int = Field(64, gt=0, description="pictures a forward pass, on each process")
+    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast dtype of the forward pass")
+    dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
+    skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One store to be filled."""
+
+    config: EncoderConfig
+    images: ImageSet
+    path: Path
+
+    @property
+    def is_done(self) -> bool:
+        if not self.path.is_file():
+            return False
+        found = EmbeddingStore.open(self.path)
+        return found.image_ids == list(self.images.image_ids) and found.attributes["config"] == self._config
+
+    @property
+    def _config(self) -> dict[str, Any]:
+        return self.config.model_dump(mode="json")
+
+    def begin(self, encoder: Encoder, shape: tuple[int, ...], dtype: str) -> None:
+        attributes = {
+            "encoder": self.config.name,
+            "config": self._config,
+            "weights": encoder.weights,
+            "preprocessing": encoder.preprocessing,
+            "dataset": self.images.dataset,
+            "split": self.images.split,
+            "versions": runs.versions(),
+        }
+        EmbeddingWriter.begin(self.path, self.images.image_ids, self.images.concepts, shape, dtype, attributes)
+
+
+def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
+    """List the stores by split."""
+    dataset: Dataset = what.dataset.build(what.paths)
+    root, jobs = what.paths.under_home("embeddings"), {}
+    for split in what.splits or dataset.splits:
+        images = dataset.images(split)
+        paths = [path_of(root, dataset.name, split, config.name) for config in what.encoders]
+        jobs[split] = [_Job(c, images, path) for c, path in zip(what.encoders, paths, strict=True)]
+    return dataset, jobs
+
+
+def plan(what: Recipe) -> Plan:
+    """Say which stores there would be, and what is missing for them."""
+    items: dict[str, Any] = {}
+    missing = []
+    try:
+        dataset, by_split = _jobs(what)
+        for split, jobs in by_split.items():
+            items[f"{dataset.name}/{split}"] = f"{len(jobs[0].images)} pictures"
+            for job in jobs:
+                items[str(job.path)] = "done" if job.is_done else "to do"
+    except BrainhiveError as error:
+        missing.append(f"{error.what} ({error.hint})")
+    for config in what.encoders:
+        try:
+            items[config.name] = config.build().preprocessing
+        except BrainhiveError as error:
+            missing.append(f"{error.what} ({error.hint})")
+    return Plan(items, missing)
+
+
+def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Fill every store that is not finished.
+
+    Raises:
+        BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
+    """
+    dataset, by_split = _jobs(what)
+    encoders: dict[str, Encoder] = {}
+    bad: list[str] = []
+    for jobs in by_split.values():
+        todo = [job for job in jobs if again or not job.is_done]
+        for config in (job.config for job in todo if job.config.name not in encoders):
+            encoders[config.name] = config.build()
+            encoders[config.name].module.to(launch.device).eval()
+        if todo:
+            bad += _fill(todo, encoders, what, launch)
+    everything = [job for jobs in by_split.values() for job in jobs]
+    if bad and not what.skip_bad:
+        raise BrainhiveError(
+            f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
+            "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
+        )
+    return _result(everything, dataset.name, what)
+
+
+def _fill(jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch) -> list[str]:
+    """Embed the pictures of one split with all its encoders; return what could not be decoded."""
+    images = jobs[0].images
+    claims = [store.Claim(j.path.with_name(f".{j.path.name}.claim"), str(j.path)) for j in jobs if launch.is_main]
+    if launch.is_main:
+        for job in jobs:
+            shape = _shape(encoders[job.config.name], images, launch)
+            job.begin(encoders[job.config.name], shape, what.dtype)
+    launch.wait()
+    writers = {job.config.name: EmbeddingWriter(job.path) for job in jobs}
+    pending = {name: set(writer.pending.tolist()) for name, writer in writers.items()}
+    launch.wait()  # nobody writes before everybody knows what is pending
+    rows = launch.mine(sorted(set().union(*pending.values())))
+    chosen = {name: encoders[name] for name in writers}
+    try:
+        bad = _stream(rows, pending, images, chosen, writers, what, launch)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    bad = [name for share in launch.gather(bad) for name in share]
+    if launch.is_main and (what.skip_bad or not bad):
+        for writer in writers.values():
+            writer.finish()
+    launch.wait()
+    for claim in claims:
+        claim.release()
+    return bad
+
+
+def _stream(
+    rows: Sequence[int],
+    pending: dict[str, set[int]],
+    images: ImageSet,
+    encoders: dict[str, Encoder],
+    writers: dict[str, EmbeddingWriter],
+    what: Recipe,
+    launch: Launch,
+) -> list[str]:
+    """Decode in worker processes, encode here, write in a thread; each picture is decoded once."""
+    bad: list[str] = []
+    writes: list[Future[None]] = []
+    label = f"{images.dataset}/{images.split}"
+    with ThreadPoolExecutor(1) as writing, console.progress(label, len(rows)) as bar:
+        for batch in _batches(rows, images, {n: e.preprocess for n, e in encoders.items()}, what, launch):
+            bad += [problem for _, problem in batch if isinstance(problem, str)]
+            for name, encoder in encoders.items():
+                wanted = [(row, views) for row, views in batch if not isinstance(views, str) and row in pending[name]]
+                if wanted:
+                    pictures = torch.stack([views[name] for _, views in wanted])  # [B, 3, H, W]
+                    values = encode(encoder, pictures, what.precision, launch)
+                    at = torch.tensor([row for row, _ in wanted]).numpy()
+                    writes.append(writing.submit(writers[name].write, at, values.cpu().numpy()))
+            while len(writes) > 4 * len(encoders):  # bounds what waits in memory, and raises what failed
+                writes.pop(0).result()
+            bar.advance(len(batch))
+        for write in writes:
+            write.result()
+    return bad
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -> Tensor:
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, …]."""
+    with launch.autocast(precision):
+        return encoder.module(pictures.to(launch.device, non_blocking=True)).float()  # type: ignore[no-any-return]
+
+
+def _shape(encoder: Encoder, images: ImageSet, launch: Launch) -> tuple[int, ...]:
+    """Learn the shape of an embedding from the first picture that opens."""
+    for index in range(len(images)):
+        try:
+            picture = encoder.preprocess(images.open(index))
+        except BadPicture:
+            continue
+        return tuple(encode(encoder, picture[None], "fp32", launch).shape[1:])
+    raise BrainhiveError(f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files")
+
+
+class _Views(TorchDataset[tuple[int, Any]]):
+    """Pictures at the given rows, preprocessed for every encoder; text where one cannot be decoded."""
+
+    def __init__(self, rows: Sequence[int], images: ImageSet, views: dict[str, Callable[[Any], Tensor]]) -> None:
+        self.rows, self.images, self.views = rows, images, views
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, index: int) -> tuple[int, Any]:
+        row = self.rows[index]
+        try:
+            picture = self.images.open(row)
+        except BadPicture as error:
+            return row, error.what
+        return row, {name: view(picture) for name, view in self.views.items()}
+
+
+def _batches(
+    rows: Sequence[int], images: ImageSet, views: dict[str, Any], what: Recipe, launch: Launch
+) -> Iterator[list[tuple[int, Any]]]:
+    spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
+    workers = min(DECODERS, spare) if what.run.workers is None else what.run.workers
+    few = len(rows) <= 2 * what.batch_size  # not worth starting processes for
+    return iter(
+        DataLoader(
+            _Views(rows, images, views),
+            batch_size=what.batch_size,
+            num_workers=0 if few else workers,
+            collate_fn=list,
+            pin_memory=launch.device.type == "cuda",
+        )
+    )
+
+
+def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
+    rows = []
+    for found in (EmbeddingStore.open(job.path) for job in jobs):
+        health = found.attributes["health"]
+        shape = "×".join(map(str, found.embedding.shape[1:]))
+        cosine = round(health["median_pair_cosine"], 3)
+        rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))
+        warn_of_collapse(found)
+    columns = ("encoder", "split", "pictures", "D", "pair cosine")
+    names = ",".join(config.name for config in what.encoders)
+    return Result(
+        what.paths.under_home("embeddings") / dataset,
+        (console.Table(f"Embeddings of {dataset}", columns, tuple(rows)),),
+        hint=f"brainhive train-align --dataset {dataset} --encoders {names}",
+    )
+
+
+def warn_of_collapse(found: EmbeddingStore) -> None:
+    """Say loudly that a store's vectors hardly differ."""
+    if found.is_collapsed:
+        cosine = found.attributes["health"]["median_pair_cosine"]
+        console.warn(
+            f"{found.path}: embeddings have collapsed, the median cosine of random pairs is {cosine:.4f}; "
+            "check weights and preprocessing, then embed again"
+        )

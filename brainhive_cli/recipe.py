@@ -1,0 +1,179 @@
+"""From a YAML file, flags and overrides to one validated recipe."""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self, TypeVar
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from brainhive_cli.errors import RecipeError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def _split(value: Any) -> Any:
+    """Read `a,b` as a list, so that flags and overrides need no brackets."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, list | tuple | None) else [value]
+
+
+Names = Annotated[list[str], BeforeValidator(_split)]
+Numbers = Annotated[list[int], BeforeValidator(_split)]
+
+
+class Section(BaseModel):
+    """A block of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+class Paths(Section):
+    """Where things lie, below home (the working directory or BRAINHIVE_HOME)."""
+
+    data: str = Field("data", description="data sets, one folder each")
+    embeddings: str = Field("embeddings", description="embedding stores")
+    signals: str = Field("signals", description="signal stores")
+    runs: str = Field("runs", description="run folders")
+
+    def under_home(self, name: Literal["data", "embeddings", "signals", "runs"]) -> Path:
+        """Resolve one of the folders against home."""
+        return Path(os.environ.get("BRAINHIVE_HOME", ".")).joinpath(getattr(self, name))
+
+
+class Run(Section):
+    """How the work is run; no part of what it computes, so no part of the fingerprint."""
+
+    processes: int | None = Field(None, ge=1, description="processes in all (default: one per GPU)")
+    machines: int = Field(1, ge=1, description="machines; each runs the same line")
+    machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
+    main_process_ip: str | None = Field(None, description="address of machine 0")
+    main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: any free one)")
+    mixed_precision: Literal["no", "bf16", "fp16"] | None = Field(None, description="autocast dtype")
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(None, ge=0, description="processes that decode pictures (default: spare cores)")
+    trackers: Names = Field([], description="experiment trackers, through accelerate")
+
+
+class Recipe(Section):
+    """What every command's recipe has."""
+
+    paths: Paths = Paths()
+    run: Run = Run()
+
+    def fingerprint(self) -> str:
+        """Digest the resolved recipe without its `run:` section (10 hexadecimal digits)."""
+        what = self.model_dump(mode="json", exclude={"run"})
+        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+
+    def to_yaml(self) -> str:
+        """Write the resolved recipe as YAML that runs as it is."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Load the recipe, lay flags and then `key.path=value` overrides over it, validate.
+
+        Args:
+            command: The subcommand, whose shipped default is used when `name` is None.
+            name: A YAML file, or the name of a shipped recipe.
+            flags: Dotted recipe key to value; None means not given.
+            overrides: `key.path=value` strings; values are YAML.
+
+        Raises:
+            RecipeError: with the key, the value seen and the nearest known key.
+        """
+        fields = read(find(command, name))
+        for key, value in flags.items():
+            if value is not None:
+                put(fields, key, value)
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals:
+                raise RecipeError(f"override {override!r} has no value", "write key.path=value")
+            put(fields, key, _parse(text, override))
+        return validate(cls, fields)
+
+
+def shipped() -> Path:
+    """Return the folder of the shipped recipes (in the wheel, or beside the package in a checkout)."""
+    package = Path(__file__).parent
+    return next(p for p in (package / "recipes", package.parent / "recipes") if p.is_dir())
+
+
+def find(command: str, name: str | None) -> Path:
+    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    if name is None:
+        return shipped() / f"{command}.yaml"
+    candidates = [Path(name), shipped() / f"{name}.yaml", shipped() / name / f"{command}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    known = sorted(p.relative_to(shipped()).with_suffix("").as_posix() for p in shipped().rglob("*.yaml"))
+    near = difflib.get_close_matches(name, known, n=1)
+    raise RecipeError(
+        f"no recipe {name!r}: neither a file nor a shipped recipe",
+        (f"did you mean {near[0]}? " if near else "") + f"shipped: {', '.join(known)}",
+    )
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe into a plain dict."""
+    try:
+        fields = yaml.safe_load(path.read_text()) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise RecipeError(f"{path} is not valid YAML: {line}", "mend the file") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines")
+    return fields
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
+
+
+def put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; naming another `kind` drops the knobs of the part that stood there."""
+    *path, last = key.split(".")
+    for step in path:
+        below = fields.get(step)
+        if isinstance(below, str):  # a part named by its kind alone
+            below = {"kind": below}
+        fields[step] = fields = below if isinstance(below, dict) else {}
+    if last == "kind" and fields.get("kind") != value:
+        fields.clear()
+    fields[last] = value
+
+
+def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
+    """Validate `fields`, turning pydantic's report into one clear line."""
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
+        raise RecipeError(f"{key}: {first['msg']}, got {first['input']!r}", "mend the recipe, flag or override") from error
+
+
+def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    for step in loc[:-1]:
+        field = model.model_fields.get(str(step))
+        inner = field.annotation if field else None
+        if isinstance(inner, type) and issubclass(inner, BaseModel):
+            model = inner
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known here: {', '.join(known)}"

@@ -1,0 +1,71 @@
+"""Sheets of pictures for people: what was retrieved, what was drawn, beside what was seen."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+TILE_PX = 96
+GAP_PX = 6
+LABEL_PX = 16
+INK, PAPER, RIGHT, WRONG = (40, 40, 40), (255, 255, 255), (34, 139, 84), (205, 205, 205)
+
+
+def top_k_sheet(
+    open_picture: Callable[[int], Image.Image], scores: NDArray[np.float32], target: NDArray[np.int64], k: int = 5
+) -> Image.Image:
+    """Draw each query's true picture, then the k retrieved with score; the true one is framed.
+
+    Args:
+        open_picture: Row of the gallery to picture.
+        scores: [N, M] similarity of each query with each gallery picture.
+        target: [N] row of the true picture.
+        k: How many are shown.
+    """
+    rows = []
+    for query, true in zip(scores, target, strict=True):
+        best = np.argsort(-query, kind="stable")[:k]
+        rank = 1 + int((query > query[true]).sum())
+        tiles = [_tile(open_picture(int(true)), f"seen, rank {rank}", INK)]
+        for row in best:
+            tiles.append(_tile(open_picture(int(row)), f"{query[row]:.2f}", RIGHT if row == true else WRONG))
+        rows.append(tiles)
+    return _grid(rows)
+
+
+def contact_sheet(
+    seen: Sequence[Image.Image], drawn: Sequence[Sequence[Image.Image]], labels: Sequence[str]
+) -> Image.Image:
+    """Draw each stimulus beside its reconstructions.
+
+    Args:
+        seen: N stimuli.
+        drawn: N sequences of reconstructions.
+        labels: N lines under the stimuli.
+    """
+    rows = []
+    for picture, repeats, label in zip(seen, drawn, labels, strict=True):
+        tiles = [_tile(picture, label, INK)]
+        rows.append(tiles + [_tile(repeat, f"drawn {n}", WRONG) for n, repeat in enumerate(repeats, 1)])
+    return _grid(rows)
+
+
+def _tile(picture: Image.Image, label: str, frame: tuple[int, int, int]) -> Image.Image:
+    tile = Image.new("RGB", (TILE_PX, TILE_PX + LABEL_PX), PAPER)
+    tile.paste(frame, (0, 0, TILE_PX, TILE_PX))
+    inner = TILE_PX - 4
+    tile.paste(picture.convert("RGB").resize((inner, inner), Image.Resampling.BICUBIC), (2, 2))
+    ImageDraw.Draw(tile).text((2, TILE_PX + 2), label[:18], INK, ImageFont.load_default(10))
+    return tile
+
+
+def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
+    """Lay tiles in rows; the first column stands a little apart."""
+    step_x, step_y = TILE_PX + GAP_PX, TILE_PX + LABEL_PX + GAP_PX
+    widest = max((len(row) for row in rows), default=1)
+    sheet = Image.new("RGB", (widest * step_x + 3 * GAP_PX, max(1, len(rows)) * step_y + GAP_PX), PAPER)
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            sheet.paste(tile, (GAP_PX + x * step_x + (GAP_PX if x else 0), GAP_PX + y * step_y))
+    return sheet

@@ -1,0 +1,185 @@
+"""Run folders: created or resumed by fingerprint, written to, finished."""
+
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+
+from brainhive_cli import __version__, store
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.launch import Launch
+from brainhive_cli.recipe import Recipe
+
+LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
+FINISHED = "metrics.json"
+"""The file whose presence says that a run is finished; it is written last."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run of one command: its recipe, environment, log, models, samples and metrics."""
+
+    path: Path
+    claim: store.Claim | None = None
+
+    @classmethod
+    def open(cls, command: str, label: str, recipe: Recipe, launch: Launch, again: bool = False) -> Self:
+        """Create the run's folder, or find the one that the same recipe made before.
+
+        Args:
+            command: The subcommand; the folder lies under `runs/<command>`.
+            label: What a person would call it; the fingerprint follows.
+            recipe: The resolved recipe.
+            launch: This process among those that share the run; the main one writes.
+            again: Start anew beside what is there.
+
+        Raises:
+            BrainhiveError: if another command is writing the same run.
+        """
+        base = recipe.paths.under_home("runs") / command
+        path = _numbered(base, f"{label}-{recipe.fingerprint()}", again and launch.is_main)
+        if not launch.is_main:
+            launch.wait()
+            return cls(_numbered(path.parent, f"{label}-{recipe.fingerprint()}", False))
+        run = cls(path)
+        if not run.is_finished:
+            run = cls(path, store.Claim(path / ".claim", f"run {path}"))
+            run.write_text("recipe.yaml", recipe.to_yaml())
+            run.write_json("environment.json", _environment(launch))
+        launch.wait()
+        return run
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the run has its metrics."""
+        return (self.path / FINISHED).is_file()
+
+    def metrics(self) -> dict[str, Any]:
+        """Read the metrics of a finished run.
+
+        Raises:
+            MissingData: if the run is not finished.
+        """
+        return self.read_json(FINISHED)
+
+    def recipe(self) -> dict[str, Any]:
+        """Read the resolved recipe that the run was made with."""
+        fields: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text())
+        return fields
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Read a JSON document of the run."""
+        try:
+            document: dict[str, Any] = json.loads((self.path / name).read_text())
+        except FileNotFoundError as error:
+            raise MissingData(f"run {self.path} is not finished: it has no {name}", "run its command again") from error
+        except ValueError as error:
+            raise BrainhiveError(f"{self.path / name} is not JSON: {error}", "delete it and run again") from error
+        return document
+
+    def write_json(self, name: str, document: Mapping[str, Any]) -> None:
+        """Write a JSON document under its final name only when complete."""
+        self.write_text(name, json.dumps(document, indent=2, default=str) + "\n")
+
+    def write_text(self, name: str, text: str) -> None:
+        """Write a text file under its final name only when complete."""
+        self.replace(name, lambda beside: beside.write_text(text))
+
+    def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
+        """Let `write` fill a path beside the final one, then rename it; works for files and folders."""
+        final = self.path / name
+        final.parent.mkdir(parents=True, exist_ok=True)
+        beside = final.with_name(f".{final.stem}.{os.getpid()}{final.suffix}")
+        write(beside)
+        if final.is_dir():
+            shutil.rmtree(final)
+        os.replace(beside, final)
+        return final
+
+    def log(self, **event: Any) -> None:
+        """Append one event to `log.jsonl`."""
+        with (self.path / "log.jsonl").open("a") as stream:
+            stream.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
+
+    def finish(self, metrics: Mapping[str, Any]) -> None:
+        """Write the metrics, which makes the run finished."""
+        self.write_json(FINISHED, metrics)
+        if self.claim:
+            self.claim.release()
+
+
+def _numbered(base: Path, name: str, again: bool) -> Path:
+    """Find the newest of `name`, `name-2`, …; the next free one with `again`."""
+    number = 1
+    while (base / f"{name}-{number + 1}").exists():
+        number += 1
+    if again and (base / name).exists():
+        number += 1
+    return base / (name if number == 1 else f"{name}-{number}")
+
+
+def find(runs: Path, command: str, reference: str | None) -> RunFolder:
+    """Find a finished run: a folder, a run's name, or the newest of the command.
+
+    Raises:
+        MissingData: if there is none; the hint is the command that makes one.
+    """
+    hint = f"brainhive {command}"
+    if reference is not None:
+        for path in (Path(reference), runs / command / reference):
+            if path.is_dir():
+                run = RunFolder(path)
+                run.metrics()
+                return run
+        raise MissingData(f"no {command} run {reference!r}", hint)
+    found = newest(runs, command)
+    if found is None:
+        raise MissingData(f"no finished {command} run under {runs / command}", hint)
+    return found
+
+
+def newest(runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True) -> RunFolder | None:
+    """Find the newest finished run of a command that `accept` takes."""
+    finished = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    return next((run for run in map(RunFolder, (path.parent for path in finished)) if accept(run)), None)
+
+
+def versions() -> dict[str, str]:
+    """Return the versions of the libraries that numbers depend on."""
+    found = {"python": platform.python_version(), "brainhive": __version__}
+    for library in LIBRARIES:
+        try:
+            found[library] = importlib.metadata.version(library)
+        except importlib.metadata.PackageNotFoundError:
+            found[library] = "absent"
+    return found
+
+
+def _environment(launch: Launch) -> dict[str, Any]:
+    return {
+        "command_line": ["brainhive", *sys.argv[1:]],
+        "versions": versions(),
+        "commit": _commit(),
+        "device": launch.device_name,
+        "processes": launch.processes,
+        "platform": platform.platform(),
+    }
+
+
+def _commit() -> str:
+    """Return the commit of the checkout that this package runs from; empty for an installed wheel."""
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return ""

@@ -1,0 +1,197 @@
+"""HDF5 stores: contiguous arrays that are written row by row, survive a kill and map into memory.
+
+The file's structure is written once, at creation; rows then go straight to their place in the file. So a kill
+at any moment leaves a file that opens, and processes write to one store without a lock between them.
+"""
+
+import fcntl
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from brainhive_cli.errors import BrainhiveError, MissingData
+
+PART = ".part"
+"""Ending of a store that is still being written; it is renamed when complete."""
+
+
+def part_of(path: Path) -> Path:
+    """Return where a store is written until it is complete."""
+    return path.with_name(path.name + PART)
+
+
+def create(
+    path: Path,
+    spaces: Mapping[str, tuple[tuple[int, ...], DTypeLike]],
+    arrays: Mapping[str, NDArray[Any]],
+    attributes: Mapping[str, Any],
+) -> None:
+    """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and `attributes` written.
+
+    Attributes that are not plain numbers or strings are kept as JSON.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with h5py.File(path, "w") as file:
+        for name, (shape, dtype) in spaces.items():
+            layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+            layout.set_layout(h5py.h5d.CONTIGUOUS)
+            layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
+            layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
+            links.set_create_intermediate_group(True)
+            kind = h5py.h5t.py_create(np.dtype(dtype))
+            h5py.h5d.create(file.id, name.encode(), kind, h5py.h5s.create_simple(shape), layout, links)
+        for name, array in arrays.items():
+            file.create_dataset(name, data=array)
+        set_attributes(file, attributes)
+
+
+def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
+    """Write attributes on the file's root; mappings and lists become JSON."""
+    for name, value in attributes.items():
+        plain = isinstance(value, str | int | float | bool)
+        file.attrs[name] = value if plain else json.dumps(value)
+
+
+def get_attributes(file: h5py.File) -> dict[str, Any]:
+    """Read back what `set_attributes` wrote."""
+    return {name: _plain(value) for name, value in file.attrs.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, str) and value[:1] in "{[":
+        return json.loads(value)
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def open_file(path: Path, made_by: str) -> h5py.File:
+    """Open a store for reading.
+
+    Args:
+        path: The HDF5 file.
+        made_by: The command line that makes such a file, for the hint.
+
+    Raises:
+        MissingData: if there is no such file.
+        BrainhiveError: if it is not HDF5, or cut short.
+    """
+    if not path.is_file():
+        state = "is not finished" if part_of(path).is_file() else "does not exist"
+        raise MissingData(f"{path} {state}", made_by)
+    try:
+        return h5py.File(path, "r")
+    except OSError as error:
+        reason = str(error).rsplit("(", 1)[-1].rstrip(")")
+        raise BrainhiveError(f"{path} is corrupt or cut short: {reason}", f"delete it, then: {made_by}") from error
+
+
+def mapped(dataset: h5py.Dataset) -> NDArray[Any]:
+    """Map a contiguous dataset into memory, read-only; processes share its pages."""
+    offset = dataset.id.get_offset()
+    if offset is None or dataset.size == 0:
+        return np.asarray(dataset[()])
+    return np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+
+
+class RowWriter:
+    """Writes rows of one contiguous dataset to their place in the file.
+
+    A failed write (no space, say) is an OSError at once, never a damaged file.
+    """
+
+    def __init__(self, path: Path, dataset: str) -> None:
+        with h5py.File(path, "r") as file:
+            found = file[dataset]
+            self._offset: int = found.id.get_offset()
+            self._dtype, self._row_shape = found.dtype, found.shape[1:]
+        self._row_bytes = int(np.prod(self._row_shape, dtype=int)) * self._dtype.itemsize
+        self._file = os.open(path, os.O_WRONLY)
+
+    def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
+        """Write `values` [len(rows), …] at `rows`; neighbouring rows go in one call."""
+        values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), *self._row_shape)
+        rows = np.asarray(rows)
+        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
+            if len(run):
+                self._write_all(values[run[0] : run[-1] + 1].tobytes(), int(rows[run[0]]))
+
+    def _write_all(self, data: bytes, row: int) -> None:
+        at, left = self._offset + row * self._row_bytes, memoryview(data)
+        while left:
+            written = os.pwrite(self._file, left, at)
+            at, left = at + written, left[written:]
+
+    def close(self) -> None:
+        """Close the file."""
+        os.close(self._file)
+
+
+class Claim:
+    """A lock that one process at a time holds on a path; it goes when the process does."""
+
+    def __init__(self, path: Path, what: str) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._file = path, path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            self._file.close()
+            raise BrainhiveError(
+                f"{what} is being written by another command", "wait for it, or give this one another recipe"
+            ) from error
+
+    def release(self) -> None:
+        """Let others claim the path."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()
+
+
+def encode_ids(image_ids: Sequence[str]) -> NDArray[np.bytes_]:
+    """Pack image ids as fixed-width UTF-8, which maps into memory."""
+    return np.array([image_id.encode() for image_id in image_ids], dtype=np.bytes_)
+
+
+def decode_ids(packed: NDArray[np.bytes_]) -> list[str]:
+    """Unpack image ids."""
+    return [image_id.decode() for image_id in packed.tolist()]
+
+
+def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Find the row of each wanted image id; by file stem where the full id is not known.
+
+    Args:
+        wanted: Image ids, or file stems.
+        known: Image ids of the rows.
+        where: What the rows belong to, for the error.
+
+    Raises:
+        MissingData: if an id is not there, or its stem stands for several.
+    """
+    by_id = {image_id: row for row, image_id in enumerate(known)}
+    rows = [by_id.get(image_id, -1) for image_id in wanted]
+    if -1 in rows:
+        by_stem = _by_stem(known)
+        rows = [_by_name(w, by_stem, where) if row < 0 else row for w, row in zip(wanted, rows, strict=True)]
+    return np.asarray(rows, dtype=np.int64)
+
+
+def _by_stem(known: Sequence[str]) -> dict[str, list[int]]:
+    stems: dict[str, list[int]] = {}
+    for row, image_id in enumerate(known):
+        stems.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
+    return stems
+
+
+def _by_name(image_id: str, by_stem: dict[str, list[int]], where: str) -> int:
+    rows = by_stem.get(image_id.rsplit("/", 1)[-1], [])
+    if len(rows) == 1:
+        return rows[0]
+    if rows:
+        raise MissingData(f"{where}: {image_id!r} could be any of {len(rows)} pictures", "give full image ids")
+    raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
