@@ -1,15 +1,27 @@
-"""What every test may ask for."""
+"""What all tests share: the shared folder, a home of their own, one thread a process."""
 
+import os
 from pathlib import Path
 
 import pytest
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of several processes fight on few cores
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond this machine
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of golden tensors and real data that stands beside the checkout."""
+    """The folder of golden tensors and real data; the test is skipped where there is none."""
     if not SHARED.is_dir():
-        pytest.skip("needs the folder `shared` with golden values beside the checkout")
+        pytest.skip(f"no shared folder at {SHARED}")
     return SHARED
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty home for commands."""
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

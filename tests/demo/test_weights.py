@@ -1,0 +1,112 @@
+"""The shipped weights: small, readable by the libraries they are made for, and good enough to show something."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from brainhive_cli.demo import pictures
+from brainhive_cli.demo.build import features
+from brainhive_cli.demo.build.pool import WEIGHTS, drawn
+from brainhive_cli.generators import sdxl
+from brainhive_cli.priors.fusion_prior import FusionPrior
+
+
+@pytest.fixture(scope="module")
+def pool():
+    return drawn(pictures.scenes("test"))
+
+
+@pytest.fixture(scope="module")
+def embeddings(pool):
+    return features.embed(pool.pictures)
+
+
+@pytest.fixture(scope="module")
+def prior():
+    return FusionPrior.load("demo:prior").float()
+
+
+@pytest.fixture(scope="module")
+def generator(prior):
+    generator = sdxl.Config(source="demo:generator").build()
+    prior.attach(generator.unet)
+    return generator
+
+
+@pytest.fixture(scope="module")
+def tokens(prior, embeddings):
+    with torch.no_grad():
+        return prior.fuse(embeddings)
+
+
+def _correlation(image, other):
+    image, other = (x.flatten(1) - x.flatten(1).mean(1, keepdim=True) for x in (image, other))
+    return F.cosine_similarity(image, other)
+
+
+def test_the_demo_stays_within_12_megabytes():
+    package = WEIGHTS.parent
+    assert sum(file.stat().st_size for file in package.rglob("*.*") if "__pycache__" not in file.parts) < 12e6
+
+
+def test_all_weights_are_half_precision_on_disk_and_single_once_loaded(generator):
+    assert generator.unet.dtype == generator.vae.dtype == torch.float32
+    assert {p.dtype for p in FusionPrior.load("demo:prior").parameters()} == {torch.float16}
+
+
+def test_the_encoder_reads_a_picture_through_its_own_processor(pool, embeddings):
+    """The tolerance is that of the processor's resampling, which finds nothing to do at 64 px."""
+    from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
+
+    folder = WEIGHTS / "encoder"
+    processor = CLIPImageProcessor.from_pretrained(folder)
+    model = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32).eval()
+    image = pictures.draw(pool.scenes[0])
+    with torch.no_grad():
+        embedding = model(processor(image, return_tensors="pt").pixel_values).image_embeds
+    torch.testing.assert_close(embedding, embeddings["demo-clip"][:1], rtol=0, atol=1e-3)
+
+
+def test_embeddings_of_unseen_concepts_lie_nearest_to_training_pictures_of_their_shape(pool, embeddings):
+    """Chance is 1 in 18; 0.9 is what the weights reach, less a margin."""
+    seen = drawn(pictures.scenes("train")[::3])
+    training = F.normalize(features.embed(seen.pictures)["demo-clip"], dim=-1)
+    nearest = (F.normalize(embeddings["demo-clip"], dim=-1) @ training.T).argmax(1)
+    right = [scene.shape == seen.scenes[n].shape for scene, n in zip(pool.scenes, nearest, strict=True)]
+    assert np.mean(right) > 0.8
+
+
+def test_the_vae_restores_pictures(pool, generator):
+    """Mean absolute error of 0..1 pixels; twice what the weights reach."""
+    pixels = pool.pictures[:32] / 255
+    restored = generator.decode(generator.encode(pixels * 2 - 1))
+    assert (restored - pixels).abs().mean() < 0.04
+
+
+def test_scaled_latents_have_unit_spread(embeddings):
+    assert embeddings["demo-vae"].shape == (100, 1024)
+    assert 0.9 < embeddings["demo-vae"].std() < 1.1
+
+
+def test_tokens_of_different_pictures_are_apart(tokens):
+    """A collapsed fusion encoder has a median cosine near 1."""
+    cosine = F.normalize(tokens, dim=-1) @ F.normalize(tokens, dim=-1).T
+    apart = cosine[~torch.eye(len(cosine), dtype=torch.bool)]
+    assert abs(apart.median()) < 0.2
+    assert apart.max() < 0.9
+
+
+@pytest.mark.parametrize("adapted", [False, True])
+def test_a_picture_can_be_drawn_from_its_token(pool, prior, generator, tokens, adapted):
+    token = prior.adapt(tokens[:8]) if adapted else tokens[:8]
+    made = generator.generate(prior.tokens(token), seeds=list(range(8)), steps=4, resolution_px=64)
+    assert _correlation(made, pool.pictures[:8] / 255).mean() > 0.7
+
+
+def test_without_its_token_a_picture_is_another(pool, prior, generator, tokens):
+    """Shows that the test above can fail: tokens of other pictures give other pictures."""
+    made = generator.generate(
+        prior.tokens(tokens[:8].roll(1, 0)), seeds=list(range(8)), steps=4, resolution_px=64
+    )
+    assert _correlation(made, pool.pictures[:8] / 255).mean() < 0.5
