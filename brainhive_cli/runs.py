@@ -128,6 +128,11 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     return base / (name if number == 1 else f"{name}-{number}")
 
 
+def reference(run: RunFolder, runs: Path) -> str:
+    """Name a run so that `find` finds it: by its folder's name where it lies among the command's runs."""
+    return run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path.resolve())
+
+
 def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     """Find a finished run: a folder, a run's name, or the newest of the command.
 

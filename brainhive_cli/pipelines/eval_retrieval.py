@@ -104,7 +104,8 @@ def _find(what: Recipe) -> RunFolder:
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate every cell on the subjects it is tested on."""
     found = _find(what)
-    what = what.model_copy(update={"align_run": str(found.path)})  # so that the fingerprint names the run
+    name = runs.reference(found, what.paths.under_home("runs") / "train-align")
+    what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
     folder = RunFolder.open("eval-retrieval", found.path.name, what, launch, again)
     if not folder.is_finished:
         align = AlignRun.open(found, what.paths)

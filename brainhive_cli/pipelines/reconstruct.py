@@ -76,7 +76,8 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Draw every item that is not drawn yet, then measure."""
     prior = FusionPrior.load(what.prior).float().to(launch.device)
     found = _find_run(what, prior)
-    what = what.model_copy(update={"align_run": str(found.path)})  # so that the fingerprint names the run
+    name = runs.reference(found, what.paths.under_home("runs") / "train-align")
+    what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
     folder = RunFolder.open("reconstruct", found.path.name, what, launch, again)
     if not folder.is_finished:
         align = AlignRun.open(found, what.paths)

@@ -1,0 +1,99 @@
+"""demo: the five steps end to end on the embedded world, and one page that shows what came out."""
+
+import importlib
+import shlex
+import time
+from typing import Any
+
+from pydantic import Field
+
+from brainhive_cli import console, recipe
+from brainhive_cli.console import Table
+from brainhive_cli.demo.recordings import PROVENANCE
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.reports.page import Section, write_page
+from brainhive_cli.runs import RunFolder
+
+STEPS = ("embed", "train-align", "eval-retrieval", "train-prior", "reconstruct")
+NOTE = f"All signals on this page are simulated, all pictures drawn by a program ({PROVENANCE})."
+
+
+class Recipe(recipe.Recipe):
+    """The demo runs the recipe called `demo` of each step."""
+
+    overrides: dict[str, recipe.Names] = Field({}, description="extra key.path=value of a step, by its name")
+
+
+def plan(what: Recipe) -> Plan:
+    """Say which commands the demo runs."""
+    return Plan({step: _command(step, []) for step in STEPS})
+
+
+def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Run the five steps through their own pipelines, then write the page."""
+    folder = RunFolder.open("demo", "demo", what, launch, again)
+    results: dict[str, Result] = {}
+    commands, summary = [], []
+    for number, step in enumerate(STEPS, 1):
+        given = [*_from_before(results, step), *what.overrides.get(step, [])]
+        commands.append(_command(step, given))
+        console.say(f"{number}/{len(STEPS)} {commands[-1]}")
+        start = time.monotonic()
+        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{step.replace('-', '_')}")
+        made = pipeline.Recipe.resolve(step, "demo", {}, given)
+        made = made.model_copy(update={"run": what.run, "paths": what.paths})
+        results[step] = pipeline.run(made, launch, again)
+        summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step].metrics)))
+    table = Table("Demo, on simulated EEG", ("step", "time", "result"), tuple(summary))
+    if launch.is_main:
+        sections = _sections(table, commands, results)
+        folder.replace("index.html", lambda beside: write_page(beside, "Brainhive demo", NOTE, sections))
+        folder.finish({step: result.metrics for step, result in results.items()})
+    launch.wait()
+    console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
+    files = {name: path for result in results.values() for name, path in result.files.items()}
+    return Result(folder.path, (table,), {"commands": commands}, {**files, "page": folder.path / "index.html"})
+
+
+def _from_before(results: dict[str, Result], step: str) -> list[str]:
+    """Name the runs of earlier steps that a step uses."""
+    if step == "eval-retrieval":
+        return [f"align_run={results['train-align'].folder.name}"]
+    if step == "reconstruct":
+        prior = results["train-prior"].folder / "model"
+        return [f"align_run={results['train-align'].folder.name}", f"prior={prior}"]
+    return []
+
+
+def _command(step: str, overrides: list[str]) -> str:
+    return shlex.join(["brainhive", step, "--recipe", "demo", *overrides])
+
+
+def _headline(step: str, metrics: dict[str, Any]) -> str:
+    """Say in one line what a step achieved."""
+    if step == "eval-retrieval":
+        return _described("top-1", metrics["overall"]["top1"])
+    if step == "train-prior":
+        return _described("validation loss", metrics["validation_loss"])
+    if step == "reconstruct":
+        name = next(name for name in metrics["overall"] if name.startswith("two_way"))
+        return _described("two-way", metrics["overall"][name])
+    return {"embed": "two stores a split", "train-align": f"{len(metrics.get('cells', []))} brain encoders"}[step]
+
+
+def _described(name: str, m: dict[str, Any]) -> str:
+    chance = "" if m["chance"] is None else f", chance {m['chance']:.3g}"
+    return f"{name} {m['value']:.3f} ({m['low']:.3f}–{m['high']:.3f}), n {m['n']}{chance}"
+
+
+def _sections(table: Table, commands: list[str], results: dict[str, Result]) -> list[Section]:
+    titles = {
+        "reconstruct": "Stimuli and what was drawn from the signals",
+        "eval-retrieval": "Which picture was seen?",
+        "train-prior": "Fusion Prior: drawn from image tokens",
+        "train-align": "Brain encoders",
+        "embed": "Embeddings",
+    }
+    pages = [Section(title, "", results[step].tables, results[step].files) for step, title in titles.items()]
+    return [Section("Summary", "", [table], {}, commands), *pages]
