@@ -99,5 +99,7 @@ def load(folder: Path) -> Aligner:
         aligner.load_state_dict(load_file(folder / "model.safetensors"))
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
-        raise BrainhiveError(f"the model folder {folder} is damaged: {reason}", "run train-align --again") from error
+        raise BrainhiveError(
+            f"the model folder {folder} is damaged: {reason}", "run train-align --again"
+        ) from error
     return aligner.eval()

@@ -80,7 +80,9 @@ def show_table(table: Table) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    drawn = RichTable(title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    drawn = RichTable(
+        title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
+    )
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:

@@ -16,7 +16,7 @@ from brainhive_cli.errors import BrainhiveError, MissingData
 
 FORMAT = 1
 COLLAPSED = 0.98
-"""A median random-pair cosine above this means that the vectors hardly differ (a known public cache: 0.9943)."""
+"""A median random-pair cosine above this: the vectors hardly differ (a known public cache has 0.9943)."""
 
 
 @dataclass(frozen=True)
@@ -173,7 +173,9 @@ def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     return embeddings / dataset / split / f"{encoder}.h5"
 
 
-def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, EmbeddingStore]:
+def open_all(
+    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
+) -> dict[str, EmbeddingStore]:
     """Open one store an encoder.
 
     Raises:

@@ -48,7 +48,9 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
         ) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login") from error
+        raise MissingData(
+            f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login"
+        ) from error
     if not (root / below).is_dir():
         raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
     return root / below

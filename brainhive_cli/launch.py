@@ -116,7 +116,9 @@ def start(run: Run) -> Launch:
 
     has_cuda = torch.cuda.is_available()
     if run.device == "cuda" and not has_cuda:
-        raise DeviceError("run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi")
+        raise DeviceError(
+            "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
+        )
     on_cpu = run.device == "cpu" or not has_cuda
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
@@ -162,7 +164,10 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
             launch_command(launch_command_parser().parse_args(asked))
         except ChildFailedError as failed:
             code = failed.get_first_failure()[1].exitcode
-            return _first_report(Path(reports)) or (max(code, 1), BrainhiveError(f"a process ended with {code}"))
+            return _first_report(Path(reports)) or (
+                max(code, 1),
+                BrainhiveError(f"a process ended with {code}"),
+            )
         except (SignalException, KeyboardInterrupt):
             return INTERRUPTED, None
         finally:

@@ -56,7 +56,9 @@ class Run(Section):
     main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: any free one)")
     mixed_precision: Literal["no", "bf16", "fp16"] | None = Field(None, description="autocast dtype")
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    workers: int | None = Field(None, ge=0, description="processes that decode pictures (default: spare cores)")
+    workers: int | None = Field(
+        None, ge=0, description="processes that decode pictures (default: spare cores)"
+    )
     trackers: Names = Field([], description="experiment trackers, through accelerate")
 
 
@@ -132,7 +134,9 @@ def read(path: Path) -> dict[str, Any]:
         line = " ".join(str(error).split())
         raise RecipeError(f"{path} is not valid YAML: {line}", "mend the file") from error
     if not isinstance(fields, dict):
-        raise RecipeError(f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines")
+        raise RecipeError(
+            f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
+        )
     return fields
 
 
@@ -165,7 +169,9 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         key = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
-        raise RecipeError(f"{key}: {first['msg']}, got {first['input']!r}", "mend the recipe, flag or override") from error
+        raise RecipeError(
+            f"{key}: {first['msg']}, got {first['input']!r}", "mend the recipe, flag or override"
+        ) from error
 
 
 def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:

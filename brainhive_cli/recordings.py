@@ -57,7 +57,9 @@ class SignalStore:
         with store.open_file(path, "run the command that needs the signals again") as file:
             attributes = store.get_attributes(file)
             if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
-                raise BrainhiveError(f"{path} is not a signal store of format {FORMAT}", "delete it and run again")
+                raise BrainhiveError(
+                    f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
+                )
             return cls(path, {split: _recording(file[split], attributes) for split in attributes["splits"]})
 
     def __getitem__(self, split: str) -> Recording:
@@ -72,7 +74,7 @@ class SignalStore:
         part, first = store.part_of(path), next(iter(recordings.values()))
         claim = store.Claim(path.with_name(f".{path.name}.claim"), str(path))
         spaces = {f"{split}/signal": (tuple(r.signal.shape), "float32") for split, r in recordings.items()}
-        arrays = {}
+        arrays: dict[str, NDArray[Any]] = {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
             arrays[f"{split}/image_id"] = store.encode_ids(recording.image_ids)

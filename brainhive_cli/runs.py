@@ -82,9 +82,13 @@ class RunFolder:
         try:
             document: dict[str, Any] = json.loads((self.path / name).read_text())
         except FileNotFoundError as error:
-            raise MissingData(f"run {self.path} is not finished: it has no {name}", "run its command again") from error
+            raise MissingData(
+                f"run {self.path} is not finished: it has no {name}", "run its command again"
+            ) from error
         except ValueError as error:
-            raise BrainhiveError(f"{self.path / name} is not JSON: {error}", "delete it and run again") from error
+            raise BrainhiveError(
+                f"{self.path / name} is not JSON: {error}", "delete it and run again"
+            ) from error
         return document
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
@@ -153,9 +157,13 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     return found
 
 
-def newest(runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True) -> RunFolder | None:
+def newest(
+    runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True
+) -> RunFolder | None:
     """Find the newest finished run of a command that `accept` takes."""
-    finished = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: path.stat().st_mtime, reverse=True)
+    finished = sorted(
+        (runs / command).glob(f"*/{FINISHED}"), key=lambda path: path.stat().st_mtime, reverse=True
+    )
     return next((run for run in map(RunFolder, (path.parent for path in finished)) if accept(run)), None)
 
 

@@ -88,7 +88,9 @@ def open_file(path: Path, made_by: str) -> h5py.File:
         return h5py.File(path, "r")
     except OSError as error:
         reason = str(error).rsplit("(", 1)[-1].rstrip(")")
-        raise BrainhiveError(f"{path} is corrupt or cut short: {reason}", f"delete it, then: {made_by}") from error
+        raise BrainhiveError(
+            f"{path} is corrupt or cut short: {reason}", f"delete it, then: {made_by}"
+        ) from error
 
 
 def mapped(dataset: h5py.Dataset) -> NDArray[Any]:
@@ -193,5 +195,7 @@ def _by_name(image_id: str, by_stem: dict[str, list[int]], where: str) -> int:
     if len(rows) == 1:
         return rows[0]
     if rows:
-        raise MissingData(f"{where}: {image_id!r} could be any of {len(rows)} pictures", "give full image ids")
+        raise MissingData(
+            f"{where}: {image_id!r} could be any of {len(rows)} pictures", "give full image ids"
+        )
     raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")

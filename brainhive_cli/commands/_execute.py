@@ -53,7 +53,9 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> i
 
 def _check(plan: Any, recipe: Any, as_json: bool) -> int:
     if as_json:
-        console.show_json({"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": plan.missing})
+        console.show_json(
+            {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": plan.missing}
+        )
     else:
         console.show_text(recipe.to_yaml())
         console.show_table(console.Table("Plan", ("what", "how"), tuple(plan.items.items())))
@@ -91,9 +93,13 @@ def _known(error: Exception) -> BrainhiveError:
     if isinstance(error, BrainhiveError):
         return error
     if type(error).__name__ == "OutOfMemoryError":
-        return DeviceError(f"the device is out of memory: {str(error).splitlines()[0]}", "lower the batch size")
+        return DeviceError(
+            f"the device is out of memory: {str(error).splitlines()[0]}", "lower the batch size"
+        )
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
-        return BrainhiveError(f"{where}{error.strerror}", "free space or mend permissions; the same command goes on")
+        return BrainhiveError(
+            f"{where}{error.strerror}", "free space or mend permissions; the same command goes on"
+        )
     first = str(error).strip().splitlines()[0] if str(error).strip() else ""
     return BrainhiveError(f"unexpected {type(error).__name__}: {first}", "this is a bug; --debug shows where")

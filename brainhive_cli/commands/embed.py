@@ -13,8 +13,13 @@ def embed(
     overrides: options.Overrides = None,
     dataset: options.Dataset = None,
     encoders: options.Encoders = None,
-    splits: Annotated[str | None, typer.Option("--splits", help="Splits, as in train,test.", show_default="all")] = None,
-    skip_bad: Annotated[bool | None, typer.Option("--skip-bad", help="Accept pictures that cannot be decoded.", show_default=False)] = None,
+    splits: Annotated[
+        str | None, typer.Option("--splits", help="Splits, as in train,test.", show_default="all")
+    ] = None,
+    skip_bad: Annotated[
+        bool | None,
+        typer.Option("--skip-bad", help="Accept pictures that cannot be decoded.", show_default=False),
+    ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,

@@ -11,8 +11,12 @@ from brainhive_cli.commands._execute import execute
 def eval_retrieval(
     context: typer.Context,
     overrides: options.Overrides = None,
-    run: Annotated[str | None, typer.Option("--run", help="An align run: folder or name.", show_default="the newest")] = None,
-    gallery: Annotated[str | None, typer.Option("--gallery", help="Split whose pictures are searched.", show_default="test")] = None,
+    run: Annotated[
+        str | None, typer.Option("--run", help="An align run: folder or name.", show_default="the newest")
+    ] = None,
+    gallery: Annotated[
+        str | None, typer.Option("--gallery", help="Split whose pictures are searched.", show_default="test")
+    ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,

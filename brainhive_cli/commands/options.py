@@ -10,9 +10,13 @@ Overrides = Annotated[
 ]
 RecipeName = Annotated[
     str | None,
-    typer.Option("--recipe", help="A YAML file or a shipped recipe's name.", show_default="the command's own"),
+    typer.Option(
+        "--recipe", help="A YAML file or a shipped recipe's name.", show_default="the command's own"
+    ),
 ]
-Check = Annotated[bool, typer.Option("--check", help="Print the resolved recipe, the plan and what is missing; stop.")]
+Check = Annotated[
+    bool, typer.Option("--check", help="Print the resolved recipe, the plan and what is missing; stop.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
 Again = Annotated[bool, typer.Option("--again", help="Start anew even if the same work is finished.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -31,9 +35,13 @@ MixedPrecision = Annotated[
     str | None, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=LAUNCH)
 ]
 
-Dataset = Annotated[str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")]
+Dataset = Annotated[
+    str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")
+]
 Encoders = Annotated[
     str | None, typer.Option("--encoders", help="Encoders, by name or reference, separated by commas.")
 ]
-Subjects = Annotated[str | None, typer.Option("--subjects", help="Subjects, as in 1,2,5.", show_default="all")]
+Subjects = Annotated[
+    str | None, typer.Option("--subjects", help="Subjects, as in 1,2,5.", show_default="all")
+]
 """Flags that several commands share; each is a short name for the recipe key of the same name."""

@@ -11,9 +11,16 @@ from brainhive_cli.commands._execute import execute
 def reconstruct(
     context: typer.Context,
     overrides: options.Overrides = None,
-    prior: Annotated[str | None, typer.Option("--prior", help="Fusion Prior: hub:NAME, hub:owner/name or a folder.")] = None,
-    run: Annotated[str | None, typer.Option("--run", help="An align run: folder or name.", show_default="the newest that fits")] = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")] = None,
+    prior: Annotated[
+        str | None, typer.Option("--prior", help="Fusion Prior: hub:NAME, hub:owner/name or a folder.")
+    ] = None,
+    run: Annotated[
+        str | None,
+        typer.Option("--run", help="An align run: folder or name.", show_default="the newest that fits"),
+    ] = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")
+    ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,

@@ -11,13 +11,21 @@ from brainhive_cli.commands._execute import execute
 def train_align(
     context: typer.Context,
     overrides: options.Overrides = None,
-    mode: Annotated[str | None, typer.Option("--mode", help="intra, inter (leave one subject out) or joint.")] = None,
+    mode: Annotated[
+        str | None, typer.Option("--mode", help="intra, inter (leave one subject out) or joint.")
+    ] = None,
     dataset: options.Dataset = None,
     encoders: options.Encoders = None,
     subjects: options.Subjects = None,
-    seeds: Annotated[str | None, typer.Option("--seeds", help="Seeds, one cell each, as in 2025,2026.")] = None,
-    backbone: Annotated[str | None, typer.Option("--backbone", help="Brain encoder: brain_mlp, nice …")] = None,
-    prior: Annotated[str | None, typer.Option("--prior", help="Train against the frozen fusion encoder of this prior.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option("--seeds", help="Seeds, one cell each, as in 2025,2026.")
+    ] = None,
+    backbone: Annotated[
+        str | None, typer.Option("--backbone", help="Brain encoder: brain_mlp, nice …")
+    ] = None,
+    prior: Annotated[
+        str | None, typer.Option("--prior", help="Train against the frozen fusion encoder of this prior.")
+    ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,
@@ -31,4 +39,15 @@ def train_align(
 
     Example: brainhive train-align --mode inter
     """
-    execute(context, {"mode": mode, "dataset": dataset, "encoders": encoders, "subjects": subjects, "seeds": seeds, "backbone.kind": backbone, "prior": prior})
+    execute(
+        context,
+        {
+            "mode": mode,
+            "dataset": dataset,
+            "encoders": encoders,
+            "subjects": subjects,
+            "seeds": seeds,
+            "backbone.kind": backbone,
+            "prior": prior,
+        },
+    )

@@ -13,7 +13,9 @@ def train_prior(
     overrides: options.Overrides = None,
     dataset: options.Dataset = None,
     encoders: options.Encoders = None,
-    generator: Annotated[str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")] = None,
+    generator: Annotated[
+        str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")
+    ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
@@ -28,4 +30,7 @@ def train_prior(
 
     Example: brainhive train-prior --dataset demo --recipe demo
     """
-    execute(context, {"dataset": dataset, "encoders": encoders, "generator.source": generator, "train.steps": steps})
+    execute(
+        context,
+        {"dataset": dataset, "encoders": encoders, "generator.source": generator, "train.steps": steps},
+    )

@@ -41,10 +41,25 @@ class ImageSet:
 class Dataset(Protocol):
     """A data set, built by its part's Config."""
 
-    name: str
-    splits: tuple[str, ...]
-    subjects: tuple[int, ...]
-    channels: tuple[str, ...] | None
+    @property
+    def name(self) -> str:
+        """The name under which its stores and runs are kept."""
+        ...
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits of its pictures."""
+        ...
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects who saw them."""
+        ...
+
+    @property
+    def channels(self) -> tuple[str, ...] | None:
+        """The channels that decoding uses unless told otherwise; None is all."""
+        ...
 
     def images(self, split: str) -> ImageSet:
         """List the pictures of a split."""
@@ -61,7 +76,9 @@ def check_split(dataset: Dataset, split: str) -> None:
         raise MissingData(f"{dataset.name} has no split {split!r}", f"it has: {', '.join(dataset.splits)}")
 
 
-def from_files(dataset: str, split: str, root: Path, files: Sequence[Path], concepts: Sequence[str]) -> ImageSet:
+def from_files(
+    dataset: str, split: str, root: Path, files: Sequence[Path], concepts: Sequence[str]
+) -> ImageSet:
     """Make an image set of files below an image root."""
     image_ids = tuple(file.relative_to(root).with_suffix("").as_posix() for file in files)
     return ImageSet(dataset, split, image_ids, tuple(concepts), lambda index: open_picture(files[index]))
@@ -77,7 +94,9 @@ def open_picture(path: Path) -> Image.Image:
         with Image.open(path) as picture:
             return picture.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(f"{path} cannot be decoded: {error}", "replace the file, or accept the gap with --skip-bad") from error
+        raise BadPicture(
+            f"{path} cannot be decoded: {error}", "replace the file, or accept the gap with --skip-bad"
+        ) from error
 
 
 def pictures_below(folder: Path) -> list[Path]:

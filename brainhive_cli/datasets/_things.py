@@ -49,7 +49,9 @@ class Things:
             raise MissingData(
                 f"{self.name}: no pictures in {self.root}/**/{FOLDERS[split]}/<concept>/*.jpg", self.source
             )
-        return datasets.from_files(self.name, split, found[0].parent, files, [file.parent.name for file in files])
+        return datasets.from_files(
+            self.name, split, found[0].parent, files, [file.parent.name for file in files]
+        )
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R]."""
@@ -57,7 +59,9 @@ class Things:
         path = self._file(f"sub-{subject:02d}/{split}.pt")
         content = self._load(path)
         if self.key not in content or "img" not in content:
-            raise BrainhiveError(f"{path} has keys {sorted(content)}, not {self.key!r} and 'img'", self.source)
+            raise BrainhiveError(
+                f"{path} has keys {sorted(content)}, not {self.key!r} and 'img'", self.source
+            )
         signal = content[self.key]
         times_s = np.asarray(content.get("times", np.arange(signal.shape[-1]) / self.rate_hz), np.float64)
         return Recording(
@@ -76,7 +80,9 @@ class Things:
             raise MissingData(f"{self.name}: no recording {self.root}/{self.signals}/{below}", self.source)
         if len(found) > 1:
             names = ", ".join(path.relative_to(self.root).parts[0] for path in found)
-            raise MissingData(f"{self.name}: several recordings of {below}: {names}", "dataset.signals=ONE_OF_THEM")
+            raise MissingData(
+                f"{self.name}: several recordings of {below}: {names}", "dataset.signals=ONE_OF_THEM"
+            )
         return found[0]
 
     def _load(self, path: Path) -> Mapping[str, Any]:

@@ -18,7 +18,9 @@ class Config(parts.Config):
     """Pictures with known factors, and signals simulated from them."""
 
     subjects: int = Field(4, gt=0, description="simulated subjects")
-    noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty")
+    noise: float = Field(
+        1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
+    )
 
     def build(self, paths: Paths) -> "Demo":
         """Make the data set; pictures and signals are made on demand."""

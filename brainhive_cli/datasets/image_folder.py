@@ -30,7 +30,9 @@ class Config(parts.Config):
         """Open the folder; MissingData when it is absent or empty."""
         root = Path(self.root) if self.root else paths.under_home("data") / "image-folder"
         if not root.is_dir():
-            raise MissingData(f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept")
+            raise MissingData(
+                f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"
+            )
         return ImageFolder(self.name or root.resolve().name, root, self.test_share, self.seed)
 
 
@@ -60,7 +62,9 @@ class ImageFolder:
         is_named = (self.root / split).is_dir()
         files = datasets.pictures_below(self.root / split if is_named else self.root)
         if not files:
-            raise MissingData(f"image-folder: no pictures under {self.root}", "pictures end in .jpg, .png, .webp …")
+            raise MissingData(
+                f"image-folder: no pictures under {self.root}", "pictures end in .jpg, .png, .webp …"
+            )
         concepts = [self._concept(file) for file in files]
         if self.test_share and not is_named:
             held_out = self._held_out(sorted(set(concepts)))

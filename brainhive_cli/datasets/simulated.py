@@ -1,4 +1,4 @@
-"""Pictures of another data set with EEG simulated by the demo's forward model: what could be decoded from them."""
+"""Pictures of another data set, with EEG that the demo's forward model simulates from them."""
 
 from dataclasses import dataclass
 
@@ -15,14 +15,18 @@ from brainhive_cli.recordings import Recording
 class Config(parts.Config):
     """Real pictures, simulated signals; always labelled as simulated."""
 
-    images: parts.part("datasets") = Field("image-folder", validate_default=True, description="whose pictures")  # type: ignore[valid-type]
+    images: parts.part("datasets") = Field(  # type: ignore[valid-type]
+        "image-folder", validate_default=True, description="whose pictures"
+    )
     meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
     subjects: int = Field(4, gt=0, description="simulated subjects")
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
 
     def build(self, paths: Paths) -> "Simulated":
         """Wrap the data set of the pictures."""
-        return Simulated(self.images.build(paths), paths, self.meaning, tuple(range(1, self.subjects + 1)), self.noise)
+        return Simulated(
+            self.images.build(paths), paths, self.meaning, tuple(range(1, self.subjects + 1)), self.noise
+        )
 
 
 TINY = Config(images={"kind": "demo"}, subjects=1)

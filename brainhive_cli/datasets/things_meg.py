@@ -8,7 +8,10 @@ from brainhive_cli import parts
 from brainhive_cli.datasets._things import Things
 from brainhive_cli.recipe import Paths
 
-SOURCE = "hf download Haitao999/things-eeg-meg --repo-type dataset --local-dir data/things-meg (raw: OpenNeuro ds004212)"
+SOURCE = (
+    "hf download Haitao999/things-eeg-meg --repo-type dataset --local-dir data/things-meg "
+    "(raw: OpenNeuro ds004212)"
+)
 
 
 class Config(parts.Config):

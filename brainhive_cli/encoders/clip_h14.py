@@ -11,7 +11,9 @@ class Config(transformers_clip.Config):
     """Projected image embedding of the hub's weights."""
 
     upstream: ClassVar[str] = "CLIP-ViT-H-14-laion2B-s32B-b79K"
-    source: str = Field("hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", description="the same layout from elsewhere")
+    source: str = Field(
+        "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", description="the same layout from elsewhere"
+    )
 
 
 TINY = Config(**dict(transformers_clip.TINY))

@@ -23,7 +23,9 @@ class Config(EncoderConfig):
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
     resolution_px: int = Field(128, gt=0, description="short side and centre crop, pixels (BrainHiVE: 128)")
     posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
-    seed: int = Field(0, description="seed of `sample`; the noise of a picture depends on it and the picture alone")
+    seed: int = Field(
+        0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
+    )
     architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
 
     def build(self) -> Encoder:
@@ -50,7 +52,9 @@ class Config(EncoderConfig):
         require(folder, "config.json")
         kind = class_name(folder)
         if kind not in KINDS:
-            raise MissingData(f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}")
+            raise MissingData(
+                f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
+            )
         vae = getattr(diffusers, kind).from_pretrained(folder, torch_dtype=torch.float32)
         return vae, weights_of(self.source, folder)
 

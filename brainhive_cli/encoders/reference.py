@@ -44,4 +44,6 @@ def family_of(folder: Path) -> str:
     if "architecture" in config and "pretrained_cfg" in config:
         return "timm"
     names = config.get("_class_name") or config.get("model_type") or "unknown"
-    raise MissingData(f"{folder} holds a model of kind {names}", "known: transformers CLIP, diffusers VAE, timm")
+    raise MissingData(
+        f"{folder} holds a model of kind {names}", "known: transformers CLIP, diffusers VAE, timm"
+    )

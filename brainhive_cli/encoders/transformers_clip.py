@@ -17,7 +17,9 @@ FILES = ("*.json", "*.safetensors")
 class Config(EncoderConfig):
     """A CLIP vision tower with projection and its own image processor (transformers)."""
 
-    source: str = Field("", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)")
+    source: str = Field(
+        "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
+    )
     architecture: dict[str, Any] = Field({}, description="CLIPVisionConfig of `random` weights")
 
     def build(self) -> Encoder:
@@ -28,7 +30,9 @@ class Config(EncoderConfig):
             torch.manual_seed(0)
             tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**self.architecture))
             side = tower.config.image_size
-            processor = CLIPImageProcessor(size={"shortest_edge": side}, crop_size={"height": side, "width": side})
+            processor = CLIPImageProcessor(
+                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
+            )
             weights = {"source": "random"}
         else:
             folder = hub.folder(self.source, allow=FILES)
@@ -73,4 +77,6 @@ def require(folder: Path, *names: str) -> None:
     """Raise MissingData unless the folder holds each of these files."""
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        raise MissingData(f"{folder} has no {', '.join(absent)}", "give a complete folder, or the hub reference")
+        raise MissingData(
+            f"{folder} has no {', '.join(absent)}", "give a complete folder, or the hub reference"
+        )

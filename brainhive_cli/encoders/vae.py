@@ -11,7 +11,9 @@ class Config(diffusers_vae.Config):
     """The latent of a 128-pixel picture: 4 × 16 × 16 = 1024 values."""
 
     upstream: ClassVar[str] = "vae"
-    source: str = Field("hub:stabilityai/stable-diffusion-xl-base-1.0/vae", description="the same layout elsewhere")
+    source: str = Field(
+        "hub:stabilityai/stable-diffusion-xl-base-1.0/vae", description="the same layout elsewhere"
+    )
 
 
 TINY = Config(**dict(diffusers_vae.TINY))

@@ -76,7 +76,9 @@ def average(
         chosen = np.asarray(recording.signal[part, :, :, samples])[:, :, rows]  # [n, R, C, T]
         is_there = np.arange(most) < repetitions[part, None]
         weights = (is_there / repetitions[part, None]).astype(np.float32)
-        averaged[part] = scale * np.einsum("nrct,nr->nct", np.where(is_there[..., None, None], chosen, 0), weights)
+        averaged[part] = scale * np.einsum(
+            "nrct,nr->nct", np.where(is_there[..., None, None], chosen, 0), weights
+        )
     bad = np.argwhere(~np.isfinite(averaged).all(axis=2))
     if len(bad):
         picture, channel = recording.image_ids[bad[0][0]], recording.channels[rows[bad[0][1]]]
