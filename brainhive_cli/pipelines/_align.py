@@ -19,7 +19,6 @@ from brainhive_cli.pipelines._data import Trials
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
 
-
 CHECKPOINT_S = 15.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 
@@ -36,7 +35,9 @@ class Train(Section):
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast dtype")
     validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
-    selection: Literal["best", "last"] = Field("best", description="the epoch that is kept, by validation top-1")
+    selection: Literal["best", "last"] = Field(
+        "best", description="the epoch that is kept, by validation top-1"
+    )
 
 
 @dataclass(frozen=True)
@@ -124,7 +125,9 @@ def train_cell(
     state = _State.load(folder, name, learner)
     saved = time.monotonic()
     for epoch in range(state.epoch, train.epochs):
-        torch.manual_seed(_mixed(seed, epoch, launch.rank))  # dropout is the epoch's, whichever it starts from
+        torch.manual_seed(
+            _mixed(seed, epoch, launch.rank)
+        )  # dropout is the epoch's, whichever it starts from
         aligner.train()
         losses = []
         for rows in batches.epoch(seed, epoch, train.batch_size):
@@ -215,7 +218,9 @@ class _State:
         if selection == "best" and self.kept is not None and score < self.kept["score"]:
             return _State(epoch + 1, learner, self.kept)
         weights = {key: value.detach().cpu().clone() for key, value in learner.aligner.state_dict().items()}
-        return _State(epoch + 1, learner, {"epoch": epoch + 1, "score": score, "weights": weights, "ranks": found})
+        return _State(
+            epoch + 1, learner, {"epoch": epoch + 1, "score": score, "weights": weights, "ranks": found}
+        )
 
     def save(self, folder: RunFolder, name: str) -> None:
         assert self.learner is not None

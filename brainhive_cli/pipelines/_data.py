@@ -26,7 +26,9 @@ class Signal(Section):
     """Which part of the recordings a brain encoder sees."""
 
     name: str = Field("default", description="preparation: the folder of stores below signals/<dataset>")
-    channels: Names | None = Field(None, description="channel names; default: those the data set decodes with")
+    channels: Names | None = Field(
+        None, description="channel names; default: those the data set decodes with"
+    )
     window_ms: tuple[float, float] | None = Field(None, description="start and stop after the picture, ms")
     scale: float = Field(1.0, description="signals are multiplied by this (one over their usual spread)")
 
@@ -86,11 +88,15 @@ def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[in
     unknown = [subject for subject in subjects or [] if subject not in dataset.subjects]
     if unknown or not dataset.subjects:
         known = ", ".join(map(str, dataset.subjects)) or "none: it holds pictures only"
-        raise MissingData(f"{dataset.name} has no subject {', '.join(map(str, unknown))}".rstrip(), f"it has: {known}")
+        raise MissingData(
+            f"{dataset.name} has no subject {', '.join(map(str, unknown))}".rstrip(), f"it has: {known}"
+        )
     return list(subjects or dataset.subjects)
 
 
-def prepare_all(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch) -> None:
+def prepare_all(
+    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch
+) -> None:
     """Make the signal stores that are missing, one process for all."""
     if launch.is_main:
         for subject in subjects:
@@ -98,7 +104,9 @@ def prepare_all(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequen
     launch.wait()
 
 
-def open_embeddings(paths: Paths, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, EmbeddingStore]:
+def open_embeddings(
+    paths: Paths, dataset: str, split: str, encoders: Sequence[str]
+) -> dict[str, EmbeddingStore]:
     """Open the stores of several encoders over the same pictures, warning of collapsed ones."""
     stores = embeddings.open_all(paths.under_home("embeddings"), dataset, split, encoders)
     first = next(iter(stores.values()))
@@ -112,9 +120,14 @@ def open_embeddings(paths: Paths, dataset: str, split: str, encoders: Sequence[s
     return stores
 
 
-def as_tensors(stores: Mapping[str, EmbeddingStore], keys: Mapping[str, str], device: torch.device) -> dict[str, Tensor]:
+def as_tensors(
+    stores: Mapping[str, EmbeddingStore], keys: Mapping[str, str], device: torch.device
+) -> dict[str, Tensor]:
     """Load whole stores onto the device, by the fuser's keys; each [M, D_encoder]."""
-    return {keys[name]: torch.from_numpy(np.array(store.embedding)).float().to(device) for name, store in stores.items()}
+    return {
+        keys[name]: torch.from_numpy(np.array(store.embedding)).float().to(device)
+        for name, store in stores.items()
+    }
 
 
 def match_keys(encoders: Sequence[EncoderConfig], dims: Mapping[str, int], whose: str) -> dict[str, str]:

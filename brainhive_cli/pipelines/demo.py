@@ -53,7 +53,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     launch.wait()
     console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
     files = {name: path for result in results.values() for name, path in result.files.items()}
-    return Result(folder.path, (table,), {"commands": commands}, {**files, "page": folder.path / "index.html"})
+    return Result(
+        folder.path, (table,), {"commands": commands}, {**files, "page": folder.path / "index.html"}
+    )
 
 
 def _from_before(results: dict[str, Result], step: str) -> list[str]:
@@ -79,7 +81,9 @@ def _headline(step: str, metrics: dict[str, Any]) -> str:
     if step == "reconstruct":
         name = next(name for name in metrics["overall"] if name.startswith("two_way"))
         return _described("two-way", metrics["overall"][name])
-    return {"embed": "two stores a split", "train-align": f"{len(metrics.get('cells', []))} brain encoders"}[step]
+    return {"embed": "two stores a split", "train-align": f"{len(metrics.get('cells', []))} brain encoders"}[
+        step
+    ]
 
 
 def _described(name: str, m: dict[str, Any]) -> str:

@@ -32,7 +32,9 @@ class Recipe(recipe.Recipe):
     encoders: Encoders = Field(["clip-h14", "vae"], validate_default=True, description="frozen encoders")
     splits: recipe.Names | None = Field(None, description="splits to embed; default: all")
     batch_size: int = Field(64, gt=0, description="pictures a forward pass, on each process")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp32", description="autocast dtype of the forward pass")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp32", description="autocast dtype of the forward pass"
+    )
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_bad: bool = Field(False, description="accept pictures that cannot be decoded as gaps")
 
@@ -66,7 +68,9 @@ class _Job:
             "split": self.images.split,
             "versions": runs.versions(),
         }
-        EmbeddingWriter.begin(self.path, self.images.image_ids, self.images.concepts, shape, dtype, attributes)
+        EmbeddingWriter.begin(
+            self.path, self.images.image_ids, self.images.concepts, shape, dtype, attributes
+        )
 
 
 def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
@@ -128,7 +132,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _fill(jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch) -> list[str]:
     """Embed the pictures of one split with all its encoders; return what could not be decoded."""
     images = jobs[0].images
-    claims = [store.Claim(j.path.with_name(f".{j.path.name}.claim"), str(j.path)) for j in jobs if launch.is_main]
+    claims = [
+        store.Claim(j.path.with_name(f".{j.path.name}.claim"), str(j.path)) for j in jobs if launch.is_main
+    ]
     if launch.is_main:
         for job in jobs:
             shape = _shape(encoders[job.config.name], images, launch)
@@ -171,7 +177,11 @@ def _stream(
         for batch in _batches(rows, images, {n: e.preprocess for n, e in encoders.items()}, what, launch):
             bad += [problem for _, problem in batch if isinstance(problem, str)]
             for name, encoder in encoders.items():
-                wanted = [(row, views) for row, views in batch if not isinstance(views, str) and row in pending[name]]
+                wanted = [
+                    (row, views)
+                    for row, views in batch
+                    if not isinstance(views, str) and row in pending[name]
+                ]
                 if wanted:
                     pictures = torch.stack([views[name] for _, views in wanted])  # [B, 3, H, W]
                     values = encode(encoder, pictures, what.precision, launch)
@@ -200,13 +210,17 @@ def _shape(encoder: Encoder, images: ImageSet, launch: Launch) -> tuple[int, ...
         except BadPicture:
             continue
         return tuple(encode(encoder, picture[None], "fp32", launch).shape[1:])
-    raise BrainhiveError(f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files")
+    raise BrainhiveError(
+        f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files"
+    )
 
 
 class _Views(TorchDataset[tuple[int, Any]]):
     """Pictures at the given rows, preprocessed for every encoder; text where one cannot be decoded."""
 
-    def __init__(self, rows: Sequence[int], images: ImageSet, views: dict[str, Callable[[Any], Tensor]]) -> None:
+    def __init__(
+        self, rows: Sequence[int], images: ImageSet, views: dict[str, Callable[[Any], Tensor]]
+    ) -> None:
         self.rows, self.images, self.views = rows, images, views
 
     def __len__(self) -> int:

@@ -30,9 +30,13 @@ SHOWN = ("top1", "top5", "median_rank")
 class Recipe(recipe.Recipe):
     """Which run is evaluated, against which pictures."""
 
-    align_run: str | None = Field(None, description="an align run, by folder or name; default: the newest (key: run)")
+    align_run: str | None = Field(
+        None, description="an align run, by folder or name; default: the newest (key: run)"
+    )
     gallery: str = Field("test", description="split whose signals and pictures are used")
-    control: Literal["none", "shuffled"] = Field("none", description="shuffled: signals dealt to wrong pictures; chance")
+    control: Literal["none", "shuffled"] = Field(
+        "none", description="shuffled: signals dealt to wrong pictures; chance"
+    )
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
     seed: int = Field(0, description="seed of bootstrap and shuffling")
 
@@ -74,7 +78,13 @@ class AlignRun:
         return open_embeddings(paths, self.dataset.name, split, list(model.layout.encoders))
 
     def tokens(
-        self, model: aligners.Aligner, cell: Cell, subject: int, split: str, pictures: EmbeddingStore, paths: recipe.Paths
+        self,
+        model: aligners.Aligner,
+        cell: Cell,
+        subject: int,
+        split: str,
+        pictures: EmbeddingStore,
+        paths: recipe.Paths,
     ) -> tuple[Tensor, NDArray[np.int64]]:
         """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
         device, layout = model.logit_scale.device, model.layout
@@ -90,7 +100,11 @@ def plan(what: Recipe) -> Plan:
     """Say which run and cells would be evaluated, and what is missing."""
     try:
         run = AlignRun.open(_find(what), what.paths)
-        items = {"run": str(run.folder.path), "cells": len(run.cells), "gallery": f"{run.dataset.name}/{what.gallery}"}
+        items = {
+            "run": str(run.folder.path),
+            "cells": len(run.cells),
+            "gallery": f"{run.dataset.name}/{what.gallery}",
+        }
         run.stores(run.model(run.cells[0], torch.device("cpu")), what.gallery, what.paths)
     except BrainhiveError as error:
         return Plan({}, [f"{error.what} ({error.hint})"])
@@ -117,7 +131,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(folder)
 
 
-def _evaluate(align: AlignRun, cell: Cell, what: Recipe, device: torch.device) -> dict[int, tuple[list[int], int]]:
+def _evaluate(
+    align: AlignRun, cell: Cell, what: Recipe, device: torch.device
+) -> dict[int, tuple[list[int], int]]:
     """Rank the true picture for every test signal of a cell: ranks and pool size by subject."""
     model = align.model(cell, device)
     stores = align.stores(model, what.gallery, what.paths)
@@ -134,13 +150,19 @@ def _evaluate(align: AlignRun, cell: Cell, what: Recipe, device: torch.device) -
 
 
 @torch.inference_mode()
-def encode_gallery(model: aligners.Aligner, stores: dict[str, EmbeddingStore], device: torch.device) -> Tensor:
+def encode_gallery(
+    model: aligners.Aligner, stores: dict[str, EmbeddingStore], device: torch.device
+) -> Tensor:
     """Fuse the embeddings of all pictures of a split: [M, D]."""
     return model.encode_image(as_tensors(stores, model.layout.encoders, device)).float()
 
 
 def _write(
-    folder: RunFolder, align: AlignRun, scores: dict[str, dict[int, tuple[list[int], int]]], what: Recipe, device: Any
+    folder: RunFolder,
+    align: AlignRun,
+    scores: dict[str, dict[int, tuple[list[int], int]]],
+    what: Recipe,
+    device: Any,
 ) -> None:
     mode = align.folder.metrics()["mode"]
     protocol = f"{mode}, {align.dataset.name}" + (", shuffled signals" if what.control == "shuffled" else "")
@@ -159,7 +181,9 @@ def _write(
     folder.finish({"run": str(align.folder.path), "protocol": protocol, "overall": overall, "cells": cells})
 
 
-def _summary(groups: Sequence[Sequence[int]], pool: int, seeds: Sequence[int], protocol: str, what: Recipe) -> Any:
+def _summary(
+    groups: Sequence[Sequence[int]], pool: int, seeds: Sequence[int], protocol: str, what: Recipe
+) -> Any:
     found = [torch.tensor(group) for group in groups]
     metrics = summarise(found, pool, split=what.gallery, protocol=protocol, seeds=seeds)
     return {metric.name: metric.as_dict() for metric in metrics}
@@ -189,7 +213,11 @@ def _result(folder: RunFolder) -> Result:
             rows.append((label, *_row(cell["metrics"])))
     rows.append(("all", *_row(metrics["overall"])))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    table = console.Table(f"Retrieval: {metrics['protocol']}, gallery {metrics['overall']['top1']['split']}", columns, tuple(rows))
+    table = console.Table(
+        f"Retrieval: {metrics['protocol']}, gallery {metrics['overall']['top1']['split']}",
+        columns,
+        tuple(rows),
+    )
     files = {"top-k sheet": folder.path / "top_k.png"} if (folder.path / "top_k.png").is_file() else {}
     return Result(folder.path, (table,), metrics, files, hint=f"brainhive reconstruct --run {metrics['run']}")
 

@@ -37,20 +37,32 @@ class Recipe(recipe.Recipe):
     """What is drawn from which run, with which prior and generator."""
 
     prior: str = Field(DEFAULT_PRIOR, description="Fusion Prior: hub:NAME, hub:owner/name or a folder")
-    align_run: str | None = Field(None, description="an align run; default: the newest whose token is the prior's")
+    align_run: str | None = Field(
+        None, description="an align run; default: the newest whose token is the prior's"
+    )
     generator: parts.part("generators") = Field("sdxl", validate_default=True, description="diffusion model")  # type: ignore[valid-type]
     split: str = Field("test", description="split whose signals are drawn")
-    seeds: recipe.Numbers | None = Field(None, description="cells of these seeds; default: the run's first seed")
+    seeds: recipe.Numbers | None = Field(
+        None, description="cells of these seeds; default: the run's first seed"
+    )
     items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
     repeats: int = Field(10, gt=0, description="pictures drawn an item")
     resolution_px: int = Field(512, gt=0)
     steps: int = Field(4, gt=0, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
-    adapter: Literal["apply", "skip"] = Field("skip", description="the prior's adapter on the token (paper: skip)")
+    adapter: Literal["apply", "skip"] = Field(
+        "skip", description="the prior's adapter on the token (paper: skip)"
+    )
     batch_size: int = Field(20, gt=0, description="pictures drawn at once, on each process")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("fp16", description="dtype of the generator; fp32 on a CPU")
-    metric_encoders: Encoders = Field([], validate_default=True, description="encoders for two-way identification")
-    protocol: Literal["brainhive", "mindeye2"] = Field("brainhive", description="how pictures are sized for metrics")
+    precision: Literal["fp32", "bf16", "fp16"] = Field(
+        "fp16", description="dtype of the generator; fp32 on a CPU"
+    )
+    metric_encoders: Encoders = Field(
+        [], validate_default=True, description="encoders for two-way identification"
+    )
+    protocol: Literal["brainhive", "mindeye2"] = Field(
+        "brainhive", description="how pictures are sized for metrics"
+    )
     sheet_rows: int = Field(12, ge=0, description="items on the contact sheet")
     seed: int = Field(0, description="seed of the noise and of the bootstrap")
 
@@ -131,7 +143,8 @@ def _compare(run: RunFolder, prior: FusionPrior) -> tuple[aligners.Layout, bool]
     mine = model.fuser.state_dict()
     theirs = prior.fusion_encoder["vision_model"].state_dict()
     same = mine.keys() == theirs.keys() and all(
-        mine[key].shape == value.shape and torch.allclose(mine[key], value.float().cpu()) for key, value in theirs.items()
+        mine[key].shape == value.shape and torch.allclose(mine[key], value.float().cpu())
+        for key, value in theirs.items()
     )
     return model.layout, same
 
@@ -156,7 +169,11 @@ def _draw(
     tokens, rows = align.tokens(model, cell, subject, what.split, pictures, what.paths)
     chosen = [(n, pictures.image_ids[row]) for n, row in enumerate(rows[: what.items])]
     todo = [(n, i, r) for n, i in chosen for r in range(what.repeats)]
-    mine = [(n, i, r) for n, i, r in launch.mine(todo) if not (folder.path / _path(folder, cell, subject, i, r)).is_file()]
+    mine = [
+        (n, i, r)
+        for n, i, r in launch.mine(todo)
+        if not (folder.path / _path(folder, cell, subject, i, r)).is_file()
+    ]
     if not mine:
         return
     draw = _generator(what, prior, launch)
@@ -180,7 +197,11 @@ def _generator(
 ) -> Callable[[Tensor, Sequence[int]], list[Image.Image]]:
     """Join prior and generator: tokens [B, D] and seeds to pictures."""
     on_cpu = launch.device.type == "cpu"
-    dtype = torch.float32 if on_cpu else {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[what.precision]
+    dtype = (
+        torch.float32
+        if on_cpu
+        else {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[what.precision]
+    )
     generator = what.generator.build(launch.device, dtype)
     prior.attach(generator.unet)
 
@@ -225,7 +246,9 @@ def _measure(
         }
         if len(figures) == 1 and what.sheet_rows:
             labels = [images.concepts[by_id[image_id]] for image_id in ids]
-            sheet = contact_sheet(seen[: what.sheet_rows], drawn[: what.sheet_rows], labels[: what.sheet_rows])
+            sheet = contact_sheet(
+                seen[: what.sheet_rows], drawn[: what.sheet_rows], labels[: what.sheet_rows]
+            )
             folder.replace("contact_sheet.png", sheet.save)
     seeds = tuple(sorted({cell.seed for cell, _ in cells}))
     overall = [_metric(name, groups, seeds, what) for name, groups in values.items()]
@@ -260,7 +283,9 @@ def score(
         made = _prepared(pictures, protocol)
         found = {"pixcorr": image_metrics.pixcorr(truth, made), "ssim": image_metrics.ssim(truth, made)}
         for name, encoder in encoders.items():
-            found[f"two_way_{name}"] = image_metrics.two_way(features[name], _features(encoder, pictures, launch))
+            found[f"two_way_{name}"] = image_metrics.two_way(
+                features[name], _features(encoder, pictures, launch)
+            )
         for name, values in found.items():
             sums[name] = sums.get(name, 0) + values.numpy() / repeats
     return sums
@@ -268,7 +293,9 @@ def score(
 
 def _prepared(pictures: Sequence[Image.Image], protocol: str) -> Tensor:
     """Bring pictures to the protocol's size: [N, 3, H, W] in 0..1."""
-    return torch.cat([image_metrics.prepare(pil_to_tensor(picture)[None] / 255, protocol) for picture in pictures])
+    return torch.cat(
+        [image_metrics.prepare(pil_to_tensor(picture)[None] / 255, protocol) for picture in pictures]
+    )
 
 
 def _features(encoder: Any, pictures: Sequence[Image.Image], launch: Launch) -> Tensor:
@@ -280,11 +307,19 @@ def _features(encoder: Any, pictures: Sequence[Image.Image], launch: Launch) -> 
 def _result(folder: RunFolder) -> Result:
     metrics = folder.metrics()
     rows = [
-        (name, m["value"], f"{m['low']:.3f}–{m['high']:.3f}", m["n"], "–" if m["chance"] is None else m["chance"])
+        (
+            name,
+            m["value"],
+            f"{m['low']:.3f}–{m['high']:.3f}",
+            m["n"],
+            "–" if m["chance"] is None else m["chance"],
+        )
         for name, m in metrics["overall"].items()
     ]
     protocol = next(iter(metrics["overall"].values()))["protocol"]
-    table = console.Table(f"Reconstruction: {protocol}", ("metric", "value", "95 % CI", "n", "chance"), tuple(rows))
+    table = console.Table(
+        f"Reconstruction: {protocol}", ("metric", "value", "95 % CI", "n", "chance"), tuple(rows)
+    )
     sheet = folder.path / "contact_sheet.png"
     files: dict[str, Path] = {"contact sheet": sheet} if sheet.is_file() else {}
     return Result(folder.path, (table,), metrics, files)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -37,15 +36,21 @@ Mode = Literal["intra", "inter", "joint"]
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    dataset: parts.part("datasets") = Field("things-eeg", validate_default=True, description="signals and pictures")  # type: ignore[valid-type]
-    encoders: Encoders = Field(["clip-h14", "vae"], validate_default=True, description="embeddings that are fused")
+    dataset: parts.part("datasets") = Field(  # type: ignore[valid-type]
+        "things-eeg", validate_default=True, description="signals and pictures"
+    )
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"], validate_default=True, description="embeddings that are fused"
+    )
     mode: Mode = Field("intra", description="intra: one subject; inter: leave one out; joint: all on all")
     subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
     seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
     dim: int = Field(1024, gt=0, description="D of the token; a prior brings its own")
     backbone: parts.part("backbones") = Field("brain_mlp", validate_default=True, description="brain encoder")  # type: ignore[valid-type]
     fuser: parts.part("fusers") = Field("fusion_encoder", validate_default=True, description="fusion encoder")  # type: ignore[valid-type]
-    loss: parts.part("losses") = Field("clip", validate_default=True, description="what pulls tokens together")  # type: ignore[valid-type]
+    loss: parts.part("losses") = Field(  # type: ignore[valid-type]
+        "clip", validate_default=True, description="what pulls tokens together"
+    )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
     signal: Signal = Signal()
     train: Train = Train()
@@ -70,7 +75,9 @@ def cells_of(mode: Mode, subjects: Sequence[int], seeds: Sequence[int]) -> list[
     if mode == "joint":
         return [Cell(f"all_seed-{seed}", tuple(subjects), tuple(subjects), seed) for seed in seeds]
     if mode == "inter" and len(subjects) < 2:
-        raise BrainhiveError("mode inter leaves one subject out, so it needs at least two", "name more subjects")
+        raise BrainhiveError(
+            "mode inter leaves one subject out, so it needs at least two", "name more subjects"
+        )
     cells = []
     for subject in subjects:
         others = tuple(s for s in subjects if s != subject)
@@ -100,7 +107,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     dataset: Dataset = what.dataset.build(what.paths)
     subjects = chosen_subjects(dataset, what.subjects)
     cells = cells_of(what.mode, subjects, what.seeds)
-    folder = RunFolder.open("train-align", f"{dataset.name}-{what.mode}-{what.backbone.kind}", what, launch, again)
+    folder = RunFolder.open(
+        "train-align", f"{dataset.name}-{what.mode}-{what.backbone.kind}", what, launch, again
+    )
     if not folder.is_finished:
         prepare_all(dataset, what.paths, what.signal, subjects, launch)
         _train(what, dataset, cells, folder, launch)
@@ -145,7 +154,12 @@ class _Target:
     prior_fuser: Any = None
 
     def layout(
-        self, what: Recipe, keys: dict[str, str], images: dict[str, Any], trials: list[Trials], subjects: tuple[int, ...]
+        self,
+        what: Recipe,
+        keys: dict[str, str],
+        images: dict[str, Any],
+        trials: list[Trials],
+        subjects: tuple[int, ...],
     ) -> Layout:
         return Layout(
             backbone=what.backbone.model_dump(mode="json"),
@@ -187,7 +201,11 @@ def _result(folder: RunFolder, what: Recipe) -> Result:
     rows = []
     for name, cell in metrics["cells"].items():
         top1 = cell["validation"].get("top1")
-        shown = ("–",) * 4 if top1 is None else (top1["value"], f"{top1['low']:.3f}–{top1['high']:.3f}", top1["n"], top1["chance"])
+        shown = (
+            ("–",) * 4
+            if top1 is None
+            else (top1["value"], f"{top1['low']:.3f}–{top1['high']:.3f}", top1["n"], top1["chance"])
+        )
         rows.append((name, cell["epoch"], *shown))
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
     title = f"{metrics['dataset']} {metrics['mode']}: validation on held-out training concepts"
@@ -198,4 +216,6 @@ def _result(folder: RunFolder, what: Recipe) -> Result:
 def require_test(dataset: Dataset) -> None:
     """Refuse a data set without a test split."""
     if "test" not in dataset.splits:
-        raise MissingData(f"{dataset.name} has no test split", "hold concepts out, e.g. dataset.test_share=0.2")
+        raise MissingData(
+            f"{dataset.name} has no test split", "hold concepts out, e.g. dataset.test_share=0.2"
+        )

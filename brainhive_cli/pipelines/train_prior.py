@@ -52,18 +52,26 @@ class Recipe(recipe.Recipe):
 
     dataset: parts.part("datasets") = Field("image-folder", validate_default=True, description="pictures")  # type: ignore[valid-type]
     split: str = Field("train", description="split whose pictures are learned")
-    encoders: Encoders = Field(["clip-h14", "vae"], validate_default=True, description="embeddings that are fused")
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"], validate_default=True, description="embeddings that are fused"
+    )
     generator: parts.part("generators") = Field(  # type: ignore[valid-type]
         {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
         description="frozen diffusion model",
     )
-    prior: parts.part("priors") = Field("fusion_prior", validate_default=True, description="sizes of a new prior")  # type: ignore[valid-type]
-    continue_from: str | None = Field(None, description="a Fusion Prior to go on training, instead of a new one")
+    prior: parts.part("priors") = Field(  # type: ignore[valid-type]
+        "fusion_prior", validate_default=True, description="sizes of a new prior"
+    )
+    continue_from: str | None = Field(
+        None, description="a Fusion Prior to go on training, instead of a new one"
+    )
     freeze: recipe.Names = Field([], description=f"parts that stay as they are: {', '.join(PARTS)}")
     resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
     token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
-    validation_items: int = Field(32, ge=0, description="pictures kept from training, for the validation loss")
+    validation_items: int = Field(
+        32, ge=0, description="pictures kept from training, for the validation loss"
+    )
     sample_items: int = Field(6, ge=0, description="validation pictures drawn at the end")
     sample_steps: int = Field(4, gt=0, description="denoising steps of these")
     seed: int = 0
@@ -94,10 +102,14 @@ class _Pictures:
     train: NDArray[np.int64]
     validation: NDArray[np.int64]
 
-    def embeddings(self, chosen: NDArray[np.int64], keys: dict[str, str], device: torch.device) -> dict[str, Tensor]:
+    def embeddings(
+        self, chosen: NDArray[np.int64], keys: dict[str, str], device: torch.device
+    ) -> dict[str, Tensor]:
         """Read the embeddings of the chosen pictures, by the prior's keys."""
         taken = {name: store.embedding[self.rows[chosen]] for name, store in self.stores.items()}
-        return {keys[name]: torch.from_numpy(np.asarray(e, np.float32)).to(device) for name, e in taken.items()}
+        return {
+            keys[name]: torch.from_numpy(np.asarray(e, np.float32)).to(device) for name, e in taken.items()
+        }
 
 
 def _pictures(what: Recipe) -> _Pictures:
@@ -113,7 +125,9 @@ def _pictures(what: Recipe) -> _Pictures:
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train to the last step, going on from the newest checkpoint."""
     pictures = _pictures(what)
-    folder = RunFolder.open("train-prior", f"{pictures.images.dataset}-{what.prior.kind}", what, launch, again)
+    folder = RunFolder.open(
+        "train-prior", f"{pictures.images.dataset}-{what.prior.kind}", what, launch, again
+    )
     if not folder.is_finished:
         metrics = _train(what, pictures, folder, launch)
         if launch.is_main:
@@ -170,7 +184,9 @@ def _prior(what: Recipe, pictures: _Pictures, generator: Any) -> tuple[FusionPri
 def _trainable(prior: FusionPrior, frozen: list[str]) -> list[torch.nn.Parameter]:
     unknown = set(frozen) - set(PARTS)
     if unknown or set(frozen) == set(PARTS):
-        raise BrainhiveError(f"freeze: {', '.join(frozen)} leaves nothing known to train", f"parts: {', '.join(PARTS)}")
+        raise BrainhiveError(
+            f"freeze: {', '.join(frozen)} leaves nothing known to train", f"parts: {', '.join(PARTS)}"
+        )
     for part in frozen:
         prior.get_submodule(part).requires_grad_(False)
     return [parameter for parameter in prior.parameters() if parameter.requires_grad]
@@ -226,7 +242,9 @@ def _batches(
         yield step, chosen_at(step), views, sizes
 
 
-def _checkpoint(folder: RunFolder, prior: FusionPrior, optimizer: Any, step: int, losses: list[Tensor]) -> None:
+def _checkpoint(
+    folder: RunFolder, prior: FusionPrior, optimizer: Any, step: int, losses: list[Tensor]
+) -> None:
     content = {"step": step, "prior": prior.state_dict(), "optimizer": optimizer.state_dict()}
     folder.replace("checkpoints/last.pt", lambda beside: torch.save(content, beside))
     folder.log(step=step, loss=float(torch.stack(losses[-100:]).mean()))
@@ -244,7 +262,12 @@ def _resume(folder: RunFolder, prior: FusionPrior, optimizer: Any) -> int:
 
 @torch.inference_mode()
 def _validate(
-    what: Recipe, pictures: _Pictures, generator: Any, prior: FusionPrior, keys: dict[str, str], launch: Launch
+    what: Recipe,
+    pictures: _Pictures,
+    generator: Any,
+    prior: FusionPrior,
+    keys: dict[str, str],
+    launch: Launch,
 ) -> NDArray[np.float64] | None:
     """Denoise the validation pictures at fixed noise and levels: the mean loss of each [N]."""
     if not len(pictures.validation):
@@ -257,7 +280,9 @@ def _validate(
         noise = torch.randn(latents.shape, generator=random).to(launch.device)
         levels = generator.noise_schedule.config.num_train_timesteps
         timesteps = torch.tensor([int(share * levels) for share in LEVELS], device=launch.device)
-        tokens = prior(pictures.embeddings(np.array([index]), keys, launch.device)).expand(len(LEVELS), -1, -1)
+        tokens = prior(pictures.embeddings(np.array([index]), keys, launch.device)).expand(
+            len(LEVELS), -1, -1
+        )
         losses.append(float(generator.loss(latents, tokens, noise, timesteps, size.expand(len(LEVELS), -1))))
     return np.asarray(losses)
 
@@ -279,16 +304,22 @@ def _finish(
     after = _validate(what, pictures, generator, prior, keys, launch)
     named = {"validation_loss_at_start": before, "validation_loss": after}
     metrics = [
-        measure(name, [values], seeds=(what.seed,), protocol="noise prediction, fixed noise", split="validation")
+        measure(
+            name, [values], seeds=(what.seed,), protocol="noise prediction, fixed noise", split="validation"
+        )
         for name, values in named.items()
         if values is not None
     ]
     if launch.is_main and what.sample_items and len(pictures.validation):
-        folder.replace("samples/last.png", lambda beside: _draw(what, pictures, generator, prior, keys, beside))
+        folder.replace(
+            "samples/last.png", lambda beside: _draw(what, pictures, generator, prior, keys, beside)
+        )
     return metrics
 
 
-def _draw(what: Recipe, pictures: _Pictures, generator: Any, prior: FusionPrior, keys: dict[str, str], path: Path) -> None:
+def _draw(
+    what: Recipe, pictures: _Pictures, generator: Any, prior: FusionPrior, keys: dict[str, str], path: Path
+) -> None:
     chosen = pictures.validation[: what.sample_items]
     with torch.inference_mode():
         tokens = prior(pictures.embeddings(chosen, keys, generator.device))

@@ -13,7 +13,10 @@ INK, PAPER, RIGHT, WRONG = (40, 40, 40), (255, 255, 255), (34, 139, 84), (205, 2
 
 
 def top_k_sheet(
-    open_picture: Callable[[int], Image.Image], scores: NDArray[np.float32], target: NDArray[np.int64], k: int = 5
+    open_picture: Callable[[int], Image.Image],
+    scores: NDArray[np.float32],
+    target: NDArray[np.int64],
+    k: int = 5,
 ) -> Image.Image:
     """Draw each query's true picture, then the k retrieved with score; the true one is framed.
 
