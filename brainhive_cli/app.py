@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from brainhive_cli import __version__
+from brainhive_cli import __version__, console
 from brainhive_cli.commands.demo import demo
 from brainhive_cli.commands.doctor import doctor
 from brainhive_cli.commands.embed import embed
@@ -34,7 +34,7 @@ app.command("reconstruct", rich_help_panel=STEPS)(reconstruct)
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"brainhive {__version__}")
+        console.show_text(f"brainhive {__version__}")
         raise typer.Exit
 
 

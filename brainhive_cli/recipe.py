@@ -114,7 +114,7 @@ def find(command: str, name: str | None) -> Path:
     """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
     if name is None:
         return shipped() / f"{command}.yaml"
-    candidates = [Path(name), shipped() / f"{name}.yaml", shipped() / name / f"{command}.yaml"]
+    candidates = [Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"]
     for candidate in candidates:
         if candidate.is_file():
             return candidate

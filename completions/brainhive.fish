@@ -1,0 +1,1 @@
+complete --command brainhive --no-files --arguments "(env _BRAINHIVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=get-args _TYPER_COMPLETE_ARGS=(commandline -cp) brainhive)" --condition "env _BRAINHIVE_COMPLETE=complete_fish _TYPER_COMPLETE_FISH_ACTION=is-args _TYPER_COMPLETE_ARGS=(commandline -cp) brainhive"

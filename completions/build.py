@@ -1,0 +1,21 @@
+"""Writes the shell completions in this folder: `python completions/build.py`."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPTS = {"bash": "brainhive.bash", "zsh": "_brainhive", "fish": "brainhive.fish"}
+
+
+def script(shell: str) -> str:
+    """Ask the application for its completion script, as a shell would."""
+    asked = {**os.environ, "_BRAINHIVE_COMPLETE": f"source_{shell}"}
+    command = [sys.executable, "-m", "brainhive_cli"]
+    told = subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout
+    return told.strip() + "\n"  # zsh looks for #compdef on the first line
+
+
+if __name__ == "__main__":
+    for shell, name in SCRIPTS.items():
+        Path(__file__).with_name(name).write_text(script(shell))

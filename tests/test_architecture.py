@@ -1,0 +1,215 @@
+"""The architecture: what may import what, what a part is, and what the shipped files hold."""
+
+import ast
+import importlib
+import os
+import runpy
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from brainhive_cli import __version__, parts
+from brainhive_cli.recipe import Paths, shipped
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+PACKAGE = CHECKOUT / "brainhive_cli"
+MODULES = {
+    ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in PACKAGE.rglob("*.py")
+}
+SHELVES = {*parts.SHELVES, "signals", "metrics"}
+BUILD = "demo.build"
+LAYERS = [
+    {"", "errors", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
+    | {"blocks", "embeddings", "recordings"},
+    {"demo"},
+    SHELVES,
+    {"aligner", "reports"},
+    {"pipelines"},
+    {BUILD},
+    {"commands"},
+    {"app", "__main__"},
+]
+"""From the ground up; a module imports from its own layer and from those below."""
+PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
+RECIPES = sorted(shipped().rglob("*.yaml"))
+HEAVY = {
+    "torch",
+    "diffusers",
+    "transformers",
+    "timm",
+    "accelerate",
+    "h5py",
+    "numpy",
+    "pydantic",
+    "yaml",
+    "PIL",
+}
+
+
+def room(module: str) -> str:
+    """Name the folder or file below the package that a module belongs to."""
+    below = module.split(".")[1:]
+    return BUILD if below[:2] == BUILD.split(".") else "".join(below[:1])
+
+
+def layer(module: str) -> int:
+    return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
+
+
+def imports(module: str) -> Iterator[str]:
+    """Read which of our modules a module imports, wherever in the file."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} has a relative import"
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in names]
+        else:
+            continue
+        yield from (name for name in names if name.split(".")[0] == PACKAGE.name)
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_imports_point_down_and_never_to_another_shelf(module: str) -> None:
+    for imported in imports(module):
+        assert layer(imported) <= layer(module), f"{module} imports {imported}, which stands above it"
+        is_foreign = {room(module), room(imported)} <= SHELVES and room(module) != room(imported)
+        assert not is_foreign, f"{module} imports {imported} from another shelf"
+        assert room(imported) != BUILD or room(module) == BUILD, f"{module} imports a program: {imported}"
+
+
+@pytest.mark.parametrize("module", sorted(MODULES))
+def test_a_module_opens_by_saying_what_it_is_for(module: str) -> None:
+    docstring = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
+    assert docstring.partition("\n")[0].endswith(".")
+
+
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if room(m) not in {"console", BUILD}))
+def test_only_the_console_writes_to_the_terminal(module: str) -> None:
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
+        if isinstance(node, ast.Name | ast.Attribute):
+            assert ast.unparse(node) not in {"print", "typer.echo", "typer.secho", "sys.stdout", "sys.stderr"}
+
+
+@pytest.mark.parametrize(("shelf", "kind"), PARTS)
+def test_a_part_exports_its_config_and_a_tiny_instance(shelf: str, kind: str) -> None:
+    part = parts.load(shelf, kind)
+    assert issubclass(part.Config, parts.Config) and type(part.TINY) is part.Config
+    written = part.TINY.model_dump(mode="json")
+    assert parts.resolve(shelf, written).model_dump(mode="json") == written
+    assert [name for name, knob in part.Config.model_fields.items() if not knob.description] == []
+
+
+@pytest.mark.parametrize("kind", parts.kinds("backbones"))
+def test_every_tiny_brain_encoder_makes_tokens(kind: str) -> None:
+    model = parts.load("backbones", kind).TINY.build(5, 100, 16)
+    assert model(torch.randn(2, 5, 100), None).shape == (2, 16)
+
+
+@pytest.fixture
+def embeddings() -> dict[str, Tensor]:
+    return {"one": torch.randn(2, 4), "other": torch.randn(2, 6)}
+
+
+@pytest.mark.parametrize("kind", parts.kinds("fusers"))
+def test_every_tiny_fuser_makes_tokens(kind: str, embeddings: dict[str, Tensor]) -> None:
+    dims = {name: values.shape[1] for name, values in embeddings.items()}
+    assert parts.load("fusers", kind).TINY.build(dims, 8)(embeddings).shape == (2, 8)
+
+
+@pytest.mark.parametrize("kind", parts.kinds("losses"))
+def test_every_tiny_loss_is_a_number(kind: str) -> None:
+    loss = parts.load("losses", kind).TINY.build()
+    assert loss(torch.randn(3, 8), torch.randn(3, 8), torch.tensor(2.0)).shape == ()
+
+
+@pytest.mark.parametrize("prior_kind", parts.kinds("priors"))
+@pytest.mark.parametrize("kind", parts.kinds("generators"))
+def test_every_tiny_generator_draws_what_every_tiny_prior_says(
+    kind: str, prior_kind: str, embeddings: dict[str, Tensor]
+) -> None:
+    generator = parts.load("generators", kind).TINY.build()
+    dims = {name: values.shape[1] for name, values in embeddings.items()}
+    prior = parts.load("priors", prior_kind).TINY.build(dims, generator.unet)
+    prior.attach(generator.unet)
+    with torch.no_grad():
+        pictures = generator.generate(prior(embeddings), [0, 1], steps=1, resolution_px=32)
+    assert pictures.shape == (2, 3, 32, 32)
+
+
+@pytest.mark.parametrize("kind", parts.kinds("encoders"))
+def test_every_tiny_encoder_embeds_a_picture(kind: str) -> None:
+    encoder = parts.load("encoders", kind).TINY.build()
+    picture = Image.new("RGB", (40, 30), "red")
+    with torch.no_grad():
+        embedding = encoder.module.eval()(encoder.preprocess(picture)[None])
+    assert len(embedding) == 1 and embedding.ndim == 2 and embedding.isfinite().all()
+
+
+@pytest.mark.parametrize("kind", parts.kinds("datasets"))
+def test_every_tiny_data_set_says_what_it_has(kind: str, home: Path) -> None:
+    (home / "data/image-folder").mkdir(parents=True)
+    dataset = parts.load("datasets", kind).TINY.build(Paths())
+    assert dataset.name and dataset.splits
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(shipped()).as_posix())
+def test_every_shipped_recipe_holds(path: Path) -> None:
+    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{path.stem.replace('-', '_')}")
+    recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
+    assert type(recipe).model_validate(recipe.model_dump(mode="json")).fingerprint() == recipe.fingerprint()
+
+
+def test_every_command_has_its_recipe_and_pipeline() -> None:
+    commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {
+        "__init__",
+        "_execute",
+        "options",
+    }
+    pipelines = {path.stem for path in (PACKAGE / "pipelines").glob("*.py") if path.stem[0] != "_"}
+    recipes = {path.stem.replace("-", "_") for path in shipped().glob("*.yaml")}
+    assert commands == pipelines == recipes
+
+
+def test_help_and_completion_import_nothing_heavy() -> None:
+    program = """if True:
+        import sys
+        from brainhive_cli.app import app
+        try:
+            app(prog_name="brainhive")
+        finally:
+            print("IMPORTED:", *{name.split(".")[0] for name in sys.modules})
+    """
+    typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": "brainhive train-", "COMP_CWORD": "1"}
+    for words, environment, shown, allowed in (
+        (["--help"], {}, "eval-retrieval", set()),
+        (["train-align", "--help"], {}, "--mode", {"pydantic"}),  # typer's own check of numbers
+        ([], typed, "train-align\ntrain-prior", set()),
+    ):
+        asked = [sys.executable, "-c", program, *words]
+        done = subprocess.run(
+            asked, env={**os.environ, **environment}, capture_output=True, text=True, check=False
+        )
+        told, _, imported = done.stdout.partition("IMPORTED:")
+        assert shown in told, done.stderr
+        assert set(imported.split()) & HEAVY <= allowed
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completions_are_current(shell: str) -> None:
+    build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
+    kept = (CHECKOUT / "completions" / build["SCRIPTS"][shell]).read_text()
+    assert kept == build["script"](shell)
+
+
+def test_python_m_and_version() -> None:
+    asked = [sys.executable, "-m", "brainhive_cli", "--version"]
+    assert subprocess.check_output(asked, text=True) == f"brainhive {__version__}\n"
