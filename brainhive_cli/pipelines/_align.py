@@ -228,7 +228,7 @@ class _State:
             "epoch": self.epoch,
             "model": self.learner.aligner.state_dict(),
             "optimizer": self.learner.optimizer.state_dict(),
-            "schedule": {k: v for k, v in self.learner.schedule.state_dict().items() if k != "lr_lambdas"},
+            "schedule": self.learner.schedule.state_dict(),
             "kept": self.kept,
         }
         folder.replace(f"checkpoints/{name}.pt", lambda beside: torch.save(content, beside))

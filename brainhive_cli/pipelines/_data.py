@@ -1,8 +1,7 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,7 +9,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli import console, embeddings, recordings
+from brainhive_cli import console, embeddings, parts, recordings
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
@@ -112,7 +111,10 @@ def open_embeddings(
     first = next(iter(stores.values()))
     for other in stores.values():
         warn_of_collapse(other)
-        if not np.array_equal(other.packed_ids, first.packed_ids):
+        is_same = np.array_equal(other.packed_ids, first.packed_ids) and np.array_equal(
+            other.done, first.done
+        )
+        if not is_same:
             raise BrainhiveError(
                 f"{first.path} and {other.path} hold different pictures, or another order",
                 f"brainhive embed --again --dataset {dataset} --encoders {','.join(encoders)}",
@@ -138,18 +140,20 @@ def match_keys(encoders: Sequence[EncoderConfig], dims: Mapping[str, int], whose
     """
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
+        wanted = encoder_names(dims)
         raise BrainhiveError(
-            f"{whose} takes the encoders {', '.join(sorted(dims))}, not {', '.join(keys)}",
-            "name exactly those with --encoders",
+            f"{whose} takes the encoders {', '.join(wanted)}, not {', '.join(keys)}",
+            f"--encoders {','.join(wanted)}",
         )
     return keys
+
+
+def encoder_names(keys: Iterable[str]) -> list[str]:
+    """Name the encoders that a prior's keys mean, as `--encoders` takes them."""
+    kinds = {parts.load("encoders", kind).Config.upstream: kind for kind in parts.kinds("encoders")}
+    return sorted(kinds[key].replace("_", "-") if key in kinds else key for key in keys)
 
 
 def concepts_of(store: EmbeddingStore) -> NDArray[np.str_]:
     """Return the concept of each row."""
     return np.asarray(store.concepts)
-
-
-def samples_folder(run: Path, image_id: str) -> Path:
-    """Say where the reconstructions of one picture lie."""
-    return run / "samples" / image_id

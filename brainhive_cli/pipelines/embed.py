@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -119,7 +120,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             encoders[config.name] = config.build()
             encoders[config.name].module.to(launch.device).eval()
         if todo:
-            bad += _fill(todo, encoders, what, launch)
+            bad += _fill(todo, encoders, what, launch, again)
     everything = [job for jobs in by_split.values() for job in jobs]
     if bad and not what.skip_bad:
         raise BrainhiveError(
@@ -129,35 +130,40 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(everything, dataset.name, what)
 
 
-def _fill(jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch) -> list[str]:
+def _fill(
+    jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch, again: bool
+) -> list[str]:
     """Embed the pictures of one split with all its encoders; return what could not be decoded."""
-    images = jobs[0].images
-    claims = [
-        store.Claim(j.path.with_name(f".{j.path.name}.claim"), str(j.path)) for j in jobs if launch.is_main
-    ]
-    if launch.is_main:
-        for job in jobs:
-            shape = _shape(encoders[job.config.name], images, launch)
-            job.begin(encoders[job.config.name], shape, what.dtype)
-    launch.wait()
-    writers = {job.config.name: EmbeddingWriter(job.path) for job in jobs}
-    pending = {name: set(writer.pending.tolist()) for name, writer in writers.items()}
-    launch.wait()  # nobody writes before everybody knows what is pending
-    rows = launch.mine(sorted(set().union(*pending.values())))
-    chosen = {name: encoders[name] for name in writers}
-    try:
-        bad = _stream(rows, pending, images, chosen, writers, what, launch)
-    finally:
+    with ExitStack() as held:
+        if launch.is_main:
+            for job in jobs:
+                claim = store.Claim(job.path.with_name(f".{job.path.name}.claim"), str(job.path))
+                held.callback(claim.release)
+            _begin(jobs, encoders, what, launch, again)
+        launch.wait()
+        writers = {job.config.name: EmbeddingWriter(job.path) for job in jobs}
         for writer in writers.values():
-            writer.close()
-    bad = [name for share in launch.gather(bad) for name in share]
-    if launch.is_main and (what.skip_bad or not bad):
-        for writer in writers.values():
-            writer.finish()
-    launch.wait()
-    for claim in claims:
-        claim.release()
+            held.callback(writer.close)
+        pending = {name: set(writer.pending.tolist()) for name, writer in writers.items()}
+        launch.wait()  # nobody writes before everybody knows what is pending
+        rows = launch.mine(sorted(set().union(*pending.values())))
+        chosen = {name: encoders[name] for name in writers}
+        mine = _stream(rows, pending, jobs[0].images, chosen, writers, what, launch)
+        bad = [name for share in launch.gather(mine) for name in share]
+        if launch.is_main and (what.skip_bad or not bad):
+            for writer in writers.values():
+                writer.finish()
+        launch.wait()
     return bad
+
+
+def _begin(jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch, again: bool) -> None:
+    """Create the unfinished stores, or keep those that an interrupted command left."""
+    for job in jobs:
+        if again:
+            store.part_of(job.path).unlink(missing_ok=True)
+        encoder = encoders[job.config.name]
+        job.begin(encoder, _shape(encoder, job.images, launch), what.dtype)
 
 
 def _stream(

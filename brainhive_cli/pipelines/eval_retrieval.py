@@ -1,9 +1,9 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 import torch
@@ -11,18 +11,17 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from brainhive_cli import aligner as aligners
-from brainhive_cli import console, parts, recipe, runs
-from brainhive_cli.datasets import Dataset
-from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli import console, recipe, runs
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._data import Signal, as_tensors, open_embeddings, open_trials
-from brainhive_cli.pipelines.train_align import Cell, cells_of, chosen_subjects
+from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._data import as_tensors
+from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.reports.sheets import top_k_sheet
 from brainhive_cli.runs import RunFolder
+from brainhive_cli.store import match_ids
 
 SHOWN = ("top1", "top5", "median_rank")
 
@@ -40,60 +39,25 @@ class Recipe(recipe.Recipe):
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
     seed: int = Field(0, description="seed of bootstrap and shuffling")
 
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
+        spelt_out = [f"align_{each}" if each.startswith("run=") else each for each in overrides]
+        return super().resolve(command, name, flags, spelt_out)
+
     @model_validator(mode="before")
     @classmethod
     def _run_names_a_run(cls, fields: Any) -> Any:
-        """Let `run: FOLDER` mean the align run; as a section, `run:` says how to run."""
+        """Let `run: FOLDER` in a file mean the align run; as a section, `run:` says how to run."""
         run = fields.get("run") if isinstance(fields, dict) else None
-        if isinstance(run, dict) and "kind" in run:  # run=FOLDER before run.processes=2
-            return {**fields, "align_run": run["kind"], "run": {k: v for k, v in run.items() if k != "kind"}}
         if isinstance(run, str):
-            return {**{k: v for k, v in fields.items() if k != "run"}, "align_run": run}
-        return fields
-
-
-@dataclass(frozen=True)
-class AlignRun:
-    """A finished align run, opened to be used: its data set, cells and signals."""
-
-    folder: RunFolder
-    dataset: Dataset
-    cells: list[Cell]
-    signal: Signal
-
-    @classmethod
-    def open(cls, folder: RunFolder, paths: recipe.Paths) -> "AlignRun":
-        """Read back what the run was made of."""
-        made = folder.recipe()
-        dataset: Dataset = parts.resolve("datasets", made["dataset"]).build(paths)
-        subjects = chosen_subjects(dataset, made["subjects"])
-        return cls(folder, dataset, cells_of(made["mode"], subjects, made["seeds"]), Signal(**made["signal"]))
-
-    def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
-        """Load a cell's aligner."""
-        return aligners.load(self.folder.path / "cells" / cell.name / "model").to(device)
-
-    def stores(self, model: aligners.Aligner, split: str, paths: recipe.Paths) -> dict[str, EmbeddingStore]:
-        """Open the embeddings that an aligner takes."""
-        return open_embeddings(paths, self.dataset.name, split, list(model.layout.encoders))
-
-    def tokens(
-        self,
-        model: aligners.Aligner,
-        cell: Cell,
-        subject: int,
-        split: str,
-        pictures: EmbeddingStore,
-        paths: recipe.Paths,
-    ) -> tuple[Tensor, NDArray[np.int64]]:
-        """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
-        device, layout = model.logit_scale.device, model.layout
-        trials = open_trials(self.dataset, paths, self.signal, subject, split, pictures, layout.channels)
-        signal = torch.from_numpy(trials.signal).to(device)
-        place = cell.trained_on.index(subject) if subject in cell.trained_on else 0
-        index = torch.full((len(signal),), place, device=device)
-        with torch.inference_mode():
-            return model.encode_signal(signal, index).float(), trials.picture
+            run = {"kind": run}  # what it becomes when run.processes is put below it
+        if not isinstance(run, dict) or "kind" not in run:
+            return fields
+        how = {key: value for key, value in run.items() if key != "kind"}
+        return {"align_run": run["kind"], **fields, "run": how}
 
 
 def plan(what: Recipe) -> Plan:
@@ -131,30 +95,50 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(folder)
 
 
+@dataclass(frozen=True)
+class _Queries:
+    """Signals and what they are to be found among.
+
+    Attributes:
+        tokens: [N, D] of the signals.
+        target: [N] place of the seen picture in the gallery.
+        gallery: [M, D] of the pictures.
+        image_ids: [M] of the pictures.
+    """
+
+    tokens: Tensor
+    target: NDArray[np.int64]
+    gallery: Tensor
+    image_ids: list[str]
+
+    @classmethod
+    def encode(cls, align: AlignRun, cell: Cell, subject: int, what: Recipe, device: torch.device) -> Self:
+        """Encode a subject's signals and the pictures; one that was skipped as bad is no candidate."""
+        model = align.model(cell, device)
+        stores = align.stores(model, what.gallery, what.paths)
+        pictures = next(iter(stores.values()))
+        rows = np.flatnonzero(pictures.done)
+        embeddings = as_tensors(stores, model.layout.encoders, device)
+        with torch.inference_mode():
+            gallery = model.encode_image({key: each[rows] for key, each in embeddings.items()}).float()
+        tokens, shown = align.tokens(model, cell, subject, what.gallery, pictures, what.paths)
+        image_ids = [pictures.image_ids[row] for row in rows]
+        return cls(tokens, np.searchsorted(rows, shown), gallery, image_ids)
+
+
 def _evaluate(
     align: AlignRun, cell: Cell, what: Recipe, device: torch.device
 ) -> dict[int, tuple[list[int], int]]:
     """Rank the true picture for every test signal of a cell: ranks and pool size by subject."""
-    model = align.model(cell, device)
-    stores = align.stores(model, what.gallery, what.paths)
-    gallery = encode_gallery(model, stores, device)
-    pictures = next(iter(stores.values()))
     scores = {}
     for subject in cell.tested_on:
-        tokens, target = align.tokens(model, cell, subject, what.gallery, pictures, what.paths)
+        queries = _Queries.encode(align, cell, subject, what, device)
+        target = queries.target
         if what.control == "shuffled":
             target = np.random.default_rng((what.seed, cell.seed, subject)).permutation(target)
-        found = ranks(tokens, gallery, torch.from_numpy(target).to(device))
-        scores[subject] = (found.tolist(), len(gallery))
+        found = ranks(queries.tokens, queries.gallery, torch.from_numpy(target).to(device))
+        scores[subject] = (found.tolist(), len(queries.gallery))
     return scores
-
-
-@torch.inference_mode()
-def encode_gallery(
-    model: aligners.Aligner, stores: dict[str, EmbeddingStore], device: torch.device
-) -> Tensor:
-    """Fuse the embeddings of all pictures of a split: [M, D]."""
-    return model.encode_image(as_tensors(stores, model.layout.encoders, device)).float()
 
 
 def _write(
@@ -192,16 +176,14 @@ def _summary(
 def _sheet(align: AlignRun, what: Recipe, device: torch.device, path: Path) -> None:
     """Draw queries of the first cell beside what was retrieved."""
     cell = align.cells[0]
-    model = align.model(cell, device)
-    stores = align.stores(model, what.gallery, what.paths)
-    pictures = next(iter(stores.values()))
-    gallery = encode_gallery(model, stores, device)
-    tokens, target = align.tokens(model, cell, cell.tested_on[0], what.gallery, pictures, what.paths)
+    queries = _Queries.encode(align, cell, cell.tested_on[0], what, device)
     normal = torch.nn.functional.normalize
-    scores = (normal(tokens, dim=1) @ normal(gallery, dim=1).T).cpu().numpy()
-    rows = np.random.default_rng(what.seed).permutation(len(scores))[: what.sheet_rows]
+    scores = (normal(queries.tokens, dim=1) @ normal(queries.gallery, dim=1).T).cpu().numpy()
+    chosen = np.random.default_rng(what.seed).permutation(len(scores))[: what.sheet_rows]
     images = align.dataset.images(what.gallery)
-    top_k_sheet(images.open, scores[rows], target[rows]).save(path)
+    places = match_ids(queries.image_ids, images.image_ids, f"{images.dataset} {images.split}")
+    sheet = top_k_sheet(lambda place: images.open(int(places[place])), scores[chosen], queries.target[chosen])
+    sheet.save(path)
 
 
 def _result(folder: RunFolder) -> Result:

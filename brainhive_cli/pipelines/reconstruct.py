@@ -1,7 +1,8 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +12,6 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 from torch import Tensor
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, recipe, runs
@@ -19,11 +19,11 @@ from brainhive_cli.datasets import ImageSet
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics import image as image_metrics
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines.embed import encode
-from brainhive_cli.pipelines.eval_retrieval import AlignRun
+from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._data import encoder_names
+from brainhive_cli.pipelines._scores import score
 from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.pipelines.train_prior import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -31,6 +31,7 @@ from brainhive_cli.reports.sheets import contact_sheet
 from brainhive_cli.runs import RunFolder
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Recipe(recipe.Recipe):
@@ -94,9 +95,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         align = AlignRun.open(found, what.paths)
         images = align.dataset.images(what.split)
-        cells = _cells(align, what)
+        cells, painter = _cells(align, what), _Painter(what, prior, launch)
         for cell, subject in cells:
-            _draw(what, align, cell, subject, images, prior, folder, launch)
+            _draw(what, align, cell, subject, painter, folder, launch)
         launch.wait()
         if launch.is_main:
             _measure(what, cells, images, folder, launch)
@@ -131,7 +132,7 @@ def _find_run(what: Recipe, prior: FusionPrior) -> RunFolder:
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {what.prior}",
-            f"brainhive train-align --prior {what.prior} --encoders {','.join(prior.dims)}",
+            f"brainhive train-align --prior {what.prior} --encoders {','.join(encoder_names(prior.dims))}",
         )
     console.say(f"align run: {found.path}")
     return found
@@ -158,8 +159,7 @@ def _draw(
     align: AlignRun,
     cell: Cell,
     subject: int,
-    images: ImageSet,
-    prior: FusionPrior,
+    painter: "_Painter",
     folder: RunFolder,
     launch: Launch,
 ) -> None:
@@ -174,15 +174,12 @@ def _draw(
         for n, i, r in launch.mine(todo)
         if not (folder.path / _path(folder, cell, subject, i, r)).is_file()
     ]
-    if not mine:
-        return
-    draw = _generator(what, prior, launch)
     with console.progress(f"reconstruct {cell.name}", len(mine)) as bar:
         for start in range(0, len(mine), what.batch_size):
             batch = mine[start : start + what.batch_size]
             token = torch.stack([tokens[n] for n, _, _ in batch])
             seeds = [_seed(what.seed, image_id, repeat) for _, image_id, repeat in batch]
-            for (_, image_id, repeat), picture in zip(batch, draw(token, seeds), strict=True):
+            for (_, image_id, repeat), picture in zip(batch, painter.draw(token, seeds), strict=True):
                 folder.replace(_path(folder, cell, subject, image_id, repeat), picture.save)
             bar.advance(len(batch))
 
@@ -192,23 +189,27 @@ def _seed(seed: int, image_id: str, repeat: int) -> int:
     return zlib.crc32(f"{seed}/{image_id}/{repeat}".encode())
 
 
-def _generator(
-    what: Recipe, prior: FusionPrior, launch: Launch
-) -> Callable[[Tensor, Sequence[int]], list[Image.Image]]:
-    """Join prior and generator: tokens [B, D] and seeds to pictures."""
-    on_cpu = launch.device.type == "cpu"
-    dtype = (
-        torch.float32
-        if on_cpu
-        else {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[what.precision]
-    )
-    generator = what.generator.build(launch.device, dtype)
-    prior.attach(generator.unet)
+class _Painter:
+    """Prior and generator; they are joined when the first picture is drawn, once for all cells."""
+
+    def __init__(self, what: Recipe, prior: FusionPrior, launch: Launch) -> None:
+        self._what, self._prior, self._launch = what, prior, launch
+
+    @cached_property
+    def _generator(self) -> Any:
+        on_cpu = self._launch.device.type == "cpu"
+        generator = self._what.generator.build(
+            self._launch.device, torch.float32 if on_cpu else DTYPES[self._what.precision]
+        )
+        self._prior.attach(generator.unet)
+        return generator
 
     @torch.inference_mode()
-    def draw(token: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
+    def draw(self, token: Tensor, seeds: Sequence[int]) -> list[Image.Image]:
+        """Draw a picture for each token [B, D] and seed."""
+        what, prior = self._what, self._prior
         adapt = prior.adapt if what.adapter == "apply" else lambda token: token
-        images = generator.generate(
+        images = self._generator.generate(
             prior.tokens(adapt(token)),
             list(seeds),
             steps=what.steps,
@@ -217,8 +218,6 @@ def _generator(
             empty_tokens=prior.tokens(adapt(torch.zeros_like(token[:1]))),
         )
         return to_pictures(images)
-
-    return draw
 
 
 def _measure(
@@ -264,44 +263,6 @@ def _metric(name: str, groups: list[NDArray[np.float64]], seeds: tuple[int, ...]
     protocol = f"{what.protocol}, {what.repeats} repeats, adapter {what.adapter}"
     chance = 0.5 if name.startswith("two_way") else None
     return measure(name, groups, seeds=seeds, protocol=protocol, split=what.split, chance=chance)
-
-
-def score(
-    seen: Sequence[Image.Image],
-    drawn: Sequence[Sequence[Image.Image]],
-    encoders: dict[str, Any],
-    protocol: str,
-    launch: Launch,
-) -> dict[str, NDArray[np.float64]]:
-    """Score reconstructions of N stimuli, averaged over repeats: each metric [N]."""
-    truth = _prepared(seen, protocol)
-    sums: dict[str, NDArray[np.float64]] = {}
-    features = {name: _features(e, seen, launch) for name, e in encoders.items()}
-    repeats = len(drawn[0])
-    for repeat in range(repeats):
-        pictures = [each[repeat] for each in drawn]
-        made = _prepared(pictures, protocol)
-        found = {"pixcorr": image_metrics.pixcorr(truth, made), "ssim": image_metrics.ssim(truth, made)}
-        for name, encoder in encoders.items():
-            found[f"two_way_{name}"] = image_metrics.two_way(
-                features[name], _features(encoder, pictures, launch)
-            )
-        for name, values in found.items():
-            sums[name] = sums.get(name, 0) + values.numpy() / repeats
-    return sums
-
-
-def _prepared(pictures: Sequence[Image.Image], protocol: str) -> Tensor:
-    """Bring pictures to the protocol's size: [N, 3, H, W] in 0..1."""
-    return torch.cat(
-        [image_metrics.prepare(pil_to_tensor(picture)[None] / 255, protocol) for picture in pictures]
-    )
-
-
-def _features(encoder: Any, pictures: Sequence[Image.Image], launch: Launch) -> Tensor:
-    encoder.module.to(launch.device).eval()
-    views = torch.stack([encoder.preprocess(picture) for picture in pictures])
-    return torch.cat([encode(encoder, part, "fp32", launch).flatten(1).cpu() for part in views.split(64)])
 
 
 def _result(folder: RunFolder) -> Result:

@@ -13,7 +13,7 @@ from brainhive_cli.aligner import Layout
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align import CellData, Train, train_cell
@@ -211,11 +211,3 @@ def _result(folder: RunFolder, what: Recipe) -> Result:
     title = f"{metrics['dataset']} {metrics['mode']}: validation on held-out training concepts"
     hint = f"brainhive eval-retrieval --run {folder.path}"
     return Result(folder.path, (console.Table(title, columns, tuple(rows)),), metrics, hint=hint)
-
-
-def require_test(dataset: Dataset) -> None:
-    """Refuse a data set without a test split."""
-    if "test" not in dataset.splits:
-        raise MissingData(
-            f"{dataset.name} has no test split", "hold concepts out, e.g. dataset.test_share=0.2"
-        )
