@@ -12,8 +12,17 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, mod
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.recipe import validate
 
-SHELVES = ("datasets", "encoders", "backbones", "fusers", "losses", "priors", "generators")
-"""The folders whose every file is a part (names that begin with an underscore are shared pieces)."""
+SHELVES = {
+    "datasets": "dataset",
+    "encoders": "encoder",
+    "backbones": "backbone",
+    "fusers": "fuser",
+    "losses": "loss",
+    "priors": "prior",
+    "generators": "generator",
+}
+"""The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
+one part of each is called."""
 
 
 class Config(BaseModel):
@@ -48,7 +57,7 @@ def load(shelf: str, kind: str) -> ModuleType:
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]}? " if near else ""
-        raise RecipeError(f"no {shelf[:-1]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
+        raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
     return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
 
 
@@ -59,8 +68,10 @@ def resolve(shelf: str, value: Any) -> Any:
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", None)
     if not isinstance(kind, str):
-        raise RecipeError(f"a {shelf[:-1]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}")
-    return validate(load(shelf, kind).Config, fields, where=shelf[:-1])
+        raise RecipeError(
+            f"a {SHELVES[shelf]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}"
+        )
+    return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
 
 
 def part(shelf: str) -> Any:

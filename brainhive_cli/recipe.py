@@ -16,15 +16,20 @@ from brainhive_cli.errors import RecipeError
 M = TypeVar("M", bound=BaseModel)
 
 
-def _split(value: Any) -> Any:
+def split(value: Any) -> Any:
     """Read `a,b` as a list, so that flags and overrides need no brackets."""
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value if isinstance(value, list | tuple | None) else [value]
 
 
-Names = Annotated[list[str], BeforeValidator(_split)]
-Numbers = Annotated[list[int], BeforeValidator(_split)]
+def _no(value: Any) -> Any:
+    """Undo YAML's reading of a bare `no` as false."""
+    return "no" if value is False else value
+
+
+Names = Annotated[list[str], BeforeValidator(split)]
+Numbers = Annotated[list[int], BeforeValidator(split)]
 
 
 class Section(BaseModel):
@@ -54,7 +59,9 @@ class Run(Section):
     machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
     main_process_ip: str | None = Field(None, description="address of machine 0")
     main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: any free one)")
-    mixed_precision: Literal["no", "bf16", "fp16"] | None = Field(None, description="autocast dtype")
+    mixed_precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(_no)] = Field(
+        None, description="autocast dtype"
+    )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
@@ -155,7 +162,7 @@ def put(fields: dict[str, Any], key: str, value: Any) -> None:
         if isinstance(below, str):  # a part named by its kind alone
             below = {"kind": below}
         fields[step] = fields = below if isinstance(below, dict) else {}
-    if last == "kind" and fields.get("kind") != value:
+    if last == "kind" and str(fields.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
         fields.clear()
     fields[last] = value
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 from pydantic import BeforeValidator, SerializeAsAny
 
 from brainhive_cli import hub, parts
+from brainhive_cli.recipe import split
 
 if TYPE_CHECKING:
     import torch
@@ -92,8 +93,8 @@ def resolve(reference: Any) -> EncoderConfig:
 
 
 def _resolve_all(references: Any) -> Any:
-    items = references.split(",") if isinstance(references, str) else references
-    return [resolve(item.strip() if isinstance(item, str) else item) for item in items]
+    found = split(references)
+    return [resolve(reference) for reference in found] if isinstance(found, list | tuple) else found
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(_resolve_all)]
