@@ -53,14 +53,22 @@ class Stage:
 
 
 # Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from there on.
-EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.0)
-LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=2.0)
+EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=3.1)
+LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=3.1)
 
 PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
-OWN_SHARE = 0.6  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
+OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
 SMOOTHNESS = 0.30  # reach of a scalp pattern, in units of `CHANNELS`
 BACKGROUND_UV, ALPHA_UV = 9.0, 5.0  # of single trials
 JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
+_MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "category": (0.6, tuple(CATEGORIES)),
+    "shape": (1.6, SHAPES),
+    "colour": (1.3, tuple(COLOURS)),
+    "texture": (0.6, TEXTURES),
+    "background": (0.8, tuple(BACKGROUNDS)),
+}
+"""Factor > (weight, names); the many shapes weigh most, so that they are as easy to tell as the few textures."""
 _MODEL_SEED = 20260207
 _BATCH = 32
 
@@ -76,8 +84,8 @@ def low_level(image: Image.Image) -> Floats:
     grey = (red + green + blue) / 3
     opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
     edges = (np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
-    maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [8.0 * _coarse(plane, 4) for plane in edges]
-    return np.concatenate(maps) / 6
+    maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [45.0 * _coarse(plane, 4) for plane in edges]
+    return np.concatenate(maps) / 7
 
 
 def semantic(scene: Scene) -> Floats:
@@ -86,16 +94,12 @@ def semantic(scene: Scene) -> Floats:
     Returns:
         [G], zero in the mean over a balanced set and of unit length.
     """
-    named: Sequence[tuple[str, tuple[str, ...]]] = (
-        (scene.category, tuple(CATEGORIES)),
-        (scene.shape, SHAPES),
-        (scene.colour, tuple(COLOURS)),
-        (scene.texture, TEXTURES),
-        (scene.background, tuple(BACKGROUNDS)),
-    )
-    parts = [np.array([value == name for name in names]) - 1 / len(names) for value, names in named]
-    whole = np.concatenate([part / np.linalg.norm(part) for part in parts]) / len(parts) ** 0.5
-    return whole.astype(np.float32)
+    parts = []
+    for factor, (weight, names) in _MEANINGS.items():
+        part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(names)
+        parts.append(weight * part / np.linalg.norm(part))
+    whole = np.concatenate(parts)
+    return (whole / np.linalg.norm(whole)).astype(np.float32)
 
 
 def standardise(features: NDArray[Any], mean: NDArray[Any], spread: NDArray[Any]) -> Floats:
