@@ -1,0 +1,171 @@
+"""Small worlds for the pipelines: folders of pictures, the demo's signals, a tiny generator and its prior."""
+
+import contextlib
+import importlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from brainhive_cli.generators import sdxl
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Result
+from brainhive_cli.priors import fusion_prior
+from brainhive_cli.store import part_of
+
+COLOURS = "python:brainhive_cli.encoders.python:example"
+"""An encoder of 12 dimensions: mean colours."""
+TIMM = "{kind: timm, source: random, architecture: test_vit}"
+"""A real network with random weights."""
+
+Go = Callable[..., Result]
+
+
+@pytest.fixture(scope="session")
+def go() -> Go:
+    """Run a command's pipeline in this process: recipe, overrides, result."""
+
+    def run(command: str, *overrides: str, again: bool = False) -> Result:
+        pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        what = pipeline.Recipe.resolve(command, None, {}, overrides)
+        return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
+
+    return run
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder of 4 concepts with 3 small pictures each."""
+    return paint(tmp_path / "pictures", concepts=4, each=3)
+
+
+def paint(root: Path, concepts: int, each: int) -> Path:
+    """Fill a folder with pictures of a colour a concept, and noise."""
+    random = np.random.default_rng(0)
+    for concept in range(concepts):
+        colour = random.integers(40, 215, 3)
+        (root / f"concept_{concept}").mkdir(parents=True)
+        for number in range(each):
+            pixels = colour + random.integers(-40, 40, (16, 16, 3))
+            Image.fromarray(pixels.astype(np.uint8)).save(root / f"concept_{concept}" / f"{number}.png")
+    return root
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A diffusers folder of an SDXL-type model at tiny size, with its empty prompt and no text encoder."""
+    folder = tmp_path_factory.mktemp("generator")
+    model = sdxl.TINY.build()
+    for name in ("unet", "vae", "scheduler"):
+        getattr(model, name).save_pretrained(folder / name)
+    text, pooled = model.empty_prompt(1)
+    embeds = {"prompt_embeds": text.contiguous(), "pooled_prompt_embeds": pooled.contiguous()}
+    save_file(embeds, folder / "empty_prompt.safetensors")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A Fusion Prior for that generator that fuses mean colours alone; strong enough to be seen."""
+    folder = tmp_path_factory.mktemp("prior")
+    torch.manual_seed(0)
+    made = fusion_prior.TINY.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build().unet)
+    for weight in made.attn_adapter.parameters():
+        weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
+    made.save(folder)
+    return folder
+
+
+DEMO = "dataset={kind: demo, noise: 0.3, subjects: 2}"
+"""Two simulated subjects with little noise, so that a few small epochs are enough."""
+SMALL = (
+    DEMO,
+    f"encoders=[{COLOURS!r}]",
+    "dim=64",
+    "fuser.intermediate_size=64",
+    "seeds=1",
+    "signal.scale=0.2",
+    "train.precision=fp32",
+    "train.epochs=12",
+    "train.batch_size=128",
+    "train.lr=2e-3",
+)
+"""Overrides of train-align that learn in a second."""
+
+
+@pytest.fixture(scope="session")
+def small() -> tuple[str, ...]:
+    """Overrides of train-align for the world."""
+    return SMALL
+
+
+@pytest.fixture(scope="session")
+def shared_world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Path:
+    """A home where the demo's pictures are embedded and two brain encoders trained."""
+    home = tmp_path_factory.mktemp("world")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        go("embed", DEMO, f"encoders=[{COLOURS!r}]")
+        go("train-align", *SMALL)
+    return home
+
+
+@pytest.fixture
+def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """That home, for a command of this test; give `paths.runs` where runs of other tests must not be seen."""
+    monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
+    monkeypatch.chdir(tmp_path)
+    return shared_world
+
+
+@pytest.fixture
+def brainhive() -> Iterator[Callable[..., Any]]:
+    """Run the command line in a process of its own; whatever still runs at the end is killed."""
+    started: list[subprocess.Popen[str]] = []
+
+    def run(*argv: str, wait: bool = True, launcher: tuple[str, ...] = (), **options: Any) -> Any:
+        command = [*(launcher or (sys.executable, "-m", "brainhive_cli")), *argv]
+        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
+        pipe = subprocess.PIPE
+        process = subprocess.Popen(
+            command, stdout=pipe, stderr=pipe, text=True, env=environment, start_new_session=True, **options
+        )
+        started.append(process)
+        if not wait:
+            return process
+        out, errors = process.communicate(timeout=120)
+        return subprocess.CompletedProcess(command, process.returncode, out, errors)
+
+    yield run
+    for process in started:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+
+
+@pytest.fixture
+def rows_done() -> Callable[..., int]:
+    """Wait until an unfinished embedding store has some rows, and count them."""
+
+    def wait(store: Path, at_least: int) -> int:
+        part, end = part_of(store), time.monotonic() + 60
+        while time.monotonic() < end:
+            with contextlib.suppress(OSError, KeyError), h5py.File(part, "r", locking=False) as file:
+                if (done := int(file["done"][()].sum())) >= at_least:
+                    return done
+            time.sleep(0.02)
+        raise TimeoutError(f"{part} did not get {at_least} rows within a minute")
+
+    return wait

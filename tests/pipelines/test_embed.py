@@ -1,0 +1,139 @@
+"""embed: what a store holds, and how it is found, resumed and made again."""
+
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from brainhive_cli import embeddings, encoders
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.store import part_of
+
+COLOURS = "python:brainhive_cli.encoders.python:example"
+TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
+ROUNDING = 1e-5
+"""Batches of other sizes round differently in float32."""
+
+
+@pytest.fixture
+def folder(home: Path, pictures: Path) -> tuple[str, ...]:
+    """Overrides for the folder of pictures, in an empty home."""
+    return (f"dataset={{kind: image-folder, root: {pictures}}}",)
+
+
+def store_of(home: Path, encoder: str = "brainhive_cli-encoders-python-example") -> Path:
+    return embeddings.path_of(home / "embeddings", "pictures", "train", encoder)
+
+
+def directly(reference: object, pictures: Path) -> np.ndarray:
+    encoder = encoders.resolve(reference).build()
+    files = sorted(pictures.rglob("*.png"))
+    views = torch.stack([encoder.preprocess(Image.open(file).convert("RGB")) for file in files])
+    with torch.inference_mode():
+        return encoder.module.eval()(views).numpy()
+
+
+def test_two_encoders_in_one_pass_give_what_each_gives_directly(go, home, pictures, folder):
+    go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
+
+    for reference in (COLOURS, TIMM):
+        found = EmbeddingStore.open(store_of(home, encoders.resolve(reference).name))
+        assert np.allclose(found.embedding, directly(reference, pictures), atol=ROUNDING)
+        assert found.image_ids[:2] == ["concept_0/0", "concept_0/1"]
+        assert found.concepts[-1] == "concept_3"
+        assert found.done.all()
+
+
+def test_a_store_says_how_it_was_made(go, home, folder):
+    go("embed", *folder, f"encoders=[{TIMM}]")
+
+    attributes = EmbeddingStore.open(store_of(home, encoders.resolve(TIMM).name)).attributes
+
+    assert attributes["config"]["architecture"] == "test_vit"
+    assert attributes["weights"] == {"source": "random"}
+    assert "input_size" in attributes["preprocessing"]
+    assert attributes["versions"]["torch"] == torch.__version__.split("+")[0]
+    assert attributes["health"]["non_finite"] == 0
+
+
+def test_a_finished_store_is_found_and_not_written_again(go, home, folder):
+    first = go("embed", *folder, f"encoders=[{COLOURS!r}]")
+    inode = store_of(home).stat().st_ino
+
+    second = go("embed", *folder, f"encoders=[{COLOURS!r}]")
+
+    assert second.as_dict() == first.as_dict()
+    assert store_of(home).stat().st_ino == inode
+
+
+def test_again_embeds_anew(go, home, pictures, folder):
+    go("embed", *folder, f"encoders=[{COLOURS!r}]")
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(pictures / "concept_0" / "0.png")
+
+    go("embed", *folder, f"encoders=[{COLOURS!r}]", again=True)
+
+    assert np.allclose(EmbeddingStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
+
+
+def test_again_keeps_nothing_of_an_interrupted_store(go, home, pictures, folder):
+    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
+        go("embed", *folder, f"encoders=[{COLOURS!r}]")
+    for file in (broken, pictures / "concept_0" / "0.png"):
+        Image.new("RGB", (16, 16), (255, 0, 0)).save(file)
+
+    go("embed", *folder, f"encoders=[{COLOURS!r}]", again=True)
+
+    assert np.allclose(EmbeddingStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
+
+
+def test_a_changed_picture_folder_is_embedded_again(go, home, pictures, folder):
+    go("embed", *folder, f"encoders=[{COLOURS!r}]")
+    Image.new("RGB", (16, 16), (0, 0, 255)).save(pictures / "concept_0" / "new.png")
+
+    go("embed", *folder, f"encoders=[{COLOURS!r}]")
+
+    found = EmbeddingStore.open(store_of(home))
+    assert "concept_0/new" in found.image_ids
+    assert np.allclose(found.embedding, directly(COLOURS, pictures))
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGINT])
+def test_an_interrupted_embed_resumes_where_it_stopped(
+    blow, brainhive, rows_done, home, pictures, folder, go
+):
+    argv = ("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
+    store, expected = store_of(home, "slow-load"), directly(COLOURS, pictures)
+    process = brainhive(*argv, wait=False)
+    rows_done(store, at_least=3)
+    process.send_signal(blow)
+    errors = process.communicate()[1]
+    done = rows_done(store, at_least=3)
+
+    assert process.returncode == (130 if blow == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in errors
+    assert not store.exists() and 3 <= done < 12
+
+    for file in sorted(pictures.rglob("*.png"))[:done]:
+        file.write_bytes(b"it must not be read a second time")
+    go("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
+
+    assert not part_of(store).exists()
+    assert EmbeddingStore.open(store).done.all()
+    assert np.array_equal(EmbeddingStore.open(store).embedding, expected)
+
+
+def test_two_commands_cannot_write_the_same_store(brainhive, rows_done, home, folder, go):
+    argv = ("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
+    process = brainhive(*argv, wait=False)
+    rows_done(store_of(home, "slow-load"), at_least=1)
+
+    with pytest.raises(BrainhiveError, match=r"slow-load.h5 is being written by another command"):
+        go(*argv)
+
+    assert process.wait() == 0
+    assert EmbeddingStore.open(store_of(home, "slow-load")).done.all()

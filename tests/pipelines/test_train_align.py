@@ -1,0 +1,237 @@
+"""train-align: it learns, from what it may, and goes on where it was interrupted."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli import aligner
+from brainhive_cli.embeddings import EmbeddingStore, path_of
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines import _align
+from brainhive_cli.pipelines._align import Batches, CellData
+from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines.train_align import _held_out
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.runs import RunFolder
+
+ENCODER = "brainhive_cli-encoders-python-example"
+DATASET = "demo-noise-0.3"
+
+
+def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+
+
+def is_same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> str:
+    """An override that gives this test runs of its own."""
+    return f"paths.runs={tmp_path / 'runs'}"
+
+
+@pytest.fixture
+def trained(world: Path, go, small) -> Path:
+    """The run of the world, with a cell for each of two subjects."""
+    return go("train-align", *small).folder
+
+
+@pytest.fixture
+def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the world with its first subject, to spoil."""
+    shutil.copytree(world / "embeddings", tmp_path / "embeddings")
+    below = f"signals/{DATASET}/default"
+    (tmp_path / below).mkdir(parents=True)
+    shutil.copy(world / below / "sub-01.h5", tmp_path / below)
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def test_it_learns_what_held_out_concepts_look_like(trained):
+    cells = json.loads((trained / "metrics.json").read_text())["cells"]
+
+    assert list(cells) == ["sub-01_seed-1", "sub-02_seed-1"]
+    for cell in cells.values():
+        top1 = cell["validation"]["top1"]
+        assert top1["n"] == top1["pool"] == 96  # 16 of 160 concepts, 6 pictures each
+        assert top1["chance"] == pytest.approx(1 / 96)
+        assert top1["low"] > 3 * top1["chance"]
+        assert (top1["split"], top1["seeds"]) == ("validation", [1])
+
+
+def test_the_same_command_finds_its_run_and_again_makes_another_beside_it(trained, go, small, world):
+    log = (trained / "log.jsonl").read_bytes()
+
+    found = go("train-align", *small)
+    anew = go("train-align", *small, f"paths.runs={world / 'runs'}", "subjects=1", again=True)
+    beside = go("train-align", *small, f"paths.runs={world / 'runs'}", "subjects=1", again=True)
+
+    assert found.folder == trained and (trained / "log.jsonl").read_bytes() == log
+    assert beside.folder.name == f"{anew.folder.name}-2"
+    assert is_same(weights(anew.folder, "sub-01_seed-1"), weights(beside.folder, "sub-01_seed-1"))
+
+
+def test_a_cell_is_the_same_alone_and_beside_others(trained, go, small, runs):
+    alone = go("train-align", *small, runs, "subjects=2").folder
+
+    assert is_same(weights(alone, "sub-02_seed-1"), weights(trained, "sub-02_seed-1"))
+    assert not is_same(weights(trained, "sub-01_seed-1"), weights(trained, "sub-02_seed-1"))
+
+
+def test_cells_of_two_seeds_share_no_model(go, small, world, runs):
+    run = go("train-align", *small, runs, "subjects=1", "seeds=1,2", "train.epochs=1").folder
+
+    first, second = (weights(run, f"sub-01_seed-{seed}") for seed in (1, 2))
+    assert not any(torch.equal(first[key], second[key]) for key in first if first[key].ndim > 1)
+
+
+@pytest.mark.parametrize(
+    ("mode", "cells"),
+    [
+        ("inter", {"sub-01_seed-1": [2], "sub-02_seed-1": [1]}),
+        ("joint", {"all_seed-1": [1, 2]}),
+    ],
+)
+def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, cells):
+    result = go("train-align", *small, runs, f"mode={mode}")
+
+    for name, subjects in cells.items():
+        config = json.loads((result.folder / "cells" / name / "model" / "config.json").read_text())
+        assert config["subjects"] == subjects
+        top1 = result.metrics["cells"][name]["validation"]["top1"]
+        assert top1["n"] == 96 * len(subjects) and top1["pool"] == 96
+        assert top1["low"] > top1["chance"]
+    assert list(result.metrics["cells"]) == list(cells)
+
+
+def test_leaving_one_subject_out_needs_two(go, small, world, runs):
+    with pytest.raises(BrainhiveError, match="at least two"):
+        go("train-align", *small, runs, "mode=inter", "subjects=1")
+
+
+def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(world):
+    pictures = EmbeddingStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
+    concepts = np.asarray(pictures.concepts)
+    held_out = _held_out(pictures, 0.1)
+    trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
+
+    batches = Batches(CellData([trials, trials], {}, held_out, None), torch.device("cpu"))
+    learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch, 128) for row in rows]
+
+    trained_on = set(concepts[batches.picture[learned].numpy()])
+    validated = set(concepts[batches.picture[batches.validation_rows].numpy()])
+    assert len(validated) == 16 and len(trained_on) == 144
+    assert not validated & trained_on
+    assert sorted(learned) == sorted(list(batches.train_rows) * 3)
+    assert len(learned) // 3 + len(batches.validation_rows) == 2 * len(concepts)
+
+
+@pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
+def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
+    pictures = EmbeddingStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
+    held_out = _held_out(pictures, 0.1)
+    with h5py.File(own / "signals" / DATASET / "default" / "sub-01.h5", "r+") as file:
+        signal = file["train/signal"][()]
+        signal[held_out if spoilt == "held out" else ~held_out] *= -1
+        file["train/signal"][...] = signal
+    settings = (*small, "subjects=1", "train.epochs=2", "train.selection=last")
+
+    spoiled = go("train-align", *settings).folder
+    shutil.copy(trained.parents[2] / "signals" / DATASET / "default" / "sub-01.h5", file_of(own))
+    sound = go("train-align", *settings, again=True).folder
+
+    assert is_same(weights(spoiled, "sub-01_seed-1"), weights(sound, "sub-01_seed-1")) is not changes
+
+
+def file_of(home: Path) -> Path:
+    return home / "signals" / DATASET / "default" / "sub-01.h5"
+
+
+def test_the_test_split_is_never_read(own, go, small, trained):
+    with h5py.File(file_of(own), "r+") as file:
+        file["test/signal"][...] = np.nan  # which every reader refuses
+    shutil.rmtree(own / "embeddings" / DATASET / "test")
+
+    run = go("train-align", *small, "subjects=1").folder
+
+    assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
+    with pytest.raises(MissingData, match="no test embeddings"):
+        go("eval-retrieval")
+    shutil.copytree(trained.parents[2] / "embeddings" / DATASET / "test", own / "embeddings" / DATASET / "test")
+    with pytest.raises(BrainhiveError, match="not finite"):
+        go("eval-retrieval")
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, cell: str, epoch: int) -> None:
+    """Press Ctrl-C as an epoch ends."""
+    log = RunFolder.log
+
+    def pressed(folder: RunFolder, **event: object) -> None:
+        log(folder, **event)
+        if (event["cell"], event["epoch"]) == (cell, epoch):
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(RunFolder, "log", pressed)
+
+
+def test_a_run_interrupted_between_cells_keeps_the_finished_ones(
+    go, small, world, runs, trained, monkeypatch
+):
+    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        interrupt(pressed, "sub-02_seed-1", 0)
+        go("train-align", *small, runs)
+
+    run = go("train-align", *small, runs).folder
+
+    events = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
+    assert [event["epoch"] for event in events if event["cell"] == "sub-01_seed-1"] == list(range(12))
+    for cell in ("sub-01_seed-1", "sub-02_seed-1"):
+        assert is_same(weights(run, cell), weights(trained, cell))
+
+
+def test_a_cell_interrupted_in_the_middle_goes_on_from_its_checkpoint(
+    go, small, world, runs, trained, monkeypatch
+):
+    monkeypatch.setattr(_align, "CHECKPOINT_S", 0.0)  # one an epoch
+    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        interrupt(pressed, "sub-01_seed-1", 5)
+        go("train-align", *small, runs, "subjects=1")
+
+    run = go("train-align", *small, runs, "subjects=1").folder
+
+    epochs = [json.loads(line)["epoch"] for line in (run / "log.jsonl").read_text().splitlines()]
+    assert epochs == [0, 1, 2, 3, 4, 5, 5, 6, 7, 8, 9, 10, 11]
+    assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
+    assert not list((run / "checkpoints").iterdir())
+
+
+def test_with_a_prior_the_fuser_is_the_priors_and_stays_as_it_is(go, small, world, runs, prior):
+    result = go("train-align", *small, runs, "subjects=1", f"prior={prior}")
+
+    model = aligner.load(result.folder / "cells" / "sub-01_seed-1" / "model")
+    theirs = FusionPrior.load(prior).fusion_encoder["vision_model"].state_dict()
+    assert is_same(model.fuser.state_dict(), theirs)
+    assert (model.layout.dim, model.layout.prior) == (32, str(prior))
+    top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
+    assert top1["low"] > top1["chance"]
+
+
+def test_a_prior_of_other_encoders_is_refused_with_their_names(go, small, world, runs, prior):
+    with pytest.raises(BrainhiveError, match=f"takes the encoders {ENCODER}, not random-3b59d4e1"):
+        timm = "encoders=[{kind: timm, source: random, architecture: test_vit}]"
+        go("embed", small[0], timm, "splits=train")
+        go("train-align", *small, runs, timm, f"prior={prior}")
+
+
+def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs):
+    with pytest.raises(MissingData, match="no subject 7") as caught:
+        go("train-align", *small, runs, "subjects=1,7")
+    assert "1, 2" in caught.value.hint
