@@ -134,10 +134,10 @@ def progress(what: str, total: int) -> Iterator[Bar]:
 def _stderr() -> Any:
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def _stdout() -> Any:
     from rich.console import Console
 
-    return Console()
+    return Console(emoji=False)  # `python:brain:f` is no picture of a brain

@@ -155,17 +155,23 @@ def health(embedding: NDArray[Any], rows: NDArray[np.int64], pairs: int = 4096) 
     """
     generator = np.random.default_rng(0)
     sample = np.sort(generator.permutation(rows)[: 2 * pairs])
-    vectors = np.asarray(embedding[sample], np.float64).reshape(len(sample), -1)
-    norms = np.linalg.norm(vectors, axis=1)
-    units = vectors / np.maximum(norms, 1e-12)[:, None]
-    first, second = generator.integers(0, max(len(sample), 1), (2, pairs))
-    cosines = np.einsum("nd,nd->n", units[first], units[second])[first != second]
-    return {
-        "mean_norm": float(norms.mean()) if len(norms) else 0.0,
-        "spread": float(vectors.std(axis=0).mean()) if len(norms) else 0.0,
-        "non_finite": int((~np.isfinite(vectors)).sum()),
-        "median_pair_cosine": float(np.median(cosines)) if len(cosines) else 0.0,
-    }
+    vectors = np.asarray(embedding[sample], np.float64).reshape(
+        len(sample), int(np.prod(embedding.shape[1:]))
+    )
+    finite = vectors[np.isfinite(vectors).all(axis=1)]
+    figures = {"mean_norm": 0.0, "spread": 0.0, "median_pair_cosine": 0.0}
+    if len(finite) > 1:
+        norms = np.linalg.norm(finite, axis=1)
+        units = finite / np.maximum(norms, 1e-12)[:, None]
+        first = generator.integers(0, len(finite), pairs)
+        second = (first + generator.integers(1, len(finite), pairs)) % len(finite)  # never the same
+        cosines = np.einsum("nd,nd->n", units[first], units[second])
+        figures = {
+            "mean_norm": float(norms.mean()),
+            "spread": float(finite.std(axis=0).mean()),
+            "median_pair_cosine": float(np.median(cosines)),
+        }
+    return {**figures, "non_finite": int((~np.isfinite(vectors)).sum())}
 
 
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:

@@ -60,7 +60,7 @@ class SignalStore:
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
                 )
-            return cls(path, {split: _recording(file[split], attributes) for split in attributes["splits"]})
+            return cls(path, {split: _recording(file, split, attributes) for split in attributes["splits"]})
 
     def __getitem__(self, split: str) -> Recording:
         """Return the recording of a split; MissingData when the store does not have it."""
@@ -111,7 +111,8 @@ def _copy(part: Path, dataset: str, signal: Any) -> None:
     writer.close()
 
 
-def _recording(group: h5py.Group, attributes: dict[str, Any]) -> Recording:
+def _recording(file: h5py.File, split: str, attributes: dict[str, Any]) -> Recording:
+    group = file[split]
     return Recording(
         signal=store.mapped(group["signal"]),
         image_ids=store.decode_ids(group["image_id"][()]),
@@ -119,6 +120,6 @@ def _recording(group: h5py.Group, attributes: dict[str, Any]) -> Recording:
         times_s=np.asarray(attributes["times_s"]),
         rate_hz=attributes["rate_hz"],
         unit=attributes["unit"],
-        provenance=attributes["provenance"],
+        provenance=attributes["provenance"][split],
         repetitions=group["repetitions"][()],
     )

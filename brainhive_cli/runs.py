@@ -103,7 +103,7 @@ class RunFolder:
         """Let `write` fill a path beside the final one, then rename it; works for files and folders."""
         final = self.path / name
         final.parent.mkdir(parents=True, exist_ok=True)
-        beside = final.with_name(f".{final.stem}.{os.getpid()}{final.suffix}")
+        beside = final.with_name(f".{final.stem}.part{final.suffix}")
         write(beside)
         if final.is_dir():
             shutil.rmtree(final)

@@ -43,6 +43,7 @@ def create(
             layout.set_layout(h5py.h5d.CONTIGUOUS)
             layout.set_alloc_time(h5py.h5d.ALLOC_TIME_EARLY)
             layout.set_fill_time(h5py.h5d.FILL_TIME_NEVER)
+            layout.set_obj_track_times(False)  # the same content is the same bytes
             links = h5py.h5p.create(h5py.h5p.LINK_CREATE)
             links.set_create_intermediate_group(True)
             kind = h5py.h5t.py_create(np.dtype(dtype))
@@ -165,11 +166,11 @@ def decode_ids(packed: NDArray[np.bytes_]) -> list[str]:
 
 
 def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
-    """Find the row of each wanted image id; by file stem where the full id is not known.
+    """Find the row of each wanted image id; by file stem where one side knows no more.
 
     Args:
         wanted: Image ids, or file stems.
-        known: Image ids of the rows.
+        known: Image ids of the rows, or file stems.
         where: What the rows belong to, for the error.
 
     Raises:
@@ -178,24 +179,23 @@ def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArra
     by_id = {image_id: row for row, image_id in enumerate(known)}
     rows = [by_id.get(image_id, -1) for image_id in wanted]
     if -1 in rows:
-        by_stem = _by_stem(known)
-        rows = [_by_name(w, by_stem, where) if row < 0 else row for w, row in zip(wanted, rows, strict=True)]
+        by_stem: dict[str, list[int]] = {}
+        for row, image_id in enumerate(known):
+            by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
+        rows = [
+            _by_stem(w, by_stem, known, where) if row < 0 else row
+            for w, row in zip(wanted, rows, strict=True)
+        ]
     return np.asarray(rows, dtype=np.int64)
 
 
-def _by_stem(known: Sequence[str]) -> dict[str, list[int]]:
-    stems: dict[str, list[int]] = {}
-    for row, image_id in enumerate(known):
-        stems.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
-    return stems
-
-
-def _by_name(image_id: str, by_stem: dict[str, list[int]], where: str) -> int:
+def _by_stem(image_id: str, by_stem: Mapping[str, list[int]], known: Sequence[str], where: str) -> int:
     rows = by_stem.get(image_id.rsplit("/", 1)[-1], [])
-    if len(rows) == 1:
-        return rows[0]
-    if rows:
-        raise MissingData(
-            f"{where}: {image_id!r} could be any of {len(rows)} pictures", "give full image ids"
-        )
-    raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
+    if "/" in image_id:  # two full ids with one stem are two pictures
+        rows = [row for row in rows if "/" not in known[row]]
+    if not rows:
+        raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
+    if len(rows) > 1:
+        clashes = ", ".join(known[row] for row in rows[:5])
+        raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
+    return rows[0]

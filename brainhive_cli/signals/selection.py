@@ -21,8 +21,8 @@ def channel_rows(channels: Sequence[str], wanted: Sequence[str] | None) -> NDArr
         return np.arange(len(channels))
     for name in wanted:
         if name.lower() not in rows:
-            near = difflib.get_close_matches(name, channels, n=1)
-            guess = f"did you mean {near[0]}? " if near else ""
+            near = difflib.get_close_matches(name.lower(), rows, n=1)
+            guess = f"did you mean {channels[rows[near[0]]]}? " if near else ""
             raise RecipeError(f"no channel {name!r} in the data", f"{guess}there are: {' '.join(channels)}")
     return np.asarray([rows[name.lower()] for name in wanted])
 

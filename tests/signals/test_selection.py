@@ -1,0 +1,83 @@
+"""From recordings to what a brain encoder sees."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli.errors import BrainhiveError, RecipeError
+from brainhive_cli.recordings import CHUNK, Recording
+from brainhive_cli.signals.selection import average, channel_rows, sample_range
+
+CHANNELS = ("P7", "POz", "PO7", "Oz")
+MS = np.arange(250) / 250
+ROUNDING = 1e-6
+"""Averaging in float32 against float64."""
+
+
+def recording(signal: Any, repetitions: Any = None) -> Recording:
+    ids = [f"train/c/p{number}" for number in range(len(signal))]
+    times_s = np.arange(signal.shape[-1]) / 250
+    return Recording(signal, ids, CHANNELS, times_s, 250.0, "µV", repetitions=repetitions)
+
+
+@pytest.fixture
+def signal() -> Any:
+    return np.random.default_rng(0).normal(size=(CHUNK + 5, 3, 4, 6)).astype(np.float32)
+
+
+def test_repetitions_are_averaged_and_scaled(signal: Any) -> None:
+    averaged = average(recording(signal), None, None, 2.0, "here")
+    assert averaged.dtype == np.float32
+    np.testing.assert_allclose(averaged, 2 * signal.mean(axis=1), atol=ROUNDING)
+
+
+def test_repetitions_that_are_not_there_do_not_count(signal: Any) -> None:
+    repetitions = np.resize([1, 2, 3], len(signal))
+    ragged = signal.copy()
+    for row, count in enumerate(repetitions):
+        ragged[row, count:] = np.nan
+    averaged = average(recording(ragged, repetitions), None, None, 1.0, "here")
+    expected = [picture[:count].mean(axis=0) for picture, count in zip(signal, repetitions, strict=True)]
+    np.testing.assert_allclose(averaged, expected, atol=ROUNDING)
+
+
+def test_channels_are_taken_by_name_in_the_order_asked_for(signal: Any) -> None:
+    averaged = average(recording(signal), ["Oz", "p7"], None, 1.0, "here")
+    np.testing.assert_allclose(averaged, signal.mean(axis=1)[:, [3, 0]], atol=ROUNDING)
+
+
+@pytest.mark.parametrize(("wanted", "guess"), [("Oz2", "did you mean Oz?"), ("poz2", "did you mean POz?")])
+def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest(wanted: str, guess: str) -> None:
+    with pytest.raises(RecipeError, match=f"no channel '{wanted}' in the data") as caught:
+        channel_rows(CHANNELS, ["Oz", wanted])
+    assert guess in caught.value.hint and "P7 POz PO7 Oz" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("window_ms", "expected"),
+    [
+        (None, (0, 250)),
+        ((0, 1000), (0, 250)),
+        ((100, 200), (25, 50)),
+        ((99, 101), (25, 26)),
+        ((-50, 4), (0, 1)),
+    ],
+)
+def test_a_window_holds_its_start_and_not_its_stop(window_ms: Any, expected: tuple[int, int]) -> None:
+    found = sample_range(MS, window_ms)
+    assert (found.start, found.stop) == expected
+
+
+def test_a_window_outside_the_recording_says_what_it_spans() -> None:
+    with pytest.raises(RecipeError, match="no sample in the window") as caught:
+        sample_range(MS, (2000, 3000))
+    assert caught.value.hint == "the recording spans 0 to 996 ms"
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal: Any, value: float) -> None:
+    signal[CHUNK + 2, 1, 1, 3] = value
+    with pytest.raises(BrainhiveError, match=f"here: 1 .* picture train/c/p{CHUNK + 2}, channel POz"):
+        average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
+    assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()

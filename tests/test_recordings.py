@@ -1,0 +1,76 @@
+"""The signal store: what goes in comes out, mapped; a half-written one does not open."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from brainhive_cli import recordings
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recordings import CHUNK, Recording, SignalStore
+
+
+def recording(count: int, most: int, **fields: Any) -> Recording:
+    made = {
+        "signal": np.random.default_rng(count).normal(size=(count, most, 3, 5)),
+        "image_ids": [f"train/c/p{number}" for number in range(count)],
+        "channels": ("O1", "Oz", "O2"),
+        "times_s": np.arange(5) / 250,
+        "rate_hz": 250.0,
+        "unit": "µV",
+        "provenance": {"source": "test"},
+    }
+    return Recording(**{**made, **fields})
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return recordings.path_of(tmp_path, "set", "default", 3)
+
+
+def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -> None:
+    train, test = recording(CHUNK + 3, 2), recording(4, 7, repetitions=np.array([7, 1, 3, 7]))
+    SignalStore.write(path, {"train": train, "test": test})
+    found = SignalStore.open(path)
+    for split, written in {"train": train, "test": test}.items():
+        assert isinstance(found[split].signal, np.memmap)
+        np.testing.assert_array_equal(found[split].signal, written.signal.astype(np.float32))
+        np.testing.assert_allclose(found[split].times_s, written.times_s)
+        for name in ("image_ids", "channels", "rate_hz", "unit", "provenance"):
+            assert np.all(np.asarray(getattr(found[split], name)) == np.asarray(getattr(written, name)))
+    assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
+    assert set(found["train"].repetitions.tolist()) == {2}
+    assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
+
+
+def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(path: Path) -> None:
+    class Broken(np.ndarray):  # type: ignore[type-arg]
+        def __getitem__(self, at: Any) -> Any:
+            raise OSError(28, "No space left on device")
+
+    broken = recording(4, 2)
+    with pytest.raises(OSError, match="No space left"):
+        SignalStore.write(path, {"train": broken, "test": recording(4, 2, signal=broken.signal.view(Broken))})
+    with pytest.raises(MissingData, match="is not finished"):
+        SignalStore.open(path)
+    SignalStore.write(path, {"train": broken})
+    assert list(SignalStore.open(path).splits) == ["train"]
+
+
+def test_a_split_that_is_not_there_is_missing_data(path: Path) -> None:
+    SignalStore.write(path, {"train": recording(4, 2)})
+    with pytest.raises(MissingData, match="has no test signals") as caught:
+        SignalStore.open(path)["test"]
+    assert caught.value.hint == "it has: train"
+
+
+def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
+    SignalStore.write(path, {"train": recording(4, 2)})
+    content = path.read_bytes()
+    path.write_bytes(content[:-100])
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is corrupt or cut short"):
+        SignalStore.open(path)
+    recordings.store.create(path, {"embedding": ((2, 2), "float32")}, {}, {"format": 1})
+    with pytest.raises(BrainhiveError, match="is not a signal store"):
+        SignalStore.open(path)

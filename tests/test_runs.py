@@ -1,0 +1,141 @@
+"""Run folders: a run is its recipe, one command writes it, and names appear only when complete."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainhive_cli import runs
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.launch import Launch
+from brainhive_cli.recipe import Recipe, Run
+from brainhive_cli.runs import RunFolder
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+
+
+def opened(again: bool = False, **changes: object) -> RunFolder:
+    return RunFolder.open("train-align", "tiny", Recipe(**changes), ALONE, again)
+
+
+def test_a_new_run_says_what_it_is_and_where_it_ran(home: Path) -> None:
+    run = opened()
+    assert run.path.parent == home / "runs/train-align"
+    assert run.path.name == f"tiny-{Recipe().fingerprint()}"
+    assert Recipe.model_validate(run.recipe()) == Recipe()
+    assert torch.__version__.startswith(run.read_json("environment.json")["versions"]["torch"])
+    assert not run.is_finished
+
+
+def test_the_same_recipe_finds_its_run_however_it_is_run(home: Path) -> None:
+    run = opened()
+    run.finish({"top1": 0.5})
+    found = opened(run=Run(workers=0))
+    assert found.path == run.path and found.is_finished and found.metrics() == {"top1": 0.5}
+
+
+def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> None:
+    run = opened()
+    run.write_text("checkpoints/cell.txt", "half way")
+    path = run.path
+    del run  # the process that held it is gone
+    assert (opened().path / "checkpoints/cell.txt").read_text() == "half way"
+    assert opened().path == path
+
+
+def test_again_starts_beside_what_is_there(home: Path) -> None:
+    first = opened()
+    first.finish({})
+    second = opened(again=True)
+    second.finish({})
+    third = opened(again=True)
+    assert [run.path.name for run in (second, third)] == [f"{first.path.name}-2", f"{first.path.name}-3"]
+    assert opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name == "elsewhere"
+
+
+def test_two_commands_never_write_the_same_run(home: Path) -> None:
+    program = """if True:
+        import sys, torch
+        from brainhive_cli.launch import Launch
+        from brainhive_cli.recipe import Recipe
+        from brainhive_cli.runs import RunFolder
+        run = RunFolder.open("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
+        print("ready", flush=True)
+        sys.stdin.read()
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "ready\n"
+        with pytest.raises(BrainhiveError, match="is being written by another command"):
+            opened()
+        other.kill()
+    assert not opened().is_finished
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_final_name_appears_only_when_complete(home: Path, is_folder: bool) -> None:
+    def write(path: Path, text: str, breaks: bool) -> None:
+        if is_folder:
+            path.mkdir(exist_ok=True)
+            path = path / "weights"
+        path.write_text(text)
+        if breaks:
+            raise OSError("no space")
+
+    run = opened()
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert not (run.path / "model").exists()
+    final = run.replace("model", lambda path: write(path, "whole", False))
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert (final / "weights" if is_folder else final).read_text() == "whole"
+    run.replace("model", lambda path: write(path, "new", False))
+    assert sorted(path.name for path in run.path.iterdir() if path.name != ".claim") == [
+        "environment.json",
+        "model",
+        "recipe.yaml",
+    ]
+
+
+def test_the_log_is_one_event_a_line(home: Path) -> None:
+    run = opened()
+    run.log(epoch=1, loss=0.5)
+    run.log(epoch=2, loss=torch.tensor(0.25))
+    assert len((run.path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> None:
+    old, new, unfinished = (opened(paths={"data": name}) for name in ("a", "b", "c"))
+    old.finish({"which": "old"})
+    new.finish({"which": "new"})
+    os.utime(old.path / "metrics.json", (1, 1))
+    folder = home / "runs"
+    assert runs.find(folder, "train-align", None).metrics()["which"] == "new"
+    assert runs.find(folder, "train-align", old.path.name).path == old.path
+    assert runs.find(folder, "train-align", str(old.path)).path == old.path
+    accepted = runs.newest(folder, "train-align", lambda run: run.metrics()["which"] == "old")
+    assert accepted and accepted.path == old.path
+    assert not unfinished.is_finished
+
+
+@pytest.mark.parametrize(
+    ("reference", "what"),
+    [(None, "no finished train-align run under"), ("nothing", "no train-align run 'nothing'")],
+)
+def test_a_missing_run_says_which_command_makes_one(home: Path, reference: str | None, what: str) -> None:
+    with pytest.raises(MissingData, match=what) as caught:
+        runs.find(home / "runs", "train-align", reference)
+    assert caught.value.hint == "brainhive train-align"
+
+
+def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
+    run = opened()
+    with pytest.raises(MissingData, match="is not finished: it has no metrics"):
+        runs.find(home / "runs", "train-align", run.path.name)
+    (run.path / "metrics.json").write_text("{")
+    with pytest.raises(BrainhiveError, match="is not JSON"):
+        runs.find(home / "runs", "train-align", run.path.name)
