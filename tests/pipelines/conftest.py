@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result
@@ -169,3 +170,25 @@ def rows_done() -> Callable[..., int]:
         raise TimeoutError(f"{part} did not get {at_least} rows within a minute")
 
     return wait
+
+
+@pytest.fixture
+def things(home: Path) -> Path:
+    """A home with a small data set in the layout of THINGS-EEG: one subject who sees mean colours."""
+    root = home / "data" / "things-eeg"
+    random = np.random.default_rng(0)
+    mixing = random.standard_normal((12, 63 * 40)).astype(np.float32)
+    module, preprocess = example()
+    signals = root / "Preprocessed_data_250Hz_whiten" / "sub-01"
+    signals.mkdir(parents=True)
+    for folder, split, concepts, each, repetitions in (
+        ("training_images", "train", 20, 4, 2),
+        ("test_images", "test", 12, 1, 3),
+    ):
+        files = sorted(paint(root / folder, concepts, each).rglob("*.png"))
+        seen = torch.stack([preprocess(Image.open(file)) for file in files])
+        evoked = ((module(seen) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
+        eeg = evoked + 0.3 * torch.randn(len(files), repetitions, 63, 40, generator=torch.manual_seed(1))
+        img = [[file.relative_to(root).as_posix()] * repetitions for file in files]
+        torch.save({"eeg": eeg, "img": img}, signals / f"{split}.pt")
+    return home

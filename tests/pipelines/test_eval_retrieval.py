@@ -1,0 +1,159 @@
+"""eval-retrieval: its numbers are what a plain computation gives, with all that they must travel with."""
+
+import json
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli import aligner
+from brainhive_cli.app import app
+from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines.eval_retrieval import Recipe
+
+COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+ENCODER = "brainhive_cli-encoders-python-example"
+DATASET = "demo-noise-0.3"
+THINGS = ("dataset=things-eeg", COLOURS, "subjects=1", "seeds=1", "dim=32", "fuser.intermediate_size=32")
+QUICK = ("train.precision=fp32", "train.epochs=10", "train.batch_size=40", "train.lr=2e-3")
+
+
+@pytest.fixture
+def trained(world: Path, go, small) -> Path:
+    return go("train-align", *small).folder
+
+
+def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
+    """Rank without any of the pipeline's code: mean over repetitions, tokens, cosines, count of better ones."""
+    model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
+    with h5py.File(home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5") as file:
+        signal, seen = 0.2 * file["test/signal"][()].mean(1), file["test/image_id"][()]
+    with h5py.File(home / "embeddings" / DATASET / "test" / f"{ENCODER}.h5") as file:
+        embedding, shown = file["embedding"][()], file["image_id"][()]
+    with torch.inference_mode():
+        tokens = model.encode_signal(torch.from_numpy(signal), torch.zeros(len(signal), dtype=torch.long))
+        gallery = model.encode_image({ENCODER: torch.from_numpy(embedding)})
+    cosine = torch.cosine_similarity(tokens[:, None], gallery[None], dim=2).numpy()
+    target = np.array([list(shown).index(image_id) for image_id in seen])
+    own = cosine[np.arange(len(target)), target][:, None]
+    return 1 + (cosine > own).sum(1), len(gallery)
+
+
+def test_ranks_and_scores_are_those_of_a_plain_computation(go, world, trained):
+    metrics = go("eval-retrieval", f"run={trained}").metrics
+
+    for subject in (1, 2):
+        ranks, pool = plainly(trained, world, subject)
+        cell = metrics["cells"][f"sub-{subject:02d}_seed-1"][f"sub-{subject:02d}"]
+        assert cell["ranks"] == ranks.tolist()
+        assert cell["metrics"]["top1"]["value"] == pytest.approx((ranks == 1).mean())
+        assert cell["metrics"]["top5"]["value"] == pytest.approx((ranks <= 5).mean())
+        assert cell["metrics"]["median_rank"]["value"] == np.median(ranks)
+        assert cell["metrics"]["top1"]["pool"] == pool == 100
+    everyone = np.concatenate([plainly(trained, world, subject)[0] for subject in (1, 2)])
+    assert metrics["overall"]["top1"]["value"] == pytest.approx((everyone == 1).mean())
+
+
+def test_a_metric_never_travels_alone(go, world, trained):
+    result = go("eval-retrieval", f"run={trained}")
+
+    for metric in result.metrics["overall"].values():
+        assert (metric["n"], metric["pool"], metric["seeds"], metric["split"]) == (200, 100, [1], "test")
+        assert metric["protocol"] == "intra, demo-noise-0.3"
+        assert metric["low"] <= metric["value"] <= metric["high"]
+        assert metric["chance"] is not None
+    top1 = result.metrics["overall"]["top1"]
+    assert top1["chance"] == pytest.approx(0.01) and top1["low"] > top1["chance"]
+    assert {"95 % CI", "n", "pool", "chance"} < set(result.tables[0].columns)
+
+
+def test_shuffled_signals_score_at_chance(go, world, trained):
+    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics["overall"]["top1"]
+
+    assert shuffled["low"] <= shuffled["chance"] <= shuffled["high"]
+    assert "shuffled" in shuffled["protocol"]
+
+
+def test_every_way_to_name_the_run_means_the_same(go, world, trained):
+    runner = CliRunner()
+    ways = (
+        ["--run", str(trained)],
+        ["--run", trained.name],
+        [f"run={trained}"],
+        [f"align_run={trained.name}"],
+    )
+
+    documents = [runner.invoke(app, ["eval-retrieval", *way, "--json"]) for way in ways]
+
+    assert [document.exit_code for document in documents] == [0] * len(ways)
+    assert len({json.loads(document.stdout)["folder"] for document in documents}) == 1
+
+
+def test_naming_the_run_leaves_how_to_run_as_it_was(tmp_path):
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("run: runs/train-align/NAME\n")
+
+    one = Recipe.resolve("eval-retrieval", None, {"run.processes": 2}, ["run=NAME"])
+    other = Recipe.resolve("eval-retrieval", None, {}, ["run=NAME", "run.processes=2"])
+    file = Recipe.resolve("eval-retrieval", str(recipe), {"run.processes": 2}, [])
+
+    assert (one.align_run, one.run.processes) == ("NAME", 2)
+    assert (other.align_run, other.run.processes) == ("NAME", 2)
+    assert (file.align_run, file.run.processes) == ("runs/train-align/NAME", 2)
+
+
+def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):
+    runs = f"paths.runs={tmp_path}"
+    go("train-align", *small, runs, "subjects=1", "train.epochs=1")
+    newest = go("train-align", *small, runs, "subjects=2", "train.epochs=1").folder
+    (tmp_path / "train-align" / "unfinished").mkdir()
+
+    assert go("eval-retrieval", runs).metrics["run"] == str(newest)
+
+
+def test_without_a_run_the_command_that_makes_one_is_named(go, home):
+    with pytest.raises(MissingData, match="no finished train-align run") as caught:
+        go("eval-retrieval")
+    assert caught.value.hint == "brainhive train-align"
+
+
+def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_path):
+    runs = f"paths.runs={tmp_path}"
+    go("train-align", *small, runs, "mode=inter")
+
+    metrics = go("eval-retrieval", runs).metrics
+
+    assert list(metrics["cells"]["sub-01_seed-1"]) == ["sub-01"]
+    assert metrics["overall"]["top1"]["n"] == 200
+    assert metrics["overall"]["top5"]["low"] > metrics["overall"]["top5"]["chance"]
+    assert metrics["protocol"].startswith("inter")
+
+
+def test_the_sheet_shows_as_many_queries_as_asked(go, world, trained):
+    few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
+
+    with Image.open(few.files["top-k sheet"]) as sheet:
+        assert sheet.height == pytest.approx(2 * 118, abs=10)  # a row: picture, label, gap
+    assert not none.files
+
+
+def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):
+    root = things / "data" / "things-eeg"
+    for bad in ("training_images/concept_0/1.png", "test_images/concept_3/0.png"):
+        (root / bad).write_bytes(b"no picture")
+    go("embed", "dataset=things-eeg", COLOURS, "skip_bad=true")
+
+    trained = go("train-align", *THINGS, *QUICK, "train.validation=0.25")
+    found = go("eval-retrieval")
+
+    errors = capsys.readouterr().err
+    assert "subject 1 train: 1 trials left out" in errors
+    assert "subject 1 test: 1 trials left out" in errors
+    top1 = found.metrics["overall"]["top1"]
+    assert (top1["n"], top1["pool"]) == (11, 11)  # of 12: what cannot be seen is no candidate either
+    assert top1["low"] > top1["chance"]
+    assert trained.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]["n"] in (19, 20)
