@@ -1,6 +1,7 @@
 """What all tests share: the shared folder, a home of their own, one thread a process."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -25,3 +26,21 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+    """Make an empty snapshot of a repository in a hub's cache of its own, in the real layout."""
+    from huggingface_hub import constants
+
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+
+    def snapshot(repository: str) -> Path:
+        commit, folder = "0123456789abcdef" * 2 + "01234567", f"models--{repository.replace('/', '--')}"
+        made = tmp_path / "hub" / folder / "snapshots" / commit
+        made.mkdir(parents=True)
+        (made.parents[1] / "refs").mkdir()
+        (made.parents[1] / "refs/main").write_text(commit)
+        return made
+
+    return snapshot

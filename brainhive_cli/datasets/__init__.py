@@ -79,8 +79,18 @@ def check_split(dataset: Dataset, split: str) -> None:
 def from_files(
     dataset: str, split: str, root: Path, files: Sequence[Path], concepts: Sequence[str]
 ) -> ImageSet:
-    """Make an image set of files below an image root."""
+    """Make an image set of files below an image root.
+
+    Raises:
+        BrainhiveError: if two files differ in their endings only, and so have one image id.
+    """
     image_ids = tuple(file.relative_to(root).with_suffix("").as_posix() for file in files)
+    by_id: dict[str, Path] = {}
+    for image_id, file in zip(image_ids, files, strict=True):
+        if by_id.setdefault(image_id, file) != file:
+            raise BrainhiveError(
+                f"{file} and {by_id[image_id].name} have one image id", "rename or remove one"
+            )
     return ImageSet(dataset, split, image_ids, tuple(concepts), lambda index: open_picture(files[index]))
 
 

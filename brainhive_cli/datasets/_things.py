@@ -63,6 +63,11 @@ class Things:
                 f"{path} has keys {sorted(content)}, not {self.key!r} and 'img'", self.source
             )
         signal = content[self.key]
+        if signal.ndim != 4 or len(signal) != len(content["img"]):
+            shape, pictures = list(signal.shape), len(content["img"])
+            raise BrainhiveError(
+                f"{path} has signals {shape} for {pictures} pictures, not [N, R, C, T]", self.source
+            )
         times_s = np.asarray(content.get("times", np.arange(signal.shape[-1]) / self.rate_hz), np.float64)
         return Recording(
             signal=signal,
@@ -87,21 +92,18 @@ class Things:
 
     def _load(self, path: Path) -> Mapping[str, Any]:
         import torch
-        from numpy.dtypes import Float32DType, Float64DType, Int64DType, ObjectDType, StrDType
 
-        arrays = [np.ndarray, np.dtype, np._core.multiarray._reconstruct, np._core.multiarray.scalar]  # type: ignore[attr-defined]
-        kinds = [Float32DType, Float64DType, Int64DType, ObjectDType, StrDType]
         try:
-            with torch.serialization.safe_globals([*arrays, *kinds]):
+            with torch.serialization.safe_globals(_numpy_globals()):
                 content: Mapping[str, Any] = torch.load(path, weights_only=not self.trust_pickle, mmap=True)
         except pickle.UnpicklingError as error:
             raise BrainhiveError(
                 f"{path} holds Python objects that could run code when read",
                 "if you trust whoever made it: dataset.trust_pickle=true",
             ) from error
-        except (RuntimeError, EOFError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise BrainhiveError(f"{path} is corrupt or cut short: {reason}", self.source) from error
+        except (RuntimeError, EOFError, ValueError, OSError) as error:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise BrainhiveError(f"{path} cannot be read, or is cut short: {reason}", self.source) from error
         return content
 
     def _channel_names(self, content: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
@@ -113,6 +115,13 @@ class Things:
         if len(names) != count:
             raise BrainhiveError(f"{path} has {count} channels, its list names {len(names)}", self.source)
         return names
+
+
+def _numpy_globals() -> list[Any]:
+    """List what plain NumPy arrays are made of in a pickle, by the names of NumPy 2 and of NumPy 1."""
+    makers = [np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    older = [(maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers]
+    return [np.ndarray, np.dtype, *makers, *older, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
 
 
 def _image_ids(images: Any) -> list[str]:

@@ -73,9 +73,10 @@ class ImageFolder:
         return datasets.from_files(self.name, split, self.root, files, concepts)
 
     def _concept(self, file: Path) -> str:
-        """A picture directly in the folder is a concept of its own."""
-        is_loose = file.parent == self.root or file.parent.name in SPLITS
-        return file.stem if is_loose else file.parent.name
+        """Name the sub-folder; a picture directly in the folder, or in a split's, is a concept of its own."""
+        folders = file.relative_to(self.root).parent.parts
+        folders = folders[1:] if folders[:1] in {(split,) for split in SPLITS} else folders
+        return folders[-1] if folders else file.stem
 
     def _held_out(self, concepts: list[str]) -> set[str]:
         order = np.random.default_rng(self.seed).permutation(len(concepts))

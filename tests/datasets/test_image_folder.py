@@ -1,0 +1,96 @@
+"""Any folder of pictures: its splits, concepts and bad files."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.datasets import BadPicture, image_folder
+from brainhive_cli.datasets.image_folder import Config, ImageFolder
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recipe import Paths
+
+
+def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.new(mode, (6, 4), colour).save(path)
+
+
+def opened(root: Path, **knobs: object) -> ImageFolder:
+    return Config(root=str(root), **knobs).build(Paths())
+
+
+@pytest.fixture
+def flat(tmp_path: Path) -> Path:
+    """Ten concepts of two pictures, each in its folder."""
+    for number in range(10):
+        for letter in "ab":
+            draw(tmp_path / f"pictures/c{number}/{letter}.png")
+    return tmp_path / "pictures"
+
+
+def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
+    dataset = opened(flat)
+    images = dataset.images("train")
+    assert (dataset.name, dataset.splits, len(images)) == ("pictures", ("train",), 20)
+    assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == ("c0", "c0", "c1")
+
+
+def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
+    for name in ("train/cat/one.jpg", "train/deep/dog/two.JPEG", "test/loose.webp", "train/notes.txt.png"):
+        draw(tmp_path / name)
+    (tmp_path / "train/cat/readme.md").write_text("no picture")
+    dataset = opened(tmp_path, name="mine", test_share=0.5)
+    assert dataset.splits == ("train", "test")
+    train, test = dataset.images("train"), dataset.images("test")
+    assert train.image_ids == ("train/cat/one", "train/deep/dog/two", "train/notes.txt")
+    assert train.concepts == ("cat", "dog", "notes.txt")
+    assert (test.image_ids, test.concepts) == (("test/loose",), ("loose",))
+
+
+def test_a_concept_may_be_called_train(tmp_path: Path) -> None:
+    draw(tmp_path / "vehicles/train/a.png")
+    assert opened(tmp_path).images("train").concepts == ("train",)
+
+
+def test_held_out_concepts_are_no_training_concepts(flat: Path) -> None:
+    dataset = opened(flat, test_share=0.3)
+    train, test = dataset.images("train"), dataset.images("test")
+    assert len(set(test.concepts)) == 3 and not set(test.concepts) & set(train.concepts)
+    assert len(train) + len(test) == 20
+    assert opened(flat, test_share=0.3).images("test").image_ids == test.image_ids
+    assert opened(flat, test_share=0.3, seed=1).images("test").image_ids != test.image_ids
+
+
+@pytest.mark.parametrize("mode", ["RGB", "RGBA", "L", "P", "1", "LA", "CMYK"])
+def test_pictures_of_every_mode_open_as_rgb(tmp_path: Path, mode: str) -> None:
+    draw(tmp_path / ("a.tif" if mode == "CMYK" else "a.png"), 1 if mode == "1" else "white", mode)
+    picture = opened(tmp_path).images("train").open(0)
+    assert (picture.mode, picture.size) == ("RGB", (6, 4))
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", "half"])
+def test_a_picture_that_cannot_be_decoded_is_named(flat: Path, content: bytes | str) -> None:
+    bad = flat / "c3/a.png"
+    bad.write_bytes(bad.read_bytes()[:50] if isinstance(content, str) else content)
+    images = opened(flat).images("train")
+    with pytest.raises(BadPicture, match=r"c3/a\.png cannot be decoded"):
+        images.open(images.image_ids.index("c3/a"))
+
+
+def test_two_files_of_one_image_id_are_refused(flat: Path) -> None:
+    draw(flat / "c0/a.jpg")
+    with pytest.raises(BrainhiveError, match=r"a\.png and a\.jpg have one image id"):
+        opened(flat).images("train")
+
+
+def test_what_is_missing_is_said(tmp_path: Path, flat: Path, home: Path) -> None:
+    with pytest.raises(MissingData, match=r"no folder .*data/image-folder"):
+        image_folder.TINY.build(Paths())
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(MissingData, match="no pictures under"):
+        opened(tmp_path / "empty").images("train")
+    with pytest.raises(MissingData, match="has no split 'test'"):
+        opened(flat).images("test")
+    with pytest.raises(MissingData, match="has no recordings"):
+        opened(flat).recording(1, "train")

@@ -1,0 +1,70 @@
+"""Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and always the same."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli import embeddings
+from brainhive_cli.datasets import demo, simulated
+from brainhive_cli.demo import recordings
+from brainhive_cli.embeddings import EmbeddingWriter
+from brainhive_cli.errors import MissingData
+from brainhive_cli.recipe import Paths
+
+COUNTS = {"train": 12, "test": 4}
+
+
+@pytest.fixture
+def pictures(home: Path) -> Path:
+    """A folder of real files and the embeddings that stand for their meaning."""
+    generator = np.random.default_rng(0)
+    for split, count in COUNTS.items():
+        for number in range(count):
+            path = home / f"photos/{split}/c{number % 3}/p{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
+        images = dataset(home).images(split)
+        path = embeddings.path_of(home / "embeddings", "photos", split, "vae")
+        EmbeddingWriter.begin(path, images.image_ids, images.concepts, (8,), "float32", {})
+        writer = EmbeddingWriter(path)
+        writer.write(writer.pending, generator.normal(size=(count, 8)).astype(np.float32))
+        writer.close()
+        writer.finish()
+    return home
+
+
+def dataset(home: Path, **knobs: object) -> simulated.Simulated:
+    images = {"kind": "image-folder", "root": str(home / "photos")}
+    return simulated.Config(images=images, meaning="vae", **knobs).build(Paths())
+
+
+def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(pictures: Path) -> None:
+    first, second = (dataset(pictures).recording(2, "test") for _ in range(2))
+    np.testing.assert_array_equal(first.signal, second.signal)
+    assert first.signal.shape == (4, demo.REPETITIONS["test"], len(recordings.CHANNELS), recordings.SAMPLES)
+    assert "simulated" in first.provenance and np.isfinite(first.signal).all()
+    assert tuple(first.image_ids) == dataset(pictures).images("test").image_ids
+    assert not np.array_equal(first.signal, dataset(pictures).recording(3, "test").signal)
+
+
+def test_the_pictures_embeddings_serve_the_simulated_data_set_too(pictures: Path) -> None:
+    assert (dataset(pictures).name, dataset(pictures).splits) == ("photos", ("train", "test"))
+
+
+def test_without_embeddings_it_says_which_to_make(pictures: Path) -> None:
+    path = embeddings.path_of(pictures / "embeddings", "photos", "train", "vae")
+    path.unlink()
+    with pytest.raises(MissingData, match="no train embeddings of vae for photos"):
+        dataset(pictures).recording(1, "train")
+
+
+def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> None:
+    made = demo.Config().build(Paths())
+    recording = made.recording(1, "test")
+    assert "simulated" in recording.provenance and recording.signal.shape[0] == len(made.images("test"))
+    assert tuple(recording.image_ids) == made.images("test").image_ids
+    assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
+    with pytest.raises(MissingData, match="has no split 'validation'"):
+        made.images("validation")

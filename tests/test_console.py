@@ -1,0 +1,47 @@
+"""Results on stdout as they are; talk, warnings and errors on stderr."""
+
+import json
+
+import pytest
+
+from brainhive_cli import console
+from brainhive_cli.errors import BrainhiveError
+
+ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
+
+
+def test_text_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_text(ODD)
+    console.show_json({"odd": ODD})
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == ODD
+    assert json.loads(shown.out[len(ODD) :]) == {"odd": ODD} and not shown.err
+
+
+def test_talk_warnings_and_errors_go_to_stderr_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say(ODD)
+    console.warn(ODD)
+    console.fail(BrainhiveError(ODD, "do this"))
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [ODD, f"warning: {ODD}", f"error: {ODD}", "  try: do this"]
+    assert not shown.out
+
+
+def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[str]) -> None:
+    table = console.Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
+    console.show_table(table)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == "Title" and lines[-2:] == ["python:brain:x   0.1235", "b                7"]
+    assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
+
+
+def test_only_the_first_process_talks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    console.say("a")
+    console.show_text("b")
+    console.show_table(console.Table("c", ("d",), ()))
+    with console.progress("work", 3) as bar:
+        bar.advance(3)
+    assert capsys.readouterr() == ("", "")
