@@ -84,9 +84,10 @@ def resolve(reference: Any) -> EncoderConfig:
     A reference is `hub:owner/name`, a local folder, or `python:package.module:function`.
     """
     if isinstance(reference, str):
+        is_kind = reference.replace("-", "_") in parts.kinds("encoders")  # also beside a folder of that name
         if reference.startswith("python:"):
             reference = {"kind": "python", "source": reference}
-        elif reference.startswith(("hub:", "demo:")) or Path(reference).is_dir():
+        elif reference.startswith(("hub:", "demo:")) or (not is_kind and Path(reference).is_dir()):
             reference = {"kind": "reference", "source": reference}
     config: EncoderConfig = parts.resolve("encoders", reference)
     return config

@@ -14,12 +14,7 @@ from brainhive_cli.errors import MissingData
 class Config(EncoderConfig):
     """`hub:owner/name` or a folder of transformers CLIP, a diffusers autoencoder, or timm."""
 
-    source: str = Field("demo:encoder", description="hub:owner/name[/subfolder][@revision], or a folder")
-
-    def _base_name(self) -> str:
-        from brainhive_cli.encoders import slug
-
-        return slug(self.source)
+    source: str = Field("", description="hub:owner/name[/subfolder][@revision], or a folder")
 
     def build(self) -> Encoder:
         """Look at the config, then load through the family's own part."""
@@ -28,7 +23,7 @@ class Config(EncoderConfig):
         return encoder
 
 
-TINY = Config()
+TINY = Config(source="demo:encoder")
 
 
 def family_of(folder: Path) -> str:
