@@ -25,6 +25,9 @@ class Config(EncoderConfig):
     def build(self) -> Encoder:
         """Load tower and processor; MissingData when the folder lacks either."""
         from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
+        from transformers.utils.logging import disable_progress_bar
+
+        disable_progress_bar()  # stderr is the console's
 
         if self.source == "random":
             torch.manual_seed(0)

@@ -1,0 +1,211 @@
+"""The grammar that every command shares, through the real application."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli import __version__
+from brainhive_cli.app import app
+
+COMMANDS = [str(command.name) for command in app.registered_commands]
+EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
+
+
+def brainhive(*words: str) -> Any:
+    return CliRunner(env={"COLUMNS": "80", "TERMINAL_WIDTH": "80"}).invoke(
+        app, list(words), prog_name="brainhive"
+    )
+
+
+@pytest.fixture
+def photos(home: Path) -> Path:
+    """A folder of pictures where image-folder looks for one."""
+    for name in ("cat/a", "cat/b", "dog/c"):
+        path = home / f"data/image-folder/{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8), "red" if "cat" in name else "blue").save(path)
+    return home
+
+
+def embed(*words: str) -> Any:
+    return brainhive("embed", "--dataset", "image-folder", "--encoders", EXAMPLE_ENCODER, *words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_says_what_it_does_with_an_example_in_80_columns(command: str) -> None:
+    shown = brainhive(command, "--help")
+    assert shown.exit_code == 0 and max(map(len, shown.stdout.splitlines())) <= 80
+    assert re.search(rf"Example: brainhive {command}\b", shown.stdout)
+    for option in (
+        "--recipe",
+        "--check",
+        "--json",
+        "--again",
+        "--debug",
+        "--processes",
+        "[KEY.PATH=VALUE]...",
+    ):
+        assert option in shown.stdout
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_the_example_in_the_help_is_a_line_that_parses(command: str, home: Path) -> None:
+    shown = " ".join(line.strip() for line in brainhive(command, "--help").stdout.splitlines())
+    found = re.search(r"Example: brainhive (.*?) +[╭┌]", shown)
+    assert found
+    assert brainhive(*shlex.split(found[1]), "--check").exit_code in (0, 3)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_check_prints_the_recipe_the_plan_and_what_is_missing(command: str, home: Path) -> None:
+    shown = brainhive(command, "--check", "--json")
+    document = json.loads(shown.stdout)
+    assert set(document) == {"recipe", "plan", "missing"} and (document["plan"] or document["missing"])
+    assert shown.exit_code == (3 if document["missing"] else 0)
+    plain = brainhive(command, "--check")
+    assert yaml.safe_load(plain.stdout.partition("Plan")[0]) == document["recipe"]
+    assert plain.stderr.count("warning: missing: ") == len(document["missing"])
+    assert [path.name for path in home.iterdir()] == []
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("no.such.key=1", "unknown recipe key"),
+        ("run.processes=none", "valid integer"),
+        ("key", "has no value"),
+    ],
+)
+def test_a_recipe_error_is_two_lines_and_exit_code_2(command: str, word: str, what: str, home: Path) -> None:
+    shown = brainhive(command, word)
+    lines = shown.stderr.splitlines()
+    assert shown.exit_code == 2 and not shown.stdout and len(lines) == 2
+    assert lines[0].startswith("error: ") and what in lines[0] and lines[1].startswith("  try: ")
+
+
+@pytest.mark.parametrize("command", ["embed", "train-align", "eval-retrieval", "reconstruct", "train-prior"])
+def test_missing_data_are_exit_code_3(command: str, home: Path) -> None:
+    shown = brainhive(command)
+    assert shown.exit_code == 3 and shown.stderr.startswith("error: ") and "  try: " in shown.stderr
+
+
+@pytest.mark.parametrize("words", [["embed", "--datset", "x"], ["embedd"], ["embed", "--processes", "0"]])
+def test_a_line_that_does_not_parse_is_exit_code_2(words: list[str]) -> None:
+    assert brainhive(*words).exit_code == 2
+
+
+def test_the_version_is_shown() -> None:
+    assert brainhive("--version").stdout == f"brainhive {__version__}\n"
+
+
+def test_the_doctor_prints_a_table_or_json(home: Path) -> None:
+    assert "torch" in brainhive("doctor").stdout
+    document = json.loads(brainhive("doctor", "--json").stdout)
+    assert document["metrics"]["brainhive"] == __version__ and document["next"] == "brainhive demo"
+
+
+def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
+    first = embed("--json")
+    (path,) = photos.rglob("*.h5")
+    written = path.stat().st_mtime_ns
+    assert json.loads(first.stdout)["tables"][0]["rows"][0]["pictures"] == 3
+    assert embed("--json").stdout == first.stdout and path.stat().st_mtime_ns == written
+    assert embed("--again").exit_code == 0 and path.stat().st_mtime_ns > written
+
+
+def test_results_go_to_stdout_and_talk_to_stderr(photos: Path) -> None:
+    shown = embed()
+    assert "python-example" in shown.stdout and "next: brainhive train-align" in shown.stderr
+    assert "next:" not in shown.stdout
+
+
+def test_a_recipe_file_a_flag_and_an_override_meet(photos: Path) -> None:
+    (photos / "mine.yaml").write_text("dataset: demo\nbatch_size: 5\nsplits: [train]\n")
+    shown = embed("--recipe", "mine.yaml", "batch_size=7", "--check", "--json")
+    recipe = json.loads(shown.stdout)["recipe"]
+    assert (recipe["dataset"]["kind"], recipe["batch_size"], recipe["splits"]) == (
+        "image_folder",
+        7,
+        ["train"],
+    )
+
+
+def test_the_printed_recipe_runs_as_it_is(photos: Path) -> None:
+    (photos / "resolved.yaml").write_text(embed("--check").stdout.partition("Plan")[0])
+    assert brainhive("embed", "--recipe", "resolved.yaml").exit_code == 0
+    assert len(list(photos.rglob("*.h5"))) == 1
+
+
+def test_debug_shows_the_traceback_and_nothing_else_does(home: Path) -> None:
+    assert "Traceback" not in brainhive("embed").stderr
+    shown = brainhive("embed", "--debug")
+    assert "Traceback" in shown.stderr and shown.exit_code == 3
+
+
+def test_a_folder_that_cannot_be_written_is_one_clear_error(photos: Path) -> None:
+    (photos / "embeddings").write_text("a file where a folder should be")
+    shown = embed()
+    assert shown.exit_code == 1 and len(shown.stderr.splitlines()) == 2
+    assert re.match(r"error: .*embeddings.*: (Not a directory|File exists)", shown.stderr)
+
+
+def test_a_network_of_anyones_that_breaks_is_told_in_one_line(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "broken.py").write_text("def make():\n    raise ZeroDivisionError('no pixels')\n")
+    monkeypatch.syspath_prepend(photos)
+    shown = embed("encoders=python:broken:make")
+    assert shown.exit_code == 1 and "unexpected ZeroDivisionError: no pixels" in shown.stderr
+
+
+SLOW = """
+import time, numpy, torch
+class Slow(torch.nn.Module):
+    def forward(self, images):
+        print("busy", flush=True)
+        time.sleep(0.2)
+        return images.float().flatten(1)[:, :4]
+def make():
+    return Slow(), lambda picture: torch.from_numpy(numpy.array(picture)).permute(2, 0, 1)
+"""
+
+
+def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(
+    photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (photos / "slow_network.py").write_text(SLOW)
+    words = [
+        "embed",
+        "dataset=image-folder",
+        "encoders=python:slow_network:make",
+        "batch_size=1",
+        "run.workers=0",
+    ]
+    command = [sys.executable, "-m", "brainhive_cli", *words]
+    environment = {**os.environ, "PYTHONPATH": str(photos)}
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
+        assert running.stdout and running.stderr
+        for _ in range(2):
+            running.stdout.readline()
+        time.sleep(0.1)
+        running.send_signal(signal.SIGINT)
+        told = running.stderr.read()
+    assert running.returncode == 130 and told == "interrupted: the same command goes on where it stopped\n"
+    assert not list(photos.rglob("*.h5"))
+    monkeypatch.syspath_prepend(photos)
+    assert brainhive(*words).exit_code == 0
+    assert len(list(photos.rglob("*.h5"))) == 1
