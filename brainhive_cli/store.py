@@ -37,6 +37,7 @@ def create(
     Attributes that are not plain numbers or strings are kept as JSON.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
+    _check_room(path, sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values()))
     with h5py.File(path, "w") as file:
         for name, (shape, dtype) in spaces.items():
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -51,6 +52,18 @@ def create(
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         set_attributes(file, attributes)
+
+
+def _check_room(path: Path, size: int) -> None:
+    """Allocate the file's size once, and free it: without room HDF5 would fail with noise, or crash."""
+    if not hasattr(os, "posix_fallocate"):  # macOS
+        return
+    with path.open("wb") as file:
+        try:
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        except OSError as error:
+            path.unlink()
+            raise OSError(*error.args, str(path)) from error
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
@@ -112,7 +125,7 @@ class RowWriter:
         with h5py.File(path, "r") as file:
             found = file[dataset]
             self._offset: int = found.id.get_offset()
-            self._dtype, self._row_shape = found.dtype, found.shape[1:]
+            self._dtype, self._row_shape, self._path = found.dtype, found.shape[1:], path
         self._row_bytes = int(np.prod(self._row_shape, dtype=int)) * self._dtype.itemsize
         self._file = os.open(path, os.O_WRONLY)
 
@@ -127,7 +140,10 @@ class RowWriter:
     def _write_all(self, data: bytes, row: int) -> None:
         at, left = self._offset + row * self._row_bytes, memoryview(data)
         while left:
-            written = os.pwrite(self._file, left, at)
+            try:
+                written = os.pwrite(self._file, left, at)
+            except OSError as error:
+                raise OSError(*error.args, str(self._path)) from error
             at, left = at + written, left[written:]
 
     def close(self) -> None:
