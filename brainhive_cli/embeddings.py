@@ -17,6 +17,8 @@ from brainhive_cli.errors import BrainhiveError, MissingData
 FORMAT = 1
 COLLAPSED = 0.98
 """A median random-pair cosine above this: the vectors hardly differ (a known public cache has 0.9943)."""
+SAMPLED = 2**24
+"""Values that a health check holds at once: 128 MiB in float64, however wide the vectors."""
 
 
 @dataclass(frozen=True)
@@ -151,9 +153,10 @@ def health(embedding: NDArray[Any], rows: NDArray[np.int64], pairs: int = 4096) 
     Args:
         embedding: [N, …]; trailing axes are flattened.
         rows: The rows to look at.
-        pairs: How many random pairs (seeded) give the median cosine.
+        pairs: How many random pairs (seeded) give the median cosine; fewer of very wide vectors.
     """
     generator = np.random.default_rng(0)
+    pairs = min(pairs, max(64, SAMPLED // int(np.prod(embedding.shape[1:]))))
     sample = np.sort(generator.permutation(rows)[: 2 * pairs])
     vectors = np.asarray(embedding[sample], np.float64).reshape(
         len(sample), int(np.prod(embedding.shape[1:]))
