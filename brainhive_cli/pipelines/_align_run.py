@@ -12,6 +12,7 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import parts
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings, open_trials
 from brainhive_cli.pipelines.train_align import Cell, cells_of
 from brainhive_cli.recipe import Paths
@@ -24,24 +25,29 @@ class AlignRun:
 
     folder: RunFolder
     dataset: Dataset
+    made_of: parts.Config
+    encoders: list[EncoderConfig]
     cells: list[Cell]
     signal: Signal
+    paths: Paths
 
     @classmethod
     def open(cls, folder: RunFolder, paths: Paths) -> Self:
         """Read back what the run was made of."""
         made = folder.recipe()
-        dataset: Dataset = parts.resolve("datasets", made["dataset"]).build(paths)
-        subjects = chosen_subjects(dataset, made["subjects"])
-        return cls(folder, dataset, cells_of(made["mode"], subjects, made["seeds"]), Signal(**made["signal"]))
+        config = parts.resolve("datasets", made["dataset"])
+        dataset: Dataset = config.build(paths)
+        cells = cells_of(made["mode"], chosen_subjects(dataset, made["subjects"]), made["seeds"])
+        encoders = [resolve(each) for each in made["encoders"]]
+        return cls(folder, dataset, config, encoders, cells, Signal(**made["signal"]), paths)
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
         return aligners.load(self.folder.path / "cells" / cell.name / "model").to(device)
 
-    def stores(self, model: aligners.Aligner, split: str, paths: Paths) -> dict[str, EmbeddingStore]:
-        """Open the embeddings that an aligner takes."""
-        return open_embeddings(paths, self.dataset.name, split, list(model.layout.encoders))
+    def stores(self, split: str) -> dict[str, EmbeddingStore]:
+        """Open the embeddings that its aligners take."""
+        return open_embeddings(self.dataset, self.made_of, split, self.encoders, self.paths)
 
     def tokens(
         self,
@@ -50,11 +56,10 @@ class AlignRun:
         subject: int,
         split: str,
         pictures: EmbeddingStore,
-        paths: Paths,
     ) -> tuple[Tensor, NDArray[np.int64]]:
         """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
         device, layout = model.logit_scale.device, model.layout
-        trials = open_trials(self.dataset, paths, self.signal, subject, split, pictures, layout.channels)
+        trials = open_trials(self.dataset, self.paths, self.signal, subject, split, pictures, layout.channels)
         signal = torch.from_numpy(trials.signal).to(device)
         place = cell.trained_on.index(subject) if subject in cell.trained_on else 0
         index = torch.full((len(signal),), place, device=device)

@@ -15,6 +15,7 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines.embed import warn_of_collapse
 from brainhive_cli.recipe import Names, Paths, Section
 from brainhive_cli.recordings import SignalStore
@@ -104,21 +105,33 @@ def prepare_all(
 
 
 def open_embeddings(
-    paths: Paths, dataset: str, split: str, encoders: Sequence[str]
+    dataset: Dataset, made_of: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
 ) -> dict[str, EmbeddingStore]:
-    """Open the stores of several encoders over the same pictures, warning of collapsed ones."""
-    stores = embeddings.open_all(paths.under_home("embeddings"), dataset, split, encoders)
+    """Open the stores of several encoders over the same pictures, warning of collapsed ones.
+
+    Args:
+        dataset: Whose pictures.
+        made_of: The data set's Config, for the command line that would embed it.
+        split: Which of them.
+        encoders: One store each.
+        paths: Where stores lie.
+
+    Raises:
+        MissingData: if a store is missing, with the line that makes it.
+        BrainhiveError: if the stores hold different pictures.
+    """
+    root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
+    try:
+        stores = embeddings.open_all(root, dataset.name, split, [config.name for config in encoders])
+    except MissingData as error:
+        raise MissingData(error.what, line) from error
     first = next(iter(stores.values()))
     for other in stores.values():
         warn_of_collapse(other)
-        is_same = np.array_equal(other.packed_ids, first.packed_ids) and np.array_equal(
-            other.done, first.done
-        )
-        if not is_same:
-            raise BrainhiveError(
-                f"{first.path} and {other.path} hold different pictures, or another order",
-                f"brainhive embed --again --dataset {dataset} --encoders {','.join(encoders)}",
-            )
+        pairs = ((other.packed_ids, first.packed_ids), (other.done, first.done))
+        if not all(np.array_equal(theirs, ours) for theirs, ours in pairs):
+            what = f"{first.path} and {other.path} hold different pictures, or another order"
+            raise BrainhiveError(what, f"{line} --again")
     return stores
 
 

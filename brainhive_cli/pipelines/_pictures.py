@@ -12,8 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from brainhive_cli import parts
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._data import open_embeddings
 from brainhive_cli.recipe import Paths
@@ -38,16 +40,17 @@ class Pictures:
     @classmethod
     def open(
         cls,
-        dataset: Dataset,
+        dataset: parts.Config,
         split: str,
-        encoders: Sequence[str],
+        encoders: Sequence[EncoderConfig],
         paths: Paths,
         validation_items: int,
         seed: int,
     ) -> Self:
         """Match pictures and embeddings, and keep some (a fifth at most) for validation."""
-        images = dataset.images(split)
-        stores = open_embeddings(paths, dataset.name, split, encoders)
+        built: Dataset = dataset.build(paths)  # type: ignore[attr-defined]
+        images = built.images(split)
+        stores = open_embeddings(built, dataset, split, encoders, paths)
         rows = next(iter(stores.values())).rows(images.image_ids)
         order = np.random.default_rng(seed).permutation(np.flatnonzero(rows >= 0))
         held = min(validation_items, len(order) // 5)

@@ -21,6 +21,7 @@ from brainhive_cli.encoders import Encoder, EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines._advice import command
 
 DECODERS = 8
 """Most picture-decoding processes taken unless told otherwise."""
@@ -267,11 +268,10 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
         rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))
         warn_of_collapse(found)
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
-    names = ",".join(config.name for config in what.encoders)
     return Result(
         what.paths.under_home("embeddings") / dataset,
         (console.Table(f"Embeddings of {dataset}", columns, tuple(rows)),),
-        hint=f"brainhive train-align --dataset {dataset} --encoders {names}",
+        hint=command("train-align", what.dataset, what.encoders),
     )
 
 

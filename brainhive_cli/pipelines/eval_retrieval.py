@@ -69,7 +69,7 @@ def plan(what: Recipe) -> Plan:
             "cells": len(run.cells),
             "gallery": f"{run.dataset.name}/{what.gallery}",
         }
-        run.stores(run.model(run.cells[0], torch.device("cpu")), what.gallery, what.paths)
+        run.stores(what.gallery)
     except BrainhiveError as error:
         return Plan({}, [f"{error.what} ({error.hint})"])
     return Plan(items)
@@ -115,13 +115,13 @@ class _Queries:
     def encode(cls, align: AlignRun, cell: Cell, subject: int, what: Recipe, device: torch.device) -> Self:
         """Encode a subject's signals and the pictures; one that was skipped as bad is no candidate."""
         model = align.model(cell, device)
-        stores = align.stores(model, what.gallery, what.paths)
+        stores = align.stores(what.gallery)
         pictures = next(iter(stores.values()))
         rows = np.flatnonzero(pictures.done)
         embeddings = as_tensors(stores, model.layout.encoders, device)
         with torch.inference_mode():
             gallery = model.encode_image({key: each[rows] for key, each in embeddings.items()}).float()
-        tokens, shown = align.tokens(model, cell, subject, what.gallery, pictures, what.paths)
+        tokens, shown = align.tokens(model, cell, subject, what.gallery, pictures)
         image_ids = [pictures.image_ids[row] for row in rows]
         return cls(tokens, np.searchsorted(rows, shown), gallery, image_ids)
 

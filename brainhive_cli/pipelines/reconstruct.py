@@ -165,8 +165,8 @@ def _draw(
 ) -> None:
     """Draw my share of the pictures of one cell and subject that are not there yet."""
     model = align.model(cell, launch.device)
-    pictures = next(iter(align.stores(model, what.split, what.paths).values()))
-    tokens, rows = align.tokens(model, cell, subject, what.split, pictures, what.paths)
+    pictures = next(iter(align.stores(what.split).values()))
+    tokens, rows = align.tokens(model, cell, subject, what.split, pictures)
     chosen = [(n, pictures.image_ids[row]) for n, row in enumerate(rows[: what.items])]
     todo = [(n, i, r) for n, i in chosen for r in range(what.repeats)]
     mine = [

@@ -95,7 +95,7 @@ def plan(what: Recipe) -> Plan:
         subjects = chosen_subjects(dataset, what.subjects)
         cells = cells_of(what.mode, subjects, what.seeds)
         items = {"cells": len(cells), **{cell.name: f"trained on {cell.trained_on}" for cell in cells}}
-        open_embeddings(what.paths, dataset.name, "train", [config.name for config in what.encoders])
+        open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
         dataset.recording(subjects[0], "train")
     except BrainhiveError as error:
         missing.append(f"{error.what} ({error.hint})")
@@ -111,7 +111,6 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         "train-align", f"{dataset.name}-{what.mode}-{what.backbone.kind}", what, launch, again
     )
     if not folder.is_finished:
-        prepare_all(dataset, what.paths, what.signal, subjects, launch)
         _train(what, dataset, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
@@ -126,10 +125,11 @@ def _train(what: Recipe, dataset: Dataset, cells: list[Cell], folder: RunFolder,
     todo = launch.gather(todo)[0]
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
-    stores = open_embeddings(what.paths, dataset.name, "train", [config.name for config in what.encoders])
+    stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
     target, keys = _target(what, stores)
     images = as_tensors(stores, keys, launch.device)
     pictures = next(iter(stores.values()))
+    prepare_all(dataset, what.paths, what.signal, chosen_subjects(dataset, what.subjects), launch)
     held_out = _held_out(pictures, what.train.validation)
     trials: dict[int, Trials] = {}
     mine = launch.mine(todo) if alone else todo

@@ -103,8 +103,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _pictures(what: Recipe) -> Pictures:
-    dataset, names = what.dataset.build(what.paths), [config.name for config in what.encoders]
-    return Pictures.open(dataset, what.split, names, what.paths, what.validation_items, what.seed)
+    return Pictures.open(
+        what.dataset, what.split, what.encoders, what.paths, what.validation_items, what.seed
+    )
 
 
 @dataclass(frozen=True)

@@ -15,3 +15,11 @@ def load(pause_s: float = 0.2) -> tuple[Any, Any]:
         return preprocess(picture)
 
     return module, slowly
+
+
+def wide() -> tuple[Any, Any]:
+    """Return mean colours repeated to 128 KiB a picture: an encoder that fills a disk."""
+    import torch
+
+    module, preprocess = example()
+    return torch.nn.Sequential(module, torch.nn.Linear(12, 2**15)), preprocess

@@ -28,7 +28,7 @@ def trained(world: Path, go, small) -> Path:
 
 
 def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
-    """Rank without any of the pipeline's code: mean over repetitions, tokens, cosines, count of better ones."""
+    """Rank without the pipeline's code: mean over repetitions, tokens, cosines, count of better ones."""
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     with h5py.File(home / "signals" / DATASET / "default" / f"sub-{subject:02d}.h5") as file:
         signal, seen = 0.2 * file["test/signal"][()].mean(1), file["test/image_id"][()]

@@ -104,7 +104,7 @@ def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, setti
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings, small, runs, prior):
     run = align(go, small, runs)
 
-    with pytest.raises(BrainhiveError, match="have 64 dimensions, those of .* 32") as caught:
+    with pytest.raises(BrainhiveError, match=r"have 64 dimensions, those of .* 32") as caught:
         go("reconstruct", *settings, f"align_run={run.name}")
     assert caught.value.hint == f"brainhive train-align --prior {prior}"
 
@@ -130,13 +130,13 @@ def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, settings):
 
     by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
     files = sorted((result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png"))
-    ids = [file.parent.relative_to(result.folder / "samples/sub-01_seed-1/sub-01").as_posix() for file in files]
+    ids = [
+        file.parent.relative_to(result.folder / "samples/sub-01_seed-1/sub-01").as_posix() for file in files
+    ]
     encoder = encoders.resolve(COLOURS).build()
 
     def prepared(pictures: list[Image.Image]) -> torch.Tensor:
-        return torch.stack(
-            [metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0] for p in pictures]
-        )
+        return torch.stack([metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0] for p in pictures])
 
     def features(pictures: list[Image.Image]) -> torch.Tensor:
         return torch.stack([encoder.preprocess(picture).flatten() for picture in pictures])

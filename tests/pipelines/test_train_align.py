@@ -165,7 +165,9 @@ def test_the_test_split_is_never_read(own, go, small, trained):
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
     with pytest.raises(MissingData, match="no test embeddings"):
         go("eval-retrieval")
-    shutil.copytree(trained.parents[2] / "embeddings" / DATASET / "test", own / "embeddings" / DATASET / "test")
+    shutil.copytree(
+        trained.parents[2] / "embeddings" / DATASET / "test", own / "embeddings" / DATASET / "test"
+    )
     with pytest.raises(BrainhiveError, match="not finite"):
         go("eval-retrieval")
 

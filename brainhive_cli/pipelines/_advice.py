@@ -1,0 +1,39 @@
+"""How data sets and encoders are written on a command line, for the advice that commands give."""
+
+import shlex
+from collections.abc import Sequence
+
+import yaml
+
+from brainhive_cli import parts
+from brainhive_cli.encoders import EncoderConfig
+
+
+def command(name: str, dataset: parts.Config, encoders: Sequence[EncoderConfig], *more: str) -> str:
+    """Write a command line for a data set and encoders.
+
+    Args:
+        name: The subcommand.
+        dataset: Its Config.
+        encoders: Their Configs.
+        more: Further arguments.
+    """
+    what, names = written(dataset), [written(config) for config in encoders]
+    is_plain = all("{" not in name for name in names)
+    arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
+    arguments += ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
+    return shlex.join(["brainhive", name, *arguments, *more])
+
+
+def written(part: parts.Config) -> str:
+    """Write a part as a recipe names it: by its kind, an encoder by its reference, else with its knobs."""
+    knobs = part.model_dump(mode="json", exclude_defaults=True)
+    kind = knobs.pop("kind").replace("_", "-")
+    if not knobs:
+        return str(kind)
+    if kind in ("python", "reference") and list(knobs) == ["source"]:
+        return str(knobs["source"])
+    text: str = yaml.safe_dump(
+        {"kind": kind, **knobs}, default_flow_style=True, sort_keys=False, width=10_000
+    )
+    return text.strip()
