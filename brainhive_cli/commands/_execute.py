@@ -1,6 +1,8 @@
 """From a command's flags to its pipeline, its result on the terminal and its exit code."""
 
 import importlib
+import os
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -96,6 +98,11 @@ def _known(error: Exception) -> BrainhiveError:
         return DeviceError(
             f"the device is out of memory: {str(error).splitlines()[0]}", "lower the batch size"
         )
+    system = re.search(
+        r"\(os error (\d+)\)", str(error)
+    )  # how safetensors, written in Rust, tells of a full disk
+    if system:
+        error = OSError(int(system[1]), os.strerror(int(system[1])))
     if isinstance(error, OSError) and error.strerror:
         where = f"{error.filename}: " if error.filename else ""
         return BrainhiveError(

@@ -119,7 +119,7 @@ class Things:
 
 def _numpy_globals() -> list[Any]:
     """List what plain NumPy arrays are made of in a pickle, by the names of NumPy 2 and of NumPy 1."""
-    makers = [np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]]
+    makers: list[Any] = [np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]]
     older = [(maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers]
     return [np.ndarray, np.dtype, *makers, *older, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
 

@@ -171,6 +171,36 @@ def test_a_network_of_anyones_that_breaks_is_told_in_one_line(
     assert shown.exit_code == 1 and "unexpected ZeroDivisionError: no pixels" in shown.stderr
 
 
+FULL = """
+import resource
+from pathlib import Path
+from safetensors.torch import save_file, torch
+def make():
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        {write}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    [
+        ("full_for_python", "Path('full.bin').write_bytes(bytes(9999))"),
+        ("full_for_safetensors", "save_file({'a': torch.zeros(9999)}, 'full.safetensors')"),
+    ],
+)
+def test_a_full_disk_is_told_as_such_whichever_library_finds_it(
+    photos: Path, monkeypatch: pytest.MonkeyPatch, name: str, write: str
+) -> None:
+    (photos / f"{name}.py").write_text(FULL.format(write=write))
+    monkeypatch.syspath_prepend(photos)
+    shown = embed(f"encoders=python:{name}:make")
+    assert shown.exit_code == 1 and "error: File too large\n  try: free space" in shown.stderr
+
+
 SLOW = """
 import time, numpy, torch
 class Slow(torch.nn.Module):
