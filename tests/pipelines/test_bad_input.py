@@ -5,7 +5,7 @@ import resource
 import shutil
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import h5py
@@ -204,19 +204,27 @@ def test_a_home_that_cannot_be_written_is_named(folder, home, pictures, monkeypa
     refused(*argv, code=1, what=f"{home}/file.*Not a directory", hint="permissions")
 
 
-def test_a_full_disk_leaves_nothing_half_written_under_a_final_name(folder, home, brainhive, go):
-    encoder = "{kind: python, source: 'python:slow:wide'}"
+@pytest.fixture
+def little_room() -> Iterator[None]:
+    """Let this process write no file beyond 1 MiB, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
-    def little_room() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (2**20, 2**20))
 
-    argv = ("embed", folder, f"encoders=[{encoder}]")
-    ended = brainhive(*argv, preexec_fn=little_room)
+def test_a_full_disk_leaves_nothing_half_written(folder, home, refused, little_room):
+    argv = ("embed", folder, "--encoders", "python:slow:wide")
 
-    explained(ended.returncode, ended.stderr, 1, "slow-wide.h5.*File too large", "free space")
-    assert not list(home.rglob("*.h5"))
-    go(*argv)
-    assert EmbeddingStore.open(next(home.rglob("*.h5"))).embedding.shape == (12, 2**15)
+    refused(*argv, code=1, what="slow-wide.h5.*File too large", hint="free space")
+    assert not list(home.rglob("*.h5*"))
+
+
+def test_a_disk_that_fills_up_later_leaves_no_run_finished(embedded, refused, little_room):
+    wide = ("dim=1024", "fuser.intermediate_size=1024")
+
+    refused(*ALIGN, *QUICK, *wide, code=1, what="[Ff]ile too large", hint="free space")
+    assert not list(embedded.rglob("metrics.json")) and not list(embedded.rglob("model"))
 
 
 def test_one_command_at_a_time_writes_a_run_and_ctrl_c_ends_it_resumably(

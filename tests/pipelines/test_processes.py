@@ -1,0 +1,152 @@
+"""Two processes on this CPU give what one gives; each launch is shared by several assertions."""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from brainhive_cli.blocks import ResidualMLP
+from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.launch import Launch
+from brainhive_cli.losses import clip
+
+COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+ENCODER = "brainhive_cli-encoders-python-example"
+TWO = ("--processes", "2", "--json")
+SUMMED_OTHERWISE = 1e-4
+"""Gradients are summed in another order, over all steps of a training."""
+
+
+def result(ended: Any) -> dict[str, Any]:
+    assert ended.returncode == 0, ended.stderr
+    document: dict[str, Any] = json.loads(ended.stdout)  # so stdout holds one document, not one a process
+    return document
+
+
+def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
+    return load_file(run / "cells" / cell / "model" / "model.safetensors")
+
+
+def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhive, home, pictures, go):
+    last = sorted(pictures.rglob("*.png"))[-1]  # of 12, so that the second process meets it
+    last.write_bytes(b"no picture")
+    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", COLOURS, "batch_size=2")
+    path = home / "embeddings" / "pictures" / "train" / f"{ENCODER}.h5"
+
+    ended = brainhive("embed", *settings, *TWO)
+
+    lines = [line for line in ended.stderr.splitlines() if line.strip()]
+    assert (ended.returncode, ended.stdout, len(lines)) == (1, "", 2), ended.stderr
+    assert lines[0].startswith("error: 1 pictures cannot be decoded: ") and str(last) in lines[0]
+    assert lines[1].startswith("  try: ")
+    assert EmbeddingWriter(path).pending.tolist() == [11]  # no other picture was lost
+    go("embed", *settings, "skip_bad=true")
+    two = np.array(EmbeddingStore.open(path).embedding)
+    go("embed", *settings, "skip_bad=true", again=True)
+    assert np.array_equal(two, EmbeddingStore.open(path).embedding)
+
+
+def test_cells_are_shared_whole(brainhive, world, small, tmp_path, go):
+    one = go("train-align", *small)
+
+    two = result(brainhive("train-align", *small, f"paths.runs={tmp_path}", *TWO))
+
+    for cell in ("sub-01_seed-1", "sub-02_seed-1"):
+        mine, theirs = weights(one.folder, cell), weights(Path(two["folder"]), cell)
+        assert all(torch.equal(mine[key], theirs[key]) for key in mine)
+    assert two["metrics"]["cells"] == json.loads(json.dumps(one.metrics["cells"]))
+    environment = json.loads((Path(two["folder"]) / "environment.json").read_text())
+    assert environment["processes"] == 2
+
+
+def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
+    brainhive, world, small, tmp_path, go
+):
+    settings = (*small, "subjects=1", "fuser.dropout=0", "backbone.dropout=0", "train.batch_size=129")
+    one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
+    launcher = (
+        str(Path(sys.executable).with_name("accelerate")),
+        "launch",
+        "--multi_gpu",
+        "--num_processes=2",
+    )
+    launcher = (*launcher, "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no")
+    launcher = (*launcher, "--main_process_port=0", "-m", "brainhive_cli")
+
+    two = result(
+        brainhive("train-align", *settings, f"paths.runs={tmp_path / 'two'}", "--json", launcher=launcher)
+    )
+
+    cell = "sub-01_seed-1"
+    mine, theirs = weights(one.folder, cell), weights(Path(two["folder"]), cell)
+    assert max(float((mine[key] - theirs[key]).abs().max()) for key in mine) < SUMMED_OTHERWISE
+    ours, other = (made["cells"][cell]["validation"]["top1"] for made in (one.metrics, two["metrics"]))
+    assert other["value"] == pytest.approx(ours["value"], abs=1 / ours["n"])  # one near tie may flip
+    assert (other["n"], other["pool"]) == (ours["n"], ours["pool"])
+    environment = json.loads((Path(two["folder"]) / "environment.json").read_text())
+    assert environment["processes"] == 2  # else the test would compare one process with itself
+
+
+def test_reconstruct_draws_each_picture_once_and_the_same(
+    brainhive, world, small, tmp_path, go, generator, prior
+):
+    run = go("train-align", *small, f"paths.runs={tmp_path}", f"prior={prior}", "subjects=1").folder
+    settings = (
+        f"prior={prior}",
+        f"generator={{kind: sdxl, source: {generator}}}",
+        f"align_run={run}",
+        "items=3",
+        "repeats=1",
+        "resolution_px=32",
+        "steps=2",
+    )
+    one = go("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
+
+    two = result(brainhive("reconstruct", *settings, f"paths.runs={tmp_path / 'two'}", *TWO))
+
+    mine, theirs = (sorted(Path(folder).rglob("00.png")) for folder in (one.folder, two["folder"]))
+    assert len(mine) == len(theirs) == 3
+    for ours, other in zip(mine, theirs, strict=True):
+        assert ours.parts[-4:] == other.parts[-4:]
+        difference = np.asarray(Image.open(ours), np.int16) - np.asarray(Image.open(other), np.int16)
+        assert np.abs(difference).max() <= 1  # rounding to bytes
+    for name, metric in one.metrics["overall"].items():
+        assert two["metrics"]["overall"][name]["value"] == pytest.approx(metric["value"], abs=1e-3)
+
+
+def gradients(launch: Launch) -> list[torch.Tensor]:
+    """Gradients of the loss of 7 pairs, of which this process encodes its share."""
+    torch.manual_seed(0)
+    signal, image = torch.randn(2, 7, 16)
+    backbone, loss, scale = ResidualMLP(16, 32), clip.Config().build(), torch.nn.Parameter(torch.tensor(2.0))
+    rows = list(launch.mine(range(7)))
+    tokens = launch.gather_rows(backbone(signal[rows]), 7)
+    loss(tokens, launch.gather_rows(image[rows], 7), scale).backward()
+    parameters = [*backbone.parameters(), scale]
+    launch.average_gradients(parameters)
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _gradients_of_rank(rank: int, folder: str) -> None:
+    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    torch.save(gradients(Launch(rank, 2, torch.device("cpu"))), f"{folder}/{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def test_two_processes_have_the_gradients_of_one_at_the_same_global_batch(tmp_path):
+    torch.multiprocessing.spawn(_gradients_of_rank, (str(tmp_path),), nprocs=2)
+
+    expected = gradients(Launch(0, 1, torch.device("cpu")))
+    for rank in range(2):
+        found = torch.load(tmp_path / f"{rank}.pt")
+        assert len(found) == len(expected) == 5
+        assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))
