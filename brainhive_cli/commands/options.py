@@ -21,19 +21,12 @@ Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON
 Again = Annotated[bool, typer.Option("--again", help="Start anew even if the same work is finished.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-LAUNCH = "Launch"
 Processes = Annotated[
     int | None,
-    typer.Option(
-        "--processes", min=1, help="Processes in all.", show_default="one a GPU", rich_help_panel=LAUNCH
-    ),
+    typer.Option("--processes", min=1, help="Processes in all.", show_default="one a GPU"),
 ]
-Machines = Annotated[
-    int | None, typer.Option("--machines", min=1, help="Machines that run this line.", rich_help_panel=LAUNCH)
-]
-MixedPrecision = Annotated[
-    str | None, typer.Option("--mixed-precision", help="no, bf16 or fp16.", rich_help_panel=LAUNCH)
-]
+Machines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines that run this line.")]
+MixedPrecision = Annotated[str | None, typer.Option("--mixed-precision", help="no, bf16 or fp16.")]
 
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")
