@@ -68,7 +68,7 @@ _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
     "texture": (0.6, TEXTURES),
     "background": (0.8, tuple(BACKGROUNDS)),
 }
-"""Factor > (weight, names); the many shapes weigh most, so that they are as easy to tell as the few textures."""
+"""Factor > (weight, names); the many shapes weigh most, to be as easy to tell as the few textures."""
 _MODEL_SEED = 20260207
 _BATCH = 32
 

