@@ -45,8 +45,9 @@ def _device(launch: Launch) -> dict[str, Any]:
 def _folders(paths: recipe.Paths, home: Path) -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(home, os.W_OK)}
-    found["free there"] = f"{shutil.disk_usage(home if home.is_dir() else Path()).free // MIB} MiB"
+    there = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(there, os.W_OK)}
+    found["free there"] = f"{shutil.disk_usage(there).free // MIB} MiB"
     for name in ("data", "embeddings", "signals", "runs"):
         path = paths.under_home(name)  # type: ignore[arg-type]
         held = sorted(child.name for child in path.iterdir()) if path.is_dir() else []

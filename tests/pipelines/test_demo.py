@@ -1,0 +1,89 @@
+"""demo: the five steps in a row, the page that shows them, and command lines that can be run by hand."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.demo.recordings import PROVENANCE
+from brainhive_cli.pipelines import demo
+
+WEIGHTS = Path(demo.__file__).parents[1] / "demo" / "weights"
+COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+STEPS = ["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
+FEW = {
+    "train-align": ["subjects=1", "train.epochs=2"],
+    "train-prior": ["train.steps=2", "validation_items=2", "sample_items=1", "sample_steps=1"],
+    "reconstruct": ["items=2", "repeats=1", "steps=1"],
+}
+"""Overrides that make each step small."""
+
+
+def overridden(**by_step: list[str]) -> str:
+    named = {step.replace("_", "-"): given for step, given in by_step.items()}
+    return "overrides=" + json.dumps({step: FEW.get(step, []) + named.get(step, []) for step in STEPS})
+
+
+@pytest.fixture
+def tiny(home: Path, generator: Path, prior: Path) -> str:
+    """Overrides with a tiny generator and prior in the place of the shipped ones."""
+    drawn_by = f"generator.source={generator}"
+    return overridden(
+        embed=[COLOURS],
+        train_align=[COLOURS, f"prior={prior}"],
+        train_prior=[COLOURS, f"continue_from={prior}", drawn_by, "resolution_px=32"],
+        reconstruct=[drawn_by, "resolution_px=32", f"metric_{COLOURS}"],
+    )
+
+
+def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, tiny, home):
+    result = go("demo", tiny)
+
+    page = (home / result.files["page"]).read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 3  # needs no other file
+    assert PROVENANCE in page
+    for title in ("Retrieval", "Reconstruction", "Fusion Prior", "Embeddings of demo"):
+        assert title in page
+    assert [row[0] for row in result.tables[0].rows] == STEPS
+    assert "top-1" in result.tables[0].rows[2][2] and "n 100" in result.tables[0].rows[2][2]
+    for line, step in zip(result.metrics["commands"], STEPS, strict=True):
+        assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
+        by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
+        assert by_hand.exit_code == 0, by_hand.stderr
+        found = sorted(home.glob(f"runs/{step}/*"))
+        assert len(found) == (0 if step == "embed" else 1)  # nothing was made anew
+        if found:
+            assert Path(json.loads(by_hand.stdout)["folder"]).resolve() == found[0].resolve()
+
+
+def test_a_second_demo_finds_the_first(go, tiny, home):
+    first = go("demo", tiny)
+    times = {path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/model/**/*.safetensors")}
+
+    second = go("demo", tiny)
+
+    assert second.folder == first.folder
+    assert {path: path.stat().st_mtime_ns for path in times} == times
+
+
+def test_the_plan_lists_the_five_commands():
+    items = demo.plan(demo.Recipe()).items
+
+    assert list(items) == STEPS
+    assert items["embed"] == "brainhive embed --recipe demo"
+
+
+@pytest.mark.skipif(
+    not (WEIGHTS / "prior").is_dir(), reason="the demo's weights are not there (brainhive_cli.demo.build)"
+)
+def test_the_shipped_weights_run_the_demo(go, home):
+    result = go("demo", overridden(train_align=["train.epochs=5"]))
+
+    by_name = {row[0]: row[2] for row in result.tables[0].rows}
+    metrics = json.loads((result.folder / "metrics.json").read_text())
+    assert metrics["eval-retrieval"]["overall"]["top5"]["low"] > 0.05, by_name
+    assert "two-way" in by_name["reconstruct"]
+    assert (result.folder / "index.html").stat().st_size < 2**22
