@@ -199,7 +199,8 @@ def _thing(shape: str, texture: str, cells: int) -> Labels:
     labels = np.zeros((cells, cells), dtype=np.uint8)
     for piece in SILHOUETTES[shape]:
         labels[_covers(piece, x, y, 2 * cells)] = _INKS.index(piece.ink)
-    labels[(labels == _INKS.index("body")) & _second_tone(texture, x // (2 * cells), y // (2 * cells))] = 2
+    second = (labels == _INKS.index("body")) & _second_tone(texture, x // (2 * cells), y // (2 * cells))
+    labels[second] = _INKS.index("second")
     outline = _grown(labels > 0, cells * 2 // step) & (labels == 0)
     labels[outline] = _INKS.index("edge")
     return labels

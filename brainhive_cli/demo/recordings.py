@@ -53,8 +53,8 @@ class Stage:
 
 
 # Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from there on.
-EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=3.1)
-LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=3.1)
+EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.9)
+LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=2.9)
 
 PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
 OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
@@ -122,7 +122,7 @@ def simulate(
     noise: float = 1.0,
     items: Sequence[int] | None = None,
 ) -> Floats:
-    """Simulate what a subject's EEG shows of pictures; without noise before 84 ms, nothing.
+    """Simulate what a subject's EEG shows of pictures; before 84 ms it is all noise.
 
     Args:
         low: Low-level features [N, F].
@@ -147,11 +147,9 @@ def simulate(
             for n in numbers[chunk]
         ]
         signal[chunk] = noise * head.idle(rngs)
-        for item, row in zip(range(len(low))[chunk], rngs, strict=True):
-            for repetition, rng in enumerate(row):
-                late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
-                shown = evoked[item, :, JITTER_SAMPLES - late :][:, :SAMPLES]
-                signal[item, repetition] += np.float32(np.exp(0.2 * rng.standard_normal())) * shown
+        signal[chunk] += [
+            [_varied(one, rng) for rng in row] for one, row in zip(evoked[chunk], rngs, strict=True)
+        ]
     return signal
 
 
@@ -213,6 +211,13 @@ class Head:
         distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
         patterns = rng.standard_normal((count, len(places))) @ np.exp(-0.5 * (distance / SMOOTHNESS) ** 2)
         return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
+
+
+def _varied(evoked: Floats, rng: np.random.Generator) -> Floats:
+    """Vary the usual response [C, T + 2 * JITTER_SAMPLES] for one trial: early or late, weak or strong."""
+    late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
+    strength = np.float32(np.exp(0.2 * rng.standard_normal()))
+    return strength * evoked[:, JITTER_SAMPLES - late :][:, :SAMPLES]
 
 
 def _mixed(shared: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:
