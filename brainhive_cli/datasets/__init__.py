@@ -47,6 +47,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def recorded_as(self) -> str:
+        """The name under which its signals are kept; not `name` where the same pictures have several."""
+        ...
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits of its pictures."""
         ...

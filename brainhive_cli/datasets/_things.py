@@ -40,6 +40,11 @@ class Things:
     trust_pickle: bool
     splits: tuple[str, ...] = ("train", "test")
 
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under."""
+        return self.name
+
     def images(self, split: str) -> datasets.ImageSet:
         """List the pictures of a split: `<root>/**/{training,test}_images/<concept>/*`."""
         datasets.check_split(self, split)

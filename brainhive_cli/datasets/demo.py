@@ -41,6 +41,11 @@ class Demo:
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
 
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under."""
+        return self.name
+
     def images(self, split: str) -> datasets.ImageSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
         datasets.check_split(self, split)

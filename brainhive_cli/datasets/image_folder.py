@@ -56,6 +56,11 @@ class ImageFolder:
         named = tuple(split for split in SPLITS if (self.root / split).is_dir())
         return named or (("train", "test") if self.test_share else ("train",))
 
+    @property
+    def recorded_as(self) -> str:
+        """The name that its signals are kept under."""
+        return self.name
+
     def images(self, split: str) -> datasets.ImageSet:
         """List the pictures of a split, sorted by path."""
         datasets.check_split(self, split)

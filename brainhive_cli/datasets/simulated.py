@@ -49,6 +49,11 @@ class Simulated:
         return self.source.name
 
     @property
+    def recorded_as(self) -> str:
+        """What its signals depend on: the same pictures may be simulated in several ways."""
+        return f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits of the pictures."""
         return self.source.splits

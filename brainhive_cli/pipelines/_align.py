@@ -125,9 +125,8 @@ def train_cell(
     state = _State.load(folder, name, learner)
     saved = time.monotonic()
     for epoch in range(state.epoch, train.epochs):
-        torch.manual_seed(
-            _mixed(seed, epoch, launch.rank)
-        )  # dropout is the epoch's, whichever it starts from
+        # dropout is the epoch's, whichever the training starts from
+        torch.manual_seed(_mixed(seed, epoch, launch.rank))
         aligner.train()
         losses = []
         for rows in batches.epoch(seed, epoch, train.batch_size):

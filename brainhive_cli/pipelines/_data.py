@@ -50,7 +50,7 @@ class Trials:
 
 def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> SignalStore:
     """Open a subject's signal store; it is made from the data set's own files the first time."""
-    path = recordings.path_of(paths.under_home("signals"), dataset.name, signal.name, subject)
+    path = recordings.path_of(paths.under_home("signals"), dataset.recorded_as, signal.name, subject)
     if not path.is_file():
         if signal.name != "default":
             raise MissingData(f"no signals {path}", "signal.name=default uses the data set's own")

@@ -29,9 +29,9 @@ def store_of(home: Path, encoder: str = "brainhive_cli-encoders-python-example")
     return embeddings.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
-def directly(reference: object, pictures: Path) -> np.ndarray:
+def directly(reference: object, pictures: Path, but: Path | None = None) -> np.ndarray:
     encoder = encoders.resolve(reference).build()
-    files = sorted(pictures.rglob("*.png"))
+    files = [file for file in sorted(pictures.rglob("*.png")) if file != but]
     views = torch.stack([encoder.preprocess(Image.open(file).convert("RGB")) for file in files])
     with torch.inference_mode():
         return encoder.module.eval()(views).numpy()
@@ -89,6 +89,23 @@ def test_again_keeps_nothing_of_an_interrupted_store(go, home, pictures, folder)
     go("embed", *folder, f"encoders=[{COLOURS!r}]", again=True)
 
     assert np.allclose(EmbeddingStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
+
+
+def test_each_encoder_computes_only_the_rows_that_it_lacks(go, home, pictures, folder):
+    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
+        go("embed", *folder, f"encoders=[{COLOURS!r}]")
+    before = directly(COLOURS, pictures, but=broken)
+    for file in pictures.rglob("*.png"):
+        Image.new("RGB", (16, 16), (255, 0, 0)).save(file)
+
+    go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]")
+
+    found = EmbeddingStore.open(store_of(home)).embedding
+    assert np.array_equal(found[:11], before)
+    assert np.allclose(found[11], directly(COLOURS, pictures)[11])
+    other = EmbeddingStore.open(store_of(home, encoders.resolve(TIMM).name)).embedding
+    assert np.allclose(other, directly(TIMM, pictures), atol=ROUNDING)
 
 
 def test_a_changed_picture_folder_is_embedded_again(go, home, pictures, folder):

@@ -14,6 +14,7 @@ import torch
 from PIL import Image
 
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.recordings import SignalStore
 from brainhive_cli.store import part_of
 
 LITE0 = "python:lite0:load"
@@ -95,6 +96,22 @@ def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(image
     assert (top1["n"], top1["pool"]) == (120, 30)
     assert top1["low"] > top1["chance"] == pytest.approx(1 / 30)
     assert shuffled["low"] <= shuffled["chance"] <= shuffled["high"]
+
+
+def test_the_same_pictures_simulated_with_other_noise_are_other_signals(images, real_home, go):
+    go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
+    quick = (f"encoders=[{LITE0!r}]", "seeds=1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")
+
+    for noise in (0.15, 0.2):
+        simulated = f"{{kind: simulated, images: {images}, meaning: lite0-load, subjects: 1, noise: {noise}}}"
+        go("train-align", f"dataset={simulated}", *quick, "train.precision=fp32")
+
+    stores = [
+        real_home / f"signals/photos-simulated-lite0-load-noise-{noise}/default/sub-01.h5"
+        for noise in (0.15, 0.2)
+    ]
+    quiet, loud = (SignalStore.open(store)["train"].signal for store in stores)
+    assert loud.std() > 1.1 * quiet.std()
 
 
 def test_a_store_of_the_size_of_things_eeg2_is_written_and_mapped_in_seconds(shared, tmp_path):
