@@ -114,11 +114,7 @@ def train_cell(
     launch: Launch,
 ) -> None:
     """Train one cell to its end, going on from its checkpoint, and write model and metrics."""
-    torch.manual_seed(seed)
-    aligner = Aligner(layout, loss_config.initial_logit_scale).to(launch.device)
-    if data.fuser is not None:
-        aligner.fuser.load_state_dict(data.fuser.state_dict())
-        aligner.fuser.requires_grad_(False)
+    aligner = _begin(seed, layout, loss_config.initial_logit_scale, data.fuser).to(launch.device)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, launch.device)
     learner = _Learner(aligner, train, batches.steps(train.batch_size))
@@ -148,6 +144,16 @@ def train_cell(
                 saved = time.monotonic()
     if launch.is_main:
         _finish(folder, name, seed, len(batches.validation_pictures[0]), aligner, state)
+
+
+def _begin(seed: int, layout: Layout, logit_scale: float, fuser: nn.Module | None) -> Aligner:
+    """Make the aligner that the seed decides; a prior's fusion encoder is taken over and frozen."""
+    torch.manual_seed(seed)
+    aligner = Aligner(layout, logit_scale)
+    if fuser is not None:
+        aligner.fuser.load_state_dict(fuser.state_dict())
+        aligner.fuser.requires_grad_(False)
+    return aligner
 
 
 def _mixed(*seeds: int) -> int:
