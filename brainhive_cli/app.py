@@ -19,13 +19,14 @@ START, STEPS = "Start here", "Steps"
 
 
 class Sections(TyperGroup):
-    """Lists the commands under their sections in plain text: rich's panels would double the time of `--help`."""
+    """Lists the commands under their sections in plain text: rich's panels would double `--help`'s time."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one block of aligned lines a section."""
-        for section, names in groupby(self.commands, lambda name: self.commands[name].rich_help_panel):
+        commands: dict[str, Any] = dict(self.commands)
+        for section, names in groupby(commands, lambda name: commands[name].rich_help_panel):
             with formatter.section(section):
-                formatter.write_dl([(name, self.commands[name].get_short_help_str(200)) for name in names])
+                formatter.write_dl([(name, commands[name].get_short_help_str(200)) for name in names])
 
 
 app = typer.Typer(

@@ -16,6 +16,11 @@ class BrainhiveError(Exception):
         self.what = what
         self.hint = hint
 
+    @property
+    def in_one_line(self) -> str:
+        """What is wrong, and what to do in brackets."""
+        return f"{self.what} ({self.hint})" if self.hint else self.what
+
 
 class RecipeError(BrainhiveError):
     """A recipe, flag or override that does not hold."""

@@ -121,6 +121,8 @@ def start(run: Run) -> Launch:
         )
     on_cpu = run.device == "cpu" or not has_cuda
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
+        raise DeviceError(f"the launch asks for mixed precision {launched}", "use bf16, or no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Launch(0, 1, torch.device("cpu" if on_cpu else "cuda"), precision)

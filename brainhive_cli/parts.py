@@ -5,9 +5,9 @@ import importlib
 import pkgutil
 from functools import partial
 from types import ModuleType
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializeAsAny, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
 
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.recipe import validate
@@ -61,12 +61,12 @@ def load(shelf: str, kind: str) -> ModuleType:
     return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
 
 
-def resolve(shelf: str, value: Any) -> Any:
-    """Turn `kind`, or `{kind: …, knob: …}`, into the part's validated Config."""
+def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
+    """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the part's Config."""
     if isinstance(value, Config):
         return value
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
-    kind = fields.pop("kind", None)
+    kind = fields.pop("kind", default)
     if not isinstance(kind, str):
         raise RecipeError(
             f"a {SHELVES[shelf]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}"
@@ -74,6 +74,6 @@ def resolve(shelf: str, value: Any) -> Any:
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
 
 
-def part(shelf: str) -> Any:
-    """Make the field type of a recipe key that names a part of `shelf`."""
-    return Annotated[SerializeAsAny[Config], BeforeValidator(partial(resolve, shelf))]
+def part(shelf: str, default: str) -> BeforeValidator:
+    """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
+    return BeforeValidator(partial(resolve, shelf, default=default))

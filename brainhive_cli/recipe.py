@@ -59,14 +59,13 @@ class Run(Section):
     machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
     main_process_ip: str | None = Field(None, description="address of machine 0")
     main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: any free one)")
-    mixed_precision: Annotated[Literal["no", "bf16", "fp16"] | None, BeforeValidator(_no)] = Field(
+    mixed_precision: Annotated[Literal["no", "bf16"] | None, BeforeValidator(_no)] = Field(
         None, description="autocast dtype"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
-    trackers: Names = Field([], description="experiment trackers, through accelerate")
 
 
 class Recipe(Section):

@@ -1,6 +1,7 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
 import importlib.metadata
+import io
 import json
 import os
 import platform
@@ -109,6 +110,14 @@ class RunFolder:
             shutil.rmtree(final)
         os.replace(beside, final)
         return final
+
+    def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
+        """Save tensors and plain values below `checkpoints/`; a full disk is an OSError, as elsewhere."""
+        import torch
+
+        buffer = io.BytesIO()
+        torch.save(dict(content), buffer)
+        self.replace(f"checkpoints/{name}", lambda beside: beside.write_bytes(buffer.getbuffer()))
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""

@@ -26,7 +26,7 @@ Processes = Annotated[
     typer.Option("--processes", min=1, help="Processes in all.", show_default="one a GPU"),
 ]
 Machines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines that run this line.")]
-MixedPrecision = Annotated[str | None, typer.Option("--mixed-precision", help="no, bf16 or fp16.")]
+MixedPrecision = Annotated[str | None, typer.Option("--mixed-precision", help="no or bf16.")]
 
 Dataset = Annotated[
     str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")

@@ -1,6 +1,7 @@
 """Pictures of another data set, with EEG that the demo's forward model simulates from them."""
 
 from dataclasses import dataclass
+from typing import Annotated, Any
 
 import numpy as np
 from pydantic import Field
@@ -15,7 +16,7 @@ from brainhive_cli.recordings import Recording
 class Config(parts.Config):
     """Real pictures, simulated signals; always labelled as simulated."""
 
-    images: parts.part("datasets") = Field(  # type: ignore[valid-type]
+    images: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
         "image-folder", validate_default=True, description="whose pictures"
     )
     meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")

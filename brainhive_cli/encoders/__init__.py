@@ -68,8 +68,11 @@ class EncoderConfig(parts.Config):
 
 
 def slug(source: str) -> str:
-    """Make a file name, which is also a module's name, of a reference: `hub:owner/name` to `owner--name`."""
-    below = source.partition(":")[2].replace("/", "--") if ":" in source else Path(source).name
+    """Make a file name, which is also a module's name, of a reference.
+
+    `hub:owner/name` becomes `owner--name`; a folder `local--name`, so that it never takes an encoder's name.
+    """
+    below = source.partition(":")[2].replace("/", "--") if ":" in source else f"local--{Path(source).name}"
     return below.replace(":", "-").replace(".", "-")
 
 

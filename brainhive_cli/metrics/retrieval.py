@@ -88,14 +88,15 @@ def summarise(
     """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
 
     Args:
-        ranks_of_subjects: Ranks [N], one tensor a subject.
+        ranks_of_subjects: Ranks [N], one tensor a subject; or [S, N] of S seeds, averaged for each item, so
+            that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
     """
-    groups = [ranks.numpy().astype(np.float64) for ranks in ranks_of_subjects]
+    groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
     common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
@@ -110,7 +111,7 @@ def summarise(
         chance = float(guess @ transform(possible.astype(np.float64)))
         if statistic is np.median:
             chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
-        values = [transform(group) for group in groups]
+        values = [transform(group).mean(0) for group in groups]
         metrics.append(measure(name, values, statistic=statistic, chance=chance, **common))
     return metrics
 

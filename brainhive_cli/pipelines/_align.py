@@ -33,7 +33,7 @@ class Train(Section):
     betas: tuple[float, float] = (0.9, 0.995)
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast dtype")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
     validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
     selection: Literal["best", "last"] = Field(
         "best", description="the epoch that is kept, by validation top-1"
@@ -236,7 +236,7 @@ class _State:
             "schedule": self.learner.schedule.state_dict(),
             "kept": self.kept,
         }
-        folder.replace(f"checkpoints/{name}.pt", lambda beside: torch.save(content, beside))
+        folder.save_checkpoint(f"{name}.pt", content)
 
 
 def _finish(folder: RunFolder, name: str, seed: int, pool: int, aligner: Aligner, state: _State) -> None:

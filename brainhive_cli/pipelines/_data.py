@@ -16,7 +16,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
-from brainhive_cli.pipelines.embed import warn_of_collapse
+from brainhive_cli.pipelines.embed import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section
 from brainhive_cli.recordings import SignalStore
 from brainhive_cli.signals.selection import average
@@ -127,7 +127,7 @@ def open_embeddings(
         raise MissingData(error.what, line) from error
     first = next(iter(stores.values()))
     for other in stores.values():
-        warn_of_collapse(other)
+        warn_of_illness(other)
         pairs = ((other.packed_ids, first.packed_ids), (other.done, first.done))
         if not all(np.array_equal(theirs, ours) for theirs, ours in pairs):
             what = f"{first.path} and {other.path} hold different pictures, or another order"

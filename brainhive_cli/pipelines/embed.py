@@ -5,8 +5,9 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
@@ -30,8 +31,12 @@ DECODERS = 8
 class Recipe(recipe.Recipe):
     """What to embed with what."""
 
-    dataset: parts.part("datasets") = Field("things-eeg", validate_default=True, description="whose pictures")  # type: ignore[valid-type]
-    encoders: Encoders = Field(["clip-h14", "vae"], validate_default=True, description="frozen encoders")
+    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
+        "things-eeg", validate_default=True, description="whose pictures"
+    )
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"], validate_default=True, min_length=1, description="frozen encoders"
+    )
     splits: recipe.Names | None = Field(None, description="splits to embed; default: all")
     batch_size: int = Field(64, gt=0, description="pictures a forward pass, on each process")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
@@ -49,12 +54,13 @@ class _Job:
     images: ImageSet
     path: Path
 
-    @property
-    def is_done(self) -> bool:
+    def is_done(self, skip_bad: bool) -> bool:
+        """Whether there is a finished store of just these pictures; with gaps only if they are accepted."""
         if not self.path.is_file():
             return False
         found = EmbeddingStore.open(self.path)
-        return found.image_ids == list(self.images.image_ids) and found.attributes["config"] == self._config
+        same = found.image_ids == list(self.images.image_ids) and found.attributes["config"] == self._config
+        return same and (skip_bad or not found.attributes["skipped"])
 
     @property
     def _config(self) -> dict[str, Any]:
@@ -87,23 +93,35 @@ def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
 
 
 def plan(what: Recipe) -> Plan:
-    """Say which stores there would be, and what is missing for them."""
+    """Say which stores there would be and how large, and what is missing for them."""
     items: dict[str, Any] = {}
     missing = []
+    jobs: list[_Job] = []
     try:
         dataset, by_split = _jobs(what)
-        for split, jobs in by_split.items():
-            items[f"{dataset.name}/{split}"] = f"{len(jobs[0].images)} pictures"
-            for job in jobs:
-                items[str(job.path)] = "done" if job.is_done else "to do"
+        jobs = [job for split in by_split.values() for job in split]
+        items = {
+            f"{dataset.name}/{split}": f"{len(some[0].images)} pictures" for split, some in by_split.items()
+        }
     except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+        missing.append(error.in_one_line)
     for config in what.encoders:
         try:
-            items[config.name] = config.build().preprocessing
+            encoder = config.build()
+            items[config.name] = encoder.preprocessing
+            for job in (job for job in jobs if job.config.name == config.name):
+                items[str(job.path)] = _outlook(job, encoder, what)
         except BrainhiveError as error:
-            missing.append(f"{error.what} ({error.hint})")
+            missing.append(error.in_one_line)
     return Plan(items, missing)
+
+
+def _outlook(job: _Job, encoder: Encoder, what: Recipe) -> str:
+    """Say whether a store is done, or how many bytes it will take."""
+    if job.is_done(what.skip_bad):
+        return "done"
+    values = len(job.images) * prod(_shape(encoder, job.images, Launch(0, 1, torch.device("cpu"))))
+    return f"to do, {values * torch.finfo(getattr(torch, what.dtype)).bits // 8 / 1e6:.1f} MB"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -116,7 +134,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     encoders: dict[str, Encoder] = {}
     bad: list[str] = []
     for jobs in by_split.values():
-        todo = [job for job in jobs if again or not job.is_done]
+        todo = [job for job in jobs if again or not job.is_done(what.skip_bad)]
         for config in (job.config for job in todo if job.config.name not in encoders):
             encoders[config.name] = config.build()
             encoders[config.name].module.to(launch.device).eval()
@@ -266,7 +284,7 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
         shape = "×".join(map(str, found.embedding.shape[1:]))
         cosine = round(health["median_pair_cosine"], 3)
         rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))
-        warn_of_collapse(found)
+        warn_of_illness(found)
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
     return Result(
         what.paths.under_home("embeddings") / dataset,
@@ -275,11 +293,14 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
     )
 
 
-def warn_of_collapse(found: EmbeddingStore) -> None:
-    """Say loudly that a store's vectors hardly differ."""
+def warn_of_illness(found: EmbeddingStore) -> None:
+    """Say loudly that a store's vectors hardly differ, or are not numbers."""
+    health = found.attributes["health"]
+    problems = []
     if found.is_collapsed:
-        cosine = found.attributes["health"]["median_pair_cosine"]
-        console.warn(
-            f"{found.path}: embeddings have collapsed, the median cosine of random pairs is {cosine:.4f}; "
-            "check weights and preprocessing, then embed again"
-        )
+        cosine = health["median_pair_cosine"]
+        problems.append(f"embeddings have collapsed, the median cosine of random pairs is {cosine:.4f}")
+    if health["non_finite"]:
+        problems.append(f"{health['non_finite']} of the values looked at are not finite")
+    for problem in problems:
+        console.warn(f"{found.path}: {problem}; check weights and preprocessing, then embed again")

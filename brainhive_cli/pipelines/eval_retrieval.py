@@ -71,7 +71,7 @@ def plan(what: Recipe) -> Plan:
         }
         run.stores(what.gallery)
     except BrainhiveError as error:
-        return Plan({}, [f"{error.what} ({error.hint})"])
+        return Plan({}, [error.in_one_line])
     return Plan(items)
 
 
@@ -151,12 +151,12 @@ def _write(
     mode = align.folder.metrics()["mode"]
     protocol = f"{mode}, {align.dataset.name}" + (", shuffled signals" if what.control == "shuffled" else "")
     cells: dict[str, Any] = {}
-    by_subject: dict[int, list[int]] = {}
+    by_subject: dict[int, list[list[int]]] = {}
     for cell in align.cells:
         for subject, (found, pool) in scores[cell.name].items():
             metrics = _summary([found], pool, (cell.seed,), protocol, what)
             cells.setdefault(cell.name, {})[f"sub-{subject:02d}"] = {"metrics": metrics, "ranks": found}
-            by_subject[subject] = by_subject.get(subject, []) + found
+            by_subject.setdefault(subject, []).append(found)
     pool = next(iter(next(iter(scores.values())).values()))[1]
     seeds = tuple(sorted({cell.seed for cell in align.cells}))
     overall = _summary(list(by_subject.values()), pool, seeds, protocol, what)
@@ -165,9 +165,7 @@ def _write(
     folder.finish({"run": str(align.folder.path), "protocol": protocol, "overall": overall, "cells": cells})
 
 
-def _summary(
-    groups: Sequence[Sequence[int]], pool: int, seeds: Sequence[int], protocol: str, what: Recipe
-) -> Any:
+def _summary(groups: Sequence[Any], pool: int, seeds: Sequence[int], protocol: str, what: Recipe) -> Any:
     found = [torch.tensor(group) for group in groups]
     metrics = summarise(found, pool, split=what.gallery, protocol=protocol, seeds=seeds)
     return {metric.name: metric.as_dict() for metric in metrics}

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -41,7 +41,9 @@ class Recipe(recipe.Recipe):
     align_run: str | None = Field(
         None, description="an align run; default: the newest whose token is the prior's"
     )
-    generator: parts.part("generators") = Field("sdxl", validate_default=True, description="diffusion model")  # type: ignore[valid-type]
+    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
+        "sdxl", validate_default=True, description="diffusion model"
+    )
     split: str = Field("test", description="split whose signals are drawn")
     seeds: recipe.Numbers | None = Field(
         None, description="cells of these seeds; default: the run's first seed"
@@ -77,11 +79,11 @@ def plan(what: Recipe) -> Plan:
         items["prior"] = f"{what.prior}: {', '.join(prior.dims)}"
         items["align run"] = str(_find_run(what, prior).path)
     except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+        missing.append(error.in_one_line)
     try:
         items["generator"] = what.generator.build("cpu").config.source
     except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+        missing.append(error.in_one_line)
     return Plan(items, missing)
 
 
@@ -128,7 +130,7 @@ def _find_run(what: Recipe, prior: FusionPrior) -> RunFolder:
         if not is_same:
             console.warn(f"{run.path} was trained against another fusion encoder than that of {what.prior}")
         return run
-    found = runs.newest(root, "train-align", lambda run: _compare(run, prior)[1])
+    found = runs.newest(root, "train-align", lambda run: _fits(run, prior))
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {what.prior}",
@@ -136,6 +138,15 @@ def _find_run(what: Recipe, prior: FusionPrior) -> RunFolder:
         )
     console.say(f"align run: {found.path}")
     return found
+
+
+def _fits(run: RunFolder, prior: FusionPrior) -> bool:
+    """Whether a run has the prior's tokens; one that is damaged is passed over, with a warning."""
+    try:
+        return _compare(run, prior)[1]
+    except BrainhiveError as error:
+        console.warn(f"{error.what}; passed over")
+        return False
 
 
 def _compare(run: RunFolder, prior: FusionPrior) -> tuple[aligners.Layout, bool]:

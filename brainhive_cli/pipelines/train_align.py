@@ -1,8 +1,8 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,7 @@ from brainhive_cli.pipelines._data import (
     open_trials,
     prepare_all,
 )
+from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
 Mode = Literal["intra", "inter", "joint"]
@@ -36,19 +37,23 @@ Mode = Literal["intra", "inter", "joint"]
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    dataset: parts.part("datasets") = Field(  # type: ignore[valid-type]
+    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, description="embeddings that are fused"
+        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
     )
     mode: Mode = Field("intra", description="intra: one subject; inter: leave one out; joint: all on all")
     subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
     seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
     dim: int = Field(1024, gt=0, description="D of the token; a prior brings its own")
-    backbone: parts.part("backbones") = Field("brain_mlp", validate_default=True, description="brain encoder")  # type: ignore[valid-type]
-    fuser: parts.part("fusers") = Field("fusion_encoder", validate_default=True, description="fusion encoder")  # type: ignore[valid-type]
-    loss: parts.part("losses") = Field(  # type: ignore[valid-type]
+    backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
+        "brain_mlp", validate_default=True, description="brain encoder"
+    )
+    fuser: Annotated[Any, parts.part("fusers", "fusion_encoder")] = Field(
+        "fusion_encoder", validate_default=True, description="fusion encoder"
+    )
+    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
         "clip", validate_default=True, description="what pulls tokens together"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
@@ -88,17 +93,21 @@ def cells_of(mode: Mode, subjects: Sequence[int], seeds: Sequence[int]) -> list[
 
 def plan(what: Recipe) -> Plan:
     """Say which cells there would be, and what is missing for them."""
-    items: dict[str, Any] = {}
     missing = []
-    try:
-        dataset: Dataset = what.dataset.build(what.paths)
-        subjects = chosen_subjects(dataset, what.subjects)
-        cells = cells_of(what.mode, subjects, what.seeds)
-        items = {"cells": len(cells), **{cell.name: f"trained on {cell.trained_on}" for cell in cells}}
-        open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
-        dataset.recording(subjects[0], "train")
-    except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+    dataset: Dataset = what.dataset.build(what.paths)
+    subjects = chosen_subjects(dataset, what.subjects)
+    cells = cells_of(what.mode, subjects, what.seeds)
+    items = {"mode": what.mode, "subjects": subjects, "seeds": what.seeds, "cells": len(cells)}
+    needed: list[Callable[[], Any]] = [
+        lambda: open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths),
+        lambda: dataset.recording(subjects[0], "train"),
+        lambda: what.prior and FusionPrior.load(what.prior),
+    ]
+    for need in needed:
+        try:
+            need()
+        except BrainhiveError as error:
+            missing.append(error.in_one_line)
     return Plan(items, missing)
 
 
@@ -179,8 +188,6 @@ class _Target:
 def _target(what: Recipe, stores: dict[str, EmbeddingStore]) -> tuple[_Target, dict[str, str]]:
     if what.prior is None:
         return _Target(what.fuser.model_dump(mode="json"), what.dim), {name: name for name in stores}
-    from brainhive_cli.priors.fusion_prior import FusionPrior
-
     prior = FusionPrior.load(what.prior).float()
     keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
     hidden = prior.configs["fusion_encoder"]["intermediate_size"]

@@ -3,7 +3,7 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import torch
@@ -39,24 +39,26 @@ class Train(Section):
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[float, float] = (0.9, 0.999)
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["fp32", "bf16", "fp16"] = Field("bf16", description="autocast dtype")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
     checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
 
 
 class Recipe(recipe.Recipe):
     """Which prior is trained on which pictures."""
 
-    dataset: parts.part("datasets") = Field("image-folder", validate_default=True, description="pictures")  # type: ignore[valid-type]
+    dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
+        "image-folder", validate_default=True, description="pictures"
+    )
     split: str = Field("train", description="split whose pictures are learned")
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, description="embeddings that are fused"
+        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
     )
-    generator: parts.part("generators") = Field(  # type: ignore[valid-type]
+    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
         {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
         description="frozen diffusion model",
     )
-    prior: parts.part("priors") = Field(  # type: ignore[valid-type]
+    prior: Annotated[Any, parts.part("priors", "fusion_prior")] = Field(
         "fusion_prior", validate_default=True, description="sizes of a new prior"
     )
     continue_from: str | None = Field(
@@ -81,11 +83,11 @@ def plan(what: Recipe) -> Plan:
     try:
         items["pictures"] = len(_pictures(what).images)
     except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+        missing.append(error.in_one_line)
     try:
         items["generator"] = what.generator.build("cpu").config.source
     except BrainhiveError as error:
-        missing.append(f"{error.what} ({error.hint})")
+        missing.append(error.in_one_line)
     return Plan(items, missing)
 
 
@@ -242,7 +244,7 @@ def _checkpoint(
 ) -> None:
     content = {"step": step, "prior": prior.state_dict(), "optimizer": optimizer.state_dict()}
     content["at_start"] = at_start
-    folder.replace("checkpoints/last.pt", lambda beside: torch.save(content, beside))
+    folder.save_checkpoint("last.pt", content)
 
 
 def _resume(
