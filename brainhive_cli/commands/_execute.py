@@ -60,7 +60,8 @@ def _check(plan: Any, recipe: Any, as_json: bool) -> int:
         )
     else:
         console.show_text(recipe.to_yaml())
-        console.show_table(console.Table("Plan", ("what", "how"), tuple(plan.items.items())))
+        if plan.items:
+            console.show_table(console.Table("Plan", ("what", "how"), tuple(plan.items.items())))
         for line in plan.missing:
             console.warn(f"missing: {line}")
     return MissingData.exit_code if plan.missing else 0

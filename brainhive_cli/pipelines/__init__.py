@@ -1,10 +1,12 @@
 """One file a subcommand: its Recipe, its plan and its run."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from brainhive_cli.console import Table
+from brainhive_cli.errors import BrainhiveError
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,17 @@ class Plan:
 
     items: dict[str, Any]
     missing: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, looks: Mapping[str, Callable[[], Any]]) -> Self:
+        """Look at each thing by its name; what raises one of our errors is missing, and is told once."""
+        items, missing = {}, {}
+        for name, look in looks.items():
+            try:
+                items[name] = look()
+            except BrainhiveError as error:
+                missing[error.in_one_line] = name
+        return cls(items, list(missing))
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from brainhive_cli import console, recipe, runs
-from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines import Plan, Result
@@ -62,17 +61,15 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say which run and cells would be evaluated, and what is missing."""
-    try:
-        run = AlignRun.open(_find(what), what.paths)
-        items = {
-            "run": str(run.folder.path),
-            "cells": len(run.cells),
-            "gallery": f"{run.dataset.name}/{what.gallery}",
+    return Plan.of(
+        {
+            "run": lambda: str(_find(what).path),
+            "cells": lambda: len(AlignRun.open(_find(what), what.paths).cells),
+            f"{what.gallery} pictures of": lambda: ", ".join(
+                AlignRun.open(_find(what), what.paths).stores(what.gallery)
+            ),
         }
-        run.stores(what.gallery)
-    except BrainhiveError as error:
-        return Plan({}, [error.in_one_line])
-    return Plan(items)
+    )
 
 
 def _find(what: Recipe) -> RunFolder:

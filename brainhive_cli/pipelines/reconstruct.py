@@ -72,19 +72,13 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say which run, prior and generator would be used, and what is missing."""
-    items: dict[str, Any] = {}
-    missing = []
-    try:
-        prior = FusionPrior.load(what.prior)
-        items["prior"] = f"{what.prior}: {', '.join(prior.dims)}"
-        items["align run"] = str(_find_run(what, prior).path)
-    except BrainhiveError as error:
-        missing.append(error.in_one_line)
-    try:
-        items["generator"] = what.generator.build("cpu").config.source
-    except BrainhiveError as error:
-        missing.append(error.in_one_line)
-    return Plan(items, missing)
+    return Plan.of(
+        {
+            "prior": lambda: f"{what.prior}: {', '.join(FusionPrior.load(what.prior).dims)}",
+            "align run": lambda: str(_find_run(what, FusionPrior.load(what.prior)).path),
+            "generator": lambda: what.generator.build("cpu").config.source,
+        }
+    )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:

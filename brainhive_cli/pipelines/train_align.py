@@ -1,6 +1,6 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
@@ -93,22 +93,20 @@ def cells_of(mode: Mode, subjects: Sequence[int], seeds: Sequence[int]) -> list[
 
 def plan(what: Recipe) -> Plan:
     """Say which cells there would be, and what is missing for them."""
-    missing = []
     dataset: Dataset = what.dataset.build(what.paths)
     subjects = chosen_subjects(dataset, what.subjects)
-    cells = cells_of(what.mode, subjects, what.seeds)
-    items = {"mode": what.mode, "subjects": subjects, "seeds": what.seeds, "cells": len(cells)}
-    needed: list[Callable[[], Any]] = [
-        lambda: open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths),
-        lambda: dataset.recording(subjects[0], "train"),
-        lambda: what.prior and FusionPrior.load(what.prior),
-    ]
-    for need in needed:
-        try:
-            need()
-        except BrainhiveError as error:
-            missing.append(error.in_one_line)
-    return Plan(items, missing)
+    return Plan.of(
+        {
+            "subjects": lambda: subjects,
+            "seeds": lambda: what.seeds,
+            "cells": lambda: len(cells_of(what.mode, subjects, what.seeds)),
+            "embeddings": lambda: ", ".join(
+                open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
+            ),
+            "signal": lambda: "×".join(map(str, dataset.recording(subjects[0], "train").signal.shape)),
+            "target": lambda: _target(what)[0].prior or "a fusion encoder of its own",
+        }
+    )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -135,7 +133,7 @@ def _train(what: Recipe, dataset: Dataset, cells: list[Cell], folder: RunFolder,
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
     stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
-    target, keys = _target(what, stores)
+    target, keys = _target(what)
     images = as_tensors(stores, keys, launch.device)
     pictures = next(iter(stores.values()))
     prepare_all(dataset, what.paths, what.signal, chosen_subjects(dataset, what.subjects), launch)
@@ -185,9 +183,11 @@ class _Target:
         )
 
 
-def _target(what: Recipe, stores: dict[str, EmbeddingStore]) -> tuple[_Target, dict[str, str]]:
+def _target(what: Recipe) -> tuple[_Target, dict[str, str]]:
+    """Find the target, and its key of each encoder."""
     if what.prior is None:
-        return _Target(what.fuser.model_dump(mode="json"), what.dim), {name: name for name in stores}
+        keys = {config.name: config.name for config in what.encoders}
+        return _Target(what.fuser.model_dump(mode="json"), what.dim), keys
     prior = FusionPrior.load(what.prior).float()
     keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
     hidden = prior.configs["fusion_encoder"]["intermediate_size"]

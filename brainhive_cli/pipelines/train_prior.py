@@ -78,17 +78,13 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say what would be trained on what, and what is missing."""
-    items: dict[str, Any] = {"steps": what.train.steps}
-    missing = []
-    try:
-        items["pictures"] = len(_pictures(what).images)
-    except BrainhiveError as error:
-        missing.append(error.in_one_line)
-    try:
-        items["generator"] = what.generator.build("cpu").config.source
-    except BrainhiveError as error:
-        missing.append(error.in_one_line)
-    return Plan(items, missing)
+    return Plan.of(
+        {
+            "steps": lambda: what.train.steps,
+            "pictures": lambda: len(_pictures(what).images),
+            "generator": lambda: what.generator.build("cpu").config.source,
+        }
+    )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
