@@ -153,7 +153,7 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-    logging.getLogger("torch.distributed").setLevel(logging.CRITICAL)  # the child's own line says it all
+    logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
     asked = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
     asked += [f"--machine_rank={run.machine_rank}", f"--main_process_port={run.main_process_port}"]

@@ -7,12 +7,27 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import Field
 
-from brainhive_cli import datasets
+from brainhive_cli import datasets, parts
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 
 FOLDERS = {"train": "training_images", "test": "test_images"}
+
+
+class Layout(parts.Config):
+    """Where the files of a THINGS data set lie."""
+
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    signals: str = Field("Preprocessed_data*", description="folder of sub-XX/{train,test}.pt below root")
+    trust_pickle: bool = Field(False, description="read files that hold Python objects, which can run code")
+
+    def open(self, paths: Paths, name: str, **known: Any) -> "Things":
+        """Point at the data; nothing is read yet."""
+        root = Path(self.root) if self.root else paths.under_home("data") / name
+        return Things(name, root, self.signals, self.trust_pickle, **known)
 
 
 @dataclass(frozen=True)
@@ -30,6 +45,7 @@ class Things:
     name: str
     root: Path
     signals: str
+    trust_pickle: bool
     key: str
     rate_hz: float
     unit: str
@@ -37,13 +53,12 @@ class Things:
     channels: tuple[str, ...] | None
     subjects: tuple[int, ...]
     source: str
-    trust_pickle: bool
     splits: tuple[str, ...] = ("train", "test")
 
     @property
     def recorded_as(self) -> str:
-        """The name that its signals are kept under."""
-        return self.name
+        """The name that its signals are kept under: another one for a preparation that was chosen by name."""
+        return self.name if "*" in self.signals else f"{self.name}--{self.signals.replace('/', '--')}"
 
     def images(self, split: str) -> datasets.ImageSet:
         """List the pictures of a split: `<root>/**/{training,test}_images/<concept>/*`."""

@@ -1,11 +1,6 @@
 """THINGS-EEG2: ten subjects, 63 EEG channels at 250 Hz, 16540 training and 200 test pictures."""
 
-from pathlib import Path
-
-from pydantic import Field
-
-from brainhive_cli import parts
-from brainhive_cli.datasets._things import Things
+from brainhive_cli.datasets._things import Layout, Things
 from brainhive_cli.recipe import Paths
 
 MONTAGE = tuple(
@@ -20,20 +15,14 @@ SOURCE = (
 )
 
 
-class Config(parts.Config):
+class Config(Layout):
     """THINGS-EEG as BrainHiVE distributes it: whitened, 250 Hz, 0–1 s."""
-
-    root: str = Field("", description="folder of the data set; default: things-eeg below paths.data")
-    signals: str = Field("Preprocessed_data*", description="folder of sub-XX/{train,test}.pt below root")
-    trust_pickle: bool = Field(False, description="read files that hold Python objects, which can run code")
 
     def build(self, paths: Paths) -> Things:
         """Point at the data; nothing is read yet."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "things-eeg"
-        return Things(
-            name="things-eeg",
-            root=root,
-            signals=self.signals,
+        return self.open(
+            paths,
+            "things-eeg",
             key="eeg",
             rate_hz=250.0,
             unit="whitened",
@@ -41,7 +30,6 @@ class Config(parts.Config):
             channels=POSTERIOR,
             subjects=tuple(range(1, 11)),
             source=SOURCE,
-            trust_pickle=self.trust_pickle,
         )
 
 

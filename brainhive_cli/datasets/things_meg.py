@@ -1,11 +1,6 @@
 """THINGS-MEG: four subjects, 271 magnetometers at 200 Hz, 0–1 s."""
 
-from pathlib import Path
-
-from pydantic import Field
-
-from brainhive_cli import parts
-from brainhive_cli.datasets._things import Things
+from brainhive_cli.datasets._things import Layout, Things
 from brainhive_cli.recipe import Paths
 
 SOURCE = (
@@ -14,20 +9,14 @@ SOURCE = (
 )
 
 
-class Config(parts.Config):
+class Config(Layout):
     """THINGS-MEG as BrainHiVE distributes it: 271 channels × 201 samples."""
-
-    root: str = Field("", description="folder of the data set; default: things-meg below paths.data")
-    signals: str = Field("Preprocessed_data*", description="folder of sub-XX/{train,test}.pt below root")
-    trust_pickle: bool = Field(False, description="read files that hold Python objects, which can run code")
 
     def build(self, paths: Paths) -> Things:
         """Point at the data; nothing is read yet."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "things-meg"
-        return Things(
-            name="things-meg",
-            root=root,
-            signals=self.signals,
+        return self.open(
+            paths,
+            "things-meg",
             key="meg",
             rate_hz=200.0,
             unit="T",
@@ -35,7 +24,6 @@ class Config(parts.Config):
             channels=None,
             subjects=(1, 2, 3, 4),
             source=SOURCE,
-            trust_pickle=self.trust_pickle,
         )
 
 
