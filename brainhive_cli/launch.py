@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 REPORTS = "BRAINHIVE_REPORTS"
 """Names the folder where a launched process leaves its error for the launcher to show."""
+PORT = 29500
+"""Where machine 0 waits for the others unless told otherwise; torch's own default."""
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,8 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
     asked = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
-    asked += [f"--machine_rank={run.machine_rank}", f"--main_process_port={run.main_process_port}"]
+    port = run.main_process_port or (PORT if run.machines > 1 else 0)  # machines must agree on one
+    asked += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
     asked += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
     asked += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
     asked += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *argv]

@@ -58,7 +58,7 @@ class Run(Section):
     machines: int = Field(1, ge=1, description="machines; each runs the same line")
     machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
     main_process_ip: str | None = Field(None, description="address of machine 0")
-    main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: any free one)")
+    main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: free choice)")
     mixed_precision: Annotated[Literal["no", "bf16"] | None, BeforeValidator(_no)] = Field(
         None, description="autocast dtype"
     )
