@@ -35,13 +35,13 @@ def write() -> None:
 def _unet() -> UNet2DConditionModel:
     return UNet2DConditionModel(
         sample_size=16,
-        block_out_channels=(48, 112),
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
-        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(32, 64, 112),  # the last works on 4x4 fields, where a U-Net soon knows its place
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
         layers_per_block=1,
         norm_num_groups=16,
         transformer_layers_per_block=1,
-        attention_head_dim=(2, 4),  # heads, as SDXL's config means it too
+        attention_head_dim=(1, 4, 7),  # heads, as SDXL's config means it too
         cross_attention_dim=CROSS_ATTENTION_DIM,
         use_linear_projection=True,
         addition_embed_type="text_time",

@@ -31,6 +31,8 @@ def main() -> None:
     norm = prior.get_submodule("fusion_encoder.vision_model.block.layers.0.norm")
     norm.requires_grad_(False)  # stays 1 and 0: a token has the scale of a fresh brain encoder's output
     _train(prior.fusion_encoder["vision_model"])
+    with torch.no_grad():
+        _half_whiten(prior.proj.proj, prior.fuse(embedded_pool()[1]))
     prior.half().save(FOLDER)
 
 
@@ -86,3 +88,12 @@ def _crowding(token: Tensor) -> Tensor:
     """Log mean Gaussian potential of all pairs, least when spread over the sphere (arXiv 2005.10242)."""
     distance = torch.pdist(F.normalize(token, dim=-1)).square()
     return distance.mul(-2).exp().mean().log()
+
+
+def _half_whiten(projection: nn.Linear, token: Tensor) -> None:
+    """Start the projection so that weak directions of tokens [N, D] are stronger: they are learned sooner."""
+    variances, directions = torch.linalg.eigh(token.T.cov())
+    stretch = directions @ torch.diag(variances.clamp(min=1e-3) ** -0.25) @ directions.T
+    nn.init.orthogonal_(projection.weight)
+    projection.weight.copy_(projection.weight @ stretch)
+    projection.bias.copy_(-projection.weight @ token.mean(0))
