@@ -15,10 +15,16 @@ class Config(parts.Config):
     initial_logit_scale: float = Field(
         2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
     )
+    pull: float = Field(
+        0.0,
+        ge=0,
+        description="Weight of 1 - cosine of each pair beside it: retrieval needs no more than the right order, "
+        "but a prior draws from where a token lies. BrainHiVE has none.",
+    )
 
     def build(self) -> "ClipLoss":
         """Make the loss."""
-        return ClipLoss()
+        return ClipLoss(self.pull)
 
 
 TINY = Config()
@@ -26,7 +32,15 @@ TINY = Config()
 
 
 class ClipLoss(nn.Module):
-    """Mean of the cross-entropies in both directions, over the batch."""
+    """Mean of the cross-entropies in both directions, over the batch.
+
+    Args:
+        pull: Weight of the mean of 1 - cosine of the pairs.
+    """
+
+    def __init__(self, pull: float = 0.0) -> None:
+        super().__init__()
+        self.pull = pull
 
     def forward(self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor) -> Tensor:
         """Compare tokens pair by pair.
@@ -51,4 +65,5 @@ class ClipLoss(nn.Module):
         cosine = F.normalize(signal_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).T  # [B, B]
         logits = cosine * logit_scale.exp()
         pairs = torch.arange(len(logits), device=logits.device)
-        return (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+        contrast = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+        return contrast + self.pull * (1 - cosine.diagonal().mean())

@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.losses.clip import TINY
+from brainhive_cli.losses.clip import TINY, Config
 
 
 def test_value_and_every_gradient_equal_the_reference(shared: Path):
@@ -33,6 +33,16 @@ def test_shuffled_pairs_cost_more_and_lengths_nothing():
 
     assert paired < loss(tokens, tokens.roll(1, 0), scale)
     assert torch.isclose(paired, loss(tokens * 5, tokens, scale), atol=1e-5)
+
+
+def test_pull_costs_what_the_pairs_lack_in_cosine():
+    torch.manual_seed(0)
+    signal, image, scale = torch.randn(8, 16), torch.randn(8, 16), torch.tensor(TINY.initial_logit_scale)
+    apart = 1 - torch.cosine_similarity(signal, image).mean()
+
+    plain, pulled = (Config(pull=pull).build()(signal, image, scale) for pull in (0.0, 5.0))
+
+    assert torch.isclose(pulled - plain, 5 * apart, atol=1e-5)
 
 
 def test_constant_tokens_cost_the_logarithm_of_the_batch():
