@@ -91,7 +91,7 @@ def test_the_vae_restores_pictures(pool, generator):
     """Mean absolute error of 0..1 pixels; twice what the weights reach."""
     pixels = pool.pictures[:32] / 255
     restored = generator.decode(generator.encode(pixels * 2 - 1))
-    assert (restored - pixels).abs().mean() < 0.04
+    assert (restored - pixels).abs().mean() < 0.022
 
 
 def test_scaled_latents_have_unit_spread(embeddings):
@@ -111,7 +111,7 @@ def test_tokens_of_different_pictures_are_apart(tokens):
 def test_a_picture_can_be_drawn_from_its_token(pool, prior, generator, tokens, adapted):
     token = prior.adapt(tokens[:8]) if adapted else tokens[:8]
     made = generator.generate(prior.tokens(token), seeds=list(range(8)), steps=4, resolution_px=64)
-    assert _correlation(made, pool.pictures[:8] / 255).mean() > 0.7
+    assert _correlation(made, pool.pictures[:8] / 255).mean() > 0.8
 
 
 def test_without_its_token_a_picture_is_another(pool, prior, generator, tokens):
