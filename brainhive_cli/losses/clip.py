@@ -18,7 +18,7 @@ class Config(parts.Config):
     pull: float = Field(
         0.0,
         ge=0,
-        description="Weight of 1 - cosine of each pair beside it: retrieval needs no more than the right order, "
+        description="Weight of 1 - cosine of each pair beside it: retrieval needs only the right order, "
         "but a prior draws from where a token lies. BrainHiVE has none.",
     )
 
