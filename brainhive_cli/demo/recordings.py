@@ -53,22 +53,22 @@ class Stage:
 
 
 # Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from there on.
-EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.9)
-LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=2.9)
+EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.6)
+LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=4.2)
 
 PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
 OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
 SMOOTHNESS = 0.30  # reach of a scalp pattern, in units of `CHANNELS`
-BACKGROUND_UV, ALPHA_UV = 8.0, 4.4  # of single trials
+BACKGROUND_UV, ALPHA_UV = 8.6, 4.7  # of single trials
 JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
 _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
-    "category": (0.6, tuple(CATEGORIES)),
-    "shape": (1.6, SHAPES),
-    "colour": (1.3, tuple(COLOURS)),
-    "texture": (0.6, TEXTURES),
-    "background": (0.8, tuple(BACKGROUNDS)),
+    "category": (0.4, tuple(CATEGORIES)),
+    "shape": (2.0, SHAPES),
+    "colour": (1.6, tuple(COLOURS)),
+    "texture": (0.15, TEXTURES),
+    "background": (0.9, tuple(BACKGROUNDS)),
 }
-"""Factor > (weight, names); the many shapes weigh most, to be as easy to tell as the few textures."""
+"""Factor > (weight, names); shape and colour weigh most: a person looks for them in a reconstruction."""
 _MODEL_SEED = 20260207
 _BATCH = 32
 
@@ -85,7 +85,7 @@ def low_level(image: Image.Image) -> Floats:
     opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
     edges = (np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
     maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [45.0 * _coarse(plane, 4) for plane in edges]
-    return np.concatenate(maps) / 7
+    return (np.concatenate(maps) / 7).astype(np.float32)
 
 
 def semantic(scene: Scene) -> Floats:

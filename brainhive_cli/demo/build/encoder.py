@@ -73,10 +73,11 @@ def _train(model: CLIPVisionModelWithProjection, heads: nn.ModuleDict, pool: Poo
         chosen = torch.randint(len(pool.scenes), (BATCH,))
         with torch.autocast("cpu", torch.bfloat16):
             embedding = model(standardise(pool.pictures[chosen])).image_embeds  # [B, D]
-        loss = sum(
+        losses = [
             nn.functional.cross_entropy(heads[factor](embedding.float()), classes[factor][chosen])
             for factor in FACTORS
-        )
+        ]
+        loss = torch.stack(losses).sum()
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()

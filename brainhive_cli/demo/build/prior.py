@@ -30,7 +30,7 @@ def main() -> None:
     prior = fusion_prior.Config(hidden_size=DIM, intermediate_size=DIM).build(DIMS, unet)
     norm = prior.get_submodule("fusion_encoder.vision_model.block.layers.0.norm")
     norm.requires_grad_(False)  # stays 1 and 0: a token has the scale of a fresh brain encoder's output
-    _train(prior.fusion_encoder["vision_model"])
+    _train(prior.fusion_encoder["vision_model"])  # type: ignore[arg-type]
     with torch.no_grad():
         _half_whiten(prior.proj.proj, prior.fuse(embedded_pool()[1]))
     prior.half().save(FOLDER)
