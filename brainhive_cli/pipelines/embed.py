@@ -1,7 +1,6 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
-import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -12,8 +11,6 @@ from typing import Annotated, Any, Literal
 import torch
 from pydantic import Field
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli import console, parts, recipe, runs, store
 from brainhive_cli.datasets import BadPicture, Dataset, ImageSet
@@ -23,9 +20,7 @@ from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
-
-DECODERS = 8
-"""Most picture-decoding processes taken unless told otherwise."""
+from brainhive_cli.pipelines._decoding import decoded, decoders
 
 
 class Recipe(recipe.Recipe):
@@ -199,16 +194,15 @@ def _stream(
     writes: list[Future[None]] = []
     label = f"{images.dataset}/{images.split}"
     with ThreadPoolExecutor(1) as writing, console.progress(label, len(rows)) as bar:
-        for batch in _batches(rows, images, {n: e.preprocess for n, e in encoders.items()}, what, launch):
+        workers = decoders(what.run.workers, launch)
+        for batch in decoded(
+            rows, images, {n: e.preprocess for n, e in encoders.items()}, what.batch_size, workers
+        ):
             bad += [problem for _, problem in batch if isinstance(problem, str)]
             for name, encoder in encoders.items():
-                wanted = [
-                    (row, views)
-                    for row, views in batch
-                    if not isinstance(views, str) and row in pending[name]
-                ]
+                wanted = [(row, of) for row, of in batch if not isinstance(of, str) and row in pending[name]]
                 if wanted:
-                    pictures = torch.stack([views[name] for _, views in wanted])  # [B, 3, H, W]
+                    pictures = torch.stack([of[name] for _, of in wanted])  # [B, 3, H, W]
                     values = encode(encoder, pictures, what.precision, launch)
                     at = torch.tensor([row for row, _ in wanted]).numpy()
                     writes.append(writing.submit(writers[name].write, at, values.cpu().numpy()))
@@ -237,43 +231,6 @@ def _shape(encoder: Encoder, images: ImageSet, launch: Launch) -> tuple[int, ...
         return tuple(encode(encoder, picture[None], "fp32", launch).shape[1:])
     raise BrainhiveError(
         f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files"
-    )
-
-
-class _Views(TorchDataset[tuple[int, Any]]):
-    """Pictures at the given rows, preprocessed for every encoder; text where one cannot be decoded."""
-
-    def __init__(
-        self, rows: Sequence[int], images: ImageSet, views: dict[str, Callable[[Any], Tensor]]
-    ) -> None:
-        self.rows, self.images, self.views = rows, images, views
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, index: int) -> tuple[int, Any]:
-        row = self.rows[index]
-        try:
-            picture = self.images.open(row)
-        except BadPicture as error:
-            return row, error.what
-        return row, {name: view(picture) for name, view in self.views.items()}
-
-
-def _batches(
-    rows: Sequence[int], images: ImageSet, views: dict[str, Any], what: Recipe, launch: Launch
-) -> Iterator[list[tuple[int, Any]]]:
-    spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
-    workers = min(DECODERS, spare) if what.run.workers is None else what.run.workers
-    few = len(rows) <= 2 * what.batch_size  # not worth starting processes for
-    return iter(
-        DataLoader(
-            _Views(rows, images, views),
-            batch_size=what.batch_size,
-            num_workers=0 if few else workers,
-            collate_fn=list,
-            pin_memory=launch.device.type == "cuda",
-        )
     )
 
 

@@ -1,6 +1,5 @@
 """train-prior: fusion encoder, projection and attention adapter on a frozen SDXL-type model."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -19,6 +18,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._data import match_keys
+from brainhive_cli.pipelines._decoding import decoders
 from brainhive_cli.pipelines._pictures import Batch, Pictures, batches
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
@@ -183,7 +183,7 @@ def _train(training: _Training, folder: RunFolder) -> list[Metric]:
     done, at_start = _resume(folder, prior, optimizer) or (0, training.validate())
     losses: list[Tensor] = []
     steps, size = range(done, settings.steps), settings.batch_size * launch.processes
-    workers = _workers(what.run.workers, launch)
+    workers = decoders(what.run.workers, launch)
     with console.progress("train-prior", len(steps)) as bar:
         for batch in batches(training.pictures, steps, size, what.resolution_px, what.seed, workers, launch):
             latents = generator.encode(batch.views)
@@ -203,11 +203,6 @@ def _train(training: _Training, folder: RunFolder) -> list[Metric]:
                 _checkpoint(folder, prior, optimizer, batch.step + 1, at_start)
                 folder.log(step=batch.step + 1, loss=float(torch.stack(losses).mean()))
     return _finish(training, folder, at_start)
-
-
-def _workers(asked: int | None, launch: Launch) -> int:
-    """Say how many processes decode pictures: spare cores, eight at most."""
-    return min(8, max(0, (os.cpu_count() or 1) // launch.processes - 1)) if asked is None else asked
 
 
 def _prior(what: Recipe, pictures: Pictures, generator: Any) -> tuple[FusionPrior, dict[str, str]]:
