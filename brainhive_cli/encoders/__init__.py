@@ -33,6 +33,10 @@ class Encoder:
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Freeze the network, whoever made it."""
+        self.module.eval().requires_grad_(False)
+
 
 class EncoderConfig(parts.Config):
     """What every encoder's Config has: a name under which its stores are kept."""

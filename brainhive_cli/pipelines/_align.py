@@ -16,6 +16,7 @@ from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
 
@@ -122,7 +123,7 @@ def train_cell(
     saved = time.monotonic()
     for epoch in range(state.epoch, train.epochs):
         # dropout is the epoch's, whichever the training starts from
-        torch.manual_seed(_mixed(seed, epoch, launch.rank))
+        torch.manual_seed(mixed(seed, epoch, launch.rank))
         aligner.train()
         losses = []
         for rows in batches.epoch(seed, epoch, train.batch_size):
@@ -154,10 +155,6 @@ def _begin(seed: int, layout: Layout, logit_scale: float, fuser: nn.Module | Non
         aligner.fuser.load_state_dict(fuser.state_dict())
         aligner.fuser.requires_grad_(False)
     return aligner
-
-
-def _mixed(*seeds: int) -> int:
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])
 
 
 def validate(aligner: Aligner, batches: Batches, precision: str, launch: Launch) -> Tensor:

@@ -48,6 +48,6 @@ def _prepared(pictures: Sequence[Image.Image], protocol: str) -> Tensor:
 
 
 def _features(encoder: Encoder, pictures: Sequence[Image.Image], launch: Launch) -> Tensor:
-    encoder.module.to(launch.device).eval()
+    encoder.module.to(launch.device)
     views = torch.stack([encoder.preprocess(picture) for picture in pictures])
     return torch.cat([encode(encoder, part, "fp32", launch).flatten(1).cpu() for part in views.split(64)])

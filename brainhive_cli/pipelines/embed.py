@@ -132,7 +132,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         todo = [job for job in jobs if again or not job.is_done(what.skip_bad)]
         for config in (job.config for job in todo if job.config.name not in encoders):
             encoders[config.name] = config.build()
-            encoders[config.name].module.to(launch.device).eval()
+            encoders[config.name].module.to(launch.device)
         if todo:
             bad += _fill(todo, encoders, what, launch, again)
     everything = [job for jobs in by_split.values() for job in jobs]

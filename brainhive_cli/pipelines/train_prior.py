@@ -20,6 +20,7 @@ from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._data import match_keys
 from brainhive_cli.pipelines._decoding import decoders
 from brainhive_cli.pipelines._pictures import Batch, Pictures, batches
+from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.reports.sheets import contact_sheet
@@ -132,7 +133,7 @@ class _Training:
 
     def draw(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Draw noise, timesteps and kept tokens of my pictures, which no number of processes changes."""
-        random = torch.Generator().manual_seed(_mixed(self.what.seed, batch.step))
+        random = torch.Generator().manual_seed(mixed(self.what.seed, batch.step) >> 1)
         noise = torch.randn(batch.count, *latents.shape[1:], generator=random)
         levels = self.generator.noise_schedule.config.num_train_timesteps
         timesteps = torch.randint(0, levels, (batch.count,), generator=random)
@@ -150,7 +151,7 @@ class _Training:
         for index in self.pictures.validation:
             view, size = self.pictures.view(int(index), self.what.resolution_px)
             latents = self.generator.encode(view[None]).expand(len(LEVELS), -1, -1, -1)
-            random = torch.Generator().manual_seed(_mixed(self.what.seed, int(index)))
+            random = torch.Generator().manual_seed(mixed(self.what.seed, int(index)) >> 1)
             noise = torch.randn(latents.shape, generator=random).to(self.launch.device)
             tokens = self._tokens(index[None]).expand(len(LEVELS), -1, -1)
             sizes = size.expand(len(LEVELS), -1)
@@ -224,10 +225,6 @@ def _trainable(prior: FusionPrior, frozen: list[str]) -> list[torch.nn.Parameter
     for part in frozen:
         prior.get_submodule(part).requires_grad_(False)
     return [parameter for parameter in prior.parameters() if parameter.requires_grad]
-
-
-def _mixed(*seeds: int) -> int:
-    return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _checkpoint(
