@@ -9,27 +9,30 @@ from brainhive_cli.errors import MissingData
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
-def folder(reference: str, *, allow: Sequence[str] | None = None, owner: str = "") -> Path:
+def folder(
+    reference: str, *, allow: Sequence[str] | None = None, owner: str = "", local: bool = False
+) -> Path:
     """Resolve a reference to a folder on this machine, fetching it into the hub's cache if need be.
 
     Args:
         reference: `hub:owner/name[/subfolder][@revision]`, `demo:name` (shipped weights) or a folder.
         allow: File patterns to fetch, below the subfolder; all when None.
         owner: Owner meant by a bare `hub:name`.
+        local: Ask no network: only what is in the hub's cache.
 
     Raises:
         MissingData: if the folder, repository or network is not there.
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
-        return _snapshot(rest, allow, owner)
+        return _snapshot(rest, allow, owner, local)
     path = Path(__file__).parent / "demo" / "weights" / rest if scheme == "demo" else Path(reference)
     if not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
 
 
-def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
+def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
@@ -40,7 +43,11 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
     repository, below = "/".join(parts[:2]), "/".join(parts[2:])
     patterns = [f"{below}/{pattern}" if below else pattern for pattern in allow or ["**"]]
     try:
-        root = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+        root = Path(
+            snapshot_download(
+                repository, revision=revision or None, allow_patterns=patterns, local_files_only=local
+            )
+        )
     except LocalEntryNotFoundError as error:
         raise MissingData(
             f"{repository} is not in the hub's cache and the hub cannot be reached",
@@ -56,6 +63,22 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
     return root / below
 
 
+def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
+    """Say, without a network, whether this machine has a reference's `files` and any of its `weights`.
+
+    Args:
+        reference: As `folder` takes it.
+        files: Names of files that must all be there.
+        weights: File patterns of which one must match.
+    """
+    try:
+        found = folder(reference, local=True)
+    except MissingData:
+        return False
+    has_weights = any(any(found.glob(pattern)) for pattern in weights)
+    return has_weights and all((found / name).is_file() for name in files)
+
+
 def _names(root: Path) -> str:
     return ", ".join(sorted(p.name for p in root.iterdir()))
 
@@ -66,9 +89,9 @@ def revision(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
 
 
-def digest(path: Path) -> str:
-    """Digest the weight files of a folder (sha256, hexadecimal)."""
-    files = sorted({file for pattern in WEIGHTS for file in path.glob(pattern)})
+def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
+    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal)."""
+    files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name}={_file_digest(file)}\n".encode())

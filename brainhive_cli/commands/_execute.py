@@ -37,6 +37,11 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> i
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     overrides = common["overrides"] or []
     recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+    if common.get("list_encoders"):
+        from brainhive_cli.pipelines._catalogue import catalogue
+
+        _show(catalogue(), common["json"])
+        return 0
     if common["check"]:
         return _check(pipeline.plan(recipe), recipe, common["json"])
 

@@ -20,6 +20,9 @@ def embed(
         bool | None,
         typer.Option("--skip-bad", help="Accept pictures that cannot be decoded.", show_default=False),
     ] = None,
+    list_encoders: Annotated[
+        bool, typer.Option("--list", help="Show all encoders, and which are on this machine; stop.")
+    ] = False,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,

@@ -2,19 +2,24 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, SerializeAsAny
 
 from brainhive_cli import hub, parts
+from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recipe import split
 
 if TYPE_CHECKING:
     import torch
     from PIL import Image
+
+EMBEDDING = "embedding"
+"""The output that a family is usually used by."""
 
 
 @dataclass(frozen=True)
@@ -22,35 +27,71 @@ class Encoder:
     """A frozen network with its own preprocessing.
 
     Attributes:
-        module: Pictures [B, 3, H, W] to embeddings [B, D] or [B, S, D].
+        network: A module, or what loads it: until `module` is asked for, an encoder costs little.
         preprocess: One RGB picture to [3, H, W].
         preprocessing: What `preprocess` does, in words that tell two ways apart.
         weights: Where the weights come from: source, revision, digest.
     """
 
-    module: "torch.nn.Module"
+    network: "torch.nn.Module | Callable[[], torch.nn.Module]"
     preprocess: "Callable[[Image.Image], torch.Tensor]"
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
 
-    def __post_init__(self) -> None:
-        """Freeze the network, whoever made it."""
-        self.module.eval().requires_grad_(False)
+    @cached_property
+    def module(self) -> "torch.nn.Module":
+        """Pictures [B, 3, H, W] to embeddings [B, D] or [B, S, D]; a list of them for several outputs.
+
+        It is loaded when first asked for, and frozen, whoever made it.
+        """
+        import torch
+
+        made = self.network if isinstance(self.network, torch.nn.Module) else self.network()
+        return made.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Another size of an encoder, known by a name of its own.
+
+    Attributes:
+        source: Where its weights are.
+        dim: D of its embedding.
+        image_px: Side of the picture that the network sees, pixels.
+    """
+
+    source: str
+    dim: int
+    image_px: int
 
 
 class EncoderConfig(parts.Config):
-    """What every encoder's Config has: a name under which its stores are kept."""
+    """What every encoder's Config has: a name under which its stores are kept, and what is known of it."""
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
+    dim: ClassVar[int | None] = None
+    """D of the embedding; None where it depends on the source."""
+    image_px: ClassVar[int | None] = None
+    """Side of the picture that the network sees, pixels; None where it depends on the source."""
+    licence: ClassVar[str] = ""
+    """Licence of the weights."""
+    variants: ClassVar[Mapping[str, Variant]] = {}
+    """Other sizes, by name; each name begins with the encoder's and a hyphen."""
+    config_files: ClassVar[tuple[str, ...]] = ()
+    """Files that must stand beside the weights."""
+    weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
+    """Patterns of weight files; the first that matches is loaded."""
 
     @property
     def name(self) -> str:
-        """The store's name; knobs other than the default's add a digest, so that stores never mix."""
-        standard = type(self).model_construct()
+        """The store's name: encoder, output, and a digest of knobs other than the default's."""
+        unlike = {"source", "output"}
+        knobs = self.model_dump(mode="json", exclude=unlike)
         plain = self._base_name()
-        knobs = self.model_dump(mode="json", exclude={"source"})
-        if knobs == standard.model_dump(mode="json", exclude={"source"}):
+        if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
+            plain += "-" + "-".join([output] if isinstance(output, str) else output).replace(".", "-")
+        if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
             return plain
         return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"
 
@@ -59,15 +100,37 @@ class EncoderConfig(parts.Config):
         """The names under which a prior or aligner may know this encoder."""
         return tuple(dict.fromkeys(filter(None, (self.name, self.upstream))))
 
+    @property
+    def outputs(self) -> list[Self]:
+        """The same encoder once for each of its outputs: one store each."""
+        output = getattr(self, "output", EMBEDDING)
+        if isinstance(output, str):
+            return [self]
+        return [self.model_copy(update={"output": one}) for one in dict.fromkeys(output)]
+
+    @property
+    def trunk(self) -> str:
+        """What encoders have in common that one forward can serve."""
+        return json.dumps(self.model_dump(mode="json", exclude={"output"}), sort_keys=True)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights are on this machine; asks no network. A function of anyone's never is."""
+        source = getattr(self, "source", "")
+        if not source or source.startswith("python:"):
+            return False
+        return source == "random" or hub.holds(source, self.config_files, self.weight_files)
+
     def _base_name(self) -> str:
         default = type(self).model_fields.get("source")
         source = getattr(self, "source", None)
         if default is None or source == default.default:
             return self.kind.replace("_", "-")
-        return slug(str(source))
+        names = (name for name, variant in self.variants.items() if variant.source == source)
+        return next(names, None) or slug(str(source))
 
     def build(self) -> Encoder:
-        """Load the network and its preprocessing."""
+        """Prepare the preprocessing, and the network to be loaded."""
         raise NotImplementedError
 
 
@@ -80,30 +143,106 @@ def slug(source: str) -> str:
     return below.replace(":", "-").replace(".", "-")
 
 
-def weights_of(source: str, folder: Path) -> dict[str, str]:
-    """Describe weights for a store's attributes."""
-    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder)}
+def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
+    """Make one Config of several with the same trunk; its module gives their outputs as a list, in order."""
+    if len(configs) == 1:
+        return configs[0]
+    return configs[0].model_copy(
+        update={"output": [getattr(config, "output", EMBEDDING) for config in configs]}
+    )
+
+
+def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
+    """Find the folder of an encoder's weights; what is on this machine is used as it is, without a network.
+
+    Returns:
+        The folder, and its description for a store's attributes.
+
+    Raises:
+        MissingData: if the folder lacks what the encoder needs.
+    """
+    source, is_here = getattr(config, "source", ""), config.is_here
+    for pattern in config.weight_files:
+        folder = hub.folder(source, allow=(*config.config_files, pattern), local=is_here)
+        require(folder, *config.config_files)
+        if any(folder.glob(pattern)):
+            return folder, weights_of(source, folder, (pattern,))
+    raise MissingData(
+        f"{folder} has no {' or '.join(config.weight_files)}", "give a complete folder, or the hub reference"
+    )
+
+
+def require(folder: Path, *names: str) -> None:
+    """Raise MissingData unless the folder holds each of these files."""
+    absent = [name for name in names if not (folder / name).is_file()]
+    if absent:
+        raise MissingData(
+            f"{folder} has no {', '.join(absent)}", "give a complete folder, or the hub reference"
+        )
+
+
+def require_all(absent: Sequence[str], where: Path) -> None:
+    """Raise BrainhiveError if weights are absent, which libraries would fill with noise."""
+    if absent:
+        raise BrainhiveError(
+            f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
+            "fetch it again, or give a complete checkpoint",
+        )
+
+
+def weights_of(source: str, folder: Path, files: Sequence[str] = hub.WEIGHTS) -> dict[str, str]:
+    """Describe weights, the files of a folder that match the patterns, for a store's attributes."""
+    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+
+
+def untrained(make: "Callable[[], torch.nn.Module]") -> "torch.nn.Module":
+    """Make a network with random weights, the same every time."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return make()
 
 
 def resolve(reference: Any) -> EncoderConfig:
     """Turn an encoder's name, reference or mapping into its Config.
 
-    A reference is `hub:owner/name`, a local folder, or `python:package.module:function`.
+    A reference is `name[:output]`, `hub:owner/name`, a local folder, or `python:package.module:function`.
     """
-    if isinstance(reference, str):
-        is_kind = reference.replace("-", "_") in parts.kinds("encoders")  # also beside a folder of that name
-        if reference.startswith("python:"):
-            reference = {"kind": "python", "source": reference}
-        elif reference.startswith(("hub:", "demo:")) or (not is_kind and Path(reference).is_dir()):
-            reference = {"kind": "reference", "source": reference}
-    config: EncoderConfig = parts.resolve("encoders", reference)
+    config: EncoderConfig = parts.resolve(
+        "encoders", _knobs(reference) if isinstance(reference, str) else reference
+    )
     return config
+
+
+def _knobs(reference: str) -> Any:
+    if reference.startswith("python:"):
+        return {"kind": "python", "source": reference}
+    if reference.startswith(("hub:", "demo:")):
+        return {"kind": "reference", "source": reference}
+    name, _, output = reference.partition(":")
+    known = _known(name)
+    if known:  # also beside a folder of that name
+        return {**known, "output": output} if output else known
+    return {"kind": "reference", "source": reference} if Path(reference).is_dir() else reference
+
+
+def _known(name: str) -> dict[str, str]:
+    """Read the name of an encoder or of a variant of one; empty for other names."""
+    kinds = parts.kinds("encoders")
+    if name.replace("-", "_") in kinds:
+        return {"kind": name}
+    kind = name.partition("-")[0]
+    variants = parts.load("encoders", kind).Config.variants if kind in kinds else {}
+    return {"kind": kind, "source": variants[name].source} if name in variants else {}
 
 
 def _resolve_all(references: Any) -> Any:
     found = split(references)
-    return [resolve(reference) for reference in found] if isinstance(found, list | tuple) else found
+    if not isinstance(found, list | tuple):
+        return found
+    return [one for reference in found for one in resolve(reference).outputs]
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(_resolve_all)]
-"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too."""
+"""A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one Config an output."""

@@ -11,6 +11,9 @@ class Config(transformers_clip.Config):
     """Projected image embedding of the hub's weights."""
 
     upstream: ClassVar[str] = "CLIP-ViT-B-32-laion2B-s34B-b79K"
+    dim: ClassVar[int | None] = 512
+    image_px: ClassVar[int | None] = 224
+    licence: ClassVar[str] = "MIT"
     source: str = Field(
         "hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K", description="the same layout from elsewhere"
     )

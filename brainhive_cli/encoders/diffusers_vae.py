@@ -1,24 +1,27 @@
-"""Any image autoencoder of diffusers (AutoencoderKL, AutoencoderTiny), by its flattened latent."""
+"""Any image autoencoder of diffusers, by its flattened latent."""
 
 import json
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import hub
-from brainhive_cli.encoders import Encoder, EncoderConfig, weights_of
-from brainhive_cli.encoders.transformers_clip import FILES, require
+from brainhive_cli.encoders import Encoder, EncoderConfig, fetch, require_all, untrained
 from brainhive_cli.errors import MissingData
 
-KINDS = ("AutoencoderKL", "AutoencoderTiny")
+KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
 
 
 class Config(EncoderConfig):
-    """An autoencoder's latent × scaling factor, flattened."""
+    """An autoencoder's latent, less its shift × its scaling factor as its diffusion model sees it, flattened."""
+
+    config_files: ClassVar[tuple[str, ...]] = ("config.json",)
+    weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
 
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
     resolution_px: int = Field(128, gt=0, description="short side and centre crop, pixels (BrainHiVE: 128)")
@@ -29,8 +32,8 @@ class Config(EncoderConfig):
     architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
 
     def build(self) -> Encoder:
-        """Load the autoencoder in float32."""
-        vae, weights = self._load()
+        """Prepare the autoencoder, in float32."""
+        load, weights = self._found()
 
         def preprocess(image: Any) -> Tensor:
             from torchvision.transforms import v2
@@ -40,23 +43,21 @@ class Config(EncoderConfig):
             return pixels.float().div(127.5).sub(1)  # [3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
-        return Encoder(_FlatLatent(vae, self.posterior, self.seed), preprocess, words, weights)
+        return Encoder(lambda: _FlatLatent(load(), self.posterior, self.seed), preprocess, words, weights)
 
-    def _load(self) -> tuple[nn.Module, dict[str, str]]:
+    def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
 
         if self.source == "random":
-            torch.manual_seed(0)
-            return diffusers.AutoencoderKL(**self.architecture), {"source": "random"}
-        folder = hub.folder(self.source, allow=FILES)
-        require(folder, "config.json")
+            made = partial(diffusers.AutoencoderKL, **self.architecture)
+            return partial(untrained, made), {"source": "random"}
+        folder, weights = fetch(self)
         kind = class_name(folder)
         if kind not in KINDS:
             raise MissingData(
                 f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
             )
-        vae = getattr(diffusers, kind).from_pretrained(folder, torch_dtype=torch.float32)
-        return vae, weights_of(self.source, folder)
+        return partial(_load, getattr(diffusers, kind), folder), weights
 
 
 TINY = Config(
@@ -64,6 +65,12 @@ TINY = Config(
     resolution_px=16,
     architecture={"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 16},
 )
+
+
+def _load(model: Any, folder: Path) -> nn.Module:
+    vae, told = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+    require_all(told["missing_keys"], folder)
+    return vae  # type: ignore[no-any-return]
 
 
 def class_name(folder: Path) -> str:
@@ -79,14 +86,15 @@ class _FlatLatent(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)
-        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny has no posterior
-            latents = encoded.latents
+        if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
+            (latents,) = encoded.to_tuple()
         elif self.posterior == "mode":
             latents = encoded.latent_dist.mode()
         else:
             noise = torch.stack([self._noise(image, encoded.latent_dist.mean[0]) for image in images])
             latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
-        return (latents * self.vae.config.scaling_factor).flatten(1)  # [B, D]
+        shift = self.vae.config.get("shift_factor") or 0.0
+        return ((latents - shift) * self.vae.config.scaling_factor).flatten(1)  # [B, D]
 
     def _noise(self, image: Tensor, like: Tensor) -> Tensor:
         picture = zlib.crc32(image.cpu().numpy().tobytes())

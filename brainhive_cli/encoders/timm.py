@@ -1,17 +1,20 @@
 """Any timm model, by its pooled features."""
 
-from typing import Any
+from functools import partial
+from typing import Any, ClassVar
 
-import torch
 from pydantic import Field
+from torch import nn
 
-from brainhive_cli import hub
-from brainhive_cli.encoders import Encoder, EncoderConfig, weights_of
-from brainhive_cli.encoders.transformers_clip import require
+from brainhive_cli.encoders import Encoder, fetch, untrained
+from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 
 
-class Config(EncoderConfig):
+class Config(TokenConfig):
     """A timm model without its classifier, with the transform its own config states."""
+
+    config_files: ClassVar[tuple[str, ...]] = ("config.json",)
+    weight_files: ClassVar[tuple[str, ...]] = ("model.safetensors", "pytorch_model.bin")
 
     source: str = Field("", description="hub:owner/name, a folder in timm's hub layout, or `random`")
     architecture: str = Field("", description="timm's model name, for `random` weights")
@@ -21,17 +24,23 @@ class Config(EncoderConfig):
         import timm
 
         if self.source == "random":
-            torch.manual_seed(0)
-            model = timm.create_model(self.architecture, num_classes=0)
+            model = untrained(partial(timm.create_model, self.architecture, num_classes=0))
             weights = {"source": "random"}
         else:
-            folder = hub.folder(self.source, allow=("*.json", "*.safetensors", "*.bin"))
-            require(folder, "config.json")
+            folder, weights = fetch(self)
             model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
-            weights = weights_of(self.source, folder)
         settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
         transform = timm.data.create_transform(**settings, is_training=False)
-        return Encoder(model, transform, f"timm {settings}", weights)
+        module = Outputs(model, self.output, anatomy_of(model))
+        return Encoder(module, transform, f"timm {settings}", weights)
 
 
 TINY = Config(source="random", architecture="test_vit")
+
+
+def anatomy_of(model: nn.Module) -> Anatomy | None:
+    """Find the parts of a vision transformer of timm; None for other networks."""
+    parts = [getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")]
+    if any(part is None for part in parts):
+        return None
+    return Anatomy(*parts, has_class=getattr(model, "cls_token", None) is not None)  # type: ignore[arg-type]

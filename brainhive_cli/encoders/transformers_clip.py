@@ -1,55 +1,14 @@
 """Any CLIP vision model of transformers, by its projected image embedding."""
 
-from pathlib import Path
-from typing import Any
+from typing import ClassVar
 
-import torch
-from pydantic import Field
-from torch import Tensor, nn
-
-from brainhive_cli import hub
-from brainhive_cli.encoders import Encoder, EncoderConfig, weights_of
-from brainhive_cli.errors import MissingData
-
-FILES = ("*.json", "*.safetensors")
+from brainhive_cli.encoders import transformers_vit
 
 
-class Config(EncoderConfig):
+class Config(transformers_vit.Config):
     """A CLIP vision tower with projection and its own image processor (transformers)."""
 
-    source: str = Field(
-        "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
-    )
-    architecture: dict[str, Any] = Field({}, description="CLIPVisionConfig of `random` weights")
-
-    def build(self) -> Encoder:
-        """Load tower and processor; MissingData when the folder lacks either."""
-        from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
-        from transformers.utils.logging import disable_progress_bar
-
-        disable_progress_bar()  # stderr is the console's
-
-        if self.source == "random":
-            torch.manual_seed(0)
-            tower = CLIPVisionModelWithProjection(CLIPVisionConfig(**self.architecture))
-            side = tower.config.image_size
-            processor = CLIPImageProcessor(
-                size={"shortest_edge": side}, crop_size={"height": side, "width": side}
-            )
-            weights = {"source": "random"}
-        else:
-            folder = hub.folder(self.source, allow=FILES)
-            require(folder, "config.json", "preprocessor_config.json")
-            tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
-            processor = CLIPImageProcessor.from_pretrained(folder)
-            weights = weights_of(self.source, folder)
-
-        def preprocess(image: Any) -> Tensor:
-            pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
-            return pixels
-
-        words = f"CLIPImageProcessor size={dict(processor.size)} crop={dict(processor.crop_size)}"
-        return Encoder(_ProjectedEmbedding(tower), preprocess, words, weights)
+    model_type: ClassVar[str] = "clip_vision_model"
 
 
 TINY = Config(
@@ -64,22 +23,3 @@ TINY = Config(
         "projection_dim": 8,
     },
 )
-
-
-class _ProjectedEmbedding(nn.Module):
-    def __init__(self, tower: nn.Module) -> None:
-        super().__init__()
-        self.tower = tower
-
-    def forward(self, images: Tensor) -> Tensor:
-        embedding: Tensor = self.tower(pixel_values=images).image_embeds  # [B, D]
-        return embedding
-
-
-def require(folder: Path, *names: str) -> None:
-    """Raise MissingData unless the folder holds each of these files."""
-    absent = [name for name in names if not (folder / name).is_file()]
-    if absent:
-        raise MissingData(
-            f"{folder} has no {', '.join(absent)}", "give a complete folder, or the hub reference"
-        )

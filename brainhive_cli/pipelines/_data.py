@@ -118,7 +118,7 @@ def open_embeddings(
 
     Raises:
         MissingData: if a store is missing, with the line that makes it.
-        BrainhiveError: if the stores hold different pictures.
+        BrainhiveError: if a store is another data set's, or the stores hold different pictures.
     """
     root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
     try:
@@ -128,11 +128,22 @@ def open_embeddings(
     first = next(iter(stores.values()))
     for other in stores.values():
         warn_of_illness(other)
-        pairs = ((other.packed_ids, first.packed_ids), (other.done, first.done))
-        if not all(np.array_equal(theirs, ours) for theirs, ours in pairs):
-            what = f"{first.path} and {other.path} hold different pictures, or another order"
-            raise BrainhiveError(what, f"{line} --again")
+        whose = "{dataset}/{split}".format_map(other.attributes)
+        if whose != f"{dataset.name}/{split}":
+            raise BrainhiveError(
+                f"{other.path} holds embeddings of {whose}, not of {dataset.name}/{split}", f"{line} --again"
+            )
+        if difference := _difference(first, other):
+            raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
     return stores
+
+
+def _difference(first: EmbeddingStore, other: EmbeddingStore) -> str:
+    """Say how the pictures of two stores differ; empty if row by row they do not."""
+    if not np.array_equal(first.packed_ids, other.packed_ids):
+        is_order = np.array_equal(np.sort(first.packed_ids), np.sort(other.packed_ids))
+        return "the same pictures in another order" if is_order else "different pictures"
+    return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
 
 
 def as_tensors(

@@ -50,4 +50,4 @@ def _prepared(pictures: Sequence[Image.Image], protocol: str) -> Tensor:
 def _features(encoder: Encoder, pictures: Sequence[Image.Image], launch: Launch) -> Tensor:
     encoder.module.to(launch.device)
     views = torch.stack([encoder.preprocess(picture) for picture in pictures])
-    return torch.cat([encode(encoder, part, "fp32", launch).flatten(1).cpu() for part in views.split(64)])
+    return torch.cat([encode(encoder, part, "fp32", launch)[0].flatten(1).cpu() for part in views.split(64)])

@@ -201,6 +201,7 @@ def test_a_folder_that_is_no_encoder_says_what_it_holds(tmp_path: Path, config: 
 
 def test_a_vae_config_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
+    (tmp_path / "diffusion_pytorch_model.safetensors").touch()
     with pytest.raises(MissingData, match="holds a model without a class name"):
         encoders.resolve({"kind": "diffusers_vae", "source": str(tmp_path)}).build()
 

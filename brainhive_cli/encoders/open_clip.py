@@ -1,0 +1,102 @@
+"""Any open_clip model, by its image embedding."""
+
+import difflib
+import json
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.encoders import Encoder, fetch, untrained
+from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.encoders.timm import anatomy_of as timm_anatomy_of
+from brainhive_cli.errors import MissingExtra, RecipeError
+
+CONFIG = "open_clip_config.json"
+
+
+class Config(TokenConfig):
+    """The image tower with its projection, not normalised, and the transform that its config states."""
+
+    config_files: ClassVar[tuple[str, ...]] = (CONFIG,)
+    weight_files: ClassVar[tuple[str, ...]] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+
+    source: str = Field("", description="hub:owner/name, a folder in open_clip's hub layout, or `random`")
+    architecture: str | dict[str, Any] = Field(
+        "", description="open_clip's model name, or its `model_cfg`, for `random` weights"
+    )
+
+    def build(self) -> Encoder:
+        """Prepare image tower and transform."""
+        try:
+            from open_clip.transform import PreprocessCfg, image_transform_v2, merge_preprocess_dict
+        except ModuleNotFoundError as error:
+            raise MissingExtra("open_clip is not installed", "pip install 'brainhive[open-clip]'") from error
+
+        if self.source == "random":
+            model, stated = _architecture(self.architecture), {}
+            load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
+        else:
+            folder, weights = fetch(self)
+            written = json.loads((folder / CONFIG).read_text())
+            model, stated = written["model_cfg"], written.get("preprocess_cfg", {})
+            load = partial(_load, folder)
+        size = model["vision_cfg"].get("image_size", 224)
+        settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
+        transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+
+        def outputs() -> nn.Module:
+            tower = load()
+            return Outputs(tower, self.output, _anatomy_of(tower))
+
+        return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "embed_dim": 8,
+        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+    },
+)
+
+
+def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
+    import open_clip
+
+    if isinstance(architecture, dict):
+        return architecture
+    found: dict[str, Any] | None = open_clip.get_model_config(architecture)
+    if not found:
+        near = difflib.get_close_matches(architecture, open_clip.list_models(), n=3)
+        raise RecipeError(f"open_clip has no model {architecture!r}", f"near: {', '.join(near) or 'none'}")
+    return found
+
+
+def _tower(model: dict[str, Any]) -> nn.Module:
+    """Make the image tower alone: open_clip itself makes it only together with a text tower."""
+    from open_clip.model import _build_vision_tower
+
+    tower: nn.Module = _build_vision_tower(
+        model["embed_dim"], model["vision_cfg"], model.get("quick_gelu", False)
+    )
+    return tower
+
+
+def _load(folder: Path) -> nn.Module:
+    import open_clip
+
+    tower: nn.Module = open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True).visual
+    return tower
+
+
+def _anatomy_of(tower: Any) -> Anatomy | None:
+    """Find the parts of open_clip's own vision transformer, or of timm's; None for a convolutional tower."""
+    if hasattr(tower, "trunk"):
+        return timm_anatomy_of(tower.trunk)
+    if not hasattr(tower, "transformer"):
+        return None
+    norm = tower.ln_post if tower.attn_pool is None else nn.Identity()  # a pool's norm is as wide as the pool
+    return Anatomy(tower.transformer.resblocks, norm, extra=1, has_class=True)

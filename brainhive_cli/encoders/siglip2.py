@@ -1,0 +1,47 @@
+"""SigLIP 2 of Google, in its sizes with a fixed resolution."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from pydantic import Field
+
+from brainhive_cli.encoders import Variant, transformers_vit
+
+REPOSITORY = "hub:google/siglip2-{}-{}"
+SIZES = {
+    "b16": ("base-patch16", 768, (256, 384, 512)),
+    "b32": ("base-patch32", 768, (256,)),
+    "l16": ("large-patch16", 1024, (256, 384, 512)),
+    "so400m14": ("so400m-patch14", 1152, (224, 384)),
+    "so400m16": ("so400m-patch16", 1152, (256, 384, 512)),
+    "g16": ("giant-opt-patch16", 1536, (256, 384)),
+}
+"""Name, the repository's word, D, and the resolutions beside the default's."""
+
+
+class Config(transformers_vit.Config):
+    """The attention pool's embedding; ViT-B/16 at 224 px, other sizes by name (`siglip2-so400m14-384`)."""
+
+    dim: ClassVar[int | None] = 768
+    image_px: ClassVar[int | None] = 224
+    licence: ClassVar[str] = "Apache-2.0"
+    variants: ClassVar[Mapping[str, Variant]] = {
+        f"siglip2-{name}-{px}": Variant(REPOSITORY.format(word, px), dim, px)
+        for name, (word, dim, sides) in SIZES.items()
+        for px in sides
+    }
+    source: str = Field(REPOSITORY.format("base-patch16", 224), description="the same layout from elsewhere")
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "model_type": "siglip_vision_model",
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)

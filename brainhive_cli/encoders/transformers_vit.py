@@ -1,0 +1,169 @@
+"""Any vision transformer of transformers whose anatomy is known here: CLIP, DINOv2, DINOv3, SigLIP."""
+
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.encoders import Encoder, fetch, require_all, untrained
+from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
+from brainhive_cli.errors import MissingData
+
+
+@dataclass(frozen=True)
+class _Family:
+    """The names that a family's classes and parts have in transformers."""
+
+    network: str
+    processor: str
+    blocks: str
+    norm: str
+    embedding: str = "pooler_output"
+    has_class: bool = True
+
+
+CLIP = _Family(
+    "CLIPVisionModelWithProjection",
+    "CLIPImageProcessor",
+    "vision_model.encoder.layers",
+    "vision_model.post_layernorm",
+    embedding="image_embeds",
+)
+SIGLIP = _Family(
+    "SiglipVisionModel", "SiglipImageProcessor", "encoder.layers", "post_layernorm", has_class=False
+)
+FAMILIES = {
+    "clip": CLIP,
+    "clip_vision_model": CLIP,
+    "dinov2": _Family("Dinov2Model", "BitImageProcessor", "encoder.layer", "layernorm"),
+    "dinov2_with_registers": _Family(
+        "Dinov2WithRegistersModel", "BitImageProcessor", "encoder.layer", "layernorm"
+    ),
+    "dinov3_vit": _Family("DINOv3ViTModel", "DINOv3ViTImageProcessor", "model.layer", "norm"),
+    "siglip": SIGLIP,
+    "siglip_vision_model": SIGLIP,
+}
+"""By the `model_type` of config.json. SigLIP 2 of fixed size is of type `siglip`."""
+SETTINGS = (
+    "size",
+    "resample",
+    "crop_size",
+    "do_resize",
+    "do_center_crop",
+    "rescale_factor",
+    "image_mean",
+    "image_std",
+)
+"""What tells two image processors of a class apart."""
+
+
+class Config(TokenConfig):
+    """The embedding that the family is used by, with its own image processor."""
+
+    config_files: ClassVar[tuple[str, ...]] = ("config.json", "preprocessor_config.json")
+    weight_files: ClassVar[tuple[str, ...]] = ("model*.safetensors*",)
+    model_type: ClassVar[str] = ""
+
+    source: str = Field(
+        "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
+    )
+    architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
+
+    def build(self) -> Encoder:
+        """Prepare tower and processor; MissingData when the folder lacks either."""
+        import transformers
+
+        if self.source == "random":
+            settings = {"model_type": self.model_type, **self.architecture}
+            family = family_of(settings["model_type"], "the architecture")
+            made = transformers.AutoConfig.for_model(**settings)
+            side = {"height": made.image_size, "width": made.image_size}
+            processor = getattr(transformers, family.processor)(size=side, crop_size=side)
+            load = partial(untrained, partial(getattr(transformers, family.network), made))
+            weights = {"source": "random"}
+        else:
+            folder, weights = fetch(self)
+            family = family_of(model_type(folder), folder)
+            processor = getattr(transformers, family.processor).from_pretrained(folder)
+            load = partial(_load, getattr(transformers, family.network), folder)
+
+        def preprocess(image: Any) -> Tensor:
+            pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+            return pixels
+
+        def outputs() -> nn.Module:
+            network = load()
+            anatomy = Anatomy(
+                network.get_submodule(family.blocks),
+                network.get_submodule(family.norm),
+                family.has_class + getattr(network.config, "num_register_tokens", 0),
+                family.has_class,
+            )
+            return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
+
+        return Encoder(outputs, preprocess, _words(processor), weights)
+
+
+TINY = Config(
+    source="random",
+    architecture={
+        "model_type": "dinov2",
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)
+
+
+def _load(network: Any, folder: Path) -> nn.Module:
+    """Load a tower, also from a folder that holds a text tower too; stderr is the console's meanwhile."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        tower, told = network.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+    finally:
+        logging.set_verbosity(verbosity)
+    require_all(list(told["missing_keys"]), folder)
+    return tower  # type: ignore[no-any-return]
+
+
+class _Embedding(nn.Module):
+    """A tower of transformers, by one field of what it gives."""
+
+    def __init__(self, tower: nn.Module, field: str) -> None:
+        super().__init__()
+        self.tower, self.field = tower, field
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = getattr(self.tower(pixel_values=images), self.field)  # [B, D]
+        return embedding
+
+
+def model_type(folder: Path) -> str:
+    """Read which family a folder's config names."""
+    name: str = json.loads((folder / "config.json").read_text()).get("model_type", "")
+    return name
+
+
+def family_of(model_type: str, where: Any) -> _Family:
+    """Look a family up; MissingData, naming those there are, for another."""
+    if model_type not in FAMILIES:
+        what = f"a {model_type}" if model_type else "no model_type"
+        raise MissingData(f"{where} holds {what}", f"known: {', '.join(FAMILIES)}")
+    return FAMILIES[model_type]
+
+
+def _words(processor: Any) -> str:
+    settings = {key: value for key, value in processor.to_dict().items() if key in SETTINGS}
+    told = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
+    return f"{type(processor).__name__} {told}"
