@@ -104,7 +104,10 @@ def test_a_store_that_ran_out_of_space_resumes(
     np.testing.assert_array_equal(EmbeddingStore.open(path).embedding, values)
 
 
-@pytest.mark.parametrize("change", [{"weights": {"digest": "other"}}, {"config": {"resolution_px": 64}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": {"digest": "other"}}, {"config": {"resolution_px": 64}}, {"preprocessing": "other"}],
+)
 def test_an_unfinished_store_of_another_encoder_is_started_anew(
     path: Path, values: NDArray[np.float32], change: dict[str, Any]
 ) -> None:

@@ -18,7 +18,7 @@ KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "Autoenc
 
 
 class Config(EncoderConfig):
-    """An autoencoder's latent, less its shift × its scaling factor as its diffusion model sees it, flattened."""
+    """An autoencoder's latent, shifted and scaled as its diffusion model sees it, flattened."""
 
     config_files: ClassVar[tuple[str, ...]] = ("config.json",)
     weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)

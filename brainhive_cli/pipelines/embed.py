@@ -241,11 +241,14 @@ def _fill(
 
 def _begin(jobs: list[_Job], trunks: dict[str, _Trunk], what: Recipe, launch: Launch, again: bool) -> None:
     """Create the unfinished stores, or keep those that an interrupted command left."""
+    shapes: dict[str, tuple[int, ...]] = {}
     for job in jobs:
         if again:
             store.part_of(job.path).unlink(missing_ok=True)
         trunk = trunks[job.config.name]
-        job.begin(trunk.encoder, trunk.shapes(job.images, launch)[job.config.name], what)
+        if job.config.name not in shapes:
+            shapes |= trunk.shapes(job.images, launch)
+        job.begin(trunk.encoder, shapes[job.config.name], what)
 
 
 def _stream(

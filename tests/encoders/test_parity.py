@@ -1,4 +1,4 @@
-"""Each family, in its repositories' real layout, against a direct call of its library on the same pictures."""
+"""Each family, in its repositories' real layout, against a direct call of its library."""
 
 import json
 import zlib

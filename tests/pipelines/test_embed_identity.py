@@ -1,0 +1,157 @@
+"""embed: a store is never taken for one of other weights, preprocessing or numbers, nor two of them mixed."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import timm
+import torch
+import transformers
+from PIL import Image
+from safetensors.torch import save_file
+
+from brainhive_cli import embeddings, encoders, parts
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.pipelines import embed
+from brainhive_cli.pipelines._data import open_embeddings
+from brainhive_cli.recipe import Paths
+
+COLOURS = "python:brainhive_cli.encoders.python:example"
+
+
+@pytest.fixture
+def network(home: Path) -> Path:
+    """A folder in timm's layout."""
+    write(home / "network", seed=0)
+    return home / "network"
+
+
+@pytest.fixture
+def words(pictures: Path, network: Path) -> tuple[str, ...]:
+    """Overrides that embed a folder of pictures with that network."""
+    return (f"dataset={{kind: image-folder, root: {pictures}}}", f"encoders=[{network}]")
+
+
+def write(folder: Path, seed: int, **view: object) -> None:
+    torch.manual_seed(seed)
+    model = timm.create_model("test_vit", num_classes=10)
+    folder.mkdir(exist_ok=True)
+    save_file(model.state_dict(), folder / "model.safetensors")
+    config = {"architecture": "test_vit", "num_classes": 10, "num_features": model.num_features}
+    view = {**model.pretrained_cfg, **view}
+    (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": view}))
+
+
+def open_store(home: Path) -> EmbeddingStore:
+    return EmbeddingStore.open(path(home))
+
+
+def path(home: Path, encoder: str = "local--network") -> Path:
+    return embeddings.path_of(home / "embeddings", "pictures", "train", encoder)
+
+
+def directly(network: Path, pictures: Path) -> np.ndarray:
+    encoder = encoders.resolve(str(network)).build()
+    views = [encoder.preprocess(Image.open(file).convert("RGB")) for file in sorted(pictures.rglob("*.png"))]
+    with torch.inference_mode():
+        return encoder.module(torch.stack(views)).numpy()
+
+
+@pytest.mark.parametrize(
+    ("seed", "view", "what"), [(1, {}, "weights"), (0, {"mean": [0.1, 0.2, 0.3]}, "preprocessing")]
+)
+def test_a_finished_store_of_another_making_is_made_anew(
+    go, home, pictures, network, words, capsys, seed, view, what
+):
+    go("embed", *words)
+    before = np.array(open_store(home).embedding)
+    write(network, seed, **view)
+
+    go("embed", *words)
+
+    assert f"was made with other {what}: it is made anew" in capsys.readouterr().err
+    assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_an_unfinished_store_goes_on_with_the_same_weights_alone(go, home, pictures, network, words, seed):
+    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
+        go("embed", *words)
+    with h5py.File(path(home).with_suffix(".h5.part")) as file:
+        before = file["embedding"][:11]
+    write(network, seed)
+    Image.new("RGB", (16, 16), (255, 0, 0)).save(broken)
+
+    go("embed", *words)
+
+    assert np.array_equal(open_store(home).embedding[:11], before) == (seed == 0)
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+
+
+@pytest.mark.parametrize(("knob", "key"), [("dtype=float16", "dtype"), ("precision=bf16", "precision")])
+def test_a_store_of_other_numbers_is_made_anew(go, home, words, knob, key, capsys):
+    go("embed", *words)
+    go("embed", *words, knob)
+
+    assert open_store(home).attributes[key] == knob.partition("=")[2]
+    assert f"was made with other {key}" in capsys.readouterr().err
+
+
+def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, words):
+    go("embed", *words)
+    inode = path(home).stat().st_ino
+    shutil.rmtree(network)
+    config = encoders.resolve({"kind": "reference", "source": str(network)})
+
+    go("embed", words[0], f"encoders=[{config.model_dump()}]")
+
+    assert path(home).stat().st_ino == inode
+
+
+def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, monkeypatch):
+    shutil.rmtree(network)
+    torch.manual_seed(0)
+    tower = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    made = transformers.Dinov2Model(transformers.Dinov2Config(**tower, image_size=28, patch_size=14))
+    made.save_pretrained(network)
+    transformers.BitImageProcessor(size={"shortest_edge": 28}).save_pretrained(network)
+    go("embed", *words)
+    monkeypatch.setattr(transformers.Dinov2Model, "from_pretrained", None)
+
+    plan = embed.plan(embed.Recipe.resolve("embed", None, {}, words))
+
+    assert plan.items[str(path(home))] == "done" and not plan.missing
+
+
+@pytest.fixture
+def two_stores(go, home, pictures, words):
+    """Stores of two encoders, and what opens them together."""
+    go("embed", words[0], f"encoders=[{COLOURS!r}, demo-clip]")
+    config = parts.resolve("datasets", {"kind": "image-folder", "root": str(pictures)})
+    both = [encoders.resolve(COLOURS), encoders.resolve("demo-clip")]
+    return lambda: open_embeddings(config.build(Paths()), config, "train", both, Paths())
+
+
+def test_stores_of_two_data_sets_are_refused_with_both_named(go, home, pictures, two_stores):
+    assert len(two_stores()) == 2
+    shutil.copytree(pictures, home / "others")
+    go("embed", f"dataset={{kind: image-folder, root: {home / 'others'}}}", "encoders=demo-clip")
+    other = embeddings.path_of(home / "embeddings", "others", "train", "demo-clip")
+    shutil.copy(other, path(home, "demo-clip"))
+
+    with pytest.raises(BrainhiveError, match="holds embeddings of others/train, not of pictures/train"):
+        two_stores()
+
+
+def test_stores_of_two_orders_are_refused_with_both_named(home, two_stores):
+    with h5py.File(path(home, "demo-clip"), "r+") as file:
+        file["image_id"][...] = file["image_id"][()][::-1]
+
+    with pytest.raises(BrainhiveError, match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an"):
+        two_stores()

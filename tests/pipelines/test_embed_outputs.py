@@ -1,0 +1,111 @@
+"""embed: several outputs of one network, from one forward and one preprocessing."""
+
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+
+from brainhive_cli import embeddings, encoders
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError
+
+OUTPUTS = ["class", "mean", "block-2.patches"]
+TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
+ROUNDING = 1e-5
+"""Batches of other sizes round differently in float32."""
+
+
+@pytest.fixture
+def folder(home: Path, pictures: Path) -> tuple[str, ...]:
+    """Overrides for the folder of pictures, in an empty home."""
+    encoder = {**TIMM, "output": OUTPUTS}
+    return (
+        f"dataset={{kind: image-folder, root: {pictures}}}",
+        f"encoders=[{encoder}]",
+        "batch_size=5",
+        "run.workers=0",
+    )
+
+
+def config_of(output: str) -> encoders.EncoderConfig:
+    return encoders.resolve({**TIMM, "output": output})
+
+
+def store_of(home: Path, output: str) -> Path:
+    return embeddings.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
+
+
+def directly(pictures: Path, output: str) -> np.ndarray:
+    encoder = config_of(output).build()
+    views = [encoder.preprocess(Image.open(file).convert("RGB")) for file in sorted(pictures.rglob("*.png"))]
+    with torch.inference_mode():
+        return encoder.module(torch.stack(views)).numpy()
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """Pictures that went through timm's transform, and through its networks."""
+    counts = {"transform": 0, "network": 0}
+    made = timm.data.create_transform
+
+    def counted(*args, **knobs):
+        transform = made(*args, **knobs)
+
+        def call(picture):
+            counts["transform"] += 1
+            return transform(picture)
+
+        return call
+
+    def hook(module, inputs, output):
+        if isinstance(module, timm.models.VisionTransformer):
+            counts["network"] += len(output)
+
+    monkeypatch.setattr(timm.data, "create_transform", counted)
+    handle = torch.nn.modules.module.register_module_forward_hook(hook)
+    yield counts
+    handle.remove()
+
+
+def test_outputs_are_a_store_each_from_one_forward(go, home, pictures, folder, seen):
+    go("embed", *folder)
+
+    assert seen == {"transform": 12 + 1, "network": 12 + 1}  # once more to learn the shapes
+    for output in OUTPUTS:
+        found = EmbeddingStore.open(store_of(home, output))
+        assert found.attributes["config"]["output"] == output
+        assert np.allclose(found.embedding, directly(pictures, output), atol=ROUNDING)
+    assert found.embedding.shape == (12, 100, 64)
+
+
+def test_an_output_more_is_computed_alone(go, home, pictures, folder):
+    go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }]")
+    inode = store_of(home, "class").stat().st_ino
+
+    go("embed", *folder)
+
+    assert store_of(home, "class").stat().st_ino == inode
+    assert np.allclose(EmbeddingStore.open(store_of(home, "mean")).embedding, directly(pictures, "mean"))
+
+
+def test_each_output_of_a_network_gets_only_the_rows_that_it_lacks(go, home, pictures, folder):
+    (broken := pictures / "concept_3" / "2.png").write_bytes(b"no picture")
+    with pytest.raises(BrainhiveError, match="1 pictures cannot be decoded"):
+        go("embed", *folder, f"encoders=[{ {**TIMM, 'output': 'class'} }]")
+    with h5py.File(store_of(home, "class").with_suffix(".h5.part")) as file:
+        before = file["embedding"][:11]
+    for file in pictures.rglob("*.png"):
+        Image.new("RGB", (16, 16), (255, 0, 0)).save(file)
+
+    go("embed", *folder)
+
+    assert broken.is_file()
+    found = EmbeddingStore.open(store_of(home, "class")).embedding
+    assert np.array_equal(found[:11], before)
+    assert np.allclose(found[11], directly(pictures, "class")[11], atol=ROUNDING)
+    other = EmbeddingStore.open(store_of(home, "mean")).embedding
+    assert np.allclose(other, directly(pictures, "mean"), atol=ROUNDING)
