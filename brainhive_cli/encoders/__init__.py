@@ -98,7 +98,8 @@ class EncoderConfig(parts.Config):
     @property
     def known_as(self) -> tuple[str, ...]:
         """The names under which a prior or aligner may know this encoder."""
-        return tuple(dict.fromkeys(filter(None, (self.name, self.upstream))))
+        upstream = self.upstream if getattr(self, "output", EMBEDDING) == EMBEDDING else ""
+        return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
 
     @property
     def outputs(self) -> list[Self]:
@@ -241,7 +242,8 @@ def _resolve_all(references: Any) -> Any:
     found = split(references)
     if not isinstance(found, list | tuple):
         return found
-    return [one for reference in found for one in resolve(reference).outputs]
+    each = [one for reference in found for one in resolve(reference).outputs]
+    return list({one.model_dump_json(): one for one in each}.values())
 
 
 Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(_resolve_all)]

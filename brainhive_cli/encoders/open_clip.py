@@ -99,4 +99,4 @@ def _anatomy_of(tower: Any) -> Anatomy | None:
     if not hasattr(tower, "transformer"):
         return None
     norm = tower.ln_post if tower.attn_pool is None else nn.Identity()  # a pool's norm is as wide as the pool
-    return Anatomy(tower.transformer.resblocks, norm, extra=1, has_class=True)
+    return Anatomy(list(tower.transformer.resblocks), norm, extra=1, has_class=True)

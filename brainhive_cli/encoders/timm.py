@@ -40,7 +40,7 @@ TINY = Config(source="random", architecture="test_vit")
 
 def anatomy_of(model: nn.Module) -> Anatomy | None:
     """Find the parts of a vision transformer of timm; None for other networks."""
-    parts = [getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens")]
-    if any(part is None for part in parts):
+    blocks, norm, extra = (getattr(model, name, None) for name in ("blocks", "norm", "num_prefix_tokens"))
+    if blocks is None or norm is None or extra is None:
         return None
-    return Anatomy(*parts, has_class=getattr(model, "cls_token", None) is not None)  # type: ignore[arg-type]
+    return Anatomy(list(blocks), norm, extra, has_class=getattr(model, "cls_token", None) is not None)

@@ -99,7 +99,7 @@ class Config(TokenConfig):
         def outputs() -> nn.Module:
             network = load()
             anatomy = Anatomy(
-                network.get_submodule(family.blocks),
+                list(network.get_submodule(family.blocks).children()),
                 network.get_submodule(family.norm),
                 family.has_class + getattr(network.config, "num_register_tokens", 0),
                 family.has_class,

@@ -65,9 +65,9 @@ class _Job:
         ]
         if found.image_ids != list(self.images.image_ids):
             differs.append("pictures")
-        if trunk and stored["preprocessing"] != trunk.encoder.preprocessing:
+        if trunk and stored.get("preprocessing") != trunk.encoder.preprocessing:
             differs.append("preprocessing")
-        if trunk and stored["weights"].get("digest") != trunk.encoder.weights.get("digest"):
+        if trunk and stored.get("weights", {}).get("digest") != trunk.encoder.weights.get("digest"):
             differs.append("weights")
         if differs:
             return f"was made with other {', '.join(differs)}"

@@ -11,6 +11,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from pydantic import TypeAdapter
 from safetensors.torch import save_file
 from torch import Tensor
 from torchvision.transforms import v2
@@ -250,6 +251,10 @@ def test_anyones_function_is_an_encoder(
         ("demo:encoder", "encoder"),
         ({"kind": "clip-h14", "source": "hub:me/finer"}, "me--finer"),
         ({"kind": "timm", "source": "hub:timm/x"}, "timm--x"),
+        ("dinov2-b14:mean", "dinov2-b14-mean"),
+        ({"kind": "clip-h14", "output": "block-8.class"}, "clip-h14-block-8-class"),
+        ("dinov3-l16", "dinov3-l16"),
+        ("siglip2-so400m14-384:patches", "siglip2-so400m14-384-patches"),
     ],
 )
 def test_a_store_is_named_after_its_encoder(reference: Any, name: str) -> None:
@@ -260,6 +265,14 @@ def test_other_knobs_are_other_names() -> None:
     made = [{}, {"posterior": "sample"}, {"posterior": "sample", "seed": 1}, {"resolution_px": 64}]
     names = [encoders.resolve({"kind": "vae", **knobs}).name for knobs in made]
     assert len(set(names)) == 4 and all(name.startswith("vae-") for name in names[1:])
+
+
+def test_a_list_of_encoders_holds_one_an_output_and_none_twice() -> None:
+    both = {"kind": "dinov2-b14", "output": ["class", "mean"]}
+    found = TypeAdapter(encoders.Encoders).validate_python(["vae", both, "dinov2-b14:mean", "vae"])
+    assert [config.name for config in found] == ["vae", "dinov2-b14-class", "dinov2-b14-mean"]
+    assert found[1].trunk == found[2].trunk != encoders.resolve("dinov2-giant:mean").trunk
+    assert encoders.joined(found[1:]) == encoders.resolve(both)
 
 
 def test_a_name_wins_over_a_folder_of_that_name(home: Path) -> None:
@@ -278,3 +291,4 @@ def test_an_unknown_encoder_lists_what_there_is() -> None:
 def test_a_prior_may_know_an_encoder_by_upstreams_name() -> None:
     assert encoders.resolve("clip-b32").known_as == ("clip-b32", "CLIP-ViT-B-32-laion2B-s34B-b79K")
     assert encoders.resolve("vae").known_as == ("vae",)
+    assert encoders.resolve("clip-b32:class").known_as == ("clip-b32-class",)
