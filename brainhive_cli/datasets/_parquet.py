@@ -1,6 +1,7 @@
 """Pictures in the hub's parquet files, which hold their bytes."""
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -122,4 +123,4 @@ def _names_and_labels(file: Any, column: str) -> tuple[list[str], list[str]]:
     nothing = [None] * file.metadata.num_rows
     found = {name: read[name].to_pylist() for name in read.column_names}
     called = found.get("image_id", found.get(f"{column}.path", nothing))
-    return called, ["" if label is None else str(label) for label in found.get("label", nothing)]
+    return called, ["" if label is None else sys.intern(str(label)) for label in found.get("label", nothing)]

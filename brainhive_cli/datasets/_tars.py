@@ -2,12 +2,12 @@
 
 import os
 import signal
+import sys
 import tarfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,8 @@ READERS = 16
 """Most processes that read headers: ImageNet has four million, at 20 µs each."""
 
 
-class Member(NamedTuple):
-    """A picture in a tar."""
-
-    key: str
-    offset: int
-    size: int
-    label: str
+Members = tuple[list[str], list[str], NDArray[np.int64]]
+"""The pictures of a tar: their names, labels, and [N, 2] byte offset and size."""
 
 
 @dataclass(frozen=True)
@@ -55,21 +50,19 @@ def listed(shards: Sequence[Path]) -> Listing:
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
-    by_shard = list(_by_shard(shards))
-    members = [member for some in by_shard for member in some]
-    return Listing(
-        [member.key for member in members],
-        [member.label for member in members],
-        Tars(
-            tuple(shards),
-            np.repeat(np.arange(len(shards), dtype=np.int32), [len(some) for some in by_shard]),
-            np.array([member.offset for member in members], np.int64),
-            np.array([member.size for member in members], np.int64),
-        ),
-    )
+    names: list[str] = []
+    labels: list[str] = []
+    places = []
+    for keys, classes, place in _by_shard(shards):
+        names += keys
+        labels += classes
+        places.append(place)
+    shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(place) for place in places])
+    offset, size = np.concatenate(places).T
+    return Listing(names, labels, Tars(tuple(shards), shard, offset, size))
 
 
-def _by_shard(shards: Sequence[Path]) -> Iterator[list[Member]]:
+def _by_shard(shards: Sequence[Path]) -> Iterator[Members]:
     readers = min(READERS, os.cpu_count() or 1, len(shards) // 4)
     if readers < 2:
         yield from map(_members, shards)
@@ -79,28 +72,36 @@ def _by_shard(shards: Sequence[Path]) -> Iterator[list[Member]]:
         yield from pool.map(_members, shards)
 
 
-def _members(shard: Path) -> list[Member]:
+def _members(shard: Path) -> Members:
+    keys, places, labels = [], [], {}
     try:
         with tarfile.open(shard, "r:") as tar:
-            members = list(_pictures(tar))
-            if shard.stat().st_size < tar.offset + tarfile.BLOCKSIZE:
-                raise tarfile.ReadError("its end is missing")
+            for member in tar:
+                folder, slash, name = member.name.removeprefix("./").rpartition("/")
+                key, _, ending = name.partition(".")
+                if not key or not member.isfile():  # ._name is what macOS adds
+                    continue
+                if f".{ending.lower()}" in datasets.PICTURES:
+                    keys.append(folder + slash + key)
+                    places.append((member.offset_data, member.size))
+                elif ending == "cls":
+                    labels[folder + slash + key] = sys.intern(_text(tar, member))
+            _check_end(tar)
     except (tarfile.TarError, OSError) as error:
         raise BrainhiveError(
             f"{shard} cannot be read, or is cut short: {error}", "download it again"
         ) from error
-    return members
+    return keys, [labels.get(key, "") for key in keys], np.array(places, np.int64).reshape(-1, 2)
 
 
-def _pictures(tar: tarfile.TarFile) -> Iterator[Member]:
-    pictures, labels = [], {}
-    for member in tar:
-        folder, slash, name = member.name.removeprefix("./").rpartition("/")
-        key, _, ending = name.partition(".")
-        if not key or not member.isfile():  # ._name is what macOS adds
-            continue
-        if f".{ending.lower()}" in datasets.PICTURES:
-            pictures.append((folder + slash + key, member.offset_data, member.size))
-        elif ending == "cls" and (content := tar.extractfile(member)):
-            labels[folder + slash + key] = content.read().decode(errors="replace").strip()
-    return (Member(*picture, labels.get(picture[0], "")) for picture in pictures)
+def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
+    file = tar.extractfile(member)
+    return file.read().decode(errors="replace").strip() if file else ""
+
+
+def _check_end(tar: tarfile.TarFile) -> None:
+    """Refuse a tar that goes on, or stops, where its end should be: tarfile itself takes that for the end."""
+    assert tar.fileobj
+    tar.fileobj.seek(tar.offset)
+    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
+        raise tarfile.ReadError(f"neither a file nor the end at byte {tar.offset}")

@@ -235,6 +235,16 @@ def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, 
     assert "\n" not in caught.value.what and caught.value.hint
 
 
+def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> None:
+    path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
+    data = path.read_bytes()
+    path.write_bytes(data[:2048] + b"\xff" * 512 + data[2560:])
+    with pytest.raises(
+        BrainhiveError, match=r"train-0\.tar cannot be read.*: neither a file nor the end at byte 2048"
+    ):
+        imagenet().images("train")
+
+
 def test_a_parquet_without_pictures_is_refused(root: Path) -> None:
     write_rows(root / "train-0.parquet", [{"emb": 0.5, "image_id": "a"}])
     with pytest.raises(
