@@ -1,12 +1,12 @@
 """Pictures in webdataset tars, read in place by their byte offsets."""
 
-import os
-import signal
+import re
 import sys
 import tarfile
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,11 @@ from brainhive_cli.datasets._packed import Listing
 from brainhive_cli.errors import BrainhiveError
 
 READERS = 16
-"""Most processes that read headers: ImageNet has four million, at 20 µs each."""
-
-
-Members = tuple[list[str], list[str], NDArray[np.int64]]
+"""Threads that read headers: each is a seek away from the one before, so that several seek at once."""
+END = tarfile.NUL * tarfile.BLOCKSIZE
+Member = tuple[str, int, int]
+"""A file in a tar: its name, byte offset and size."""
+Listed = tuple[list[str], list[str], NDArray[np.int64]]
 """The pictures of a tar: their names, labels, and [N, 2] byte offset and size."""
 
 
@@ -53,55 +54,74 @@ def listed(shards: Sequence[Path]) -> Listing:
     names: list[str] = []
     labels: list[str] = []
     places = []
-    for keys, classes, place in _by_shard(shards):
-        names += keys
-        labels += classes
-        places.append(place)
+    with ThreadPoolExecutor(READERS) as pool:
+        for keys, classes, place in pool.map(_listed, shards):
+            names += keys
+            labels += classes
+            places.append(place)
     shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(place) for place in places])
     offset, size = np.concatenate(places).T
     return Listing(names, labels, Tars(tuple(shards), shard, offset, size))
 
 
-def _by_shard(shards: Sequence[Path]) -> Iterator[Members]:
-    readers = min(READERS, os.cpu_count() or 1, len(shards) // 4)
-    if readers < 2:
-        yield from map(_members, shards)
-        return
-    quiet = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for this process to answer
-    with ProcessPoolExecutor(readers, initializer=signal.signal, initargs=quiet) as pool:
-        yield from pool.map(_members, shards)
-
-
-def _members(shard: Path) -> Members:
-    keys, places, labels = [], [], {}
+def _listed(shard: Path) -> Listed:
     try:
-        with tarfile.open(shard, "r:") as tar:
-            for member in tar:
-                folder, slash, name = member.name.removeprefix("./").rpartition("/")
-                key, _, ending = name.partition(".")
-                if not key or not member.isfile():  # ._name is what macOS adds
-                    continue
-                if f".{ending.lower()}" in datasets.PICTURES:
-                    keys.append(folder + slash + key)
-                    places.append((member.offset_data, member.size))
-                elif ending == "cls":
-                    labels[folder + slash + key] = sys.intern(_text(tar, member))
-            _check_end(tar)
+        with shard.open("rb", buffering=0) as file:
+            return _pictures(file)
     except (tarfile.TarError, OSError) as error:
         raise BrainhiveError(
             f"{shard} cannot be read, or is cut short: {error}", "download it again"
         ) from error
+
+
+def _pictures(file: FileIO) -> Listed:
+    keys, places, labels = [], [], {}
+    for name, offset, size in _files(file):
+        folder, slash, own = name.removeprefix("./").rpartition("/")
+        key, _, ending = own.partition(".")  # ._name is what macOS adds, and has no key
+        if key and f".{ending.lower()}" in datasets.PICTURES:
+            keys.append(folder + slash + key)
+            places.append((offset, size))
+        elif key and ending == "cls":
+            labels[folder + slash + key] = sys.intern(
+                _read(file, offset, size).decode(errors="replace").strip()
+            )
     return keys, [labels.get(key, "") for key in keys], np.array(places, np.int64).reshape(-1, 2)
 
 
-def _text(tar: tarfile.TarFile, member: tarfile.TarInfo) -> str:
-    file = tar.extractfile(member)
-    return file.read().decode(errors="replace").strip() if file else ""
+def _files(file: FileIO) -> list[Member]:
+    try:
+        return list(_plain_files(file))
+    except ValueError:  # a name of over 100 characters, say, or no tar at all
+        file.seek(0)
+        with tarfile.open(fileobj=file, mode="r:") as tar:
+            found = [(member.name, member.offset_data, member.size) for member in tar if member.isfile()]
+            file.seek(tar.offset)
+        if file.read(tarfile.BLOCKSIZE) != END:  # which tarfile takes for the end
+            raise tarfile.ReadError(f"neither a file nor the end at byte {tar.offset}") from None
+        return found
 
 
-def _check_end(tar: tarfile.TarFile) -> None:
-    """Refuse a tar that goes on, or stops, where its end should be: tarfile itself takes that for the end."""
-    assert tar.fileobj
-    tar.fileobj.seek(tar.offset)
-    if tar.fileobj.read(tarfile.BLOCKSIZE) != tarfile.NUL * tarfile.BLOCKSIZE:
-        raise tarfile.ReadError(f"neither a file nor the end at byte {tar.offset}")
+def _plain_files(file: FileIO) -> Iterator[Member]:
+    """Walk through the headers of a tar, in a fifth of the time that tarfile takes to read all they say.
+
+    Raises:
+        ValueError: at the first that says more than the name and size of a file.
+    """
+    at = 0
+    while (header := _read(file, at, tarfile.BLOCKSIZE)) != END:
+        kind, size = header[156:157], int(header[124:135], 8)
+        if header[257:262] != b"ustar" or header[345]:
+            raise ValueError("no header, or a long name")
+        if kind == tarfile.REGTYPE:
+            yield header[:100].rstrip(b"\0").decode(), at + tarfile.BLOCKSIZE, size
+        elif kind != tarfile.XHDTYPE or re.search(
+            rb" (path|size)=", _read(file, at + tarfile.BLOCKSIZE, size)
+        ):
+            raise ValueError(f"a header of type {kind!r}")
+        at += tarfile.BLOCKSIZE * (1 + -(-size // tarfile.BLOCKSIZE))
+
+
+def _read(file: FileIO, at: int, size: int) -> bytes:
+    file.seek(at)
+    return file.read(size)

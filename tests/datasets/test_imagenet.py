@@ -235,6 +235,25 @@ def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, 
     assert "\n" not in caught.value.what and caught.value.hint
 
 
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+@pytest.mark.parametrize("long", ["", f"{'x' * 80}/{'y' * 70}/", "ÿ/"])
+def test_tars_of_every_format_are_read_alike(root: Path, form: int, long: str) -> None:
+    root.mkdir(parents=True)
+    with tarfile.open(root / "train-0.tar", "w", format=form) as tar:
+        folder = tarfile.TarInfo("folder")
+        folder.type = tarfile.DIRTYPE
+        tar.addfile(folder)
+        for number in range(3):
+            member = tarfile.TarInfo(f"{long if number == 1 else ''}{TENCH}_{number}.jpg")
+            member.size, member.mtime = len(jpeg(number)), 0.5
+            tar.addfile(member, io.BytesIO(jpeg(number)))
+    images = imagenet().images("train")
+    assert images.image_ids == (f"{TENCH}_0", f"{long}{TENCH}_1", f"{TENCH}_2")
+    for number in range(3):
+        with Image.open(io.BytesIO(jpeg(number))) as picture:
+            assert images.open(number).tobytes() == picture.tobytes()
+
+
 def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> None:
     path = write_tar(root / "train-0.tar", {f"{TENCH}_{n}.jpg": b"x" * 512 for n in range(4)})
     data = path.read_bytes()
