@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import Protocol
 
@@ -11,6 +12,7 @@ from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recordings import Recording
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Endings of picture files."""
 
 
 class BadPicture(BrainhiveError):
@@ -24,7 +26,7 @@ class ImageSet:
     Attributes:
         image_ids: Path below the image root, POSIX, without extension.
         concepts: What each picture shows.
-        open: Index to picture; raises BadPicture.
+        open: Index to picture; raises BadPicture. It is pickled into worker processes and holds no open file.
     """
 
     dataset: str
@@ -75,45 +77,49 @@ class Dataset(Protocol):
         ...
 
 
-def check_split(dataset: Dataset, split: str) -> None:
-    """Refuse a split that the data set does not have."""
-    if split not in dataset.splits:
-        raise MissingData(f"{dataset.name} has no split {split!r}", f"it has: {', '.join(dataset.splits)}")
+def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:
+    """Refuse a split that a data set does not have."""
+    if split not in splits:
+        raise MissingData(f"{dataset} has no split {split!r}", f"it has: {', '.join(splits)}")
 
 
-def from_files(
-    dataset: str, split: str, root: Path, files: Sequence[Path], concepts: Sequence[str]
-) -> ImageSet:
-    """Make an image set of files below an image root.
+def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> None:
+    """Refuse pictures that have one image id.
 
-    Raises:
-        BrainhiveError: if two files differ in their endings only, and so have one image id.
+    Args:
+        image_ids: One a picture.
+        place: Index to where the picture lies, for the error.
     """
-    image_ids = tuple(file.relative_to(root).with_suffix("").as_posix() for file in files)
-    by_id: dict[str, Path] = {}
-    for image_id, file in zip(image_ids, files, strict=True):
-        if by_id.setdefault(image_id, file) != file:
+    if len(set(image_ids)) == len(image_ids):
+        return
+    first: dict[str, int] = {}
+    for index, image_id in enumerate(image_ids):
+        if (other := first.setdefault(image_id, index)) != index:
             raise BrainhiveError(
-                f"{file} and {by_id[image_id].name} have one image id", "rename or remove one"
+                f"{place(index)} and {place(other)} have one image id, {image_id!r}", "rename or remove one"
             )
-    return ImageSet(dataset, split, image_ids, tuple(concepts), lambda index: open_picture(files[index]))
 
 
-def open_picture(path: Path) -> Image.Image:
+def decode(source: Path | BytesIO, name: object) -> Image.Image:
     """Decode a picture as RGB.
 
+    Args:
+        source: A file, or its bytes.
+        name: What the picture is called, for the error.
+
     Raises:
-        BadPicture: naming the file.
+        BadPicture: naming the picture.
     """
     try:
-        with Image.open(path) as picture:
+        with Image.open(source) as picture:
             return picture.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise BadPicture(
-            f"{path} cannot be decoded: {error}", "replace the file, or accept the gap with --skip-bad"
-        ) from error
+        raise bad_picture(name, error) from error
 
 
-def pictures_below(folder: Path) -> list[Path]:
-    """List the picture files below a folder, sorted by path."""
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in PICTURES and path.is_file())
+def bad_picture(name: object, error: Exception) -> BadPicture:
+    """Say that a picture cannot be decoded, and why."""
+    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return BadPicture(
+        f"{name} cannot be decoded: {reason}", "replace the file, or accept the gap with --skip-bad"
+    )

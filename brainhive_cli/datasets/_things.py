@@ -10,6 +10,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli import datasets, parts
+from brainhive_cli.datasets._files import from_files, pictures_below
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
@@ -62,20 +63,19 @@ class Things:
 
     def images(self, split: str) -> datasets.ImageSet:
         """List the pictures of a split: `<root>/**/{training,test}_images/<concept>/*`."""
-        datasets.check_split(self, split)
+        datasets.check_split(self.name, split, self.splits)
         found = sorted(path for path in self.root.rglob(FOLDERS[split]) if path.is_dir())
-        files = datasets.pictures_below(found[0]) if found else []
+        files = list(pictures_below(found[0].parent, found[0].name)) if found else []
         if not files:
             raise MissingData(
                 f"{self.name}: no pictures in {self.root}/**/{FOLDERS[split]}/<concept>/*.jpg", self.source
             )
-        return datasets.from_files(
-            self.name, split, found[0].parent, files, [file.parent.name for file in files]
-        )
+        concepts = [file.split("/")[-2] for file in files]
+        return from_files(self.name, split, found[0].parent, files, concepts)
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R]."""
-        datasets.check_split(self, split)
+        datasets.check_split(self.name, split, self.splits)
         path = self._file(f"sub-{subject:02d}/{split}.pt")
         content = self._load(path)
         if self.key not in content or "img" not in content:

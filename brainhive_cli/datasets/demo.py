@@ -1,8 +1,11 @@
 """The embedded world: drawn pictures and simulated EEG of four subjects; nothing is downloaded."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+from PIL import Image
 from pydantic import Field
 
 from brainhive_cli import datasets, parts
@@ -48,19 +51,23 @@ class Demo:
 
     def images(self, split: str) -> datasets.ImageSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
-        datasets.check_split(self, split)
+        datasets.check_split(self.name, split, self.splits)
         scenes = pictures.scenes(split)  # type: ignore[arg-type]
         ids, concepts = (tuple(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
-        return datasets.ImageSet(self.name, split, ids, concepts, lambda index: pictures.draw(scenes[index]))
+        return datasets.ImageSet(self.name, split, ids, concepts, partial(_draw, scenes))
 
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording."""
-        datasets.check_split(self, split)
+        datasets.check_split(self.name, split, self.splits)
         scenes = pictures.scenes(split)  # type: ignore[arg-type]
         low = np.stack([recordings.low_level(pictures.draw(scene)) for scene in scenes])
         meaning = np.stack([recordings.semantic(scene) for scene in scenes])
         signal = recordings.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
         return simulated(signal, [scene.image_id for scene in scenes])
+
+
+def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
+    return pictures.draw(scenes[index])
 
 
 def simulated(signal: recordings.Floats, image_ids: list[str]) -> Recording:

@@ -60,7 +60,7 @@ def _weights() -> dict[str, Any]:
     folder = Path(__file__).parents[1] / "demo" / "weights"
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     optional = {}
-    for library in ("open_clip_torch", "mne", "braindecode"):
+    for library in ("open_clip_torch", "pyarrow", "mne", "braindecode"):
         try:
             optional[library] = importlib.metadata.version(library)
         except importlib.metadata.PackageNotFoundError:

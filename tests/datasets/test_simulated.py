@@ -1,5 +1,6 @@
 """Simulated recordings, of the demo's pictures and of anyone's: labelled as such, and always the same."""
 
+import pickle
 from pathlib import Path
 
 import numpy as np
@@ -68,3 +69,8 @@ def test_the_demos_recordings_are_labelled_and_differ_by_subject_and_noise() -> 
     assert demo.Config(noise=2).build(Paths()).name == "demo-noise-2"
     with pytest.raises(MissingData, match="has no split 'validation'"):
         made.images("validation")
+
+
+def test_what_draws_the_demos_pictures_can_be_pickled() -> None:
+    images = demo.TINY.build(Paths()).images("test")
+    assert pickle.loads(pickle.dumps(images)).open(3).tobytes() == images.open(3).tobytes()

@@ -1,0 +1,64 @@
+"""Pictures that are files of their own, below one folder."""
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image
+
+from brainhive_cli import datasets
+
+SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+"""What the folder of each split may be called."""
+
+
+def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
+
+    Links are followed: folders of concepts are often links into a larger data set.
+    """
+    with os.scandir(root / folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_dir():
+            yield from pictures_below(root, path)
+        elif os.path.splitext(path)[1].lower() in datasets.PICTURES and entry.is_file():
+            yield path
+
+
+def from_files(
+    dataset: str, split: str, root: Path, files: Sequence[str], concepts: Sequence[str]
+) -> datasets.ImageSet:
+    """Make an image set of files below an image root.
+
+    Args:
+        dataset: Its name.
+        split: Which split these are.
+        root: The image root.
+        files: Paths of the pictures below it.
+        concepts: What each shows.
+
+    Raises:
+        BrainhiveError: if two files differ in their endings only, and so have one image id.
+    """
+    image_ids = tuple(os.path.splitext(file)[0] for file in files)
+    datasets.check_unique(image_ids, lambda index: root / files[index])
+    endings = tuple(sys.intern(os.path.splitext(file)[1]) for file in files)
+    return datasets.ImageSet(dataset, split, image_ids, tuple(concepts), Files(root, image_ids, endings))
+
+
+@dataclass(frozen=True)
+class Files:
+    """Opens pictures; their paths are kept in two parts, so that an image set holds the long one once."""
+
+    root: Path
+    image_ids: tuple[str, ...]
+    endings: tuple[str, ...]
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture."""
+        path = self.root / (self.image_ids[index] + self.endings[index])
+        return datasets.decode(path, path)

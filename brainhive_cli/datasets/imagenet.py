@@ -1,0 +1,130 @@
+"""ImageNet-1k: 1,281,167 training, 50,000 validation and 100,000 test pictures of 1000 classes."""
+
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+
+from brainhive_cli import datasets, parts
+from brainhive_cli.datasets import _parquet, _tars
+from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
+from brainhive_cli.datasets._packed import Listing, Packed
+from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.errors import MissingData
+from brainhive_cli.recipe import Paths
+
+CALLED = {name: split for split, names in SPLITS.items() for name in names}
+NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
+CLASS = re.compile(r"n\d{8}")
+CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
+CLASS_LAST = re.compile(r"(.+)_(n\d{8})")
+"""How the hub names a picture: its own name, then its class."""
+PACKED: dict[str, Callable[[Sequence[Path]], Listing]] = {"parquet": _parquet.listed, "tar": _tars.listed}
+SOURCE = (
+    "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir data/imagenet "
+    "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
+)
+
+Place = tuple[str, str, Path]
+"""A split, a form, and a folder or file of it."""
+
+
+class Config(parts.Config):
+    """ImageNet-1k as folders of classes, as the hub's parquet files, or as webdataset tars.
+
+    A concept is a class (`n01440764`); a picture whose class is not said is a concept of its own.
+    """
+
+    root: str = Field("", description="folder of the data set; default: imagenet below paths.data")
+    form: Literal["folder", "parquet", "tar"] | None = Field(
+        None, description="form of the files; default: the one that is there"
+    )
+
+    def build(self, paths: Paths) -> Pictures:
+        """See which splits are there, and in which form."""
+        root = Path(self.root) if self.root else paths.under_home("data") / "imagenet"
+        found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
+        there = tuple(split for split in SPLITS if split in {place[0] for place in found})
+        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found))
+
+
+TINY = Config()
+
+
+def _find(root: Path) -> Iterator[Place]:
+    """Look for folders of pictures and for packed files, but not into the folders of classes."""
+    for here, folders, files in os.walk(root, followlinks=True):
+        below = Path(here).relative_to(root)
+        for file in files:
+            form = os.path.splitext(file)[1].removeprefix(".")
+            if form in PACKED and (named := NAMED.findall((below / file).as_posix().lower())):
+                yield CALLED[named[-1]], form, Path(here, file)
+        depth = next((n for n, name in enumerate(below.parts, 1) if name in CALLED), 0)
+        if depth and (any(map(CLASS.fullmatch, folders)) or any(map(_is_picture, files))):
+            yield CALLED[below.parts[depth - 1]], "folder", root.joinpath(*below.parts[:depth])
+        folders[:] = [name for name in folders if not CLASS.fullmatch(name)]
+
+
+def _is_picture(file: str) -> bool:
+    return os.path.splitext(file)[1].lower() in datasets.PICTURES
+
+
+def _images(root: Path, found: Sequence[Place], split: str) -> datasets.ImageSet:
+    """List the pictures of a split."""
+    datasets.check_split("imagenet", split, tuple(SPLITS))
+    here = [(form, path) for of, form, path in found if of == split]
+    rivals = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
+    if len(rivals) > 1:
+        raise MissingData(
+            f"imagenet: {split} is there several times: {' and '.join(rivals)}",
+            "dataset.form=folder, parquet or tar; or dataset.root=FOLDER",
+        )
+    paths = [path for _, path in here]
+    if paths:
+        form = here[0][0]
+        images = _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths))
+        if len(images):
+            return images
+    raise MissingData(
+        f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor {split}-*.parquet, "
+        f"nor *-{split}-*.tar",
+        SOURCE,
+    )
+
+
+def _in_folder(split: str, folder: Path) -> datasets.ImageSet:
+    files = list(pictures_below(folder.parent, folder.name))
+    concepts = []
+    for file in files:
+        *_, above, name = file.split("/")
+        own = _described(os.path.splitext(name)[0], "", ())[1]
+        concepts.append(own if above == folder.name else sys.intern(above))
+    return from_files("imagenet", split, folder.parent, files, concepts)
+
+
+def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
+    from timm.data import ImageNetInfo
+
+    classes = ImageNetInfo("imagenet-1k").label_names()
+    described = [
+        _described(name, label, classes) for name, label in zip(listing.names, listing.labels, strict=True)
+    ]
+    image_ids, concepts = tuple(of[0] for of in described), tuple(of[1] for of in described)
+    datasets.check_unique(image_ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
+    return datasets.ImageSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
+
+
+def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
+    """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
+    if found := CLASS_LAST.fullmatch(name):
+        return found[1], sys.intern(found[2])
+    if found := CLASS_FIRST.fullmatch(name):
+        return name, sys.intern(found[1])
+    if label.isdecimal() and int(label) < len(classes):
+        return name, classes[int(label)]
+    return name, name.rsplit("/", 1)[-1]

@@ -1,0 +1,106 @@
+"""The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects."""
+
+import csv
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydantic import Field
+
+from brainhive_cli import datasets, parts, store
+from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recipe import Paths
+
+STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+SPLITS = ("train", "test")
+SOURCE = (
+    "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
+    "nsddata/experiments/nsd"
+)
+
+
+class Config(parts.Config):
+    """NSD's pictures, 425 × 425 pixels.
+
+    `test` is the 1000 pictures that all subjects saw, `train` the others. A picture's id is its 73k id, as
+    NSD's own file names have it (`nsd02951`, counted from 1). Each picture is a concept of its own.
+    """
+
+    root: str = Field("", description="folder of the data set; default: nsd below paths.data")
+
+    def build(self, paths: Paths) -> Pictures:
+        """Point at the data; nothing is read yet."""
+        root = Path(self.root) if self.root else paths.under_home("data") / "nsd"
+        return Pictures("nsd", SPLITS, partial(_images, root))
+
+
+TINY = Config()
+
+
+@dataclass(frozen=True)
+class Bricks:
+    """Opens pictures of `imgBrick` [73000, 425, 425, 3], uint8; the file is open no longer than that takes.
+
+    Attributes:
+        rows: [N] row of each picture.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+
+    def __call__(self, index: int) -> Image.Image:
+        """Read a picture."""
+        row = int(self.rows[index])
+        try:
+            with h5py.File(self.path, "r") as file:
+                return Image.fromarray(file["imgBrick"][row])
+        except (OSError, KeyError, ValueError) as error:
+            raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
+
+
+def _images(root: Path, split: str) -> datasets.ImageSet:
+    """List the pictures of a split."""
+    datasets.check_split("nsd", split, SPLITS)
+    path = _find(root, STIMULI)
+    with store.open_file(path, SOURCE) as file:
+        bricks = file.get("imgBrick")
+        if not isinstance(bricks, h5py.Dataset) or bricks.ndim != 4 or bricks.dtype != np.uint8:
+            raise BrainhiveError(f"{path} has no imgBrick [N, H, W, 3] of bytes", SOURCE)
+        is_test = np.zeros(len(bricks), bool)
+    shared = _shared(root)
+    if not shared or not 0 <= min(shared) <= max(shared) < len(is_test):
+        raise BrainhiveError(
+            f"{path} has {len(is_test)} pictures, but not those {len(shared)} that all subjects saw", SOURCE
+        )
+    is_test[shared] = True
+    rows = np.flatnonzero(is_test == (split == "test"))
+    image_ids = tuple(map(_image_id, rows.tolist()))
+    return datasets.ImageSet("nsd", split, image_ids, image_ids, Bricks(path, rows))
+
+
+def _image_id(row: int) -> str:
+    return f"nsd{row + 1:05d}"
+
+
+def _shared(root: Path) -> list[int]:
+    """Read which rows all subjects saw."""
+    path = _find(root, INFO)
+    try:
+        with path.open(newline="") as file:
+            return [int(row["nsdId"]) for row in csv.DictReader(file) if row["shared1000"] == "True"]
+    except (KeyError, ValueError, OSError) as error:
+        raise BrainhiveError(
+            f"{path} does not say which pictures all subjects saw: {error}", SOURCE
+        ) from error
+
+
+def _find(root: Path, name: str) -> Path:
+    found = sorted(root.rglob(name))
+    if not found:
+        raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
+    return found[0]
