@@ -66,9 +66,9 @@ def revision(path: Path) -> str:
     return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
 
 
-def digest(path: Path, patterns: Sequence[str] = WEIGHTS) -> str:
-    """Digest the weight files of a folder (sha256, hexadecimal)."""
-    files = sorted({file for pattern in patterns for file in path.glob(pattern)})
+def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
+    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal)."""
+    files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
         total.update(f"{file.name}={_file_digest(file)}\n".encode())

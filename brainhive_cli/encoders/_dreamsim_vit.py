@@ -57,12 +57,13 @@ class Vit:
         """Make the network with the weights of a checkpoint; MissingData if they are another's."""
         try:
             state = _renamed(_read(path))
-            network = self.build(len(state.get("head.weight", "")), **architecture)
+            with torch.device("meta"):  # the checkpoint's tensors become the network's
+                network = self.build(len(state.get("head.weight", "")), **architecture)
             side = network.patch_embed.grid_size[0]
             state["pos_embed"] = _resized(state["pos_embed"], side)
             if not self.is_clip:
                 state = {name: value for name, value in state.items() if not name.startswith("norm.")}
-            network.load_state_dict(state)
+            network.load_state_dict(state, assign=True)
         except (KeyError, RuntimeError) as error:
             raise MissingData(
                 f"{path} does not hold the weights of timm's {self.network}: {one_line(error)}",

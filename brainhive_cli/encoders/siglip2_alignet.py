@@ -1,5 +1,7 @@
 """SigLIP 2 ViT-B/16, aligned by AligNet."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +13,7 @@ from brainhive_cli.encoders import Encoder
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line, provenance
 from brainhive_cli.errors import MissingData
 
-FILE = "alignet_siglip2_b.safetensors"
+FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
 
 
@@ -34,16 +36,14 @@ class Config(AlignedConfig):
         """Load the network; MissingData if the folder has it not."""
         import timm
 
+        arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
+        make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
             torch.manual_seed(0)
-        network = timm.create_model(
-            "vit_base_patch16_siglip_224", **{"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
-        )
-        weights = {"source": "random"}
-        if self.source != "random":
+            network, weights = make(), {"source": "random"}
+        else:
             folder = find(self.source, [FILE], WAY)
-            _load(network, folder / FILE)
-            weights = provenance(self.source, folder, [FILE])
+            network, weights = _load(make, folder / FILE), provenance(self.source, folder, [FILE])
         side = network.patch_embed.img_size[0]
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(network, lambda picture: _squashed(picture, side), words, weights)
@@ -52,18 +52,19 @@ class Config(AlignedConfig):
 TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})
 
 
-def _load(network: nn.Module, path: Path) -> None:
+def _load(make: Callable[[], Any], path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    prefix = "encoder."
+    with torch.device("meta"):  # the file's tensors become the network's
+        network = make()
     try:
-        state = {
-            k.removeprefix(prefix): value for k, value in load_file(path).items() if k.startswith(prefix)
-        }
-        network.load_state_dict(state)
+        state = load_file(path)
+        tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+        network.load_state_dict(tower, assign=True)
     except (RuntimeError, SafetensorError) as error:
         raise MissingData(f"{path} does not hold AligNet's SigLIP 2: {one_line(error)}", WAY) from error
+    return network
 
 
 def _squashed(picture: Any, side: int) -> Tensor:
