@@ -46,14 +46,19 @@ def kinds(shelf: str) -> list[str]:
     return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
 
 
+def file_of(kind: str) -> str:
+    """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is `base_alignment`."""
+    return kind.replace("-", "_").replace("+", "_")
+
+
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import the part called `kind`; hyphens and underscores are alike.
+    """Import the part called `kind`.
 
     Raises:
         RecipeError: if the shelf has no such part.
     """
     known = kinds(shelf)
-    name = kind.replace("-", "_")
+    name = file_of(kind)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)
         guess = f"did you mean {near[0]}? " if near else ""

@@ -1,0 +1,48 @@
+"""What all human-aligned encoders share: their names, and weights that no hub has."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainhive_cli import hub
+from brainhive_cli.encoders import EncoderConfig, slug
+from brainhive_cli.errors import MissingData
+
+
+class AlignedConfig(EncoderConfig):
+    """An encoder called `base+alignment`, after its file `base_alignment.py`."""
+
+    def _base_name(self) -> str:
+        name = "+".join(self.kind.rsplit("_", 1)).replace("_", "-")
+        source = getattr(self, "source", None)
+        return name if source == type(self).model_fields["source"].default else f"{name}--{slug(str(source))}"
+
+
+def find(source: str, files: Sequence[str], way: str) -> Path:
+    """Find a folder of weights.
+
+    Args:
+        source: `hub:owner/name`, or a folder.
+        files: What it must hold, as paths below it.
+        way: How to get them.
+
+    Raises:
+        MissingData: if the folder or one of its files is not there.
+    """
+    if not source.startswith("hub:") and not Path(source).is_dir():
+        raise MissingData(f"no folder {source!r}", way)
+    folder = hub.folder(source, allow=files)
+    absent = [name for name in files if not (folder / name).is_file()]
+    if absent:
+        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
+    return folder
+
+
+def provenance(source: str, folder: Path, files: Sequence[str]) -> dict[str, str]:
+    """Describe the weights in these files for a store's attributes."""
+    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
+
+
+def one_line(error: Exception) -> str:
+    """Shorten what a library says, which may fill a page."""
+    words = " ".join(str(error).split())
+    return words if len(words) <= 160 else f"{words[:160]} …"

@@ -1,0 +1,125 @@
+"""DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.encoders import Encoder
+from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line, provenance
+from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
+from brainhive_cli.errors import MissingData
+
+WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
+
+
+class Config(AlignedConfig):
+    """DreamSim's embedding, not normalised: its members' side by side.
+
+    Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
+    """
+
+    dim: ClassVar[int | None] = 1792
+    image_px: ClassVar[int | None] = 224
+    licence: ClassVar[str] = "MIT, Apache-2.0"
+    members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    weight_files: ClassVar[tuple[str, ...]] = ("ensemble_lora/adapter_model.safetensors",)
+
+    source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
+    adapter: Literal["apply", "skip"] = Field(
+        "apply", description="skip: the base alone, to measure what the alignment gains"
+    )
+    architecture: dict[str, Any] = Field({}, description="timm's arguments, for networks of another size")
+
+    def build(self) -> Encoder:
+        """Load the networks and merge the adapter into them; MissingData if either is not there."""
+        vits = [VITS[member] for member in self.members]
+        networks, weights = self._load(vits)
+        side = self.architecture.get("img_size", self.image_px)
+
+        def preprocess(image: Any) -> Tensor:
+            from torchvision.transforms import v2
+
+            squash = v2.Resize((side, side), interpolation=v2.InterpolationMode.BICUBIC)
+            pixels: Tensor = v2.PILToTensor()(squash(image))
+            return pixels.float().div(255)  # [3, H, W] in 0..1
+
+        scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
+        words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
+        return Encoder(_SideBySide(networks, vits), preprocess, words, weights)
+
+    def _load(self, vits: Sequence[Vit]) -> tuple[list[nn.Module], dict[str, str]]:
+        if self.source == "random":
+            torch.manual_seed(0)
+            return [vit.build(**self.architecture) for vit in vits], {"source": "random"}
+        bases = [vit.path(Path(self.source)) for vit in vits]
+        lora = Path(self.weight_files[0]).parent
+        files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
+        if self.adapter == "skip":
+            files = bases
+        folder = find(self.source, files, WAY)
+        networks = [
+            vit.load(folder / file, **self.architecture) for vit, file in zip(vits, bases, strict=True)
+        ]
+        if self.adapter == "apply":
+            merge(folder / lora, networks)
+        return networks, provenance(self.source, folder, files)
+
+
+TINY = Config(
+    source="random",
+    architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 64},
+)
+
+
+@torch.no_grad()
+def merge(folder: Path, networks: Sequence[Any]) -> None:
+    """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every `qkv`.
+
+    Args:
+        folder: `adapter_config.json` and `adapter_model.safetensors`, as peft writes them.
+        networks: timm's vision transformers, in the order of DreamSim's extractors.
+
+    Raises:
+        MissingData: if the adapter lacks a part of these networks, or holds more.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "adapter_config.json").read_text())
+        scale = config["lora_alpha"] / config["r"]
+        parts = load_file(folder / "adapter_model.safetensors")
+        for e, network in enumerate(networks):
+            for i, block in enumerate(network.blocks):
+                name = f"base_model.model.extractor_list.{e}.model.blocks.{i}.attn.qkv.lora"
+                block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
+        if parts:
+            raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
+    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
+        raise MissingData(f"{folder} is no adapter of this network: {one_line(error)}", WAY) from error
+
+
+class _SideBySide(nn.Module):
+    """Pictures [B, 3, H, W] in 0..1 to the members' embeddings [B, D], each with its own mean and std."""
+
+    means: Tensor
+    stds: Tensor
+
+    def __init__(self, networks: Sequence[nn.Module], vits: Sequence[Vit]) -> None:
+        from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, OPENAI_CLIP_MEAN, OPENAI_CLIP_STD
+
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        means = [OPENAI_CLIP_MEAN if vit.is_clip else IMAGENET_DEFAULT_MEAN for vit in vits]
+        stds = [OPENAI_CLIP_STD if vit.is_clip else IMAGENET_DEFAULT_STD for vit in vits]
+        self.register_buffer("means", torch.tensor(means)[:, :, None, None])
+        self.register_buffer("stds", torch.tensor(stds)[:, :, None, None])
+
+    def forward(self, images: Tensor) -> Tensor:
+        each = zip(self.networks, self.means, self.stds, strict=True)
+        return torch.cat([network((images - mean) / std) for network, mean, std in each], dim=1)

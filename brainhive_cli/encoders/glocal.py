@@ -1,0 +1,101 @@
+"""gLocal: an affine map after any encoder, fitted to human similarity judgements."""
+
+import hashlib
+from pathlib import Path
+from typing import Annotated, ClassVar
+from zipfile import BadZipFile
+
+import numpy as np
+import torch
+from PIL import Image
+from pydantic import BeforeValidator, Field, SerializeAsAny
+from torch import Tensor, nn
+
+from brainhive_cli.encoders import Encoder, EncoderConfig, resolve
+from brainhive_cli.encoders._aligned import AlignedConfig, find, provenance
+from brainhive_cli.errors import MissingData, RecipeError
+
+FILE = "transform.npz"
+WAY = "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as its `source`"
+
+Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
+"""Any encoder: its name, reference or mapping."""
+
+
+class Config(AlignedConfig):
+    """((x − mean) / std) W + b of the base's embedding x.
+
+    Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
+    """
+
+    dim: ClassVar[int | None] = None  # the base's
+    image_px: ClassVar[int | None] = None
+    licence: ClassVar[str] = "MIT (the transform)"
+    weight_files: ClassVar[tuple[str, ...]] = (FILE,)
+    sha256: ClassVar[str] = ""
+    """How the digest of the right file begins, where a wrong one was published."""
+
+    base: Base = Field(description="the encoder that the transform was fitted to")
+    source: str = Field("", description=f"the folder of {FILE}, or `random`")
+
+    def build(self) -> Encoder:
+        """Load base and transform.
+
+        Raises:
+            MissingData: if the transform is not there, or known to be another encoder's.
+            RecipeError: if the base's embeddings have another width.
+        """
+        base = self.base.build()
+        black = base.preprocess(Image.new("RGB", (64, 64)))[None]
+        with torch.no_grad():
+            width = base.module(black).shape[-1]
+        affine, weights = self._transform(width)
+        if len(affine.weight) != width:
+            raise RecipeError(
+                f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
+                "name as `base` the encoder that the transform was fitted to",
+            )
+        weights |= {f"base_{key}": value for key, value in base.weights.items()}
+        return Encoder(nn.Sequential(base.module, affine), base.preprocess, base.preprocessing, weights)
+
+    def _transform(self, width: int) -> "tuple[_Affine, dict[str, str]]":
+        if self.source == "random":
+            weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+            return _Affine(weight, torch.zeros(width), 0, 1), {"source": "random"}
+        folder = find(self.source, [FILE], WAY)
+        digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+        if not digest.startswith(self.sha256):
+            raise MissingData(
+                f"{folder / FILE} is not the one for {self.base.name}: "
+                f"its sha256 begins {digest[:12]}, not {self.sha256}",
+                "gLocal's newest commit holds a copy of DINO's: in its folder, "
+                "git checkout d1860d3 -- transforms/dinov2-vit-base-p14",
+            )
+        return _read(folder / FILE), provenance(self.source, folder, [FILE])
+
+
+TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
+
+
+class _Affine(nn.Module):
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, weight: Tensor, bias: Tensor, mean: float, std: float) -> None:
+        super().__init__()
+        self.mean, self.std = mean, std
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+
+    def forward(self, embedding: Tensor) -> Tensor:
+        return (embedding - self.mean) / self.std @ self.weight + self.bias
+
+
+def _read(path: Path) -> _Affine:
+    try:
+        with np.load(path) as found:
+            weight = torch.from_numpy(found["weights"]).float()
+            bias = torch.from_numpy(found["bias"]) if "bias" in found else torch.zeros(1)
+            return _Affine(weight, bias.float(), float(found["mean"]), float(found["std"]))
+    except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
+        raise MissingData(f"{path} is no gLocal transform: {error}", WAY) from error

@@ -1,0 +1,76 @@
+"""SigLIP 2 ViT-B/16, aligned by AligNet."""
+
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.encoders import Encoder
+from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line, provenance
+from brainhive_cli.errors import MissingData
+
+FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
+WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
+
+
+class Config(AlignedConfig):
+    """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
+
+    Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as dimpred brings them
+    to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
+    """
+
+    dim: ClassVar[int | None] = 768
+    image_px: ClassVar[int | None] = 224
+    licence: ClassVar[str] = "Apache-2.0, CC-BY-4.0"
+    weight_files: ClassVar[tuple[str, ...]] = (FILE,)
+
+    source: str = Field("models", description=f"the folder of {FILE}, or `random`")
+    architecture: dict[str, Any] = Field({}, description="timm's arguments, for a network of another size")
+
+    def build(self) -> Encoder:
+        """Load the network; MissingData if the folder has it not."""
+        import timm
+
+        arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
+        make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
+        if self.source == "random":
+            torch.manual_seed(0)
+            network, weights = make(), {"source": "random"}
+        else:
+            folder = find(self.source, [FILE], WAY)
+            network, weights = _load(make, folder / FILE), provenance(self.source, folder, [FILE])
+        side = network.patch_embed.img_size[0]
+        words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
+        return Encoder(network, lambda picture: _squashed(picture, side), words, weights)
+
+
+TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})
+
+
+def _load(make: Callable[[], Any], path: Path) -> Any:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    with torch.device("meta"):  # the file's tensors become the network's
+        network = make()
+    try:
+        state = load_file(path)
+        tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+        network.load_state_dict(tower, assign=True)
+    except (RuntimeError, SafetensorError) as error:
+        raise MissingData(f"{path} does not hold AligNet's SigLIP 2: {one_line(error)}", WAY) from error
+    return network
+
+
+def _squashed(picture: Any, side: int) -> Tensor:
+    """Resize as OpenCV's INTER_CUBIC, which the network was trained with, to [3, H, W] in 0..1."""
+    from torchvision.transforms.v2.functional import pil_to_tensor
+
+    pixels = pil_to_tensor(picture)[None].float()
+    pixels = nn.functional.interpolate(pixels, (side, side), mode="bicubic")
+    return pixels[0].add(0.5).floor().clamp(0, 255).div(255)
