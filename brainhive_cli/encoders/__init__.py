@@ -231,7 +231,7 @@ def _knobs(reference: str) -> Any:
 def _known(name: str) -> dict[str, str]:
     """Read the name of an encoder or of a variant of one; empty for other names."""
     kinds = parts.kinds("encoders")
-    if name.replace("-", "_") in kinds:
+    if parts.file_of(name) in kinds:
         return {"kind": name}
     kind = name.partition("-")[0]
     variants = parts.load("encoders", kind).Config.variants if kind in kinds else {}

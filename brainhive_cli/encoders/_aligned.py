@@ -37,11 +37,6 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     return folder
 
 
-def provenance(source: str, folder: Path, files: Sequence[str]) -> dict[str, str]:
-    """Describe the weights in these files for a store's attributes."""
-    return {"source": source, "revision": hub.revision(folder), "digest": hub.digest(folder, files)}
-
-
 def one_line(error: Exception) -> str:
     """Shorten what a library says, which may fill a page."""
     words = " ".join(str(error).split())

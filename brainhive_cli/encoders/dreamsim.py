@@ -1,7 +1,8 @@
 """DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -9,8 +10,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.encoders import Encoder
-from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line, provenance
+from brainhive_cli.encoders import Encoder, untrained, weights_of
+from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
 from brainhive_cli.errors import MissingData
 
@@ -36,9 +37,9 @@ class Config(AlignedConfig):
     architecture: dict[str, Any] = Field({}, description="timm's arguments, for networks of another size")
 
     def build(self) -> Encoder:
-        """Load the networks and merge the adapter into them; MissingData if either is not there."""
+        """Prepare preprocessing and networks; MissingData if these or the adapter are not there."""
         vits = [VITS[member] for member in self.members]
-        networks, weights = self._load(vits)
+        networks, weights = self._networks(vits)
         side = self.architecture.get("img_size", self.image_px)
 
         def preprocess(image: Any) -> Tensor:
@@ -50,24 +51,27 @@ class Config(AlignedConfig):
 
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
-        return Encoder(_SideBySide(networks, vits), preprocess, words, weights)
+        return Encoder(lambda: _SideBySide(networks(), vits), preprocess, words, weights)
 
-    def _load(self, vits: Sequence[Vit]) -> tuple[list[nn.Module], dict[str, str]]:
+    def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         if self.source == "random":
-            torch.manual_seed(0)
-            return [vit.build(**self.architecture) for vit in vits], {"source": "random"}
+            make = [partial(vit.build, **self.architecture) for vit in vits]
+            return lambda: [untrained(one) for one in make], {"source": "random"}
         bases = [vit.path(Path(self.source)) for vit in vits]
         lora = Path(self.weight_files[0]).parent
         files = [*bases, *self.weight_files, f"{lora}/adapter_config.json"]
         if self.adapter == "skip":
             files = bases
         folder = find(self.source, files, WAY)
-        networks = [
-            vit.load(folder / file, **self.architecture) for vit, file in zip(vits, bases, strict=True)
-        ]
-        if self.adapter == "apply":
-            merge(folder / lora, networks)
-        return networks, provenance(self.source, folder, files)
+
+        def load() -> list[nn.Module]:
+            pairs = zip(vits, bases, strict=True)
+            networks = [vit.load(folder / file, **self.architecture) for vit, file in pairs]
+            if self.adapter == "apply":
+                merge(folder / lora, networks)
+            return networks
+
+        return load, weights_of(self.source, folder, files)
 
 
 TINY = Config(

@@ -11,8 +11,8 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
-from brainhive_cli.encoders import Encoder, EncoderConfig, resolve
-from brainhive_cli.encoders._aligned import AlignedConfig, find, provenance
+from brainhive_cli.encoders import Encoder, EncoderConfig, resolve, weights_of
+from brainhive_cli.encoders._aligned import AlignedConfig, find
 from brainhive_cli.errors import MissingData, RecipeError
 
 FILE = "transform.npz"
@@ -38,30 +38,37 @@ class Config(AlignedConfig):
     base: Base = Field(description="the encoder that the transform was fitted to")
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
-    def build(self) -> Encoder:
-        """Load base and transform.
+    @property
+    def is_here(self) -> bool:
+        """Whether transform and base are on this machine."""
+        return super().is_here and self.base.is_here
 
-        Raises:
-            MissingData: if the transform is not there, or known to be another encoder's.
-            RecipeError: if the base's embeddings have another width.
+    def build(self) -> Encoder:
+        """Prepare base and transform; MissingData if the transform is not there, or another encoder's.
+
+        The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
         """
         base = self.base.build()
-        black = base.preprocess(Image.new("RGB", (64, 64)))[None]
-        with torch.no_grad():
-            width = base.module(black).shape[-1]
-        affine, weights = self._transform(width)
-        if len(affine.weight) != width:
-            raise RecipeError(
-                f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
-                "name as `base` the encoder that the transform was fitted to",
-            )
-        weights |= {f"base_{key}": value for key, value in base.weights.items()}
-        return Encoder(nn.Sequential(base.module, affine), base.preprocess, base.preprocessing, weights)
+        transform, weights = self._transform()
 
-    def _transform(self, width: int) -> "tuple[_Affine, dict[str, str]]":
+        def load() -> nn.Module:
+            black = base.preprocess(Image.new("RGB", (64, 64)))[None]
+            with torch.no_grad():
+                width = base.module(black).shape[-1]
+            affine = transform or _random(width)
+            if len(affine.weight) != width:
+                raise RecipeError(
+                    f"{self.base.name} gives {width} values, {self.source} takes {len(affine.weight)}",
+                    "name as `base` the encoder that the transform was fitted to",
+                )
+            return nn.Sequential(base.module, affine)
+
+        weights |= {f"base_{key}": value for key, value in base.weights.items()}
+        return Encoder(load, base.preprocess, base.preprocessing, weights)
+
+    def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
         if self.source == "random":
-            weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
-            return _Affine(weight, torch.zeros(width), 0, 1), {"source": "random"}
+            return None, {"source": "random"}
         folder = find(self.source, [FILE], WAY)
         digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
         if not digest.startswith(self.sha256):
@@ -71,7 +78,7 @@ class Config(AlignedConfig):
                 "gLocal's newest commit holds a copy of DINO's: in its folder, "
                 "git checkout d1860d3 -- transforms/dinov2-vit-base-p14",
             )
-        return _read(folder / FILE), provenance(self.source, folder, [FILE])
+        return _read(folder / FILE), weights_of(self.source, folder, [FILE])
 
 
 TINY = Config(base={"kind": "timm", "source": "random", "architecture": "test_vit"}, source="random")
@@ -89,6 +96,11 @@ class _Affine(nn.Module):
 
     def forward(self, embedding: Tensor) -> Tensor:
         return (embedding - self.mean) / self.std @ self.weight + self.bias
+
+
+def _random(width: int) -> _Affine:
+    weight = torch.randn(width, width, generator=torch.Generator().manual_seed(0))
+    return _Affine(weight, torch.zeros(width), 0, 1)
 
 
 def _read(path: Path) -> _Affine:

@@ -9,8 +9,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.encoders import Encoder
-from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line, provenance
+from brainhive_cli.encoders import Encoder, untrained, weights_of
+from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.errors import MissingData
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
@@ -33,18 +33,17 @@ class Config(AlignedConfig):
     architecture: dict[str, Any] = Field({}, description="timm's arguments, for a network of another size")
 
     def build(self) -> Encoder:
-        """Load the network; MissingData if the folder has it not."""
+        """Prepare preprocessing and network; MissingData if the folder has it not."""
         import timm
 
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
-            torch.manual_seed(0)
-            network, weights = make(), {"source": "random"}
+            network, weights = partial(untrained, make), {"source": "random"}
         else:
             folder = find(self.source, [FILE], WAY)
-            network, weights = _load(make, folder / FILE), provenance(self.source, folder, [FILE])
-        side = network.patch_embed.img_size[0]
+            network, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
+        side: int = self.architecture.get("img_size", self.image_px)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(network, lambda picture: _squashed(picture, side), words, weights)
 
