@@ -43,6 +43,8 @@ class EncoderConfig(parts.Config):
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
+    usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
+    """The least and most that the median cosine of random pairs of its embeddings is known to be."""
 
     @property
     def name(self) -> str:
