@@ -17,7 +17,7 @@ def illness(found: EmbeddingStore, health: Health | None = None) -> str:
     Returns:
         The line; empty if the store is sound.
     """
-    problems = (health or found.health).problems(_usual_cosine(found))
+    problems = (health or found.health).problems(encoder_of(found).usual_cosine)
     if not problems:
         return ""
     what = "; ".join(what for what, _ in problems)
@@ -32,10 +32,10 @@ def warn_of_illness(found: EmbeddingStore) -> None:
         console.warn(f"{found.path} is ill: {line}")
 
 
-def _usual_cosine(found: EmbeddingStore) -> tuple[float, float]:
-    kind = found.attributes.get("config", {}).get("kind", "")
+def encoder_of(found: EmbeddingStore) -> type[EncoderConfig]:
+    """Find the part that made a store; what all encoders are where this version does not have it."""
     try:
-        known: EncoderConfig = parts.load("encoders", kind).Config
-    except RecipeError:  # an encoder that this version does not have
-        return EncoderConfig.usual_cosine
-    return known.usual_cosine
+        known: type[EncoderConfig] = parts.load("encoders", found.attributes["config"]["kind"]).Config
+    except (KeyError, RecipeError):
+        return EncoderConfig
+    return known

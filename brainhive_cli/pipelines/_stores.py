@@ -8,6 +8,7 @@ from brainhive_cli import console
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import MissingData
 from brainhive_cli.health import Health
+from brainhive_cli.recipe import Paths
 
 COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "is")
 
@@ -28,19 +29,19 @@ def expand(named: Iterable[str]) -> list[Path]:
     return list(found)
 
 
-def find(named: Iterable[str] | None, embeddings: Path) -> list[Path]:
-    """List the stores that names mean, those in a folder too; all below `embeddings` when None.
+def find(named: Iterable[str] | None, paths: Paths) -> list[Path]:
+    """List the stores that names mean, those in a folder too; all there are when None.
 
     Raises:
         MissingData: if there is none.
     """
-    paths = expand([str(embeddings)] if named is None else named) if named or embeddings.exists() else []
-    found = [file for path in paths for file in (sorted(path.rglob("*.h5")) if path.is_dir() else [path])]
+    places = [paths.under_home("embeddings")] if named is None else expand(named)
+    found = [
+        file for place in places for file in ([place] if place.is_file() else sorted(place.rglob("*.h5")))
+    ]
     if not found:
-        where = ", ".join(map(str, paths)) or embeddings
-        raise MissingData(
-            f"no embedding store in {where}", "brainhive embed, or import-embeddings, makes one"
-        )
+        where = ", ".join(map(str, places))
+        raise MissingData(f"no embedding store in {where}", "brainhive embed or import-embeddings makes one")
     return list(dict.fromkeys(found))
 
 

@@ -25,7 +25,7 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """List the stores that would be looked at."""
-    return Plan.of({"stores": lambda: ", ".join(map(str, _found(what)))})
+    return Plan.of({"stores": lambda: ", ".join(map(str, _stores.find(what.stores, what.paths)))})
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -35,7 +35,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     rows, metrics = [], {}
-    for path in _found(what):
+    for path in _stores.find(what.stores, what.paths):
         row, metrics[str(path)] = _look(path, again)
         rows.append(row)
         if problem := metrics[str(path)]["problem"]:
@@ -43,10 +43,6 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     is_ill = any(figures["problem"] for figures in metrics.values())
     folder = what.paths.under_home("embeddings")
     return Result(folder, (_stores.table(rows),), metrics, exit_code=BrainhiveError.exit_code * is_ill)
-
-
-def _found(what: Recipe) -> list[Path]:
-    return _stores.find(what.stores, what.paths.under_home("embeddings"))
 
 
 def _look(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:

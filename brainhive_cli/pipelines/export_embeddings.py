@@ -1,7 +1,6 @@
 """export-embeddings: embedding stores as parquet or NumPy files, for other projects."""
 
 import os
-from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -9,12 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli import console, parts, recipe, store
+from brainhive_cli import console, recipe, store
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _parquet, _stores
-from brainhive_cli.pipelines._illness import warn_of_illness
+from brainhive_cli.pipelines._illness import encoder_of, warn_of_illness
 from brainhive_cli.pipelines._vectors import BATCH, NAMES
 
 
@@ -33,14 +31,16 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """List the stores that would be exported."""
-    found = partial(_stores.find, what.stores, what.paths.under_home("embeddings"))
-    return Plan.of({f"{what.format} in {what.to}": lambda: ", ".join(map(str, found()))})
+    looks = {
+        f"{what.format} in {what.to}": lambda: ", ".join(map(str, _stores.find(what.stores, what.paths)))
+    }
+    return Plan.of(looks)
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the pictures that have a vector."""
     write, rows = {"parquet": _write_parquet, "npy": _write_npy}[what.format], []
-    for path in _stores.find(what.stores, what.paths.under_home("embeddings")):
+    for path in _stores.find(what.stores, what.paths):
         found = EmbeddingStore.open(path)
         warn_of_illness(found)
         there = np.flatnonzero(found.done)
@@ -55,19 +55,13 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
     dataset, split, name = (found.attributes[key] for key in ("dataset", "split", "encoder"))
-    file = to / f"{dataset}_{split}_{_upstream(name) or name}{_parquet.MARK}00000-of-00000.parquet"
+    known = encoder_of(found)
+    if name == known.model_construct().name:  # with knobs of its own it is not upstream's
+        name = known.upstream or name
+    file = to / f"{dataset}_{split}_{name}{_parquet.MARK}00000-of-00000.parquet"
     to.mkdir(parents=True, exist_ok=True)
     _parquet.write(found, file, rows)
     return file
-
-
-def _upstream(name: str) -> str:
-    """Find what BrainHiVE calls an encoder that has none but its own knobs; else nothing."""
-    kind = name.replace("-", "_")
-    known: type[EncoderConfig] = (
-        parts.load("encoders", kind).Config if kind in parts.kinds("encoders") else EncoderConfig
-    )
-    return known.upstream
 
 
 def _write_npy(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:

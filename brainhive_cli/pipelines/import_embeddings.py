@@ -75,9 +75,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         digest = _digest(vectors.files)
         todo = [share for share in shares if again or not _is_done(share, config, digest)]
         if launch.is_main and todo:
-            fill(
-                todo, vectors, {**_identity(config, vectors, digest), "versions": runs.versions()}, what.dtype
-            )
+            fill(todo, vectors, _identity(config, vectors, digest), what.dtype)
         launch.wait()
         found += [EmbeddingStore.open(share.path) for share in shares]
     for one in found:
@@ -158,6 +156,7 @@ def _identity(config: EncoderConfig, vectors: Vectors, digest: str) -> dict[str,
         "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
         "preprocessing": "not known: imported",
         "imported": [file.name for file in vectors.files[:8]],
+        "versions": runs.versions(),
     }
 
 
