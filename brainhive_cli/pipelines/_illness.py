@@ -22,7 +22,7 @@ def illness(found: EmbeddingStore, health: Health | None = None) -> str:
         return ""
     what = "; ".join(what for what, _ in problems)
     is_ours = "imported" not in found.attributes
-    advice = "mend that" if is_ours else "it was imported, and public caches are known to be broken"
+    advice = "mend that" if is_ours else "it was imported, and some public caches are broken"
     return f"{what} (likely {problems[0][1]}); {advice}; then: {making(found.path)} --again"
 
 

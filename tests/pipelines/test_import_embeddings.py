@@ -117,7 +117,7 @@ def test_a_collapsed_cache_is_imported_with_a_warning(import_, things, unique, t
     result = import_(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", "splits=train")
 
     (warning,) = [line for line in capsys.readouterr().err.splitlines() if "is ill" in line]
-    assert "usual is 0.7 at most" in warning and "public caches are known to be broken" in warning
+    assert "usual is 0.7 at most" in warning and "some public caches are broken" in warning
     assert result.tables[0].rows[0][-1] == "ill"
 
 
