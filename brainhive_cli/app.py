@@ -7,15 +7,18 @@ import typer
 from typer.core import TyperGroup
 
 from brainhive_cli import __version__, console
+from brainhive_cli.commands.check import check
 from brainhive_cli.commands.demo import demo
 from brainhive_cli.commands.doctor import doctor
 from brainhive_cli.commands.embed import embed
 from brainhive_cli.commands.eval_retrieval import eval_retrieval
+from brainhive_cli.commands.export_embeddings import export_embeddings
+from brainhive_cli.commands.import_embeddings import import_embeddings
 from brainhive_cli.commands.reconstruct import reconstruct
 from brainhive_cli.commands.train_align import train_align
 from brainhive_cli.commands.train_prior import train_prior
 
-START, STEPS = "Start here", "Steps"
+START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 
 
 class Sections(TyperGroup):
@@ -45,6 +48,9 @@ app.command("train-align", rich_help_panel=STEPS)(train_align)
 app.command("eval-retrieval", rich_help_panel=STEPS)(eval_retrieval)
 app.command("train-prior", rich_help_panel=STEPS)(train_prior)
 app.command("reconstruct", rich_help_panel=STEPS)(reconstruct)
+app.command("check", rich_help_panel=STORES)(check)
+app.command("import-embeddings", rich_help_panel=STORES)(import_embeddings)
+app.command("export-embeddings", rich_help_panel=STORES)(export_embeddings)
 
 
 def _show_version(wanted: bool) -> None:

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -13,12 +13,9 @@ from numpy.typing import NDArray
 
 from brainhive_cli import store
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.health import Health, measure
 
 FORMAT = 1
-COLLAPSED = 0.98
-"""A median random-pair cosine above this: the vectors hardly differ (a known public cache has 0.9943)."""
-SAMPLED = 2**24
-"""Values that a health check holds at once: 128 MiB in float64, however wide the vectors."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +42,7 @@ class EmbeddingStore:
             MissingData: if it is absent or not finished.
             BrainhiveError: if the file is corrupt or of another format.
         """
-        dataset, split = path.parent.parent.name, path.parent.name
-        made_by = f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+        made_by = making(path)
         with store.open_file(path, made_by) as file:
             attributes = store.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
@@ -70,10 +66,18 @@ class EmbeddingStore:
         """The concept of each row."""
         return store.decode_ids(self.packed_concepts)
 
-    @property
-    def is_collapsed(self) -> bool:
-        """Whether random pairs of vectors are nearly parallel."""
-        return bool(self.attributes["health"]["median_pair_cosine"] > COLLAPSED)
+    @cached_property
+    def health(self) -> Health:
+        """The health figures that the store carries; measured now if it is older than they are."""
+        try:
+            return Health(**self.attributes["health"])
+        except TypeError:
+            return self.measured()
+
+    def measured(self) -> Health:
+        """Measure the health anew."""
+        with h5py.File(self.path, "r") as file:
+            return measure(file["embedding"], np.flatnonzero(self.done))
 
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
@@ -128,15 +132,15 @@ class EmbeddingWriter:
         self._rows.close()
         self._marks.close()
 
-    def finish(self) -> dict[str, float]:
-        """Measure health, seal the store and give it its final name; return the health figures."""
+    def finish(self) -> Health:
+        """Measure health, seal the store and give it its final name."""
         with h5py.File(self._part, "r") as file:
             done = file["done"][()].astype(bool)
-            figures = health(store.mapped(file["embedding"]), np.flatnonzero(done))
+            health = measure(file["embedding"], np.flatnonzero(done))
         with h5py.File(self._part, "r+") as file:
-            store.set_attributes(file, {"health": figures, "skipped": int((~done).sum())})
+            store.set_attributes(file, {"health": asdict(health), "skipped": int((~done).sum())})
         os.replace(self._part, self.path)
-        return figures
+        return health
 
 
 def _is_same(part: Path, ids: NDArray[np.bytes_], attributes: dict[str, Any]) -> bool:
@@ -147,39 +151,15 @@ def _is_same(part: Path, ids: NDArray[np.bytes_], attributes: dict[str, Any]) ->
         return False
 
 
-def health(embedding: NDArray[Any], rows: NDArray[np.int64], pairs: int = 4096) -> dict[str, float]:
-    """Describe vectors: mean norm, spread, non-finite values and how parallel random pairs are.
-
-    Args:
-        embedding: [N, …]; trailing axes are flattened.
-        rows: The rows to look at.
-        pairs: How many random pairs (seeded) give the median cosine; fewer of very wide vectors.
-    """
-    generator = np.random.default_rng(0)
-    pairs = min(pairs, max(64, SAMPLED // int(np.prod(embedding.shape[1:]))))
-    sample = np.sort(generator.permutation(rows)[: 2 * pairs])
-    vectors = np.asarray(embedding[sample], np.float64).reshape(
-        len(sample), int(np.prod(embedding.shape[1:]))
-    )
-    finite = vectors[np.isfinite(vectors).all(axis=1)]
-    figures = {"mean_norm": 0.0, "spread": 0.0, "median_pair_cosine": 0.0}
-    if len(finite) > 1:
-        norms = np.linalg.norm(finite, axis=1)
-        units = finite / np.maximum(norms, 1e-12)[:, None]
-        first = generator.integers(0, len(finite), pairs)
-        second = (first + generator.integers(1, len(finite), pairs)) % len(finite)  # never the same
-        cosines = np.einsum("nd,nd->n", units[first], units[second])
-        figures = {
-            "mean_norm": float(norms.mean()),
-            "spread": float(finite.std(axis=0).mean()),
-            "median_pair_cosine": float(np.median(cosines)),
-        }
-    return {**figures, "non_finite": int((~np.isfinite(vectors)).sum())}
-
-
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     """Say where the store of (data set, split, encoder) lies."""
     return embeddings / dataset / split / f"{encoder}.h5"
+
+
+def making(path: Path) -> str:
+    """Say which command line makes the store at `path`."""
+    dataset, split = path.parent.parent.name, path.parent.name
+    return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
 
 
 def open_all(

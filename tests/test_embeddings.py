@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from brainhive_cli import embeddings, store
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.health import measure
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -135,30 +136,20 @@ def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -
     assert found.attributes["skipped"] == 1
 
 
-def test_a_collapsed_store_is_told_from_a_good_one(path: Path, values: NDArray[np.float32]) -> None:
-    fill(begin(path), values)
-    assert not EmbeddingStore.open(path).is_collapsed
-    collapsed = path.with_name("collapsed.h5")
-    fill(begin(collapsed), 10 + values)
-    found = EmbeddingStore.open(collapsed)
-    assert found.is_collapsed and found.attributes["health"]["median_pair_cosine"] > 0.98
-
-
-def test_health_describes_the_rows_that_are_there() -> None:
-    vectors = np.array([[3.0, 4.0], [np.nan, 0.0], [4.0, 3.0], [0.0, 5.0]])
-    figures = embeddings.health(vectors, np.array([0, 2, 3]))
-    assert figures["mean_norm"] == 5 and figures["non_finite"] == 0
-    assert embeddings.health(vectors, np.arange(4))["non_finite"] == 1
-    assert embeddings.health(vectors, np.array([], int))["median_pair_cosine"] == 0
-
-
-def test_a_store_with_values_that_are_not_finite_says_so_in_plain_json(
-    path: Path, values: NDArray[np.float32]
-) -> None:
+def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
     values[3, 2] = np.nan
     fill(begin(path), values)
-    health = EmbeddingStore.open(path).attributes["health"]
-    assert health["non_finite"] == 1 and all(np.isfinite(list(health.values())))
+    found = EmbeddingStore.open(path)
+    assert found.health == found.measured() == measure(values, np.arange(COUNT))
+    assert found.health.non_finite == 1
+    assert isinstance(found.attributes["health"]["spread"], list)
+
+
+def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path), values)
+    with h5py.File(path, "r+") as file:
+        store.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
+    assert EmbeddingStore.open(path).health == measure(values, np.arange(COUNT))
 
 
 def test_a_signal_store_is_no_embedding_store(path: Path) -> None:

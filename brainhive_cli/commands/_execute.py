@@ -3,7 +3,7 @@
 import importlib
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import typer
@@ -11,19 +11,28 @@ import typer
 from brainhive_cli import console
 from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData
 
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+"""How `key.path=value` begins, and a path does not (`./a=b` is one)."""
 
-def execute(context: typer.Context, flags: Mapping[str, Any]) -> None:
+
+def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -> None:
     """Resolve the recipe of the command that was called, then check it or run it.
 
     Args:
         context: The call; its parameters hold the common options.
         flags: Recipe key to the value of the command's own flags; None means not given.
+        words: The recipe key that takes the words that are no overrides, for commands on paths.
 
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
     """
     try:
-        code = _run(str(context.info_name), context.params, flags)
+        overrides = context.params["overrides"] or []
+        if words:
+            named = [word for word in overrides if not OVERRIDE.match(word)]
+            overrides = [word for word in overrides if OVERRIDE.match(word)]
+            flags = {**flags, words: named or None}
+        code = _run(str(context.info_name), context.params, flags, overrides)
     except KeyboardInterrupt:
         code = INTERRUPTED
         console.say("interrupted: the same command goes on where it stopped")
@@ -32,10 +41,9 @@ def execute(context: typer.Context, flags: Mapping[str, Any]) -> None:
     raise typer.Exit(code)
 
 
-def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> int:
+def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> int:
     pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
-    overrides = common["overrides"] or []
     recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     if common.get("list_encoders"):
         from brainhive_cli.pipelines._catalogue import catalogue
@@ -55,7 +63,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> i
         return code
     result = pipeline.run(recipe, launch.start(recipe.run), common["again"])
     _show(result, common["json"])
-    return 0
+    return int(result.exit_code)
 
 
 def _check(plan: Any, recipe: Any, as_json: bool) -> int:

@@ -8,6 +8,15 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override any recipe key.", show_default=False),
 ]
+Words = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[PATH]... [KEY.PATH=VALUE]...",
+        help="Files, folders or patterns; and overrides of any recipe key.",
+        show_default=False,
+    ),
+]
+"""What commands on files take in place of `Overrides`."""
 RecipeName = Annotated[
     str | None,
     typer.Option(

@@ -12,6 +12,7 @@ from pydantic import Field
 from brainhive_cli import datasets, parts
 from brainhive_cli.datasets._files import from_files, pictures_below
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pickles import numpy_globals
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 
@@ -114,7 +115,7 @@ class Things:
         import torch
 
         try:
-            with torch.serialization.safe_globals(_numpy_globals()):
+            with torch.serialization.safe_globals(numpy_globals()):
                 content: Mapping[str, Any] = torch.load(path, weights_only=not self.trust_pickle, mmap=True)
         except pickle.UnpicklingError as error:
             raise BrainhiveError(
@@ -135,13 +136,6 @@ class Things:
         if len(names) != count:
             raise BrainhiveError(f"{path} has {count} channels, its list names {len(names)}", self.source)
         return names
-
-
-def _numpy_globals() -> list[Any]:
-    """List what plain NumPy arrays are made of in a pickle, by the names of NumPy 2 and of NumPy 1."""
-    makers: list[Any] = [np.empty(0).__reduce__()[0], np.float64(0).__reduce__()[0]]
-    older = [(maker, f"numpy.core.multiarray.{maker.__name__}") for maker in makers]
-    return [np.ndarray, np.dtype, *makers, *older, *(getattr(np.dtypes, name) for name in np.dtypes.__all__)]
 
 
 def _image_ids(images: Any) -> list[str]:

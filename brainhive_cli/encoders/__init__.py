@@ -82,6 +82,8 @@ class EncoderConfig(parts.Config):
     """Files that must stand beside the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
     """Patterns of weight files; the first that matches is loaded."""
+    usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
+    """The least and most that the median cosine of random pairs of its embeddings is known to be."""
 
     @property
     def name(self) -> str:

@@ -43,6 +43,7 @@ class Result:
         metrics: What `--json` prints beside the tables.
         files: Pictures and pages for people, by name.
         hint: The command that usually comes next.
+        exit_code: What the command ends with; not 0 when what it looked at is not sound.
     """
 
     folder: Path
@@ -50,6 +51,7 @@ class Result:
     metrics: dict[str, Any] = field(default_factory=dict)
     files: dict[str, Path] = field(default_factory=dict)
     hint: str = ""
+    exit_code: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""

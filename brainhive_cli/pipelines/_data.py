@@ -16,7 +16,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
-from brainhive_cli.pipelines.embed import warn_of_illness
+from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section
 from brainhive_cli.recordings import SignalStore
 from brainhive_cli.signals.selection import average

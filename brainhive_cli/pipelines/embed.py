@@ -23,6 +23,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._decoding import decoded, decoders
+from brainhive_cli.pipelines._illness import warn_of_illness
 
 
 class Recipe(recipe.Recipe):
@@ -316,9 +317,8 @@ def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -
 def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
     rows = []
     for found in (EmbeddingStore.open(job.path) for job in jobs):
-        health = found.attributes["health"]
         shape = "×".join(map(str, found.embedding.shape[1:]))
-        cosine = round(health["median_pair_cosine"], 3)
+        cosine = round(found.health.median_pair_cosine, 3)
         rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))
         warn_of_illness(found)
     columns = ("encoder", "split", "pictures", "D", "pair cosine")
@@ -327,16 +327,3 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
         (console.Table(f"Embeddings of {dataset}", columns, tuple(rows)),),
         hint=command("train-align", what.dataset, what.encoders),
     )
-
-
-def warn_of_illness(found: EmbeddingStore) -> None:
-    """Say loudly that a store's vectors hardly differ, or are not numbers."""
-    health = found.attributes["health"]
-    problems = []
-    if found.is_collapsed:
-        cosine = health["median_pair_cosine"]
-        problems.append(f"embeddings have collapsed, the median cosine of random pairs is {cosine:.4f}")
-    if health["non_finite"]:
-        problems.append(f"{health['non_finite']} of the values looked at are not finite")
-    for problem in problems:
-        console.warn(f"{found.path}: {problem}; check weights and preprocessing, then embed again")

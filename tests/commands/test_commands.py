@@ -20,6 +20,8 @@ from brainhive_cli import __version__
 from brainhive_cli.app import app
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
+ON_FILES = {"check", "import-embeddings", "export-embeddings"}
+"""Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
 
 
@@ -79,13 +81,12 @@ def test_check_prints_the_recipe_the_plan_and_what_is_missing(command: str, home
     assert [path.name for path in home.iterdir()] == []
 
 
-@pytest.mark.parametrize("command", COMMANDS)
 @pytest.mark.parametrize(
-    ("word", "what"),
+    ("command", "word", "what"),
     [
-        ("no.such.key=1", "unknown recipe key"),
-        ("run.processes=none", "valid integer"),
-        ("key", "has no value"),
+        *((command, "no.such.key=1", "unknown recipe key") for command in COMMANDS),
+        *((command, "run.processes=none", "valid integer") for command in COMMANDS),
+        *((command, "key", "has no value") for command in COMMANDS if command not in ON_FILES),
     ],
 )
 def test_a_recipe_error_is_two_lines_and_exit_code_2(command: str, word: str, what: str, home: Path) -> None:
@@ -95,10 +96,11 @@ def test_a_recipe_error_is_two_lines_and_exit_code_2(command: str, word: str, wh
     assert lines[0].startswith("error: ") and what in lines[0] and lines[1].startswith("  try: ")
 
 
-@pytest.mark.parametrize("command", ["embed", "train-align", "eval-retrieval", "reconstruct", "train-prior"])
-def test_missing_data_are_exit_code_3(command: str, home: Path) -> None:
-    shown = brainhive(command)
-    assert shown.exit_code == 3 and shown.stderr.startswith("error: ") and "  try: " in shown.stderr
+@pytest.mark.parametrize("word", ["key", "./no.such.key=1"])
+@pytest.mark.parametrize("command", ["check", "export-embeddings"])
+def test_commands_on_files_take_words_as_files(command: str, word: str, home: Path) -> None:
+    shown = brainhive(command, word)
+    assert shown.exit_code == 3 and f"no file, folder or pattern {word}" in shown.stderr
 
 
 @pytest.mark.parametrize("words", [["embed", "--datset", "x"], ["embedd"], ["embed", "--processes", "0"]])

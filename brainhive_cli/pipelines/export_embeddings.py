@@ -1,0 +1,81 @@
+"""export-embeddings: embedding stores as parquet or NumPy files, for other projects."""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli import console, recipe, store
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Plan, Result, _parquet, _stores
+from brainhive_cli.pipelines._illness import encoder_of, warn_of_illness
+from brainhive_cli.pipelines._vectors import BATCH, NAMES
+
+
+class Recipe(recipe.Recipe):
+    """Which stores, as what, and where to."""
+
+    stores: recipe.Names | None = Field(
+        None, description="stores: files, folders or patterns; default: all below paths.embeddings"
+    )
+    to: str = Field("exports", description="folder for the files")
+    format: Literal["parquet", "npy"] = Field(
+        "parquet", description="parquet as BrainHiVE's cache, or features.npy as thingsvision's"
+    )
+    run: recipe.Run = recipe.Run(device="cpu")  # copies files only: one process does
+
+
+def plan(what: Recipe) -> Plan:
+    """List the stores that would be exported."""
+    looks = {
+        f"{what.format} in {what.to}": lambda: ", ".join(map(str, _stores.find(what.stores, what.paths)))
+    }
+    return Plan.of(looks)
+
+
+def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Write one file a store, of the pictures that have a vector."""
+    write, rows = {"parquet": _write_parquet, "npy": _write_npy}[what.format], []
+    for path in _stores.find(what.stores, what.paths):
+        found = EmbeddingStore.open(path)
+        warn_of_illness(found)
+        there = np.flatnonzero(found.done)
+        if launch.is_main:
+            written = write(found, there, Path(what.to))
+            rows.append((str(path), len(there), str(written)))
+    launch.wait()
+    table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
+    return Result(Path(what.to), (table,), hint="brainhive import-embeddings reads them back")
+
+
+def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
+    """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
+    dataset, split, name = (found.attributes[key] for key in ("dataset", "split", "encoder"))
+    known = encoder_of(found)
+    if name == known.model_construct().name:  # with knobs of its own it is not upstream's
+        name = known.upstream or name
+    file = to / f"{dataset}_{split}_{name}{_parquet.MARK}00000-of-00000.parquet"
+    to.mkdir(parents=True, exist_ok=True)
+    _parquet.write(found, file, rows)
+    return file
+
+
+def _write_npy(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
+    """Write `{data set}/{split}/{encoder}/features.npy` [N, …] and the image id of each row beside it."""
+    folder = to.joinpath(*(found.attributes[key] for key in ("dataset", "split", "encoder")))
+    folder.mkdir(parents=True, exist_ok=True)
+    file, listed = folder / "features.npy", folder / NAMES
+    shape = (len(rows), *found.embedding.shape[1:])
+    header = {"descr": found.embedding.dtype.str, "fortran_order": False, "shape": shape}
+    with store.part_of(file).open("wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for start in range(0, len(rows), BATCH):
+            stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
+    store.part_of(listed).write_text("".join(f"{found.image_ids[row]}\n" for row in rows))
+    for final in (listed, file):
+        os.replace(store.part_of(final), final)
+    return file

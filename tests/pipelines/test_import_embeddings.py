@@ -1,0 +1,343 @@
+"""import-embeddings and export-embeddings: what others keep becomes a store, and comes back bit by bit."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pyarrow
+import pyarrow.parquet
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from brainhive_cli import embeddings, pipelines
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._matching import match
+
+B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
+Import = Callable[..., pipelines.Result]
+
+
+@pytest.fixture
+def import_(go, things: Path) -> Import:
+    """Import vectors of the small things-eeg (80 training and 12 test pictures)."""
+
+    def run(source: Path | str, *overrides: str, encoders: str = "clip-b32", again: bool = False):
+        named = f"sources=['{source}']", f"encoders={encoders}"
+        return go("import-embeddings", *named, *overrides, again=again)
+
+    return run
+
+
+@pytest.fixture
+def ids(things: Path) -> dict[str, list[str]]:
+    root = things / "data/things-eeg"
+    found = {"train": root / "training_images", "test": root / "test_images"}
+    return {
+        split: [f.relative_to(root).with_suffix("").as_posix() for f in sorted(folder.rglob("*.png"))]
+        for split, folder in found.items()
+    }
+
+
+@pytest.fixture
+def unique(things: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The same pictures under names of which no two are alike, as those of THINGS are."""
+    root, renamed = things / "data/things-eeg", {}
+    for split, of in ids.items():
+        renamed[split] = []
+        for image_id in of:
+            concept, number = image_id.split("/")[-2:]
+            new = f"{image_id.rsplit('/', 1)[0]}/{split}_{concept}_{number}"
+            (root / f"{image_id}.png").rename(root / f"{new}.png")
+            renamed[split].append(new)
+    return renamed
+
+
+def vectors(count: int, seed: int = 0, width: int = 24) -> NDArray[np.float32]:
+    values = np.random.default_rng(seed).normal(size=(count, width)) + 0.5
+    return values.astype(np.float32)
+
+
+def stem(image_id: str) -> str:
+    return image_id.rsplit("/", 1)[-1]
+
+
+def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pyarrow.table({"image_id": names, "emb": [row.tolist() for row in values]})
+    pyarrow.parquet.write_table(table, path, row_group_size=7)
+
+
+def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> EmbeddingStore:
+    return EmbeddingStore.open(embeddings.path_of(home / "embeddings", "things-eeg", split, encoder))
+
+
+def left(home: Path) -> list[str]:
+    """List what lies where stores lie."""
+    return [path.name for path in (home / "embeddings").rglob("*") if path.is_file()]
+
+
+@pytest.fixture
+def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
+    """The public cache's layout: stems, parts in another order, two encoders side by side."""
+    folder = tmp_path / "cache" / "things-eeg"
+    for seed, encoder in enumerate((B32, VAE)):
+        for split, of in unique.items():
+            values, half = vectors(len(of), seed), len(of) // 2
+            for part, rows in enumerate((range(half, len(of)), range(half))):
+                name = f"things_{split}_{encoder}-part-{part:05d}-of-00000.parquet"
+                write_parquet(folder / name, [stem(of[row]) for row in rows], values[list(rows)])
+    return folder
+
+
+def test_the_public_cache_is_imported_by_stem_with_all_its_parts_and_encoders(import_, cache, things, unique):
+    result = import_(cache, encoders="clip-b32,vae")
+
+    for seed, encoder in enumerate(("clip-b32", "vae")):
+        for split, of in unique.items():
+            found = opened(things, split, encoder)
+            assert found.image_ids == of and found.done.all()
+            np.testing.assert_array_equal(found.embedding, vectors(len(of), seed))
+    assert found.attributes["weights"]["source"] == "imported: parquet"
+    assert found.attributes["config"]["kind"] == "vae" and found.attributes["split"] == "test"
+    assert [row[-1] for row in result.tables[0].rows] == ["sound"] * 4
+
+
+def test_a_pattern_chooses_among_files(import_, cache, things):
+    import_(cache / "things_test_*.parquet")
+    assert left(things) == ["clip-b32.h5"] and len(opened(things, "test").done) == 12
+
+
+def test_a_collapsed_cache_is_imported_with_a_warning(import_, things, unique, tmp_path, capsys):
+    names = [stem(image_id) for of in unique.values() for image_id in of]
+    write_parquet(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", names, vectors(92) + 12)
+
+    result = import_(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", "splits=train")
+
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "is ill" in line]
+    assert "usual is 0.7 at most" in warning and "some public caches are broken" in warning
+    assert result.tables[0].rows[0][-1] == "ill"
+
+
+def test_another_encoder_s_parquet_is_refused(import_, cache):
+    with pytest.raises(MissingData, match=r"no parquet of clip-h14 or CLIP-ViT-H-14-.*, only things_test_"):
+        import_(cache, encoders="clip-h14")
+
+
+@pytest.mark.parametrize("form", ["by name", "ids beside", "ids among others"])
+@pytest.mark.parametrize("ending", [".pt", ".npy"])
+def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp_path, ending, form):
+    of, values = ids["train"], vectors(80)
+    array = torch.from_numpy if ending == ".pt" else np.asarray
+    content = {name: array(row[None]) for name, row in zip(of, values, strict=True)}
+    if form != "by name":
+        content = {"image_ids": [f"/far/away/{name}.jpg" for name in of], "features": array(values)}
+    more = ()
+    if form == "ids among others":
+        content |= {"concepts": ["c"] * 80, "images": array(values + 1)}
+        more = ("keys.ids=image_ids", "keys.vectors=features")
+    path = tmp_path / f"vectors{ending}"
+    torch.save(content, path) if ending == ".pt" else np.save(path, content, allow_pickle=True)
+
+    import_(path, *more)
+
+    np.testing.assert_array_equal(opened(things).embedding, values)
+    assert left(things) == ["clip-b32.h5"]
+    if more:
+        with pytest.raises(BrainhiveError, match="its ids could be image_ids, concepts") as caught:
+            import_(path)
+        assert caught.value.hint == "say which: keys.ids=KEY"
+
+
+def test_alignvis_keeps_one_file_a_picture(import_, things, ids, tmp_path):
+    values = vectors(80)
+    for name, row in zip(ids["train"], values, strict=True):
+        for suffix, factor in (("_dreamsim_clip_vitb32", 1), ("_dreamsim_clip_vitb32_noalign", -1)):
+            path = tmp_path / "image_embeddings" / f"{name}{suffix}.npy"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            np.save(path, factor * row[None])
+
+    import_(tmp_path / "image_embeddings", "suffix=_dreamsim_clip_vitb32")
+
+    np.testing.assert_array_equal(opened(things).embedding, values)
+    with pytest.raises(MissingData, match="no picture of things-eeg is named in") as caught:
+        import_(tmp_path / "image_embeddings")
+    assert "suffix=_ENDING" in caught.value.hint
+
+
+@pytest.mark.parametrize("ending", ["npy", "pt", "hdf5", "txt", "npy in parts"])
+def test_thingsvision_s_output_folder_is_imported(import_, things, ids, tmp_path, ending):
+    folder, values = tmp_path / "features", vectors(80)
+    folder.mkdir()
+    order = np.random.default_rng(1).permutation(80)
+    names = [f"/data/things/{ids['train'][row]}.png" for row in order]
+    (folder / "file_names.txt").write_text("".join(f"{name}\n" for name in names))
+    if ending == "npy in parts":
+        for part, rows in enumerate(np.array_split(order, 11), start=1):
+            np.save(folder / f"features_{part:02d}.npy", values[rows])
+    elif ending == "hdf5":
+        with h5py.File(folder / "features.hdf5", "w") as file:
+            file["features"] = values[order]
+    elif ending == "pt":
+        torch.save(torch.from_numpy(values[order]), folder / "features.pt")
+    elif ending == "txt":
+        np.savetxt(folder / "features.txt", values[order])
+    else:
+        np.save(folder / "features.npy", values[order])
+
+    import_(folder)
+
+    np.testing.assert_array_equal(opened(things).embedding, values)
+
+
+@pytest.mark.parametrize("form", ["parquet", "npy"])
+@pytest.mark.parametrize("shape", [(24,), (3, 8)])
+def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, form, shape):
+    values = {split: vectors(len(of)).reshape(-1, *shape) for split, of in ids.items()}
+    content = {
+        name: torch.from_numpy(row)
+        for split, of in ids.items()
+        for name, row in zip(of, values[split], strict=True)
+    }
+    torch.save(content, tmp_path / "vectors.pt")
+    import_(tmp_path / "vectors.pt")
+
+    result = go("export-embeddings", f"to={tmp_path / 'out'}", f"format={form}")
+    files = [Path(row[2]) for row in result.tables[0].rows]
+    for split in ids:
+        opened(things, split).path.unlink()
+    for file in [tmp_path / "out"] if form == "parquet" else [file.parent for file in files]:
+        import_(file)
+
+    for split, of in ids.items():
+        found = opened(things, split)
+        np.testing.assert_array_equal(found.embedding, values[split])
+        assert found.image_ids == of
+    assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(tmp_path.rglob("*.part"))
+
+
+def test_exported_parquet_has_the_names_and_columns_of_the_public_cache(
+    go, import_, cache, things, unique, tmp_path
+):
+    import_(cache)
+    go("export-embeddings", f"to={tmp_path / 'out'}")
+
+    read = pyarrow.parquet.read_table(tmp_path / "out" / f"things-eeg_test_{B32}-part-00000-of-00000.parquet")
+
+    assert read["image_id"].to_pylist() == [stem(image_id) for image_id in unique["test"]]
+    assert read["emb"].to_pylist() == vectors(12).tolist()
+
+
+def test_pictures_without_a_vector_are_refused_or_accepted(go, import_, things, ids, tmp_path, capsys):
+    torch.save({name: torch.ones(4) for name in [*ids["train"][5:], "elsewhere/x"]}, tmp_path / "some.pt")
+
+    with pytest.raises(MissingData) as caught:
+        import_(tmp_path / "some.pt")
+    assert caught.value.what == (
+        "things-eeg/train: pictures without a vector, 5 of 80: "
+        "training_images/concept_0/0, training_images/concept_0/1, training_images/concept_0/2 …; "
+        "vectors without a picture, 1: elsewhere/x"
+    )
+    assert left(things) == []
+
+    import_(tmp_path / "some.pt", "skip_missing=true")
+    found = opened(things)
+    assert found.rows(ids["train"][4:6]).tolist() == [-1, 5] and found.attributes["skipped"] == 5
+    assert "vectors of no picture of things-eeg left out, 1 of 76: elsewhere/x" in capsys.readouterr().err
+
+    exported = go("export-embeddings", f"to={tmp_path / 'out'}").tables[0].rows
+    assert exported[0][1] == 75
+
+
+def test_the_same_import_is_found_again_and_another_is_refused(import_, things, ids, tmp_path):
+    path = tmp_path / "vectors.pt"
+    torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80)), strict=True)), path)
+    first = import_(path)
+    inode = opened(things).path.stat().st_ino
+    assert import_(path).as_dict() == first.as_dict() and opened(things).path.stat().st_ino == inode
+
+    torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)), path)
+    with pytest.raises(BrainhiveError, match=r"clip-b32.h5 is there and holds other vectors"):
+        import_(path)
+    import_(path, again=True)
+    np.testing.assert_array_equal(opened(things).embedding, vectors(80, seed=1))
+
+
+def broken(case: str, names: list[str], folder: Path) -> Path:
+    """Write vectors that cannot be right."""
+    path = folder / f"{case.replace(' ', '_')}.pt"
+    if case == "cut short":
+        path = folder / "cut.parquet"
+        write_parquet(path, names, vectors(80))
+        path.write_bytes(path.read_bytes()[:-20])
+    elif case == "ragged parquet":
+        path = folder / "ragged.parquet"
+        table = {"image_id": names, "emb": [[1.0, 2.0]] * 79 + [[1.0]]}
+        pyarrow.parquet.write_table(pyarrow.table(table), path)
+    elif case == "other columns":
+        path = folder / "columns.parquet"
+        pyarrow.parquet.write_table(pyarrow.table({"image_id": names}), path)
+    elif case == "too few":
+        path = folder / "few"
+        path.mkdir()
+        (path / "file_names.txt").write_text("\n".join(names))
+        np.save(path / "features.npy", vectors(79))
+    elif case == "ragged":
+        torch.save({name: torch.ones(2 + (name == names[-1])) for name in names}, path)
+    elif case == "no ids":
+        torch.save(torch.ones(80, 4), path)
+    elif case == "no vectors":
+        torch.save({name: 1.0 for name in names}, path)
+    elif case == "twice":
+        torch.save({**{name: torch.ones(2) for name in names}, f"{names[3]}.jpg": torch.ones(2)}, path)
+    elif case == "unknown":
+        path = folder / "notes.md"
+        path.write_text("nothing")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("case", "told"),
+    [
+        ("cut short", "cannot be read, or is cut short"),
+        ("ragged parquet", "its vectors differ in length"),
+        ("other columns", "has columns image_id, not image_id and emb"),
+        ("too few", "holds 79 vectors for 80 names"),
+        ("ragged", "the vectors differ in shape"),
+        ("no ids", "holds a Tensor without ids"),
+        ("no vectors", "where vectors should be"),
+        ("twice", "pictures have several vectors, 1: training_images/concept_0/3"),
+        ("unknown", "is in no known layout"),
+    ],
+)
+def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, tmp_path, case, told):
+    with pytest.raises(BrainhiveError, match=told):
+        import_(broken(case, ids["train"], tmp_path))
+    assert left(things) == []
+
+
+def test_files_that_do_not_name_their_encoder_are_one_encoder_s(import_, things, ids, tmp_path):
+    torch.save({name: torch.ones(2) for name in ids["train"]}, tmp_path / "v.pt")
+    with pytest.raises(BrainhiveError, match="does not say which of the encoders made it"):
+        import_(tmp_path / "v.pt", encoders="clip-b32,vae")
+
+
+IDS = ["train/cat/1", "train/dog/1", "train/dog/2", "test/cat/3"]
+
+
+@pytest.mark.parametrize("name", ["train/dog/1", "dog/1.JPG", "/set/train/dog/1.png", r"train\dog\1.jpg"])
+def test_a_name_means_the_picture_whose_path_it_ends(name):
+    assert match([name], IDS).rows.tolist() == [1]
+
+
+def test_stems_are_enough_where_they_are_unambiguous():
+    assert match(["2", "3.jpg"], IDS).rows.tolist() == [2, 3]
+    with pytest.raises(BrainhiveError, match="several pictures, 1: 1 could be train/cat/1 or train/dog/1"):
+        match(["1"], IDS)
+
+
+def test_a_stem_in_another_folder_is_another_picture():
+    found = match(["bird/2", "val/cat/3", "2.5"], IDS)
+    assert found.rows.tolist() == [-1, -1, -1] and found.unknown == ["bird/2", "val/cat/3", "2.5"]
