@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli.errors import MissingData
 
@@ -33,19 +34,11 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    path, _, revision = rest.partition("@")
-    parts = path.split("/")
-    if len(parts) == 1 and owner:
-        parts = [owner, *parts]
-    repository, below = "/".join(parts[:2]), "/".join(parts[2:])
-    patterns = [f"{below}/{pattern}" if below else pattern for pattern in allow or ["**"]]
+    repository, below, revision = _parse(rest, owner)
     try:
-        root = Path(snapshot_download(repository, revision=revision or None, allow_patterns=patterns))
+        root = Path(snapshot_download(repository, revision=revision, allow_patterns=_patterns(below, allow)))
     except LocalEntryNotFoundError as error:
-        raise MissingData(
-            f"{repository} is not in the hub's cache and the hub cannot be reached",
-            f"on a machine with a network: hf download {repository}",
-        ) from error
+        raise _unreachable(repository) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise MissingData(
@@ -54,6 +47,57 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str) -> Path:
     if not (root / below).is_dir():
         raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
     return root / below
+
+
+def bytes_to_fetch(reference: str, *, allow: Sequence[str] | None = None) -> int:
+    """Ask how much `folder` would fetch, and fetch nothing; 0 for what is on this machine.
+
+    Raises:
+        MissingData: if it is not on this machine and the hub cannot say.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    scheme, _, rest = reference.partition(":")
+    if scheme != "hub":
+        return 0
+    repository, below, revision = _parse(rest, "")
+    wanted: dict[str, Any] = {"revision": revision, "allow_patterns": _patterns(below, allow)}
+    try:
+        snapshot_download(repository, local_files_only=True, **wanted)
+        return 0
+    except LocalEntryNotFoundError:
+        disable_progress_bars()
+    except HFValidationError as error:
+        raise MissingData(str(error), "write hub:owner/name") from error
+    try:
+        files = snapshot_download(repository, dry_run=True, **wanted)
+    except (HfHubHTTPError, OSError) as error:
+        raise _unreachable(repository) from error
+    finally:
+        enable_progress_bars()
+    return sum(file.file_size or 0 for file in files if file.will_download)
+
+
+def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:
+    """Split `owner/name[/subfolder][@revision]` into repository, subfolder and revision."""
+    path, _, revision = rest.partition("@")
+    parts = path.split("/")
+    if len(parts) == 1 and owner:
+        parts = [owner, *parts]
+    return "/".join(parts[:2]), "/".join(parts[2:]), revision or None
+
+
+def _patterns(below: str, allow: Sequence[str] | None) -> list[str]:
+    return [f"{below}/{pattern}" if below else pattern for pattern in allow or ["**"]]
+
+
+def _unreachable(repository: str) -> MissingData:
+    return MissingData(
+        f"{repository} is not in the hub's cache and the hub cannot be reached",
+        f"on a machine with a network: hf download {repository}",
+    )
 
 
 def _names(root: Path) -> str:

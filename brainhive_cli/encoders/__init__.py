@@ -43,6 +43,10 @@ class EncoderConfig(parts.Config):
 
     upstream: ClassVar[str] = ""
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
+    files: ClassVar[tuple[str, ...]] = ("*.json", "*.safetensors")
+    """Which files of `source` are fetched."""
+    dim: ClassVar[int | None] = None
+    """The width of an embedding, where the defaults fix it: known before any weights are here."""
 
     @property
     def name(self) -> str:

@@ -11,6 +11,7 @@ class Config(transformers_clip.Config):
     """Projected image embedding of the hub's weights."""
 
     upstream: ClassVar[str] = "CLIP-ViT-H-14-laion2B-s32B-b79K"
+    dim: ClassVar[int | None] = 1024
     source: str = Field(
         "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K", description="the same layout from elsewhere"
     )

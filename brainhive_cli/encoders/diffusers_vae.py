@@ -3,7 +3,7 @@
 import json
 import zlib
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli import hub
 from brainhive_cli.encoders import Encoder, EncoderConfig, weights_of
-from brainhive_cli.encoders.transformers_clip import FILES, require
+from brainhive_cli.encoders.transformers_clip import require
 from brainhive_cli.errors import MissingData
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny")
@@ -20,6 +20,7 @@ KINDS = ("AutoencoderKL", "AutoencoderTiny")
 class Config(EncoderConfig):
     """An autoencoder's latent × scaling factor, flattened."""
 
+    files: ClassVar[tuple[str, ...]] = ("*.json", "diffusion_pytorch_model.safetensors")  # not the fp16 copy
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
     resolution_px: int = Field(128, gt=0, description="short side and centre crop, pixels (BrainHiVE: 128)")
     posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
@@ -48,7 +49,7 @@ class Config(EncoderConfig):
         if self.source == "random":
             torch.manual_seed(0)
             return diffusers.AutoencoderKL(**self.architecture), {"source": "random"}
-        folder = hub.folder(self.source, allow=FILES)
+        folder = hub.folder(self.source, allow=self.files)
         require(folder, "config.json")
         kind = class_name(folder)
         if kind not in KINDS:

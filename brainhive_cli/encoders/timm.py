@@ -1,6 +1,6 @@
 """Any timm model, by its pooled features."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -13,6 +13,7 @@ from brainhive_cli.encoders.transformers_clip import require
 class Config(EncoderConfig):
     """A timm model without its classifier, with the transform its own config states."""
 
+    files: ClassVar[tuple[str, ...]] = ("*.json", "*.safetensors", "*.bin")
     source: str = Field("", description="hub:owner/name, a folder in timm's hub layout, or `random`")
     architecture: str = Field("", description="timm's model name, for `random` weights")
 
@@ -25,7 +26,7 @@ class Config(EncoderConfig):
             model = timm.create_model(self.architecture, num_classes=0)
             weights = {"source": "random"}
         else:
-            folder = hub.folder(self.source, allow=("*.json", "*.safetensors", "*.bin"))
+            folder = hub.folder(self.source, allow=self.files)
             require(folder, "config.json")
             model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
             weights = weights_of(self.source, folder)

@@ -1,7 +1,8 @@
 """Any CLIP vision model of transformers, by its projected image embedding."""
 
+import json
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from pydantic import Field
@@ -11,12 +12,11 @@ from brainhive_cli import hub
 from brainhive_cli.encoders import Encoder, EncoderConfig, weights_of
 from brainhive_cli.errors import MissingData
 
-FILES = ("*.json", "*.safetensors")
-
 
 class Config(EncoderConfig):
     """A CLIP vision tower with projection and its own image processor (transformers)."""
 
+    files: ClassVar[tuple[str, ...]] = ("*.json", "model*.safetensors")  # not open_clip's copy of the weights
     source: str = Field(
         "", description="hub:owner/name, a folder, or `random` (untrained, for tests and timing)"
     )
@@ -38,9 +38,10 @@ class Config(EncoderConfig):
             )
             weights = {"source": "random"}
         else:
-            folder = hub.folder(self.source, allow=FILES)
+            folder = hub.folder(self.source, allow=self.files)
             require(folder, "config.json", "preprocessor_config.json")
-            tower = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32)
+            config = CLIPVisionConfig.from_pretrained(folder, **_projection(folder))
+            tower = CLIPVisionModelWithProjection.from_pretrained(folder, config=config, dtype=torch.float32)
             processor = CLIPImageProcessor.from_pretrained(folder)
             weights = weights_of(self.source, folder)
 
@@ -74,6 +75,12 @@ class _ProjectedEmbedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         embedding: Tensor = self.tower(pixel_values=images).image_embeds  # [B, D]
         return embedding
+
+
+def _projection(folder: Path) -> dict[str, int]:
+    """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
+    config = json.loads((folder / "config.json").read_text())
+    return {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
 
 
 def require(folder: Path, *names: str) -> None:
