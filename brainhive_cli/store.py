@@ -38,7 +38,8 @@ def create(
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(f"{path.name}.new")  # a kill meanwhile leaves nothing under the store's name
-    _take_room(making, sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values()))
+    size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
+    _take_room(making, size)
     with h5py.File(making, "w") as file:
         for name, (shape, dtype) in spaces.items():
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
@@ -142,7 +143,7 @@ class RowWriter:
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
             if len(run):
                 within = slice(run[0] * self._row_bytes, (run[-1] + 1) * self._row_bytes)
-                self._write_all(memoryview(content[within]), int(rows[run[0]]))
+                self._write_all(content[within].data, int(rows[run[0]]))
 
     def _write_all(self, left: memoryview, row: int) -> None:
         at = self._offset + row * self._row_bytes

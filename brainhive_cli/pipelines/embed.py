@@ -1,26 +1,33 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
-from collections.abc import Sequence
+import time
+from collections import deque
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cache, partial
 from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli import console, parts, recipe, runs, store
-from brainhive_cli.datasets import BadPicture, Dataset, ImageSet
+from brainhive_cli import console, hub, parts, recipe, runs, store
+from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.encoders import Encoder, EncoderConfig, Encoders
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._decoding import decoded, decoders
+from brainhive_cli.pipelines._pace import WRITING, Pace
 
 
 class Recipe(recipe.Recipe):
@@ -88,35 +95,56 @@ def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
 
 
 def plan(what: Recipe) -> Plan:
-    """Say which stores there would be and how large, and what is missing for them."""
-    items: dict[str, Any] = {}
-    missing = []
-    jobs: list[_Job] = []
+    """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
+    looks: dict[str, Callable[[], str]] = {}
+    missing: list[str] = []
+    by_split: dict[str, list[_Job]] = {}
     try:
         dataset, by_split = _jobs(what)
-        jobs = [job for split in by_split.values() for job in split]
-        items = {
-            f"{dataset.name}/{split}": f"{len(some[0].images)} pictures" for split, some in by_split.items()
-        }
     except BrainhiveError as error:
         missing.append(error.in_one_line)
+    for split, some in by_split.items():
+        looks[f"{dataset.name}/{split}"] = partial("{} pictures".format, len(some[0].images))
     for config in what.encoders:
-        try:
-            encoder = config.build()
-            items[config.name] = encoder.preprocessing
-            for job in (job for job in jobs if job.config.name == config.name):
-                items[str(job.path)] = _outlook(job, encoder, what)
-        except BrainhiveError as error:
-            missing.append(error.in_one_line)
-    return Plan(items, missing)
+        shape = cache(partial(_known_shape, config))
+        looks[config.name] = partial(_fetching, config)
+        for job in (job for some in by_split.values() for job in some if job.config is config):
+            looks[str(job.path)] = partial(_outlook, job, shape, what)
+    plan = Plan.of(looks)
+    return Plan(plan.items, missing + plan.missing)
 
 
-def _outlook(job: _Job, encoder: Encoder, what: Recipe) -> str:
-    """Say whether a store is done, or how many bytes it will take."""
+def _fetching(config: EncoderConfig) -> str:
+    """Say whether an encoder's weights are on this machine, or how many bytes have to come from the hub."""
+    source: str = getattr(config, "source", "")
+    fetched = hub.bytes_to_fetch(source, allow=config.files)
+    return f"weights to download, {_bytes(fetched)} from {source}" if fetched else "weights on this machine"
+
+
+def _outlook(job: _Job, shape: Callable[[], tuple[int, ...] | None], what: Recipe) -> str:
+    """Say whether a store is done, or how many bytes will be written."""
     if job.is_done(what.skip_bad):
         return "done"
-    values = len(job.images) * prod(_shape(encoder, job.images, Launch(0, 1, torch.device("cpu"))))
-    return f"to do, {values * torch.finfo(getattr(torch, what.dtype)).bits // 8 / 1e6:.1f} MB"
+    known = shape()
+    if known is None:
+        return "to do, of a size that only the weights tell"
+    return f"to do, {_bytes(len(job.images) * prod(known) * np.dtype(what.dtype).itemsize)} to write"
+
+
+def _known_shape(config: EncoderConfig) -> tuple[int, ...] | None:
+    """Learn the shape of an embedding; None while the weights that tell are not on this machine."""
+    if config.dim and config.name == config.kind.replace("_", "-"):
+        return (config.dim,)
+    try:
+        if hub.bytes_to_fetch(getattr(config, "source", ""), allow=config.files):
+            return None
+    except MissingData:
+        return None
+    return _shape(config.build(), "fp32", Launch(0, 1, torch.device("cpu")))
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -126,15 +154,14 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
     dataset, by_split = _jobs(what)
-    encoders: dict[str, Encoder] = {}
+    todo = [[job for job in jobs if again or not job.is_done(what.skip_bad)] for jobs in by_split.values()]
+    todo = [jobs for jobs in todo if jobs]
+    configs = {job.config.name: job.config for jobs in todo for job in jobs}
+    encoders = {name: _ready(config.build(), what.precision, launch) for name, config in configs.items()}
     bad: list[str] = []
-    for jobs in by_split.values():
-        todo = [job for job in jobs if again or not job.is_done(what.skip_bad)]
-        for config in (job.config for job in todo if job.config.name not in encoders):
-            encoders[config.name] = config.build()
-            encoders[config.name].module.to(launch.device)
-        if todo:
-            bad += _fill(todo, encoders, what, launch, again)
+    with console.progress(dataset.name, sum(len(jobs[0].images) for jobs in todo)) as bar:
+        for jobs in todo:
+            bad += _fill(jobs, encoders, what, launch, again, bar)
     everything = [job for jobs in by_split.values() for job in jobs]
     if bad and not what.skip_bad:
         raise BrainhiveError(
@@ -144,8 +171,25 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(everything, dataset.name, what)
 
 
+def _ready(encoder: Encoder, precision: str, launch: Launch) -> Encoder:
+    """Move an encoder to the device, with the weights that autocast would cast at each call cast once."""
+    encoder.module.to(launch.device)
+    with launch.autocast(precision):
+        if torch.is_autocast_enabled(launch.device.type):
+            dtype = torch.get_autocast_dtype(launch.device.type)
+            for layer in encoder.module.modules():
+                if isinstance(layer, nn.Linear | nn.Conv2d):
+                    layer.to(dtype)
+    return encoder
+
+
 def _fill(
-    jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch: Launch, again: bool
+    jobs: list[_Job],
+    encoders: dict[str, Encoder],
+    what: Recipe,
+    launch: Launch,
+    again: bool,
+    bar: console.Bar,
 ) -> list[str]:
     """Embed the pictures of one split with all its encoders; return what could not be decoded."""
     with ExitStack() as held:
@@ -158,12 +202,21 @@ def _fill(
         writers = {job.config.name: EmbeddingWriter(job.path) for job in jobs}
         for writer in writers.values():
             held.callback(writer.close)
-        pending = {name: set(writer.pending.tolist()) for name, writer in writers.items()}
+        images = jobs[0].images
+        pending = {name: np.zeros(len(images), bool) for name in writers}
+        for name, writer in writers.items():
+            pending[name][writer.pending] = True
         launch.wait()  # nobody writes before everybody knows what is pending
-        rows = launch.mine(sorted(set().union(*pending.values())))
+        rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
+        bar.expect(len(rows) - len(images))
+        mine = rows[np.asarray(launch.mine(range(len(rows))), int)]
         chosen = {name: encoders[name] for name in writers}
-        mine = _stream(rows, pending, jobs[0].images, chosen, writers, what, launch)
-        bad = [name for share in launch.gather(mine) for name in share]
+        bad = _stream(mine, pending, images, chosen, writers, what, launch, bar)
+        bad = [name for share in launch.gather(bad) for name in share]
+        if len(bad) == len(images):
+            raise BrainhiveError(
+                f"none of the {len(bad)} pictures of {images.dataset} can be decoded", "check the files"
+            )
         if launch.is_main and (what.skip_bad or not bad):
             for writer in writers.values():
                 writer.finish()
@@ -177,41 +230,59 @@ def _begin(jobs: list[_Job], encoders: dict[str, Encoder], what: Recipe, launch:
         if again:
             store.part_of(job.path).unlink(missing_ok=True)
         encoder = encoders[job.config.name]
-        job.begin(encoder, _shape(encoder, job.images, launch), what.dtype)
+        job.begin(encoder, _shape(encoder, what.precision, launch), what.dtype)
 
 
 def _stream(
-    rows: Sequence[int],
-    pending: dict[str, set[int]],
+    rows: NDArray[np.int64],
+    pending: dict[str, NDArray[np.bool_]],
     images: ImageSet,
     encoders: dict[str, Encoder],
     writers: dict[str, EmbeddingWriter],
     what: Recipe,
     launch: Launch,
+    bar: console.Bar,
 ) -> list[str]:
     """Decode in worker processes, encode here, write in a thread; each picture is decoded once."""
     bad: list[str] = []
-    writes: list[Future[None]] = []
-    label = f"{images.dataset}/{images.split}"
-    with ThreadPoolExecutor(1) as writing, console.progress(label, len(rows)) as bar:
-        workers = decoders(what.run.workers, launch)
-        for batch in decoded(
-            rows, images, {n: e.preprocess for n, e in encoders.items()}, what.batch_size, workers
-        ):
-            bad += [problem for _, problem in batch if isinstance(problem, str)]
-            for name, encoder in encoders.items():
-                wanted = [(row, of) for row, of in batch if not isinstance(of, str) and row in pending[name]]
-                if wanted:
-                    pictures = torch.stack([of[name] for _, of in wanted])  # [B, 3, H, W]
-                    values = encode(encoder, pictures, what.precision, launch)
-                    at = torch.tensor([row for row, _ in wanted]).numpy()
-                    writes.append(writing.submit(writers[name].write, at, values.cpu().numpy()))
+    writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
+    workers, views = decoders(what.run.workers, launch), {n: e.preprocess for n, e in encoders.items()}
+    on_gpu = launch.device.type == "cuda"
+    batches = decoded(rows, images, views, pending, what.batch_size, workers, pinned=on_gpu)
+    pace = Pace(beside=workers > 0)
+    with ThreadPoolExecutor(1) as writing:
+        for batch in pace.batches(batches):
+            bad += batch.bad
+            for name, pictures in batch.views.items():
+                with pace.at(name):
+                    values = encode(encoders[name], pictures, what.precision, launch)
+                    values = values.to("cpu", non_blocking=True)
+                there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
+                write = writing.submit(_keep, writers[name], batch.rows[name], values, there)
+                writes.append((name, write))
             while len(writes) > 4 * len(encoders):  # bounds what waits in memory, and raises what failed
-                writes.pop(0).result()
-            bar.advance(len(batch))
-        for write in writes:
-            write.result()
+                _settle(*writes.popleft(), pace)
+            bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
+        for name, write in writes:
+            _settle(name, write, pace)
     return bad
+
+
+def _keep(
+    writer: EmbeddingWriter, rows: NDArray[np.int64], values: Tensor, there: Any
+) -> tuple[float, float]:
+    """Write embeddings [B, …] once they are `there`; return the seconds that waiting and writing took."""
+    start = time.perf_counter()
+    if there is not None:
+        there.synchronize()
+    waited = time.perf_counter()
+    writer.write(rows, values.numpy())
+    return waited - start, time.perf_counter() - waited
+
+
+def _settle(name: str, write: Future[tuple[float, float]], pace: Pace) -> None:
+    for stage, spent_s in zip((name, WRITING), write.result(), strict=True):
+        pace.count(stage, spent_s)
 
 
 @torch.inference_mode()
@@ -221,17 +292,10 @@ def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -
         return encoder.module(pictures.to(launch.device, non_blocking=True)).float()  # type: ignore[no-any-return]
 
 
-def _shape(encoder: Encoder, images: ImageSet, launch: Launch) -> tuple[int, ...]:
-    """Learn the shape of an embedding from the first picture that opens."""
-    for index in range(len(images)):
-        try:
-            picture = encoder.preprocess(images.open(index))
-        except BadPicture:
-            continue
-        return tuple(encode(encoder, picture[None], "fp32", launch).shape[1:])
-    raise BrainhiveError(
-        f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files"
-    )
+def _shape(encoder: Encoder, precision: str, launch: Launch) -> tuple[int, ...]:
+    """Learn the shape of an embedding from a blank picture."""
+    picture = encoder.preprocess(Image.new("RGB", (256, 256)))
+    return tuple(encode(encoder, picture[None], precision, launch).shape[1:])
 
 
 def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
