@@ -53,6 +53,6 @@ class Pace:
     @property
     def limit(self) -> str:
         """The stage that holds the others up; empty before the first."""
-        if self._beside and self._spent[DECODING] > HIDDEN * sum(self._spent.values()):
+        if self._beside and self._spent.get(DECODING, 0.0) > HIDDEN * sum(self._spent.values()):
             return DECODING
         return max(self._spent, key=self._spent.__getitem__, default="")

@@ -6,6 +6,7 @@ A command runs in a fork of this process, which has imported everything: it star
 import multiprocessing
 import os
 import random
+import re
 import signal
 import sys
 import threading
@@ -182,3 +183,18 @@ def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
     seen = np.fromfile(home / "seen", np.float32).reshape(-1, 12)
     times = [(seen == row).all(axis=1).sum() for row in direct]
     assert all(times[row] == 1 for row in done) and max(times) <= 2  # twice only what was at work when killed
+
+
+def test_one_bar_shows_all_splits_their_rate_and_what_limits(home, pictures, go):
+    dataset = f"dataset={{kind: image-folder, root: {pictures}, test_share: 0.25}}"
+    slow = "encoders=[{kind: python, source: 'python:slow:load', arguments: {pause_s: 0.3}}]"
+    terminal, seen = os.openpty()
+
+    def at_a_terminal() -> None:
+        sys.stderr = os.fdopen(seen, "w")
+        go("embed", dataset, slow, "batch_size=1", "run.workers=0")
+
+    assert forked(at_a_terminal) == 0
+    shown = os.read(terminal, 2**16).decode()
+
+    assert re.search(r"pictures .*\d+/12.* \d+\.\d/s decoding limits .*0:00", shown), shown
