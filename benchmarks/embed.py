@@ -6,9 +6,11 @@ Each ratio comes from one run, its two sides in turns; `--only` takes the names 
 import argparse
 import multiprocessing
 import os
+import resource
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -73,6 +75,36 @@ def vit(name: str) -> nn.Module:
     return timm.create_model(name, num_classes=0).eval().requires_grad_(False)
 
 
+@dataclass(frozen=True)
+class Setting:
+    """How everything is measured.
+
+    Attributes:
+        home: A folder to write in.
+        workers: Processes that decode.
+        pictures: Share of the usual number of pictures.
+        busy: Whether others use the machine: seconds are then those that this process (or, for decoding, its
+            children) had a core, which tells the same where a core is free for each.
+    """
+
+    home: Path
+    workers: int
+    pictures: float
+    busy: bool
+
+    def timed(self, work: Callable[[], Any], children: bool = False) -> float:
+        """Return the seconds that `work` takes."""
+        start = self._now(children)
+        work()
+        return self._now(children) - start
+
+    def _now(self, children: bool) -> float:
+        if not self.busy:
+            return time.perf_counter()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+
+
 def paint(root: Path, count: int) -> list[Path]:
     """Make JPEG pictures of THINGS' size (500 × 500); 32 differ, the others are links to them."""
     random = np.random.default_rng(0)
@@ -87,17 +119,19 @@ def paint(root: Path, count: int) -> list[Path]:
     return files
 
 
-def end_to_end(folder: Path, names: str, workers: int, batch_size: int, *more: str) -> float:
+def end_to_end(
+    on: Setting, folder: Path, names: str, batch_size: int, *more: str, children: bool = False
+) -> float:
     """Time `embed` as a command runs it, in seconds; the networks are made already."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["BRAINHIVE_HOME"] = home
         asked = [f"dataset={{kind: image-folder, root: {folder}}}", f"encoders={names}"]
-        asked += [f"run.workers={workers}", f"batch_size={batch_size}", *more]
+        asked += [f"run.workers={on.workers}", f"batch_size={batch_size}", *more]
         what = embed.Recipe.resolve("embed", None, {}, asked)
-        return timed(lambda: embed.run(what, launch.start(what.run)))
+        return on.timed(lambda: embed.run(what, launch.start(what.run)), children)
 
 
-def forward(name: str, files: list[Path], batch_size: int, precision: str = "fp32") -> float:
+def forward(on: Setting, name: str, files: list[Path], batch_size: int, precision: str = "fp32") -> float:
     """Time the bare loop over decoded pictures, in seconds."""
     module, view = getattr(__import__("embed"), name)()
     here = launch.start(embed.Recipe.resolve("embed", None, {}, []).run)
@@ -112,14 +146,7 @@ def forward(name: str, files: list[Path], batch_size: int, precision: str = "fp3
             values.float().cpu()
 
     loop() if here.device.type == "cuda" else module(views[:1])  # warm
-    return timed(loop)
-
-
-def timed(work: Callable[[], Any]) -> float:
-    """Return the seconds that `work` takes."""
-    start = time.perf_counter()
-    work()
-    return time.perf_counter() - start
+    return on.timed(loop)
 
 
 def in_turns(*sides: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
@@ -134,25 +161,25 @@ def show(what: str, value: float, target: float, detail: str, at_most: bool = Fa
     print(f"{what:44} {value:8.2f}  {sign} {target:<5g} {'met' if met else 'MISSED':7} {detail}", flush=True)
 
 
-def encoder(home: Path, workers: int) -> None:
+def encoder(on: Setting) -> None:
     """Compare with the bare encoder where it is the limit."""
-    files = paint(home / "few", 192)
+    files = paint(on.home / "few", int(192 * on.pictures))
     ours, bare = in_turns(
-        lambda: end_to_end(home / "few", "python:embed:heavy", workers, 32),
-        lambda: forward("heavy", files, 32),
+        lambda: end_to_end(on, on.home / "few", "python:embed:heavy", 32),
+        lambda: forward(on, "heavy", files, 32),
         rounds=2,
     )
     rates = f"{len(files) / ours:.1f} of {len(files) / bare:.1f} pictures/s"
     show("encoder is the limit: of the bare forward loop", bare / ours, 0.95, rates)
 
 
-def two(home: Path, workers: int) -> None:
+def two(on: Setting) -> None:
     """Compare two encoders in one pass with the sum of their bare loops."""
-    files = paint(home / "two", 192)
+    files = paint(on.home / "two", int(192 * on.pictures))
     both, one, other = in_turns(
-        lambda: end_to_end(home / "two", "[python:embed:heavy, python:embed:lighter]", workers, 32),
-        lambda: forward("heavy", files, 32),
-        lambda: forward("lighter", files, 32),
+        lambda: end_to_end(on, on.home / "two", "[python:embed:heavy, python:embed:lighter]", 32),
+        lambda: forward(on, "heavy", files, 32),
+        lambda: forward(on, "lighter", files, 32),
         rounds=2,
     )
     show("two encoders in one pass: of their sum", both / (one + other), 1.1, f"{both:.1f} s", at_most=True)
@@ -165,28 +192,36 @@ def look(files: list[Path]) -> None:
         VIEW(open_picture(file))
 
 
-def decoding(home: Path, workers: int) -> None:
+def decoding(on: Setting) -> None:
     """Compare with processes that only decode."""
-    files = paint(home / "many", 1500)
+    files = paint(on.home / "many", int(1500 * on.pictures))
 
     def bare() -> float:
-        with multiprocessing.get_context("fork").Pool(workers) as pool:
-            pool.map(look, [files[:4]] * workers, chunksize=1)  # started and warm
-            shares = [files[start : start + 20] for start in range(0, len(files), 20)]
-            return timed(lambda: pool.map(look, shares, chunksize=1))
+        shares = [files[start : start + 20] for start in range(0, len(files), 20)]
+        pool = multiprocessing.get_context("fork").Pool(on.workers)
+        pool.map(look, [files[:2]] * on.workers, chunksize=1)  # started and warm
 
-    ours, only = in_turns(lambda: end_to_end(home / "many", "python:embed:light", workers, 32), bare)
+        def decode() -> None:
+            pool.map(look, shares, chunksize=1)
+            pool.close()
+            pool.join()
+
+        return on.timed(decode, children=True)
+
+    ours, only = in_turns(
+        lambda: end_to_end(on, on.home / "many", "python:embed:light", 32, children=True), bare
+    )
     rates = f"{len(files) / ours:.0f} of {len(files) / only:.0f} pictures/s"
     show("decoding is the limit: of pure decoding", only / ours, 0.9, rates)
 
 
-def writing(home: Path, workers: int) -> None:
+def writing(on: Setting) -> None:
     """Compare with h5py's own writing of the same batches."""
     rows, batch = 40_000, np.random.default_rng(0).random((64, DIM), np.float32)
     ids = [f"{row:08d}" for row in range(rows)]
 
     def ours() -> float:
-        path = home / "ours.h5"
+        path = on.home / "ours.h5"
         path.with_name("ours.h5.part").unlink(missing_ok=True)
         EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", {})
         writer = EmbeddingWriter(path)
@@ -196,10 +231,10 @@ def writing(home: Path, workers: int) -> None:
                 writer.write(np.arange(start, start + 64), batch)
             writer.close()
 
-        return timed(write)
+        return on.timed(write)
 
     def raw() -> float:
-        with h5py.File(home / "raw.h5", "w") as file:
+        with h5py.File(on.home / "raw.h5", "w") as file:
             file.create_dataset("embedding", (rows, DIM), "float32")
 
             def write() -> None:
@@ -207,7 +242,7 @@ def writing(home: Path, workers: int) -> None:
                     file["embedding"][start : start + 64] = batch
                 file.flush()
 
-            return timed(write)
+            return on.timed(write)
 
     mine, theirs = in_turns(ours, raw, rounds=5)
     show("writing: of raw h5py", theirs / mine, 0.8, f"{rows * DIM * 4 / mine / 1e9:.2f} GB/s")
@@ -227,19 +262,22 @@ def large_store(home: Path) -> Path:
     return path
 
 
-def opening(home: Path, workers: int) -> None:
+def opening(on: Setting) -> None:
     """Time the opening of a large store."""
-    path = large_store(home)
-    (best,) = in_turns(lambda: timed(lambda: EmbeddingStore.open(path)), rounds=7)
+    path = large_store(on.home)
+    (best,) = in_turns(lambda: on.timed(lambda: EmbeddingStore.open(path)), rounds=7)
     show("opening 200,000 rows, ms", 1000 * best, 50, "", at_most=True)
 
 
-def gathering(home: Path, workers: int) -> None:
+def gathering(on: Setting) -> None:
     """Compare random batches with those from parquet, as `datasets` reads it: Arrow, then Python lists."""
-    import pyarrow
-    from pyarrow import parquet
-
-    store, path = EmbeddingStore.open(large_store(home)), home / "large.parquet"
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        print("gathering: pip install pyarrow")
+        return
+    store, path = EmbeddingStore.open(large_store(on.home)), on.home / "large.parquet"
     values = pyarrow.ListArray.from_arrays(
         pyarrow.array(np.arange(0, (ROWS + 1) * DIM, DIM, np.int32)), pyarrow.array(np.ravel(store.embedding))
     )
@@ -261,7 +299,7 @@ def gathering(home: Path, workers: int) -> None:
     rows = random.integers(0, ROWS, BATCH)
     assert torch.equal(ours(rows), lists(rows)) and torch.equal(ours(rows), arrays(rows))
     sides = [
-        lambda side=side: timed(lambda: side(random.integers(0, ROWS, BATCH)))
+        lambda side=side: on.timed(lambda: side(random.integers(0, ROWS, BATCH)))
         for side in (ours, lists, arrays)
     ]
     mine, listed, arrow = in_turns(*sides, rounds=10)
@@ -269,15 +307,16 @@ def gathering(home: Path, workers: int) -> None:
     print(f"{'  over Arrow without lists':44} {arrow / mine:8.2f}")
 
 
-def gpu(home: Path, workers: int) -> None:
+def gpu(on: Setting) -> None:
     """Compare with the bare loop of CLIP ViT-H/14 in bf16 on a GPU, 16 processes decoding."""
     if not torch.cuda.is_available():
         print("gpu: no CUDA device is visible")
         return
-    files = paint(home / "gpu", 16_384)
+    on = replace(on, workers=16)
+    files = paint(on.home / "gpu", int(16_384 * on.pictures))
     ours, bare = in_turns(
-        lambda: end_to_end(home / "gpu", "python:embed:huge", 16, 128, "precision=bf16"),
-        lambda: forward("huge", files, 128, "bf16"),
+        lambda: end_to_end(on, on.home / "gpu", "python:embed:huge", 128, "precision=bf16"),
+        lambda: forward(on, "huge", files, 128, "bf16"),
         rounds=2,
     )
     rates = f"{len(files) / ours:.0f} of {len(files) / bare:.0f} pictures/s"
@@ -292,11 +331,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--pictures", type=float, default=1.0, help="share of the usual number of pictures")
+    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
     asked = parser.parse_args()
     torch.set_num_threads(max(1, (os.cpu_count() or 2) - asked.workers))
     with tempfile.TemporaryDirectory() as home:
+        on = Setting(Path(home), asked.workers, asked.pictures, asked.busy)
         for name in asked.only:
-            PARTS[name](Path(home), asked.workers)
+            PARTS[name](on)
 
 
 if __name__ == "__main__":

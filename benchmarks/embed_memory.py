@@ -15,7 +15,7 @@ from PIL import Image
 
 PICTURES = 200_000
 DIFFERENT = 50
-STORE = "embeddings/many/train/brainhive_cli-encoders-python-example.h5.part"
+COLOURS = "python:brainhive_cli.encoders.python:example"
 
 
 def paint(root: Path, pictures: int) -> None:
@@ -54,33 +54,39 @@ def rows_done(store: Path) -> int:
         return -1
 
 
+def watch(home: Path, pictures: int, encoder: str, workers: int, batch_size: int) -> list[tuple[int, float]]:
+    """Embed, and look twice a second from a tenth of the way on: pictures done, MB held."""
+    paint(home, pictures)
+    command = [sys.executable, "-m", "brainhive_cli", "embed", f"encoders=[{encoder!r}]"]
+    command += [f"dataset={{kind: image-folder, root: {home}/many}}"]
+    command += [f"run.workers={workers}", f"batch_size={batch_size}"]
+    environment = {**os.environ, "BRAINHIVE_HOME": str(home)}
+    process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    looks: list[tuple[int, float]] = []
+    while process.poll() is None:
+        for store in home.glob("embeddings/many/train/*.part"):
+            held = held_mb(process.pid)
+            if pictures // 10 < (done := rows_done(store)) < pictures:
+                looks.append((done, held))
+        time.sleep(0.5)
+    if process.returncode:
+        raise SystemExit(f"embed ended with {process.returncode}")
+    return looks
+
+
 def main() -> None:
-    """Embed, look once a second, and print what is held at every twentieth of the way, and the slope."""
+    """Print what is held at every tenth of the way, and the slope."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--workers", type=int, default=2)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        paint(Path(home), asked.pictures)
-        command = [sys.executable, "-m", "brainhive_cli", "embed", f"run.workers={asked.workers}"]
-        command += [f"dataset={{kind: image-folder, root: {home}/many}}"]
-        command += ["encoders=['python:brainhive_cli.encoders.python:example']", "batch_size=256"]
-        environment = {**os.environ, "BRAINHIVE_HOME": home}
-        start, shown = time.perf_counter(), 0
-        process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
-        looks: list[tuple[int, float]] = []
-        while process.poll() is None:
-            if asked.pictures // 10 < (done := rows_done(Path(home) / STORE)) < asked.pictures:
-                looks.append((done, held_mb(process.pid)))
-                if done > shown:
-                    print(f"{done:9,d} pictures {looks[-1][1]:8.1f} MB", flush=True)
-                    shown = done + asked.pictures // 10
-            time.sleep(0.5)
-        rate = asked.pictures / (time.perf_counter() - start)
+        looks = watch(Path(home), asked.pictures, COLOURS, asked.workers, batch_size=256)
     done, held = np.array(looks).T
-    slope = np.polyfit(done, held, 1)[0] * 100_000
-    print(f"exit code {process.returncode}, {rate:.0f} pictures/s, the start included")
-    print(f"first look {held[0]:.1f} MB, last {held[-1]:.1f} MB: {slope:+.1f} MB a 100,000 pictures")
+    for tenth in range(1, 10):
+        at = int(np.searchsorted(done, tenth * asked.pictures / 10))
+        print(f"{int(done[at]):9,d} pictures {held[at]:8.1f} MB")
+    print(f"slope {np.polyfit(done, held, 1)[0] * 100_000:+.1f} MB a 100,000 pictures")
 
 
 if __name__ == "__main__":

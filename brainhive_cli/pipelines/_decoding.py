@@ -58,11 +58,13 @@ def decoded(
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself.
     """
-    few = len(rows) <= 2 * batch_size  # not worth starting processes for
+    if len(rows) <= 2 * batch_size:  # not worth starting processes for
+        workers = 0
     loader = DataLoader(
         _Views(rows, images, views, wanted),
         batch_size,
-        num_workers=0 if few else workers,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         collate_fn=_as_it_is,
         pin_memory=pinned,
         in_order=False,
