@@ -1,12 +1,10 @@
 """Image sets and the recordings made with them."""
 
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from brainhive_cli.errors import BrainhiveError, MissingData
@@ -98,11 +96,7 @@ def from_files(
             raise BrainhiveError(
                 f"{file} and {by_id[image_id].name} have one image id", "rename or remove one"
             )
-    # one array: a million Path objects would be copied into each decoding process, page by page
-    paths = np.array([os.fsencode(file) for file in files], np.bytes_)
-    return ImageSet(
-        dataset, split, image_ids, tuple(concepts), lambda row: open_picture(Path(os.fsdecode(paths[row])))
-    )
+    return ImageSet(dataset, split, image_ids, tuple(concepts), lambda index: open_picture(files[index]))
 
 
 def open_picture(path: Path) -> Image.Image:
