@@ -39,8 +39,10 @@ def forked(work: Callable[[], Any]) -> int:
     """Run `work` in a fork of this process; return its exit code, negative for a signal."""
     process = multiprocessing.get_context("fork").Process(target=work)
     process.start()
-    process.join(60)
-    return process.exitcode if process.exitcode is not None else 0
+    process.join(300)
+    process.kill()
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
 
 
 def killed_at(call: int, work: Callable[[], Any], left: Path | None = None) -> Callable[[], None]:
@@ -149,7 +151,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert "slow-filling.h5" in told[0] and "the same command goes on" in told[1]
     assert not store.exists()
     lacking = embeddings.EmbeddingWriter(store).pending
-    assert 4 <= len(lacking) < 12  # what waited to be written when the disk was full
+    assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full
     files = sorted(pictures.rglob("*.png"))
     for row in set(range(12)) - set(lacking.tolist()):
         files[row].write_bytes(b"it must not be read a second time")
