@@ -95,9 +95,15 @@ class Bar:
 
     def __init__(self, progress: "Progress", what: str, total: int) -> None:
         self._progress = progress
+        self._total = total
         self._task = progress.add_task(what, total=total, note="")
         self._born = time.monotonic()
         self._items = 0
+
+    def expect(self, more: int) -> None:
+        """Expect so many items more than thought; fewer if negative, since they were done before."""
+        self._total += more
+        self._progress.update(self._task, total=self._total)
 
     def advance(self, items: int = 1, note: str = "") -> None:
         """Count items done; `note` stands at the end of the line."""

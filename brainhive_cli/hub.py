@@ -1,7 +1,9 @@
 """From a reference (hub:, demo: or a path) to a local folder, and what it holds."""
 
+import fnmatch
 import hashlib
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from brainhive_cli.errors import MissingData
@@ -36,23 +38,14 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
-    path, _, revision = rest.partition("@")
-    parts = path.split("/")
-    if len(parts) == 1 and owner:
-        parts = [owner, *parts]
-    repository, below = "/".join(parts[:2]), "/".join(parts[2:])
-    patterns = [f"{below}/{pattern}" if below else pattern for pattern in allow or ["**"]]
+    repository, below, revision = _parse(rest, owner)
+    patterns = _patterns(below, allow or ["**"])
     try:
         root = Path(
-            snapshot_download(
-                repository, revision=revision or None, allow_patterns=patterns, local_files_only=local
-            )
+            snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
         )
     except LocalEntryNotFoundError as error:
-        raise MissingData(
-            f"{repository} is not in the hub's cache and the hub cannot be reached",
-            f"on a machine with a network: hf download {repository}",
-        ) from error
+        raise _unreachable(repository) from error
     except (HfHubHTTPError, HFValidationError, OSError) as error:
         reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
         raise MissingData(
@@ -69,14 +62,67 @@ def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
     Args:
         reference: As `folder` takes it.
         files: Names of files that must all be there.
-        weights: File patterns of which one must match.
+        weights: File patterns; all that the hub has of one of them must be there.
     """
+    for pattern in weights:
+        with suppress(MissingData):
+            found = folder(reference, allow=(*files, pattern), local=True)
+            if any(found.glob(pattern)) and all((found / name).is_file() for name in files):
+                return True
+    return False
+
+
+def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> int:
+    """Ask the hub how large are `files` and the first of `weights` that it has, and fetch nothing.
+
+    Returns:
+        Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
+
+    Raises:
+        MissingData: if it is not on this machine and the hub cannot say.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+
+    scheme, _, rest = reference.partition(":")
+    if scheme != "hub" or holds(reference, files, weights):
+        return 0
+    repository, below, revision = _parse(rest, "")
+    disable_progress_bars()
     try:
-        found = folder(reference, local=True)
-    except MissingData:
-        return False
-    has_weights = any(any(found.glob(pattern)) for pattern in weights)
-    return has_weights and all((found / name).is_file() for name in files)
+        found = snapshot_download(
+            repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
+        )
+    except HFValidationError as error:
+        raise MissingData(str(error), "write hub:owner/name") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise _unreachable(repository) from error
+    finally:
+        enable_progress_bars()
+    by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
+    taken = {*_patterns(below, files), *next(filter(None, by_pattern), [])}
+    return sum(file.file_size or 0 for file in found if file.will_download and file.filename in taken)
+
+
+def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:
+    """Split `owner/name[/subfolder][@revision]` into repository, subfolder and revision."""
+    path, _, revision = rest.partition("@")
+    parts = path.split("/")
+    if len(parts) == 1 and owner:
+        parts = [owner, *parts]
+    return "/".join(parts[:2]), "/".join(parts[2:]), revision or None
+
+
+def _patterns(below: str, allow: Sequence[str]) -> list[str]:
+    return [f"{below}/{pattern}" if below else pattern for pattern in allow]
+
+
+def _unreachable(repository: str) -> MissingData:
+    return MissingData(
+        f"{repository} is not in the hub's cache and the hub cannot be reached",
+        f"on a machine with a network: hf download {repository}",
+    )
 
 
 def _names(root: Path) -> str:

@@ -37,8 +37,10 @@ def create(
     Attributes that are not plain numbers or strings are kept as JSON.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    _check_room(path, sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values()))
-    with h5py.File(path, "w") as file:
+    making = path.with_name(f"{path.name}.new")  # a kill meanwhile leaves nothing under the store's name
+    size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
+    _take_room(making, size)
+    with h5py.File(making, "w") as file:
         for name, (shape, dtype) in spaces.items():
             layout = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
             layout.set_layout(h5py.h5d.CONTIGUOUS)
@@ -52,13 +54,18 @@ def create(
         for name, array in arrays.items():
             file.create_dataset(name, data=array)
         set_attributes(file, attributes)
+    _take_room(making, making.stat().st_size)
+    os.replace(making, path)
 
 
-def _check_room(path: Path, size: int) -> None:
-    """Allocate the file's size once, and free it: without room HDF5 would fail with noise, or crash."""
+def _take_room(path: Path, size: int) -> None:
+    """Allocate a file's bytes, so that a disk too small is told now and not after hours.
+
+    Before HDF5 writes, since without room it would fail with noise, or crash; and after, since it frees them.
+    """
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
-    with path.open("wb") as file:
+    with path.open("ab") as file:
         try:
             os.posix_fallocate(file.fileno(), 0, max(size, 1))
         except OSError as error:
@@ -132,13 +139,14 @@ class RowWriter:
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
         """Write `values` [len(rows), …] at `rows`; neighbouring rows go in one call."""
         values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), *self._row_shape)
-        rows = np.asarray(rows)
+        rows, content = np.asarray(rows), values.reshape(-1).view(np.uint8)
         for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
             if len(run):
-                self._write_all(values[run[0] : run[-1] + 1].tobytes(), int(rows[run[0]]))
+                within = slice(run[0] * self._row_bytes, (run[-1] + 1) * self._row_bytes)
+                self._write_all(content[within].data, int(rows[run[0]]))
 
-    def _write_all(self, data: bytes, row: int) -> None:
-        at, left = self._offset + row * self._row_bytes, memoryview(data)
+    def _write_all(self, left: memoryview, row: int) -> None:
+        at = self._offset + row * self._row_bytes
         while left:
             try:
                 written = os.pwrite(self._file, left, at)

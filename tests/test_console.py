@@ -1,8 +1,12 @@
 """Results on stdout as they are; talk, warnings and errors on stderr."""
 
+import io
 import json
+import re
 
 import pytest
+from rich.console import Console
+from rich.progress import Progress
 
 from brainhive_cli import console
 from brainhive_cli.errors import BrainhiveError
@@ -45,3 +49,15 @@ def test_only_the_first_process_talks(
     with console.progress("work", 3) as bar:
         bar.advance(3)
     assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_counts_what_is_left_and_names_what_limits() -> None:
+    progress = Progress(console=Console(file=io.StringIO()))
+    bar = console.Bar(progress, "work", 10)
+
+    bar.expect(-4)  # done before
+    bar.advance(6, "vae limits")
+
+    (task,) = progress.tasks
+    assert (task.completed, task.total) == (6, 6)
+    assert re.fullmatch(r"[\d.]+/s vae limits", task.fields["note"])

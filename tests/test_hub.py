@@ -56,6 +56,20 @@ def test_what_is_not_there_is_missing_data_with_the_way_to_it(
     assert hint in caught.value.hint
 
 
+def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_without_the_hub(
+    published: Path, tmp_path: Path
+) -> None:
+    for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder", str(tmp_path)):
+        assert hub.bytes_to_fetch(reference, []) == 0
+    assert hub.bytes_to_fetch("hub:owner/name", ["config.json"], ["*.md", "*.json"]) == 0
+    with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
+        hub.bytes_to_fetch("hub:owner/name", ["config.json"])  # its weights are not here
+    with pytest.raises(MissingData, match="owner/absent is not in the hub's cache and the hub cannot be"):
+        hub.bytes_to_fetch("hub:owner/absent", [])
+    with pytest.raises(MissingData, match="not a name"):
+        hub.bytes_to_fetch("hub:not a name", [])
+
+
 def test_the_revision_is_read_from_the_cache_alone(published: Path, tmp_path: Path) -> None:
     assert hub.revision(published / "vae") == published.name
     assert hub.revision(tmp_path) == ""

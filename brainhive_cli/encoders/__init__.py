@@ -124,6 +124,21 @@ class EncoderConfig(parts.Config):
             return False
         return source == "random" or hub.holds(source, self.config_files, self.weight_files)
 
+    def bytes_to_fetch(self) -> int:
+        """Ask the hub how many bytes of weights are not on this machine; fetches none of them.
+
+        Raises:
+            MissingData: if the hub cannot say.
+        """
+        return hub.bytes_to_fetch(getattr(self, "source", ""), self.config_files, self.weight_files)
+
+    @property
+    def known_dim(self) -> int | None:
+        """D of the embedding where the defaults or a variant fix it: known before any weights are here."""
+        if self.dim is None or self.name == type(self)().name:
+            return self.dim
+        return self.variants[self.name].dim if self.name in self.variants else None
+
     def _base_name(self) -> str:
         default = type(self).model_fields.get("source")
         source = getattr(self, "source", None)
@@ -164,9 +179,10 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     Raises:
         MissingData: if the folder lacks what the encoder needs.
     """
-    source, is_here = getattr(config, "source", ""), config.is_here
-    for pattern in config.weight_files:
-        folder = hub.folder(source, allow=(*config.config_files, pattern), local=is_here)
+    source: str = getattr(config, "source", "")
+    here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
+    for pattern in here[:1] or config.weight_files:
+        folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)
         if any(folder.glob(pattern)):
             return folder, weights_of(source, folder, (pattern,))

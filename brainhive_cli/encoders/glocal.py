@@ -43,6 +43,10 @@ class Config(AlignedConfig):
         """Whether transform and base are on this machine."""
         return super().is_here and self.base.is_here
 
+    def bytes_to_fetch(self) -> int:
+        """Count the base's bytes too."""
+        return super().bytes_to_fetch() + self.base.bytes_to_fetch()
+
     def build(self) -> Encoder:
         """Prepare base and transform; MissingData if the transform is not there, or another encoder's.
 

@@ -6,11 +6,14 @@ from pathlib import Path
 from pydantic import Field
 
 from brainhive_cli import hub, parts
-from brainhive_cli.encoders import EMBEDDING, Encoder
+from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
 from brainhive_cli.encoders._tokens import TokenConfig
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
 from brainhive_cli.errors import MissingData
+
+CONFIGS = ("config.json", "open_clip_config.json")
+"""What names the family; a folder may have both."""
 
 
 class Config(TokenConfig):
@@ -20,10 +23,27 @@ class Config(TokenConfig):
 
     def build(self) -> Encoder:
         """Look at the config, then build through the family's own part."""
-        family = family_of(hub.folder(self.source, allow=("*.json",), local=self.is_here))
+        return self._part().build()
+
+    @property
+    def is_here(self) -> bool:
+        """Whether the weights that the family loads are on this machine."""
+        try:
+            return bool(self.source) and self._part(local=True).is_here
+        except MissingData:
+            return False
+
+    def bytes_to_fetch(self) -> int:
+        """Ask for what the family loads; the config that names the family is fetched."""
+        return self._part().bytes_to_fetch()
+
+    def _part(self, local: bool = False) -> EncoderConfig:
+        """Choose the family by the config on this machine, or the hub's."""
+        held = [name for name in CONFIGS if hub.holds(self.source, (), (name,))][:1]
+        family = family_of(hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held)))
         asked = {} if self.output == EMBEDDING else {"output": self.output}
-        encoder: Encoder = parts.resolve("encoders", {"kind": family, "source": self.source, **asked}).build()
-        return encoder
+        part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **asked})
+        return part
 
 
 TINY = Config(source="demo:encoder")

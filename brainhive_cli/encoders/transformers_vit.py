@@ -130,11 +130,19 @@ def _load(network: Any, folder: Path) -> nn.Module:
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     try:
-        tower, told = network.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        tower, told = network.from_pretrained(
+            folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
+        )
     finally:
         logging.set_verbosity(verbosity)
     require_all(list(told["missing_keys"]), folder)
     return tower  # type: ignore[no-any-return]
+
+
+def _projection(folder: Path) -> dict[str, int]:
+    """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
+    config = json.loads((folder / "config.json").read_text())
+    return {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
 
 
 class _Embedding(nn.Module):

@@ -1,29 +1,29 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field
-from torch import Tensor
 
 from brainhive_cli import console, parts, recipe, runs, store
-from brainhive_cli.datasets import BadPicture, Dataset, ImageSet
+from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
-from brainhive_cli.encoders import Encoder, EncoderConfig, Encoders, joined
+from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
-from brainhive_cli.pipelines._decoding import decoded, decoders
+from brainhive_cli.pipelines._decoding import decoders
 from brainhive_cli.pipelines._illness import warn_of_illness
+from brainhive_cli.pipelines._streaming import stream
+from brainhive_cli.pipelines._trunks import Trunk, grouped
 
 
 class Recipe(recipe.Recipe):
@@ -52,7 +52,11 @@ class _Job:
     images: ImageSet
     path: Path
 
-    def to_do(self, what: Recipe, trunk: "_Trunk | None") -> str:
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    def to_do(self, what: Recipe, trunk: Trunk | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures, made in this way.
 
         Weights that are not on this machine (no trunk) are taken to be those of the store.
@@ -76,7 +80,7 @@ class _Job:
 
     def _attributes(self, what: Recipe) -> dict[str, Any]:
         return {
-            "encoder": self.config.name,
+            "encoder": self.name,
             "config": self.config.model_dump(mode="json"),
             "dataset": self.images.dataset,
             "split": self.images.split,
@@ -84,50 +88,12 @@ class _Job:
             "precision": what.precision,
         }
 
-    def begin(self, encoder: Encoder, shape: tuple[int, ...], what: Recipe) -> None:
-        made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
+    def begin(self, trunk: Trunk, what: Recipe) -> None:
+        """Create the unfinished store, or keep the same one that an interrupted command left."""
+        made_by = {"weights": trunk.encoder.weights, "preprocessing": trunk.encoder.preprocessing}
         attributes = {**self._attributes(what), **made_by, "versions": runs.versions()}
-        EmbeddingWriter.begin(
-            self.path, self.images.image_ids, self.images.concepts, shape, what.dtype, attributes
-        )
-
-
-@dataclass(frozen=True)
-class _Trunk:
-    """A network, and the stores that its outputs fill, in the order of the outputs."""
-
-    encoder: Encoder
-    names: list[str]
-
-    @classmethod
-    def of(cls, group: Sequence[EncoderConfig]) -> Self:
-        """Build the one encoder of a group."""
-        return cls(joined(group).build(), [config.name for config in group])
-
-    def encode(self, pictures: Tensor, precision: str, launch: Launch) -> dict[str, Tensor]:
-        """Encode preprocessed pictures [B, 3, H, W] in one forward: float32 [B, …] by store."""
-        return dict(zip(self.names, encode(self.encoder, pictures, precision, launch), strict=True))
-
-    def shapes(self, images: ImageSet, launch: Launch) -> dict[str, tuple[int, ...]]:
-        """Learn the shapes of the embeddings from the first picture that opens."""
-        for index in range(len(images)):
-            try:
-                picture = self.encoder.preprocess(images.open(index))
-            except BadPicture:
-                continue
-            found = self.encode(picture[None], "fp32", launch)
-            return {name: tuple(values.shape[1:]) for name, values in found.items()}
-        raise BrainhiveError(
-            f"none of the {len(images)} pictures of {images.dataset} can be decoded", "check the files"
-        )
-
-
-def _grouped(configs: Sequence[EncoderConfig]) -> list[list[EncoderConfig]]:
-    """Put together what one forward can serve."""
-    groups: dict[str, list[EncoderConfig]] = {}
-    for config in configs:
-        groups.setdefault(config.trunk, []).append(config)
-    return list(groups.values())
+        shape, images = trunk.shapes[self.name], self.images
+        EmbeddingWriter.begin(self.path, images.image_ids, images.concepts, shape, what.dtype, attributes)
 
 
 def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
@@ -142,37 +108,46 @@ def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
 
 
 def plan(what: Recipe) -> Plan:
-    """Say which stores there would be and how large, and what is missing for them."""
+    """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
     items: dict[str, Any] = {}
-    missing = []
+    missing: list[str] = []
     jobs: list[_Job] = []
     try:
         dataset, by_split = _jobs(what)
-        jobs = [job for split in by_split.values() for job in split]
-        items = {
-            f"{dataset.name}/{split}": f"{len(some[0].images)} pictures" for split, some in by_split.items()
-        }
+        jobs = [job for some in by_split.values() for job in some]
+        items = {f"{dataset.name}/{split}": f"{len(js[0].images)} pictures" for split, js in by_split.items()}
     except BrainhiveError as error:
         missing.append(error.in_one_line)
-    for group in _grouped(what.encoders):
+    for group in grouped(what.encoders):
+        trunk = None
         try:
-            trunk = _Trunk.of(group)
-            items |= dict.fromkeys(trunk.names, trunk.encoder.preprocessing)
-            for job in (job for job in jobs if job.config.name in trunk.names):
-                items[str(job.path)] = _outlook(job, trunk, what)
+            fetched = group[0].bytes_to_fetch()
+            trunk = None if fetched else Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
+            told = f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}"
+            items |= dict.fromkeys((c.name for c in group), trunk.encoder.preprocessing if trunk else told)
         except BrainhiveError as error:
             missing.append(error.in_one_line)
-    return Plan(items, missing)
+        own = Plan.of({str(j.path): partial(_outlook, j, trunk, what) for j in jobs if j.config in group})
+        items, missing = {**items, **own.items}, missing + own.missing
+    return Plan(items, list(dict.fromkeys(missing)))
 
 
-def _outlook(job: _Job, trunk: _Trunk, what: Recipe) -> str:
-    """Say whether a store is done, or why not and how many bytes it will take."""
+def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
+    """Say whether a store is done, or why not and how many bytes will be written."""
     reason = job.to_do(what, trunk)
     if not reason:
         return "done"
-    shape = trunk.shapes(job.images, Launch(0, 1, torch.device("cpu")))[job.config.name]
-    size = len(job.images) * prod(shape) * torch.finfo(getattr(torch, what.dtype)).bits // 8
-    return f"to do, {size / 1e6:.1f} MB" + (f" ({reason})" if job.path.is_file() else "")
+    dim = job.config.known_dim
+    shape = (dim,) if dim else trunk.shapes[job.name] if trunk else None
+    why = f" ({reason})" if job.path.is_file() else ""
+    if shape is None:
+        return f"to do, of a size that only the weights tell{why}"
+    size = len(job.images) * prod(shape) * np.dtype(what.dtype).itemsize
+    return f"to do{why}, {_bytes(size)} to write"
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -182,16 +157,15 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         BrainhiveError: at the end, if pictures could not be decoded and `skip_bad` is not set.
     """
     dataset, by_split = _jobs(what)
-    trunks = _needed(what, [job for jobs in by_split.values() for job in jobs], again)
-    bad: list[str] = []
-    for jobs in by_split.values():
-        reasons = {job.path: job.to_do(what, trunks.get(job.config.name)) for job in jobs}
-        todo = [job for job in jobs if again or reasons[job.path]]
-        for path in (job.path for job in todo if job.path.is_file() and not again):
-            console.say(f"{path} {reasons[path]}: it is made anew")
-        if todo:
-            bad += _fill(todo, trunks, what, launch, again)
     everything = [job for jobs in by_split.values() for job in jobs]
+    trunks = _due(everything, what, launch, again)
+    for trunk in dict.fromkeys(trunks.values()):
+        trunk.prepare()
+    todo = [due for jobs in by_split.values() if (due := [job for job in jobs if job.path in trunks])]
+    bad: list[str] = []
+    with console.progress(dataset.name, sum(len(jobs[0].images) for jobs in todo)) as bar:
+        for jobs in todo:
+            bad += _fill(jobs, trunks, what, launch, again, bar)
     if bad and not what.skip_bad:
         raise BrainhiveError(
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
@@ -200,118 +174,69 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(everything, dataset.name, what)
 
 
-def _needed(what: Recipe, jobs: Sequence[_Job], again: bool) -> dict[str, _Trunk]:
-    """Build the encoders with work to do, and those on this machine, whose stores are held against them."""
-    trunks: dict[str, _Trunk] = {}
-    for group in _grouped(what.encoders):
-        names = [config.name for config in group]
-        own = [job for job in jobs if job.config.name in names]
-        if again or group[0].is_here or any(job.to_do(what, None) for job in own):
-            trunks |= dict.fromkeys(names, _Trunk.of(group))
-    return trunks
+def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dict[Path, Trunk]:
+    """Find the stores to be filled, each with its network, and say which are made anew.
+
+    Encoders on this machine are built in any case: their stores are held against them.
+    """
+    due: dict[Path, Trunk] = {}
+    for group in grouped(what.encoders):
+        own = [job for job in jobs if job.config in group]
+        if not (again or group[0].is_here or any(job.to_do(what, None) for job in own)):
+            continue
+        trunk = Trunk.of(group, what.precision, launch)
+        for job in own:
+            reason = "" if again else job.to_do(what, trunk)
+            if reason and job.path.is_file():
+                console.say(f"{job.path} {reason}: it is made anew")
+            if again or reason:
+                due[job.path] = trunk
+    return due
 
 
 def _fill(
-    jobs: list[_Job], trunks: dict[str, _Trunk], what: Recipe, launch: Launch, again: bool
+    jobs: Sequence[_Job],
+    trunks: Mapping[Path, Trunk],
+    what: Recipe,
+    launch: Launch,
+    again: bool,
+    bar: console.Bar,
 ) -> list[str]:
     """Embed the pictures of one split with all its encoders; return what could not be decoded."""
+    images = jobs[0].images
     with ExitStack() as held:
-        for job in jobs:
-            trunks[job.config.name].encoder.module.to(launch.device)
         if launch.is_main:
             for job in jobs:
                 claim = store.Claim(job.path.with_name(f".{job.path.name}.claim"), str(job.path))
                 held.callback(claim.release)
-            _begin(jobs, trunks, what, launch, again)
+            for job in jobs:
+                if again:
+                    store.part_of(job.path).unlink(missing_ok=True)
+                job.begin(trunks[job.path], what)
         launch.wait()
-        writers = {job.config.name: EmbeddingWriter(job.path) for job in jobs}
+        writers = {job.name: EmbeddingWriter(job.path) for job in jobs}
         for writer in writers.values():
             held.callback(writer.close)
-        pending = {name: set(writer.pending.tolist()) for name, writer in writers.items()}
+        pending = {name: np.zeros(len(images), bool) for name in writers}
+        for name, writer in writers.items():
+            pending[name][writer.pending] = True
         launch.wait()  # nobody writes before everybody knows what is pending
-        rows = launch.mine(sorted(set().union(*pending.values())))
-        chosen = list({id(trunks[name]): trunks[name] for name in writers}.values())
-        mine = _stream(rows, pending, jobs[0].images, chosen, writers, what, launch)
-        bad = [name for share in launch.gather(mine) for name in share]
+        rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
+        bar.expect(len(rows) - len(images))
+        mine = rows[np.asarray(launch.mine(range(len(rows))), int)]
+        chosen = list(dict.fromkeys(trunks[job.path] for job in jobs))
+        workers = decoders(what.run.workers, launch)
+        found = stream(mine, images, chosen, writers, pending, what.batch_size, workers, launch, bar)
+        bad = [name for share in launch.gather(found) for name in share]
+        if len(bad) == len(images):
+            raise BrainhiveError(
+                f"none of the {len(bad)} pictures of {images.dataset} can be decoded", "check the files"
+            )
         if launch.is_main and (what.skip_bad or not bad):
             for writer in writers.values():
                 writer.finish()
         launch.wait()
     return bad
-
-
-def _begin(jobs: list[_Job], trunks: dict[str, _Trunk], what: Recipe, launch: Launch, again: bool) -> None:
-    """Create the unfinished stores, or keep those that an interrupted command left."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for job in jobs:
-        if again:
-            store.part_of(job.path).unlink(missing_ok=True)
-        trunk = trunks[job.config.name]
-        if job.config.name not in shapes:
-            shapes |= trunk.shapes(job.images, launch)
-        job.begin(trunk.encoder, shapes[job.config.name], what)
-
-
-def _stream(
-    rows: Sequence[int],
-    pending: dict[str, set[int]],
-    images: ImageSet,
-    trunks: Sequence[_Trunk],
-    writers: dict[str, EmbeddingWriter],
-    what: Recipe,
-    launch: Launch,
-) -> list[str]:
-    """Decode in worker processes, encode here, write in a thread; each picture is decoded once."""
-    bad: list[str] = []
-    writes: list[Future[None]] = []
-    label = f"{images.dataset}/{images.split}"
-    views = {trunk.names[0]: trunk.encoder.preprocess for trunk in trunks}
-    with ThreadPoolExecutor(1) as writing, console.progress(label, len(rows)) as bar:
-        workers = decoders(what.run.workers, launch)
-        for batch in decoded(rows, images, views, what.batch_size, workers):
-            bad += [problem for _, problem in batch if isinstance(problem, str)]
-            for trunk in trunks:
-                lacking = {name: pending[name] for name in trunk.names if name in pending}
-                for name, at, values in _embedded(trunk, batch, lacking, what.precision, launch):
-                    writes.append(writing.submit(writers[name].write, at, values))
-            while len(writes) > 4 * len(writers):  # bounds what waits in memory, and raises what failed
-                writes.pop(0).result()
-            bar.advance(len(batch))
-        for write in writes:
-            write.result()
-    return bad
-
-
-def _embedded(
-    trunk: _Trunk,
-    batch: Sequence[tuple[int, Any]],
-    lacking: Mapping[str, set[int]],
-    precision: str,
-    launch: Launch,
-) -> Iterator[tuple[str, NDArray[np.int64], NDArray[np.float32]]]:
-    """Encode what a store lacks of a batch of (row, views): yield store, rows [B] and embeddings [B, …]."""
-    wanted = [
-        (row, of)
-        for row, of in batch
-        if not isinstance(of, str) and any(row in pending for pending in lacking.values())
-    ]
-    if not wanted:
-        return
-    pictures = torch.stack([of[trunk.names[0]] for _, of in wanted])  # [B, 3, H, W]
-    values = trunk.encode(pictures, precision, launch)
-    rows = np.array([row for row, _ in wanted])
-    for name, pending in lacking.items():
-        is_pending = np.array([row in pending for row in rows.tolist()])
-        if is_pending.any():
-            yield name, rows[is_pending], values[name].cpu().numpy()[is_pending]
-
-
-@torch.inference_mode()
-def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
-    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, …], once for each output."""
-    with launch.autocast(precision):
-        found = encoder.module(pictures.to(launch.device, non_blocking=True))
-    return [one.float() for one in (found if isinstance(found, list) else [found])]
 
 
 def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:

@@ -13,6 +13,7 @@ from typing import Any
 
 import h5py
 import numpy as np
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -152,6 +153,8 @@ def brainhive() -> Iterator[Callable[..., Any]]:
     yield run
     for process in started:
         if process.poll() is None:
+            for child in psutil.Process(process.pid).children(recursive=True):  # each in a group of its own
+                child.kill()
             os.killpg(process.pid, signal.SIGKILL)
             process.wait()
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli import embeddings, encoders
+from brainhive_cli import embeddings, encoders, parts
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._trunks import Trunk
 from brainhive_cli.store import part_of
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
@@ -144,3 +146,15 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
     assert not part_of(store).exists()
     assert EmbeddingStore.open(store).done.all()
     assert np.array_equal(EmbeddingStore.open(store).embedding, expected)
+
+
+@pytest.mark.parametrize("kind", ["timm", "transformers_clip", "diffusers_vae", "open_clip", "dreamsim"])
+def test_weights_cast_once_give_just_what_autocast_gives(kind):
+    launch, config = Launch(0, 1, torch.device("cpu")), parts.load("encoders", kind).TINY
+    as_it_is, ready = (Trunk.of([config], "bf16", launch) for _ in range(2))
+    picture = ready.encoder.preprocess(Image.radial_gradient("L").convert("RGB"))[None]
+
+    ready.prepare()
+
+    assert any(weight.dtype == torch.bfloat16 for weight in ready.encoder.module.parameters())
+    assert torch.equal(ready.encode(picture)[config.name], as_it_is.encode(picture)[config.name])

@@ -1,0 +1,345 @@
+"""How fast `brainhive embed` is beside what limits it: the bare encoder, bare decoding, raw HDF5, parquet.
+
+Each ratio comes from one run, its two sides in turns; `--only` takes the names of parts.
+"""
+
+import argparse
+import multiprocessing
+import os
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import torch
+from PIL import Image
+from torch import nn
+from torchvision.transforms import v2
+
+from brainhive_cli import encoders, launch
+from brainhive_cli.datasets import decode
+from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.pipelines import embed
+
+ROUNDS = 3
+ROWS, DIM, BATCH = 200_000, 1024, 1024
+"""A store of ImageNet's order of size; a batch of BrainHiVE's training."""
+H14 = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
+H14 |= {"patch_size": 14, "image_size": 224, "projection_dim": 1024, "hidden_act": "gelu"}
+VIEW = v2.Compose(
+    [
+        v2.Resize(224, v2.InterpolationMode.BICUBIC),
+        v2.CenterCrop(224),
+        v2.ToImage(),
+        v2.ToDtype(torch.float32, scale=True),
+        v2.Normalize([0.48, 0.46, 0.41], [0.27, 0.26, 0.28]),
+    ]
+)
+
+
+@cache
+def heavy() -> tuple[nn.Module, Any]:
+    """Return a network that takes far longer than decoding a picture."""
+    return vit("vit_small_patch16_224"), VIEW
+
+
+@cache
+def lighter() -> tuple[nn.Module, Any]:
+    """Return a second network, a third as heavy."""
+    return vit("vit_tiny_patch16_224"), VIEW
+
+
+@cache
+def light() -> tuple[nn.Module, Any]:
+    """Return a network that takes next to nothing."""
+    return nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten()), VIEW
+
+
+@cache
+def huge() -> tuple[nn.Module, Any]:
+    """Return CLIP ViT-H/14 with random weights."""
+    made = encoders.resolve({"kind": "transformers_clip", "source": "random", "architecture": H14}).build()
+    return made.module, VIEW
+
+
+def vit(name: str) -> nn.Module:
+    """Make a timm model with random weights."""
+    import timm
+
+    return timm.create_model(name, num_classes=0).eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How everything is measured.
+
+    Attributes:
+        home: A folder to write in.
+        workers: Processes that decode.
+        pictures: Share of the usual number of pictures.
+        busy: Whether others use the machine: seconds are then those that this process (or, for decoding, its
+            children) had a core, which tells the same where a core is free for each.
+    """
+
+    home: Path
+    workers: int
+    pictures: float
+    busy: bool
+
+    def timed(self, work: Callable[[], Any], children: bool = False) -> float:
+        """Return the seconds that `work` takes."""
+        start = self._now(children)
+        work()
+        return self._now(children) - start
+
+    def _now(self, children: bool) -> float:
+        if not self.busy:
+            return time.perf_counter()
+        used = resource.getrusage(resource.RUSAGE_CHILDREN if children else resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+
+
+def paint(root: Path, count: int) -> list[Path]:
+    """Make JPEG pictures of THINGS' size (500 × 500); 32 differ, the others are links to them."""
+    random = np.random.default_rng(0)
+    root.mkdir(parents=True)
+    files = [root / f"{number:06d}.jpg" for number in range(count)]
+    for file in files[:32]:
+        coarse = Image.fromarray(random.integers(0, 256, (40, 40, 3), np.uint8)).resize((500, 500), 3)
+        pixels = np.asarray(coarse) + random.normal(0, 4, (500, 500, 3))
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(file, quality=92)
+    for number, file in enumerate(files[32:]):
+        os.link(files[number % 32], file)
+    return files
+
+
+def end_to_end(
+    on: Setting, folder: Path, names: str, batch_size: int, *more: str, children: bool = False
+) -> float:
+    """Time `embed` as a command runs it, in seconds; the networks are made already."""
+    with tempfile.TemporaryDirectory() as home:
+        os.environ["BRAINHIVE_HOME"] = home
+        asked = [f"dataset={{kind: image-folder, root: {folder}}}", f"encoders={names}"]
+        asked += [f"run.workers={on.workers}", f"batch_size={batch_size}", *more]
+        what = embed.Recipe.resolve("embed", None, {}, asked)
+        return on.timed(lambda: embed.run(what, launch.start(what.run)), children)
+
+
+def forward(on: Setting, name: str, files: list[Path], batch_size: int, precision: str = "fp32") -> float:
+    """Time the bare loop over decoded pictures, in seconds."""
+    module, view = getattr(__import__("embed"), name)()
+    here = launch.start(embed.Recipe.resolve("embed", None, {}, []).run)
+    module.to(here.device)
+    views = torch.stack([view(decode(file, file)) for file in files[:batch_size]]).to(here.device)
+
+    @torch.inference_mode()
+    def loop() -> None:
+        with here.autocast(precision):
+            for _ in range(len(files) // batch_size):
+                values = module(views)
+            values.float().cpu()
+
+    loop() if here.device.type == "cuda" else module(views[:1])  # warm
+    return on.timed(loop)
+
+
+def in_turns(*sides: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
+    """Return the best seconds of each side: noise hits all."""
+    return [min(times) for times in zip(*[[side() for side in sides] for _ in range(rounds)], strict=True)]
+
+
+def show(what: str, value: float, target: float, detail: str, at_most: bool = False) -> None:
+    """Print one ratio beside its target."""
+    met = value <= target if at_most else value >= target
+    sign = "<=" if at_most else ">="
+    print(f"{what:44} {value:8.2f}  {sign} {target:<5g} {'met' if met else 'MISSED':7} {detail}", flush=True)
+
+
+def encoder(on: Setting) -> None:
+    """Compare with the bare encoder where it is the limit."""
+    files = paint(on.home / "few", int(192 * on.pictures))
+    ours, bare = in_turns(
+        lambda: end_to_end(on, on.home / "few", "python:embed:heavy", 32),
+        lambda: forward(on, "heavy", files, 32),
+        rounds=2,
+    )
+    rates = f"{len(files) / ours:.1f} of {len(files) / bare:.1f} pictures/s"
+    show("encoder is the limit: of the bare forward loop", bare / ours, 0.95, rates)
+
+
+def two(on: Setting) -> None:
+    """Compare two encoders in one pass with the sum of their bare loops."""
+    files = paint(on.home / "two", int(192 * on.pictures))
+    both, one, other = in_turns(
+        lambda: end_to_end(on, on.home / "two", "[python:embed:heavy, python:embed:lighter]", 32),
+        lambda: forward(on, "heavy", files, 32),
+        lambda: forward(on, "lighter", files, 32),
+        rounds=2,
+    )
+    show("two encoders in one pass: of their sum", both / (one + other), 1.1, f"{both:.1f} s", at_most=True)
+
+
+def look(files: list[Path]) -> None:
+    """Decode and preprocess, and keep nothing."""
+    torch.set_num_threads(1)
+    for file in files:
+        VIEW(decode(file, file))
+
+
+def decoding(on: Setting) -> None:
+    """Compare with processes that only decode."""
+    files = paint(on.home / "many", int(1500 * on.pictures))
+
+    def bare() -> float:
+        shares = [files[start : start + 20] for start in range(0, len(files), 20)]
+        pool = multiprocessing.get_context("fork").Pool(on.workers)
+        pool.map(look, [files[:2]] * on.workers, chunksize=1)  # started and warm
+
+        def decode() -> None:
+            pool.map(look, shares, chunksize=1)
+            pool.close()
+            pool.join()
+
+        return on.timed(decode, children=True)
+
+    ours, only = in_turns(
+        lambda: end_to_end(on, on.home / "many", "python:embed:light", 32, children=True), bare
+    )
+    rates = f"{len(files) / ours:.0f} of {len(files) / only:.0f} pictures/s"
+    show("decoding is the limit: of pure decoding", only / ours, 0.9, rates)
+
+
+def writing(on: Setting) -> None:
+    """Compare with h5py's own writing of the same batches."""
+    rows, batch = 40_000, np.random.default_rng(0).random((64, DIM), np.float32)
+    ids = [f"{row:08d}" for row in range(rows)]
+
+    def ours() -> float:
+        path = on.home / "ours.h5"
+        path.with_name("ours.h5.part").unlink(missing_ok=True)
+        EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", {})
+        writer = EmbeddingWriter(path)
+
+        def write() -> None:
+            for start in range(0, rows, 64):
+                writer.write(np.arange(start, start + 64), batch)
+            writer.close()
+
+        return on.timed(write)
+
+    def raw() -> float:
+        with h5py.File(on.home / "raw.h5", "w") as file:
+            file.create_dataset("embedding", (rows, DIM), "float32")
+
+            def write() -> None:
+                for start in range(0, rows, 64):
+                    file["embedding"][start : start + 64] = batch
+                file.flush()
+
+            return on.timed(write)
+
+    mine, theirs = in_turns(ours, raw, rounds=5)
+    show("writing: of raw h5py", theirs / mine, 0.8, f"{rows * DIM * 4 / mine / 1e9:.2f} GB/s")
+
+
+@cache
+def large_store(home: Path) -> Path:
+    """Make a finished store of 200,000 rows."""
+    path = home / "things" / "train" / "large.h5"
+    ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(ROWS)]
+    EmbeddingWriter.begin(path, ids, [name.split("/")[1] for name in ids], (DIM,), "float32", {})
+    writer, random = EmbeddingWriter(path), np.random.default_rng(0)
+    for rows in np.array_split(np.arange(ROWS), 100):
+        writer.write(rows, random.random((len(rows), DIM), np.float32))
+    writer.close()
+    writer.finish()
+    return path
+
+
+def opening(on: Setting) -> None:
+    """Time the opening of a large store."""
+    path = large_store(on.home)
+    (best,) = in_turns(lambda: on.timed(lambda: EmbeddingStore.open(path)), rounds=7)
+    show("opening 200,000 rows, ms", 1000 * best, 50, "", at_most=True)
+
+
+def gathering(on: Setting) -> None:
+    """Compare random batches with those from parquet, as `datasets` reads it: Arrow, then Python lists."""
+    try:
+        import pyarrow
+        from pyarrow import parquet
+    except ModuleNotFoundError:
+        print("gathering: pip install pyarrow")
+        return
+    store, path = EmbeddingStore.open(large_store(on.home)), on.home / "large.parquet"
+    values = pyarrow.ListArray.from_arrays(
+        pyarrow.array(np.arange(0, (ROWS + 1) * DIM, DIM, np.int32)), pyarrow.array(np.ravel(store.embedding))
+    )
+    table = pyarrow.table({"image_id": store.image_ids, "emb": values})
+    parquet.write_table(table, path, use_dictionary=False, compression="none")
+    table = parquet.read_table(path)
+    random = np.random.default_rng(0)
+
+    def ours(rows: np.ndarray) -> torch.Tensor:
+        return torch.from_numpy(store.embedding[rows])
+
+    def lists(rows: np.ndarray) -> torch.Tensor:
+        return torch.tensor(table.take(rows)["emb"].to_pylist())
+
+    def arrays(rows: np.ndarray) -> torch.Tensor:
+        taken = table.take(rows)["emb"].combine_chunks()
+        return torch.from_numpy(taken.flatten().to_numpy(zero_copy_only=False).reshape(-1, DIM).copy())
+
+    rows = random.integers(0, ROWS, BATCH)
+    assert torch.equal(ours(rows), lists(rows)) and torch.equal(ours(rows), arrays(rows))
+    sides = [
+        lambda side=side: on.timed(lambda: side(random.integers(0, ROWS, BATCH)))
+        for side in (ours, lists, arrays)
+    ]
+    mine, listed, arrow = in_turns(*sides, rounds=10)
+    show("gathering 1024 rows: over parquet as lists", listed / mine, 20, f"{1000 * mine:.2f} ms")
+    print(f"{'  over Arrow without lists':44} {arrow / mine:8.2f}")
+
+
+def gpu(on: Setting) -> None:
+    """Compare with the bare loop of CLIP ViT-H/14 in bf16 on a GPU, 16 processes decoding."""
+    if not torch.cuda.is_available():
+        print("gpu: no CUDA device is visible")
+        return
+    on = replace(on, workers=16)
+    files = paint(on.home / "gpu", int(16_384 * on.pictures))
+    ours, bare = in_turns(
+        lambda: end_to_end(on, on.home / "gpu", "python:embed:huge", 128, "precision=bf16"),
+        lambda: forward(on, "huge", files, 128, "bf16"),
+        rounds=2,
+    )
+    rates = f"{len(files) / ours:.0f} of {len(files) / bare:.0f} pictures/s"
+    show("ViT-H/14 in bf16 on a GPU: of the bare loop", bare / ours, 0.95, rates)
+
+
+PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, opening, gathering, gpu)}
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
+    parser.add_argument("--pictures", type=float, default=1.0, help="share of the usual number of pictures")
+    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
+    asked = parser.parse_args()
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - asked.workers))
+    with tempfile.TemporaryDirectory() as home:
+        on = Setting(Path(home), asked.workers, asked.pictures, asked.busy)
+        for name in asked.only:
+            PARTS[name](on)
+
+
+if __name__ == "__main__":
+    main()

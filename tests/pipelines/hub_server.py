@@ -1,0 +1,104 @@
+"""A hub on this machine: the part of the hub's protocol that its own client uses to list and fetch models."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+LARGE = (".safetensors", ".bin")
+"""What the hub keeps apart, and answers with a redirect."""
+
+
+class Hub:
+    """Serves `root/owner/name/…` as model repositories of one commit.
+
+    Attributes:
+        endpoint: What HF_ENDPOINT has to be.
+        fetched: Paths of the files that were sent, in order.
+    """
+
+    def __init__(self, root: Path, port: int) -> None:
+        self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
+
+    def answer(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
+        """Answer one request with a status, headers and a body."""
+        parts = unquote(urlsplit(target).path).strip("/").split("/")
+        if parts[:2] == ["api", "models"]:
+            return self._api(parts[2:])
+        if parts[0] == "large":
+            return self._send(method, self.root.joinpath(*parts[1:]))
+        repository, file = self.root.joinpath(*parts[:2]), self.root.joinpath(*parts[:2], *parts[4:])
+        if parts[2:3] != ["resolve"] or not repository.is_dir():
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        if parts[3] not in ("main", COMMIT) or not file.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+        if file.suffix not in LARGE:
+            return self._send(method, file)
+        headers = {"X-Linked-Size": str(file.stat().st_size), "X-Linked-Etag": f'"{sha256(file)}"'}
+        where = f"{self.endpoint}/large/{file.relative_to(self.root)}"
+        return 302, {**headers, "X-Repo-Commit": COMMIT, "Location": where}, b""
+
+    def _api(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
+        """Answer `owner/name/revision/main` and `owner/name/tree/COMMIT`."""
+        repository = self.root.joinpath(*parts[:2])
+        if not repository.is_dir():
+            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+        files = sorted(file for file in repository.rglob("*") if file.is_file())
+        told: Any = [entry(file, repository) for file in files]
+        if parts[2:3] != ["tree"]:
+            siblings = [{"rfilename": file["path"], "size": file["size"]} for file in told]
+            told = {"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": siblings}
+        return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
+
+    def _send(self, method: str, file: Path) -> tuple[int, dict[str, str], bytes]:
+        if method == "GET":
+            self.fetched.append(file.relative_to(self.root).as_posix())
+        return 200, {"ETag": f'"{sha256(file)}"', "X-Repo-Commit": COMMIT}, file.read_bytes()
+
+
+def entry(file: Path, repository: Path) -> dict[str, Any]:
+    """Describe a file as the hub's tree listing does."""
+    size, path = file.stat().st_size, file.relative_to(repository).as_posix()
+    told = {"type": "file", "path": path, "size": size, "oid": sha256(file)[:40]}
+    lfs = {"oid": sha256(file), "size": size, "pointerSize": 134}
+    return {**told, "lfs": lfs} if file.suffix in LARGE else told
+
+
+def sha256(file: Path) -> str:
+    """Digest a file."""
+    return hashlib.sha256(file.read_bytes()).hexdigest()
+
+
+@contextmanager
+def serving(root: Path) -> Iterator[Hub]:
+    """Serve the repositories below `root` until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            status, headers, body = hub.answer(self.command, self.path)
+            self.send_response(status)
+            for name, value in {**headers, "Content-Length": str(len(body))}.items():
+                self.send_header(name, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_: Any) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    hub = Hub(root, server.server_address[1])
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield hub
+    finally:
+        server.shutdown()
+        server.server_close()

@@ -1,0 +1,76 @@
+"""Pictures decoded in processes: each once, for the encoders that want it, in few file descriptors."""
+
+import resource
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+
+from brainhive_cli import datasets
+from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.pipelines._decoding import decoded
+
+COUNT = 150
+BAD = 7
+
+
+def image_set(log: Path) -> ImageSet:
+    """Pictures of one grey each, their row; opening is logged."""
+
+    def opened(row: int) -> Image.Image:
+        with log.open("a") as lines:
+            lines.write(f"{row}\n")
+        if row == BAD:
+            raise BadPicture(f"picture {row}")
+        return Image.new("RGB", (4, 4), (row, row, row))
+
+    names = tuple(map(str, range(COUNT)))
+    return datasets.ImageSet("greys", "train", names, names, opened)
+
+
+def corner(picture: Image.Image) -> Tensor:
+    return torch.tensor(picture.getpixel((0, 0)))
+
+
+VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
+    rows = np.arange(10, COUNT)
+    wanted = {"plain": np.arange(COUNT) % 2 == 0, "double": np.arange(COUNT) % 3 == 0}
+    rows = np.append(rows, BAD)
+    wanted["plain"][BAD] = True
+
+    batches = list(decoded(rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers))
+
+    opened = Counter((tmp_path / "log").read_text().split())
+    assert opened == Counter(map(str, rows))
+    assert sum(batch.read for batch in batches) == len(rows)
+    assert [problem for batch in batches for problem in batch.bad] == [f"picture {BAD}"]
+    for name, factor in (("plain", 1), ("double", 2)):
+        found = {
+            int(r): v
+            for b in batches
+            if name in b.rows
+            for r, v in zip(b.rows[name], b.views[name], strict=True)
+        }
+        assert sorted(found) == [row for row in rows[:-1] if wanted[name][row]]
+        assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found.items())
+
+
+def test_many_pictures_take_few_file_descriptors(tmp_path):
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    open_now = len(list(Path("/proc/self/fd").iterdir())) if Path("/proc/self/fd").is_dir() else 100
+    wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
+    resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
+    try:
+        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+    assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1

@@ -1,0 +1,217 @@
+"""embed under blows: killed at any moment, on a disk that fills up, in several processes, with many pictures.
+
+A command runs in a fork of this process, which has imported everything: it starts at once.
+"""
+
+import multiprocessing
+import os
+import random
+import re
+import runpy
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import psutil
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+from brainhive_cli import embeddings
+from brainhive_cli.app import app
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.encoders.python import example
+from brainhive_cli.store import part_of
+
+COLOURS = "python:brainhive_cli.encoders.python:example"
+WIDE = "python:slow:wide"
+STORES = ("store.py", "embeddings.py")
+NAMES = {COLOURS: "brainhive_cli-encoders-python-example", WIDE: "slow-wide"}
+
+
+def forked(work: Callable[[], Any]) -> int:
+    """Run `work` in a fork of this process; return its exit code, negative for a signal."""
+    process = multiprocessing.get_context("fork").Process(target=work)
+    process.start()
+    process.join(300)
+    process.kill()
+    assert process.exitcode is not None, "it hangs"
+    return process.exitcode
+
+
+def killed_at(call: int, work: Callable[[], Any], left: Path | None = None) -> Callable[[], None]:
+    """Make `work` die by SIGKILL at its `call`-th call to or from a store; `left` gets what was left."""
+    count = iter(range(call, 0, -1))
+
+    def watch(frame: Any, *_: Any) -> None:
+        if frame.f_code.co_filename.endswith(STORES) and next(count, 0) == 1:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def watched() -> None:
+        threading.setprofile(watch)
+        sys.setprofile(watch)
+        work()
+        sys.setprofile(None)
+        if left:
+            left.write_text(str(next(count)))
+
+    return watched
+
+
+@pytest.fixture
+def settings(pictures: Path) -> tuple[str, ...]:
+    """Overrides for two encoders over twelve pictures, two at a time."""
+    encoders = f"encoders=[{COLOURS!r}, {WIDE!r}]"
+    return (f"dataset={{kind: image-folder, root: {pictures}}}", encoders, "batch_size=2", "run.workers=0")
+
+
+def stores(home: Path) -> dict[str, Path]:
+    return {
+        encoder: embeddings.path_of(home / "embeddings", "pictures", "train", name)
+        for encoder, name in NAMES.items()
+    }
+
+
+def done(store: Path, expected: np.ndarray) -> int:
+    """Count the rows that a store says it has, finished or not, and hold that each of them is right."""
+    path = store if store.exists() else part_of(store)
+    if not path.exists():
+        return 0
+    with h5py.File(path, "r") as file:
+        is_done = file["done"][()].astype(bool)
+        assert np.array_equal(file["embedding"][is_done], expected[is_done])
+    return int(is_done.sum())
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
+    seed, tmp_path, monkeypatch, pictures, settings, go
+):
+    def embed() -> None:
+        go("embed", *settings)
+
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "first"))
+    embed()  # so that no fork has anything to import
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "whole"))
+    calls = 10_000_000
+    assert forked(killed_at(calls, embed, tmp_path / "left")) == 0
+    calls -= int((tmp_path / "left").read_text())
+    expected = {
+        e: np.array(EmbeddingStore.open(path).embedding) for e, path in stores(tmp_path / "whole").items()
+    }
+
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "killed"))
+    moments, counts = random.Random(seed), dict.fromkeys(NAMES, 0)
+    for call in (moments.randrange(calls), moments.randrange(calls)):
+        assert forked(killed_at(call, embed)) in (0, -signal.SIGKILL)
+        for encoder, path in stores(tmp_path / "killed").items():
+            before, counts[encoder] = counts[encoder], done(path, expected[encoder])
+            assert counts[encoder] >= before
+    embed()
+
+    for encoder, path in stores(tmp_path / "killed").items():
+        assert done(path, expected[encoder]) == 12
+        assert [file.name for file in path.parent.glob(f"{path.name}*")] == [path.name]
+
+
+def test_killed_between_its_last_attributes_and_its_name_a_store_is_not_computed_anew(
+    home, pictures, settings, go
+):
+    go("embed", *settings)
+    path = stores(home)[COLOURS]
+    path.rename(part_of(path))
+    for file in pictures.rglob("*.png"):
+        file.write_bytes(b"it must not be read a second time")
+
+    go("embed", *settings)
+
+    assert EmbeddingStore.open(path).done.all()
+
+
+def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
+    home, pictures, settings, go, monkeypatch
+):
+    settings = (settings[0], "encoders=python:slow:filling", *settings[2:])
+    store = stores(home)[WIDE].with_name("slow-filling.h5")
+
+    def on_a_disk_that_fills_up() -> None:
+        monkeypatch.setenv("FULL_AFTER", "9")
+        ended = CliRunner().invoke(app, ["embed", *settings])
+        (home / "told").write_text(f"{ended.exit_code} {ended.stderr}")
+
+    assert forked(on_a_disk_that_fills_up) == 0
+    told = (home / "told").read_text().splitlines()
+    assert len(told) == 2 and told[0].startswith("1 error: ") and told[0].endswith(": File too large")
+    assert "slow-filling.h5" in told[0] and "the same command goes on" in told[1]
+    assert not store.exists()
+    lacking = embeddings.EmbeddingWriter(store).pending
+    assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full
+    files = sorted(pictures.rglob("*.png"))
+    for row in set(range(12)) - set(lacking.tolist()):
+        files[row].write_bytes(b"it must not be read a second time")
+
+    go("embed", *settings)
+
+    assert EmbeddingStore.open(store).done.all()
+
+
+def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
+    home, pictures, brainhive, rows_done, go, monkeypatch
+):
+    for name in ("SEEN", "HOLD"):
+        monkeypatch.setenv(name, str(home / name))
+    (home / "HOLD").touch()
+    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", "encoders=python:slow:logged")
+    settings = (*settings, "batch_size=1", "run.workers=0")
+    store = stores(home)[WIDE].with_name("slow-logged.h5")
+
+    launcher = brainhive("embed", *settings, "--processes", "2", wait=False)
+    rows_done(store, at_least=5)  # two of the main process, which saw a blank one first, and three
+    workers = [child for child in psutil.Process(launcher.pid).children() if "embed" in child.cmdline()]
+    random.Random(0).choice(workers).kill()
+    errors = launcher.communicate(timeout=120)[1]
+    done = set(range(12)) - set(embeddings.EmbeddingWriter(store).pending.tolist())
+    (home / "HOLD").unlink()
+    go("embed", *settings)
+
+    assert len(workers) == 2 and launcher.returncode != 0 and "Traceback" not in errors
+    found = EmbeddingStore.open(store).embedding
+    module, preprocess = example()
+    files = sorted(pictures.rglob("*.png"))
+    direct = module(torch.stack([preprocess(Image.open(file)) for file in files])).numpy()
+    assert np.array_equal(found, direct)
+    seen = np.fromfile(home / "SEEN", np.float32).reshape(-1, 12)
+    times = [(seen == row).all(axis=1).sum() for row in direct]
+    assert len(done) == 5 and times == [1] * 12
+
+
+def test_one_bar_shows_all_splits_their_rate_and_what_limits(home, pictures, go):
+    dataset = f"dataset={{kind: image-folder, root: {pictures}, test_share: 0.25}}"
+    slow = "encoders=[{kind: python, source: 'python:slow:load', arguments: {pause_s: 0.3}}]"
+    terminal, seen = os.openpty()
+
+    def at_a_terminal() -> None:
+        sys.stderr = os.fdopen(seen, "w")
+        go("embed", dataset, slow, "batch_size=1", "run.workers=0")
+
+    assert forked(at_a_terminal) == 0
+    shown = os.read(terminal, 2**16).decode()
+
+    assert re.search(r"pictures .*\d+/12.* \d+\.\d/s decoding limits .*0:00", shown), shown
+
+
+def test_memory_does_not_grow_with_the_pictures(home, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "embed_memory.py"))
+
+    looks = benchmark["watch"](home, 1500, "python:slow:wide", workers=1, batch_size=8)
+
+    written_mb = 1500 / 8
+    assert len(looks) > 2
+    assert max(held for _, held in looks) - looks[0][1] < written_mb / 4

@@ -1,0 +1,178 @@
+"""The line of the README, literally: encoders from a hub, pictures of THINGS-EEG, and what comes of it.
+
+The hub is on this machine and its repositories have the real names, files and configs at tiny widths; the
+client is the hub's own, led there by its own setting (HF_ENDPOINT).
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hub_server import Hub, serving
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torchvision.transforms import v2
+
+from brainhive_cli.embeddings import EmbeddingStore
+
+LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
+H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"
+TOWER = {"hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 32}
+TOWER |= {"num_attention_heads": 2, "num_hidden_layers": 2}
+CLIP_CONFIG = {
+    "architectures": ["CLIPModel"],
+    "initializer_factor": 1.0,
+    "logit_scale_init_value": 2.6592,
+    "model_type": "clip",
+    "projection_dim": 1024,
+    "text_config": {**TOWER, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 1},
+    "vision_config": {**TOWER, "image_size": 224, "patch_size": 14},
+    "torch_dtype": "float32",
+}
+"""As LAION wrote it: the width of the projection stands at the top alone."""
+PREPROCESSOR = {
+    "crop_size": 224,
+    "do_center_crop": True,
+    "do_normalize": True,
+    "do_resize": True,
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "resample": 3,
+    "size": 224,
+}
+VAE_CONFIG = {
+    "_class_name": "AutoencoderKL",
+    "_diffusers_version": "0.20.0.dev0",
+    "_name_or_path": "../sdxl-vae/",
+    "act_fn": "silu",
+    "block_out_channels": [8, 8, 8, 8],
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "force_upcast": True,
+    "in_channels": 3,
+    "latent_channels": 4,
+    "layers_per_block": 2,
+    "norm_num_groups": 4,
+    "out_channels": 3,
+    "sample_size": 1024,
+    "scaling_factor": 0.13025,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+}
+PICTURES = {
+    "training_images": [
+        "00001_aardvark/aardvark_01b",
+        "00001_aardvark/aardvark_02s",
+        "00002_abacus/abacus_01b",
+    ],
+    "test_images": ["00001_aircraft_carrier/aircraft_carrier_06s", "00002_antelope/antelope_01b"],
+}
+ROUNDING = 1e-5
+"""Of the embeddings' spread; batches of other sizes round differently in float32."""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The two repositories with all the kinds of files that the real ones hold."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPConfig, CLIPModel
+
+    root = tmp_path_factory.mktemp("repositories")
+    clip, vae = root / H14, root / SDXL / "vae"
+    torch.manual_seed(0)
+    CLIPModel(CLIPConfig(**CLIP_CONFIG)).save_pretrained(clip)
+    AutoencoderKL.from_config(VAE_CONFIG).save_pretrained(vae)
+    (clip / "config.json").write_text(json.dumps(CLIP_CONFIG))
+    (vae / "config.json").write_text(json.dumps(VAE_CONFIG))
+    (clip / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+    (clip / "open_clip_config.json").write_text("{}")
+    for copy in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin"):
+        (clip / copy).write_bytes(b"the same weights for others")
+    halves = {
+        key: value.half() for key, value in load_file(vae / "diffusion_pytorch_model.safetensors").items()
+    }
+    save_file(halves, vae / "diffusion_pytorch_model.fp16.safetensors")
+    (root / SDXL / "sd_xl_base_1.0.safetensors").write_bytes(b"many gigabytes")
+    return root
+
+
+@pytest.fixture
+def hub(repositories: Path) -> Iterator[Hub]:
+    with serving(repositories) as hub:
+        yield hub
+
+
+@pytest.fixture
+def pictures(home: Path) -> Path:
+    """A few pictures in the layout of THINGS-EEG."""
+    root, random = home / "data" / "things-eeg" / "Image_set", np.random.default_rng(0)
+    for folder, names in PICTURES.items():
+        for name in names:
+            file = root / folder / f"{name}.jpg"
+            file.parent.mkdir(parents=True, exist_ok=True)
+            coarse = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
+            coarse.resize((500, 500), Image.Resampling.BICUBIC).save(file)
+    return root
+
+
+def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
+    hub, home, pictures, brainhive, monkeypatch
+):
+    for name, value in {
+        "HF_ENDPOINT": hub.endpoint,
+        "HF_HUB_OFFLINE": "0",
+        "HF_HOME": str(home / "hf"),
+    }.items():
+        monkeypatch.setenv(name, value)
+
+    planned = brainhive(*LINE, "--check", "--json")
+    weights = [H14 + "/model.safetensors", SDXL + "/vae/diffusion_pytorch_model.safetensors"]
+    assert planned.returncode == 0, planned.stderr
+    assert not hub.fetched and not list(home.rglob("*.h5*"))
+    plan = json.loads(planned.stdout)["plan"]
+    for encoder, weight in zip(("clip-h14", "vae"), weights, strict=True):
+        size_mb = (hub.root / weight).stat().st_size / 1e6
+        told = re.match(r"weights to download, (.*) MB from hub:", plan[encoder])
+        assert told and float(told[1]) == pytest.approx(size_mb, abs=0.1)  # the configs count too
+    assert plan["things-eeg/train"] == "3 pictures"
+
+    ended = brainhive(*LINE)
+    assert ended.returncode == 0, ended.stderr
+    assert sorted(path for path in hub.fetched if path.endswith((".safetensors", ".bin"))) == weights
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        views = [Image.open(pictures / folder / f"{name}.jpg").convert("RGB") for name in PICTURES[folder]]
+        for encoder, direct in directly(hub.root, views).items():
+            found = EmbeddingStore.open(home / "embeddings" / "things-eeg" / split / f"{encoder}.h5")
+            assert found.image_ids == [f"{folder}/{name}" for name in PICTURES[folder]]
+            assert np.abs(found.embedding - direct).max() <= ROUNDING * direct.std()
+            assert found.attributes["weights"]["revision"]
+
+
+def directly(root: Path, pictures: list[Any]) -> dict[str, np.ndarray]:
+    """Embed with transformers and diffusers alone."""
+    from diffusers import AutoencoderKL
+    from transformers import CLIPImageProcessor, CLIPModel
+
+    clip, processor = (kind.from_pretrained(root / H14) for kind in (CLIPModel, CLIPImageProcessor))
+    vae = AutoencoderKL.from_pretrained(root / SDXL / "vae")
+    crop = v2.Compose([v2.Resize(128), v2.CenterCrop(128), v2.PILToTensor()])
+    with torch.inference_mode():
+        vision = clip.vision_model(processor(images=pictures, return_tensors="pt")["pixel_values"])
+        meaning = clip.visual_projection(vision.pooler_output)
+        latent = vae.encode(
+            torch.stack([crop(picture) / 127.5 - 1 for picture in pictures])
+        ).latent_dist.mode()
+    return {"clip-h14": meaning.numpy(), "vae": (0.13025 * latent).flatten(1).numpy()}
+
+
+def test_without_a_network_the_plan_says_that_sizes_are_unknown(home, pictures, hub_cache, go):
+    from brainhive_cli.pipelines import embed
+
+    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, []))
+
+    assert [line.partition(" is not")[0] for line in planned.missing] == [H14, SDXL]
+    assert planned.items[str(Path("embeddings/things-eeg/train/vae.h5").absolute())].endswith("MB to write")
