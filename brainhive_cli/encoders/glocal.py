@@ -1,6 +1,7 @@
 """gLocal: an affine map after any encoder, fitted to human similarity judgements."""
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
 from zipfile import BadZipFile
@@ -35,7 +36,10 @@ class Config(AlignedConfig):
     sha256: ClassVar[str] = ""
     """How the digest of the right file begins, where a wrong one was published."""
 
-    base: Base = Field(description="the encoder that the transform was fitted to")
+    base: Base = Field(
+        default_factory=partial(resolve, "reference"),
+        description="the encoder that the transform was fitted to",
+    )
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
     @property
