@@ -184,10 +184,10 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     trunks = _needed(what, [job for jobs in by_split.values() for job in jobs], again)
     bad: list[str] = []
     for jobs in by_split.values():
-        reasons = {job.path: job.to_do(what, trunks.get(job.config.name)) for job in jobs}
-        todo = [job for job in jobs if again or reasons[job.path]]
-        for path in (job.path for job in todo if job.path.is_file() and not again):
-            console.say(f"{path} {reasons[path]}: it is made anew")
+        lacking = {} if again else {j.path: j.to_do(what, trunks.get(j.config.name)) for j in jobs}
+        todo = [job for job in jobs if again or lacking[job.path]]
+        for path in (path for path, reason in lacking.items() if reason and path.is_file()):
+            console.say(f"{path} {lacking[path]}: it is made anew")
         if todo:
             bad += _fill(todo, trunks, what, launch, again)
     everything = [job for jobs in by_split.values() for job in jobs]
