@@ -158,6 +158,15 @@ def test_named_encoders_load_from_the_hubs_cache(
     torch.testing.assert_close(embed(by_reference, picture), embed(encoder, picture), rtol=0, atol=0)
 
 
+def test_weights_of_another_family_in_the_same_snapshot_change_nothing(
+    hub_cache: Callable[[str], Path],
+) -> None:
+    snapshot = write_clip(hub_cache("laion/CLIP-ViT-B-32-laion2B-s34B-b79K"))
+    before = encoders.resolve("clip-b32").build().weights
+    (snapshot / "open_clip_model.safetensors").write_bytes(b"fetched for open_clip")
+    assert encoders.resolve("clip-b32").build().weights == before
+
+
 def test_weights_that_are_not_there_say_how_to_get_them(hub_cache: Callable[[str], Path]) -> None:
     with pytest.raises(MissingData, match="is not in the hub's cache") as caught:
         encoders.resolve("clip-h14").build()
