@@ -235,11 +235,11 @@ def writing(on: Setting) -> None:
 
     def raw() -> float:
         with h5py.File(on.home / "raw.h5", "w") as file:
-            file.create_dataset("embedding", (rows, DIM), "float32")
+            embedding = file.create_dataset("embedding", (rows, DIM), "float32")
 
             def write() -> None:
                 for start in range(0, rows, 64):
-                    file["embedding"][start : start + 64] = batch
+                    embedding[start : start + 64] = batch
                 file.flush()
 
             return on.timed(write)

@@ -1,5 +1,6 @@
 """Pictures decoded and preprocessed in processes of their own."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -69,7 +70,11 @@ def decoded(
         pin_memory=pinned,
         in_order=False,
     )
-    return iter(loader)
+    gc.freeze()  # a collection writes on all that processes share, and so copies it for each
+    try:
+        yield from loader
+    finally:
+        gc.unfreeze()
 
 
 class _Views(TorchDataset[Batch]):
