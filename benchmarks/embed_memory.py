@@ -54,8 +54,10 @@ def rows_done(store: Path) -> int:
         return -1
 
 
-def watch(home: Path, pictures: int, encoder: str, workers: int, batch_size: int) -> list[tuple[int, float]]:
-    """Embed, and look twice a second from a tenth of the way on: pictures done, MB held."""
+def watch(
+    home: Path, pictures: int, encoder: str, workers: int, batch_size: int, pause_s: float = 0.5
+) -> list[tuple[int, float]]:
+    """Embed, and look again and again from a tenth of the way on: pictures done, MB held."""
     paint(home, pictures)
     command = [sys.executable, "-m", "brainhive_cli", "embed", f"encoders=[{encoder!r}]"]
     command += [f"dataset={{kind: image-folder, root: {home}/many}}"]
@@ -68,7 +70,7 @@ def watch(home: Path, pictures: int, encoder: str, workers: int, batch_size: int
             held = held_mb(process.pid)
             if pictures // 10 < (done := rows_done(store)) < pictures:
                 looks.append((done, held))
-        time.sleep(0.5)
+        time.sleep(pause_s)
     if process.returncode:
         raise SystemExit(f"embed ended with {process.returncode}")
     return looks
