@@ -14,6 +14,7 @@ from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.errors import MissingData
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
+SIDE_PX = 224
 WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
 
 
@@ -25,7 +26,7 @@ class Config(AlignedConfig):
     """
 
     dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = 224
+    image_px: ClassVar[int | None] = SIDE_PX
     licence: ClassVar[str] = "Apache-2.0, CC-BY-4.0"
     weight_files: ClassVar[tuple[str, ...]] = (FILE,)
 
@@ -43,7 +44,7 @@ class Config(AlignedConfig):
         else:
             folder = find(self.source, [FILE], WAY)
             network, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
-        side: int = self.architecture.get("img_size", self.image_px)
+        side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
         return Encoder(network, lambda picture: _squashed(picture, side), words, weights)
 

@@ -12,7 +12,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from brainhive_cli.encoders import Encoder
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as image_metrics
-from brainhive_cli.pipelines.embed import encode
+from brainhive_cli.pipelines._trunks import encode
 
 
 def score(

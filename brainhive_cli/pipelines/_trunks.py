@@ -49,19 +49,24 @@ class Trunk:
                     if isinstance(layer, nn.Linear | nn.Conv2d):
                         layer.to(dtype)
 
-    @torch.inference_mode()
     def encode(self, pictures: Tensor) -> dict[str, Tensor]:
         """Encode preprocessed pictures [B, 3, H, W] in one forward: float32 [B, …] by name."""
-        with self.launch.autocast(self.precision):
-            found = self.encoder.module(pictures.to(self.launch.device, non_blocking=True))
-        outputs = found if isinstance(found, list) else [found]
-        return {name: values.float() for name, values in zip(self.names, outputs, strict=True)}
+        outputs = encode(self.encoder, pictures, self.precision, self.launch)
+        return dict(zip(self.names, outputs, strict=True))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of an embedding by name, learnt from a blank picture."""
         blank = self.encoder.preprocess(Image.new("RGB", (256, 256)))
         return {name: tuple(values.shape[1:]) for name, values in self.encode(blank[None]).items()}
+
+
+@torch.inference_mode()
+def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, …], once for each output."""
+    with launch.autocast(precision):
+        found = encoder.module(pictures.to(launch.device, non_blocking=True))
+    return [one.float() for one in (found if isinstance(found, list) else [found])]
 
 
 def grouped(configs: Sequence[EncoderConfig]) -> list[list[EncoderConfig]]:
