@@ -14,12 +14,12 @@ from brainhive_cli.datasets.coco import Config
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recipe import Paths
 
-NUMBERS = {"train2017": [9, 25, 30], "val2017": [139], "test2017": [1]}
+NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
 
 
 @pytest.fixture
 def root(home: Path) -> Path:
-    """Five pictures and no annotations."""
+    """Six pictures and no annotations."""
     root = home / "data/coco"
     for folder, numbers in NUMBERS.items():
         (root / folder).mkdir(parents=True)
@@ -29,7 +29,7 @@ def root(home: Path) -> Path:
 
 
 def annotate(root: Path, **more: Any) -> None:
-    """In picture 9 two small bowls cover more than one dog; picture 25 has a crowd, and 30 nothing."""
+    """In picture 9 two bowls cover more than a dog, in 25 less; picture 30 has a crowd, and 34 nothing."""
     outline = [[1.0, 2.0, 3.0, 4.0, 5.0, 6.0]]
     content = {
         "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
@@ -38,12 +38,10 @@ def annotate(root: Path, **more: Any) -> None:
             {"image_id": 9, "category_id": 18, "area": 50.5, "segmentation": outline},
             {"image_id": 9, "category_id": 51, "area": 30.0, "segmentation": outline},
             {"image_id": 9, "category_id": 51, "area": 31.0, "segmentation": outline},
-            {
-                "image_id": 25,
-                "category_id": 18,
-                "area": 9,
-                "segmentation": {"counts": [1, 2], "size": [2, 2]},
-            },
+            {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
+            {"image_id": 25, "category_id": 51, "area": 1.0, "segmentation": outline},
+            {"image_id": 25, "category_id": 18, "area": 9.0, "segmentation": outline},
+            {"image_id": 30, "category_id": 18, "area": 9, "segmentation": {"counts": [1], "size": [1, 1]}},
         ],
     }
     (root / "annotations").mkdir(exist_ok=True)
@@ -65,7 +63,7 @@ def test_pictures_without_annotations_are_concepts_of_their_own(root: Path) -> N
 
 def test_a_concept_is_the_category_that_covers_most_of_a_picture(root: Path) -> None:
     annotate(root)
-    assert coco().images("train").concepts == ("bowl", "dog", "000000000030")
+    assert coco().images("train").concepts == ("bowl", "dog", "dog", "000000000034")
     assert coco().images("validation").concepts == ("000000000139",)
 
 
