@@ -15,6 +15,8 @@ from PIL import Image
 
 PICTURES = 200_000
 DIFFERENT = 50
+MAPPED = {"MALLOC_MMAP_THRESHOLD_": "65536"}
+"""Arrays get pages of their own, so that what the allocator keeps for later is not taken for what is held."""
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
 
@@ -62,7 +64,7 @@ def watch(
     command = [sys.executable, "-m", "brainhive_cli", "embed", f"encoders=[{encoder!r}]"]
     command += [f"dataset={{kind: image-folder, root: {home}/many}}"]
     command += [f"run.workers={workers}", f"batch_size={batch_size}"]
-    environment = {**os.environ, "BRAINHIVE_HOME": str(home)}
+    environment = {**os.environ, **MAPPED, "BRAINHIVE_HOME": str(home)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     looks: list[tuple[int, float]] = []
     while process.poll() is None:
