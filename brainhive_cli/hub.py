@@ -29,7 +29,7 @@ def folder(
     if colon and scheme == "hub":
         return _snapshot(rest, allow, owner, local)
     path = Path(__file__).parent / "demo" / "weights" / rest if scheme == "demo" else Path(reference)
-    if not path.is_dir():
+    if not reference or not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
 

@@ -45,6 +45,7 @@ def test_a_folder_and_shipped_weights_are_references_too(tmp_path: Path) -> None
         ("hub:owner/name/unet", "owner/name has no folder 'unet'", "it has: config.json, vae"),
         ("hub:not a name", "cannot fetch not a name", "check the name"),
         ("demo:absent", "no folder 'demo:absent'", "hub:owner/name"),
+        ("", "no folder ''", "hub:owner/name"),
         ("no/such/folder", "no folder 'no/such/folder'", "hub:owner/name"),
     ],
 )

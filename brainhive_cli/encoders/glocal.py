@@ -49,14 +49,14 @@ class Config(AlignedConfig):
 
     def bytes_to_fetch(self) -> int:
         """Count the base's bytes too."""
-        return super().bytes_to_fetch() + self.base.bytes_to_fetch()
+        return super().bytes_to_fetch() + self._named_base().bytes_to_fetch()
 
     def build(self) -> Encoder:
         """Prepare base and transform; MissingData if the transform is not there, or another encoder's.
 
         The module raises RecipeError, when it is loaded, if the base's embeddings have another width.
         """
-        base = self.base.build()
+        base = self._named_base().build()
         transform, weights = self._transform()
 
         def load() -> nn.Module:
@@ -73,6 +73,11 @@ class Config(AlignedConfig):
 
         weights |= {f"base_{key}": value for key, value in base.weights.items()}
         return Encoder(load, base.preprocess, base.preprocessing, weights)
+
+    def _named_base(self) -> EncoderConfig:
+        if not getattr(self.base, "source", None):
+            raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
+        return self.base
 
     def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
         if self.source == "random":

@@ -69,6 +69,13 @@ def test_a_transform_of_another_width_is_refused(tmp_path: Path) -> None:
         config.build().module  # noqa: B018
 
 
+def test_a_transform_without_its_base_is_refused(tmp_path: Path) -> None:
+    config = encoders.resolve({"kind": "glocal", "source": str(tmp_path)})
+    for look in (config.build, config.bytes_to_fetch):
+        with pytest.raises(RecipeError, match="says nothing of its base"):
+            look()
+
+
 def test_dinos_transform_published_as_dinov2s_is_noticed(shared: Path, tmp_path: Path) -> None:
     dinos = shared / "data/glocal/dino-vit-base-p16_norm_transform.npz"
     source = str(install(dinos, tmp_path / "dinov2-vit-base-p14/norm"))

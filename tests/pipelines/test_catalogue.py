@@ -62,6 +62,22 @@ def test_an_encoder_is_here_once_all_its_files_are(
     assert [row["encoder"] for row in rows().values() if row["here"] == "yes"].count(name) == 1
 
 
+@pytest.mark.parametrize(
+    ("reference", "dim"),
+    [
+        ("siglip2-so400m14-384", 1152),
+        ("clip-l14+glocal", 768),
+        ("vae", 1024),
+        ({"kind": "vae", "resolution_px": 256}, None),
+        ({"kind": "clip-b32", "source": "elsewhere"}, None),
+        ("dinov2-b14:mean", None),
+        ("timm", None),
+    ],
+)
+def test_a_width_is_known_beforehand_where_nothing_was_changed(reference: Any, dim: int | None) -> None:
+    assert encoders.resolve(reference).known_dim == dim
+
+
 @pytest.mark.parametrize("name", ["clip-h14", "demo-clip", "demo-vae"])
 def test_the_list_says_what_an_encoder_gives(name: str) -> None:
     import torch

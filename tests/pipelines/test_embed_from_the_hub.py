@@ -151,6 +151,15 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
             assert np.abs(found.embedding - direct).max() <= ROUNDING * direct.std()
             assert found.attributes["weights"]["revision"]
 
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # what is here is enough, though the hub has more files
+    planned = brainhive("embed", f"encoders=[clip-h14, vae, 'hub:{H14}']", "--check", "--json")
+    plan = json.loads(planned.stdout)["plan"]
+    assert planned.returncode == 0 and "missing" not in planned.stderr, planned.stderr
+    assert [plan[name].split()[0] for name in ("clip-h14", H14.replace("/", "--"))] == [
+        "CLIPImageProcessor"
+    ] * 2
+    assert [told for name, told in plan.items() if name.endswith(("clip-h14.h5", "vae.h5"))] == ["done"] * 4
+
 
 def directly(root: Path, pictures: list[Any]) -> dict[str, np.ndarray]:
     """Embed with transformers and diffusers alone."""
