@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from brainhive_cli import console
 from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError
 from brainhive_cli.recipe import Run
 
@@ -191,14 +192,13 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
 
 
 def leave(code: int) -> None:
-    """End this process here and now if it is one of several; its output is written first.
+    """End this process here and now if it is one of several.
 
     A thread of gloo may still let go of tensors when all is done. Should it meet the interpreter shutting
     down, the process aborts after everything went well (pytorch/pytorch pull request 179291).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        sys.stdout.flush()
-        sys.stderr.flush()
+        console.flush()
         os._exit(code)
 
 

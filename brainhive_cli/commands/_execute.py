@@ -8,7 +8,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli import console, launch
+from brainhive_cli import console
 from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData
 
 
@@ -29,6 +29,8 @@ def execute(context: typer.Context, flags: Mapping[str, Any]) -> None:
         console.say("interrupted: the same command goes on where it stopped")
     except Exception as error:
         code = _report(error, bool(context.params.get("debug")))
+    from brainhive_cli import launch
+
     launch.leave(code)
     raise typer.Exit(code)
 
@@ -40,6 +42,8 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any]) -> i
     recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     if common["check"]:
         return _check(pipeline.plan(recipe), recipe, common["json"])
+
+    from brainhive_cli import launch
 
     processes = launch.wanted(recipe.run)
     if processes > 1:
@@ -81,6 +85,8 @@ def _show(result: Any, as_json: bool) -> None:
 
 def _report(error: Exception, debug: bool) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
+    from brainhive_cli import launch
+
     known = _known(error)
     if debug:
         console.show_traceback()

@@ -64,8 +64,8 @@ JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
 _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
     "category": (0.4, tuple(CATEGORIES)),
     "shape": (2.0, SHAPES),
-    "colour": (1.6, tuple(COLOURS)),
-    "texture": (0.15, TEXTURES),
+    "colour": (2.1, tuple(COLOURS)),
+    "texture": (0.1, TEXTURES),
     "background": (0.9, tuple(BACKGROUNDS)),
 }
 """Factor > (weight, names); shape and colour weigh most: a person looks for them in a reconstruction."""
