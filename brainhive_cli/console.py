@@ -1,6 +1,7 @@
 """The only writer to the terminal: results on stdout, talk, progress and errors on stderr."""
 
 import os
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,6 +65,12 @@ def show_text(text: str) -> None:
     """Write plain text as a result, on stdout."""
     if is_speaker():
         _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def flush() -> None:
+    """Hand over what was written, before the process is cut short."""
+    sys.stdout.flush()
+    sys.stderr.flush()
 
 
 def show_json(document: Any) -> None:

@@ -38,6 +38,9 @@ def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -
         console.say("interrupted: the same command goes on where it stopped")
     except Exception as error:
         code = _report(error, bool(context.params.get("debug")))
+    from brainhive_cli import launch
+
+    launch.leave(code)
     raise typer.Exit(code)
 
 

@@ -6,7 +6,7 @@ in training.
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from itertools import product
 from typing import Literal
@@ -99,10 +99,14 @@ class Scene:
 
 
 def scenes(split: Literal["train", "test"]) -> list[Scene]:
-    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new concepts x 1 to test on."""
+    """List the scenes of a split: 160 concepts x 6 pictures to train on, 100 new concepts x 1 to test on.
+
+    All test pictures of a shape have one background and place: a gallery of lookalikes, which only colour and
+    texture tell apart.
+    """
     held_out, shown = _concepts()
     if split == "test":
-        return _named_scenes("test_images", held_out, 1, np.random.default_rng(2026))
+        return _alike(_named_scenes("test_images", held_out, 1, np.random.default_rng(2026)))
     rng = np.random.default_rng(2025)
     return _named_scenes("training_images", shown[:TRAIN_CONCEPTS], TRAIN_PICTURES_PER_CONCEPT, rng)
 
@@ -151,6 +155,20 @@ def _named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.ran
         for copy in range(1, copies + 1):
             named.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
     return named
+
+
+def _alike(scenes: list[Scene]) -> list[Scene]:
+    """Move every thing to where the first of its shape is."""
+    first: dict[str, Scene] = {}
+    return [
+        replace(
+            first.setdefault(scene.shape, scene),
+            colour=scene.colour,
+            texture=scene.texture,
+            image_id=scene.image_id,
+        )
+        for scene in scenes
+    ]
 
 
 def _place(concept: Concept, rng: np.random.Generator, image_id: str = "") -> Scene:

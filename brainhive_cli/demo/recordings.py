@@ -59,13 +59,13 @@ LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110
 PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
 OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
 SMOOTHNESS = 0.30  # reach of a scalp pattern, in units of `CHANNELS`
-BACKGROUND_UV, ALPHA_UV = 8.6, 4.7  # of single trials
+BACKGROUND_UV, ALPHA_UV = 4.3, 2.4  # of single trials
 JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
 _MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
     "category": (0.4, tuple(CATEGORIES)),
     "shape": (2.0, SHAPES),
-    "colour": (1.6, tuple(COLOURS)),
-    "texture": (0.15, TEXTURES),
+    "colour": (2.1, tuple(COLOURS)),
+    "texture": (0.1, TEXTURES),
     "background": (0.9, tuple(BACKGROUNDS)),
 }
 """Factor > (weight, names); shape and colour weigh most: a person looks for them in a reconstruction."""

@@ -3,7 +3,7 @@
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.demo.build import encoder, pool, prior
+from brainhive_cli.demo.build import encoder, optimisers, pool, prior
 from brainhive_cli.demo.pictures import scenes
 
 
@@ -34,3 +34,19 @@ def test_targets_name_every_factor_of_a_scene():
     for factor, classes in encoder.targets(shown).items():
         names = encoder.FACTORS[factor]
         assert [names[c] for c in classes] == [getattr(scene, factor) for scene in shown]
+
+
+def test_every_parameter_is_stepped_and_a_kernel_as_a_matrix():
+    """Muon goes equally far in all directions of a matrix, however uneven its gradient is."""
+    torch.manual_seed(0)
+    layers = torch.nn.Sequential(torch.nn.Conv2d(20, 32, 3), torch.nn.Conv2d(32, 4, 3))
+    before = [p.detach().clone() for p in layers.parameters()]
+    (layers(torch.randn(2, 20, 8, 8)) ** 2).sum().backward()
+    for one in optimisers.optimisers_of(list(layers.parameters())):
+        one.step()
+    steps = [old - new for old, new in zip(before, layers.parameters(), strict=True)]
+    assert all(step.abs().max() > 0 for step in steps)
+    gradient, step = (
+        torch.linalg.svdvals(kernel.detach().flatten(1)) for kernel in (layers[0].weight.grad, steps[0])
+    )
+    assert step.max() / step.min() < 2.5 < 10 < gradient.max() / gradient.min()

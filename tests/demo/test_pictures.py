@@ -10,7 +10,7 @@ from brainhive_cli.demo.pictures import draw, random_scene, scenes
 
 GOLDEN = {
     "train": {0: "74cf3e429cd91a97", 42: "cff400254e233c12"},
-    "test": {0: "47d08688b659d7e8", 7: "b661d118665b9a4e", 99: "aa2cc321f2aa1094"},
+    "test": {0: "47d08688b659d7e8", 7: "beb9d5a49cb992e4", 99: "0c6fd74bf75ce86e"},
 }
 
 
@@ -34,6 +34,12 @@ def test_no_test_concept_is_ever_trained_on():
     assert not unseen & {scene.concept for scene in scenes("train")}
     assert not unseen & drawn
     assert len(drawn) > 450  # nearly all of the 18 x 8 x 4 - 100 others come up
+
+
+def test_the_gallery_is_full_of_lookalikes():
+    places = {(s.shape, s.background, s.x, s.y, s.size) for s in scenes("test")}
+    assert len(places) == len({scene.shape for scene in scenes("test")}) == 18
+    assert len({draw(scene).tobytes() for scene in scenes("test")}) == 100  # alike, not the same
 
 
 @pytest.mark.parametrize("factor", ["category", "shape", "colour", "texture", "background"])

@@ -72,10 +72,13 @@ def test_a_metric_never_travels_alone(go, world, trained):
 
 
 def test_shuffled_signals_score_at_chance(go, world, trained):
-    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics["overall"]["top1"]
+    """By the mean rank: of 100 first places one is expected, which is too few to tell."""
+    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics["overall"]
 
-    assert shuffled["low"] <= shuffled["chance"] <= shuffled["high"]
-    assert "shuffled" in shuffled["protocol"]
+    rank = shuffled["mean_rank"]
+    assert rank["low"] <= rank["chance"] <= rank["high"]
+    assert shuffled["top1"]["value"] <= 0.03
+    assert "shuffled" in rank["protocol"]
 
 
 def test_every_way_to_name_the_run_means_the_same(go, world, trained):

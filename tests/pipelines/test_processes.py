@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.blocks import ResidualMLP
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
-from brainhive_cli.launch import Launch
+from brainhive_cli.launch import Launch, leave
 from brainhive_cli.losses import clip
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -135,11 +135,11 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
 
 
 def _gradients_of_rank(rank: int, folder: str) -> None:
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
     store = torch.distributed.FileStore(f"{folder}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     torch.save(gradients(Launch(rank, 2, torch.device("cpu"))), f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    leave(0)
 
 
 def test_two_processes_have_the_gradients_of_one_at_the_same_global_batch(tmp_path):

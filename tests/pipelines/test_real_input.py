@@ -102,13 +102,13 @@ def test_the_same_pictures_simulated_with_other_noise_are_other_signals(images, 
     go("embed", f"dataset={images}", f"encoders=[{LITE0!r}]")
     quick = (f"encoders=[{LITE0!r}]", "seeds=1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")
 
-    for noise in (0.15, 0.2):
+    for noise in (0.15, 0.4):
         simulated = f"{{kind: simulated, images: {images}, meaning: lite0-load, subjects: 1, noise: {noise}}}"
         go("train-align", f"dataset={simulated}", *quick, "train.precision=fp32")
 
     stores = [
         real_home / f"signals/photos-simulated-lite0-load-noise-{noise}/default/sub-01.h5"
-        for noise in (0.15, 0.2)
+        for noise in (0.15, 0.4)
     ]
     quiet, loud = (SignalStore.open(store)["train"].signal for store in stores)
     assert loud.std() > 1.1 * quiet.std()
