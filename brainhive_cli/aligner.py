@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def load(folder: Path) -> Aligner:
         aligner = Aligner(Layout(**fields))
         aligner.load_state_dict(load_file(folder / "model.safetensors"))
     except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise BrainhiveError(
             f"the model folder {folder} is damaged: {reason}", "run train-align --again"
         ) from error

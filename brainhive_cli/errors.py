@@ -46,5 +46,10 @@ class DeviceError(BrainhiveError):
     exit_code = 5
 
 
+def first_line(error: Exception) -> str:
+    """Shorten what a library says to its first line; the error's type where it says nothing."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 INTERRUPTED = 130
 """Exit code of a command that Ctrl-C stopped (128 + SIGINT), as shells have it."""

@@ -8,7 +8,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, first_line
 
 ENDINGS = (".pt", ".pth", ".npy", ".npz")
 BROKEN = (EOFError, OSError, RuntimeError, ValueError, zipfile.BadZipFile)
@@ -30,7 +30,7 @@ def load(path: Path) -> Any:
             "save it again as a dict of plain arrays and lists",
         ) from error
     except (*BROKEN, *BROKEN_PICKLE) as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        reason = first_line(error)
         raise BrainhiveError(f"{path} cannot be read, or is cut short: {reason}", "fetch it again") from error
 
 

@@ -72,7 +72,7 @@ class SignalStore:
     def write(path: Path, recordings: Mapping[str, Recording]) -> None:
         """Write one subject's recordings by split; the final name appears when all is there."""
         part, first = store.part_of(path), next(iter(recordings.values()))
-        claim = store.Claim(path.with_name(f".{path.name}.claim"), str(path))
+        claim = store.Claim.beside(path)
         spaces = {f"{split}/signal": (tuple(r.signal.shape), "float32") for split, r in recordings.items()}
         arrays: dict[str, NDArray[Any]] = {}
         for split, recording in recordings.items():

@@ -9,7 +9,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
@@ -172,6 +172,11 @@ class Claim:
             raise BrainhiveError(
                 f"{what} is being written by another command", "wait for it, or give this one another recipe"
             ) from error
+
+    @classmethod
+    def beside(cls, path: Path) -> Self:
+        """Claim a file by a hidden one next to it."""
+        return cls(path.with_name(f".{path.name}.claim"), str(path))
 
     def release(self) -> None:
         """Let others claim the path."""

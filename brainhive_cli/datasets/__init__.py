@@ -8,7 +8,7 @@ from typing import Protocol
 
 from PIL import Image, UnidentifiedImageError
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.recordings import Recording
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -119,7 +119,7 @@ def decode(source: Path | BytesIO, name: object) -> Image.Image:
 
 def bad_picture(name: object, error: Exception) -> BadPicture:
     """Say that a picture cannot be decoded, and why."""
-    reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+    reason = first_line(error)
     return BadPicture(
         f"{name} cannot be decoded: {reason}", "replace the file, or accept the gap with --skip-bad"
     )

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli import datasets
 from brainhive_cli.datasets._packed import Listing
-from brainhive_cli.errors import BrainhiveError, MissingExtra
+from brainhive_cli.errors import BrainhiveError, MissingExtra, first_line
 
 
 @dataclass
@@ -78,7 +78,7 @@ def listed(files: Sequence[Path]) -> Listing:
                 ]
                 called, labelled = _names_and_labels(file, column)
         except (OSError, ValueError) as error:
-            reason = str(error).splitlines()[0]
+            reason = first_line(error)
             raise BrainhiveError(
                 f"{path} cannot be read, or is cut short: {reason}", "download it again"
             ) from error

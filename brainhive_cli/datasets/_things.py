@@ -11,7 +11,7 @@ from pydantic import Field
 
 from brainhive_cli import datasets, parts
 from brainhive_cli.datasets._files import from_files, pictures_below
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.pickles import numpy_globals
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
@@ -123,7 +123,7 @@ class Things:
                 "if you trust whoever made it: dataset.trust_pickle=true",
             ) from error
         except (RuntimeError, EOFError, ValueError, OSError) as error:
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise BrainhiveError(f"{path} cannot be read, or is cut short: {reason}", self.source) from error
         return content
 

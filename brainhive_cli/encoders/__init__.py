@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
+COMPLETE = "give a complete folder, or the hub reference"
+"""What to do about a folder that lacks files."""
 
 
 @dataclass(frozen=True)
@@ -186,18 +188,14 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
         require(folder, *config.config_files)
         if any(folder.glob(pattern)):
             return folder, weights_of(source, folder, (pattern,))
-    raise MissingData(
-        f"{folder} has no {' or '.join(config.weight_files)}", "give a complete folder, or the hub reference"
-    )
+    raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
 
 
-def require(folder: Path, *names: str) -> None:
-    """Raise MissingData unless the folder holds each of these files."""
+def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
+    """Raise MissingData, with the `way` to get them, unless the folder holds each of these files."""
     absent = [name for name in names if not (folder / name).is_file()]
     if absent:
-        raise MissingData(
-            f"{folder} has no {', '.join(absent)}", "give a complete folder, or the hub reference"
-        )
+        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
 
 
 def require_all(absent: Sequence[str], where: Path) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from brainhive_cli import hub
-from brainhive_cli.encoders import EncoderConfig, slug
+from brainhive_cli.encoders import EncoderConfig, require, slug
 from brainhive_cli.errors import MissingData
 
 
@@ -31,9 +31,7 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     if not source.startswith("hub:") and not Path(source).is_dir():
         raise MissingData(f"no folder {source!r}", way)
     folder = hub.folder(source, allow=files)
-    absent = [name for name in files if not (folder / name).is_file()]
-    if absent:
-        raise MissingData(f"{folder} has no {', '.join(absent)}", way)
+    require(folder, *files, way=way)
     return folder
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from brainhive_cli import hub
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.generators._architecture import Architecture
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
@@ -135,7 +135,7 @@ def _pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, vari
     try:
         model = cls.from_pretrained(folder / component, variant=variant, **{dtype_name: dtype})
     except (OSError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
+        reason = first_line(error)
         raise MissingData(
             f"cannot load {component} of the generator {folder}: {reason}", "download it again"
         ) from error

@@ -40,7 +40,7 @@ def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any
     where, at = vectors.files[0], 0
     with ExitStack() as held:
         for share in shares:
-            claim = store.Claim(share.path.with_name(f".{share.path.name}.claim"), str(share.path))
+            claim = store.Claim.beside(share.path)
             held.callback(claim.release)
         writers: list[EmbeddingWriter] = []
         shape: tuple[int, ...] = ()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli import store
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingExtra
+from brainhive_cli.errors import BrainhiveError, MissingExtra, first_line
 
 MARK = "-part-"
 """Files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
@@ -87,7 +87,7 @@ def _open(file: Path) -> Any:
     try:
         return library.ParquetFile(file)
     except (ValueError, OSError) as error:  # pyarrow's own errors are these too
-        reason = str(error).splitlines()[0]
+        reason = first_line(error)
         raise BrainhiveError(f"{file} cannot be read, or is cut short: {reason}", "fetch it again") from error
 
 

@@ -207,7 +207,7 @@ def _fill(
     with ExitStack() as held:
         if launch.is_main:
             for job in jobs:
-                claim = store.Claim(job.path.with_name(f".{job.path.name}.claim"), str(job.path))
+                claim = store.Claim.beside(job.path)
                 held.callback(claim.release)
             for job in jobs:
                 if again:
