@@ -2,20 +2,26 @@
 
 import gc
 import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._ring import Ring
 
 DECODERS = 16
 """Most decoding processes taken unless told otherwise."""
+AHEAD = 2
+"""Batches that each process is asked for in advance."""
 
 
 class Batch(NamedTuple):
@@ -43,6 +49,7 @@ def decoded(
     rows: NDArray[np.int64],
     images: ImageSet,
     views: Mapping[str, Callable[[Any], Tensor]],
+    examples: Mapping[str, Tensor],
     wanted: Mapping[str, NDArray[np.bool_]],
     batch_size: int,
     workers: int,
@@ -50,34 +57,74 @@ def decoded(
 ) -> Iterator[Batch]:
     """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
 
+    A batch's views are good until the next batch is asked for: their memory is then filled anew.
+
     Args:
         rows: Which pictures.
         images: The whole set.
         views: Preprocessing by encoder.
+        examples: A preprocessed picture of each, [3, H, W].
         wanted: Which of all pictures each encoder sees, [N].
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
-        pinned: Deliver pages that a GPU reads by itself.
+        pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
+
+    Raises:
+        BrainhiveError: if an encoder's views differ in shape.
     """
     if len(rows) <= 2 * batch_size:  # not worth starting processes for
         workers = 0
+    lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
+    ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
     loader = DataLoader(
-        _Views(rows, images, views, wanted),
+        _Filling(rows, images, views, wanted, ring),
         batch_size,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        prefetch_factor=AHEAD if workers else None,
         collate_fn=_as_it_is,
-        pin_memory=pinned,
         in_order=False,
     )
     gc.freeze()  # a collection writes on all that processes share, and so copies it for each
     try:
-        yield from loader
+        filled = iter(loader)  # starts the processes
+        if pinned:
+            ring.pin()
+        in_use: deque[tuple[int, Any]] = deque()
+        for each in filled:
+            if isinstance(each, BrainhiveError):
+                raise each
+            yield each.batch(ring)
+            in_use.append((each.slot, torch.cuda.current_stream().record_event() if pinned else None))
+            if len(in_use) > lag:
+                slot, was_read = in_use.popleft()
+                if was_read:
+                    was_read.synchronize()
+                ring.release(slot)
     finally:
         gc.unfreeze()
+        if pinned:
+            torch.cuda.synchronize()
+            ring.unpin()
 
 
-class _Views(TorchDataset[Batch]):
+class _Filled(NamedTuple):
+    """What a process says of the batch that it has filled."""
+
+    read: int
+    rows: dict[str, list[int]]
+    slot: int
+    bad: list[str]
+
+    def batch(self, ring: Ring) -> Batch:
+        memory = ring[self.slot]
+        rows = {name: np.array(some) for name, some in self.rows.items() if some}
+        return Batch(
+            self.read, rows, {name: memory[name][: len(some)] for name, some in rows.items()}, self.bad
+        )
+
+
+class _Filling(TorchDataset[_Filled | BrainhiveError]):
     """Whole batches; what processes share is arrays, since a list's reference counts would copy its pages."""
 
     def __init__(
@@ -86,14 +133,23 @@ class _Views(TorchDataset[Batch]):
         images: ImageSet,
         views: Mapping[str, Callable[[Any], Tensor]],
         wanted: Mapping[str, NDArray[np.bool_]],
+        ring: Ring,
     ) -> None:
-        self.rows, self.images, self.views, self.wanted = rows, images, views, wanted
+        self.rows, self.images, self.views, self.wanted, self.ring = rows, images, views, wanted, ring
 
     def __len__(self) -> int:
         return len(self.rows)
 
-    def __getitems__(self, indices: list[int]) -> Batch:
-        seen: dict[str, list[tuple[int, Tensor]]] = {name: [] for name in self.views}
+    def __getitems__(self, indices: list[int]) -> _Filled | BrainhiveError:
+        try:
+            return self._fill(indices)
+        except BrainhiveError as error:  # a loader would bury it in the worker's traceback
+            return error
+
+    def _fill(self, indices: list[int]) -> _Filled:
+        slot = self.ring.take()
+        memory = self.ring[slot]
+        seen: dict[str, list[int]] = {name: [] for name in self.views}
         bad = []
         for row in self.rows[indices].tolist():
             try:
@@ -103,11 +159,18 @@ class _Views(TorchDataset[Batch]):
                 continue
             for name, view in self.views.items():
                 if self.wanted[name][row]:
-                    seen[name].append((row, view(picture)))
-        rows = {name: np.array([row for row, _ in some]) for name, some in seen.items() if some}
-        # default_collate stacks straight into memory that processes share
-        stacked = {name: default_collate([view for _, view in some]) for name, some in seen.items() if some}
-        return Batch(len(indices), rows, stacked, bad)
+                    _put(view(picture), memory[name][len(seen[name])], name)
+                    seen[name].append(row)
+        return _Filled(len(indices), seen, slot, bad)
+
+
+def _put(view: Tensor, place: Tensor, encoder: str) -> None:
+    if view.shape != place.shape:
+        raise BrainhiveError(
+            f"{encoder} preprocesses one picture to {list(place.shape)} and another to {list(view.shape)}",
+            "let its preprocessing end in one size",
+        )
+    place.copy_(view)
 
 
 def _as_it_is(batch: Any) -> Any:

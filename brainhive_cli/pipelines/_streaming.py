@@ -56,7 +56,8 @@ def stream(
     names = {trunk.name: [name for name in trunk.names if name in writers] for trunk in trunks}
     views = {trunk.name: trunk.encoder.preprocess for trunk in trunks}
     wanted = {trunk: np.logical_or.reduce([pending[name] for name in some]) for trunk, some in names.items()}
-    batches = decoded(rows, images, views, wanted, batch_size, workers, pinned=on_gpu)
+    blanks = {trunk.name: trunk.blank for trunk in trunks}
+    batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, pinned=on_gpu)
     pace = Pace(beside=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):

@@ -55,10 +55,14 @@ class Trunk:
         return dict(zip(self.names, outputs, strict=True))
 
     @cached_property
+    def blank(self) -> Tensor:
+        """A blank picture, preprocessed: [3, H, W]."""
+        return self.encoder.preprocess(Image.new("RGB", (256, 256)))
+
+    @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of an embedding by name, learnt from a blank picture."""
-        blank = self.encoder.preprocess(Image.new("RGB", (256, 256)))
-        return {name: tuple(values.shape[1:]) for name, values in self.encode(blank[None]).items()}
+        return {name: tuple(values.shape[1:]) for name, values in self.encode(self.blank[None]).items()}
 
 
 @torch.inference_mode()
@@ -66,7 +70,9 @@ def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -
     """Encode preprocessed pictures [B, 3, H, W] as float32 [B, …], once for each output."""
     with launch.autocast(precision):
         found = encoder.module(pictures.to(launch.device, non_blocking=True))
-    return [one.float() for one in (found if isinstance(found, list) else [found])]
+    outputs = [one.float() for one in (found if isinstance(found, list) else [found])]
+    memory = pictures.untyped_storage().data_ptr()  # is filled anew while outputs wait to be written
+    return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
 
 
 def grouped(configs: Sequence[EncoderConfig]) -> list[list[EncoderConfig]]:

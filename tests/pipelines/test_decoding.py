@@ -12,7 +12,8 @@ from torch import Tensor
 
 from brainhive_cli import datasets
 from brainhive_cli.datasets import BadPicture, ImageSet
-from brainhive_cli.pipelines._decoding import decoded
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.pipelines._decoding import AHEAD, decoded
 
 COUNT = 150
 BAD = 7
@@ -37,6 +38,7 @@ def corner(picture: Image.Image) -> Tensor:
 
 
 VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}
+BLANKS = dict.fromkeys(VIEWS, torch.zeros(3, dtype=torch.int64))
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -46,21 +48,33 @@ def test_each_picture_is_decoded_once_for_those_that_want_it(tmp_path, workers):
     rows = np.append(rows, BAD)
     wanted["plain"][BAD] = True
 
-    batches = list(decoded(rows, image_set(tmp_path / "log"), VIEWS, wanted, 8, workers))
+    read, bad = 0, []
+    found: dict[str, dict[int, Tensor]] = {name: {} for name in VIEWS}
+    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers):
+        read, bad = read + batch.read, bad + batch.bad
+        for name, views in batch.views.items():
+            found[name] |= {int(r): v.clone() for r, v in zip(batch.rows[name], views, strict=True)}
 
     opened = Counter((tmp_path / "log").read_text().split())
     assert opened == Counter(map(str, rows))
-    assert sum(batch.read for batch in batches) == len(rows)
-    assert [problem for batch in batches for problem in batch.bad] == [f"picture {BAD}"]
+    assert (read, bad) == (len(rows), [f"picture {BAD}"])
     for name, factor in (("plain", 1), ("double", 2)):
-        found = {
-            int(r): v
-            for b in batches
-            if name in b.rows
-            for r, v in zip(b.rows[name], b.views[name], strict=True)
-        }
-        assert sorted(found) == [row for row in rows[:-1] if wanted[name][row]]
-        assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found.items())
+        assert sorted(found[name]) == [row for row in rows[:-1] if wanted[name][row]]
+        assert all(torch.equal(view, torch.full((3,), factor * row)) for row, view in found[name].items())
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_memory_of_a_batch_is_filled_again(tmp_path, workers):
+    wanted = {"plain": np.arange(COUNT) != BAD}
+
+    places = {
+        batch.views["plain"].data_ptr()
+        for batch in decoded(
+            np.arange(COUNT), image_set(tmp_path / "log"), {"plain": corner}, BLANKS, wanted, 5, workers
+        )
+    }
+
+    assert len(places) <= 1 + AHEAD * workers < COUNT // 5
 
 
 def test_many_pictures_take_few_file_descriptors(tmp_path):
@@ -69,8 +83,19 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
     wanted = {name: np.ones(COUNT, bool) for name in VIEWS}
     resource.setrlimit(resource.RLIMIT_NOFILE, (open_now + 40, before[1]))
     try:
-        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, wanted, 50, 1))
+        batches = list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 50, 1))
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
     assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_several_sizes_are_refused_in_one_line(tmp_path, workers):
+    def odd(picture: Image.Image) -> Tensor:
+        return torch.zeros(3 + picture.getpixel((0, 0))[0] % 2)
+
+    views, examples, wanted = {"odd": odd}, {"odd": torch.zeros(3)}, {"odd": np.ones(COUNT, bool)}
+
+    with pytest.raises(BrainhiveError, match=r"^odd preprocesses one picture to \[3\] and another to \[4\]$"):
+        list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), views, examples, wanted, 5, workers))

@@ -148,6 +148,17 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
     assert np.array_equal(EmbeddingStore.open(store).embedding, expected)
 
 
+def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
+    trunk = Trunk.of([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
+    batch = torch.rand(3, 3, 2, 2)  # the encoder only flattens it
+
+    (found,) = trunk.encode(batch).values()
+    expected = batch.flatten(1).clone()
+    batch.zero_()
+
+    assert torch.equal(found, expected)
+
+
 @pytest.mark.parametrize("kind", ["timm", "transformers_clip", "diffusers_vae", "open_clip", "dreamsim"])
 def test_weights_cast_once_give_just_what_autocast_gives(kind):
     launch, config = Launch(0, 1, torch.device("cpu")), parts.load("encoders", kind).TINY

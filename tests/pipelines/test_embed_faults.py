@@ -172,7 +172,7 @@ def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
     store = stores(home)[WIDE].with_name("slow-logged.h5")
 
     launcher = brainhive("embed", *settings, "--processes", "2", wait=False)
-    rows_done(store, at_least=5)  # two of the main process, which saw a blank one first, and three
+    rows_done(store, at_least=4)  # two of each process, which saw a blank one first
     workers = [child for child in psutil.Process(launcher.pid).children() if "embed" in child.cmdline()]
     random.Random(0).choice(workers).kill()
     errors = launcher.communicate(timeout=120)[1]
@@ -188,7 +188,7 @@ def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
     assert np.array_equal(found, direct)
     seen = np.fromfile(home / "SEEN", np.float32).reshape(-1, 12)
     times = [(seen == row).all(axis=1).sum() for row in direct]
-    assert len(done) == 5 and times == [1] * 12
+    assert len(done) == 4 and times == [1] * 12
 
 
 def test_one_bar_shows_all_splits_their_rate_and_what_limits(home, pictures, go):
