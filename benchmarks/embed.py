@@ -194,7 +194,7 @@ def look(files: list[Path]) -> None:
 
 def decoding(on: Setting) -> None:
     """Compare with processes that only decode."""
-    files = paint(on.home / "many", int(1500 * on.pictures))
+    files = paint(on.home / "many", int(3000 * on.pictures))
 
     def bare() -> float:
         shares = [files[start : start + 20] for start in range(0, len(files), 20)]
