@@ -59,11 +59,14 @@ class _Job:
     def to_do(self, what: Recipe, trunk: Trunk | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures, made in this way.
 
-        Weights that are not on this machine (no trunk) are taken to be those of the store.
+        Weights that are not on this machine (no trunk) are taken to be those of the store, and so is all that
+        made a store which was imported.
         """
         if not self.path.is_file():
             return "is not there"
         found = EmbeddingStore.open(self.path)
+        if "imported" in found.attributes:
+            return "" if found.image_ids == list(self.images.image_ids) else "was made with other pictures"
         stored, asked = found.attributes, self._attributes(what)
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, asked[key]) != asked[key]
@@ -77,6 +80,15 @@ class _Job:
         if differs:
             return f"was made with other {', '.join(differs)}"
         return "has gaps" if stored["skipped"] and not what.skip_bad else ""
+
+    @property
+    def imported(self) -> str:
+        """Say from where the store was imported, and what follows; empty for one that was made here."""
+        files = EmbeddingStore.open(self.path).attributes.get("imported")
+        if not files:
+            return ""
+        origin = f"{files[0]} and others" if len(files) > 1 else files[0]
+        return f"was imported from {origin}, so what made it is not known: --again makes it here"
 
     def _attributes(self, what: Recipe) -> dict[str, Any]:
         return {
@@ -136,7 +148,7 @@ def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
     """Say whether a store is done, or why not and how many bytes will be written."""
     reason = job.to_do(what, trunk)
     if not reason:
-        return "done"
+        return job.imported or "done"
     dim = job.config.known_dim
     shape = (dim,) if dim else trunk.shapes[job.name] if trunk else None
     why = f" ({reason})" if job.path.is_file() else ""
@@ -191,6 +203,9 @@ def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dic
                 console.say(f"{job.path} {reason}: it is made anew")
             if again or reason:
                 due[job.path] = trunk
+    for job in jobs:
+        if job.path not in due and job.imported:
+            console.say(f"{job.path} {job.imported}")
     return due
 
 
