@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from brainhive_cli import console, parts, recipe, runs, store
+from brainhive_cli import console, hub, parts, recipe, runs, store
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
@@ -131,17 +131,29 @@ def plan(what: Recipe) -> Plan:
     except BrainhiveError as error:
         missing.append(error.in_one_line)
     for group in grouped(what.encoders):
-        trunk = None
+        own, trunk = [job for job in jobs if job.config in group], None
         try:
-            fetched = group[0].bytes_to_fetch()
-            trunk = None if fetched else Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
-            told = f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}"
-            items |= dict.fromkeys((c.name for c in group), trunk.encoder.preprocessing if trunk else told)
+            told, trunk = _weights(group, own, what)
+            items |= dict.fromkeys((config.name for config in group), told)
         except BrainhiveError as error:
             missing.append(error.in_one_line)
-        own = Plan.of({str(j.path): partial(_outlook, j, trunk, what) for j in jobs if j.config in group})
-        items, missing = {**items, **own.items}, missing + own.missing
+        stores = Plan.of({str(job.path): partial(_outlook, job, trunk, what) for job in own})
+        items, missing = {**items, **stores.items}, missing + stores.missing
     return Plan(items, list(dict.fromkeys(missing)))
+
+
+def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe) -> tuple[str, Trunk | None]:
+    """Say what the encoder of some stores does, or where its weights are if they are not here (no trunk)."""
+    if jobs and not group[0].is_here and not any(job.to_do(what, None) for job in jobs):
+        return "not needed: its stores are there", None
+    try:
+        fetched = group[0].bytes_to_fetch()
+    except hub.Unreachable as error:
+        return f"weights of unknown size: {error.in_one_line}", None
+    if fetched:
+        return f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}", None
+    trunk = Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
+    return trunk.encoder.preprocessing, trunk
 
 
 def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:

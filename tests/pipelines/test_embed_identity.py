@@ -107,11 +107,13 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
     go("embed", *words)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
-    config = encoders.resolve({"kind": "reference", "source": str(network)})
+    again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
-    go("embed", words[0], f"encoders=[{config.model_dump()}]")
+    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, again))
+    go("embed", *again)
 
     assert path(home).stat().st_ino == inode
+    assert planned.items[str(path(home))] == "done" and not planned.missing
 
 
 def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, monkeypatch):
