@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from brainhive_cli.encoders import Encoder, untrained, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
+from brainhive_cli.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.encoders.timm import anatomy_of
 from brainhive_cli.errors import MissingData
 
 WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
 
 
-class Config(AlignedConfig):
-    """DreamSim's embedding, not normalised: its members' side by side.
+class Config(AlignedConfig, TokenConfig):
+    """DreamSim's embedding, not normalised: its members' side by side, as all their outputs are.
+
+    Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token that DreamSim compares.
 
     Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
     """
@@ -51,7 +55,12 @@ class Config(AlignedConfig):
 
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
-        return Encoder(lambda: _SideBySide(networks(), vits), preprocess, words, weights)
+
+        def outputs() -> nn.Module:
+            each = [Outputs(network, self.output, anatomy_of(network)) for network in networks()]
+            return _SideBySide(each, vits)
+
+        return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         if self.source == "random":
@@ -109,7 +118,7 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
 
 
 class _SideBySide(nn.Module):
-    """Pictures [B, 3, H, W] in 0..1 to the members' embeddings [B, D], each with its own mean and std."""
+    """Pictures [B, 3, H, W] in 0..1 to the members' outputs joined along D; each has its mean and std."""
 
     means: Tensor
     stds: Tensor
@@ -124,6 +133,9 @@ class _SideBySide(nn.Module):
         self.register_buffer("means", torch.tensor(means)[:, :, None, None])
         self.register_buffer("stds", torch.tensor(stds)[:, :, None, None])
 
-    def forward(self, images: Tensor) -> Tensor:
-        each = zip(self.networks, self.means, self.stds, strict=True)
-        return torch.cat([network((images - mean) / std) for network, mean, std in each], dim=1)
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        members = zip(self.networks, self.means, self.stds, strict=True)
+        each = [network((images - mean) / std) for network, mean, std in members]
+        if isinstance(each[0], Tensor):
+            return torch.cat(each, dim=-1)
+        return [torch.cat(same, dim=-1) for same in zip(*each, strict=True)]
