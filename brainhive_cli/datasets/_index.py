@@ -25,19 +25,19 @@ def kept(folder: Path, files: Sequence[Path], read: Callable[[Sequence[Path]], L
         files: What is listed, in order.
         read: Reads them through.
     """
-    name = hashlib.sha256(_joined([str(file.absolute()) for file in files])).hexdigest()
+    name = hashlib.sha256(_joined([str(file.absolute()) for file in files]).tobytes()).hexdigest()
     path = folder / f"{name}.npz"
     stamp = [(state.st_size, state.st_mtime_ns) for state in map(os.stat, files)]
     with suppress(OSError, EOFError, KeyError, ValueError, BadZipFile), np.load(path) as found:
         if np.array_equal(found["stamp"], stamp):
             return _split(found["names"]), _split(found["labels"]), found["places"]
     names, labels, places = read(files)
-    texts = {"names": _joined(names), "labels": _joined(labels)}
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder) as beside:  # of this writer alone
-            np.savez(Path(beside, path.name), stamp=stamp, places=places, **texts)
-            os.replace(Path(beside, path.name), path)
+            made = Path(beside, path.name)
+            np.savez(made, stamp=stamp, names=_joined(names), labels=_joined(labels), places=places)
+            os.replace(made, path)
     return names, labels, places
 
 
