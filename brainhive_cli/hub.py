@@ -53,7 +53,7 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
             snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
         )
     except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
-        raise _refusal(repository, error) from error
+        raise _refusal(repository, below, error) from error
     if not (root / below).is_dir():
         raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
     return root / below
@@ -98,7 +98,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
             repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
         )
     except (HFValidationError, OSError) as error:
-        raise _refusal(repository, error) from error
+        raise _refusal(repository, below, error) from error
     finally:
         enable_progress_bars()
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
@@ -119,7 +119,7 @@ def _patterns(below: str, allow: Sequence[str]) -> list[str]:
     return [f"{below}/{pattern}" if below else pattern for pattern in allow]
 
 
-def _refusal(repository: str, error: Exception) -> MissingData:
+def _refusal(repository: str, below: str, error: Exception) -> MissingData:
     """Say why the hub gives nothing: by its answer, or because it gave none."""
     from huggingface_hub.errors import (
         DryRunError,
@@ -140,7 +140,8 @@ def _refusal(repository: str, error: Exception) -> MissingData:
     if isinstance(answer, RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
     if is_for_want:
-        way = f"on a machine with a network: hf download {repository}"
+        part = f" --include '{below}/*'" if below else ""
+        way = f"on a machine with a network: hf download {repository}{part}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
     reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
     return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")

@@ -65,8 +65,6 @@ class _Job:
         if not self.path.is_file():
             return "is not there"
         found = EmbeddingStore.open(self.path)
-        if "imported" in found.attributes:
-            return "" if found.image_ids == list(self.images.image_ids) else "was made with other pictures"
         stored, asked = found.attributes, self._attributes(what)
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, asked[key]) != asked[key]
@@ -77,6 +75,8 @@ class _Job:
             differs.append("preprocessing")
         if trunk and stored.get("weights", {}).get("digest") != trunk.encoder.weights.get("digest"):
             differs.append("weights")
+        if "imported" in stored:  # nothing is known of what made it
+            return "was made with other pictures" if "pictures" in differs else ""
         if differs:
             return f"was made with other {', '.join(differs)}"
         return "has gaps" if stored["skipped"] and not what.skip_bad else ""
@@ -131,12 +131,13 @@ def plan(what: Recipe) -> Plan:
     except BrainhiveError as error:
         missing.append(error.in_one_line)
     for group in grouped(what.encoders):
+        names = ", ".join(config.name for config in group)
         own, trunk = [job for job in jobs if job.config in group], None
         try:
             told, trunk = _weights(group, own, what)
-            items |= dict.fromkeys((config.name for config in group), told)
+            items[names] = told
         except BrainhiveError as error:
-            missing.append(error.in_one_line)
+            missing.append(f"{names}: {error.in_one_line}")
         stores = Plan.of({str(job.path): partial(_outlook, job, trunk, what) for job in own})
         items, missing = {**items, **stores.items}, missing + stores.missing
     return Plan(items, list(dict.fromkeys(missing)))
@@ -153,7 +154,7 @@ def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe)
     if fetched:
         return f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}", None
     trunk = Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
-    return trunk.encoder.preprocessing, trunk
+    return f"on this machine; {trunk.encoder.preprocessing}", trunk
 
 
 def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
