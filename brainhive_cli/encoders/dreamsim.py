@@ -32,6 +32,8 @@ class Config(AlignedConfig, TokenConfig):
     image_px: ClassVar[int | None] = 224
     licence: ClassVar[str] = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    has_patches: ClassVar[bool] = False
+    """Whether the mean of the patches stands beside the class token (`cls_patch`)."""
     weight_files: ClassVar[tuple[str, ...]] = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
@@ -57,8 +59,8 @@ class Config(AlignedConfig, TokenConfig):
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
 
         def outputs() -> nn.Module:
-            each = [Outputs(network, self.output, anatomy_of(network)) for network in networks()]
-            return _SideBySide(each, vits)
+            made = [(one, _ClassAndPatches(one) if self.has_patches else one) for one in networks()]
+            return _SideBySide([Outputs(whole, self.output, anatomy_of(one)) for one, whole in made], vits)
 
         return Encoder(outputs, preprocess, words, weights)
 
@@ -115,6 +117,19 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
     except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
         raise MissingData(f"{folder} is no adapter of this network: {one_line(error)}", WAY) from error
+
+
+class _ClassAndPatches(nn.Module):
+    """Class token beside the mean of patches [B, 2 D], each token centred and of length 1 before."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.network.forward_features(images)  # [B, S, D]
+        tokens = nn.functional.normalize(tokens - tokens.mean(-1, keepdim=True), dim=-1)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=-1)
 
 
 class _SideBySide(nn.Module):
