@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
     from brainhive_cli.errors import BrainhiveError
 
+WIDE = 10_000
+"""Columns of a pipe: nothing is folded there."""
 PATIENCE_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
 
@@ -87,14 +89,38 @@ def show_table(table: Table) -> None:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    drawn = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
-    for column in table.columns:
-        drawn.add_column(column, overflow="fold")
-    for row in table.rows:
-        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    _stdout().print(drawn, highlight=False, markup=False)
+    console = _stdout()
+    for part in _fitting(table, console.width):
+        drawn = RichTable(title=part.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD)
+        drawn.pad_edge = drawn.show_edge = False
+        for column in part.columns:
+            drawn.add_column(column, overflow="fold")
+        for row in part.rows:
+            drawn.add_row(*(_shown(cell) for cell in row))
+        with console.capture() as written:
+            console.print(drawn, highlight=False, markup=False)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in [*written.get().splitlines(), ""]))
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _fitting(table: Table, width: int) -> list[Table]:
+    """Take a column over half as wide as the terminal out of a table that does not fit, to stand alone."""
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    widths = [max(len(_shown(cell)) for cell in column) for column in columns]
+    widest = widths.index(max(widths))
+    is_long = widest > 0 and widths[widest] > width / 2
+    if len(columns) < 3 or not is_long or sum(widths) + 3 * (len(widths) - 1) <= width:
+        return [table]
+    alone, title = columns.pop(widest), f"{table.title}: {table.columns[widest]}"
+    return [_table(table.title, columns), _table(title, [columns[0], alone])]
+
+
+def _table(title: str, columns: Sequence[tuple[Any, ...]]) -> Table:
+    names, *rows = zip(*columns, strict=True)
+    return Table(title, names, tuple(rows))
 
 
 class Bar:
@@ -153,4 +179,5 @@ def _stderr() -> Any:
 def _stdout() -> Any:
     from rich.console import Console
 
-    return Console(emoji=False)  # `python:brain:f` is no picture of a brain
+    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file, as wide as its lines
+    return Console(emoji=False, width=WIDE if is_open else None)  # `python:brain:f` is no picture of a brain

@@ -39,6 +39,28 @@ def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[
     assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        ("60", [["Title"], ["a", "x" * 30, "1"]]),
+        ("40", [["Title"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
+        (None, [["Title"], ["a", "x" * 30, "1"]]),
+    ],
+)
+def test_a_long_column_stands_alone_where_a_table_does_not_fit(
+    width: str | None,
+    shown: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
+    table = console.Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
+    console.show_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_only_the_first_process_talks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

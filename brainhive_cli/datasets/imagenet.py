@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import Field
 
 from brainhive_cli import datasets, parts
-from brainhive_cli.datasets import _parquet, _tars
+from brainhive_cli.datasets import _index, _parquet, _tars
 from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._packed import Listing, Packed
 from brainhive_cli.datasets._pictures import Pictures
@@ -24,7 +24,11 @@ CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
 CLASS_LAST = re.compile(r"(.+)_(n\d{8})")
 """How the hub names a picture: its own name, then its class."""
-PACKED: dict[str, Callable[[Sequence[Path]], Listing]] = {"parquet": _parquet.listed, "tar": _tars.listed}
+PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
+    "parquet": lambda files, _: _parquet.listed(files),
+    "tar": _tars.listed,
+}
+"""What lists the files of a form, given the folder of listings that were kept."""
 SOURCE = (
     "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir data/imagenet "
     "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
@@ -49,8 +53,9 @@ class Config(parts.Config):
         """See which splits are there, and in which form."""
         root = Path(self.root) if self.root else paths.under_home("data") / "imagenet"
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
+        kept = paths.under_home("embeddings") / _index.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
-        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found))
+        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
 
 
 TINY = Config()
@@ -74,7 +79,7 @@ def _is_picture(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in datasets.PICTURES
 
 
-def _images(root: Path, found: Sequence[Place], split: str) -> datasets.ImageSet:
+def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.ImageSet:
     """List the pictures of a split."""
     datasets.check_split("imagenet", split, tuple(SPLITS))
     here = [(form, path) for of, form, path in found if of == split]
@@ -87,7 +92,9 @@ def _images(root: Path, found: Sequence[Place], split: str) -> datasets.ImageSet
     paths = [path for _, path in here]
     if paths:
         form = here[0][0]
-        images = _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths))
+        images = (
+            _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths, kept))
+        )
         if len(images):
             return images
     raise MissingData(

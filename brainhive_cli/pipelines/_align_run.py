@@ -14,6 +14,7 @@ from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings, open_trials
+from brainhive_cli.pipelines._identity import refuse_others
 from brainhive_cli.pipelines.train_align import Cell, cells_of
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
@@ -46,8 +47,10 @@ class AlignRun:
         return aligners.load(self.folder.path / "cells" / cell.name / "model").to(device)
 
     def stores(self, split: str) -> dict[str, EmbeddingStore]:
-        """Open the embeddings that its aligners take."""
-        return open_embeddings(self.dataset, self.made_of, split, self.encoders, self.paths)
+        """Open the embeddings that its aligners take; BrainhiveError if they were made otherwise."""
+        stores = open_embeddings(self.dataset, self.made_of, split, self.encoders, self.paths)
+        refuse_others(self.folder, stores)
+        return stores
 
     def tokens(
         self,

@@ -28,6 +28,7 @@ from brainhive_cli.pipelines._data import (
     open_trials,
     prepare_all,
 )
+from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
@@ -133,6 +134,7 @@ def _train(what: Recipe, dataset: Dataset, cells: list[Cell], folder: RunFolder,
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
     stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
+    keep_identity(folder, stores, launch.is_main)
     target, keys = _target(what)
     images = as_tensors(stores, keys, launch.device)
     pictures = next(iter(stores.values()))
