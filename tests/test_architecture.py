@@ -27,7 +27,7 @@ SHELVES = {*parts.SHELVES, "signals", "metrics"}
 BUILD = "demo.build"
 LAYERS = [
     {"", "errors", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
-    | {"blocks", "embeddings", "health", "pickles", "recordings"},
+    | {"blocks", "embeddings", "health", "names", "pickles", "recordings"},
     {"demo"},
     SHELVES,
     {"aligner", "reports"},

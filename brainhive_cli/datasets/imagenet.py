@@ -16,6 +16,7 @@ from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._packed import Listing, Packed
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.errors import MissingData
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 
 CALLED = {name: split for split, names in SPLITS.items() for name in names}
@@ -114,8 +115,8 @@ def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
     described = [
         _described(name, label, classes) for name, label in zip(listing.names, listing.labels, strict=True)
     ]
-    image_ids, concepts = tuple(of[0] for of in described), tuple(of[1] for of in described)
-    datasets.check_unique(image_ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
+    datasets.check_unique([of[0] for of in described], lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
+    image_ids, concepts = Names.of(of[0] for of in described), Names.of(of[1] for of in described)
     return datasets.ImageSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
 
 
