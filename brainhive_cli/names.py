@@ -1,7 +1,7 @@
 """Names of many pictures in one array."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Self, overload
+from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,7 +32,7 @@ class Names(Sequence[str]):
         if isinstance(names, cls):
             return names
         try:
-            return cls(np.array([name.encode() for name in names], np.bytes_))
+            return cls(np.array(list(map(str.encode, names)), np.bytes_))
         except UnicodeEncodeError as error:
             raise BrainhiveError(f"{error.object!r} is not UTF-8", "rename the file") from error
 
@@ -41,12 +41,12 @@ class Names(Sequence[str]):
         return len(self.packed)
 
     @overload
-    def __getitem__(self, index: int) -> str: ...
+    def __getitem__(self, index: int | np.integer[Any]) -> str: ...
 
     @overload
     def __getitem__(self, index: slice | NDArray[np.int64]) -> Self: ...
 
-    def __getitem__(self, index: int | slice | NDArray[np.int64]) -> str | Self:
+    def __getitem__(self, index: int | np.integer[Any] | slice | NDArray[np.int64]) -> str | Self:
         """Unpack one, or choose some."""
         found = self.packed[index]
         return found.decode() if isinstance(found, bytes) else type(self)(found)
@@ -60,8 +60,6 @@ class Names(Sequence[str]):
         if isinstance(other, list | tuple):
             return list(self) == list(other)
         return isinstance(other, Names) and np.array_equal(self.packed, other.packed)
-
-    __hash__ = None  # type: ignore[assignment]
 
     def __repr__(self) -> str:
         """Show the first few."""

@@ -60,5 +60,5 @@ class Files:
 
     def __call__(self, index: int) -> Image.Image:
         """Decode a picture."""
-        path = os.path.join(self.root, self.image_ids[index] + self.endings[index])  # a Path interns its parts
+        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"  # a Path would intern its parts
         return datasets.decode(path, path)
