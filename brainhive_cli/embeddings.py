@@ -25,7 +25,8 @@ class EmbeddingStore:
 
     Attributes:
         embedding: [N, D] or [N, S, D].
-        image_ids: [N], and so are the concepts.
+        image_ids: The image id of each row.
+        concepts: The concept of each row.
         attributes: Encoder, config, weights, preprocessing, data set, split, versions and health.
     """
 

@@ -60,5 +60,6 @@ class Files:
 
     def __call__(self, index: int) -> Image.Image:
         """Decode a picture."""
-        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"  # a Path would intern its parts
+        # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"
         return datasets.decode(path, path)
