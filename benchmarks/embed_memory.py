@@ -61,7 +61,7 @@ def rows_done(store: Path) -> int:
 def watch(
     home: Path, pictures: int, encoder: str, workers: int, batch_size: int, pause_s: float = 0.5
 ) -> list[tuple[int, float]]:
-    """Embed, and look again and again from a tenth of the way on: pictures done, MB held."""
+    """Embed, and look again and again from a tenth of the way until decoders may end: pictures, MB held."""
     paint(home, pictures)
     command = [sys.executable, "-m", "brainhive_cli", "embed", f"encoders=[{encoder!r}]"]
     command += [f"dataset={{kind: image-folder, root: {home}/many}}"]
@@ -72,7 +72,7 @@ def watch(
     while process.poll() is None:
         for store in home.glob("embeddings/many/train/*.part"):
             held = held_mb(process.pid)
-            if pictures // 10 < (done := rows_done(store)) < pictures:
+            if pictures // 10 < (done := rows_done(store)) < pictures * 19 // 20:
                 looks.append((done, held))
         time.sleep(pause_s)
     if process.returncode:
