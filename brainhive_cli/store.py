@@ -184,16 +184,6 @@ class Claim:
         self._file.close()
 
 
-def encode_ids(image_ids: Sequence[str]) -> NDArray[np.bytes_]:
-    """Pack image ids as fixed-width UTF-8, which maps into memory."""
-    return np.array([image_id.encode() for image_id in image_ids], dtype=np.bytes_)
-
-
-def decode_ids(packed: NDArray[np.bytes_]) -> list[str]:
-    """Unpack image ids."""
-    return [image_id.decode() for image_id in packed.tolist()]
-
-
 def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
     """Find the row of each wanted image id; by file stem where one side knows no more.
 

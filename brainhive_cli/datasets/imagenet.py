@@ -16,14 +16,13 @@ from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._packed import Listing, Packed
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.errors import MissingData
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 
 CALLED = {name: split for split, names in SPLITS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
-CLASS_LAST = re.compile(r"(.+)_(n\d{8})")
-"""How the hub names a picture: its own name, then its class."""
 PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
     "parquet": lambda files, _: _parquet.listed(files),
     "tar": _tars.listed,
@@ -109,8 +108,8 @@ def _in_folder(split: str, folder: Path) -> datasets.ImageSet:
     concepts = []
     for file in files:
         *_, above, name = file.split("/")
-        own = _described(os.path.splitext(name)[0], "", ())[1]
-        concepts.append(own if above == folder.name else sys.intern(above))
+        is_loose = above == folder.name
+        concepts.append(_described(os.path.splitext(name)[0], "", ())[1] if is_loose else sys.intern(above))
     return from_files("imagenet", split, folder.parent, files, concepts)
 
 
@@ -118,18 +117,22 @@ def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
     from timm.data import ImageNetInfo
 
     classes = ImageNetInfo("imagenet-1k").label_names()
-    described = [
-        _described(name, label, classes) for name, label in zip(listing.names, listing.labels, strict=True)
-    ]
-    image_ids, concepts = tuple(of[0] for of in described), tuple(of[1] for of in described)
-    datasets.check_unique(image_ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
-    return datasets.ImageSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
+    ids, concepts = [], []
+    for name, label in zip(listing.names, listing.labels, strict=True):
+        image_id, concept = _described(name, label, classes)
+        ids.append(image_id)
+        concepts.append(concept)
+    datasets.check_unique(ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
+    image_ids = Names.of(ids)
+    packed = Packed(image_ids, listing.archive)
+    return datasets.ImageSet("imagenet", split, image_ids, Names.of(concepts), packed)
 
 
 def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
-    if found := CLASS_LAST.fullmatch(name):
-        return found[1], sys.intern(found[2])
+    own, _, last = name.rpartition("_")
+    if own and CLASS.fullmatch(last):  # as the hub names a picture
+        return own, sys.intern(last)
     if found := CLASS_FIRST.fullmatch(name):
         return name, sys.intern(found[1])
     if label.isdecimal() and int(label) < len(classes):

@@ -140,8 +140,8 @@ def open_embeddings(
 
 def _difference(first: EmbeddingStore, other: EmbeddingStore) -> str:
     """Say how the pictures of two stores differ; empty if row by row they do not."""
-    if not np.array_equal(first.packed_ids, other.packed_ids):
-        is_order = np.array_equal(np.sort(first.packed_ids), np.sort(other.packed_ids))
+    if first.image_ids != other.image_ids:
+        is_order = sorted(first.image_ids) == sorted(other.image_ids)
         return "the same pictures in another order" if is_order else "different pictures"
     return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
 

@@ -69,7 +69,7 @@ class _Job:
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, asked[key]) != asked[key]
         ]
-        if found.image_ids != list(self.images.image_ids):
+        if found.image_ids != self.images.image_ids:
             differs.append("pictures")
         if trunk and stored.get("preprocessing") != trunk.encoder.preprocessing:
             differs.append("preprocessing")

@@ -13,6 +13,7 @@ from torch import Tensor
 from brainhive_cli import datasets
 from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.names import Names
 from brainhive_cli.pipelines._decoding import AHEAD, decoded
 
 COUNT = 150
@@ -29,7 +30,7 @@ def image_set(log: Path) -> ImageSet:
             raise BadPicture(f"picture {row}")
         return Image.new("RGB", (4, 4), (row, row, row))
 
-    names = tuple(map(str, range(COUNT)))
+    names = Names.of(map(str, range(COUNT)))
     return datasets.ImageSet("greys", "train", names, names, opened)
 
 
