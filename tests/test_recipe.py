@@ -49,7 +49,7 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: s
     [
         ("train.epochs=many", "train.epochs: Input should be a valid integer"),
         ("train.epochs=many", "got 'many'"),
-        ("mode=sideways", "mode: Input should be 'intra', 'inter' or 'joint', got 'sideways'"),
+        ("mode=sideways", "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'"),
         ("subjects=1,two", "subjects.1: Input should be a valid integer"),
         ("encoders=", "encoders: Input should be a valid list, got None"),
         ("backbone.kind=", "a backbone needs a kind"),

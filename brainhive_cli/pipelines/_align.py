@@ -1,9 +1,10 @@
 """The training of one cell: the loop, its validation and its checkpoint."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines._finetune import warm_start
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -46,16 +48,20 @@ class CellData:
     """What one cell learns from.
 
     Attributes:
-        trials: Signals by subject; the place in the list is the subject index.
+        trials: Signals by subject.
         images: Embeddings of all pictures, [M, D_encoder] by the fuser's key, on the device.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
+        subjects: All that the model knows; a signal's subject index is the place in this list.
+        start: The model folder whose weights training begins from, or None.
     """
 
     trials: list[Trials]
     images: dict[str, Tensor]
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
+    subjects: tuple[int, ...]
+    start: Path | None = None
 
     @cached_property
     def signal(self) -> Tensor:
@@ -70,7 +76,8 @@ class CellData:
     @cached_property
     def subject(self) -> NDArray[np.int64]:
         """[N] subject index of each trial."""
-        return np.repeat(np.arange(len(self.trials)), [len(t.signal) for t in self.trials])
+        places = [self.subjects.index(t.subject) for t in self.trials]
+        return np.repeat(places, [len(t.signal) for t in self.trials])
 
 
 class Batches:
@@ -113,9 +120,13 @@ def train_cell(
     train: Train,
     folder: RunFolder,
     launch: Launch,
+    told: Callable[[dict[str, Any]], None],
 ) -> None:
-    """Train one cell to its end, going on from its checkpoint, and write model and metrics."""
-    aligner = _begin(seed, layout, loss_config.initial_logit_scale, data.fuser).to(launch.device)
+    """Train one cell to its end, going on from its checkpoint, and write model and metrics.
+
+    `told` is called after each epoch with what there is to say of it.
+    """
+    aligner = _begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, launch.device)
     learner = _Learner(aligner, train, batches.steps(train.batch_size))
@@ -139,7 +150,10 @@ def train_cell(
         state = state.after(epoch, learner, found, train.selection)
         if launch.is_main:
             top1 = float((found == 1).float().mean()) if len(found) else None
-            folder.log(cell=name, epoch=epoch, loss=float(torch.stack(losses).mean()), validation_top1=top1)
+            loss = float(torch.stack(losses).mean())
+            told(
+                {"cell": name, "epoch": epoch, "epochs": train.epochs, "loss": loss, "validation_top1": top1}
+            )
             if time.monotonic() - saved > CHECKPOINT_S:
                 state.save(folder, name)
                 saved = time.monotonic()
@@ -147,12 +161,14 @@ def train_cell(
         _finish(folder, name, seed, len(batches.validation_pictures[0]), aligner, state)
 
 
-def _begin(seed: int, layout: Layout, logit_scale: float, fuser: nn.Module | None) -> Aligner:
+def _begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Aligner:
     """Make the aligner that the seed decides; a prior's fusion encoder is taken over and frozen."""
     torch.manual_seed(seed)
     aligner = Aligner(layout, logit_scale)
-    if fuser is not None:
-        aligner.fuser.load_state_dict(fuser.state_dict())
+    if data.start is not None:
+        warm_start(aligner, data.start)
+    if data.fuser is not None:
+        aligner.fuser.load_state_dict(data.fuser.state_dict())
         aligner.fuser.requires_grad_(False)
     return aligner
 
