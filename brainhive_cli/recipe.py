@@ -30,6 +30,7 @@ def _no(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(split)]
 Numbers = Annotated[list[int], BeforeValidator(split)]
+Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Section(BaseModel):
@@ -66,9 +67,9 @@ class Run(Section):
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
-    trackers: Annotated[
-        list[Literal["tensorboard", "trackio", "wandb", "swanlab"]], BeforeValidator(split)
-    ] = Field([], description="where train-align tells its progress, beside log.jsonl")
+    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
+        [], description="where train-align tells its progress, beside log.jsonl"
+    )
 
 
 class Recipe(Section):

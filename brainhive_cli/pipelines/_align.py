@@ -151,9 +151,8 @@ def train_cell(
         if launch.is_main:
             top1 = float((found == 1).float().mean()) if len(found) else None
             loss = float(torch.stack(losses).mean())
-            told(
-                {"cell": name, "epoch": epoch, "epochs": train.epochs, "loss": loss, "validation_top1": top1}
-            )
+            event = {"cell": name, "epoch": epoch, "epochs": train.epochs, "loss": loss}
+            told({**event, "validation_top1": top1})
             if time.monotonic() - saved > CHECKPOINT_S:
                 state.save(folder, name)
                 saved = time.monotonic()

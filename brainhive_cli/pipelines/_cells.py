@@ -68,10 +68,10 @@ def _cells_of_one(what: "Recipe", label: str) -> list[Cell]:
 
 
 def variants(what: "Recipe") -> dict[str, "Recipe"]:
-    """Lay each combination of a sweep's values over the recipe: label to recipe, `{"": what}` without a sweep.
+    """Lay each combination of a sweep's values over the recipe; without a sweep there is one, labelled "".
 
     Raises:
-        RecipeError: for a key that is unknown or the whole run's, a value that does not fit, or one given twice.
+        RecipeError: if a key is unknown or the whole run's, or a value does not fit or is there twice.
     """
     if not what.sweep:
         return {"": what}

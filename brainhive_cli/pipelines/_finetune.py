@@ -1,4 +1,4 @@
-"""Fine-tuning: from the models of an align run to subjects that they never saw, with a share of their data."""
+"""Fine-tuning: models of an align run go on with a share of the data of subjects that they never saw."""
 
 from dataclasses import is_dataclass, replace
 from pathlib import Path
@@ -91,19 +91,16 @@ def grown(start: Layout, layout: Layout, name: str) -> Layout:
     Raises:
         BrainhiveError: if the models differ in anything else.
     """
-    grown = replace(layout, subjects=(*start.subjects, *layout.subjects))
-    if grown != replace(start, subjects=grown.subjects):
-        differ = [
-            key for key, value in vars(grown).items() if key != "subjects" and value != vars(start)[key]
-        ]
+    mine, known = vars(layout), vars(start)
+    if differ := [key for key in mine if key != "subjects" and mine[key] != known[key]]:
         raise BrainhiveError(
             f"{name} differs from the model it starts from: {', '.join(differ)}", "leave these as they were"
         )
-    return grown
+    return replace(layout, subjects=(*start.subjects, *layout.subjects))
 
 
 def warm_start(model: nn.Module, start: Path) -> None:
-    """Give a model the weights it starts from; a subject that those do not know begins as the mean of the others.
+    """Give a model the weights it starts from; a subject new to them begins as the mean of the others.
 
     Args:
         model: Built alike, but for more subjects.
