@@ -30,6 +30,9 @@ class Layout:
         scale: What signals are multiplied by.
         subjects: Subjects it was trained on; a signal's subject index is the place in this list.
         prior: The Fusion Prior whose fusion encoder it holds frozen; empty when it has its own.
+        subject_layer: What is learned for each subject before the brain encoder; one of `SUBJECT_LAYERS`.
+        similarity: How tokens are compared; one of `SIMILARITIES`. Centred tokens have mean 0, so that their
+            cosine is the centred one.
     """
 
     backbone: dict[str, Any]
@@ -43,6 +46,8 @@ class Layout:
     scale: float
     subjects: tuple[int, ...]
     prior: str = ""
+    subject_layer: str = "none"
+    similarity: str = "cosine"
 
 
 class Aligner(nn.Module):

@@ -13,11 +13,10 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.aligner import Aligner, Layout, load
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines._data import Trials
-from brainhive_cli.pipelines._finetune import warm_start
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -48,11 +47,10 @@ class CellData:
     """What one cell learns from.
 
     Attributes:
-        trials: Signals by subject.
+        trials: Signals by subject; the place in the list is the subject index.
         images: Embeddings of all pictures, [M, D_encoder] by the fuser's key, on the device.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        subjects: All that the model knows; a signal's subject index is the place in this list.
         start: The model folder whose weights training begins from, or None.
     """
 
@@ -60,7 +58,6 @@ class CellData:
     images: dict[str, Tensor]
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
-    subjects: tuple[int, ...]
     start: Path | None = None
 
     @cached_property
@@ -76,8 +73,7 @@ class CellData:
     @cached_property
     def subject(self) -> NDArray[np.int64]:
         """[N] subject index of each trial."""
-        places = [self.subjects.index(t.subject) for t in self.trials]
-        return np.repeat(places, [len(t.signal) for t in self.trials])
+        return np.repeat(np.arange(len(self.trials)), [len(t.signal) for t in self.trials])
 
 
 class Batches:
@@ -165,11 +161,18 @@ def _begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Ali
     torch.manual_seed(seed)
     aligner = Aligner(layout, logit_scale)
     if data.start is not None:
-        warm_start(aligner, data.start)
+        _take_over(aligner, data.start)
     if data.fuser is not None:
         aligner.fuser.load_state_dict(data.fuser.state_dict())
         aligner.fuser.requires_grad_(False)
     return aligner
+
+
+def _take_over(aligner: Aligner, start: Path) -> None:
+    """Begin from the weights of a model folder; what it learned for each subject begins as its mean."""
+    learned = load(start).state_dict()
+    for name, value in aligner.state_dict().items():
+        value.copy_(learned[name] if learned[name].shape == value.shape else learned[name].mean(0))
 
 
 def validate(aligner: Aligner, batches: Batches, precision: str, launch: Launch) -> Tensor:

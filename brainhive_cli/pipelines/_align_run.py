@@ -62,7 +62,7 @@ class AlignRun:
         device, layout = model.logit_scale.device, model.layout
         trials = open_trials(self.dataset, self.paths, self.signal, subject, split, pictures, layout.channels)
         signal = torch.from_numpy(trials.signal).to(device)
-        place = layout.subjects.index(subject) if subject in layout.subjects else 0
+        place = cell.trained_on.index(subject) if subject in cell.trained_on else 0
         index = torch.full((len(signal),), place, device=device)
         with torch.inference_mode():
             return model.encode_signal(signal, index).float(), trials.picture

@@ -5,13 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import Field
-from torch import nn
 
-from brainhive_cli import aligner, runs
-from brainhive_cli.aligner import Layout
+from brainhive_cli import runs
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._cells import Cell, cells_of
 from brainhive_cli.pipelines._data import Trials, chosen_subjects
@@ -21,7 +18,10 @@ from brainhive_cli.runs import RunFolder
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe
 
-INHERITED = ("dataset", "encoders", "dim", "backbone", "fuser", "prior", "signal")
+INHERITED = (
+    *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),
+    *("subject_layer", "similarity", "signal"),
+)
 """Recipe keys that say what a model is made of."""
 
 
@@ -65,7 +65,7 @@ def inherit(what: "Recipe") -> "Recipe":
     return what.model_copy(update={**taken, "subjects": new, "finetune": finetune})
 
 
-def model_for(what: "Recipe", cell: Cell) -> tuple[Path, Layout]:
+def model_for(what: "Recipe", cell: Cell) -> Path:
     """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
 
     Raises:
@@ -81,36 +81,7 @@ def model_for(what: "Recipe", cell: Cell) -> tuple[Path, Layout]:
             f"{cell.name} could start from any of {', '.join(names)} of {run.path.name}",
             "fine-tune a joint run, or one that leaves a subject out",
         )
-    model = run.path / "cells" / names[0] / "model"
-    return model, aligner.load(model).layout
-
-
-def grown(start: Layout, layout: Layout, name: str) -> Layout:
-    """Add a cell's subjects behind those that its start knows, so that no two have one index.
-
-    Raises:
-        BrainhiveError: if the models differ in anything else.
-    """
-    mine, known = vars(layout), vars(start)
-    if differ := [key for key in mine if key != "subjects" and mine[key] != known[key]]:
-        raise BrainhiveError(
-            f"{name} differs from the model it starts from: {', '.join(differ)}", "leave these as they were"
-        )
-    return replace(layout, subjects=(*start.subjects, *layout.subjects))
-
-
-def warm_start(model: nn.Module, start: Path) -> None:
-    """Give a model the weights it starts from; a subject new to them begins as the mean of the others.
-
-    Args:
-        model: Built alike, but for more subjects.
-        start: The model folder.
-    """
-    weights = aligner.load(start).state_dict()
-    for name, value in model.state_dict().items():
-        known = weights[name]
-        more = len(value) - len(known) if value.ndim else 0
-        value.copy_(torch.cat([known, *[known.float().mean(0, keepdim=True)] * more]) if more else known)
+    return run.path / "cells" / names[0] / "model"
 
 
 def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:

@@ -1,18 +1,14 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
-from torch import Tensor
 
 from brainhive_cli import console, parts, recipe
-from brainhive_cli.aligner import Layout
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
@@ -22,17 +18,9 @@ from brainhive_cli.pipelines import Plan, Result, _finetune, _trackers
 from brainhive_cli.pipelines._align import CellData, Train, train_cell
 from brainhive_cli.pipelines._align_tables import tables
 from brainhive_cli.pipelines._cells import Cell, cells_of, read_sweep, variants
-from brainhive_cli.pipelines._data import (
-    Signal,
-    Trials,
-    as_tensors,
-    concepts_of,
-    match_keys,
-    open_embeddings,
-    open_trials,
-    prepare_all,
-)
+from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
 from brainhive_cli.pipelines._finetune import Finetune
+from brainhive_cli.pipelines._material import Material
 from brainhive_cli.pipelines._watch import Watch
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -76,6 +64,10 @@ class Recipe(recipe.Recipe):
         "clip", validate_default=True, description="what pulls tokens together"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
+    subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
+        "none", description="what is learned for each subject before the brain encoder"
+    )
+    similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
@@ -95,33 +87,54 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say which cells there would be, and what is missing for them."""
-    dataset: Dataset = what.dataset.build(what.paths)
+
+    @cache
+    def found() -> Recipe:
+        return _finetune.inherit(what)
 
     @cache
     def cells() -> list[Cell]:
-        return cells_of(_finetune.inherit(what))
+        return cells_of(found())
+
+    def dataset() -> Dataset:
+        built: Dataset = found().dataset.build(what.paths)
+        return built
 
     def subjects() -> list[int]:
         return sorted({subject for cell in cells() for subject in (*cell.trained_on, *cell.tested_on)})
 
-    def embeddings(variant: Recipe) -> Iterable[str]:
-        return open_embeddings(dataset, what.dataset, "train", variant.encoders, what.paths)
+    def embeddings() -> str:
+        names = dict.fromkeys(
+            name
+            for each in variants(found()).values()
+            for name in open_embeddings(dataset(), each.dataset, "train", each.encoders, what.paths)
+        )
+        return ", ".join(names)
+
+    def signal() -> str:
+        count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
+        held = 4 * count * channels * samples * max(len(cell.trained_on) for cell in cells())
+        return f"{count}×{most}×{channels}×{samples}, averaged at most {held / 1e9:.2g} GB a cell"
 
     def target() -> str:
-        return "a fuser of its own" if what.prior is None else FusionPrior.load(what.prior) and what.prior
+        if found().prior:
+            FusionPrior.load(found().prior)
+        return found().prior or "a fuser of its own"
 
-    recipes = list(variants(what).values())
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
-        "seeds": lambda: what.seeds,
-        "variants": lambda: ", ".join(filter(None, variants(what))) or "one",
+        "seeds": lambda: found().seeds,
         "cells": lambda: _few([cell.name for cell in cells()]),
-        "trained from": lambda: _finetune.inherit(what).finetune.run or "new weights",
-        "embeddings": lambda: ", ".join(dict.fromkeys(name for each in recipes for name in embeddings(each))),
-        "signal": lambda: "×".join(map(str, dataset.recording(subjects()[0], "train").signal.shape)),
+        "embeddings": embeddings,
+        "signal": signal,
         "target": target,
-        "trackers": lambda: ", ".join(_trackers.require(what.run.trackers)) or "none",
     }
+    if what.sweep:
+        looks["variants"] = lambda: ", ".join(variants(what))
+    if what.mode == "finetune":
+        looks["trained from"] = lambda: found().finetune.run
+    if what.run.trackers:
+        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
     return Plan.of(looks)
 
 
@@ -159,7 +172,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             mine = recipes[cell.variant]
             if material is None or not material.fits(mine):
-                material = _Material.open(mine, launch.device)
+                material = Material.open(mine, launch.device)
             _train_cell(mine, cell, material, folder, worker)
     launch.wait()
 
@@ -171,16 +184,16 @@ def _prepare(recipes: Mapping[str, Recipe], cells: Sequence[Cell], launch: Launc
         prepare_all(what.dataset.build(what.paths), what.paths, what.signal, sorted(subjects), launch)
 
 
-def _train_cell(what: Recipe, cell: Cell, material: "_Material", folder: RunFolder, worker: Launch) -> None:
+def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder, worker: Launch) -> None:
     """Train one cell, telling the log and the trackers of its epochs."""
     held_out = _held_out(material.pictures, what.train.validation)
     trials = [material.trials_of(subject) for subject in cell.trained_on]
-    layout, start = material.layout(what, trials, cell), None
+    start = None
     if what.mode == "finetune":
-        start, known = _finetune.model_for(what, cell)
-        layout = _finetune.grown(known, layout, cell.name)
+        start = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
-    data = CellData(trials, material.images, held_out, material.frozen_fuser, layout.subjects, start)
+    layout = material.layout(what, trials, cell)
+    data = CellData(trials, material.images, held_out, material.frozen_fuser, start)
     names = what.run.trackers if worker.is_main else ()
     with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json")) as track:
 
@@ -189,81 +202,6 @@ def _train_cell(what: Recipe, cell: Cell, material: "_Material", folder: RunFold
             track(event)
 
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
-
-
-@dataclass(frozen=True)
-class _Material:
-    """The embeddings and signals of all cells that learn from the same ones.
-
-    Attributes:
-        what: The recipe of one of them.
-        dataset: Whose they are.
-        pictures: One of the embedding stores: which picture each row is.
-        keys: The fuser's key of each encoder, by the encoder's store name.
-        images: Embeddings [M, D_encoder] by the fuser's key, on the device.
-        prior: The Fusion Prior whose fusion encoder is the target, or None.
-        trials: Signals by subject, as far as they are open.
-    """
-
-    what: Recipe
-    dataset: Dataset
-    pictures: EmbeddingStore
-    keys: dict[str, str]
-    images: dict[str, Tensor]
-    prior: FusionPrior | None
-    trials: dict[int, Trials]
-
-    @classmethod
-    def open(cls, what: Recipe, device: torch.device) -> Self:
-        dataset: Dataset = what.dataset.build(what.paths)
-        stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
-        prior = FusionPrior.load(what.prior).float() if what.prior else None
-        keys = {config.name: config.name for config in what.encoders}
-        if prior:
-            keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
-        pictures = next(iter(stores.values()))
-        return cls(what, dataset, pictures, keys, as_tensors(stores, keys, device), prior, {})
-
-    def fits(self, what: Recipe) -> bool:
-        """Tell whether it is what another recipe learns from, too."""
-        mine, other = ((each.encoders, each.prior, each.signal) for each in (self.what, what))
-        return mine == other
-
-    def trials_of(self, subject: int) -> Trials:
-        """Open a subject's signals, or find them open."""
-        if subject not in self.trials:
-            what = self.what
-            self.trials[subject] = open_trials(
-                self.dataset, what.paths, what.signal, subject, "train", self.pictures
-            )
-        return self.trials[subject]
-
-    @property
-    def frozen_fuser(self) -> Any:
-        """The prior's fusion encoder; None where the fuser is trained."""
-        return self.prior.fusion_encoder["vision_model"] if self.prior else None
-
-    def layout(self, what: Recipe, trials: Sequence[Trials], cell: Cell) -> Layout:
-        """Say what a cell's model is made of."""
-        dims = {key: embedding.shape[-1] for key, embedding in self.images.items()}
-        fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim)
-        if self.prior:
-            hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
-            fuser = {"kind": "fusion_encoder", "intermediate_size": hidden, "dropout": 0.0}
-            dim = self.prior.dim
-        return Layout(
-            backbone=what.backbone.model_dump(mode="json"),
-            fuser=fuser,
-            dims=dims,
-            encoders=self.keys,
-            dim=dim,
-            channels=trials[0].channels,
-            samples=trials[0].signal.shape[-1],
-            window_ms=what.signal.window_ms,
-            scale=what.signal.scale,
-            subjects=cell.trained_on,
-            prior=what.prior or "",
-        )
 
 
 def _few(names: Sequence[str]) -> str:

@@ -125,7 +125,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     held_out = _held_out(pictures, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
-    batches = Batches(CellData([trials, trials], {}, held_out, None, (1,)), torch.device("cpu"))
+    batches = Batches(CellData([trials, trials], {}, held_out, None), torch.device("cpu"))
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch, 128) for row in rows]
 
     trained_on = set(concepts[batches.picture[learned].numpy()])
