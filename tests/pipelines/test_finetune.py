@@ -1,5 +1,6 @@
 """Fine-tuning goes on from a model that never saw the subject, with a share of its data."""
 
+import itertools
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share(
 
     assert [len(share) for share in shares] == [3, 20, 100, 200]  # 1 % of 180 is 2, and 1 of the 20 held out
     assert [len({picture for picture in share if picture < 20}) for share in shares] == [1, 2, 10, 20]
-    assert all(smaller < larger for smaller, larger in zip(shares, shares[1:], strict=False))
+    assert all(smaller < larger for smaller, larger in itertools.pairwise(shares))
     assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
 
 
