@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -154,6 +154,8 @@ def progress(what: str, total: int) -> Iterator[Bar]:
 def live(table: Callable[[int], Table]) -> Iterator[None]:
     """Show a table on stderr, drawn anew twice a second while the work lasts; vanish after.
 
+    What libraries print meanwhile is talk, and goes to stderr too.
+
     Args:
         table: Makes the table, given how many rows fit.
     """
@@ -162,7 +164,8 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
 
     console, born = _stderr(), time.monotonic()
     if not (console.is_terminal and is_speaker()):
-        yield
+        with redirect_stdout(sys.stderr):
+            yield
         return
 
     def draw() -> Any:

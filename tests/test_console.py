@@ -103,3 +103,9 @@ def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
 
 def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
+
+
+def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.live(lambda rows: console.Table("", (), ())):
+        print("hello from a tracker")
+    assert capsys.readouterr() == ("", "hello from a tracker\n")

@@ -1,6 +1,7 @@
 """Experiment trackers through accelerate: each cell is a run of theirs, grouped by our run."""
 
 import hashlib
+import importlib
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -42,9 +43,10 @@ def tracked(
         recipe: What they show beside the curves.
     """
     with ExitStack() as stack:
-        trackers = [_begun(name, run, cell, recipe) for name in names]
-        for tracker in trackers:
-            stack.callback(tracker.finish)
+        trackers = []
+        for name in names:
+            trackers.append(_begun(name, run, cell, recipe))
+            stack.callback(_finish, name, trackers[-1])
 
         def tell(event: Mapping[str, Any]) -> None:
             values = {
@@ -67,6 +69,13 @@ def _begun(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     tracker.main_process_only = False  # whichever process trains the cell tells of it
     tracker.start()
     return tracker
+
+
+def _finish(name: str, tracker: Any) -> None:
+    if name == "trackio":  # accelerate would leave the run open in trackio's eyes, which then ends it twice
+        importlib.import_module(name).finish()
+    else:
+        tracker.finish()
 
 
 def _place(name: str, run: Path, cell: str) -> tuple[str, ...]:

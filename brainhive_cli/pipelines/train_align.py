@@ -104,12 +104,9 @@ def plan(what: Recipe) -> Plan:
         return sorted({subject for cell in cells() for subject in (*cell.trained_on, *cell.tested_on)})
 
     def embeddings() -> str:
-        names = dict.fromkeys(
-            name
-            for each in variants(found()).values()
-            for name in open_embeddings(dataset(), each.dataset, "train", each.encoders, what.paths)
-        )
-        return ", ".join(names)
+        encoders = {each.name: each for recipe in variants(found()).values() for each in recipe.encoders}
+        stores = open_embeddings(dataset(), found().dataset, "train", list(encoders.values()), what.paths)
+        return ", ".join(stores)
 
     def signal() -> str:
         count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
