@@ -152,7 +152,7 @@ def progress(what: str, total: int) -> Iterator[Bar]:
 
 @contextmanager
 def live(table: Callable[[int], Table]) -> Iterator[None]:
-    """Show a table on stderr, drawn anew twice a second while the work lasts; vanish after.
+    """Show a table on stderr, drawn anew each second while the work lasts; vanish after.
 
     What libraries print meanwhile is talk, and goes to stderr too.
 
@@ -172,7 +172,7 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
         is_long = time.monotonic() - born > PATIENCE_S
         return _drawn(table(max(1, console.height - AROUND))) if is_long else Text("")
 
-    with Live(get_renderable=draw, console=console, refresh_per_second=2, transient=True):
+    with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
         yield
 
 
