@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from brainhive_cli import parts
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.pipelines.train_align import Recipe
 
@@ -66,7 +67,7 @@ def test_a_value_of_the_wrong_type_is_shown_with_its_key(override: str, shown: s
 def test_an_unknown_part_lists_those_there_are() -> None:
     with pytest.raises(RecipeError) as caught:
         resolve("backbone.kind=nise")
-    assert caught.value.hint == "did you mean nice? there are: brain_mlp, nice"
+    assert caught.value.hint == f"did you mean nice? there are: {', '.join(parts.kinds('backbones'))}"
 
 
 @pytest.mark.parametrize("override", ["train.epochs", "train: [", "train.epochs=[1"])
