@@ -29,6 +29,7 @@ class Layout:
         window_ms: Start and stop of the signal after the picture; None is all of it.
         scale: What signals are multiplied by.
         subjects: Subjects it was trained on; a signal's subject index is the place in this list.
+        normalise: How signals are normalised, by each subject's training signals.
         prior: The Fusion Prior whose fusion encoder it holds frozen; empty when it has its own.
     """
 
@@ -43,6 +44,7 @@ class Layout:
     scale: float
     subjects: tuple[int, ...]
     prior: str = ""
+    normalise: str = "none"
 
 
 class Aligner(nn.Module):

@@ -16,7 +16,7 @@ from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._align import CellData, Train, train_cell
+from brainhive_cli.pipelines._batches import CellData
 from brainhive_cli.pipelines._data import (
     Signal,
     Trials,
@@ -25,9 +25,13 @@ from brainhive_cli.pipelines._data import (
     concepts_of,
     match_keys,
     open_embeddings,
+    open_jitter,
     open_trials,
     prepare_all,
 )
+from brainhive_cli.pipelines._form import form_of
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._training import train_cell
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
@@ -137,14 +141,27 @@ def _train(what: Recipe, dataset: Dataset, cells: list[Cell], folder: RunFolder,
     images = as_tensors(stores, keys, launch.device)
     pictures = next(iter(stores.values()))
     prepare_all(dataset, what.paths, what.signal, chosen_subjects(dataset, what.subjects), launch)
+    form = form_of(dataset, what.paths, what.signal, what.train, what.subjects or dataset.subjects, launch)
+    jitter = open_jitter(what.train.jitter, stores, keys, what.paths, launch.device)
     held_out = _held_out(pictures, what.train.validation)
     trials: dict[int, Trials] = {}
     mine = launch.mine(todo) if alone else todo
     with console.progress("cells", len(mine)) as bar:
         for cell in mine:
             for subject in set(cell.trained_on) - trials.keys():
-                trials[subject] = open_trials(dataset, what.paths, what.signal, subject, "train", pictures)
-            data = CellData([trials[s] for s in cell.trained_on], images, held_out, target.prior_fuser)
+                trials[subject] = open_trials(
+                    dataset, what.paths, what.signal, subject, "train", pictures, form=form
+                )
+            tested, tested_images = _tested(what, dataset, cell, keys, launch)
+            data = CellData(
+                [trials[s] for s in cell.trained_on],
+                images,
+                held_out,
+                target.prior_fuser,
+                jitter,
+                tested=tested,
+                tested_images=tested_images,
+            )
             layout = target.layout(what, keys, images, data.trials, cell.trained_on)
             train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker)
             bar.advance()
@@ -180,6 +197,7 @@ class _Target:
             scale=what.signal.scale,
             subjects=subjects,
             prior=self.prior,
+            normalise=what.signal.normalise,
         )
 
 
@@ -193,6 +211,20 @@ def _target(what: Recipe) -> tuple[_Target, dict[str, str]]:
     hidden = prior.configs["fusion_encoder"]["intermediate_size"]
     fuser = {"kind": "fusion_encoder", "intermediate_size": hidden, "dropout": 0.0}
     return _Target(fuser, prior.dim, what.prior, prior.fusion_encoder["vision_model"]), keys
+
+
+def _tested(
+    what: Recipe, dataset: Dataset, cell: Cell, keys: dict[str, str], launch: Launch
+) -> tuple[list[Trials] | None, dict[str, Any]]:
+    """Open the test split, where it selects the epoch; it is never read otherwise."""
+    if what.train.selection != "test":
+        return None, {}
+    stores = open_embeddings(dataset, what.dataset, "test", what.encoders, what.paths)
+    pictures = next(iter(stores.values()))
+    trials = [
+        open_trials(dataset, what.paths, what.signal, subject, "test", pictures) for subject in cell.tested_on
+    ]
+    return trials, as_tensors(stores, keys, launch.device)
 
 
 def _held_out(pictures: EmbeddingStore, share: float) -> NDArray[np.bool_]:

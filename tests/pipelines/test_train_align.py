@@ -14,9 +14,12 @@ from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines import _align
-from brainhive_cli.pipelines._align import Batches, CellData
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import _training
+from brainhive_cli.pipelines._batches import Batches, CellData
 from brainhive_cli.pipelines._data import Trials, match_keys
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._validation import held_out as validated_on
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -125,15 +128,17 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     held_out = _held_out(pictures, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
-    batches = Batches(CellData([trials, trials], {}, held_out, None), torch.device("cpu"))
-    learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch, 128) for row in rows]
+    data = CellData([trials, trials], {}, held_out, None)
+    batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
+    (validation,) = validated_on(data, torch.device("cpu"))
+    learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
-    trained_on = set(concepts[batches.picture[learned].numpy()])
-    validated = set(concepts[batches.picture[batches.validation_rows].numpy()])
+    trained_on = set(concepts[batches.samples.picture[learned].numpy()])
+    validated = set(concepts[validation.shown.numpy()])
     assert len(validated) == 16 and len(trained_on) == 144
     assert not validated & trained_on
-    assert sorted(learned) == sorted(list(batches.train_rows) * 3)
-    assert len(learned) // 3 + len(batches.validation_rows) == 2 * len(concepts)
+    assert sorted(learned) == sorted(list(batches.rows) * 3)
+    assert len(learned) // 3 + len(validation.rows) == 2 * len(concepts)
 
 
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
@@ -204,7 +209,7 @@ def test_a_run_interrupted_between_cells_keeps_the_finished_ones(
 def test_a_cell_interrupted_in_the_middle_goes_on_from_its_checkpoint(
     go, small, world, runs, trained, monkeypatch
 ):
-    monkeypatch.setattr(_align, "CHECKPOINT_S", 0.0)  # one an epoch
+    monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)  # one an epoch
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, "sub-01_seed-1", 5)
         go("train-align", *small, runs, "subjects=1")
