@@ -85,7 +85,7 @@ class Pool:
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
     if isinstance(signal, np.memmap):  # a copy would be made only by writing, which nobody does
-        signal = np.memmap(signal.filename, signal.dtype, "c", signal.offset, signal.shape)
+        signal = np.memmap(str(signal.filename), np.float32, "c", signal.offset, signal.shape)
         return torch.from_numpy(signal)
     return torch.from_numpy(signal).to(device)
 
@@ -139,7 +139,7 @@ class Batches:
             seed: Decides, with the place of this process, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        mine = np.sort(np.asarray(self.launch.mine(rows)))  # type: ignore[arg-type]
+        mine: Rows = np.sort(self.launch.mine(rows))  # type: ignore[arg-type]
         index = torch.from_numpy(mine).to(self.launch.device)
         generator = self._generator(seed, self.launch.rank)
         signal = self._average(self.samples.gather(mine), index, generator)

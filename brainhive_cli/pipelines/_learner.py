@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +10,8 @@ from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.aligner import Aligner
 from brainhive_cli.pipelines._train import Train
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Learner:
@@ -30,8 +32,8 @@ class Learner:
         )
         share = partial(_share_of_lr, warmup=train.warmup_steps, steps=steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
-        self.average = AveragedModel(aligner, multi_avg_fn=self._average) if train.ema else None
         self.decay = train.ema
+        self.average = AveragedModel(aligner, multi_avg_fn=self._average) if train.ema else None
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
@@ -45,8 +47,7 @@ class Learner:
     @property
     def result(self) -> Aligner:
         """What has been learned: the moving average where there is one."""
-        learned: Aligner = self.aligner if self.average is None else self.average.module
-        return learned
+        return self.aligner if self.average is None else cast(Aligner, self.average.module)
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that going on exactly as before takes."""
@@ -57,7 +58,7 @@ class Learner:
         for name, part in self._parts().items():
             part.load_state_dict(state[name])
 
-    def _average(self, averaged: list[Tensor], current: list[Tensor], _: Tensor) -> None:
+    def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
         """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
 
         Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
@@ -66,7 +67,7 @@ class Learner:
         torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + count) / (10 + count)))
 
     def _parts(self) -> dict[str, Any]:
-        parts = {"aligner": self.aligner, "loss": self.loss, "average": self.average}
+        parts: dict[str, Any] = {"aligner": self.aligner, "loss": self.loss, "average": self.average}
         parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part for name, part in parts.items() if part is not None}
 

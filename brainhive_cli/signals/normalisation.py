@@ -37,7 +37,7 @@ def fit(how: Literal["channel", "whiten"], signals: Iterable[NDArray[np.float32]
             channels away, turning as little as possible (ZCA).
         signals: Chunks [n, C, T]; all of them together count.
     """
-    count, total, products = 0, np.float64(0), np.float64(0)  # total: [C, 1], products: [C, C]
+    count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C]
     for chunk in signals:
         flat = chunk.transpose(1, 0, 2).reshape(chunk.shape[1], -1).astype(np.float64)  # [C, n T]
         count += flat.shape[1]
