@@ -1,6 +1,6 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -15,12 +15,14 @@ from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _finetune, _trackers
-from brainhive_cli.pipelines._align import CellData, Train, train_cell
 from brainhive_cli.pipelines._align_tables import tables
+from brainhive_cli.pipelines._batches import CellData
 from brainhive_cli.pipelines._cells import Cell, cells_of, read_sweep, variants
 from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
 from brainhive_cli.pipelines._finetune import Finetune
 from brainhive_cli.pipelines._material import Material
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._training import train_cell
 from brainhive_cli.pipelines._watch import Watch
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -161,36 +163,39 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
-    recipes = variants(what)
-    _prepare(recipes, todo, launch)
+    recipes, material = variants(what), None
+    subjects = sorted({subject for cell in cells for subject in cell.trained_on})
+    for each in recipes.values():
+        prepare_all(what.dataset.build(what.paths), what.paths, each.signal, subjects, launch)
     watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in recipes.items()})
-    material = None
     with console.live(watch.table):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             mine = recipes[cell.variant]
             if material is None or not material.fits(mine):
-                material = Material.open(mine, launch.device)
+                material = Material.open(mine, subjects, launch)
             _train_cell(mine, cell, material, folder, worker)
     launch.wait()
-
-
-def _prepare(recipes: Mapping[str, Recipe], cells: Sequence[Cell], launch: Launch) -> None:
-    """Make the signal stores that are missing, before processes go separate ways."""
-    for label, what in recipes.items():
-        subjects = {subject for cell in cells if cell.variant == label for subject in cell.trained_on}
-        prepare_all(what.dataset.build(what.paths), what.paths, what.signal, sorted(subjects), launch)
 
 
 def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder, worker: Launch) -> None:
     """Train one cell, telling the log and the trackers of its epochs."""
     held_out = _held_out(material.pictures, what.train.validation)
-    trials = [material.trials_of(subject) for subject in cell.trained_on]
-    start = None
+    trials, start = [material.trials_of(subject) for subject in cell.trained_on], None
     if what.mode == "finetune":
         start = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
     layout = material.layout(what, trials, cell)
-    data = CellData(trials, material.images, held_out, material.frozen_fuser, start)
+    tested, tested_images = material.tested(cell) if what.train.selection == "test" else (None, {})
+    data = CellData(
+        trials,
+        material.images,
+        held_out,
+        material.frozen_fuser,
+        material.jitter,
+        start,
+        tested,
+        tested_images,
+    )
     names = what.run.trackers if worker.is_main else ()
     with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json")) as track:
 
