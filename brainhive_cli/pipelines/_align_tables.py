@@ -34,7 +34,7 @@ def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ..
         means = [(variant, _spread(some), len(some)) for variant, some in by_variant.items()]
         shown.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells"), tuple(means)))
     if published := metrics.get("published"):
-        row = tuple(published[name] or "–" for name in ("top1", "top5", "source"))
+        row = tuple(published.get(name, "–") for name in ("top1", "top5", "source"))
         shown.append(Table("Published, on the test pictures", ("top-1", "top-5", "source"), (row,)))
     return tuple(shown)
 

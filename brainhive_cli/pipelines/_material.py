@@ -57,7 +57,7 @@ class Material:
 
     @classmethod
     def open(cls, what: "Recipe", subjects: Sequence[int], launch: Launch) -> Self:
-        """Load the embeddings onto the device; signals, of these subjects, are opened as cells ask for them."""
+        """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
         dataset: Dataset = what.dataset.build(what.paths)
         stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
         prior = FusionPrior.load(what.prior).float() if what.prior else None

@@ -30,7 +30,8 @@ class Watch:
     def table(self, rows: int) -> Table:
         """Draw at most so many rows."""
         self._catch_up()
-        running, done = [], []
+        running: list[str] = []
+        done: list[str] = []
         for name in self._events:
             is_done = (self._run / "cells" / name / "metrics.json").is_file()
             (done if is_done else running).append(name)

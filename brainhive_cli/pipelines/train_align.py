@@ -116,9 +116,10 @@ def plan(what: Recipe) -> Plan:
         return f"{count}×{most}×{channels}×{samples}, averaged at most {held / 1e9:.2g} GB a cell"
 
     def target() -> str:
-        if found().prior:
-            FusionPrior.load(found().prior)
-        return found().prior or "a fuser of its own"
+        prior = found().prior
+        if prior is not None:
+            FusionPrior.load(prior)
+        return prior or "a fuser of its own"
 
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
@@ -149,7 +150,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         _train(what, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            published = {"published": what.published.model_dump()} if what.published else {}
+            published = {"published": what.published.model_dump(exclude_none=True)} if what.published else {}
             folder.finish({"mode": what.mode, "dataset": dataset.name, "cells": done, **published})
         launch.wait()
     metrics = folder.metrics()
