@@ -120,6 +120,27 @@ class Aligner(nn.Module):
             found = tuple(F.normalize(head, dim=-1) for head in found)
         return torch.cat(found, dim=-1)
 
+    def start_from(self, other: "Aligner") -> None:
+        """Take another aligner's weights; if it learned more or fewer subjects, each begins as their mean.
+
+        Raises:
+            BrainhiveError: if the two are not made of the same parts and sizes.
+        """
+        state = other.state_dict()
+        sizes = (len(other.layout.subjects), len(self.layout.subjects))
+        for name, own in self.state_dict().items():
+            given = state.get(name, own)
+            if given.shape != own.shape and (given.shape[:1], own.shape[:1]) == (sizes[:1], sizes[1:]):
+                state[name] = given.mean(0, keepdim=True).expand_as(own)
+        try:
+            self.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise BrainhiveError(
+                f"the model to start from does not fit: {first}",
+                "train with its backbone, encoders, channels and window",
+            ) from error
+
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
         _write(folder, asdict(self.layout), self.state_dict())
@@ -153,7 +174,7 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
     save_file(state, folder / WEIGHTS[0], metadata={"format": "pt"})
 
 
-def load(folder: Path) -> Aligner:
+def load(path: Path | str) -> Aligner:
     """Load an aligner from its model folder, or from one of upstream's, ready for evaluation.
 
     An upstream folder names no channels, window or subjects: its channels are called 0, 1, …, the window is
@@ -163,6 +184,7 @@ def load(folder: Path) -> Aligner:
         MissingData: if the folder lacks a file.
         BrainhiveError: if a file is damaged or the weights do not fit the config.
     """
+    folder = Path(path)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
     absent = [path.name for path in (folder / "config.json", weights) if not path.is_file()]
     if absent:

@@ -67,8 +67,8 @@ class ChannelAttention(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
         """Map [B, C, T] to [B, C, T]."""
-        weights = self.logits.softmax(dim=-1) * self.logits.shape[-1]  # [S, C]
-        return rows_of(weights, subject_index)[..., None] * signal
+        weights = rows_of(self.logits, subject_index).softmax(dim=-1) * signal.shape[1]  # [B, C]
+        return weights[..., None] * signal
 
 
 LAYERS: dict[str, type[nn.Module]] = {

@@ -1,4 +1,4 @@
-"""LSTM: the state after the last sample, and a projection head."""
+"""LSTM: the mean of its states over the samples, and a projection head."""
 
 from pydantic import Field
 from torch import Tensor, nn
@@ -9,7 +9,11 @@ from brainhive_cli.backbones._head import projection_head
 
 
 class Config(parts.Config):
-    """A recurrent brain encoder, with the sizes that AlignVis gives its own."""
+    """A recurrent brain encoder, with the sizes that AlignVis gives its own.
+
+    AlignVis takes the last state, which by then has forgotten the response: twelve epochs of the demo leave
+    that at chance.
+    """
 
     hidden: int = Field(128, gt=0, description="Width of the state; AlignVis's.")
     layers: int = Field(1, gt=0, description="LSTMs on top of each other; AlignVis's.")
@@ -48,5 +52,5 @@ class LSTM(nn.Module):
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
         _signal.check(signal, *self.size)
-        _, (state, _) = self.lstm(signal.transpose(1, 2))  # [layers, B, hidden]
-        return self.project(state[-1])
+        states, _ = self.lstm(signal.transpose(1, 2))  # [B, T, hidden]
+        return self.project(states.mean(1))
