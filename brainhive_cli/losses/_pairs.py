@@ -30,7 +30,7 @@ def cosines(signal_tokens: Tensor, image_tokens: Tensor) -> Tensor:
             "brain encoder and fuser need the same token width",
         )
     cosine = F.normalize(signal_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).T
-    return cosine.float()  # under autocast only the product is of less precision
+    return cosine.to(signal_tokens.dtype)  # under autocast only the product is of less precision
 
 
 def scaled(cosine: Tensor, logit_scale: Tensor, fixed: float | None) -> Tensor:
