@@ -12,6 +12,7 @@ from brainhive_cli.metrics.retrieval import summarise
 from brainhive_cli.pipelines._batches import Batches, CellData
 from brainhive_cli.pipelines._beginning import begin
 from brainhive_cli.pipelines._learner import Learner
+from brainhive_cli.pipelines._memory import keep_freed_memory
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.pipelines._state import State
 from brainhive_cli.pipelines._train import Train
@@ -48,6 +49,7 @@ def train_cell(
         launch: Who shares the work; each batch is cut between the processes.
         told: Hears of each epoch, in the main process; by default the run's log does.
     """
+    keep_freed_memory()
     aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, train, loss_config.mix_alpha, launch)
@@ -64,11 +66,10 @@ def train_cell(
             torch.manual_seed(mixed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
             with launch.autocast(train.precision):
-                signal = aligner.encode_signal(batch.signal, batch.subject)
-                image = aligner.encode_image(batch.images)
-            signal = launch.gather_rows(signal.float(), len(rows))
-            image = launch.gather_rows(image.float(), len(rows))
-            loss = loss_of(signal, image, aligner.logit_scale, batch.mixing)
+                signal = aligner.encode_signal(batch.signal, batch.subject).float()
+                image = aligner.encode_image(batch.images).float()
+                signal, image = (launch.gather_rows(each, len(rows)) for each in (signal, image))
+                loss = loss_of(signal, image, aligner.logit_scale, batch.mixing)
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
