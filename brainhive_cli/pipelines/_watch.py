@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -49,9 +50,13 @@ class Watch:
             file.seek(self._read)
             lines = file.read().split(b"\n")
         self._read += sum(len(line) + 1 for line in lines[:-1])
-        for event in map(json.loads, lines[:-1]):
-            if event.get("cell") in self._cells:
-                self._events.setdefault(event["cell"], []).append(event)
+        for line in lines[:-1]:
+            with suppress(
+                ValueError, KeyError
+            ):  # a disk may mix the lines of two machines; a table must not care
+                event = json.loads(line)
+                if event["cell"] in self._cells:
+                    self._events.setdefault(event["cell"], []).append(event)
 
     def _row(self, name: str, is_done: bool) -> tuple[Any, ...]:
         cell, events = self._cells[name], self._events[name]

@@ -36,6 +36,7 @@ def test_nothing_is_told_before_the_first_epoch(watch):
 
 def test_cells_at_work_stand_above_those_that_were_finished_last(watch, tmp_path):
     with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"cell": "sub-{"cell": ...}\n{"no": "cell"}\n')  # two lines that a shared disk has mixed
         log.write(event(3, 9, 30.0) + event(2, 8, 10.0) + event(2, 9, 20.0, None))
         log.write(event(4, 0, 100.0) + event(4, 1, 110.0) + event(5, 0, 105.0) + '{"half of a li')
     finish(tmp_path, 2)
