@@ -28,7 +28,7 @@ def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ..
     for cell in cells:
         by_variant.setdefault(cell.variant, []).append(found[cell.name])
     if "" in by_variant and len(cells) > 1:
-        rows.append(("mean ± sd", "", _spread(by_variant[""]), "", "", ""))
+        rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
     shown = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
         means = [(variant, _spread(some), len(some)) for variant, some in by_variant.items()]

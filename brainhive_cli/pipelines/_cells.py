@@ -104,6 +104,8 @@ def _text(value: Any) -> str:
         return ",".join([*([_text(value["kind"])] if "kind" in value else []), *knobs])
     if isinstance(value, list | tuple):
         return "+".join(map(_text, value))
+    if isinstance(value, bool | None):
+        return str(value).lower()
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-.") or "none"
 
 

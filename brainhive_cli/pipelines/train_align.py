@@ -112,8 +112,9 @@ def plan(what: Recipe) -> Plan:
 
     def signal() -> str:
         count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
-        held = 4 * count * channels * samples * max(len(cell.trained_on) for cell in cells())
-        return f"{count}×{most}×{channels}×{samples}, averaged at most {held / 1e9:.2g} GB a cell"
+        kept = 1 if found().signal.repetitions == "average" else 1 + most
+        held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
+        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
 
     def target() -> str:
         prior = found().prior

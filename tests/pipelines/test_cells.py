@@ -79,7 +79,7 @@ def test_a_sweep_is_the_cross_product_and_leaves_the_rest_as_it_is():
         ("sweep.train.lr=1e-3,0.01", ["lr=1e-3", "lr=0.01"]),
         ("sweep.train.lr=[0.001,0.01]", ["lr=0.001", "lr=0.01"]),
         ("sweep={backbone: [nice, {kind: nice, dropout: 0.5}]}", ["nice", "nice,dropout=0.5"]),
-        ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=None", "window_ms=0+500"]),
+        ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=none", "window_ms=0+500"]),
         ("sweep={mode: [intra, joint]}", ["intra", "joint"]),
         (
             "sweep={encoders: [[{kind: timm, source: 'hub:a/b', architecture: x}]]}",

@@ -54,7 +54,7 @@ def laid_out(found: dict) -> tuple:
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():
     (table,) = laid_out(metrics(0.2, 0.4, 0.6))
-    assert table.rows[-1][0] == "mean ± sd" and table.rows[-1][2] == "0.400 ± 0.200"
+    assert table.rows[-1][0] == "mean ± sd of 3" and table.rows[-1][2] == "0.400 ± 0.200"
 
 
 def test_a_single_cell_and_cells_without_validation_have_no_spread():
