@@ -256,8 +256,8 @@ def accuracy(on: Setting) -> None:
     lost = (hits["fp32"].astype(float) - hits["bf16"]).mean(0)  # [N], over subjects and seeds
     drawn = np.random.default_rng(0).choice(lost, (10_000, len(lost))).mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])
-    interval = f"95 % interval {100 * low:+.2f} to {100 * high:+.2f}, the same pictures paired"
-    show("bf16 loses points of top-1", 100 * lost.mean(), 1, interval, at_most=True)
+    found = f"{100 * lost.mean():+.2f} ({100 * low:+.2f} to {100 * high:+.2f}), pictures paired"
+    show("bf16 loses points of top-1, at most", 100 * high, 1, found, at_most=True)
 
 
 PARTS = {part.__name__: part for part in (loop, command, opening, mapped, accuracy)}
