@@ -42,6 +42,7 @@ class Layout:
         subject_layer: What is learned for each subject before the brain encoder; one of `SUBJECT_LAYERS`.
         similarity: How tokens are compared; one of `SIMILARITIES`. Centred tokens have mean 0, so that their
             cosine is the centred one.
+        normalise: How signals are normalised, by each subject's training signals.
     """
 
     backbone: dict[str, Any]
@@ -57,6 +58,7 @@ class Layout:
     prior: str = ""
     subject_layer: str = "none"
     similarity: str = "cosine"
+    normalise: str = "none"
 
 
 class Aligner(nn.Module):

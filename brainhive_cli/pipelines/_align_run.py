@@ -13,9 +13,10 @@ from brainhive_cli import parts
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings, open_trials
+from brainhive_cli.pipelines._cells import Cell, cells_of
+from brainhive_cli.pipelines._data import Signal, open_embeddings, open_trials
 from brainhive_cli.pipelines._identity import refuse_others
-from brainhive_cli.pipelines.train_align import Cell, cells_of
+from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
 
@@ -38,7 +39,7 @@ class AlignRun:
         made = folder.recipe()
         config = parts.resolve("datasets", made["dataset"])
         dataset: Dataset = config.build(paths)
-        cells = cells_of(made["mode"], chosen_subjects(dataset, made["subjects"]), made["seeds"])
+        cells = cells_of(Recipe.model_validate(made))
         encoders = [resolve(each) for each in made["encoders"]]
         return cls(folder, dataset, config, encoders, cells, Signal(**made["signal"]), paths)
 

@@ -44,6 +44,8 @@ def refuse_others(folder: RunFolder, stores: Mapping[str, EmbeddingStore]) -> No
     if not (folder.path / KEPT).is_file():  # a run of an older version
         return
     for name, trained_on in folder.read_json(KEPT).items():
+        if name not in stores:  # of another variant of a sweep
+            continue
         here = identity_of(stores[name])
         differs = [key for key in ("weights", "preprocessing") if here[key] != trained_on[key]]
         if differs:

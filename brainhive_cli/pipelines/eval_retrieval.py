@@ -16,8 +16,8 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._data import as_tensors
-from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.reports.sheets import top_k_sheet
 from brainhive_cli.runs import RunFolder
 from brainhive_cli.store import match_ids

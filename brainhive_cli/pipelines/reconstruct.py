@@ -22,9 +22,9 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._data import encoder_names
 from brainhive_cli.pipelines._scores import score
-from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.pipelines.train_prior import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reports.sheets import contact_sheet
