@@ -207,11 +207,11 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
 
 
-def _embeddings(what: Recipe) -> list[str]:
-    """Look whether the embeddings of all variants are there, of the same pictures."""
+def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:
+    """Open the embeddings of all variants: of the same pictures, or refused."""
     encoders = {each.name: each for variant in variants(what).values() for each in variant.encoders}
     dataset: Dataset = what.dataset.build(what.paths)
-    return list(open_embeddings(dataset, what.dataset, "train", list(encoders.values()), what.paths))
+    return open_embeddings(dataset, what.dataset, "train", list(encoders.values()), what.paths)
 
 
 def _few(names: Sequence[str]) -> str:
