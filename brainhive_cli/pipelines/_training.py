@@ -19,7 +19,7 @@ from brainhive_cli.pipelines._train import Train
 from brainhive_cli.pipelines._validation import held_out, ranks_of, tested, top1
 from brainhive_cli.runs import RunFolder
 
-CHECKPOINT_S = 30.0
+CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 Told = Callable[[dict[str, Any]], None]
 """Hears of each epoch: cell, epoch, epochs, loss, validation_top1, samples_per_s."""
