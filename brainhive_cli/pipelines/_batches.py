@@ -121,7 +121,12 @@ class Batches:
         self.images, self.jitter = data.images, data.jitter
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.rate_hz, self.repeated = data.trials[0].rate_hz, data.trials[0].repeated
-        self.samples, self.count = _samples(data.trials, launch.device)
+        pictures = [each.picture for each in data.trials]
+        self.averages = Pool.of([each.signal for each in data.trials], pictures, launch.device)
+        repeated = [each.repeated for each in data.trials if each.repeated]
+        self.samples, self.count = self.averages, None
+        if repeated:
+            self.samples, self.count = _apart(repeated, pictures, launch.device)
         picture = self.samples.picture.cpu().numpy()
         self.rows = np.flatnonzero((picture >= 0) & ~data.held_out[picture])
         self.steps = -(-len(self.rows) // train.batch_size)
@@ -178,15 +183,13 @@ class Batches:
         return images
 
 
-def _samples(trials: list[Trials], device: torch.device) -> tuple[Pool, Tensor | None]:
-    """Lay out what an epoch goes through, and how many repetitions each sample has where it has several.
+def _apart(
+    repeated: list[Repeated], pictures: list[Rows], device: torch.device
+) -> tuple[Pool, Tensor | None]:
+    """Lay out samples made of single trials, and how many of them each has where it has several.
 
-    A repetition that is not there has picture -1.
+    A trial that is not there has picture -1.
     """
-    pictures = [each.picture for each in trials]
-    repeated = [each.repeated for each in trials if each.repeated]
-    if not repeated:
-        return Pool.of([each.signal for each in trials], pictures, device), None
     if repeated[0].how != "single":
         count = torch.from_numpy(np.concatenate([each.count for each in repeated])).to(device)
         return Pool.of([each.signal for each in repeated], pictures, device), count

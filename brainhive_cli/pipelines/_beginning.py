@@ -1,9 +1,9 @@
 """The aligner that a cell's training begins with."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
@@ -30,29 +30,27 @@ def begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Alig
 def take_over(aligner: Aligner, folder: Path) -> None:
     """Begin from the weights of a model folder.
 
-    What is learned a subject (weights whose first size is their number) begins from the mean over the
-    subjects of the folder, unless both have as many.
+    What is learned for each subject begins, for a new one, from the mean over those of the folder.
 
     Raises:
-        BrainhiveError: if something else differs.
+        BrainhiveError: if the model is made otherwise.
     """
-    learned, fresh = aligners.load(folder).state_dict(), aligner.state_dict()
-    unlike = [name for name in sorted(learned.keys() ^ fresh.keys())] or [
-        name for name, value in fresh.items() if not _fits(learned[name], value)
-    ]
-    if unlike:
+    start, wanted = aligners.load(folder), aligner.state_dict()
+    learned, old, new = start.state_dict(), start.layout.subjects, aligner.layout.subjects
+    for name in _learned_a_subject(start):
+        rows = [learned[name][old.index(each)] if each in old else learned[name].mean(0) for each in new]
+        learned[name] = torch.stack(rows)
+    shapes, wanted_shapes = ({name: each.shape for name, each in s.items()} for s in (learned, wanted))
+    if unlike := sorted(name for name, _ in shapes.items() ^ wanted_shapes.items()):
         raise BrainhiveError(
             f"the model {folder} is made otherwise than what should begin from it: {unlike[0]}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
-    aligner.load_state_dict({name: _widened(learned[name], value) for name, value in fresh.items()})
+    aligner.load_state_dict(learned)
 
 
-def _fits(learned: Tensor, fresh: Tensor) -> bool:
-    return learned.shape == fresh.shape or (learned.ndim > 1 and learned.shape[1:] == fresh.shape[1:])
-
-
-def _widened(learned: Tensor, fresh: Tensor) -> Tensor:
-    if learned.shape == fresh.shape:
-        return learned
-    return learned.mean(0, keepdim=True).expand_as(fresh)
+def _learned_a_subject(aligner: Aligner) -> list[str]:
+    """Name the weights that have a row for each subject: those that one more subject makes larger."""
+    subjects = aligner.layout.subjects
+    larger = Aligner(replace(aligner.layout, subjects=(*subjects, max(subjects, default=0) + 1))).state_dict()
+    return [name for name, weight in aligner.state_dict().items() if weight.shape != larger[name].shape]

@@ -19,7 +19,7 @@ class State:
         epoch: Epochs that are done.
         step: Steps of the next one that are done.
         loss: Sum of the losses of those steps.
-        best: Highest validation top-1 so far, and the epoch that reached it last.
+        best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
         kept: The epoch that is kept: its number, score, weights and validation ranks.
     """
 
@@ -66,4 +66,4 @@ class State:
 
     def has_stalled(self, patience: int | None) -> bool:
         """Whether validation top-1 has not risen for `patience` epochs."""
-        return patience is not None and self.epoch - self.best[1] >= patience
+        return patience is not None and bool(self.best[1]) and self.epoch - self.best[1] >= patience

@@ -19,7 +19,7 @@ from brainhive_cli.pipelines._train import Train
 from brainhive_cli.pipelines._validation import held_out, ranks_of, tested, top1
 from brainhive_cli.runs import RunFolder
 
-CHECKPOINT_S = 30.0
+CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
 Told = Callable[[dict[str, Any]], None]
 """Hears of each epoch: cell, epoch, epochs, loss, validation_top1, samples_per_s."""
@@ -49,12 +49,13 @@ def train_cell(
         launch: Who shares the work; each batch is cut between the processes.
         told: Hears of each epoch, in the main process; by default the run's log does.
     """
+    tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
     aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, train, loss_config.mix_alpha, launch)
     learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
-    validation = held_out(data, launch.device)
+    validation = held_out(data, batches.averages)
     test = tested(data, launch.device) if train.selection == "test" else []
     state, saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt", learner), time.monotonic()
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
@@ -86,7 +87,7 @@ def train_cell(
         if launch.is_main:
             event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
-            told(event) if told else folder.log(**event)
+            tell(event)
     if launch.is_main:
         by = {"best": "validation" if validation else "last epoch", "last": "last epoch", "test": "test"}
         pool = len(validation[0].shown) if validation else 0

@@ -41,11 +41,10 @@ class Queries:
         return aligner.encode_signal(self.pool.gather(rows), subject).float()
 
 
-def held_out(data: CellData, device: torch.device) -> list[Queries]:
-    """Take the signals of held-out training concepts, if there are any."""
-    pool = Pool.of([each.signal for each in data.trials], [each.picture for each in data.trials], device)
-    rows = np.flatnonzero(data.held_out[pool.picture.cpu().numpy()])
-    return [Queries(pool, rows, data.images, pool.subject)] if len(rows) else []
+def held_out(data: CellData, averages: Pool) -> list[Queries]:
+    """Take the averaged signals of held-out training concepts, if there are any."""
+    rows = np.flatnonzero(data.held_out[averages.picture.cpu().numpy()])
+    return [Queries(averages, rows, data.images, averages.subject)] if len(rows) else []
 
 
 def tested(data: CellData, device: torch.device) -> list[Queries]:

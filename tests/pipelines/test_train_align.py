@@ -130,7 +130,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 
     data = CellData([trials, trials], {}, held_out, None)
     batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
-    (validation,) = validated_on(data, torch.device("cpu"))
+    (validation,) = validated_on(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
     trained_on = set(concepts[batches.samples.picture[learned].numpy()])

@@ -18,6 +18,7 @@ from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch, leave
 from brainhive_cli.pipelines import _training
 from brainhive_cli.pipelines._batches import Batches, CellData
+from brainhive_cli.pipelines._beginning import take_over
 from brainhive_cli.pipelines._data import Repeated, Trials
 from brainhive_cli.pipelines._learner import Learner
 from brainhive_cli.pipelines._train import Train
@@ -303,6 +304,19 @@ def test_training_begins_from_a_model_folder(train, embedding, tmp_path):
     fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
 
     assert is_same(begun, learned) and not is_same(fresh, learned)
+
+
+def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding, tmp_path):
+    layout = replace(layout_of(data_of(embedding, subjects=2)), subject_layer="token")
+    learned = aligner.Aligner(layout)
+    torch.nn.init.normal_(learned.subject_layer.token)
+    learned.save(tmp_path / "joint")
+
+    begun = aligner.Aligner(replace(layout, subjects=(7, 2)))
+    take_over(begun, tmp_path / "joint")
+
+    old, new = learned.subject_layer.token, begun.subject_layer.token
+    assert torch.equal(new[1], old[1]) and torch.equal(new[0], old.mean(0))
 
 
 def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
