@@ -120,27 +120,6 @@ class Aligner(nn.Module):
             found = tuple(F.normalize(head, dim=-1) for head in found)
         return torch.cat(found, dim=-1)
 
-    def start_from(self, other: "Aligner") -> None:
-        """Take another aligner's weights; if it learned more or fewer subjects, each begins as their mean.
-
-        Raises:
-            BrainhiveError: if the two are not made of the same parts and sizes.
-        """
-        state = other.state_dict()
-        sizes = (len(other.layout.subjects), len(self.layout.subjects))
-        for name, own in self.state_dict().items():
-            given = state.get(name, own)
-            if given.shape != own.shape and (given.shape[:1], own.shape[:1]) == (sizes[:1], sizes[1:]):
-                state[name] = given.mean(0, keepdim=True).expand_as(own)
-        try:
-            self.load_state_dict(state)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip()
-            raise BrainhiveError(
-                f"the model to start from does not fit: {first}",
-                "train with its backbone, encoders, channels and window",
-            ) from error
-
     def save(self, folder: Path) -> None:
         """Write `config.json` and `model.safetensors`."""
         _write(folder, asdict(self.layout), self.state_dict())
