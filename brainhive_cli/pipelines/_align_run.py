@@ -1,7 +1,10 @@
-"""A finished align run, opened to be used."""
+"""A finished align run, or one model folder, opened to be used."""
 
-from dataclasses import dataclass
-from typing import Self
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -9,19 +12,42 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli import aligner as aligners
-from brainhive_cli import parts
+from brainhive_cli import parts, runs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings, open_trials
+from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines._data import (
+    Change,
+    Signal,
+    Trials,
+    chosen_subjects,
+    encoder_names,
+    open_embeddings,
+    open_signals,
+    open_trials,
+)
+from brainhive_cli.pipelines._transfer import Origin, fitted
 from brainhive_cli.pipelines.train_align import Cell, cells_of
 from brainhive_cli.recipe import Paths
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.recordings import Recording
+from brainhive_cli.runs import FINISHED, RunFolder
+from brainhive_cli.signals.selection import sample_range
+
+BATCH = 4096
+"""Signals that are encoded at once."""
 
 
 @dataclass(frozen=True)
 class AlignRun:
-    """The data set, cells and signals of a run, and its models."""
+    """The data set, cells and signals of a run, and its models.
+
+    Attributes:
+        folder: The run; or the model folder, which is then the model of its only cell.
+        dataset: Whose signals and pictures are used.
+        made_of: Its Config.
+        origin: What the models were trained on, when that is not `dataset`; None when it is.
+    """
 
     folder: RunFolder
     dataset: Dataset
@@ -30,38 +56,189 @@ class AlignRun:
     cells: list[Cell]
     signal: Signal
     paths: Paths
+    mode: str
+    origin: Origin | None = None
+    _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
-    def open(cls, folder: RunFolder, paths: Paths) -> Self:
-        """Read back what the run was made of."""
+    def open(
+        cls,
+        folder: RunFolder,
+        paths: Paths,
+        dataset: parts.Config | None = None,
+        subjects: Sequence[int] | None = None,
+    ) -> Self:
+        """Read back what the run was made of.
+
+        Args:
+            folder: The run.
+            paths: Where stores lie.
+            dataset: The data set to use; default: the run's own. On another, every cell meets all subjects.
+            subjects: Those to use; default: all that a cell is to be tested on.
+
+        Raises:
+            MissingData: if the data set has no such subject.
+        """
         made = folder.recipe()
         config = parts.resolve("datasets", made["dataset"])
-        dataset: Dataset = config.build(paths)
-        cells = cells_of(made["mode"], chosen_subjects(dataset, made["subjects"]), made["seeds"])
-        encoders = [resolve(each) for each in made["encoders"]]
-        return cls(folder, dataset, config, encoders, cells, Signal(**made["signal"]), paths)
+        trained_on: Dataset = config.build(paths)
+        cells = cells_of(made["mode"], chosen_subjects(trained_on, made["subjects"]), made["seeds"])
+        encoders, signal = [resolve(each) for each in made["encoders"]], Signal(**made["signal"])
+        used = trained_on if dataset is None else dataset.build(paths)
+        origin = None
+        if used.name != trained_on.name:
+            origin = Origin.of(trained_on, signal, paths)
+            tested_on = tuple(chosen_subjects(used, subjects))
+            cells = [Cell(cell.name, cell.trained_on, tested_on, cell.seed) for cell in cells]
+        elif subjects is not None:
+            cells = _restricted(cells, chosen_subjects(used, subjects))
+        return cls(folder, used, dataset or config, encoders, cells, signal, paths, made["mode"], origin)
+
+    @classmethod
+    def of_model(
+        cls, path: Path, paths: Paths, dataset: parts.Config | None, subjects: Sequence[int] | None
+    ) -> Self:
+        """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
+
+        Raises:
+            MissingData: if the data set or the subjects are not given.
+        """
+        given = {"--dataset": dataset, "--subjects": subjects}
+        if absent := [flag for flag, value in given.items() if not value]:
+            raise MissingData(
+                f"the model folder {path} does not say what to test it on: {' and '.join(absent)} missing",
+                f"brainhive eval-retrieval --run {path} --dataset things-eeg --subjects 1",
+            )
+        assert dataset is not None
+        used: Dataset = dataset.build(paths)
+        layout = aligners.load(path).layout
+        encoders = [resolve(name) for name in encoder_names(layout.encoders)]
+        signal = Signal(window_ms=layout.window_ms, scale=layout.scale)
+        cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
+        return cls(
+            RunFolder(path), used, dataset, encoders, [cell], signal, paths, "model folder", Origin.unknown()
+        )
+
+    @cached_property
+    def _is_model(self) -> bool:
+        return is_model(self.folder.path)
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
-        return aligners.load(self.folder.path / "cells" / cell.name / "model").to(device)
+        path = self.folder.path if self._is_model else self.folder.path / "cells" / cell.name / "model"
+        return aligners.load(path).to(device)
 
-    def stores(self, split: str) -> dict[str, EmbeddingStore]:
+    @property
+    def is_selected_on_test(self) -> bool:
+        """Whether the kept epoch of some cell was chosen on the test set."""
+        if self._is_model:
+            return False
+        cells = self.folder.metrics()["cells"].values()
+        return any(cell.get("selected_on") == "test" for cell in cells)
+
+    def published(self) -> dict[str, Any]:
+        """Give the numbers that the recipe names as published: metric to value, and `source`."""
+        return {} if self._is_model else self.folder.metrics().get("published") or {}
+
+    def made_with(self, cell: Cell | None) -> tuple[list[EncoderConfig], Signal]:
+        """Give the encoders and the signals that a cell was trained with."""
+        return self.encoders, self.signal
+
+    def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that its aligners take."""
-        return open_embeddings(self.dataset, self.made_of, split, self.encoders, self.paths)
+        encoders, _ = self.made_with(cell)
+        key = (split, *(config.name for config in encoders))
+        if key not in self._kept:
+            self._kept[key] = open_embeddings(self.dataset, self.made_of, split, encoders, self.paths)
+        stores: dict[str, EmbeddingStore] = self._kept[key]
+        return stores
 
-    def tokens(
+    def trials(
         self,
-        model: aligners.Aligner,
+        layout: aligners.Layout,
         cell: Cell,
         subject: int,
         split: str,
         pictures: EmbeddingStore,
-    ) -> tuple[Tensor, NDArray[np.int64]]:
-        """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
-        device, layout = model.logit_scale.device, model.layout
-        trials = open_trials(self.dataset, self.paths, self.signal, subject, split, pictures, layout.channels)
-        signal = torch.from_numpy(trials.signal).to(device)
-        place = cell.trained_on.index(subject) if subject in cell.trained_on else 0
-        index = torch.full((len(signal),), place, device=device)
+        change: Change | None = None,
+    ) -> Trials:
+        """Open a subject's signals as a cell's model takes them; `change` is made to the recording first."""
+        signal, channels = self._taken(layout, cell, subject, split)
+        return open_trials(self.dataset, self.paths, signal, subject, split, pictures, channels, change)
+
+    def times_ms(
+        self, layout: aligners.Layout, cell: Cell, subject: int, split: str
+    ) -> NDArray[np.floating[Any]]:
+        """Say when the samples of a subject's signals lie, milliseconds after the picture: [T]."""
+        signal, _ = self._taken(layout, cell, subject, split)
+        times_s = self.recording(cell, subject, split).times_s
+        return 1000 * times_s[sample_range(times_s, signal.window_ms)]
+
+    def recording(self, cell: Cell, subject: int, split: str) -> Recording:
+        """Open a subject's recording of a split."""
+        return open_signals(self.dataset, self.paths, self.made_with(cell)[1], subject)[split]
+
+    def _taken(
+        self, layout: aligners.Layout, cell: Cell, subject: int, split: str
+    ) -> tuple[Signal, tuple[str, ...]]:
+        signal, channels = self.made_with(cell)[1], layout.channels
+        if self.origin:
+            return fitted(self.origin, layout, signal, self.dataset, self.paths, subject, split)
+        return signal, channels
+
+    def averaged(
+        self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
+    ) -> Trials:
+        """Open a subject's averaged signals; they are kept for the cells that follow."""
+        key = (str(subject), split, *layout.channels, self.made_with(cell)[1].model_dump_json())
+        if key not in self._kept:
+            self._kept[key] = self.trials(layout, cell, subject, split, pictures)
+        trials: Trials = self._kept[key]
+        return trials
+
+    def encode(self, model: aligners.Aligner, cell: Cell, subject: int, signal: Tensor) -> Tensor:
+        """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
+        is_known = self.origin is None and subject in cell.trained_on
+        tokens = []
         with torch.inference_mode():
-            return model.encode_signal(signal, index).float(), trials.picture
+            for part in signal.split(BATCH):
+                part = part.to(model.logit_scale.device)
+                place = cell.trained_on.index(subject) if is_known else 0
+                index = torch.full((len(part),), place, device=part.device) if is_known else None
+                tokens.append(model.encode_signal(part, index).float())
+        return torch.cat(tokens)
+
+    def tokens(
+        self, model: aligners.Aligner, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
+    ) -> tuple[Tensor, NDArray[Any]]:
+        """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
+        trials = self.averaged(model.layout, cell, subject, split, pictures)
+        return self.encode(model, cell, subject, torch.from_numpy(trials.signal)), trials.picture
+
+
+def is_model(path: Path) -> bool:
+    """Tell whether a folder is a model's, and not a run's."""
+    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
+
+
+def find(
+    reference: str | None,
+    paths: Paths,
+    dataset: parts.Config | None = None,
+    subjects: Sequence[int] | None = None,
+) -> AlignRun:
+    """Open a run by folder or name, a model by its folder, or the newest run."""
+    if reference is not None and is_model(Path(reference)):
+        return AlignRun.of_model(Path(reference), paths, dataset, subjects)
+    found = runs.find(paths.under_home("runs"), "train-align", reference)
+    return AlignRun.open(found, paths, dataset, subjects)
+
+
+def _restricted(cells: Sequence[Cell], subjects: Sequence[int]) -> list[Cell]:
+    """Keep of the cells what is tested on some subjects."""
+    kept = []
+    for cell in cells:
+        tested_on = tuple(subject for subject in cell.tested_on if subject in subjects)
+        if tested_on:
+            kept.append(Cell(cell.name, cell.trained_on, tested_on, cell.seed))
+    return kept

@@ -1,6 +1,6 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,11 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section
-from brainhive_cli.recordings import SignalStore
+from brainhive_cli.recordings import Recording, SignalStore
 from brainhive_cli.signals.selection import average
+
+Change = Callable[[Recording], Recording]
+"""What is done to a recording before it is averaged: one of its repetitions taken, say."""
 
 
 class Signal(Section):
@@ -67,12 +70,14 @@ def open_trials(
     split: str,
     pictures: EmbeddingStore,
     channels: Sequence[str] | None = None,
+    change: Change | None = None,
 ) -> Trials:
     """Average a subject's signals and match them with the pictures of an embedding store.
 
     Trials whose picture was skipped as bad are left out, with a warning.
     """
     recording = open_signals(dataset, paths, signal, subject)[split]
+    recording = change(recording) if change else recording
     chosen = channels or signal.channels or dataset.channels or recording.channels
     where = f"{dataset.name} subject {subject} {split}"
     averaged = average(recording, chosen, signal.window_ms, signal.scale, where)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics import retrieval
+from brainhive_cli.metrics import _rivals
 from brainhive_cli.metrics.retrieval import chance_of_ranks, ranks, summarise
 
 
@@ -49,7 +49,8 @@ def test_a_constant_embedding_scores_no_better_than_chance(tokens, constant):
 def test_blocks_do_not_change_the_ranks(tokens, monkeypatch):
     noisy = tokens + torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
     whole = ranks(noisy, tokens, torch.arange(40))
-    monkeypatch.setattr(retrieval, "BLOCK", 3 * 40)
+    monkeypatch.setattr(_rivals, "CANDIDATES", 7)
+    monkeypatch.setattr(_rivals, "BLOCK", 21)
 
     assert torch.equal(ranks(noisy, tokens, torch.arange(40)), whole)
 
