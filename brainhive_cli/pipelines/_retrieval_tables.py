@@ -40,7 +40,8 @@ def _cells(metrics: Metrics) -> Table:
     rows += [(f"all {variant}", *_row(overall)) for variant, overall in metrics["variants"].items()]
     rows.append(("all", *_row(metrics["overall"])))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    title = f"Retrieval: {metrics['protocol']}, gallery {metrics['gallery']['splits']}: {metrics['verdict']}"
+    split = metrics["overall"]["top1"]["split"]
+    title = f"Retrieval of {split} pictures: {metrics['protocol']}: {metrics['verdict']}"
     return Table(title, columns, tuple(rows))
 
 
@@ -59,20 +60,16 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
 
 def _directions(metrics: Metrics) -> Table:
     """Show all metrics in both directions, and what was published beside what is measured."""
-    published, backward = metrics["published"], metrics["backward"]
-    columns = ["metric", "signal → image", "95 % CI", "chance"]
-    columns += ["published"] if published else []
-    columns += ["image → signal", "95 % CI of it", "its chance"] if backward else []
-    rows = []
-    for name, found in metrics["overall"].items():
-        row = [NAMES[name], found["value"], _interval(found), found["chance"]]
-        row += [published.get(name, "–")] if published else []
-        if backward:
-            other = backward.get(name)
-            row += [other["value"], _interval(other), other["chance"]] if other else ["–"] * 3
-        rows.append(tuple(row))
+    published = metrics["published"]
+    rows = [
+        (NAMES[name], finds, found["value"], *([published.get(name, "–")] if published else []))
+        + (_interval(found), found["chance"])
+        for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"]))
+        for name, found in direction.items()
+    ]
     source = f"; published: {published['source']}" if published.get("source") else ""
-    return Table(f"All cells together{source}", tuple(columns), tuple(rows))
+    columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
+    return Table(f"All cells together{source}", columns, tuple(rows))
 
 
 def _seeds(metrics: Metrics) -> Table:
@@ -140,29 +137,21 @@ def _confusions(metrics: Metrics, most: int) -> Table:
 
 
 def _comparisons(metrics: Metrics) -> Table:
-    columns = (
-        "top-1 against",
-        "difference",
-        "95 % CI",
-        "only this / other",
-        "McNemar p",
-        "Wilcoxon p",
-        "t p",
-        "d_z",
-    )
     rows = [
         (
-            each["run"].rstrip("/").rpartition("/")[2],
+            f"…{each['run'][-9:]}",
             each["difference"],
             _interval(each),
-            f"{each['only_first']} / {each['only_second']}",
-            *(_or_dash(each[f"{test}_p_adjusted"]) for test in ("mcnemar", "wilcoxon", "t")),
-            _or_dash(each["cohens_dz"]),
+            f"{each['only_first']}, {each['only_second']}",
+            *(_short(each[f"{test}_p_adjusted"]) for test in ("mcnemar", "wilcoxon", "t")),
+            _short(each["cohens_dz"]),
         )
         for each in metrics["against"]
     ]
-    many = "; p adjusted for false discoveries (Benjamini–Hochberg)" if len(rows) > 1 else ""
-    return Table(f"Paired over items and subjects{many}; d_z: Cohen's, over subjects", columns, tuple(rows))
+    columns = ("against", "top-1", "95 % CI", "only", "McNemar", "Wilcoxon", "t", "d_z")
+    many = " (Benjamini–Hochberg)" if len(rows) > 1 else ""
+    title = f"Top-1 less another run's; items only this, only that found; p{many}; Cohen's d_z"
+    return Table(title, columns, tuple(rows))
 
 
 def _interval(metric: Metrics) -> str:
@@ -174,5 +163,5 @@ def _spread(values: Sequence[float]) -> str:
     return f"{np.mean(values):.3f}{deviation}"
 
 
-def _or_dash(value: float | None) -> float | str:
-    return "–" if value is None else value
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"
