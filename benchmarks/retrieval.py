@@ -1,4 +1,4 @@
-"""How fast 200 signals are ranked among a million random vectors, beside the bare product, and in what memory.
+"""How fast signals are ranked among a million random vectors, beside the bare product, and in what memory.
 
 Both sides see the same blocks in turns; the drawing of blocks is not counted.
 """

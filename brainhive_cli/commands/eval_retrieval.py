@@ -15,7 +15,7 @@ def eval_retrieval(
         str | None,
         typer.Option(
             "--run",
-            help="An align run, by folder or name; several, separated by commas, are averaged. Or a model folder.",
+            help="Align run, by folder or name (several are averaged: A,B), or model folder.",
             show_default="the newest",
         ),
     ] = None,

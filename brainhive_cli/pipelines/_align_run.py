@@ -65,7 +65,7 @@ class AlignRun:
         cls,
         folder: RunFolder,
         paths: Paths,
-        dataset: parts.Config | None = None,
+        dataset: Any = None,
         subjects: Sequence[int] | None = None,
     ) -> Self:
         """Read back what the run was made of.
@@ -95,9 +95,7 @@ class AlignRun:
         return cls(folder, used, dataset or config, encoders, cells, signal, paths, made["mode"], origin)
 
     @classmethod
-    def of_model(
-        cls, path: Path, paths: Paths, dataset: parts.Config | None, subjects: Sequence[int] | None
-    ) -> Self:
+    def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
         """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
 
         Raises:
@@ -109,7 +107,6 @@ class AlignRun:
                 f"the model folder {path} does not say what to test it on: {' and '.join(absent)} missing",
                 f"brainhive eval-retrieval --run {path} --dataset things-eeg --subjects 1",
             )
-        assert dataset is not None
         used: Dataset = dataset.build(paths)
         layout = aligners.load(path).layout
         encoders = [resolve(name) for name in encoder_names(layout.encoders)]
@@ -224,7 +221,7 @@ def is_model(path: Path) -> bool:
 def find(
     reference: str | None,
     paths: Paths,
-    dataset: parts.Config | None = None,
+    dataset: Any = None,
     subjects: Sequence[int] | None = None,
 ) -> AlignRun:
     """Open a run by folder or name, a model by its folder, or the newest run."""

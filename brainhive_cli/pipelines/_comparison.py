@@ -27,8 +27,9 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
         result = compare([ranks[key] for key in ranks], [theirs[key] for key in ranks])
         found.append({"run": other["run"], **result.as_dict()})
     for test in TESTS:
-        for result, p in zip(found, benjamini_hochberg([each[test] for each in found]), strict=True):
-            result[f"{test}_adjusted"] = p
+        adjusted = benjamini_hochberg([each[test] for each in found])
+        for each, p in zip(found, adjusted, strict=True):
+            each[f"{test}_adjusted"] = p
     return found
 
 

@@ -59,14 +59,13 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
 
 
 def _directions(metrics: Metrics) -> Table:
-    """Show all metrics in both directions, and what was published beside what is measured."""
+    """Show all metrics in both directions; what was published, of the first, beside what is measured."""
     published = metrics["published"]
-    rows = [
-        (NAMES[name], finds, found["value"], *([published.get(name, "–")] if published else []))
-        + (_interval(found), found["chance"])
-        for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"]))
-        for name, found in direction.items()
-    ]
+    rows = []
+    for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
+        for name, found in direction.items():
+            beside = [published.get(name, "–") if finds == "image" else "–"] if published else []
+            rows.append((NAMES[name], finds, found["value"], *beside, _interval(found), found["chance"]))
     source = f"; published: {published['source']}" if published.get("source") else ""
     columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
     return Table(f"All cells together{source}", columns, tuple(rows))

@@ -1,6 +1,6 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
@@ -128,7 +128,8 @@ def plan(what: Recipe) -> Plan:
 
 def _open(what: Recipe) -> list[AlignRun]:
     """Open the runs; those that are averaged are tested on one data set."""
-    aligns = [find(each, what.paths, what.dataset, what.subjects) for each in what.align_run or [None]]
+    names: Sequence[str | None] = what.align_run or [None]
+    aligns = [find(name, what.paths, what.dataset, what.subjects) for name in names]
     for other in aligns[1:]:
         if other.dataset.name != aligns[0].dataset.name:
             raise BrainhiveError(

@@ -42,5 +42,5 @@ def test_a_table_of_categories_that_cannot_be_read_is_named(tmp_path: Path):
 
     with pytest.raises(BrainhiveError, match=r"short.csv line 2 has no category"):
         read_categories(str(tmp_path / "short.csv"))
-    with pytest.raises(MissingData, match="no file nowhere.tsv"):
+    with pytest.raises(MissingData, match=r"no file nowhere.tsv"):
         read_categories("nowhere.tsv")

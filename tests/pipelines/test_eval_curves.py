@@ -1,4 +1,4 @@
-"""Curves: which repetitions are averaged, which windows are seen, and that their ends are the plain result."""
+"""Curves: which repetitions are averaged, which windows are seen; their ends are the plain result."""
 
 import numpy as np
 import pytest
