@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics._rivals import count_rivals, similarity_to
+from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
 from brainhive_cli.metrics.statistics import Metric, Statistic, measure
 
 TOP = (1, 3, 5)
@@ -69,7 +69,8 @@ def average_precisions(
 def nearest(signal_tokens: Tensor, gallery: Tensor) -> Tensor:
     """Find the most similar gallery item of each signal: [N] on the CPU, the first of equals."""
     unit = torch.nn.functional.normalize(gallery.float(), dim=1)
-    return torch.cat([(tokens.float() @ unit.T).argmax(1) for tokens in signal_tokens.split(1024)]).cpu()
+    rows = max(1, BLOCK // len(gallery))
+    return torch.cat([(tokens.float() @ unit.T).argmax(1) for tokens in signal_tokens.split(rows)]).cpu()
 
 
 def subset_hits(

@@ -1,7 +1,7 @@
 """A finished align run, or one model folder, opened to be used."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -86,12 +86,12 @@ class AlignRun:
         encoders, signal = [resolve(each) for each in made["encoders"]], Signal(**made["signal"])
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
-        if used.name != trained_on.name:
+        if used.recorded_as != trained_on.recorded_as:
             origin = Origin.of(trained_on, signal, paths)
             tested_on = tuple(chosen_subjects(used, subjects))
-            cells = [Cell(cell.name, cell.trained_on, tested_on, cell.seed) for cell in cells]
+            cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
-            cells = _restricted(cells, chosen_subjects(used, subjects))
+            cells = _restricted(cells, chosen_subjects(used, subjects), str(folder.path))
         return cls(folder, used, dataset or config, encoders, cells, signal, paths, made["mode"], origin)
 
     @classmethod
@@ -231,11 +231,17 @@ def find(
     return AlignRun.open(found, paths, dataset, subjects)
 
 
-def _restricted(cells: Sequence[Cell], subjects: Sequence[int]) -> list[Cell]:
+def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
     """Keep of the cells what is tested on some subjects."""
+    known = sorted({subject for cell in cells for subject in cell.tested_on})
+    if absent := sorted(set(subjects) - set(known)):
+        raise MissingData(
+            f"no cell of {where} is tested on subject {', '.join(map(str, absent))}",
+            f"it has: {', '.join(map(str, known))}",
+        )
     kept = []
     for cell in cells:
         tested_on = tuple(subject for subject in cell.tested_on if subject in subjects)
         if tested_on:
-            kept.append(Cell(cell.name, cell.trained_on, tested_on, cell.seed))
+            kept.append(replace(cell, tested_on=tested_on))
     return kept

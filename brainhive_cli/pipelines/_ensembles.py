@@ -98,11 +98,6 @@ class Ensemble:
         """The first member's cell, whose name stands for all."""
         return self.members[0].cell
 
-    @property
-    def device(self) -> torch.device:
-        """Where the models are."""
-        return self.members[0].model.logit_scale.device
-
     def rows(self, split: str) -> NDArray[np.int64]:
         """Find the rows of the pictures that every member has an embedding of."""
         stores = [member.pictures(split) for member in self.members]

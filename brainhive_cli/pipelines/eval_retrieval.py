@@ -66,7 +66,7 @@ class Recipe(recipe.Recipe):
         "none", description="shuffled: signals dealt to wrong pictures; permuted: pictures' labels; chance"
     )
     subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
-    repetitions: list[PositiveInt] | Literal["all"] | None = Field(
+    repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
     )
     repetition_draws: int = Field(10, gt=0, description="random choices of repetitions at each number")
@@ -119,7 +119,9 @@ def plan(what: Recipe) -> Plan:
             "run": lambda: ", ".join(str(align.folder.path) for align in _open(what)),
             "cells": lambda: len(groups(_open(what))),
             f"{what.gallery} pictures of": lambda: ", ".join(
-                name for align in _open(what) for split in splits[-1:] for name in align.stores(split)
+                dict.fromkeys(
+                    name for align in _open(what) for split in splits for name in align.stores(split)
+                )
             ),
             "curves": lambda: _curves(what) or "none",
         }
