@@ -3,9 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
+AROUND = 6
+"""Lines of a live table that are no rows: its title, its head, empty lines, and one for what is said."""
 
 
 @dataclass(frozen=True)
@@ -82,19 +85,22 @@ def show_json(document: Any) -> None:
 
 def show_table(table: Table) -> None:
     """Write an aligned table as a result, on stdout."""
-    if not is_speaker():
-        return
+    if is_speaker():
+        _stdout().print(_drawn(table), highlight=False, markup=False)
+
+
+def _drawn(table: Table) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    drawn = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    title = Text(table.title, style="bold")
+    drawn = RichTable(title=title, title_justify="left", box=SIMPLE_HEAD, pad_edge=False)
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    _stdout().print(drawn, highlight=False, markup=False)
+        drawn.add_row(*(Text(f"{cell:.4g}" if isinstance(cell, float) else str(cell)) for cell in row))
+    return drawn
 
 
 class Bar:
@@ -144,6 +150,33 @@ def progress(what: str, total: int) -> Iterator[Bar]:
             shown.stop()
 
 
+@contextmanager
+def live(table: Callable[[int], Table]) -> Iterator[None]:
+    """Show a table on stderr, drawn anew each second while the work lasts; vanish after.
+
+    What libraries print meanwhile is talk, and goes to stderr too.
+
+    Args:
+        table: Makes the table, given how many rows fit.
+    """
+    from rich.live import Live
+    from rich.text import Text
+
+    console, born = _stderr(), time.monotonic()
+    if not (console.is_terminal and is_speaker()):
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+
+    def draw() -> Any:
+        is_long = time.monotonic() - born > PATIENCE_S
+        return _drawn(table(max(1, console.height - AROUND))) if is_long else Text("")
+
+    with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
+        yield
+
+
+@cache  # so that what is said goes above a bar or table, which know of their own console only
 def _stderr() -> Any:
     from rich.console import Console
 

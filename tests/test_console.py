@@ -48,6 +48,8 @@ def test_only_the_first_process_talks(
     console.show_table(console.Table("c", ("d",), ()))
     with console.progress("work", 3) as bar:
         bar.advance(3)
+    with console.live(lambda rows: console.Table("e", ("f",), ())):
+        pass
     assert capsys.readouterr() == ("", "")
 
 
@@ -61,3 +63,49 @@ def test_a_bar_counts_what_is_left_and_names_what_limits() -> None:
     (task,) = progress.tasks
     assert (task.completed, task.total) == (6, 6)
     assert re.fullmatch(r"[\d.]+/s vae limits", task.fields["note"])
+
+
+class Terminal(io.StringIO):
+    """What a terminal would be sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[int]]:
+    """Draw a live table on a stream of 20 lines, at once; return what it was sent, and the rows asked for."""
+    asked: list[int] = []
+
+    def table(rows: int) -> console.Table:
+        asked.append(rows)
+        return console.Table("2 of [6] cells", ("cell",), (("sub-01",),))
+
+    for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    console._stderr.cache_clear()
+    with console.live(table):
+        console.warn("careful")
+    console._stderr.cache_clear()
+    return stream.getvalue(), asked
+
+
+def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, asked = watched(Terminal(), monkeypatch)
+    assert set(asked) == {20 - console.AROUND}
+    assert "2 of [6] cells" in shown and "sub-01" in shown
+    assert shown.index("warning: careful") < shown.rindex("sub-01")
+    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K")  # up and erased, line by line
+
+
+def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
+
+
+def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.live(lambda rows: console.Table("", (), ())):
+        print("hello from a tracker")
+    assert capsys.readouterr() == ("", "hello from a tracker\n")

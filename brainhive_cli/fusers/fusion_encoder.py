@@ -12,6 +12,10 @@ class Config(parts.Config):
     intermediate_size: int = Field(1024, gt=0, description="Width inside the block; BrainHiVE's.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
+    def token_dim(self, dims: dict[str, int], dim: int) -> int:
+        """Say how wide the token is, given the encoders' widths and the recipe's `dim`."""
+        return dim
+
     def build(self, dims: dict[str, int], dim: int) -> FusionEncoder:
         """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D]."""
         return FusionEncoder(dims, dim, self.intermediate_size, self.dropout)

@@ -1,12 +1,12 @@
 """The contrastive loss of CLIP: each signal should find its image, each image its signal."""
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, scaled, shares
+from brainhive_cli.mixing import Mixing
 
 
 class Config(parts.Config):
@@ -15,16 +15,30 @@ class Config(parts.Config):
     initial_logit_scale: float = Field(
         2.6592, description="Logarithm of the scale that training starts from: ln(1 / 0.07); CLIP's."
     )
+    learn_scale: bool = Field(
+        True,
+        description="Whether training moves the scale. False keeps it: a fixed temperature "
+        "(AlignVis has 0.04, the initial logit scale 3.2189).",
+    )
     pull: float = Field(
         0.0,
         ge=0,
         description="Weight of 1 - cosine of each pair beside it: retrieval needs only the right order, "
         "but a prior draws from where a token lies. BrainHiVE has none.",
     )
+    hardness: float = Field(
+        0.0,
+        ge=0,
+        description="Wrong candidates weigh more the more similar they are: by exp(hardness · logit), with "
+        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all alike. "
+        "A picture that is twice in a batch counts as wrong too.",
+    )
+    mix_alpha: MixAlpha = 0.0
 
     def build(self) -> "ClipLoss":
         """Make the loss."""
-        return ClipLoss(self.pull)
+        fixed = None if self.learn_scale else self.initial_logit_scale
+        return ClipLoss(self.pull, self.hardness, fixed)
 
 
 TINY = Config()
@@ -36,34 +50,50 @@ class ClipLoss(nn.Module):
 
     Args:
         pull: Weight of the mean of 1 - cosine of the pairs.
+        hardness: Exponent with which similar wrong candidates weigh more.
+        fixed_logit_scale: Logarithm of the scale, instead of the one that is learned.
     """
 
-    def __init__(self, pull: float = 0.0) -> None:
+    def __init__(
+        self, pull: float = 0.0, hardness: float = 0.0, fixed_logit_scale: float | None = None
+    ) -> None:
         super().__init__()
-        self.pull = pull
+        self.pull, self.hardness, self.fixed_logit_scale = pull, hardness, fixed_logit_scale
 
-    def forward(self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor) -> Tensor:
+    def forward(
+        self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor, mixing: Mixing | None = None
+    ) -> Tensor:
         """Compare tokens pair by pair.
 
         Args:
             signal_tokens: [B, D].
             image_tokens: [B, D], row by row those of the signals.
             logit_scale: Logarithm of the scale, a scalar.
+            mixing: How the signals were mixed; each is then the pair of two images, by their shares
+                (MixCo, arXiv 2010.06300; both ways as in MindEye, arXiv 2305.18274).
 
         Returns:
             A scalar.
 
         Raises:
-            BrainhiveError: if the tokens are not pairs.
+            BrainhiveError: if the tokens are not pairs, or the mixing is of another batch.
         """
-        if signal_tokens.shape != image_tokens.shape or signal_tokens.ndim != 2:
-            raise BrainhiveError(
-                f"signal tokens {list(signal_tokens.shape)} and image tokens {list(image_tokens.shape)} "
-                "are not pairs [B, D]",
-                "brain encoder and fuser need the same token width",
-            )
-        cosine = F.normalize(signal_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).T  # [B, B]
-        logits = cosine * logit_scale.exp()
-        pairs = torch.arange(len(logits), device=logits.device)
-        contrast = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
-        return contrast + self.pull * (1 - cosine.diagonal().mean())
+        cosine = cosines(signal_tokens, image_tokens)  # [B, B]
+        pairs = shares(mixing, cosine)
+        logits = scaled(cosine, logit_scale, self.fixed_logit_scale)
+        to_image, to_signal = (
+            cross_entropy(harder(logits, pairs == 0, self.hardness, dim), pairs, dim) for dim in (1, 0)
+        )
+        return (to_image + to_signal) / 2 + self.pull * (1 - (pairs * cosine).sum() / len(pairs))
+
+
+def harder(logits: Tensor, is_wrong: Tensor, hardness: float, dim: int) -> Tensor:
+    """Weigh the wrong candidates along `dim` by exp(hardness · logit), with mean 1; all [B, B].
+
+    A softmax over the result is the one in which each wrong candidate counts as often as it weighs.
+    """
+    if not hardness:
+        return logits
+    similar = (hardness * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
+    log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
+    return torch.where(is_wrong, logits + log_weights, logits)

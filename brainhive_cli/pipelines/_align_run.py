@@ -17,8 +17,9 @@ from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines._cells import Cell, cells_of, variants
 from brainhive_cli.pipelines._data import (
-    Change,
+    Form,
     Signal,
     Trials,
     chosen_subjects,
@@ -28,7 +29,7 @@ from brainhive_cli.pipelines._data import (
     open_trials,
 )
 from brainhive_cli.pipelines._transfer import Origin, fitted
-from brainhive_cli.pipelines.train_align import Cell, cells_of
+from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 from brainhive_cli.runs import FINISHED, RunFolder
@@ -46,15 +47,15 @@ class AlignRun:
         folder: The run; or the model folder, which is then the model of its only cell.
         dataset: Whose signals and pictures are used.
         made_of: Its Config.
+        made_with: The encoders and signals that cells were trained with, by the variant of a sweep.
         origin: What the models were trained on, when that is not `dataset`; None when it is.
     """
 
     folder: RunFolder
     dataset: Dataset
     made_of: parts.Config
-    encoders: list[EncoderConfig]
     cells: list[Cell]
-    signal: Signal
+    made_with: dict[str, tuple[list[EncoderConfig], Signal]]
     paths: Paths
     mode: str
     origin: Origin | None = None
@@ -79,20 +80,20 @@ class AlignRun:
         Raises:
             MissingData: if the data set has no such subject.
         """
-        made = folder.recipe()
-        config = parts.resolve("datasets", made["dataset"])
-        trained_on: Dataset = config.build(paths)
-        cells = cells_of(made["mode"], chosen_subjects(trained_on, made["subjects"]), made["seeds"])
-        encoders, signal = [resolve(each) for each in made["encoders"]], Signal(**made["signal"])
+        made = Recipe.model_validate({**folder.recipe(), "paths": paths})
+        recipes, cells = variants(made), cells_of(made)
+        trained_on: Dataset = made.dataset.build(paths)
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
         if used.recorded_as != trained_on.recorded_as:
-            origin = Origin.of(trained_on, signal, paths)
+            origin = Origin.of(trained_on, made.signal, paths)
             tested_on = tuple(chosen_subjects(used, subjects))
             cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
             cells = _restricted(cells, chosen_subjects(used, subjects), str(folder.path))
-        return cls(folder, used, dataset or config, encoders, cells, signal, paths, made["mode"], origin)
+        made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
+        mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
+        return cls(folder, used, dataset or made.dataset, cells, made_with, paths, mode, origin)
 
     @classmethod
     def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
@@ -110,11 +111,12 @@ class AlignRun:
         used: Dataset = dataset.build(paths)
         layout = aligners.load(path).layout
         encoders = [resolve(name) for name in encoder_names(layout.encoders)]
-        signal = Signal(window_ms=layout.window_ms, scale=layout.scale)
-        cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
-        return cls(
-            RunFolder(path), used, dataset, encoders, [cell], signal, paths, "model folder", Origin.unknown()
+        signal = Signal.model_validate(
+            {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         )
+        cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
+        made_with, origin = {"": (encoders, signal)}, Origin.unknown()
+        return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
     def _is_model(self) -> bool:
@@ -137,13 +139,9 @@ class AlignRun:
         """Give the numbers that the recipe names as published: metric to value, and `source`."""
         return {} if self._is_model else self.folder.metrics().get("published") or {}
 
-    def made_with(self, cell: Cell | None) -> tuple[list[EncoderConfig], Signal]:
-        """Give the encoders and the signals that a cell was trained with."""
-        return self.encoders, self.signal
-
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
-        """Open the embeddings that its aligners take."""
-        encoders, _ = self.made_with(cell)
+        """Open the embeddings that a cell's aligner takes; the first cell's by default."""
+        encoders, _ = self.made_with[(cell or self.cells[0]).variant]
         key = (split, *(config.name for config in encoders))
         if key not in self._kept:
             self._kept[key] = open_embeddings(self.dataset, self.made_of, split, encoders, self.paths)
@@ -157,11 +155,12 @@ class AlignRun:
         subject: int,
         split: str,
         pictures: EmbeddingStore,
-        change: Change | None = None,
+        form: Form | None = None,
     ) -> Trials:
-        """Open a subject's signals as a cell's model takes them; `change` is made to the recording first."""
+        """Open a subject's signals as a cell's model takes them."""
         signal, channels = self._taken(layout, cell, subject, split)
-        return open_trials(self.dataset, self.paths, signal, subject, split, pictures, channels, change)
+        given = (self.dataset, self.paths, signal, subject, split, pictures, channels)
+        return open_trials(*given, form or Form())
 
     def times_ms(
         self, layout: aligners.Layout, cell: Cell, subject: int, split: str
@@ -173,12 +172,12 @@ class AlignRun:
 
     def recording(self, cell: Cell, subject: int, split: str) -> Recording:
         """Open a subject's recording of a split."""
-        return open_signals(self.dataset, self.paths, self.made_with(cell)[1], subject)[split]
+        return open_signals(self.dataset, self.paths, self.made_with[cell.variant][1], subject)[split]
 
     def _taken(
         self, layout: aligners.Layout, cell: Cell, subject: int, split: str
     ) -> tuple[Signal, tuple[str, ...]]:
-        signal, channels = self.made_with(cell)[1], layout.channels
+        signal, channels = self.made_with[cell.variant][1], layout.channels
         if self.origin:
             return fitted(self.origin, layout, signal, self.dataset, self.paths, subject, split)
         return signal, channels
@@ -187,21 +186,22 @@ class AlignRun:
         self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
     ) -> Trials:
         """Open a subject's averaged signals; they are kept for the cells that follow."""
-        key = (str(subject), split, *layout.channels, self.made_with(cell)[1].model_dump_json())
+        key = (str(subject), split, *layout.channels, self.made_with[cell.variant][1].model_dump_json())
         if key not in self._kept:
             self._kept[key] = self.trials(layout, cell, subject, split, pictures)
         trials: Trials = self._kept[key]
         return trials
 
-    def encode(self, model: aligners.Aligner, cell: Cell, subject: int, signal: Tensor) -> Tensor:
+    def encode(self, model: aligners.Aligner, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        is_known = self.origin is None and subject in cell.trained_on
+        known = () if self.origin and self.origin.is_other else model.layout.subjects
         tokens = []
         with torch.inference_mode():
             for part in signal.split(BATCH):
                 part = part.to(model.logit_scale.device)
-                place = cell.trained_on.index(subject) if is_known else 0
-                index = torch.full((len(part),), place, device=part.device) if is_known else None
+                index = None
+                if subject in known:
+                    index = torch.full((len(part),), known.index(subject), device=part.device)
                 tokens.append(model.encode_signal(part, index).float())
         return torch.cat(tokens)
 
@@ -210,7 +210,7 @@ class AlignRun:
     ) -> tuple[Tensor, NDArray[Any]]:
         """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
         trials = self.averaged(model.layout, cell, subject, split, pictures)
-        return self.encode(model, cell, subject, torch.from_numpy(trials.signal)), trials.picture
+        return self.encode(model, subject, torch.from_numpy(trials.signal)), trials.picture
 
 
 def is_model(path: Path) -> bool:

@@ -12,7 +12,10 @@ from torch import Tensor
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.pipelines._ensembles import Ensemble, Member
 from brainhive_cli.pipelines._rankings import Gallery, Places
+from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
+from brainhive_cli.signals.augmentation import Augment, mix_repetitions
+from brainhive_cli.signals.repetitions import shuffle_repetitions
 
 Curve = dict[float, list[list[int]]]
 """Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
@@ -65,12 +68,11 @@ def over_repetitions(
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
     for k in chosen:
-        random = np.random.default_rng((seed, subject, k))
-        tokens = []
-        for _ in range(draws if k < most else 1):
-            order = drawn(random, there, trials[0].shape[1])[:, :k]
-            tokens.append(ensemble.tokens(subject, [mean_of(each, order, there) for each in trials]))
-        curve[float(k)] = _ranked(gallery, tokens, target)
+        averages = [
+            [_of_some(each, there, k, mixed(seed, subject, k, draw)) for each in trials]
+            for draw in range(draws if k < most else 1)
+        ]
+        curve[float(k)] = _ranked(gallery, [ensemble.tokens(subject, each) for each in averages], target)
     return curve
 
 
@@ -79,18 +81,10 @@ def doubling(most: int) -> list[int]:
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def drawn(random: np.random.Generator, there: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Put each picture's repetitions in random order [N, R]; those that it lacks come last."""
-    lots = random.random((len(there), most))
-    lots[np.arange(most) >= there[:, None]] = 2
-    return lots.argsort(1)
-
-
-def mean_of(trials: Tensor, order: NDArray[np.int64], there: NDArray[np.int64]) -> Tensor:
-    """Average chosen repetitions [N, k] of trials [N, R, C, T], as far as there are so many: [N, C, T]."""
-    taken = trials[torch.arange(len(trials))[:, None], torch.from_numpy(order)]  # [N, k, C, T]
-    count = torch.from_numpy(np.minimum(there, order.shape[1]))
-    return taken.sum(1) / count[:, None, None]  # repetitions that are not there are zero
+def _of_some(trials: Tensor, there: Tensor, k: int, seed: int) -> Tensor:
+    """Average k random repetitions of trials [N, R, C, T], or as many as there are: [N, C, T]."""
+    random = torch.Generator().manual_seed(seed)
+    return mix_repetitions(*shuffle_repetitions(trials, there, k, random), Augment(), random)
 
 
 def over_time(

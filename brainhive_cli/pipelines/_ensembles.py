@@ -1,8 +1,7 @@
 """Cells whose similarities are averaged: one of each run, or one alone."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
@@ -15,9 +14,8 @@ from brainhive_cli.aligner import Aligner
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._align_run import AlignRun
-from brainhive_cli.pipelines._data import Trials, match_keys
-from brainhive_cli.pipelines.train_align import Cell
-from brainhive_cli.recordings import Recording
+from brainhive_cli.pipelines._cells import Cell
+from brainhive_cli.pipelines._data import Form, Repeated, Trials, match_keys
 
 BATCH = 8192
 """Pictures whose embeddings are on the device at once."""
@@ -45,7 +43,7 @@ class Member:
         stores, device = self.align.stores(split, self.cell), self.model.logit_scale.device
         keys = self.model.layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
-            encoders, _ = self.align.made_with(self.cell)
+            encoders, _ = self.align.made_with[self.cell.variant]
             keys = match_keys(encoders, self.model.layout.dims, f"the model {self.align.folder.path}")
         tokens = []
         for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
@@ -61,22 +59,12 @@ class Member:
         """Open a subject's signals as the model takes them, repetitions averaged."""
         return self.align.averaged(self.model.layout, self.cell, subject, split, self.pictures(split))
 
-    def single_trials(self, subject: int, split: str) -> tuple[list[Trials], NDArray[np.int64]]:
-        """Open a subject's repetitions one by one: R times the trials, and how many of them there are [N]."""
-        pictures, recording = self.pictures(split), self.align.recording(self.cell, subject, split)
-        kept = np.flatnonzero(pictures.rows(recording.image_ids) >= 0)
-        trials = [
-            self.align.trials(
-                self.model.layout,
-                self.cell,
-                subject,
-                split,
-                pictures,
-                partial(repetition, index=index, kept=kept),
-            )
-            for index in range(recording.signal.shape[1])
-        ]
-        return trials, repetitions_of(recording)[kept]
+    def single_trials(self, subject: int, split: str) -> tuple[Trials, Repeated]:
+        """Open a subject's signals with their repetitions."""
+        given = (self.model.layout, self.cell, subject, split, self.pictures(split))
+        trials = self.align.trials(*given, Form(is_repeated=True))
+        assert trials.repeated is not None
+        return trials, trials.repeated
 
 
 @dataclass(frozen=True)
@@ -118,14 +106,14 @@ class Ensemble:
         signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
         return signals, found[0].picture[kept[0]]
 
-    def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
+    def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
         signals = []
         for member in self.members:
-            repetitions, count = member.single_trials(subject, split)
-            kept = self._is_candidate(repetitions[0], split)
-            signals.append(torch.from_numpy(np.stack([each.signal[kept] for each in repetitions], axis=1)))
-        return signals, count[kept]
+            trials, repeated = member.single_trials(subject, split)
+            kept = self._is_candidate(trials, split)
+            signals.append(torch.from_numpy(repeated.signal[kept]))
+        return signals, torch.from_numpy(repeated.count[kept])
 
     def _is_candidate(self, trials: Trials, split: str) -> NDArray[np.bool_]:
         return np.isin(trials.picture, self.rows(split))
@@ -134,24 +122,10 @@ class Ensemble:
         """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""
         return _joined(
             [
-                member.align.encode(member.model, member.cell, subject, signal)
+                member.align.encode(member.model, subject, signal)
                 for member, signal in zip(self.members, signals, strict=True)
             ]
         )
-
-
-def repetitions_of(recording: Recording) -> NDArray[np.int64]:
-    """Count the repetitions of each picture [N]."""
-    count, most = recording.signal.shape[:2]
-    return np.full(count, most) if recording.repetitions is None else np.asarray(recording.repetitions)
-
-
-def repetition(recording: Recording, index: int, kept: NDArray[np.int64]) -> Recording:
-    """Take one repetition of some pictures; zero where a picture has fewer."""
-    signal = np.array(recording.signal[kept, index])  # [N, C, T]
-    signal[repetitions_of(recording)[kept] <= index] = 0
-    image_ids = [recording.image_ids[row] for row in kept]
-    return replace(recording, signal=signal[:, None], image_ids=image_ids, repetitions=None)
 
 
 def _joined(tokens: Sequence[Tensor]) -> Tensor:

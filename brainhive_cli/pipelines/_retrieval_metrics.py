@@ -13,10 +13,10 @@ from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines._align_run import AlignRun
 from brainhive_cli.pipelines._cell_scores import Asked, Scores, Subsets
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._concepts import by_category, by_concept, confusions
 from brainhive_cli.pipelines._curves import Curve
 from brainhive_cli.pipelines._rankings import Ranking
-from brainhive_cli.pipelines.train_align import Cell
 
 CURVE = ("top1", "top5")
 """What a curve shows."""
@@ -84,10 +84,10 @@ def described_gallery(align: AlignRun, scores: Scores, asked: Asked) -> Describe
 
 
 def variants_of(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Group the cells of a sweep by what they vary, which their names begin with; none without a sweep."""
+    """Group the cells of a sweep by what they vary; none without a sweep."""
     grouped: dict[str, list[Cell]] = defaultdict(list)
     for cell in cells:
-        grouped[cell.name.rpartition("/")[0]].append(cell)
+        grouped[cell.variant].append(cell)
     return dict(grouped) if len(grouped) > 1 else {}
 
 

@@ -1,8 +1,10 @@
 """Signals of another data set, brought to what a model was trained on: channels by name, rate and window."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
 
 from brainhive_cli import recordings
 from brainhive_cli.aligner import Layout
@@ -20,30 +22,33 @@ class Origin:
 
     Attributes:
         name: The data set; empty when nobody knows.
-        times_s: [T] seconds of the samples that were taken; None when the recordings are not at hand.
+        times_s: [T] seconds of their samples; None when the recordings are not at hand.
         rate_hz: Their rate; None when they are not at hand.
     """
 
     name: str
-    times_s: tuple[float, ...] | None = None
+    times_s: NDArray[np.float64] | None = None
     rate_hz: float | None = None
 
     @classmethod
     def unknown(cls) -> Self:
-        """Stand for the recordings behind a model that does not say."""
+        """Stand for what a model was trained on that does not say; it knows subjects by their numbers."""
         return cls("")
+
+    @property
+    def is_other(self) -> bool:
+        """Whether the subjects are known to be other people than those trained on."""
+        return bool(self.name)
 
     @classmethod
     def of(cls, dataset: Dataset, signal: Signal, paths: Paths) -> Self:
         """Look at the first subject whose signals are prepared."""
+        root = paths.under_home("signals")
         for subject in dataset.subjects:
-            path: Path = recordings.path_of(
-                paths.under_home("signals"), dataset.recorded_as, signal.name, subject
-            )
+            path = recordings.path_of(root, dataset.recorded_as, signal.name, subject)
             if path.is_file():
-                first: Recording = next(iter(SignalStore.open(path).splits.values()))
-                times_s = first.times_s[sample_range(first.times_s, signal.window_ms)]
-                return cls(dataset.name, tuple(times_s.tolist()), first.rate_hz)
+                first = next(iter(SignalStore.open(path).splits.values()))
+                return cls(dataset.name, first.times_s, first.rate_hz)
         return cls(dataset.name)
 
 
@@ -66,9 +71,10 @@ def fitted(
             f"{where} is sampled at {recording.rate_hz:g} Hz, {origin.name} at {origin.rate_hz:g} Hz",
             f"prepare its signals at {origin.rate_hz:g} Hz",
         )
-    if origin.times_s and origin.rate_hz:
+    if origin.times_s is not None and origin.rate_hz:
+        times_ms = 1000 * origin.times_s[sample_range(origin.times_s, signal.window_ms)]
         half_ms = 500 / origin.rate_hz  # samples may lie a little beside the model's
-        window_ms = (1000 * origin.times_s[0] - half_ms, 1000 * origin.times_s[-1] + half_ms)
+        window_ms = (float(times_ms[0] - half_ms), float(times_ms[-1] + half_ms))
         signal = signal.model_copy(update={"window_ms": window_ms})
     taken = sample_range(recording.times_s, signal.window_ms)
     if taken.stop - taken.start != layout.samples:

@@ -22,9 +22,9 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._data import encoder_names
 from brainhive_cli.pipelines._scores import score
-from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.pipelines.train_prior import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reports.sheets import contact_sheet
@@ -170,7 +170,7 @@ def _draw(
 ) -> None:
     """Draw my share of the pictures of one cell and subject that are not there yet."""
     model = align.model(cell, launch.device)
-    pictures = next(iter(align.stores(what.split).values()))
+    pictures = next(iter(align.stores(what.split, cell).values()))
     tokens, rows = align.tokens(model, cell, subject, what.split, pictures)
     chosen = [(n, pictures.image_ids[row]) for n, row in enumerate(rows[: what.items])]
     todo = [(n, i, r) for n, i in chosen for r in range(what.repeats)]

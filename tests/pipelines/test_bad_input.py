@@ -66,7 +66,7 @@ def embedded(things: Path, go) -> Path:
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "mend the recipe"),
         ("train.lr=-1", "train.lr: .*greater than 0.*-1", "mend the recipe"),
-        ("mode=all", "mode: .*'intra', 'inter' or 'joint'.*'all'", "mend the recipe"),
+        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
     ],

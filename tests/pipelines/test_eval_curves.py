@@ -2,11 +2,10 @@
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from brainhive_cli.errors import RecipeError
-from brainhive_cli.pipelines._curves import Sliding, doubling, drawn, mean_of, window_starts
+from brainhive_cli.pipelines._curves import Sliding, doubling, window_starts
 
 
 @pytest.fixture(scope="session")
@@ -23,24 +22,6 @@ def test_repetitions_double_to_all_that_there_are():
     assert doubling(80) == [1, 2, 4, 8, 16, 32, 64, 80]
     assert doubling(16) == [1, 2, 4, 8, 16]
     assert doubling(1) == [1]
-
-
-def test_every_choice_is_of_repetitions_that_are_there_and_none_comes_twice():
-    there = np.array([5, 2, 3])
-
-    order = drawn(np.random.default_rng(0), there, 5)
-
-    assert [sorted(row) for row in order.tolist()] == [list(range(5))] * 3
-    assert sorted(order[1, :2]) == [0, 1] and sorted(order[2, :3]) == [0, 1, 2]
-    assert not np.array_equal(order, drawn(np.random.default_rng(1), there, 5))
-
-
-def test_a_picture_with_fewer_repetitions_averages_all_it_has():
-    trials = torch.tensor([[1.0, 2.0, 6.0], [4.0, 0.0, 0.0]])[..., None, None]  # [N, R, 1, 1]
-
-    found = mean_of(trials, np.array([[2, 0], [0, 1]]), np.array([3, 1]))
-
-    assert found.flatten().tolist() == [3.5, 4.0]
 
 
 def test_windows_lie_within_the_signal():

@@ -20,7 +20,7 @@ from brainhive_cli.recordings import Recording, SignalStore, path_of
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
 LAYOUT = Layout({}, {}, {}, {}, 8, ("Oz", "P7"), 50, None, 1.0, (1,))
-ORIGIN = Origin("trained-on", tuple(np.arange(50) / 100), 100.0)
+ORIGIN = Origin("trained-on", np.arange(50) / 100, 100.0)
 
 
 @pytest.fixture

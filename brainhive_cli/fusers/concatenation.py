@@ -1,0 +1,71 @@
+"""The encoders' own features as the token, one behind the other; nothing is trained."""
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli import parts
+from brainhive_cli.errors import BrainhiveError
+
+
+class Config(parts.Config):
+    """Features as they are: of one encoder NICE's (arXiv 2308.13234) and ATM's (arXiv 2403.07721) target."""
+
+    normalise: bool = Field(
+        True, description="Bring each encoder's features to unit length first, so that all weigh the same."
+    )
+
+    def token_dim(self, dims: dict[str, int], dim: int) -> int:
+        """Say how wide the token is, given the encoders' widths and the recipe's `dim`."""
+        return sum(dims.values())
+
+    def build(self, dims: dict[str, int], dim: int) -> "Concatenation":
+        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D].
+
+        Raises:
+            BrainhiveError: if D is not the sum of the widths.
+        """
+        return Concatenation(dims, dim, self.normalise)
+
+
+TINY = Config()
+"""It has no size."""
+
+
+class Concatenation(nn.Module):
+    """Embeddings one behind the other, in the order of `dims`.
+
+    Args:
+        dims: Width of each encoder's embedding, by the encoder's key.
+        dim: D, their sum.
+        normalise: Whether each is brought to unit length first.
+        separate: Whether each is a head of its own.
+
+    Attributes:
+        heads: Widths of the parts of the token that are compared by themselves.
+    """
+
+    def __init__(
+        self, dims: dict[str, int], dim: int, normalise: bool = True, separate: bool = False
+    ) -> None:
+        super().__init__()
+        if dim != sum(dims.values()):
+            raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")
+        self.dims, self.normalise = dict(dims), normalise
+        self.heads = tuple(dims.values()) if separate else (dim,)
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Join embeddings, each [B, D_encoder], to a token [B, D].
+
+        Raises:
+            BrainhiveError: if the encoders or their widths are not those it was made for.
+        """
+        given = {key: embedding.shape[-1] for key, embedding in embeddings.items()}
+        if given != self.dims:
+            raise BrainhiveError(
+                f"the fuser was made for {self.dims}, not for {given}",
+                "give the embeddings of exactly those encoders",
+            )
+        ordered = [embeddings[key] for key in self.dims]
+        return torch.cat([F.normalize(e, dim=-1) for e in ordered] if self.normalise else ordered, dim=-1)

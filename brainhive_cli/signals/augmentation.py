@@ -1,0 +1,97 @@
+"""Augmentation of training signals: what a brain encoder should not mind, drawn anew for every trial."""
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.mixing import convex_weights
+from brainhive_cli.recipe import Section
+
+
+class Augment(Section):
+    """How training signals are varied; all off by default."""
+
+    time_shift_ms: float = Field(
+        0.0, ge=0, description="largest shift of a trial in time, either way, ms; what moves in is zero"
+    )
+    noise: float = Field(
+        0.0, ge=0, description="sd of Gaussian noise, as a share of the standard deviation of the trial"
+    )
+    channel_dropout: float = Field(
+        0.0, ge=0, lt=1, description="probability that a channel of a trial is set to zero"
+    )
+    repetitions: float = Field(
+        0.0,
+        ge=0,
+        description="repetitions are averaged with random weights, from a Dirichlet distribution of this "
+        "concentration (1: any weights; large: nearly equal); 0: equal weights",
+    )
+
+
+def augment(signal: Tensor, config: Augment, rate_hz: float, generator: torch.Generator) -> Tensor:
+    """Shift, add noise, then drop channels; what is off costs nothing and draws nothing.
+
+    Args:
+        signal: [B, C, T].
+        config: What is varied, and how much.
+        rate_hz: Sampling rate.
+        generator: Of the signal's device.
+
+    Returns:
+        [B, C, T]; the signal itself when all is off.
+
+    Raises:
+        RecipeError: if the largest shift is less than a sample, or the whole window.
+    """
+    if config.time_shift_ms:
+        signal = shift(signal, _samples(config.time_shift_ms, rate_hz, signal.shape[-1]), generator)
+    if config.noise:
+        spread = signal.std((1, 2), correction=0, keepdim=True)  # [B, 1, 1]
+        noise = torch.empty_like(signal).normal_(generator=generator)
+        signal = signal + config.noise * spread * noise
+    if config.channel_dropout:
+        drawn = torch.rand(signal.shape[:2], generator=generator, device=signal.device)
+        signal = signal.masked_fill((drawn < config.channel_dropout)[..., None], 0)
+    return signal
+
+
+def shift(signal: Tensor, most: int, generator: torch.Generator) -> Tensor:
+    """Shift each trial [B, C, T] whole by up to `most` samples, either way; zeros move in."""
+    count, channels, samples = signal.shape
+    by = torch.randint(-most, most + 1, (count, 1), generator=generator, device=signal.device)
+    source = torch.arange(samples, device=signal.device) - by  # [B, T]
+    is_outside = (source < 0) | (source >= samples)
+    moved = signal.gather(2, source.clamp(0, samples - 1)[:, None].expand(-1, channels, -1))
+    return moved.masked_fill(is_outside[:, None], 0)
+
+
+def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Average the repetitions of each trial, with weights drawn anew where `config.repetitions` says so.
+
+    Args:
+        signal: [B, R, C, T]; what lies behind a trial's repetitions is never looked at.
+        count: [B], how many of the R there are, at least one.
+        config: How the weights are drawn.
+        generator: Of the signal's device.
+
+    Returns:
+        [B, C, T].
+    """
+    is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]  # [B, R]
+    if config.repetitions:
+        weights = convex_weights(is_there, config.repetitions, generator)
+    else:
+        weights = is_there / count[:, None]
+    there = signal.masked_fill(~is_there[..., None, None], 0)
+    return torch.einsum("brct,br->bct", there, weights.to(signal.dtype))
+
+
+def _samples(shift_ms: float, rate_hz: float, samples: int) -> int:
+    most = round(shift_ms * rate_hz / 1000)
+    if not 0 < most < samples:
+        raise RecipeError(
+            f"a time shift of {shift_ms:g} ms is {most} samples of a window of {samples}",
+            f"time_shift_ms from {1000 / rate_hz:g} to below {1000 * samples / rate_hz:g}",
+        )
+    return most
