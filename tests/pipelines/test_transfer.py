@@ -1,17 +1,20 @@
 """Zero-shot transfer: another data set's signals go into a model only as it was trained to take them."""
 
-import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
+from brainhive_cli import aligner
 from brainhive_cli.aligner import Layout
 from brainhive_cli.datasets.demo import Demo
+from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.pipelines._data import Signal
 from brainhive_cli.pipelines._transfer import Origin, fitted
 from brainhive_cli.recipe import Paths
@@ -119,28 +122,36 @@ def test_without_embeddings_of_the_other_data_set_the_line_that_makes_them_is_to
     assert caught.value.hint.startswith("brainhive embed")
 
 
-def test_a_model_folder_that_knows_encoders_by_brainhives_names_is_evaluated(
-    go, small, world, tmp_path, monkeypatch
-):
+@pytest.fixture
+def published(go, small, world, tmp_path, monkeypatch) -> Path:
+    """A model of the world's run as BrainHiVE's repository saves it, in a home that has the embeddings."""
     run = go("train-align", *small).folder
     ours, theirs = "brainhive_cli-encoders-python-example", "CLIP-ViT-B-32-laion2B-s34B-b79K"
-    shutil.copytree(run / "cells" / "sub-02_seed-1" / "model", tmp_path / "published")
+    model = aligner.load(run / "cells" / "sub-02_seed-1" / "model")
+    model.save_upstream(tmp_path / "published")
     config, weights = tmp_path / "published" / "config.json", tmp_path / "published" / "model.safetensors"
-    layout = json.loads(config.read_text())
-    config.write_text(json.dumps({**layout, "encoders": {theirs: theirs}, "dims": {theirs: 12}}))
-    state = {name.replace(ours, theirs): value for name, value in load_file(weights).items()}
-    save_file(state, weights)
+    config.write_text(config.read_text().replace(ours, theirs))
+    save_file({name.replace(ours, theirs): value for name, value in load_file(weights).items()}, weights)
     shutil.copytree(world / "embeddings", tmp_path / "home" / "embeddings")
     (store,) = tmp_path.glob(f"home/embeddings/demo-noise-0.3/test/{ours}.h5")
     store.rename(store.with_stem("clip-b32"))
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "home"))
+    return tmp_path / "published"
 
+
+def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     data = ("dataset={kind: demo, noise: 0.3, subjects: 2}", "subjects=2")
-    found = go("eval-retrieval", f"run={tmp_path / 'published'}", *data).metrics
+    metrics = go("eval-retrieval", f"run={published}", *data).metrics
 
-    monkeypatch.setenv("BRAINHIVE_HOME", str(world))
-    known = go("eval-retrieval", f"run={run}").metrics
-    assert (
-        found["cells"]["published"]["sub-02"]["ranks"] == known["cells"]["sub-02_seed-1"]["sub-02"]["ranks"]
-    )
-    assert found["protocol"] == "model folder, demo-noise-0.3, zero-shot from data that it does not name"
+    model = aligner.load(published)
+    recording = SignalStore.open(world / "signals/demo-noise-0.3/default/sub-02.h5")["test"]
+    (store,) = world.glob("embeddings/demo-noise-0.3/test/*.h5")
+    pictures = EmbeddingStore.open(store)
+    with torch.inference_mode():
+        signal = model.encode_signal(torch.from_numpy(np.asarray(recording.signal).mean(1)), None)
+        (key,) = model.layout.dims
+        image = model.encode_image({key: torch.from_numpy(np.array(pictures.embedding))})
+    target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
+    assert metrics["cells"]["published"]["sub-02"]["ranks"] == ranks(signal, image, target).tolist()
+    assert metrics["protocol"] == "model folder, demo-noise-0.3, trained on data that it does not name"
+    assert metrics["verdict"] == "above chance"
