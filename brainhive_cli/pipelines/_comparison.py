@@ -18,7 +18,7 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
     """Compare a run with others, item by item; p values of several comparisons are adjusted together.
 
     Raises:
-        BrainhiveError: if a run was tested among other pictures, or on other subjects or items.
+        BrainhiveError: if a run is a sweep, or was tested among other pictures, on other subjects or items.
     """
     found = []
     for other in others:
@@ -34,6 +34,12 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
 
 
 def _check(mine: Metrics, other: Metrics) -> None:
+    for each in (mine, other):
+        if each["variants"]:
+            raise BrainhiveError(
+                f"{each['run']} is a sweep: its cells are of several kinds",
+                "compare runs of one variant each",
+            )
     if mine["gallery"] != other["gallery"]:
         told = [
             f"{each['run']} ({each['gallery']['pictures']} pictures of {each['gallery']['of']}, "

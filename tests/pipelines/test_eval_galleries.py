@@ -8,7 +8,7 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recordings import SignalStore
 
 DATASET = "demo-noise-0.3"
@@ -107,3 +107,21 @@ def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
     with pytest.raises(MissingData, match="is tested on subject 1") as caught:
         go("eval-retrieval", f"run={alone}", "subjects=1,2")
     assert caught.value.hint == "it has: 2"
+
+
+def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):
+    runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
+    swept = go("train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}").folder
+    plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
+
+    result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0")
+    alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0").metrics
+
+    metrics = result.metrics
+    early, late = metrics["variants"].values()
+    assert early == alone["overall"] and late["top1"]["n"] == 100
+    assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
+    shown = [row[0] for row in result.tables[0].rows]
+    assert shown[-3:] == [*(f"all {variant}" for variant in metrics["variants"]), "all"]
+    with pytest.raises(BrainhiveError, match="is a sweep"):
+        go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")
