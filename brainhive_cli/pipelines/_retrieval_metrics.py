@@ -18,6 +18,8 @@ from brainhive_cli.pipelines._concepts import by_category, by_concept, confusion
 from brainhive_cli.pipelines._curves import Curve
 from brainhive_cli.pipelines._rankings import Ranking
 
+SELECTED_ON_TEST = "selected on test"
+"""What every table and protocol of a run says whose epochs were chosen on the test set."""
 CURVE = ("top1", "top5")
 """What a curve shows."""
 Described = dict[str, Any]
@@ -59,7 +61,7 @@ def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
     words += [f"gallery {'+'.join(asked.splits)}"] if len(asked.splits) > 1 else []
     words += [f"{asked.random} random candidates"] if asked.random else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(asked.control, [])
-    words += ["selected on test"] if any(align.is_selected_on_test for align in aligns) else []
+    words += [SELECTED_ON_TEST] if any(align.is_selected_on_test for align in aligns) else []
     return ", ".join(words)
 
 
