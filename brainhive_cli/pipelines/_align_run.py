@@ -1,6 +1,6 @@
 """A finished align run, or one model folder, opened to be used."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -142,11 +142,17 @@ class AlignRun:
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default."""
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
-        key = (split, *(config.name for config in encoders))
-        if key not in self._kept:
-            self._kept[key] = open_embeddings(self.dataset, self.made_of, split, encoders, self.paths)
-        stores: dict[str, EmbeddingStore] = self._kept[key]
+        stores: dict[str, EmbeddingStore] = self._once(
+            (split, *(config.name for config in encoders)),
+            lambda: open_embeddings(self.dataset, self.made_of, split, encoders, self.paths),
+        )
         return stores
+
+    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """Make something for all cells that follow."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
 
     def trials(
         self,
@@ -186,11 +192,36 @@ class AlignRun:
         self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
     ) -> Trials:
         """Open a subject's averaged signals; they are kept for the cells that follow."""
-        key = (str(subject), split, *layout.channels, self.made_with[cell.variant][1].model_dump_json())
-        if key not in self._kept:
-            self._kept[key] = self.trials(layout, cell, subject, split, pictures)
-        trials: Trials = self._kept[key]
+        given = (layout, cell, subject, split, pictures)
+        trials: Trials = self._once(self._key("trials", *given), lambda: self.trials(*given))
         return trials
+
+    def mean_signal(
+        self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
+    ) -> NDArray[np.float32]:
+        """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
+        given = (layout, cell, subject, split, pictures)
+        mean: NDArray[np.float32] = self._once(
+            self._key("mean", *given), lambda: self.trials(*given).signal.mean(0)
+        )
+        return mean
+
+    def _key(
+        self,
+        what: str,
+        layout: aligners.Layout,
+        cell: Cell,
+        subject: int,
+        split: str,
+        pictures: EmbeddingStore,
+    ) -> tuple[str, ...]:
+        return (
+            what,
+            str(subject),
+            split,
+            *layout.channels,
+            self.made_with[cell.variant][1].model_dump_json(),
+        )
 
     def encode(self, model: aligners.Aligner, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""

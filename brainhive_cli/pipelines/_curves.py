@@ -138,7 +138,7 @@ def _outside(member: Member, subject: int, sliding: Sliding, like: Tensor) -> Te
     if sliding.outside == "zero":
         return torch.zeros_like(like)
     given = (member.model.layout, member.cell, subject, "train", member.pictures("train"))
-    return torch.from_numpy(member.align.trials(*given).signal.mean(0))
+    return torch.from_numpy(member.align.mean_signal(*given))
 
 
 def _ranked(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:

@@ -82,12 +82,14 @@ def _directions(metrics: Metrics) -> Table:
 
 def _seeds(metrics: Metrics) -> Table:
     """Show top-1 by subject and seed, with mean ± sd over seeds; the last row is over subjects."""
-    found: dict[str, dict[str, float]] = defaultdict(dict)
+    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for name, subjects in metrics["cells"].items():
         variant = name.rpartition("/")[0]
         for subject, cell in subjects.items():
             row = f"{variant} {subject}".strip()
-            found[row][f"seed {cell['seed']}"] = cell["metrics"]["top1"]["value"]
+            hits[row][f"seed {cell['seed']}"].append(cell["metrics"]["top1"]["value"])
+    # by zero-shot transfer, several models of a seed meet a subject
+    found = {row: {seed: float(np.mean(some)) for seed, some in by.items()} for row, by in hits.items()}
     columns = list(dict.fromkeys(seed for row in found.values() for seed in row))
     if len(found) < 2 and len(columns) < 2:
         return Table("", (), ())
@@ -117,16 +119,15 @@ def _subsets(metrics: Metrics) -> Table:
 
 
 def _curve(metrics: Metrics, name: str, axis: str) -> Table:
-    rows = [
-        (
-            point["at"],
-            *(part for each in ("top1", "top5") for part in (point[each]["value"], _interval(point[each]))),
-            point["top1"]["chance"],
-        )
-        for point in metrics["curves"][name]
-    ]
-    columns = (axis, "top-1", "95 % CI", "top-5", "95 % CI of it", "chance")
-    return Table(f"Accuracy over {axis}: {metrics['curves']['how'].get(name)}", columns, tuple(rows))
+    rows = []
+    for point in metrics["curves"][name]:
+        top1, top5 = point["top1"], point["top5"]
+        rows.append((point["at"], top1["value"], _interval(top1), top5["value"], _interval(top5)))
+    columns = (axis, "top-1", "95 % CI", "top-5", "95 % CI of it")
+    title = f"Accuracy over {axis}: {metrics['curves']['how'].get(name)}"
+    if rows:
+        title += f"; n {top1['n']}, pool {top1['pool']}, chance {top1['chance']:.3g}, {top5['chance']:.3g}"
+    return Table(title, columns, tuple(rows))
 
 
 def _named(metrics: Metrics, kind: str, most: int) -> Table:

@@ -73,6 +73,7 @@ def test_curves_come_as_pictures_and_tables_that_say_how_they_were_made(curves):
     titles = " ".join(table.title for table in result.tables)
     assert "3 random choices of each number" in titles
     assert "200 ms wide, outside: the mean training signal, models of the whole signal" in titles
+    assert titles.count("n 200, pool 100, chance 0.01, 0.05") == 2
     assert set(plain.files) == {"top-k sheet"}
 
 

@@ -110,8 +110,11 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     assert all(list(cell) == ["sub-01", "sub-02"] for cell in metrics["cells"].values())
     assert metrics["verdict"] == "above chance"
     assert list(fewer.metrics["items"]) == ["sub-02"]
-    ranks = [each.metrics["cells"]["sub-01_seed-1"]["sub-02"]["ranks"] for each in (result, fewer)]
-    assert ranks[0] == ranks[1]
+    found = [each.metrics["cells"]["sub-01_seed-1"]["sub-02"]["ranks"] for each in (result, fewer)]
+    assert found[0] == found[1]
+    table = next(table for table in result.tables if "by subject and seed" in table.title)
+    met = [cell["sub-02"]["metrics"]["top1"]["value"] for cell in metrics["cells"].values()]
+    assert table.rows[1][:2] == ("sub-02", pytest.approx(np.mean(met)))  # two models of one seed
 
 
 def test_without_embeddings_of_the_other_data_set_the_line_that_makes_them_is_told(go, small, world):
