@@ -6,10 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli import parts, runs
@@ -19,24 +16,15 @@ from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines._cells import Cell, cells_of, variants
 from brainhive_cli.pipelines._data import (
-    Form,
     Signal,
-    Trials,
     chosen_subjects,
     encoder_names,
     open_embeddings,
-    open_signals,
-    open_trials,
 )
-from brainhive_cli.pipelines._transfer import Origin, fitted
+from brainhive_cli.pipelines._transfer import Origin
 from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording
 from brainhive_cli.runs import FINISHED, RunFolder
-from brainhive_cli.signals.selection import sample_range
-
-BATCH = 4096
-"""Signals that are encoded at once."""
 
 
 @dataclass(frozen=True)
@@ -142,106 +130,17 @@ class AlignRun:
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default."""
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
-        stores: dict[str, EmbeddingStore] = self._once(
+        stores: dict[str, EmbeddingStore] = self.once(
             (split, *(config.name for config in encoders)),
             lambda: open_embeddings(self.dataset, self.made_of, split, encoders, self.paths),
         )
         return stores
 
-    def _once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Make something for all cells that follow."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
-
-    def trials(
-        self,
-        layout: aligners.Layout,
-        cell: Cell,
-        subject: int,
-        split: str,
-        pictures: EmbeddingStore,
-        form: Form | None = None,
-    ) -> Trials:
-        """Open a subject's signals as a cell's model takes them."""
-        signal, channels = self._taken(layout, cell, subject, split)
-        given = (self.dataset, self.paths, signal, subject, split, pictures, channels)
-        return open_trials(*given, form or Form())
-
-    def times_ms(
-        self, layout: aligners.Layout, cell: Cell, subject: int, split: str
-    ) -> NDArray[np.floating[Any]]:
-        """Say when the samples of a subject's signals lie, milliseconds after the picture: [T]."""
-        signal, _ = self._taken(layout, cell, subject, split)
-        times_s = self.recording(cell, subject, split).times_s
-        return 1000 * times_s[sample_range(times_s, signal.window_ms)]
-
-    def recording(self, cell: Cell, subject: int, split: str) -> Recording:
-        """Open a subject's recording of a split."""
-        return open_signals(self.dataset, self.paths, self.made_with[cell.variant][1], subject)[split]
-
-    def _taken(
-        self, layout: aligners.Layout, cell: Cell, subject: int, split: str
-    ) -> tuple[Signal, tuple[str, ...]]:
-        signal, channels = self.made_with[cell.variant][1], layout.channels
-        if self.origin:
-            return fitted(self.origin, layout, signal, self.dataset, self.paths, subject, split)
-        return signal, channels
-
-    def averaged(
-        self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
-    ) -> Trials:
-        """Open a subject's averaged signals; they are kept for the cells that follow."""
-        given = (layout, cell, subject, split, pictures)
-        trials: Trials = self._once(self._key("trials", *given), lambda: self.trials(*given))
-        return trials
-
-    def mean_signal(
-        self, layout: aligners.Layout, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
-    ) -> NDArray[np.float32]:
-        """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
-        given = (layout, cell, subject, split, pictures)
-        mean: NDArray[np.float32] = self._once(
-            self._key("mean", *given), lambda: self.trials(*given).signal.mean(0)
-        )
-        return mean
-
-    def _key(
-        self,
-        what: str,
-        layout: aligners.Layout,
-        cell: Cell,
-        subject: int,
-        split: str,
-        pictures: EmbeddingStore,
-    ) -> tuple[str, ...]:
-        return (
-            what,
-            str(subject),
-            split,
-            *layout.channels,
-            self.made_with[cell.variant][1].model_dump_json(),
-        )
-
-    def encode(self, model: aligners.Aligner, subject: int, signal: Tensor) -> Tensor:
-        """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        known = () if self.origin and self.origin.is_other else model.layout.subjects
-        tokens = []
-        with torch.inference_mode():
-            for part in signal.split(BATCH):
-                part = part.to(model.logit_scale.device)
-                index = None
-                if subject in known:
-                    index = torch.full((len(part),), known.index(subject), device=part.device)
-                tokens.append(model.encode_signal(part, index).float())
-        return torch.cat(tokens)
-
-    def tokens(
-        self, model: aligners.Aligner, cell: Cell, subject: int, split: str, pictures: EmbeddingStore
-    ) -> tuple[Tensor, NDArray[Any]]:
-        """Encode a subject's signals of a split: tokens [N, D] and the row of each one's picture [N]."""
-        trials = self.averaged(model.layout, cell, subject, split, pictures)
-        return self.encode(model, subject, torch.from_numpy(trials.signal)), trials.picture
 
 
 def is_model(path: Path) -> bool:

@@ -10,7 +10,8 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.errors import RecipeError
-from brainhive_cli.pipelines._ensembles import Ensemble, Member
+from brainhive_cli.pipelines._ensembles import Ensemble
+from brainhive_cli.pipelines._member import Member
 from brainhive_cli.pipelines._rankings import Gallery, Places
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
@@ -108,7 +109,7 @@ def over_time(
         RecipeError: if the window is wider than the signal.
     """
     signals, _ = ensemble.signals(subject, split)
-    times_ms = [m.align.times_ms(m.model.layout, m.cell, subject, split) for m in ensemble.members]
+    times_ms = [member.times_ms(subject, split) for member in ensemble.members]
     rest = [_outside(member, subject, sliding, signals[n][0]) for n, member in enumerate(ensemble.members)]
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding):
@@ -137,8 +138,7 @@ def _outside(member: Member, subject: int, sliding: Sliding, like: Tensor) -> Te
     """Make what stands outside of the window: [C, T]."""
     if sliding.outside == "zero":
         return torch.zeros_like(like)
-    given = (member.model.layout, member.cell, subject, "train", member.pictures("train"))
-    return torch.from_numpy(member.align.mean_signal(*given))
+    return torch.from_numpy(member.mean_signal(subject, "train"))
 
 
 def _ranked(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:

@@ -10,61 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.aligner import Aligner
-from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._align_run import AlignRun
 from brainhive_cli.pipelines._cells import Cell
-from brainhive_cli.pipelines._data import Form, Repeated, Trials, match_keys
-
-BATCH = 8192
-"""Pictures whose embeddings are on the device at once."""
-
-
-@dataclass(frozen=True)
-class Member:
-    """One cell of one run, its model loaded."""
-
-    align: AlignRun
-    cell: Cell
-    model: Aligner
-
-    @classmethod
-    def load(cls, align: AlignRun, cell: Cell, device: torch.device) -> Self:
-        """Load the model."""
-        return cls(align, cell, align.model(cell, device))
-
-    def pictures(self, split: str) -> EmbeddingStore:
-        """Open one of the stores of its pictures; all have the same rows."""
-        return next(iter(self.align.stores(split, self.cell).values()))
-
-    def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
-        """Encode the pictures of some rows as tokens [M, D]."""
-        stores, device = self.align.stores(split, self.cell), self.model.logit_scale.device
-        keys = self.model.layout.encoders
-        if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
-            encoders, _ = self.align.made_with[self.cell.variant]
-            keys = match_keys(encoders, self.model.layout.dims, f"the model {self.align.folder.path}")
-        tokens = []
-        for part in np.array_split(rows, max(1, -(-len(rows) // BATCH))):
-            embeddings = {
-                keys[name]: torch.from_numpy(np.asarray(store.embedding[part])).float().to(device)
-                for name, store in stores.items()
-            }
-            with torch.inference_mode():
-                tokens.append(self.model.encode_image(embeddings).float())
-        return torch.cat(tokens)
-
-    def trials(self, subject: int, split: str) -> Trials:
-        """Open a subject's signals as the model takes them, repetitions averaged."""
-        return self.align.averaged(self.model.layout, self.cell, subject, split, self.pictures(split))
-
-    def single_trials(self, subject: int, split: str) -> tuple[Trials, Repeated]:
-        """Open a subject's signals with their repetitions."""
-        given = (self.model.layout, self.cell, subject, split, self.pictures(split))
-        trials = self.align.trials(*given, Form(is_repeated=True))
-        assert trials.repeated is not None
-        return trials, trials.repeated
+from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines._member import Member
 
 
 @dataclass(frozen=True)
@@ -101,7 +51,7 @@ class Ensemble:
 
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
-        found = [member.trials(subject, split) for member in self.members]
+        found = [member.averaged(subject, split) for member in self.members]
         kept = [self._is_candidate(trials, split) for trials in found]
         signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
         return signals, found[0].picture[kept[0]]
@@ -110,7 +60,7 @@ class Ensemble:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
         signals = []
         for member in self.members:
-            trials, repeated = member.single_trials(subject, split)
+            trials, repeated = member.repeated(subject, split)
             kept = self._is_candidate(trials, split)
             signals.append(torch.from_numpy(repeated.signal[kept]))
         return signals, torch.from_numpy(repeated.count[kept])
@@ -121,10 +71,7 @@ class Ensemble:
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
         """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""
         return _joined(
-            [
-                member.align.encode(member.model, subject, signal)
-                for member, signal in zip(self.members, signals, strict=True)
-            ]
+            [member.encode(subject, signal) for member, signal in zip(self.members, signals, strict=True)]
         )
 
 
