@@ -5,6 +5,7 @@ from torch import nn
 
 from brainhive_cli import parts
 from brainhive_cli.backbones._convolution import ConvolutionNet
+from brainhive_cli.backbones._pooled import PooledConvolution
 from brainhive_cli.backbones._signal import samples_left
 
 FILTERS = 40
@@ -36,8 +37,8 @@ TINY = Config()
 def convolutions(channels: int, dropout: float) -> nn.Sequential:
     """Make the layers from [B, 1, C, T] to [B, F, 1, T']."""
     return nn.Sequential(
-        nn.Conv2d(1, FILTERS, (1, KERNEL)),
-        nn.AvgPool2d((1, POOL), (1, STRIDE)),
+        PooledConvolution(FILTERS, KERNEL, POOL, STRIDE),
+        nn.Identity(),  # in upstream's names the pooling
         nn.BatchNorm2d(FILTERS),
         nn.ELU(),
         nn.Conv2d(FILTERS, FILTERS, (channels, 1)),

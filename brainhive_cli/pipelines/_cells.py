@@ -88,6 +88,8 @@ def variants(what: "Recipe") -> dict[str, "Recipe"]:
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         found[label] = validate(type(what), fields)
+        if {found[label].mode, what.mode} > {"finetune"}:
+            raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
     return found
 
 
@@ -104,6 +106,8 @@ def _text(value: Any) -> str:
         return ",".join([*([_text(value["kind"])] if "kind" in value else []), *knobs])
     if isinstance(value, list | tuple):
         return "+".join(map(_text, value))
+    if isinstance(value, bool | None):
+        return str(value).lower()
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-.") or "none"
 
 

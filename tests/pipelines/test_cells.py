@@ -79,7 +79,7 @@ def test_a_sweep_is_the_cross_product_and_leaves_the_rest_as_it_is():
         ("sweep.train.lr=1e-3,0.01", ["lr=1e-3", "lr=0.01"]),
         ("sweep.train.lr=[0.001,0.01]", ["lr=0.001", "lr=0.01"]),
         ("sweep={backbone: [nice, {kind: nice, dropout: 0.5}]}", ["nice", "nice,dropout=0.5"]),
-        ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=None", "window_ms=0+500"]),
+        ("sweep={signal.window_ms: [null, [0, 500]]}", ["window_ms=none", "window_ms=0+500"]),
         ("sweep={mode: [intra, joint]}", ["intra", "joint"]),
         (
             "sweep={encoders: [[{kind: timm, source: 'hub:a/b', architecture: x}]]}",
@@ -102,6 +102,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
         ("sweep={run.device: [cpu]}", "run.device is one for all cells", "a run of each"),
         ("sweep={sweep.train.lr: [1]}", "sweep.train.lr is one for all cells", "a run of each"),
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
+        ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
         ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
         ("finetune.share=0", "finetune.share: Input should be greater than or equal to 0.01", "mend"),
     ],

@@ -35,6 +35,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     ]
     by_variant, by_cell, published = result.tables
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
+    assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
     assert [row[0] for row in by_cell.rows] == list(result.metrics["cells"])
     assert published.rows == ((0.5, "–", "a paper"),)
 
@@ -54,7 +55,7 @@ def laid_out(found: dict) -> tuple:
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():
     (table,) = laid_out(metrics(0.2, 0.4, 0.6))
-    assert table.rows[-1][0] == "mean ± sd" and table.rows[-1][2] == "0.400 ± 0.200"
+    assert table.rows[-1][0] == "mean ± sd of 3" and table.rows[-1][2] == "0.400 ± 0.200"
 
 
 def test_a_single_cell_and_cells_without_validation_have_no_spread():
