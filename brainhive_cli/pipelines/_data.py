@@ -1,6 +1,6 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,13 +19,10 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section
-from brainhive_cli.recordings import Recording, SignalStore
+from brainhive_cli.recordings import SignalStore
 from brainhive_cli.signals.normalisation import fit
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
-
-Change = Callable[[Recording], Recording]
-"""What is done to a recording before it is averaged: one of its repetitions taken, say."""
 
 
 class Signal(Section):
@@ -113,7 +110,6 @@ def open_trials(
     split: str,
     pictures: EmbeddingStore,
     channels: Sequence[str] | None = None,
-    change: Change | None = None,
     form: Form = Form(),
 ) -> Trials:
     """Average a subject's signals and match them with the pictures of an embedding store.
@@ -122,7 +118,6 @@ def open_trials(
     """
     store = open_signals(dataset, paths, signal, subject)
     recording, where = store[split], f"{dataset.name} subject {subject} {split}"
-    recording = change(recording) if change else recording
     picture = pictures.rows(recording.image_ids)
     if (picture < 0).any():
         console.warn(f"{where}: {(picture < 0).sum()} trials left out, their pictures could not be decoded")

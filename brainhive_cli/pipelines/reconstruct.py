@@ -24,6 +24,7 @@ from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
 from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._data import encoder_names
+from brainhive_cli.pipelines._member import Member
 from brainhive_cli.pipelines._scores import score
 from brainhive_cli.pipelines.train_prior import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -169,9 +170,9 @@ def _draw(
     launch: Launch,
 ) -> None:
     """Draw my share of the pictures of one cell and subject that are not there yet."""
-    model = align.model(cell, launch.device)
-    pictures = next(iter(align.stores(what.split).values()))
-    tokens, rows = align.tokens(model, cell, subject, what.split, pictures)
+    member = Member.load(align, cell, launch.device)
+    pictures = member.pictures(what.split)
+    tokens, rows = member.tokens(subject, what.split)
     chosen = [(n, pictures.image_ids[row]) for n, row in enumerate(rows[: what.items])]
     todo = [(n, i, r) for n, i in chosen for r in range(what.repeats)]
     mine = [
