@@ -41,7 +41,7 @@ class Ensemble:
         stores = [member.pictures(split) for member in self.members]
         first = stores[0]
         for other in stores[1:]:
-            if not np.array_equal(first.packed_ids, other.packed_ids):
+            if first.image_ids != other.image_ids:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
         return np.flatnonzero(np.all([store.done for store in stores], axis=0))
 
