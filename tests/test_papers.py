@@ -9,7 +9,7 @@ from brainhive_cli.pipelines._cells import variants
 from brainhive_cli.recipe import shipped
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
-PUBLISHED = {  # facts of the issue tracker's table: 200-way on THINGS, top-1 and top-5
+PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
     "brainhive-intra": (0.757, 0.946),
     "brainhive-inter": (0.200, 0.441),
     "brainhive-meg": (0.337, 0.605),

@@ -113,7 +113,7 @@ class Aligner(nn.Module):
         is_centred, is_single = self.layout.similarity == "centred_cosine", len(self.heads) == 1
         if is_single and not is_centred:
             return token
-        found = token.split(self.heads, dim=-1)
+        found = token.float().split(self.heads, dim=-1)
         if is_centred:
             found = tuple(head - head.mean(-1, keepdim=True) for head in found)
         if not is_single:
@@ -186,7 +186,7 @@ def load(path: Path | str) -> Aligner:
     """
     folder = Path(path)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
-    absent = [path.name for path in (folder / "config.json", weights) if not path.is_file()]
+    absent = [file.name for file in (folder / "config.json", weights) if not file.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
     try:

@@ -116,7 +116,7 @@ def _tokens_by_number(state: State, subjects: tuple[int, ...]) -> State:
     learned = dict(zip(subjects, state[TOKENS], strict=True))
     mean = state[TOKENS].mean(0)
     table = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
-    return {TOKENS: table[:SUBJECTS], SHARED: table[SUBJECTS:]}
+    return {TOKENS: table[:SUBJECTS].clone(), SHARED: table[SUBJECTS:].clone()}
 
 
 def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:

@@ -84,10 +84,18 @@ def _class_of(name: str) -> Any:
     try:
         from braindecode import models
         from braindecode.models.util import models_dict
-    except (ImportError, OSError, RuntimeError) as error:  # torchaudio refuses a PyTorch that is not its own
-        absent = isinstance(error, ModuleNotFoundError) and error.name == "braindecode"
-        what = "is not installed" if absent else f"does not import: {first_line(error)}"
-        raise MissingExtra(f"braindecode {what}", "pip install 'brainhive[braindecode]'") from error
+    except ModuleNotFoundError as error:
+        raise MissingExtra(
+            f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"
+        ) from error
+    except (
+        ImportError,
+        OSError,
+        RuntimeError,
+    ) as error:  # its torchaudio refuses another PyTorch than its own
+        raise MissingExtra(
+            f"braindecode does not import: {first_line(error)}", "install the torchaudio of this PyTorch"
+        ) from error
     if name not in models_dict:
         near = difflib.get_close_matches(name, models_dict, n=3)
         raise RecipeError(

@@ -18,7 +18,7 @@ class Config(parts.Config):
     After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.
     """
 
-    hidden: int = Field(1024, gt=0, description="Width of the shared space; MindEye2's for one GPU.")
+    hidden: int = Field(1024, gt=0, description="Width of the shared space; ours (MindEye2: 4096).")
     l2: float = Field(
         1e-4,
         ge=0,
@@ -74,9 +74,10 @@ class VoxelRidge(nn.Module):
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
         _signal.check(signal, *self.size)
         weight = _Penalised.apply(self.weight, self.l2)
-        return self.project(
-            self.shared(_mapped(signal.flatten(1), weight, subject_index) + rows_of(self.bias, subject_index))
-        )
+        mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(
+            self.bias, subject_index
+        )  # [B, H]
+        return self.project(self.shared(mapped))
 
 
 def _mapped(signal: Tensor, weight: Tensor, subject_index: Tensor | None) -> Tensor:

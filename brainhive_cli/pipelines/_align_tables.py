@@ -31,8 +31,10 @@ def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ..
         rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
     shown = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
-        means = [(variant, _spread(some), len(some)) for variant, some in by_variant.items()]
-        shown.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells"), tuple(means)))
+        means = [
+            (variant, _spread(some), len(some), _row(some[0])[-1]) for variant, some in by_variant.items()
+        ]
+        shown.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
     if published := metrics.get("published"):
         row = tuple(published.get(name, "–") for name in ("top1", "top5", "source"))
         shown.append(Table("Published, on the test pictures", ("top-1", "top-5", "source"), (row,)))

@@ -88,6 +88,8 @@ def variants(what: "Recipe") -> dict[str, "Recipe"]:
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         found[label] = validate(type(what), fields)
+        if {found[label].mode, what.mode} > {"finetune"}:
+            raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
     return found
 
 

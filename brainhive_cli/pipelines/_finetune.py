@@ -42,17 +42,13 @@ def inherit(what: "Recipe") -> "Recipe":
 
     Raises:
         MissingData: if there is no such run.
-        BrainhiveError: if the run is a sweep, or knows all subjects.
+        BrainhiveError: if the run is a sweep, fine-tuned itself, or knows the subjects.
     """
     if what.mode != "finetune":
         return what
-    run = _source(what)
-    made = type(what).model_validate(run.recipe())
-    if made.sweep:
-        raise BrainhiveError(f"{run.path.name} is a sweep", "fine-tune a run of its best variant")
-    seen = [_subjects(run, cell) for cell in cells_of(made)]
+    run, made = _source(what)
     asked = chosen_subjects(made.dataset.build(what.paths), what.subjects)
-    new = [subject for subject in asked if any(subject not in subjects for subjects in seen)]
+    new = [subject for subject in asked if _new_to(made, subject)]
     if not new or (what.subjects and new != asked):
         known = ", ".join(str(subject) for subject in asked if subject not in new)
         raise BrainhiveError(
@@ -69,17 +65,16 @@ def model_for(what: "Recipe", cell: Cell) -> Path:
     """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
 
     Raises:
-        BrainhiveError: if several models could be meant.
+        BrainhiveError: if there is none, or several could be meant.
     """
-    run = _source(what)
-    made = type(what).model_validate(run.recipe())
-    new = [each for each in cells_of(made) if not _subjects(run, each) & set(cell.trained_on)]
-    seed = cell.seed if any(each.seed == cell.seed for each in new) else new[0].seed
-    names = [each.name for each in new if each.seed == seed]
-    if len(names) > 1:
+    run, made = _source(what)
+    new = _new_to(made, *cell.trained_on)
+    of_its_seed = [each for each in new if each.seed == cell.seed]
+    names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
+    if len(names) != 1:
         raise BrainhiveError(
-            f"{cell.name} could start from any of {', '.join(names)} of {run.path.name}",
-            "fine-tune a joint run, or one that leaves a subject out",
+            f"{cell.name} could start from {' or '.join(names) or 'no model'} of {run.path.name}",
+            "fine-tune a joint run without the subject, or one that leaves a subject out",
         )
     return run.path / "cells" / names[0] / "model"
 
@@ -112,14 +107,19 @@ def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
     return replace(value, **fields)  # type: ignore[type-var]
 
 
-def _source(what: "Recipe") -> RunFolder:
-    base = what.paths.under_home("runs")
+def _source(what: "Recipe") -> tuple[RunFolder, "Recipe"]:
+    """Find the run that is fine-tuned, and what it is made of."""
+    base, run = what.paths.under_home("runs"), None
     if what.finetune.run is None:
-        newest = runs.newest(base, "train-align", lambda run: run.metrics()["mode"] != "finetune")
-        if newest is not None:
-            return newest
-    return runs.find(base, "train-align", what.finetune.run)
+        run = runs.newest(base, "train-align", lambda run: run.metrics()["mode"] != "finetune")
+    run = run or runs.find(base, "train-align", what.finetune.run)
+    made = type(what).model_validate(run.recipe())
+    if made.sweep or made.mode == "finetune":
+        kind = "a sweep" if made.sweep else "fine-tuned itself"
+        raise BrainhiveError(f"{run.path.name} is {kind}", "name another: finetune.run=NAME")
+    return run, made
 
 
-def _subjects(run: RunFolder, cell: Cell) -> set[int]:
-    return set(run.read_json(f"cells/{cell.name}/model/config.json")["subjects"])
+def _new_to(made: "Recipe", *subjects: int) -> list[Cell]:
+    """List the cells that never saw any of the subjects."""
+    return [cell for cell in cells_of(made) if not set(cell.trained_on) & set(subjects)]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from brainhive_cli import embeddings
 from brainhive_cli.aligner import Layout
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
@@ -59,7 +60,8 @@ class Material:
     def open(cls, what: "Recipe", subjects: Sequence[int], launch: Launch) -> Self:
         """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
         dataset: Dataset = what.dataset.build(what.paths)
-        stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
+        root, names = what.paths.under_home("embeddings"), [config.name for config in what.encoders]
+        stores = embeddings.open_all(root, dataset.name, "train", names)  # looked at before, in all variants
         prior = FusionPrior.load(what.prior).float() if what.prior else None
         keys = {config.name: config.name for config in what.encoders}
         if prior:

@@ -105,11 +105,6 @@ def plan(what: Recipe) -> Plan:
     def subjects() -> list[int]:
         return sorted({subject for cell in cells() for subject in (*cell.trained_on, *cell.tested_on)})
 
-    def embeddings() -> str:
-        encoders = {each.name: each for recipe in variants(found()).values() for each in recipe.encoders}
-        stores = open_embeddings(dataset(), found().dataset, "train", list(encoders.values()), what.paths)
-        return ", ".join(stores)
-
     def signal() -> str:
         count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
         kept = 1 if found().signal.repetitions == "average" else 1 + most
@@ -126,7 +121,7 @@ def plan(what: Recipe) -> Plan:
         "subjects": subjects,
         "seeds": lambda: found().seeds,
         "cells": lambda: _few([cell.name for cell in cells()]),
-        "embeddings": embeddings,
+        "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
         "target": target,
     }
@@ -166,6 +161,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
     recipes, material = variants(what), None
+    _embeddings(what)  # which may be missing: to be told before signals are prepared
     subjects = sorted({subject for cell in cells for subject in cell.trained_on})
     for each in recipes.values():
         prepare_all(what.dataset.build(what.paths), what.paths, each.signal, subjects, launch)
@@ -206,6 +202,13 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
             track(event)
 
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
+
+
+def _embeddings(what: Recipe) -> list[str]:
+    """Look whether the embeddings of all variants are there, of the same pictures."""
+    encoders = {each.name: each for variant in variants(what).values() for each in variant.encoders}
+    dataset: Dataset = what.dataset.build(what.paths)
+    return list(open_embeddings(dataset, what.dataset, "train", list(encoders.values()), what.paths))
 
 
 def _few(names: Sequence[str]) -> str:

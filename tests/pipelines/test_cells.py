@@ -102,6 +102,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
         ("sweep={run.device: [cpu]}", "run.device is one for all cells", "a run of each"),
         ("sweep={sweep.train.lr: [1]}", "sweep.train.lr is one for all cells", "a run of each"),
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
+        ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
         ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
         ("finetune.share=0", "finetune.share: Input should be greater than or equal to 0.01", "mend"),
     ],

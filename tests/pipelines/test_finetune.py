@@ -68,6 +68,8 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
         top1 = made.metrics["cells"][f"sub-03_seed-{seed}"]["validation"]["top1"]
         assert top1["n"] == top1["pool"] == 10  # a tenth of the 96 that are held out
+    with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
+        go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
     again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")
     assert again.folder == made.folder  # the recipe that was run names the run and the subjects
     evaluated = go("eval-retrieval", f"run={made.folder}", here, "sheet_rows=0")
@@ -93,5 +95,5 @@ def test_what_cannot_be_fine_tuned_is_said_in_one_line(go, small, here):
     with pytest.raises(MissingData, match="no subject 9"):
         go("train-align", *small, here, "mode=finetune", "subjects=9")
     intra = go("train-align", *small, THREE, here, "subjects=1,2", "train.epochs=1")
-    with pytest.raises(BrainhiveError, match="could start from any of sub-01_seed-1, sub-02_seed-1"):
+    with pytest.raises(BrainhiveError, match="could start from sub-01_seed-1 or sub-02_seed-1"):
         go("train-align", *small, here, "mode=finetune", f"finetune.run={intra.folder.name}", "subjects=3")

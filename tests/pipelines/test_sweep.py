@@ -35,6 +35,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     ]
     by_variant, by_cell, published = result.tables
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
+    assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
     assert [row[0] for row in by_cell.rows] == list(result.metrics["cells"])
     assert published.rows == ((0.5, "–", "a paper"),)
 
