@@ -182,7 +182,7 @@ def test_nan_in_signals_is_told_with_picture_and_channel(embedded, refused):
     content["eeg"][5, 1, 62, 7] = torch.nan
     torch.save(content, path)
 
-    what = "subject 1 train: a signal is not finite, of picture training_images/concept_1/1, channel O2"
+    what = "subject 1 train: a signal is not finite.*picture training_images/concept_1/1, channel O2"
     refused(*ALIGN, *QUICK, code=1, what=what, hint="signal.channels")
 
 
