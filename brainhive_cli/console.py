@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -204,8 +204,12 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
         yield
 
 
-@cache  # so that what is said goes above a bar or table, which know of their own console only
 def _stderr() -> Any:
+    return _talking_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@lru_cache(1)  # so that what is said goes above a bar or table, which know of their own console only
+def _talking_on(stream: Any) -> Any:
     from rich.console import Console
 
     return Console(stderr=True, emoji=False)

@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -106,10 +108,8 @@ def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, 
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(console, "PATIENCE_S", -1.0)
     monkeypatch.setattr("sys.stderr", stream)
-    console._stderr.cache_clear()
     with console.live(table):
         console.warn("careful")
-    console._stderr.cache_clear()
     return stream.getvalue(), asked
 
 
@@ -131,3 +131,16 @@ def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.Ca
     with console.live(lambda rows: console.Table("", (), ())):
         print("hello from a tracker")
     assert capsys.readouterr() == ("", "hello from a tracker\n")
+
+
+def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeypatch):
+    console.say("to a pipe")
+    terminal, seen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
+
+    with console.progress("pictures", 2) as bar:
+        bar.advance()
+
+    assert "pictures" in os.read(terminal, 2**16).decode()
