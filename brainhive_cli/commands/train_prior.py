@@ -17,6 +17,9 @@ def train_prior(
         str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")
     ] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Training steps.")] = None,
+    embed_missing: Annotated[
+        bool, typer.Option("--embed-missing", help="Compute embeddings that no store holds, at every step.")
+    ] = False,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,
@@ -32,5 +35,11 @@ def train_prior(
     """
     execute(
         context,
-        {"dataset": dataset, "encoders": encoders, "generator.source": generator, "train.steps": steps},
+        {
+            "dataset": dataset,
+            "encoders": encoders,
+            "generator.source": generator,
+            "train.steps": steps,
+            "embed_missing": embed_missing or None,
+        },
     )

@@ -2,11 +2,13 @@
 
 import inspect
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brainhive_cli import parts
@@ -156,8 +158,24 @@ class SDXL:
         ).images
         return self.decode(latents)
 
+    def save_empty_prompt(self, file: Path) -> None:
+        """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
+        text, pooled = self._empty_prompt
+        save_file({"prompt_embeds": text, "pooled_prompt_embeds": pooled}, file)
+
+    def load_empty_prompt(self, file: Path) -> None:
+        """Read the embeddings of the empty prompt that `save_empty_prompt` wrote."""
+        held = load_file(file, str(self.device))
+        self._empty_prompt = held["prompt_embeds"], held["pooled_prompt_embeds"]
+
     def loss(
-        self, latents: Tensor, tokens: Tensor, noise: Tensor, timesteps: Tensor, sizes: Tensor
+        self,
+        latents: Tensor,
+        tokens: Tensor,
+        noise: Tensor,
+        timesteps: Tensor,
+        sizes: Tensor,
+        min_snr_gamma: float | None = None,
     ) -> Tensor:
         """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
 
@@ -167,6 +185,7 @@ class SDXL:
             noise: As the latents, standard normal.
             timesteps: [B], 0 to `noise_schedule.config.num_train_timesteps` - 1.
             sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
+            min_snr_gamma: Each picture's error is weighed by min(SNR, gamma), if given (arXiv 2303.09556).
 
         Returns:
             A scalar, float32.
@@ -187,7 +206,18 @@ class SDXL:
             cross_attention_kwargs={"ip_hidden_states": tokens},
             return_dict=False,
         )[0]
-        return F.mse_loss(predicted.float(), target.float())
+        if min_snr_gamma is None:
+            return F.mse_loss(predicted.float(), target.float())
+        errors = (predicted.float() - target.float()).square().flatten(1).mean(1)  # [B]
+        return (errors * self._min_snr(timesteps, min_snr_gamma)).mean()
+
+    def _min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
+        """Weigh errors [B] of noise or velocity so that those of the clean latent count min(SNR, gamma)."""
+        from diffusers.training_utils import compute_snr
+
+        snr = compute_snr(self.noise_schedule, timesteps)
+        is_velocity = self.noise_schedule.config.prediction_type == "v_prediction"
+        return snr.clamp(max=gamma) / (snr + 1 if is_velocity else snr)
 
     @cached_property
     def _empty_prompt(self) -> tuple[Tensor, Tensor]:

@@ -2,40 +2,41 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from itertools import product
+from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli import parts
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines._data import open_embeddings
+from brainhive_cli.pipelines._embedded import Embedded
+from brainhive_cli.pipelines._latents import Latents
+from brainhive_cli.pipelines._views import Items, collate, loaded
 from brainhive_cli.recipe import Paths
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures with their embeddings, and which are kept for validation.
+    """Pictures with their embeddings, and which are kept from training.
 
     Attributes:
-        rows: [M] the row of each picture in the stores; -1 where it could not be decoded.
         train: Pictures that are learned.
-        validation: Pictures that are kept from training.
+        held: Pictures that are not, in random order.
+        side: Pixels of a training picture.
+        latents: What the VAE makes of them, if that was computed before.
     """
 
     images: ImageSet
-    stores: dict[str, EmbeddingStore]
-    rows: NDArray[np.int64]
+    embedded: Embedded
     train: NDArray[np.int64]
-    validation: NDArray[np.int64]
+    held: NDArray[np.int64]
+    side: int
+    latents: Latents | None = None
 
     @classmethod
     def open(
@@ -44,93 +45,103 @@ class Pictures:
         split: str,
         encoders: Sequence[EncoderConfig],
         paths: Paths,
-        validation_items: int,
+        *,
+        embed_missing: bool,
+        held: int,
+        side: int,
         seed: int,
+        launch: Launch,
     ) -> Self:
-        """Match pictures and embeddings, and keep some (a fifth at most) for validation."""
+        """Match pictures and embeddings, and keep some (a fifth at most) from training."""
         built: Dataset = dataset.build(paths)  # type: ignore[attr-defined]
         images = built.images(split)
-        stores = open_embeddings(built, dataset, split, encoders, paths)
-        rows = next(iter(stores.values())).rows(images.image_ids)
-        order = np.random.default_rng(seed).permutation(np.flatnonzero(rows >= 0))
-        held = min(validation_items, len(order) // 5)
-        return cls(images, stores, rows, np.sort(order[held:]), order[:held])
+        embedded = Embedded.open(built, dataset, images, encoders, paths, embed_missing, launch)
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        held = min(held, len(order) // 5)
+        return cls(images, embedded, np.sort(order[held:]), order[:held], side)
 
-    def embeddings(
-        self, chosen: NDArray[np.int64], keys: dict[str, str], device: torch.device
-    ) -> dict[str, Tensor]:
-        """Read the embeddings of the chosen pictures, by the prior's keys."""
-        taken = {name: store.embedding[self.rows[chosen]] for name, store in self.stores.items()}
-        return {
-            keys[name]: torch.from_numpy(np.asarray(e, np.float32)).to(device) for name, e in taken.items()
-        }
+    @property
+    def items(self) -> Items:
+        """What a picture gives to training."""
+        views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
+        return Items(self.images, self.side, views, self.latents)
 
-    def view(self, index: int, side: int) -> tuple[Tensor, Tensor]:
-        """Open a picture as training sees it."""
-        return view_of(self.images.open(index), side)
-
-
-def view_of(picture: Image.Image, side: int) -> tuple[Tensor, Tensor]:
-    """Resize the short side, crop the centre: [3, side, side] in -1..1, and SDXL's six ids in pixels."""
-    from torchvision.transforms.v2 import functional as F
-
-    resized = F.resize(picture, [side], F.InterpolationMode.LANCZOS)
-    top, left = (resized.height - side) // 2, (resized.width - side) // 2
-    pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side)).float().div(127.5).sub(1)
-    return pixels, torch.tensor([picture.height, picture.width, top, left, side, side], dtype=torch.float32)
+    def batch(self, chosen: NDArray[np.int64]) -> "Batch":
+        """Read pictures here and now."""
+        items = self.items
+        read = collate([items[index] for index in chosen.tolist()])
+        if "error" in read:
+            raise read["error"]
+        return _batch(read)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """My share of the pictures of a step.
+    """Some pictures of a step.
 
     Attributes:
-        step: Which step.
-        count: Pictures of the step over all processes.
         rows: [B] which pictures.
-        views: [B, 3, H, W] in -1..1.
+        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
         sizes: [B, 6] SDXL's size and crop ids, pixels.
+        views: The pictures as encoders see them that embed on the fly, [B, 3, H, W] by name.
+        step: Which step.
+        places: [B] which of the pictures of the step, over all processes.
+        count: Pictures of the step over all processes.
+        is_last: Whether my share of the step ends with it.
     """
 
-    step: int
-    count: int
     rows: NDArray[np.int64]
-    views: Tensor
+    image: Tensor
     sizes: Tensor
+    views: dict[str, Tensor]
+    step: int = 0
+    places: tuple[int, ...] = ()
+    count: int = 0
+    is_last: bool = True
+
+
+def _batch(read: dict[str, Any], **place: Any) -> Batch:
+    return Batch(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
 
 
 def batches(
-    pictures: Pictures, steps: range, size: int, resolution_px: int, seed: int, workers: int, launch: Launch
+    pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
 ) -> Iterator[Batch]:
-    """Yield the batches of `steps`, of `size` pictures over all processes."""
+    """Yield my share of the pictures of `steps`.
+
+    Args:
+        pictures: The pictures.
+        steps: Which steps.
+        size: Pictures a step, over all passes and processes.
+        passes: Batches that my share of a step is cut into.
+        seed: Decides the order; every epoch has another.
+        workers: Processes that decode.
+        launch: This process among those that share the steps.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
+    """
     size = min(size, len(pictures.train))
-    loader = DataLoader(
-        _Views(pictures, resolution_px),
-        batch_sampler=_order(pictures.train, steps, size, seed, launch),  # type: ignore[arg-type]
-        num_workers=workers,
-    )
-    for step, (rows, views, sizes) in zip(steps, loader, strict=True):
-        yield Batch(step, size, rows.numpy(), views, sizes)
+    if size < passes * launch.processes:
+        raise BrainhiveError(
+            f"{size} pictures to learn are fewer than {passes} passes on {launch.processes} processes",
+            "use more pictures, or lower train.accumulate",
+        )
+    cuts = np.array_split(np.asarray(launch.mine(range(size))), passes)
+    rows = _order(pictures.train, steps, cuts, size, seed)
+    read = loaded(pictures.items, rows, workers, launch)
+    for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):
+        yield _batch(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)
 
 
 def _order(
-    train: NDArray[np.int64], steps: range, size: int, seed: int, launch: Launch
+    train: NDArray[np.int64], steps: range, cuts: Sequence[NDArray[np.int64]], size: int, seed: int
 ) -> Iterator[list[int]]:
-    """Yield my rows of each step: every epoch is a new order, cut into whole batches."""
+    """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
     each, shuffled = len(train) // size, (-1, train)
     for step in steps:
         epoch, place = divmod(step, each)
         if shuffled[0] != epoch:
             shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(train))
-        chosen = shuffled[1][place * size : (place + 1) * size]
-        yield list(launch.mine(chosen.tolist()))
-
-
-class _Views(TorchDataset[tuple[int, Tensor, Tensor]]):
-    """Each picture with its row and ids."""
-
-    def __init__(self, pictures: Pictures, side: int) -> None:
-        self.pictures, self.side = pictures, side
-
-    def __getitem__(self, index: int) -> tuple[int, Tensor, Tensor]:
-        return index, *self.pictures.view(index, self.side)
+        for cut in cuts:
+            yield shuffled[1][place * size + cut].tolist()

@@ -1,275 +1,161 @@
 """train-prior: fusion encoder, projection and attention adapter on a frozen SDXL-type model."""
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from PIL import Image
-from pydantic import Field
-from torch import Tensor
 
-from brainhive_cli import console, parts, recipe
-from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli import console, hub
+from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.statistics import Metric, measure
+from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._data import match_keys
-from brainhive_cli.pipelines._decoding import decoders
-from brainhive_cli.pipelines._pictures import Batch, Pictures, batches
-from brainhive_cli.pipelines._seeds import mixed
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.recipe import Section
-from brainhive_cli.reports.sheets import contact_sheet
+from brainhive_cli.pipelines._pictures import Pictures
+from brainhive_cli.pipelines._prior_learner import LAST, Learner
+from brainhive_cli.pipelines._prior_recipe import Recipe, Train
+from brainhive_cli.pipelines._prior_samples import measure_distribution, show, try_out
+from brainhive_cli.pipelines._prior_training import Training, train
+from brainhive_cli.pipelines._views import to_pictures as to_pictures
 from brainhive_cli.runs import RunFolder
-
-PARTS = ("fusion_encoder", "proj", "attn_adapter")
-LEVELS = (0.2, 0.5, 0.8)
-"""Shares of the noise schedule at which validation items are denoised."""
-
-
-class Train(Section):
-    """How the prior is trained; defaults are BrainHiVE's."""
-
-    steps: int = Field(100_000, gt=0)
-    batch_size: int = Field(16, gt=0, description="pictures a step, on each process")
-    lr: float = Field(1e-4, gt=0, description="learning rate of AdamW, constant")
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
-    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
-    checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
-
-
-class Recipe(recipe.Recipe):
-    """Which prior is trained on which pictures."""
-
-    dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
-        "image-folder", validate_default=True, description="pictures"
-    )
-    split: str = Field("train", description="split whose pictures are learned")
-    encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
-    )
-    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
-        {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
-        validate_default=True,
-        description="frozen diffusion model",
-    )
-    prior: Annotated[Any, parts.part("priors", "fusion_prior")] = Field(
-        "fusion_prior", validate_default=True, description="sizes of a new prior"
-    )
-    continue_from: str | None = Field(
-        None, description="a Fusion Prior to go on training, instead of a new one"
-    )
-    freeze: recipe.Names = Field([], description=f"parts that stay as they are: {', '.join(PARTS)}")
-    resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
-    token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
-    validation_items: int = Field(
-        32, ge=0, description="pictures kept from training, for the validation loss"
-    )
-    sample_items: int = Field(6, ge=0, description="validation pictures drawn at the end")
-    sample_steps: int = Field(4, gt=0, description="denoising steps of these")
-    seed: int = 0
-    train: Train = Train()
 
 
 def plan(what: Recipe) -> Plan:
     """Say what would be trained on what, and what is missing."""
-    return Plan.of(
-        {
-            "steps": lambda: what.train.steps,
-            "pictures": lambda: len(_pictures(what).images),
-            "generator": lambda: what.generator.build("cpu").config.source,
-        }
-    )
+    settings = what.train
+    size = settings.batch_size * settings.accumulate
+
+    def pictures() -> str:
+        found = _pictures(what, Launch(0, 1, torch.device("cpu")))
+        epochs = settings.steps * min(size, len(found.train)) / len(found.train)
+        computed = [f"{c.name}, {_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
+        told = f"{len(found.train)} to learn ({epochs:.1f} epochs on one process), {len(found.held)} kept"
+        return told + (f"; embedded at every step by {'; '.join(computed)}" if computed else "")
+
+    looks: dict[str, Any] = {
+        "steps": lambda: f"{settings.steps} of {size} pictures on each process",
+        "pictures": pictures,
+        "generator": lambda: _outlook(what.generator),
+    }
+    if what.sampler is not None:
+        looks["sampler"] = lambda: _outlook(what.sampler)
+    return Plan.of(looks)
+
+
+def _outlook(generator: Any) -> str:
+    """Say where a generator is, or how much of it would be fetched."""
+    source, suffix = generator.source, f".{generator.variant}" if generator.variant else ""
+    if source == "random":
+        return "random weights"
+    configs = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
+    weights = f"diffusion_pytorch_model{suffix}.safetensors"
+    fetched = hub.bytes_to_fetch(source, [*configs, f"vae/{weights}"], [f"unet/{weights}"])
+    if not fetched:
+        hub.folder(source, allow=configs, local=True)  # a folder may be absent
+    return f"{source}, {_download(fetched)}"
+
+
+def _download(count: int) -> str:
+    return f"{count / 1e9:.1f} GB to download" if count else "nothing to download"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train to the last step, going on from the newest checkpoint."""
-    pictures = _pictures(what)
+    """Train to the last step, going on from the newest checkpoint.
+
+    Raises:
+        DeviceError: if the device's memory is too small.
+    """
+    pictures = _pictures(what, launch)
     label = f"{pictures.images.dataset}-{what.prior.kind}"
     folder = RunFolder.open("train-prior", label, what, launch, again)
     if not folder.is_finished:
-        metrics = _train(_Training.begin(what, pictures, launch), folder)
+        try:
+            metrics = _train(what, pictures, folder, launch)
+        except torch.OutOfMemoryError as error:
+            raise DeviceError(
+                f"the device is out of memory: {first_line(error)}", _less_memory(what.train)
+            ) from error
         if launch.is_main:
-            folder.finish({metric.name: metric.as_dict() for metric in metrics})
+            folder.finish(metrics)
+            (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
         launch.wait()
-    return _result(folder, what)
+    return _result(folder)
 
 
-def _pictures(what: Recipe) -> Pictures:
-    return Pictures.open(
-        what.dataset, what.split, what.encoders, what.paths, what.validation_items, what.seed
+def _less_memory(train: Train) -> str:
+    smaller = f"train.batch_size={train.batch_size // 2} train.accumulate={2 * train.accumulate}, "
+    return (
+        f"{smaller if train.batch_size > 1 else ''}train.gradient_checkpointing=true, or cache_latents=true"
     )
 
 
-@dataclass(frozen=True)
-class _Training:
-    """A prior attached to its generator, and the pictures that it learns from.
-
-    Attributes:
-        keys: The prior's key of each encoder, by the encoder's store name.
-    """
-
-    what: Recipe
-    pictures: Pictures
-    generator: Any
-    prior: FusionPrior
-    keys: dict[str, str]
-    launch: Launch
-
-    @classmethod
-    def begin(cls, what: Recipe, pictures: Pictures, launch: Launch) -> Self:
-        """Load the generator, and load or make the prior."""
-        generator = what.generator.build(launch.device)
-        prior, keys = _prior(what, pictures, generator)
-        prior.attach(generator.unet)
-        prior.to(launch.device).train()
-        return cls(what, pictures, generator, prior, keys, launch)
-
-    def draw(self, batch: Batch, latents: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw noise, timesteps and kept tokens of my pictures, which no number of processes changes."""
-        random = torch.Generator().manual_seed(mixed(self.what.seed, batch.step) >> 1)
-        noise = torch.randn(batch.count, *latents.shape[1:], generator=random)
-        levels = self.generator.noise_schedule.config.num_train_timesteps
-        timesteps = torch.randint(0, levels, (batch.count,), generator=random)
-        kept = torch.rand(batch.count, 1, generator=random) >= self.what.token_dropout
-        mine = list(self.launch.mine(range(batch.count)))
-        device = self.launch.device
-        return noise[mine].to(device), timesteps[mine].to(device), kept[mine].to(device)
-
-    @torch.inference_mode()
-    def validate(self) -> list[float]:
-        """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
-        losses = []
-        levels = self.generator.noise_schedule.config.num_train_timesteps
-        timesteps = torch.tensor([int(share * levels) for share in LEVELS], device=self.launch.device)
-        for index in self.pictures.validation:
-            view, size = self.pictures.view(int(index), self.what.resolution_px)
-            latents = self.generator.encode(view[None]).expand(len(LEVELS), -1, -1, -1)
-            random = torch.Generator().manual_seed(mixed(self.what.seed, int(index)) >> 1)
-            noise = torch.randn(latents.shape, generator=random).to(self.launch.device)
-            tokens = self._tokens(index[None]).expand(len(LEVELS), -1, -1)
-            sizes = size.expand(len(LEVELS), -1)
-            losses.append(float(self.generator.loss(latents, tokens, noise, timesteps, sizes)))
-        return losses
-
-    @torch.inference_mode()
-    def show(self, path: Path) -> None:
-        """Draw some validation pictures from their own embeddings, beside what they are."""
-        what, images = self.what, self.pictures.images
-        chosen = self.pictures.validation[: what.sample_items]
-        drawn = self.generator.generate(
-            self._tokens(chosen), chosen.tolist(), steps=what.sample_steps, resolution_px=what.resolution_px
-        )
-        labels = [images.concepts[index] for index in chosen]
-        seen = [images.open(int(index)) for index in chosen]
-        contact_sheet(seen, [[picture] for picture in to_pictures(drawn)], labels).save(path)
-
-    def _tokens(self, chosen: NDArray[np.int64]) -> Tensor:
-        tokens: Tensor = self.prior(self.pictures.embeddings(chosen, self.keys, self.launch.device))
-        return tokens
+def _pictures(what: Recipe, launch: Launch) -> Pictures:
+    return Pictures.open(
+        what.dataset,
+        what.split,
+        what.encoders,
+        what.paths,
+        embed_missing=what.embed_missing,
+        held=max(what.validation_items, what.fid_items),
+        side=what.resolution_px,
+        seed=what.seed,
+        launch=launch,
+    )
 
 
-def _train(training: _Training, folder: RunFolder) -> list[Metric]:
-    """Train the unfrozen parts on noise prediction; the loop is one screen."""
-    what, prior, launch, generator = training.what, training.prior, training.launch, training.generator
-    settings = what.train
-    parameters = _trainable(prior, what.freeze)
-    optimizer = torch.optim.AdamW(parameters, settings.lr, settings.betas, weight_decay=settings.weight_decay)
-    done, at_start = _resume(folder, prior, optimizer) or (0, training.validate())
-    losses: list[Tensor] = []
-    steps, size = range(done, settings.steps), settings.batch_size * launch.processes
-    workers = decoders(what.run.workers, launch)
-    with console.progress("train-prior", len(steps)) as bar:
-        for batch in batches(training.pictures, steps, size, what.resolution_px, what.seed, workers, launch):
-            latents = generator.encode(batch.views)
-            noise, timesteps, kept = training.draw(batch, latents)
-            embeddings = training.pictures.embeddings(batch.rows, training.keys, launch.device)
-            with launch.autocast(settings.precision):
-                tokens = prior.tokens(prior.adapt(prior.fuse(embeddings) * kept))
-                loss = generator.loss(latents, tokens, noise, timesteps, batch.sizes)
-            loss.backward()
-            launch.average_gradients(parameters)
-            torch.nn.utils.clip_grad_norm_(parameters, settings.grad_norm)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            losses = [*losses[-99:], loss.detach()]
-            bar.advance()
-            if (batch.step + 1) % settings.checkpoint_steps == 0 and launch.is_main:
-                _checkpoint(folder, prior, optimizer, batch.step + 1, at_start)
-                folder.log(step=batch.step + 1, loss=float(torch.stack(losses).mean()))
-    return _finish(training, folder, at_start)
+def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> dict[str, Any]:
+    """Train, save the prior, and measure what it does to pictures kept from training."""
+    training = Training.begin(what, pictures, launch)
+    learner = Learner(training.prior, what.freeze, what.train)
+    try_out(training, folder)
+
+    def after_step(step: int) -> None:
+        if launch.is_main and what.sample_every and step % what.sample_every == 0 and step < what.train.steps:
+            with learner.averaged():
+                found = show(training, folder, f"step-{step:06d}")
+            means = {name: float(v.mean()) for name, v in found.items() if not isinstance(v, BrainhiveError)}
+            folder.log(step=step, samples=means)
+
+    losses = {"validation_loss_at_start": train(training, folder, learner, after_step)}
+    with learner.averaged():
+        losses["validation_loss"] = training.validate()
+        found: dict[str, Any] = {}
+        if launch.is_main:
+            folder.replace("model", training.prior.save)
+            found = show(training, folder, "last")
+        distribution = _distribution(training, folder)
+    named: Any = {"seeds": (what.seed,), "split": "validation"}
+    denoised, drawn = "noise prediction, fixed noise", f"{what.sample_steps} steps"
+    measured = {name: _measured(name, values, denoised, named) for name, values in losses.items()}
+    measured |= {name: _measured(name, values, drawn, named) for name, values in found.items()}
+    return {name: metric for name, metric in (measured | distribution).items() if metric}
 
 
-def _prior(what: Recipe, pictures: Pictures, generator: Any) -> tuple[FusionPrior, dict[str, str]]:
-    if what.continue_from is not None:
-        prior = FusionPrior.load(what.continue_from).float()
-        return prior, match_keys(what.encoders, prior.dims, f"the prior {what.continue_from}")
-    torch.manual_seed(what.seed)
-    keys = {config.name: config.upstream or config.name for config in what.encoders}
-    dims = {keys[name]: store.embedding.shape[-1] for name, store in pictures.stores.items()}
-    return what.prior.build(dims, generator.unet), keys
+def _distribution(training: Training, folder: RunFolder) -> dict[str, Any]:
+    if not training.what.fid_items:
+        return {}
+    try:
+        return {metric.name: metric.as_dict() for metric in measure_distribution(training, folder)}
+    except BrainhiveError as error:
+        return {name: {"missing": error.in_one_line} for name in ("fid", "kid")}
 
 
-def _trainable(prior: FusionPrior, frozen: list[str]) -> list[torch.nn.Parameter]:
-    unknown = set(frozen) - set(PARTS)
-    if unknown or set(frozen) == set(PARTS):
-        raise BrainhiveError(
-            f"freeze: {', '.join(frozen)} leaves nothing known to train", f"parts: {', '.join(PARTS)}"
-        )
-    for part in frozen:
-        prior.get_submodule(part).requires_grad_(False)
-    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
+def _measured(name: str, values: Any, protocol: str, named: dict[str, Any]) -> dict[str, Any]:
+    """Make a metric of values [N]; where there are none, say what is missing."""
+    if isinstance(values, BrainhiveError):
+        return {"missing": values.in_one_line}
+    return measure(name, [np.asarray(values)], protocol=protocol, **named).as_dict() if len(values) else {}
 
 
-def _checkpoint(
-    folder: RunFolder, prior: FusionPrior, optimizer: torch.optim.Optimizer, step: int, at_start: list[float]
-) -> None:
-    content = {"step": step, "prior": prior.state_dict(), "optimizer": optimizer.state_dict()}
-    content["at_start"] = at_start
-    folder.save_checkpoint("last.pt", content)
-
-
-def _resume(
-    folder: RunFolder, prior: FusionPrior, optimizer: torch.optim.Optimizer
-) -> tuple[int, list[float]] | None:
-    """Go back to the newest checkpoint: steps done, and the validation losses before the first."""
-    path = folder.path / "checkpoints" / "last.pt"
-    if not path.is_file():
-        return None
-    saved = torch.load(path, weights_only=True, map_location=next(prior.parameters()).device)
-    prior.load_state_dict(saved["prior"])
-    optimizer.load_state_dict(saved["optimizer"])
-    return saved["step"], saved["at_start"]
-
-
-def _finish(training: _Training, folder: RunFolder, at_start: list[float]) -> list[Metric]:
-    """Save the prior, measure it on the validation pictures and draw some of them."""
-    what = training.what
-    training.prior.eval()
-    losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
-    if training.launch.is_main:
-        folder.replace("model", training.prior.save)
-        if what.sample_items and at_start:
-            folder.replace("samples/last.png", training.show)
-    named: Any = {"seeds": (what.seed,), "protocol": "noise prediction, fixed noise", "split": "validation"}
-    return [measure(name, [np.asarray(values)], **named) for name, values in losses.items() if values]
-
-
-def to_pictures(images: Tensor) -> list[Image.Image]:
-    """Turn [B, 3, H, W] in 0..1 into pictures."""
-    array = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
-    return [Image.fromarray(each) for each in array]
-
-
-def _result(folder: RunFolder, what: Recipe) -> Result:
+def _result(folder: RunFolder) -> Result:
     metrics = folder.metrics()
-    rows = [(name, m["value"], f"{m['low']:.4f}–{m['high']:.4f}", m["n"]) for name, m in metrics.items()]
+    rows = [
+        (name, m["value"], f"{m['low']:.4f}–{m['high']:.4f}", m["n"])
+        for name, m in metrics.items()
+        if "missing" not in m
+    ]
+    for name, m in metrics.items():
+        if "missing" in m:
+            console.warn(f"no {name}: {m['missing']}")
     table = console.Table("Fusion Prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     files = {"samples": sheet} if sheet.is_file() else {}

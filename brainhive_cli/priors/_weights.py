@@ -1,6 +1,8 @@
 """Weight files of a prior: found, read, and put into a module only if every shape fits."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -36,6 +38,19 @@ def read(file: Path) -> dict[str, Tensor]:
         return load_file(file)
     except SafetensorError as error:
         raise MissingData(f"{file} is damaged or half-downloaded: {error}", "download it again") from error
+
+
+def read_config(file: Path) -> dict[str, Any]:
+    """Read the config.json of a part.
+
+    Raises:
+        MissingData: if it is cut short or no JSON.
+    """
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MissingData(f"{file} is damaged or half-downloaded: {error}", "download it again") from error
+    return config
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], file: Path, assign: bool = False) -> None:

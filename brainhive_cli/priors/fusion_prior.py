@@ -13,7 +13,7 @@ from brainhive_cli import hub, parts
 from brainhive_cli.blocks import MLP, FusionEncoder
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
-from brainhive_cli.priors._weights import fill, find, read
+from brainhive_cli.priors._weights import fill, find, read, read_config
 
 OWNER = "fakekungfu"
 """Owner of the published priors: a bare `hub:NAME` means theirs."""
@@ -200,15 +200,21 @@ class FusionPrior(nn.Module):
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
-        configs = {part: json.loads((folder / part / "config.json").read_text()) for part in CLASSES}
+        configs = {part: read_config(folder / part / "config.json") for part in CLASSES}
         states = {part: read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
             int(key.split(".")[1]): (weight.shape[1], weight.shape[0])
             for key, weight in states["attn_adapter"].items()
             if key.endswith("to_k_ip.weight")
         }
-        with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
-            prior = cls(configs, sizes)
+        try:
+            with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
+                prior = cls(configs, sizes)
+        except KeyError as error:
+            raise BrainhiveError(
+                f"a config.json of the Fusion Prior {folder} does not say {error}",
+                "download it again, or give a folder that train-prior or BrainHiVE's code has written",
+            ) from error
         for part in CLASSES:
             fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, assign=True)
         return prior

@@ -137,6 +137,38 @@ def test_encoding_then_decoding_is_what_the_vae_does(generator):
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
+def test_min_snr_weighs_each_pictures_error_by_its_level(generator, prior, prediction):
+    config, gamma = generator.scheduler.config, 5.0
+    generator.noise_schedule = DDPMScheduler.from_config(config, prediction_type=prediction)
+    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+    timesteps, tokens, sizes = torch.tensor([10, 900]), tokens_of(prior, 2), torch.ones(2, 6)
+
+    def loss(pick: slice, **knobs: float) -> torch.Tensor:
+        return generator.loss(latents[pick], tokens[pick], noise[pick], timesteps[pick], sizes[pick], **knobs)
+
+    weighed = loss(slice(0, 2), min_snr_gamma=gamma)
+
+    kept = generator.noise_schedule.alphas_cumprod[timesteps]
+    snr = kept / (1 - kept)
+    assert snr[0] > gamma > snr[1]
+    weights = snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
+    plain = torch.stack([loss(slice(0, 1)), loss(slice(1, 2))])
+    assert torch.allclose(weighed, (weights * plain).mean(), rtol=1e-5)
+    assert not torch.allclose(weighed, plain.mean(), rtol=1e-2)
+
+
+def test_an_empty_prompt_that_was_kept_needs_no_text_encoders(folder, tmp_path):
+    Config(source=str(folder)).build().save_empty_prompt(tmp_path / "prompt.safetensors")
+    expected = Config(source=str(folder)).build().empty_prompt(2)
+    shutil.rmtree(folder / "text_encoder")
+
+    generator = Config(source=str(folder)).build()
+    generator.load_empty_prompt(tmp_path / "prompt.safetensors")
+
+    assert all(torch.equal(a, b) for a, b in zip(generator.empty_prompt(2), expected, strict=True))
+
+
+@pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, prediction):
     generator.noise_schedule = DDPMScheduler.from_config(
         generator.scheduler.config, prediction_type=prediction

@@ -22,7 +22,8 @@ from safetensors.torch import save_file
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Result
+from brainhive_cli.pipelines import Result, train_prior
+from brainhive_cli.pipelines._prior_training import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.store import part_of
 
@@ -195,3 +196,39 @@ def things(home: Path) -> Path:
         img = [[file.relative_to(root).as_posix()] * repetitions for file in files]
         torch.save({"eeg": eeg, "img": img}, signals / f"{split}.pt")
     return home
+
+
+@pytest.fixture
+def settings(home: Path, pictures: Path, generator: Path, go) -> tuple[str, ...]:
+    """Overrides of a training of six small steps, on pictures that are embedded."""
+    dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
+    colours = f"encoders=[{COLOURS!r}]"
+    go("embed", dataset, colours)
+    return (
+        dataset,
+        colours,
+        f"generator={{kind: sdxl, source: {generator}}}",
+        "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
+        "resolution_px=32",
+        "validation_items=2",
+        "sample_items=2",
+        "sample_steps=1",
+        f"similarity=[{COLOURS!r}]",
+        "lpips=false",
+        "train.steps=6",
+        "train.batch_size=4",
+        "train.precision=fp32",
+        "train.lr=1e-3",
+        "run.workers=0",
+    )
+
+
+@pytest.fixture
+def begun() -> Callable[..., Training]:
+    """Begin the training of a prior: overrides, then perhaps a launch."""
+
+    def begin(*settings: str, launch: Launch = Launch(0, 1, torch.device("cpu"))) -> Training:  # noqa: B008
+        what = train_prior.Recipe.resolve("train-prior", None, {}, settings)
+        return Training.begin(what, train_prior._pictures(what, launch), launch)
+
+    return begin

@@ -8,37 +8,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._pictures import Pictures, batches, view_of
+from brainhive_cli.pipelines._pictures import Pictures, batches
+from brainhive_cli.pipelines._prior_learner import Learner
+from brainhive_cli.pipelines._prior_training import train
+from brainhive_cli.pipelines._views import view_of
 from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.runs import RunFolder
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ALONE = Launch(0, 1, torch.device("cpu"))
-
-
-@pytest.fixture
-def settings(home: Path, pictures: Path, generator: Path, go) -> tuple[str, ...]:
-    """Overrides of a training of six small steps, on pictures that are embedded."""
-    dataset = f"dataset={{kind: image-folder, root: {pictures}}}"
-    go("embed", dataset, COLOURS)
-    return (
-        dataset,
-        COLOURS,
-        f"generator={{kind: sdxl, source: {generator}}}",
-        "prior={kind: fusion_prior, hidden_size: 32, intermediate_size: 64}",
-        "resolution_px=32",
-        "validation_items=2",
-        "sample_items=2",
-        "sample_steps=1",
-        "train.steps=6",
-        "train.batch_size=4",
-        "train.precision=fp32",
-        "train.lr=1e-3",
-    )
 
 
 def weights(folder: Path) -> dict[str, dict[str, torch.Tensor]]:
@@ -78,11 +61,10 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior, frozen):
     assert {part for part in CLASSES if not moved(before[part], after[part])} == set(frozen)
 
 
-def test_the_diffusion_model_stays_as_it_is(settings, generator, tmp_path):
-    what = Recipe.resolve("train-prior", None, {}, settings)
-    training = train_prior._Training.begin(what, train_prior._pictures(what), ALONE)
+def test_the_diffusion_model_stays_as_it_is(settings, begun, generator, tmp_path):
+    training = begun(*settings)
 
-    train_prior._train(training, RunFolder(tmp_path / "run"))
+    train(training, RunFolder(tmp_path), Learner(training.prior, [], training.what.train), lambda step: None)
 
     for name in ("unet", "vae"):
         on_disk = load_file(generator / name / "diffusion_pytorch_model.safetensors")
@@ -112,6 +94,44 @@ def test_an_interrupted_training_ends_as_an_uninterrupted_one(go, settings, monk
     assert resumed.metrics == straight.metrics
 
 
+@pytest.mark.parametrize(
+    ("name", "pictures", "steps"),
+    [
+        (None, 16, 100_000),
+        ("papers/brainhive-prior", 16, 100_000),
+        ("prior-24gb", 16, 100_000),
+        ("prior-multi-gpu", 16, 25_000),
+    ],
+)
+def test_the_shipped_recipes_plan_what_they_say(home, hub_cache, name, pictures, steps):
+    what = Recipe.resolve("train-prior", name, {}, [])
+
+    planned = train_prior.plan(what)
+
+    assert planned.items["steps"] == f"{steps} of {pictures} pictures on each process"
+    assert any("stable-diffusion-xl-base-1.0" in line for line in planned.missing)  # nothing is here
+    assert name is None or any("sdxl-turbo" in line for line in planned.missing)
+    assert any("image" in line for line in planned.missing)
+
+
+def test_the_plan_counts_pictures_and_loads_no_network(settings, monkeypatch, generator):
+    monkeypatch.setattr(sdxl.Config, "build", None)
+    what = Recipe.resolve("train-prior", None, {}, settings)
+
+    planned = train_prior.plan(what)
+
+    assert planned.items["pictures"] == "10 to learn (2.4 epochs on one process), 2 kept"
+    assert planned.items["generator"] == f"{generator}, nothing to download" and not planned.missing
+    absent = what.model_copy(update={"generator": sdxl.Config(source="no/such/folder")})
+    assert "no folder 'no/such/folder'" in train_prior.plan(absent).missing[0]
+
+
+def test_a_sampler_that_is_not_there_is_told_before_the_first_step(settings, go, home):
+    with pytest.raises(MissingData, match="no folder 'no/such'"):
+        go("train-prior", *settings, "sampler={kind: sdxl, source: no/such}")
+    assert not list(home.rglob("log.jsonl"))
+
+
 def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
     with pytest.raises(BrainhiveError, match="freeze: unet") as caught:
         go("train-prior", *settings, "freeze=[unet]")
@@ -119,15 +139,15 @@ def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
 
 
 def opened(settings: tuple[str, ...]) -> Pictures:
-    return train_prior._pictures(Recipe.resolve("train-prior", None, {}, settings))
+    return train_prior._pictures(Recipe.resolve("train-prior", None, {}, settings), ALONE)
 
 
 def test_an_epoch_shows_every_training_picture_once_and_no_validation_picture(settings):
     pictures = opened(settings)
 
-    rows = [batch.rows for batch in batches(pictures, range(6), 5, 16, 0, 0, ALONE)]
+    rows = [batch.rows for batch in batches(pictures, range(6), 5, 1, 0, 0, ALONE)]
 
-    assert len(pictures.train) == 10 and len(pictures.validation) == 2
+    assert len(pictures.train) == 10 and len(pictures.held) == 2
     for first, second in zip(rows[::2], rows[1::2], strict=True):
         assert sorted([*first, *second]) == pictures.train.tolist()
     assert not np.array_equal(rows[0], rows[2])
@@ -136,24 +156,24 @@ def test_an_epoch_shows_every_training_picture_once_and_no_validation_picture(se
 def test_steps_from_the_middle_are_those_of_the_whole(settings):
     pictures = opened(settings)
 
-    whole = list(batches(pictures, range(7), 4, 16, 0, 0, ALONE))
-    later = list(batches(pictures, range(4, 7), 4, 16, 0, 0, ALONE))
+    whole = list(batches(pictures, range(7), 4, 1, 0, 0, ALONE))
+    later = list(batches(pictures, range(4, 7), 4, 1, 0, 0, ALONE))
 
     assert [batch.step for batch in later] == [4, 5, 6]
-    assert all(torch.equal(a.views, b.views) for a, b in zip(whole[4:], later, strict=True))
+    assert all(torch.equal(a.image, b.image) for a, b in zip(whole[4:], later, strict=True))
 
 
-def test_two_processes_share_the_pictures_and_the_noise_of_one(settings):
-    what = Recipe.resolve("train-prior", None, {}, settings)
-    pictures, launches = train_prior._pictures(what), [Launch(r, 2, torch.device("cpu")) for r in (0, 1)]
+def test_two_processes_and_two_passes_share_the_pictures_and_the_noise_of_one(settings, begun):
+    launches = [Launch(rank, 2, torch.device("cpu")) for rank in (0, 1)]
 
-    def drawn(launch: Launch) -> list[torch.Tensor]:
-        batch = next(batches(pictures, range(3, 4), 6, 16, 0, 0, launch))
-        training = train_prior._Training.begin(what, pictures, launch)
-        return [torch.from_numpy(batch.rows), *training.draw(batch, torch.zeros(1, 4, 8, 8))]
+    def drawn(launch: Launch, passes: int = 1) -> list[torch.Tensor]:
+        training = begun(*settings, launch=launch)
+        parts = batches(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
+        each = [[torch.from_numpy(part.rows), *training.draw(part, (4, 8, 8))] for part in parts]
+        return [torch.cat(some) for some in zip(*each, strict=True)]
 
-    for whole, *shares in zip(drawn(ALONE), *map(drawn, launches), strict=True):
-        assert [len(share) for share in shares] == [3, 3]
+    for whole, *shares in zip(drawn(ALONE), *[drawn(each, 2) for each in launches], strict=True):
+        assert [len(share) for share in shares] == [4, 4]
         assert torch.equal(torch.cat(shares), whole)
 
 
@@ -166,5 +186,5 @@ def test_a_view_is_the_centre_with_the_ids_of_its_crop():
     pixels, sizes = view_of(picture, 10)
 
     assert pixels.shape == (3, 10, 10)
-    assert (pixels[0, :, 2:8] < -0.9).all() and (pixels[2, :, 2:8] > 0.9).all()
+    assert (pixels[0, :, 2:8] < 13).all() and (pixels[2, :, 2:8] > 242).all()
     assert sizes.tolist() == [20, 40, 0, 5, 10, 10]  # height, width; top, left; target

@@ -129,6 +129,17 @@ def test_a_prior_that_starts_from_an_ip_adapter_file_holds_its_weights(golden, g
             assert torch.equal(weight, theirs[name])
 
 
+def test_the_papers_start_is_found_in_the_hubs_cache(golden, golden_unet, prior, hub_cache):
+    file = hub_cache("h94/IP-Adapter") / "sdxl_models" / "ip-adapter_sdxl_vit-h.safetensors"
+    file.parent.mkdir()
+    file.symlink_to(golden / "ip-adapter.safetensors")
+    reference = f"hub:h94/IP-Adapter/sdxl_models/{file.name}"
+
+    started = TINY.model_copy(update={"start_from": reference}).build({"vae": 1024}, golden_unet)
+
+    assert torch.equal(started.proj.proj.weight, prior.proj.proj.weight)
+
+
 def test_an_ip_adapter_file_of_other_sizes_is_refused_by_the_name_of_the_weight(golden, unet):
     config = TINY.model_copy(update={"start_from": str(golden / "ip-adapter.safetensors")})
 
@@ -252,6 +263,18 @@ def test_a_half_downloaded_weight_file_is_named(unet, tmp_path):
 
     with pytest.raises(MissingData, match=r"proj.* half-downloaded"):
         FusionPrior.load(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"), [('{"hidden', "half-downloaded"), ("{}", "does not say 'proj_meta'")]
+)
+def test_a_damaged_config_is_told(unet, tmp_path, text, told):
+    TINY.build(DIMS, unet).save(tmp_path)
+    (tmp_path / "fusion_encoder" / "config.json").write_text(text)
+
+    with pytest.raises(BrainhiveError, match=told) as caught:
+        FusionPrior.load(tmp_path)
+    assert "download it again" in caught.value.hint
 
 
 def test_a_part_of_another_prior_is_refused(unet, tmp_path):

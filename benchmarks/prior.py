@@ -1,0 +1,164 @@
+"""How fast `brainhive train-prior` is beside what limits it: the frozen U-Net, and the optimiser.
+
+Each ratio comes from one run, its two sides in turns; `--only` takes the names of parts.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from embed import Setting, in_turns, paint, show
+
+from brainhive_cli import launch
+from brainhive_cli.embeddings import EmbeddingWriter, path_of
+from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
+from brainhive_cli.pipelines import train_prior
+from brainhive_cli.pipelines._pictures import batches
+from brainhive_cli.pipelines._prior_learner import Learner
+from brainhive_cli.pipelines._prior_training import Training, train
+from brainhive_cli.runs import RunFolder
+
+ENCODERS = ("clip-h14", "vae")
+DIM = 1024
+"""BrainHiVE's encoders, and the width of their embeddings."""
+NARROW: Architecture = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
+"""SDXL's kind of U-Net, a tenth as wide and less deep."""
+
+
+def begun(home: Path, architecture: Architecture, *more: str, recipe: str | None = None) -> Training:
+    """Begin a training on pictures whose latents and embeddings are there."""
+    os.environ["BRAINHIVE_HOME"] = str(home)
+    if not (home / "pictures").is_dir():
+        embedded(home, paint(home / "pictures", 64))
+    asked = [f"dataset={{kind: image-folder, root: {home / 'pictures'}}}", f"encoders={','.join(ENCODERS)}"]
+    asked += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
+    asked += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
+    what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*asked, "cache_latents=true", *more])
+    here = launch.start(what.run)
+    return Training.begin(what, train_prior._pictures(what, here), here)
+
+
+def embedded(home: Path, files: list[Path]) -> None:
+    """Write stores of random vectors."""
+    ids, random = [file.stem for file in files], np.random.default_rng(0)
+    for encoder in ENCODERS:
+        path = path_of(home / "embeddings", "pictures", "train", encoder)
+        made = {"encoder": encoder, "dataset": "pictures", "split": "train"}
+        EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", made)
+        writer = EmbeddingWriter(path)
+        writer.write(np.arange(len(ids)), random.normal(0.5, 1, (len(ids), DIM)))
+        writer.close()
+        writer.finish()
+
+
+def whole(on: Setting, training: Training) -> float:
+    """Time the training as the command runs it, in seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        learner = Learner(training.prior, [], training.what.train)
+        return on.timed(finished(lambda: train(training, RunFolder(Path(folder)), learner, lambda _: None)))
+
+
+def bare(on: Setting, training: Training) -> float:
+    """Time as many steps of noise, U-Net forward and backward, and optimiser alone, in seconds."""
+    generator, settings = training.generator, training.what.train
+    unet, schedule, device = generator.unet, generator.noise_schedule, training.launch.device
+    batch = next(batches(training.pictures, range(1), settings.batch_size, 1, 0, 0, training.launch))
+    latents, sizes = training.latents(batch), batch.sizes.to(device)
+    with torch.no_grad():
+        tokens = training.prior(training.embeddings(batch))
+    text, pooled = generator.empty_prompt(len(latents))
+    parameters = list(training.prior.attn_adapter.parameters())
+    optimizer = torch.optim.AdamW(parameters, fused=True)
+
+    def steps() -> None:
+        for _ in range(settings.steps):
+            noise = torch.randn_like(latents)
+            timesteps = torch.randint(0, 1000, (len(latents),), device=device)
+            predicted = unet(
+                schedule.add_noise(latents, noise, timesteps).to(unet.dtype),
+                timesteps,
+                text,
+                added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
+                cross_attention_kwargs={"ip_hidden_states": tokens},
+                return_dict=False,
+            )[0]
+            F.mse_loss(predicted.float(), noise).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+    return on.timed(finished(steps))
+
+
+def finished(work: Callable[[], object]) -> Callable[[], None]:
+    """Do the work, and wait for the device."""
+
+    def done() -> None:
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    return done
+
+
+def compare(on: Setting, what: str, training: Training) -> None:
+    """Show the training's share of the bare loop's speed."""
+    settings = training.what.train
+    bare(on, training)  # warm
+    ours, alone = in_turns(lambda: whole(on, training), lambda: bare(on, training))
+    count = settings.steps * settings.batch_size
+    rates = f"{count / ours:.1f} of {count / alone:.1f} pictures/s"
+    show(f"{what}: of the bare loop", alone / ours, 0.95, rates)
+
+
+def step(on: Setting) -> None:
+    """Compare a training step at tiny width with the bare loop."""
+    sizes = (
+        "resolution_px=128",
+        "prior.hidden_size=32",
+        "prior.intermediate_size=64",
+        "train.precision=fp32",
+    )
+    steps = (f"train.steps={int(20 * on.pictures)}", "train.batch_size=16", "run.device=cpu")
+    compare(on, "training step, tiny, on a CPU", begun(on.home, NARROW, *sizes, *steps))
+
+
+def gpu(on: Setting) -> None:
+    """Compare a training step at SDXL's width with the bare loop, and measure memory, on a GPU."""
+    if not torch.cuda.is_available():
+        print("gpu: no CUDA device is visible")
+        return
+    compare(on, "training step, SDXL in bf16", begun(on.home, SDXL, "train.steps=20", "train.batch_size=16"))
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    training = begun(on.home, SDXL, "train.steps=3", recipe="prior-24gb")
+    whole(on, training)
+    settings = training.what.train
+    pictures = settings.batch_size * settings.accumulate
+    peak = torch.cuda.max_memory_reserved() / 1e9
+    show("prior-24gb at SDXL's width: peak memory, GB", peak, 24, f"{pictures} pictures a step", at_most=True)
+
+
+PARTS = {part.__name__: part for part in (step, gpu)}
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--pictures", type=float, default=1.0, help="share of the usual number of steps")
+    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        on = Setting(Path(home), 0, asked.pictures, asked.busy)
+        for name in asked.only:
+            PARTS[name](on)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,86 @@
+"""The recipe of train-prior."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field
+
+from brainhive_cli import parts, recipe
+from brainhive_cli.encoders import Encoders
+from brainhive_cli.recipe import Section
+
+PARTS = ("fusion_encoder", "proj", "attn_adapter")
+INCEPTION = "inception"
+"""The features of FID as it was defined: torchmetrics' InceptionV3."""
+
+
+def _generator_or_none(value: Any) -> Any:
+    return None if value is None else parts.resolve("generators", value, default="sdxl")
+
+
+class Train(Section):
+    """How the prior is trained; defaults are BrainHiVE's."""
+
+    steps: int = Field(100_000, gt=0)
+    batch_size: int = Field(16, gt=0, description="pictures a backward pass, on each process")
+    accumulate: int = Field(1, gt=0, description="backward passes a step, of batch_size pictures each")
+    optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
+    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    ema: float | None = Field(
+        None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
+    )
+    min_snr_gamma: float | None = Field(
+        None, gt=0, description="weigh losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"
+    )
+    noise_offset: float = Field(0.0, ge=0, description="spread of a shift of each latent channel's noise")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="dtype of the diffusion model, autocast's")
+    gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
+    compile: bool = Field(False, description="compile the U-Net; the first step then takes minutes")
+    checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
+
+
+class Recipe(recipe.Recipe):
+    """Which prior is trained on which pictures."""
+
+    dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
+        "image-folder", validate_default=True, description="pictures"
+    )
+    split: str = Field("train", description="split whose pictures are learned")
+    encoders: Encoders = Field(
+        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
+    )
+    embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
+    cache_latents: bool = Field(False, description="encode each picture once, into a store beside embeddings")
+    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
+        {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
+        validate_default=True,
+        description="frozen diffusion model",
+    )
+    prior: Annotated[Any, parts.part("priors", "fusion_prior")] = Field(
+        "fusion_prior", validate_default=True, description="sizes of a new prior"
+    )
+    continue_from: str | None = Field(
+        None, description="a Fusion Prior to go on training, instead of a new one"
+    )
+    freeze: recipe.Names = Field([], description=f"parts that stay as they are: {', '.join(PARTS)}")
+    resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
+    token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
+    validation_items: int = Field(
+        32, ge=0, description="pictures kept from training, for the validation loss"
+    )
+    sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
+        None, description="few-step diffusion model that draws; default: the one that the prior is trained on"
+    )
+    sample_items: int = Field(6, ge=0, description="validation pictures drawn")
+    sample_steps: int = Field(4, gt=0, description="denoising steps of these")
+    sample_every: int = Field(5000, ge=0, description="steps between drawings; 0: only at the end")
+    similarity: Encoders = Field(
+        ["clip-l14"], validate_default=True, description="encoders that compare drawings with pictures"
+    )
+    lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
+    fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
+    fid_features: str = Field(INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take")
+    seed: int = 0
+    train: Train = Train()

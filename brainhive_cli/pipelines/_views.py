@@ -1,0 +1,93 @@
+"""Pictures as training sees them, read in processes of their own."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.utils.data import DataLoader, default_collate
+from torch.utils.data import Dataset as TorchDataset
+
+from brainhive_cli.datasets import ImageSet
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+
+
+def view_of(picture: Image.Image, side: int) -> tuple[Tensor, Tensor]:
+    """Resize the short side, crop the centre: bytes [3, side, side], and SDXL's six ids in pixels."""
+    from torchvision.transforms.v2 import functional as F
+
+    resized = F.resize(picture, [side], F.InterpolationMode.LANCZOS)
+    top, left = (resized.height - side) // 2, (resized.width - side) // 2
+    pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
+    return pixels, torch.tensor([picture.height, picture.width, top, left, side, side], dtype=torch.float32)
+
+
+class Items(TorchDataset[Any]):
+    """Each picture with its row, its ids, and what encoders see of it.
+
+    Args:
+        images: The pictures.
+        side: Pixels of a training picture.
+        views: Preprocessing of encoders, by name.
+        latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
+    """
+
+    def __init__(
+        self,
+        images: ImageSet,
+        side: int,
+        views: Mapping[str, Callable[[Image.Image], Tensor]] | None = None,
+        latents: Callable[[int], tuple[Tensor, Tensor]] | None = None,
+    ) -> None:
+        self.images, self.side, self.views, self.latents = images, side, dict(views or {}), latents
+
+    @property
+    def decodes(self) -> bool:
+        """Whether pictures are opened at all."""
+        return self.latents is None or bool(self.views)
+
+    def __getitem__(self, index: int) -> dict[str, Any] | BrainhiveError:
+        """Read one picture: row, image, ids, and views by the encoder's name."""
+        views = {}
+        try:
+            if self.decodes:
+                picture = self.images.open(index)
+                views = {name: view(picture) for name, view in self.views.items()}
+            image, sizes = self.latents(index) if self.latents else view_of(picture, self.side)
+        except BrainhiveError as error:  # a loader would bury it in the worker's traceback
+            return error
+        return {"rows": index, "image": image, "sizes": sizes, "views": views}
+
+
+def collate(items: list[Any]) -> dict[str, Any]:
+    """Stack what `Items` gives; an error is handed on as it is."""
+    failed = next((item for item in items if isinstance(item, BrainhiveError)), None)
+    return {"error": failed} if failed else default_collate(items)
+
+
+def loaded(items: Items, rows: Iterable[list[int]], workers: int, launch: Launch) -> Iterator[dict[str, Any]]:
+    """Yield batches of these rows, in their order.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded.
+    """
+    workers = workers if items.decodes else 0
+    for batch in DataLoader(
+        items,
+        batch_sampler=rows,  # type: ignore[arg-type]
+        num_workers=workers,
+        collate_fn=collate,
+        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        pin_memory=launch.device.type == "cuda",
+    ):
+        if "error" in batch:
+            raise batch["error"]
+        yield batch
+
+
+def to_pictures(images: Tensor) -> list[Image.Image]:
+    """Turn [B, 3, H, W] in 0..1 into pictures."""
+    array = images.mul(255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+    return [Image.fromarray(each) for each in array]

@@ -1,0 +1,100 @@
+"""Latents that are computed before the training: once, with their crop, and again after an interruption."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.generators.sdxl import SDXL
+from brainhive_cli.pipelines._pictures import batches
+from brainhive_cli.pipelines._prior_training import Training
+
+CACHED = "cache_latents=true"
+ROUNDING = 1e-5
+"""Batches of other sizes round differently in float32."""
+
+
+def loss(training: Training) -> torch.Tensor:
+    return training.loss(next(batches(training.pictures, range(1), 4, 1, 0, 0, training.launch)))
+
+
+def stores(home: Path) -> list[Path]:
+    return sorted((home / "latents").rglob("*.h5*"))
+
+
+def test_training_on_kept_latents_is_training_on_the_pictures(settings, begun, home, pictures):
+    from PIL import Image
+
+    wide = Image.open(sorted(pictures.rglob("*.png"))[0]).resize((48, 16))
+    wide.save(sorted(pictures.rglob("*.png"))[0])  # so that it is cropped
+
+    plain, cached = begun(*settings), begun(*settings, CACHED)
+
+    pixels, sizes = plain.pictures.items[0]["image"], plain.pictures.items[0]["sizes"]
+    assert cached.pictures.items[0]["sizes"].tolist() == sizes.tolist() == [16, 48, 0, 32, 32, 32]
+    assert pixels.shape == (3, 32, 32) and cached.pictures.items[0]["image"].shape == (4, 8, 8)
+    assert torch.allclose(loss(plain), loss(cached), rtol=ROUNDING)
+    shutil.rmtree(pictures / "concept_0")  # nothing is decoded any more
+    assert torch.isfinite(loss(cached))
+    assert len(stores(home)) == 1
+
+
+def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, home, monkeypatch):
+    encode, seen = SDXL.encode, []
+
+    def until(most: int):
+        def counted(generator: SDXL, images: torch.Tensor, random: object = None) -> torch.Tensor:
+            if len(seen) == most:
+                raise KeyboardInterrupt
+            seen.append(len(images))
+            return encode(generator, images)
+
+        return counted
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(SDXL, "encode", until(2))  # a blank one for the shape, and one batch
+        begun(*settings, CACHED)
+    left = stores(home)
+    with monkeypatch.context() as patch:
+        patch.setattr(SDXL, "encode", until(100))
+        resumed = begun(*settings, CACHED)
+        again = begun(*settings, CACHED)
+
+    assert [path.suffix for path in left] == [".part"] and [path.suffix for path in stores(home)] == [".h5"]
+    assert seen == [1, 4, 4, 4]  # of twelve pictures, none was encoded twice
+    shutil.rmtree(home / "latents")
+    straight = begun(*settings, CACHED)
+    for found in (resumed, again):
+        assert np.array_equal(found.pictures.latents.latent, straight.pictures.latents.latent)
+
+
+def test_other_weights_of_the_vae_or_another_size_have_a_store_of_their_own(settings, begun, home, tmp_path):
+    other = "generator={kind: sdxl, source: random, seed: 1, architecture: " + _tiny() + "}"
+
+    begun(*settings, CACHED)
+    begun(*settings, CACHED, "resolution_px=40")
+    begun(*settings, CACHED, other)
+
+    assert len(stores(home)) == 3
+
+
+def _tiny() -> str:
+    import json
+
+    from brainhive_cli.generators._architecture import TINY
+
+    return json.dumps(TINY)
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
+    bad = sorted(pictures.rglob("*.png"))[3]
+    bad.write_bytes(b"no picture")
+
+    with pytest.raises(BrainhiveError, match=f"{bad.name} cannot be decoded"):
+        begun(*settings, CACHED)
+    with pytest.raises(BrainhiveError, match=f"{bad.name} cannot be decoded"):
+        for batch in batches(begun(*settings).pictures, range(3), 4, 1, 0, 0, begun(*settings).launch):
+            assert len(batch.rows)

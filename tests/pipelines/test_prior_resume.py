@@ -1,0 +1,113 @@
+"""A killed prior training, started again, ends with the very weights of one that was not killed."""
+
+import json
+import os
+import signal
+import time
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch, leave
+from brainhive_cli.pipelines import train_prior
+from brainhive_cli.pipelines._prior_learner import Learner
+from brainhive_cli.pipelines._prior_recipe import Recipe
+from brainhive_cli.pipelines._prior_training import train
+from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
+from brainhive_cli.runs import RunFolder
+
+LONG = (
+    "train.steps=40",  # of 4 among 10 pictures: twenty epochs
+    "train.checkpoint_steps=3",
+    "train.ema=0.9",
+    "train.noise_offset=0.1",
+    "sample_items=0",
+)
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return {
+        f"{part}.{name}": weight
+        for part in CLASSES
+        for name, weight in load_file(run / "model" / part / WEIGHTS).items()
+    }
+
+
+def same(one: Path, other: Path) -> bool:
+    mine, theirs = weights(one), weights(other)
+    assert mine.keys() == theirs.keys()
+    return all(torch.equal(mine[name], theirs[name]) for name in mine)
+
+
+def steps_logged(runs: Path) -> list[int]:
+    lines = [line for log in runs.rglob("log.jsonl") for line in log.read_text().splitlines()]
+    return [json.loads(line)["step"] for line in lines if "loss" in json.loads(line)]
+
+
+def test_a_killed_training_ends_as_one_that_was_not(settings, go, home):
+    settings = (*settings, *LONG)
+    process = get_context("fork").Process(target=go, args=("train-prior", *settings, "paths.runs=killed"))
+    process.start()
+    end = time.monotonic() + 60
+    while not steps_logged(home / "killed") and process.is_alive() and time.monotonic() < end:
+        time.sleep(0.01)
+    process.kill()
+    process.join()
+    reached = steps_logged(home / "killed")
+    assert reached and max(reached) < 40  # killed in the middle, after a checkpoint
+
+    resumed = go("train-prior", *settings, "paths.runs=killed")
+    straight = go("train-prior", *settings, "paths.runs=straight")
+
+    assert same(resumed.folder, straight.folder)
+    assert resumed.metrics == straight.metrics
+    assert steps_logged(home / "straight") == [*range(3, 40, 3), 40]
+    assert not list(home.rglob("last.pt"))
+
+
+def test_another_number_of_pictures_a_step_is_refused(settings, begun, tmp_path):
+    training, folder = begun(*settings), RunFolder(tmp_path / "run")
+    learner = Learner(training.prior, [], training.what.train)
+    learner.save(folder, at_start=[], size=8)  # as two processes would
+
+    with pytest.raises(BrainhiveError, match="begun with 8 pictures a step, and now has 4") as caught:
+        train(training, folder, learner, lambda _: None)
+    assert caught.value.hint == "--processes 2, or --again"
+
+
+def _train(rank: int, folder: str, overrides: tuple[str, ...], runs: list[str], killed_at: int) -> None:
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    store = torch.distributed.FileStore(f"{folder}/{len(runs)}.store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    update = Learner.update
+
+    def updated(learner: Learner) -> None:
+        if learner.step == killed_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+        update(learner)
+
+    Learner.update = updated  # type: ignore[method-assign]
+    for place in runs:
+        what = Recipe.resolve("train-prior", None, {}, (*overrides, f"paths.runs={place}"))
+        train_prior.run(what, Launch(rank, 2, torch.device("cpu")))
+    leave(0)
+
+
+def test_two_killed_processes_end_as_two_that_were_not(settings, home):
+    settings = (*settings, *LONG, "train.steps=12", "cache_latents=true")
+
+    def spawn(*runs: str, killed_at: int = -1) -> None:
+        given = (str(home), settings, list(runs), killed_at)
+        torch.multiprocessing.start_processes(_train, given, nprocs=2, start_method="fork")
+
+    with pytest.raises(torch.multiprocessing.ProcessExitedException):
+        spawn("killed", killed_at=7)
+    spawn("killed", "straight")
+
+    resumed, straight = (next((home / runs).rglob("metrics.json")).parent for runs in ("killed", "straight"))
+    assert same(resumed, straight)
+    assert steps_logged(home / "killed") == [3, 6, 9, 12]

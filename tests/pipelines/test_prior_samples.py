@@ -1,0 +1,164 @@
+"""What is drawn while a prior learns, and how it is measured."""
+
+import json
+import os
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from brainhive_cli.errors import MissingData
+from brainhive_cli.launch import Launch, leave
+from brainhive_cli.metrics import perceptual
+from brainhive_cli.pipelines import _prior_samples, train_prior
+from brainhive_cli.pipelines._prior_samples import show
+from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
+from brainhive_cli.runs import RunFolder
+
+EXAMPLE = "similarity_brainhive_cli-encoders-python-example"
+
+
+def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settings, go):
+    result = go("train-prior", *settings, "sample_every=2", "train.lr=1e-2")
+
+    samples = result.folder / "samples"
+    assert sorted(path.name for path in samples.iterdir()) == [
+        "last.png",
+        "step-000002.png",
+        "step-000004.png",
+    ]
+    early, late = (np.asarray(Image.open(samples / name)) for name in ("step-000002.png", "last.png"))
+    middle = early.shape[1] // 2
+    assert np.array_equal(early[:, :middle], late[:, :middle])  # what was seen, and its labels
+    assert not np.array_equal(early[:, middle:], late[:, middle:])
+    logged = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    assert [(event["step"], list(event["samples"])) for event in logged if "samples" in event] == [
+        (2, [EXAMPLE]),
+        (4, [EXAMPLE]),
+    ]
+    assert result.metrics[EXAMPLE]["n"] == 2 and -1 <= result.metrics[EXAMPLE]["value"] <= 1
+
+
+def test_drawing_does_not_change_what_is_learned(settings, go):
+    runs = [go("train-prior", *settings, f"sample_every={steps}", "train.steps=3").folder for steps in (1, 0)]
+
+    for part in CLASSES:
+        drawn, not_drawn = (load_file(run / "model" / part / WEIGHTS) for run in runs)
+        assert all(torch.equal(drawn[name], not_drawn[name]) for name in not_drawn)
+
+
+def test_drawings_that_are_the_pictures_have_similarity_one(settings, begun, tmp_path, monkeypatch):
+    training = begun(*settings)
+    true = _prior_samples._true(training, training.pictures.held)
+    monkeypatch.setattr(_prior_samples, "_draw", lambda *_: true)
+
+    found = show(training, RunFolder(tmp_path), "sheet")
+
+    assert np.allclose(found[EXAMPLE], 1)
+    other = _prior_samples._similarity(training.what.similarity[0], true, true.flip(0), training.launch)
+    assert (other < 0.999).all()
+
+
+def test_a_few_step_model_draws_in_the_place_of_the_one_that_is_trained_on(
+    settings, begun, generator, tmp_path
+):
+    import shutil
+
+    few = shutil.copytree(generator, tmp_path / "turbo")
+    training = begun(*settings, f"sampler={{kind: sdxl, source: {few}}}", "sample_steps=3")
+    run = RunFolder(tmp_path / "run")
+
+    with _prior_samples._sampler(training, run) as drawing:
+        tokens = training.prior(training.embeddings(training.pictures.batch(training.pictures.held)))
+        first = drawing.generate(tokens, [1, 2], steps=1, resolution_px=32)
+    (few / "empty_prompt.safetensors").unlink()  # was kept in the run
+    found = show(training, run, "sheet")
+
+    assert drawing is not training.generator and drawing.unet is not training.generator.unet
+    assert torch.isfinite(first).all() and (run.path / "samples/sheet.png").is_file()
+    assert EXAMPLE in found
+
+
+def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(
+    settings, go, monkeypatch, capsys
+):
+    def offline(*_: object) -> None:
+        raise MissingData("no weights of AlexNet", "run once with a network")
+
+    monkeypatch.setattr(perceptual, "_fetched", offline)
+
+    result = go("train-prior", *settings, "similarity=[clip-l14]", "lpips=true", "fid_items=2")
+
+    assert result.metrics["lpips"] == {"missing": "no weights of AlexNet (run once with a network)"}
+    assert "openai/clip-vit-large-patch14" in result.metrics["similarity_clip-l14"]["missing"]
+    assert result.metrics["fid"] == result.metrics["kid"] == result.metrics["lpips"]
+    assert result.metrics["validation_loss"]["n"] == 2
+    told = capsys.readouterr().err
+    assert "no lpips: no weights of AlexNet" in told
+
+
+@pytest.fixture
+def many(tmp_path):
+    """A hundred pictures, of which twenty may be kept."""
+    from conftest import paint
+
+    return paint(tmp_path / "many", concepts=10, each=10)
+
+
+def test_fid_and_kid_are_of_as_many_pictures_as_asked_for(settings, go, many):
+    colours = "python:brainhive_cli.encoders.python:example"
+    more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", "train.steps=1")
+
+    metrics = go("train-prior", *settings, *more, "fid_items=20", f"fid_features={colours}").metrics
+
+    assert metrics["fid"]["n"] == metrics["kid"]["n"] == 20
+    assert (
+        metrics["fid"]["value"] > 0
+        and metrics["fid"]["low"] < metrics["fid"]["value"] < metrics["fid"]["high"]
+    )
+    assert colours in metrics["fid"]["protocol"] and "1 steps" in metrics["fid"]["protocol"]
+
+
+def _train(rank: int, folder: str, overrides: tuple[str, ...]) -> None:
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    what = train_prior.Recipe.resolve("train-prior", None, {}, (*overrides, "paths.runs=two"))
+    train_prior.run(what, Launch(rank, 2, torch.device("cpu")))
+    leave(0)
+
+
+def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generator):
+    colours = "python:brainhive_cli.encoders.python:example"
+    more = (
+        f"dataset={{kind: image-folder, root: {many}}}",
+        f"sampler={{kind: sdxl, source: {generator}}}",
+        f"fid_features={colours}",
+        "fid_items=20",
+        "embed_missing=true",
+        "cache_latents=true",
+        "sample_every=1",
+        "train.steps=2",
+    )
+
+    given = (str(home), (*settings, *more, "train.batch_size=2"))
+    torch.multiprocessing.start_processes(_train, given, nprocs=2, start_method="fork")
+    one = go("train-prior", *settings, *more, "train.batch_size=4").metrics
+
+    (two,) = (json.loads(path.read_text()) for path in (home / "two").rglob("metrics.json"))
+    assert two.keys() == one.keys()
+    for name, metric in one.items():
+        assert two[name]["value"] == pytest.approx(metric["value"], rel=0.02), name
+        assert two[name]["n"] == metric["n"]
+
+
+def test_too_few_pictures_for_fid_are_told(settings, go):
+    metrics = go(
+        "train-prior", *settings, "fid_items=2", "fid_features=python:brainhive_cli.encoders.python:example"
+    )
+
+    assert (
+        "FID and KID of 2 pictures mean nothing (fid_items=20 at least" in metrics.metrics["fid"]["missing"]
+    )
