@@ -98,6 +98,36 @@ def empty_prompt(
     if (folder / EMPTY_PROMPT).is_file():
         held = load_file(folder / EMPTY_PROMPT)
         return held["prompt_embeds"], held["pooled_prompt_embeds"]
+    return _embed("", folder, device, dtype, variant)
+
+
+def prompt(config: Any, words: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Embed a prompt with the text encoders of a generator's folder.
+
+    Args:
+        config: The generator's Config.
+        words: What to embed.
+        device: Where the text encoders run.
+        dtype: What they run in.
+
+    Returns:
+        As `empty_prompt`.
+
+    Raises:
+        MissingData: if there are no text encoders.
+    """
+    try:
+        folder = folder_of(config.source, config.variant, text=True)
+        return _embed(words, folder, device, dtype, config.variant)
+    except MissingData as error:
+        raise MissingData(
+            f"the prompt {words!r} needs text encoders: {error.what}", "give a whole SDXL folder, or no prompt"
+        ) from error
+
+
+def _embed(
+    words: str, folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None
+) -> tuple[Tensor, Tensor]:
     import transformers as tf
     from diffusers import StableDiffusionXLPipeline
 
@@ -115,8 +145,8 @@ def empty_prompt(
     )
     pipeline.to(device)
     with torch.no_grad():
-        text, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
-    return text, pooled
+        text, _, pooled, _ = pipeline.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+    return text.to(device, dtype), pooled.to(device, dtype)
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:

@@ -128,10 +128,12 @@ class _Clip(nn.Module):
         from transformers import CLIPVisionModelWithProjection
         from transformers.utils import logging
 
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # stderr is the console's; the file holds a text tower too
         logging.disable_progress_bar()
         self.tower: Any
         self.tower, told = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
-        logging.enable_progress_bar()
+        logging.set_verbosity(verbosity)
         if told["missing_keys"]:
             raise KeyError(f"it lacks {sorted(told['missing_keys'])[0]}")
 
