@@ -33,7 +33,10 @@ def write(folder: Path) -> Path:
 def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> Path:
     """Put such files where the libraries look for them."""
     checkpoints.mkdir(parents=True)
-    for files, folder in ((weights, checkpoints), (weights / "clip", snapshot("openai/clip-vit-large-patch14"))):
+    for files, folder in (
+        (weights, checkpoints),
+        (weights / "clip", snapshot("openai/clip-vit-large-patch14")),
+    ):
         for file in filter(Path.is_file, files.iterdir()):
             (folder / file.name).symlink_to(file)
     return checkpoints

@@ -77,6 +77,43 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(model, dtype)
 
 
+def upcast(vae: Any) -> None:
+    """Decode in float32 where the VAE overflows in half precision, as SDXL's own does."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        cast(vae, torch.float32)
+
+
+def skeleton(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    """Make U-Net and VAE of these configs on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    with torch.device("meta"):
+        made: list[Any] = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)]
+    for model in made:
+        cast(model, dtype)
+    upcast(made[1])
+    return made[0], made[1]
+
+
+def read_config(source: str, component: str) -> dict[str, Any]:
+    """Read the config of a component; from the hub nothing else is fetched."""
+    return _config(hub.folder(source, allow=["*/*.json"]), component)
+
+
+def check(source: str, variant: str | None) -> str:
+    """Say whether a generator's weights are here; raises as `load` does, but reads configs alone."""
+    check_unet(read_config(source, "unet"), source)
+    suffix = f".{variant}" if variant else ""
+    for component in ("scheduler", "vae", "unet"):
+        read_config(source, component)
+    folder = hub.folder(source, allow=["*/*.json"])
+    weights = f"diffusion_pytorch_model{suffix}*.safetensors"
+    absent = [name for name in ("unet", "vae") if not any((folder / name).glob(weights))]
+    if absent and not source.startswith("hub:"):
+        raise MissingData(f"the generator {folder} has no {absent[0]}/{weights}", "download it again")
+    return "weights to be fetched" if absent else "SDXL type"
+
+
 def check_unet(config: dict[str, Any], where: Path | str) -> None:
     """Refuse a U-Net that does not take SDXL's pooled text and size ids."""
     kind = config.get("addition_embed_type")
@@ -121,7 +158,8 @@ def prompt(config: Any, words: str, device: torch.device, dtype: torch.dtype) ->
         return _embed(words, folder, device, dtype, config.variant)
     except MissingData as error:
         raise MissingData(
-            f"the prompt {words!r} needs text encoders: {error.what}", "give a whole SDXL folder, or no prompt"
+            f"the prompt {words!r} needs text encoders: {error.what}",
+            "give a whole SDXL folder, or no prompt",
         ) from error
 
 

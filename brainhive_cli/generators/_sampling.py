@@ -15,9 +15,7 @@ def resized(pictures: Tensor, side_px: int) -> Tensor:
     return square.clamp(0, 1) * 2 - 1
 
 
-def from_latents(
-    pipeline: Any, latents: Tensor, steps: int, strength: float
-) -> tuple[Any, dict[str, Any]]:
+def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) -> tuple[Any, dict[str, Any]]:
     """Make the pipeline that starts from latents under noise, of the same parts, and its own arguments.
 
     Args:

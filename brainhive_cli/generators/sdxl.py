@@ -48,6 +48,25 @@ class Config(parts.Config):
         folder = _components.folder_of(self.source, self.variant)
         return SDXL(self, _components.load(folder, dtype, self.variant), device)
 
+    def check(self) -> str:
+        """Say, without loading it, what the generator is and whether its weights are here.
+
+        Raises:
+            MissingData: if the folder is absent or lacks a component.
+            BrainhiveError: if the U-Net is not of SDXL's type.
+        """
+        return _components.check(self.source, self.variant) if self.source != RANDOM else "random weights"
+
+    def skeleton(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Make U-Net and VAE without weights, as drawing in `dtype` would hold them: on the meta device."""
+        unet, vae = self._architecture("unet"), self._architecture("vae")
+        return _components.skeleton(unet, vae, dtype)
+
+    def _architecture(self, component: str) -> dict[str, Any]:
+        if self.source == RANDOM:
+            return (self.architecture or _architecture.SDXL)[component]
+        return _components.read_config(self.source, component)
+
 
 TINY = Config(source=RANDOM, architecture=_architecture.TINY)
 """Small enough for tests; pictures from 16 px."""
@@ -73,8 +92,7 @@ class SDXL:
         self.pipeline = pipeline.to(device)
         self.unet.eval().requires_grad_(False)
         self.vae.eval().requires_grad_(False)
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-            _components.cast(self.vae, torch.float32)  # SDXL's own overflows in half precision
+        _components.upcast(self.vae)
         self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
         self.noise_schedule = DDPMScheduler.from_config(self.scheduler.config)
         self._check_prediction()

@@ -126,7 +126,7 @@ def correlation_distance(feature_image: Tensor, feature_reconstruction: Tensor) 
 
 
 def standardised(features: Tensor) -> Tensor:
-    """Centre and scale features [N, ...] to [N, D]: their dot product is the correlation, 0 for constant ones.
+    """Centre and scale features [N, ...] to [N, D]: their dot products are correlations, 0 for constant ones.
 
     Returns:
         Float64 on the CPU: it is not on every device.

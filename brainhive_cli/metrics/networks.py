@@ -57,7 +57,8 @@ class Network:
             module = self.load(path)
         except DAMAGED as error:
             raise MissingData(
-                f"cannot load {self.title} from {path}: {first_line(error)}", f"delete {path} and fetch it again"
+                f"cannot load {self.title} from {path}: {first_line(error)}",
+                f"delete {path} and fetch it again",
             ) from error
         return Features(module.eval().requires_grad_(False).to(device), self, device)
 

@@ -148,7 +148,11 @@ class Truth:
         return cls(comparer, torch.cat(prepared), joined)
 
     def score(
-        self, reconstructions: Sequence[Open], own: NDArray[np.int64], among: NDArray[np.int64], bar: console.Bar
+        self,
+        reconstructions: Sequence[Open],
+        own: NDArray[np.int64],
+        among: NDArray[np.int64],
+        bar: console.Bar,
     ) -> dict[str, NDArray[np.float64]]:
         """Compare reconstructions with their stimuli.
 

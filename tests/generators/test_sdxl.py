@@ -128,7 +128,9 @@ def test_starting_from_a_picture_keeps_the_more_of_it_the_less_the_strength(gene
     initial[0, 0] = 1.0  # red, and black
     known = generator.decode(generator.encode(torch.nn.functional.interpolate(initial, (PX, PX)) * 2 - 1))
 
-    def make(strength: float, seeds: tuple[int, ...] = (1, 2), pictures: torch.Tensor = initial) -> torch.Tensor:
+    def make(
+        strength: float, seeds: tuple[int, ...] = (1, 2), pictures: torch.Tensor = initial
+    ) -> torch.Tensor:
         tokens = tokens_of(prior, 2)[: len(seeds)]
         return generator.generate(
             tokens, list(seeds), steps=8, resolution_px=PX, initial=pictures, strength=strength
@@ -174,7 +176,9 @@ def test_schedulers_differ_and_an_unknown_one_is_refused(generator):
     euler = generator.generate(None, [1], steps=3, resolution_px=PX)
     generator.sample_with("lcm")
 
-    assert not torch.allclose(euler, generator.generate(None, [1], steps=3, resolution_px=PX), atol=SAME_PICTURE)
+    assert not torch.allclose(
+        euler, generator.generate(None, [1], steps=3, resolution_px=PX), atol=SAME_PICTURE
+    )
     with pytest.raises(BrainhiveError, match="no scheduler called 'turbo'"):
         generator.sample_with("turbo")
 

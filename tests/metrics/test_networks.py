@@ -21,7 +21,13 @@ FILES = {
     "swav": "swav_800ep_pretrain.pth.tar",
 }
 """What the real weights are called in torch's cache."""
-WIDTHS = {"alexnet2": 192 * 31 * 31, "alexnet5": 256 * 15 * 15, "inception": 2048, "effnet": 1280, "swav": 2048}
+WIDTHS = {
+    "alexnet2": 192 * 31 * 31,
+    "alexnet5": 256 * 15 * 15,
+    "inception": 2048,
+    "effnet": 1280,
+    "swav": 2048,
+}
 """D of each metric's features, of the published architectures at the protocol's sizes."""
 
 
@@ -32,7 +38,7 @@ def replace(link: Path, write: Callable[[Path], Any]) -> None:
 
 def test_without_weights_every_network_says_how_to_get_them(image_networks_absent):
     for name, network in NETWORKS.items():
-        with pytest.raises(MissingData, match="not on this machine|not in the hub's cache") as caught:
+        with pytest.raises(MissingData, match=r"not on this machine|not in the hub's cache") as caught:
             network.build(CPU)
         assert (FILES.get(name) or CLIP.removeprefix("hub:")) in caught.value.hint
 
@@ -70,7 +76,7 @@ def test_swav_takes_the_names_that_its_file_has(image_networks):
 
     del saved["module.layer1.0.conv1.weight"]
     replace(image_networks / FILES["swav"], lambda path: torch.save(saved, path))
-    with pytest.raises(MissingData, match="cannot load SwAV .* lacks layer1.0.conv1.weight"):
+    with pytest.raises(MissingData, match=r"cannot load SwAV .* lacks layer1\.0\.conv1\.weight"):
         NETWORKS["swav"].build(CPU)
 
 

@@ -52,7 +52,9 @@ def drawn(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_pictures_do_not_depend_on_the_batch_size(go, aligned, settings):
-    one, five = (drawn(go("reconstruct", *settings, f"batch_size={size}").folder) for size in (1, 5))
+    one, five = (
+        drawn(go("reconstruct", *settings, f"batch_size={size}", again=True).folder) for size in (1, 5)
+    )
 
     assert one.keys() == five.keys() and len(one) == 6
     assert max(np.abs(one[name] - five[name]).max() for name in one) <= 1  # rounding to bytes
@@ -157,12 +159,17 @@ def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, settings):
     assert overall["ssim"]["low"] <= overall["ssim"]["value"] <= overall["ssim"]["high"]
 
 
-def test_a_sheet_shows_stimuli_beside_what_was_drawn(go, aligned, settings):
-    result = go("reconstruct", *settings, "sheet_rows=2")
+def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, settings):
+    result = go("reconstruct", *settings, "sheet_rows=2", "sources=brain,shuffled")
 
-    with Image.open(result.files["contact sheet"]) as sheet:
-        assert sheet.height == pytest.approx(2 * 118, abs=10)
-        assert sheet.width == pytest.approx(3 * 102, abs=20)
+    sheets = {file.relative_to(result.folder).as_posix() for file in result.folder.glob("**/*.png")}
+    cell = "sub-01_seed-1/sub-01"
+    wanted = {"contact_sheet.png", "best.png", "worst.png", f"sheets/{cell}.png"}
+    assert {name for name in sheets if "samples" not in name} == wanted | {f"sheets/shuffled/{cell}.png"}
+    assert {"contact sheet", "best", "worst", "page"} == result.files.keys()
+    page = result.files["page"].read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 5
+    assert "not measured: clip" in page and "pixcorr" in page
 
 
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, settings):
