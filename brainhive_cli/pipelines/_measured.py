@@ -151,11 +151,10 @@ def _titled(name: str) -> str:
 
 def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     sheets = sorted((folder.path / "sheets").rglob("*.png"))
-    first = {name: folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst")}
-    pictures = {name: file for name, file in first.items() if file.is_file()}
+    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst")]
     sections = [
         PageSection("Metrics", "", [_table(metrics)], {}, _told(metrics["missing"])),
-        PageSection("Reconstructions", "", [], pictures),
-        PageSection("From the best to the worst", "", [], {file.stem: file for file in sheets}),
+        PageSection("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
+        PageSection("From the best to the worst", "", [], {str(f): f for f in sheets}),
     ]
     write_page(path, "Reconstruction", str(folder.path.name), sections)
