@@ -47,7 +47,10 @@ class Start(Section):
 class Initial(Protocol):
     """Gives the pictures that drawing starts from."""
 
-    strength: float
+    @property
+    def strength(self) -> float:
+        """The share of the denoising steps that are done."""
+        ...
 
     def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
         """Give the pictures of the chosen items of a take, [B, 3, H, W] in 0..1."""

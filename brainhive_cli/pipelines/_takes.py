@@ -96,7 +96,7 @@ def _shuffled(take: Take) -> Take:
     """Deal every signal to another item."""
     if len(take.image_ids) < 2:
         raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")
-    assert take.cell is not None
+    assert take.cell is not None and take.subject is not None
     order = np.random.default_rng((take.cell.seed, take.subject)).permutation(len(take.image_ids))
     giver = np.empty_like(order)
     giver[order] = np.roll(order, 1)  # its neighbour in a random order, and so never itself
