@@ -24,7 +24,7 @@ from brainhive_cli.priors import fusion_prior
 from brainhive_cli.recipe import Run
 from brainhive_cli.runs import RunFolder
 
-ROUNDS = 3
+ROUNDS, REPEATS = 3, 10
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Studio:
     Args:
         config: The generator.
         how: How pictures are drawn.
-        items: How many, one repeat each.
+        items: How many, ten repeats each.
         home: A folder to write in.
     """
 
@@ -74,12 +74,13 @@ class Studio:
         random = torch.Generator().manual_seed(0)
         tokens = torch.randn(items, self.prior.dim, generator=random).to(self.here.device)
         self.take = Take("images", None, None, ids, ids, tokens)
-        self.painter.draw(tokens[: how.batch_size], list(range(how.batch_size)))  # attached, and warm
+        warm = tokens[:1].expand(how.batch_size, -1)
+        self.painter.draw(warm, list(range(how.batch_size)))  # attached, and warm
 
     def ours(self) -> None:
         """Draw as the command does: PNG files in a run folder."""
         folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
-        drawing = Drawing(self.painter, 1, self.how.batch_size, self.how.steps, 0)
+        drawing = Drawing(self.painter, REPEATS, self.how.batch_size, self.how.steps, 0)
         drawing.draw(self.take, folder, self.here)
 
     @torch.inference_mode()
@@ -87,9 +88,11 @@ class Studio:
         """Call the pipeline itself for pictures that nobody keeps."""
         text, pooled = self.generator.empty_prompt(1)
         tokens = self.prior.tokens(self.take.tokens).to(self.generator.unet.dtype)
-        for start in range(0, len(tokens), batch_size):
-            batch = tokens[start : start + batch_size]
-            seeds = [seed_of(0, each, 0) for each in self.take.image_ids[start : start + batch_size]]
+        drawn = [(n, repeat) for n in range(len(tokens)) for repeat in range(REPEATS)]
+        for start in range(0, len(drawn), batch_size):
+            some = drawn[start : start + batch_size]
+            batch = torch.stack([tokens[n] for n, _ in some])
+            seeds = [seed_of(0, self.take.image_ids[n], repeat) for n, repeat in some]
             self.generator.pipeline(
                 prompt_embeds=text.expand(len(batch), -1, -1),
                 pooled_prompt_embeds=pooled.expand(len(batch), -1),
@@ -105,7 +108,7 @@ class Studio:
 
 def compare(on: Setting, title: str, studio: Studio) -> None:
     """Print both ratios of one setting."""
-    count, size = len(studio.take.image_ids), studio.how.batch_size
+    count, size = REPEATS * len(studio.take.image_ids), studio.how.batch_size
     sides = (studio.ours, lambda: studio.bare(size), lambda: studio.bare(1))
     ours, bare, single = (
         min(times) for times in zip(*[[on.timed(side) for side in sides] for _ in range(ROUNDS)], strict=True)
@@ -124,7 +127,7 @@ def show(what: str, value: float, target: float, detail: str) -> None:
 def tiny(on: Setting) -> None:
     """Compare at tiny width on this machine's CPU."""
     how = Sampling(resolution_px=64, batch_size=20, precision="fp32")
-    compare(on, "tiny", Studio(sdxl.TINY, how, 60, on.home))
+    compare(on, "tiny", Studio(sdxl.TINY, how, 12, on.home))
 
 
 def gpu(on: Setting) -> None:
@@ -132,7 +135,7 @@ def gpu(on: Setting) -> None:
     if not torch.cuda.is_available():
         print("gpu: no CUDA device is visible")
         return
-    compare(on, "SDXL", Studio(sdxl.Config(source=sdxl.RANDOM), Sampling(batch_size=20), 80, on.home))
+    compare(on, "SDXL", Studio(sdxl.Config(source=sdxl.RANDOM), Sampling(batch_size=20), 8, on.home))
     print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
 
 

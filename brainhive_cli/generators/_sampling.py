@@ -6,7 +6,19 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.errors import BrainhiveError, RecipeError
+
+
+def check_request(pipeline: Any, tokens: Tensor | None, seeds: list[int], resolution_px: int) -> None:
+    """Refuse a size that the VAE has not, and tokens [B, S, D_cross] that are not one for each seed."""
+    factor = max(8, pipeline.vae_scale_factor)  # 8: diffusers' own demand
+    if resolution_px % factor or resolution_px <= 0:
+        raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
+    if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
+        raise BrainhiveError(
+            f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",
+            "give one seed for each picture",
+        )
 
 
 def resized(pictures: Tensor, side_px: int) -> Tensor:

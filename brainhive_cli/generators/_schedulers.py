@@ -19,19 +19,17 @@ Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for 
 """
 
 
+def known(name: str | None) -> str | None:
+    """Refuse a sampler that is none of these; None is the generator's own."""
+    if name is not None and name not in SCHEDULERS:
+        raise RecipeError(f"no scheduler called {name!r}", f"there are: {', '.join(SCHEDULERS)}")
+    return name
+
+
 def make(name: str, config: Any) -> Any:
-    """Make a sampler of the same noise schedule as the generator's own.
-
-    Args:
-        name: A key of `SCHEDULERS`.
-        config: The own sampler's config.
-
-    Raises:
-        RecipeError: if there is none of that name.
-    """
+    """Make a sampler of the same noise schedule as the generator's own, whose config is given."""
     import diffusers
 
-    if name not in SCHEDULERS:
-        raise RecipeError(f"no scheduler called {name!r}", f"there are: {', '.join(SCHEDULERS)}")
+    known(name)
     kind, unlike = SCHEDULERS[name]
     return getattr(diffusers, kind).from_config(config, **unlike)

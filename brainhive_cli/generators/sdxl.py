@@ -199,7 +199,7 @@ class SDXL:
         Returns:
             Pictures [B, 3, H, W] in 0..1, float32.
         """
-        self._check_request(tokens, seeds, resolution_px)
+        _sampling.check_request(self.pipeline, tokens, seeds, resolution_px)
         guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
         text, pooled = self.prompt(prompt, len(seeds))
         other_text, other_pooled = self.prompt(negative_prompt, len(seeds))
@@ -288,16 +288,6 @@ class SDXL:
         if not any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors):
             raise BrainhiveError(
                 "no prior is attached to the U-Net, so tokens have no effect", "attach it first"
-            )
-
-    def _check_request(self, tokens: Tensor | None, seeds: list[int], resolution_px: int) -> None:
-        factor = max(8, self.pipeline.vae_scale_factor)  # 8: diffusers' own demand
-        if resolution_px % factor or resolution_px <= 0:
-            raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
-        if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
-            raise BrainhiveError(
-                f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",
-                "give one seed for each picture",
             )
 
     def _check_prediction(self) -> None:

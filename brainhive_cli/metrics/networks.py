@@ -34,6 +34,7 @@ class Network:
         title: What people call it.
         side_px: Side of the square pictures that it sees.
         nodes: Names of the outputs.
+        is_here: Whether its weights are on this machine; asks no network.
         fetch: Finds its weights, from the network if need be; raises MissingData.
         load: Makes it of what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
         colours: Mean and standard deviation that its pictures are normalised by.
@@ -42,6 +43,7 @@ class Network:
     title: str
     side_px: int
     nodes: tuple[str, ...]
+    is_here: Callable[[], bool]
     fetch: Callable[[], Path]
     load: Callable[[Path], nn.Module]
     colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
@@ -85,17 +87,29 @@ class Features:
 
 
 def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
-    def fetch() -> Path:
+    def url() -> str:
         from torchvision.models import get_weight
 
-        return _from_url(get_weight(weights).url, title)
+        return get_weight(weights).url  # type: ignore[no-any-return]
 
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
         return _cut(get_model(name, weights=weights), nodes)
 
-    return Network(title, side_px, nodes, fetch, load)
+    return _of_url(title, side_px, nodes, url, load)
+
+
+def _of_url(
+    title: str,
+    side_px: int,
+    nodes: tuple[str, ...],
+    url: Callable[[], str],
+    load: Callable[[Path], nn.Module],
+) -> Network:
+    return Network(
+        title, side_px, nodes, lambda: _kept(url()).is_file(), lambda: _from_url(url(), title), load
+    )
 
 
 def _swav(path: Path) -> nn.Module:
@@ -116,9 +130,12 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
     return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
 
 
+def _has_clip() -> bool:
+    return hub.holds(CLIP, CLIP_FILES[:1], CLIP_FILES[1:])
+
+
 def _clip() -> Path:
-    is_here = hub.holds(CLIP, CLIP_FILES[:1], CLIP_FILES[1:])
-    return hub.folder(CLIP, allow=CLIP_FILES, local=is_here)
+    return hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip())
 
 
 class _Clip(nn.Module):
@@ -143,11 +160,16 @@ class _Clip(nn.Module):
         return {"embedding": self.tower(pixel_values=images).image_embeds}
 
 
+def _kept(url: str) -> Path:
+    """Say where torch's hub keeps a file."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+
+
 def _from_url(url: str, title: str) -> Path:
     """Find a file of torch's hub cache, or fetch it there, but where the hub is switched off."""
     from huggingface_hub import constants
 
-    path = Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+    path = _kept(url)
     if path.is_file():
         return path
     way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
@@ -169,11 +191,11 @@ NETWORKS = {
         "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
     ),
     "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
-    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), _clip, _Clip, OPENAI),
+    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), _has_clip, _clip, _Clip, OPENAI),
     "effnet": _torchvision(
         "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
     ),
-    "swav": Network("SwAV", 224, ("avgpool",), lambda: _from_url(SWAV, "SwAV ResNet-50"), _swav),
+    "swav": _of_url("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
 }
 """The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
 

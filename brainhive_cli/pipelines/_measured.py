@@ -3,24 +3,25 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from brainhive_cli import console, recipe
 from brainhive_cli.console import Table
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, DeviceError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result
 from brainhive_cli.pipelines._drawn import Drawn, Scored, metrics_of, write_values
 from brainhive_cli.pipelines._picture_sheets import sheets_of
-from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, check_metrics, lower_is_better
+from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, is_here, known_metrics, lower_is_better
 from brainhive_cli.recipe import Section
 from brainhive_cli.reports.page import Section as PageSection
 from brainhive_cli.reports.page import write_page
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.runs import FINISHED, RunFolder
 
 TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, floor", "scored": "scored"}
 """What the sources are called in the table; ↓ beside a metric means that less is better."""
@@ -29,7 +30,9 @@ TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, 
 class Measuring(Section):
     """How reconstructions are compared with what was seen."""
 
-    metrics: recipe.Names = Field(list(METRICS), description=f"of: {', '.join(METRICS)}")
+    metrics: Annotated[recipe.Names, AfterValidator(known_metrics)] = Field(
+        list(METRICS), description=f"of: {', '.join(METRICS)}"
+    )
     metric_encoders: Encoders = Field(
         [], validate_default=True, description="more encoders for two-way identification"
     )
@@ -75,14 +78,19 @@ def measure_run(
         launch: Those who share the work.
         more: What else the metrics file is to hold.
     """
-    check_metrics(how.metrics)
     comparer = Comparer.load(how.metrics, how.metric_encoders, how.protocol, how.metric_batch_size, launch)
     if not comparer.pixels and not comparer.comparisons:
         raise BrainhiveError("none of the metrics can be computed", "; ".join(set(comparer.missing.values())))
     ids = list(dict.fromkeys(image_id for each in drawn for image_id in each.files))
-    truth = Truth.of(comparer, [_opener(stimuli, image_id) for image_id in ids])
     places = {image_id: place for place, image_id in enumerate(ids)}
-    scored = [Scored.of(each, truth, places, launch) for each in drawn]
+    try:
+        truth = Truth.of(comparer, [_opener(stimuli, image_id) for image_id in ids])
+        scored = [Scored.of(each, truth, places, launch) for each in drawn]
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the device is out of memory while comparing {how.metric_batch_size} pictures at once",
+            f"the same command with metric_batch_size={max(1, how.metric_batch_size // 2)} goes on",
+        ) from error
     if not launch.is_main:
         return
     protocol = f"{how.protocol}, {made}"
@@ -93,6 +101,18 @@ def measure_run(
     metrics = _figures(scored, protocol, split) | {"missing": comparer.missing} | dict(more)
     folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
     folder.finish(metrics)
+
+
+def open_run(label: str, what: recipe.Recipe, launch: Launch, again: bool) -> RunFolder:
+    """Open a run of `reconstruct`, unfinished too if weights have come that its metrics lacked."""
+    folder = RunFolder.open("reconstruct", label, what, launch, again)
+    if not folder.is_finished or not any(map(is_here, folder.metrics()["missing"])):
+        return folder
+    launch.wait()
+    if launch.is_main:
+        (folder.path / FINISHED).unlink()
+    launch.wait()
+    return RunFolder.open("reconstruct", label, what, launch)
 
 
 def _opener(stimuli: Stimuli, image_id: str) -> Callable[[], Image.Image]:

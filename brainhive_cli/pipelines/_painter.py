@@ -3,14 +3,15 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import torch
 from PIL import Image
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from brainhive_cli.errors import DeviceError
+from brainhive_cli.errors import DeviceError, RecipeError
+from brainhive_cli.generators._schedulers import SCHEDULERS, known
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines.train_prior import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -25,8 +26,8 @@ class Sampling(Section):
     resolution_px: int = Field(512, gt=0)
     steps: int = Field(4, gt=0, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
-    scheduler: str | None = Field(
-        None, description="euler, euler-ancestral, ddim, dpm++, unipc, lcm or lightning; default: its own"
+    scheduler: Annotated[str | None, AfterValidator(known)] = Field(
+        None, description=f"{', '.join(SCHEDULERS)}; default: the generator's own"
     )
     prompt: str = Field("", description="text beside the token; the paper: none")
     negative_prompt: str = Field("", description="text that guidance above 1 moves away from")
@@ -39,6 +40,12 @@ class Sampling(Section):
     batch_size: int = Field(20, gt=0, description="pictures drawn at once, on each process")
     offload: bool = Field(False, description="keep U-Net and VAE off the GPU while they do not compute")
     vae_tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
+
+    @model_validator(mode="after")
+    def _negative_needs_guidance(self) -> Self:
+        if self.negative_prompt and self.guidance <= 1:
+            raise RecipeError("negative_prompt has no effect without guidance", "guidance=5")
+        return self
 
 
 class Painter:

@@ -166,7 +166,8 @@ class Truth:
             Each metric's values, [B].
         """
         place = torch.from_numpy(np.searchsorted(among, own))  # [B] in `among`, which is sorted
-        pool = {name: features[among] for name, features in self.features.items()}
+        is_all = len(among) == len(self.prepared)  # then AlexNet's large features need no copy
+        pool = {name: f if is_all else f[among] for name, f in self.features.items()}
         values: dict[str, list[Tensor]] = {}
         start = 0
         for views in self.comparer.views(reconstructions):
@@ -191,10 +192,16 @@ class Truth:
         return found
 
 
-def check_metrics(names: Sequence[str]) -> None:
+def known_metrics(names: list[str]) -> list[str]:
     """Refuse a metric that is not known."""
     if unknown := [name for name in names if name not in METRICS]:
         raise RecipeError(f"no image metric called {unknown[0]!r}", f"there are: {', '.join(METRICS)}")
+    return names
+
+
+def is_here(metric: str) -> bool:
+    """Whether the weights of a metric are on this machine."""
+    return NETWORKS[FEATURE_METRICS[metric].network].is_here()
 
 
 def lower_is_better(metric: str) -> bool:

@@ -13,12 +13,11 @@ from brainhive_cli.pipelines._drawing import Drawing
 from brainhive_cli.pipelines._drawn import Drawn
 from brainhive_cli.pipelines._initial import Start, initial_of
 from brainhive_cli.pipelines._judge import Judge
-from brainhive_cli.pipelines._measured import Measuring, Stimuli, measure_run, result_of
+from brainhive_cli.pipelines._measured import Measuring, Stimuli, measure_run, open_run, result_of
 from brainhive_cli.pipelines._memory import estimate
 from brainhive_cli.pipelines._painter import Painter, Sampling
 from brainhive_cli.pipelines._prior_run import find_run
 from brainhive_cli.pipelines._scored_folders import Folders
-from brainhive_cli.pipelines._scores import check_metrics
 from brainhive_cli.pipelines._takes import Source, Take, takes_of
 from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -105,7 +104,6 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
 
 def plan(what: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
-    check_metrics(what.metrics)
     if what.score is not None:
         return Plan.of({"pictures": lambda: len(Folders.match(what.score or "", what.truth).drawn.pictures)})
     return Plan.of(
@@ -122,14 +120,13 @@ def plan(what: Recipe) -> Plan:
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Draw every item that is not drawn yet, then measure; or measure what others drew."""
-    check_metrics(what.metrics)
     return _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
 
 
 def _score(what: Recipe, launch: Launch, again: bool) -> Result:
     folders = Folders.match(str(what.score), what.truth)
     what = what.model_copy(update={"files": folders.digest})
-    folder = RunFolder.open("reconstruct", f"score-{folders.drawn.name}", what, launch, again)
+    folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
         measure_run(folder, what, [folders.drawn], folders.stimuli, folders.repeats, "scored", launch, more)
@@ -142,7 +139,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
     what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
-    folder = RunFolder.open("reconstruct", found.path.name, what, launch, again)
+    folder = open_run(found.path.name, what, launch, again)
     if not folder.is_finished:
         align = AlignRun.open(found, what.paths)
         cells = _cells(align, what)

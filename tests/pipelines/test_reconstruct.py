@@ -446,6 +446,20 @@ def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
     assert "has no unet/config.json" in plan.missing[0]
 
 
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("scheduler=turbo", "no scheduler called 'turbo'"),
+        ("metrics=fid", "no image metric called 'fid'"),
+        ("negative_prompt=blurry", "negative_prompt has no effect without guidance"),
+        ("sources=noise", "sources.0: Input should be 'brain', 'images' or 'shuffled'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_drawn_is_refused_before_anything_is_loaded(asked, message):
+    with pytest.raises(RecipeError, match=message):
+        reconstruct.Recipe.resolve("reconstruct", None, {}, [asked])
+
+
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, settings):
     with pytest.raises(MissingData, match=r"no cell of seeds \[7\]") as caught:
         go("reconstruct", *settings, "seeds=7")

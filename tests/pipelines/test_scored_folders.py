@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli.errors import MissingData, RecipeError
+from brainhive_cli.errors import DeviceError, MissingData, RecipeError
 from brainhive_cli.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
@@ -66,6 +66,34 @@ def test_all_of_the_fields_metrics_are_computed_where_the_weights_are(go, folder
     assert result.metrics["missing"] == {}
     assert [result.metrics["overall"][name]["chance"] for name in ("clip", "swav")] == [0.5, None]
     assert result.metrics["overall"]["clip"]["pool"] == 2
+
+
+def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
+    go, folders, image_networks_absent, image_weights
+):
+    several = asked(folders, "metrics=pixcorr,effnet")
+    first = go("reconstruct", *several)
+    assert list(first.metrics["overall"]) == ["pixcorr"] and list(first.metrics["missing"]) == ["effnet"]
+    assert first.tables[0].rows[1][:4] == ("effnet ↓", "–", "missing", "–")
+
+    image_networks_absent.mkdir(parents=True)
+    (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
+        image_weights / "efficientnet_b1-c27df63c.pth"
+    )
+
+    second = go("reconstruct", *several)
+    assert second.folder == first.folder
+    assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
+
+
+def test_running_out_of_memory_names_the_batch_of_the_metrics(go, folders, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("skimage.metrics.structural_similarity", full)
+    with pytest.raises(DeviceError, match="while comparing 32 pictures at once") as caught:
+        go("reconstruct", *asked(folders, PIXELS))
+    assert "metric_batch_size=16" in caught.value.hint
 
 
 def test_scores_are_found_again_until_a_file_changes(go, folders):

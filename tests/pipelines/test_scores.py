@@ -18,7 +18,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
-from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, chance_of, check_metrics
+from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, chance_of, known_metrics
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3
@@ -47,7 +47,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
         return Counting(counts, name, nodes)
 
     for name, real in NETWORKS.items():
-        small = Network(real.title, 16, real.nodes, Path, partial(load, name, real.nodes))
+        small = Network(real.title, 16, real.nodes, lambda: True, Path, partial(load, name, real.nodes))
         monkeypatch.setitem(networks.NETWORKS, name, small)
     return counts
 
@@ -134,7 +134,7 @@ def test_metrics_without_weights_are_missing_with_the_way_to_get_them(image_netw
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():
     with pytest.raises(RecipeError, match="no image metric called 'fid'") as caught:
-        check_metrics(["ssim", "fid"])
+        known_metrics(["ssim", "fid"])
     assert "alexnet2" in caught.value.hint
 
 
