@@ -103,11 +103,10 @@ def read_config(source: str, component: str) -> dict[str, Any]:
 def check(source: str, variant: str | None) -> str:
     """Say whether a generator's weights are here; raises as `load` does, but reads configs alone."""
     check_unet(read_config(source, "unet"), source)
-    suffix = f".{variant}" if variant else ""
-    for component in ("scheduler", "vae", "unet"):
+    for component in ("vae", "scheduler"):
         read_config(source, component)
     folder = hub.folder(source, allow=["*/*.json"])
-    weights = f"diffusion_pytorch_model{suffix}*.safetensors"
+    weights = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}*.safetensors"
     absent = [name for name in ("unet", "vae") if not any((folder / name).glob(weights))]
     if absent and not source.startswith("hub:"):
         raise MissingData(f"the generator {folder} has no {absent[0]}/{weights}", "download it again")

@@ -82,7 +82,7 @@ def takes_of(
     if "images" in sources:
         shown = dict.fromkeys(image_id for take in kept["brain"] for image_id in take.image_ids)
         kept["images"] = [_from_images(align, list(shown), prior, split)]
-    return [take for source in sources for take in kept[source]]
+    return [take for source in dict.fromkeys(sources) for take in kept[source]]
 
 
 def _from_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> Take:

@@ -1,5 +1,6 @@
 """reconstruct --score: pictures that someone else made, beside the true ones."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -7,7 +8,9 @@ import pytest
 import torch
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
+from typer.testing import CliRunner
 
+from brainhive_cli.app import app
 from brainhive_cli.errors import DeviceError, MissingData, RecipeError
 from brainhive_cli.metrics import image as metrics
 
@@ -132,3 +135,19 @@ def test_the_plan_counts_the_pictures_that_match(folders):
 
     what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders))
     assert reconstruct.plan(what).items == {"pictures": 3}
+
+
+def test_the_flags_reach_their_keys(folders):
+    runner = CliRunner()
+    flags = ["--score", str(folders[0]), "--truth", str(folders[1]), PIXELS, "--json"]
+
+    scored = runner.invoke(app, ["reconstruct", *flags])
+    planned = runner.invoke(
+        app, ["reconstruct", "--from", "images,shuffled", "--prior", "nowhere", "--check", "--json"]
+    )
+
+    assert scored.exit_code == 0
+    assert [row["metric"] for row in json.loads(scored.stdout)["tables"][0]["rows"]] == ["pixcorr", "ssim"]
+    document = json.loads(planned.stdout)
+    assert document["recipe"]["sources"] == ["images", "shuffled"]
+    assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")
