@@ -67,8 +67,8 @@ class Scored:
         own = np.array([places[image_id] for image_id, _ in mine], dtype=np.int64)
         with console.progress(f"metrics of {drawn.name}", len(mine)) as bar:
             shares = launch.gather(truth.score([_opens(file) for _, file in mine], own, among, bar))
-        names = next(share for share in shares if share)
-        return cls(drawn, {n: np.concatenate([share[n] for share in shares if share]) for n in names})
+        found = [share for share in shares if share]  # a process may have had no picture
+        return cls(drawn, {n: np.concatenate([share[n] for share in found]) for n in next(iter(found), {})})
 
     @cached_property
     def means(self) -> dict[str, NDArray[np.float64]]:

@@ -78,9 +78,7 @@ def measure_run(
         launch: Those who share the work.
         more: What else the metrics file is to hold.
     """
-    comparer = Comparer.load(how.metrics, how.metric_encoders, how.protocol, how.metric_batch_size, launch)
-    if not comparer.pixels and not comparer.comparisons:
-        raise BrainhiveError("none of the metrics can be computed", "; ".join(set(comparer.missing.values())))
+    comparer = _load(how, launch)
     ids = list(dict.fromkeys(image_id for each in drawn for image_id in each.files))
     places = {image_id: place for place, image_id in enumerate(ids)}
     try:
@@ -91,6 +89,11 @@ def measure_run(
             f"the device is out of memory while comparing {how.metric_batch_size} pictures at once",
             f"the same command with metric_batch_size={max(1, how.metric_batch_size // 2)} goes on",
         ) from error
+    if not scored[0].values:
+        raise BrainhiveError(
+            "none of the metrics can be computed",
+            "; ".join(_told(comparer.missing)) or "two-way identification needs at least two pictures",
+        )
     if not launch.is_main:
         return
     protocol = f"{how.protocol}, {made}"
@@ -113,6 +116,16 @@ def open_run(label: str, what: recipe.Recipe, launch: Launch, again: bool) -> Ru
         (folder.path / FINISHED).unlink()
     launch.wait()
     return RunFolder.open("reconstruct", label, what, launch)
+
+
+def _load(how: Measuring, launch: Launch) -> Comparer:
+    """Load what is compared by, the main process first: what it fetches, the others find."""
+    if not launch.is_main:
+        launch.wait()
+    comparer = Comparer.load(how.metrics, how.metric_encoders, how.protocol, how.metric_batch_size, launch)
+    if launch.is_main:
+        launch.wait()
+    return comparer
 
 
 def _opener(stimuli: Stimuli, image_id: str) -> Callable[[], Image.Image]:
@@ -147,7 +160,10 @@ def _told(missing: Mapping[str, str]) -> list[str]:
     names: dict[str, list[str]] = {}
     for name, way in missing.items():
         names.setdefault(way, []).append(name)
-    return [f"not measured: {', '.join(some)}: {way}" for way, some in names.items()]
+    return [
+        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
+        for way, some in names.items()
+    ]
 
 
 def _table(metrics: Mapping[str, Any]) -> Table:

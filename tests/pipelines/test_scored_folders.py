@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.errors import DeviceError, MissingData, RecipeError
+from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"
@@ -87,6 +87,17 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     second = go("reconstruct", *several)
     assert second.folder == first.folder
     assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
+
+
+def test_one_picture_has_its_own_metrics_and_no_identification(go, folders, home, image_networks_absent):
+    alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
+    save(home / "one" / "0.png", np.random.default_rng(1))
+    encoder = "metric_encoders=['python:brainhive_cli.encoders.python:example']"
+
+    assert list(go("reconstruct", *alone, encoder, PIXELS).metrics["overall"]) == ["pixcorr", "ssim"]
+    with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
+        go("reconstruct", *alone, encoder, "metrics=swav")
+    assert "curl" in caught.value.hint
 
 
 def test_running_out_of_memory_names_the_batch_of_the_metrics(go, folders, monkeypatch):
