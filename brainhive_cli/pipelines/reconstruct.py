@@ -11,10 +11,10 @@ from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
 from brainhive_cli.pipelines._drawing import Drawing
 from brainhive_cli.pipelines._drawn import Drawn
+from brainhive_cli.pipelines._footprint import estimate
 from brainhive_cli.pipelines._initial import Start, initial_of
 from brainhive_cli.pipelines._judge import Judge
 from brainhive_cli.pipelines._measured import Measuring, Stimuli, measure_run, open_run, result_of
-from brainhive_cli.pipelines._memory import estimate
 from brainhive_cli.pipelines._painter import Painter, Sampling
 from brainhive_cli.pipelines._prior_run import find_run
 from brainhive_cli.pipelines._scored_folders import Folders

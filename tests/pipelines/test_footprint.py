@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import _memory
+from brainhive_cli.pipelines import _footprint
 from brainhive_cli.pipelines._painter import Sampling
 from brainhive_cli.priors import fusion_prior
 
@@ -13,7 +13,7 @@ def test_the_peak_is_of_the_tensors_that_live_at_once_without_the_weights():
     with torch.device("meta"):
         network = nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(5)))
 
-    peak = _memory._peak(network, lambda: network(torch.empty(10, 1000, device="meta")))
+    peak = _footprint._peak(network, lambda: network(torch.empty(10, 1000, device="meta")))
 
     assert peak == 3 * 10 * 1000 * 4  # what was given, what a layer reads and what it writes
 
@@ -23,7 +23,7 @@ def test_attention_takes_no_matrix_of_all_pairs():
         query = torch.empty(1, 1, 4096, 8, device="meta")
         nn.functional.scaled_dot_product_attention(query, query, query)
 
-    assert _memory._peak(nn.Identity(), attend) == 2 * 4096 * 8 * 4
+    assert _footprint._peak(nn.Identity(), attend) == 2 * 4096 * 8 * 4
 
 
 def test_the_estimate_is_less_with_less_at_once_and_parts_elsewhere():
@@ -35,7 +35,7 @@ def test_the_estimate_is_less_with_less_at_once_and_parts_elsewhere():
     config = sdxl.Config(source="random", architecture=large)
 
     def weights_and_peaks(**how: object) -> list[float]:
-        told = _memory.estimate(config, Sampling(**how), prior)  # type: ignore[arg-type]
+        told = _footprint.estimate(config, Sampling(**how), prior)  # type: ignore[arg-type]
         numbers = [part.rpartition(" ")[2] for part in told.replace(" or ", ", ").split(", ")]
         return [float(number) for number in numbers]
 
