@@ -3,9 +3,10 @@
 import os
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -13,8 +14,12 @@ if TYPE_CHECKING:
 
     from brainhive_cli.errors import BrainhiveError
 
+WIDE = 10_000
+"""Columns of a pipe: nothing is folded there."""
 PATIENCE_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
+AROUND = 6
+"""Lines of a live table that are no rows: its title, its head, empty lines, and one for what is said."""
 
 
 @dataclass(frozen=True)
@@ -84,17 +89,46 @@ def show_table(table: Table) -> None:
     """Write an aligned table as a result, on stdout."""
     if not is_speaker():
         return
+    console = _stdout()
+    for part in _fitting(table, console.width):
+        with console.capture() as written:
+            console.print(_drawn(part), highlight=False, markup=False)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in [*written.get().splitlines(), ""]))
+
+
+def _drawn(table: Table) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
+    from rich.text import Text
 
-    drawn = RichTable(
-        title=table.title, title_justify="left", title_style="bold", box=SIMPLE_HEAD, pad_edge=False
-    )
+    drawn = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
+    drawn.pad_edge = drawn.show_edge = False
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
-        drawn.add_row(*(f"{cell:.4g}" if isinstance(cell, float) else str(cell) for cell in row))
-    _stdout().print(drawn, highlight=False, markup=False)
+        drawn.add_row(*(Text(_shown(cell)) for cell in row))
+    return drawn
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _fitting(table: Table, width: int) -> list[Table]:
+    """Take a column over half as wide as the terminal out of a table that does not fit, to stand alone."""
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    widths = [max(len(_shown(cell)) for cell in column) for column in columns]
+    widest = widths.index(max(widths))
+    is_long = widest > 0 and widths[widest] > width / 2
+    if len(columns) < 3 or not is_long or sum(widths) + 3 * (len(widths) - 1) <= width:
+        return [table]
+    alone, title = columns.pop(widest), f"{table.title}: {table.columns[widest]}"
+    return [_table(table.title, columns), _table(title, [columns[0], alone])]
+
+
+def _table(title: str, columns: Sequence[tuple[Any, ...]]) -> Table:
+    names, *rows = zip(*columns, strict=True)
+    return Table(title, names, tuple(rows))
 
 
 class Bar:
@@ -144,7 +178,38 @@ def progress(what: str, total: int) -> Iterator[Bar]:
             shown.stop()
 
 
+@contextmanager
+def live(table: Callable[[int], Table]) -> Iterator[None]:
+    """Show a table on stderr, drawn anew each second while the work lasts; vanish after.
+
+    What libraries print meanwhile is talk, and goes to stderr too.
+
+    Args:
+        table: Makes the table, given how many rows fit.
+    """
+    from rich.live import Live
+    from rich.text import Text
+
+    console, born = _stderr(), time.monotonic()
+    if not (console.is_terminal and is_speaker()):
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+
+    def draw() -> Any:
+        is_long = time.monotonic() - born > PATIENCE_S
+        return _drawn(table(max(1, console.height - AROUND))) if is_long else Text("")
+
+    with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
+        yield
+
+
 def _stderr() -> Any:
+    return _talking_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@lru_cache(1)  # so that what is said goes above a bar or table, which know of their own console only
+def _talking_on(stream: Any) -> Any:
     from rich.console import Console
 
     return Console(stderr=True, emoji=False)
@@ -153,4 +218,5 @@ def _stderr() -> Any:
 def _stdout() -> Any:
     from rich.console import Console
 
-    return Console(emoji=False)  # `python:brain:f` is no picture of a brain
+    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file, as wide as its lines
+    return Console(emoji=False, width=WIDE if is_open else None)  # `python:brain:f` is no picture of a brain

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from brainhive_cli import store
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.health import Health, measure
+from brainhive_cli.names import Names
 
 FORMAT = 1
 
@@ -24,13 +25,15 @@ class EmbeddingStore:
 
     Attributes:
         embedding: [N, D] or [N, S, D].
+        image_ids: The image id of each row.
+        concepts: The concept of each row.
         attributes: Encoder, config, weights, preprocessing, data set, split, versions and health.
     """
 
     path: Path
     embedding: NDArray[Any]
-    packed_ids: NDArray[np.bytes_]
-    packed_concepts: NDArray[np.bytes_]
+    image_ids: Names
+    concepts: Names
     done: NDArray[np.bool_]
     attributes: dict[str, Any]
 
@@ -50,21 +53,11 @@ class EmbeddingStore:
             return cls(
                 path,
                 store.mapped(file["embedding"]),
-                file["image_id"][()],
-                file["concept"][()],
+                Names(file["image_id"][()]),
+                Names(file["concept"][()]),
                 file["done"][()].astype(bool),
                 attributes,
             )
-
-    @cached_property
-    def image_ids(self) -> list[str]:
-        """The image id of each row."""
-        return store.decode_ids(self.packed_ids)
-
-    @cached_property
-    def concepts(self) -> list[str]:
-        """The concept of each row."""
-        return store.decode_ids(self.packed_concepts)
 
     @cached_property
     def health(self) -> Health:
@@ -104,7 +97,7 @@ class EmbeddingWriter:
         attributes: dict[str, Any],
     ) -> None:
         """Create the unfinished store, or keep one that holds the same pictures and encoder."""
-        part, ids = store.part_of(path), store.encode_ids(image_ids)
+        part, ids = store.part_of(path), Names.of(image_ids)
         attributes = {"format": FORMAT, "dtype": dtype, **attributes}
         if part.is_file() and _is_same(part, ids, attributes):
             return
@@ -112,7 +105,7 @@ class EmbeddingWriter:
         store.create(
             part,
             {"embedding": ((count, *shape), dtype)},
-            {"image_id": ids, "concept": store.encode_ids(concepts), "done": np.zeros(count, np.uint8)},
+            {"image_id": ids.packed, "concept": Names.of(concepts).packed, "done": np.zeros(count, np.uint8)},
             attributes,
         )
 
@@ -143,11 +136,11 @@ class EmbeddingWriter:
         return health
 
 
-def _is_same(part: Path, ids: NDArray[np.bytes_], attributes: dict[str, Any]) -> bool:
+def _is_same(part: Path, ids: Names, attributes: dict[str, Any]) -> bool:
     try:
         with h5py.File(part, "r") as file:
             found = store.get_attributes(file)  # with health figures, if killed just before the last rename
-            return attributes.items() <= found.items() and np.array_equal(file["image_id"][()], ids)
+            return attributes.items() <= found.items() and Names(file["image_id"][()]) == ids
     except (OSError, KeyError):  # killed while it was being created: nothing in it to keep
         return False
 

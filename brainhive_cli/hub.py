@@ -11,6 +11,14 @@ from brainhive_cli.errors import MissingData
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
+class Unreachable(MissingData):
+    """What is not in the hub's cache, while the hub cannot be reached."""
+
+
+class NoRepository(MissingData):
+    """A repository that the hub does not have, or does not show."""
+
+
 def folder(
     reference: str, *, allow: Sequence[str] | None = None, owner: str = "", local: bool = False
 ) -> Path:
@@ -36,7 +44,7 @@ def folder(
 
 def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import HFValidationError
 
     repository, below, revision = _parse(rest, owner)
     patterns = _patterns(below, allow or ["**"])
@@ -44,13 +52,8 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
         root = Path(
             snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
         )
-    except LocalEntryNotFoundError as error:
-        raise _unreachable(repository) from error
-    except (HfHubHTTPError, HFValidationError, OSError) as error:
-        reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
-        raise MissingData(
-            f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login"
-        ) from error
+    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
+        raise _refusal(repository, below, error) from error
     if not (root / below).is_dir():
         raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
     return root / below
@@ -79,10 +82,10 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
 
     Raises:
-        MissingData: if it is not on this machine and the hub cannot say.
+        MissingData: if it is not on this machine and the hub cannot say: `Unreachable`, `NoRepository`.
     """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
 
     scheme, _, rest = reference.partition(":")
@@ -94,10 +97,8 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         found = snapshot_download(
             repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
         )
-    except HFValidationError as error:
-        raise MissingData(str(error), "write hub:owner/name") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise _unreachable(repository) from error
+    except (HFValidationError, OSError) as error:
+        raise _refusal(repository, below, error) from error
     finally:
         enable_progress_bars()
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
@@ -118,11 +119,32 @@ def _patterns(below: str, allow: Sequence[str]) -> list[str]:
     return [f"{below}/{pattern}" if below else pattern for pattern in allow]
 
 
-def _unreachable(repository: str) -> MissingData:
-    return MissingData(
-        f"{repository} is not in the hub's cache and the hub cannot be reached",
-        f"on a machine with a network: hf download {repository}",
+def _refusal(repository: str, below: str, error: Exception) -> MissingData:
+    """Say why the hub gives nothing: by its answer, or because it gave none."""
+    from huggingface_hub.errors import (
+        DryRunError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
     )
+
+    is_for_want = isinstance(error, DryRunError | LocalEntryNotFoundError)
+    answer = error.__cause__ if is_for_want else error
+    if isinstance(answer, GatedRepoError):
+        way = f"accept them at https://huggingface.co/{repository}, then: hf auth login"
+        return MissingData(f"{repository} is for those who accepted its terms", way)
+    if isinstance(answer, RepositoryNotFoundError):
+        way = "check the name, or if it is private: hf auth login"
+        return NoRepository(f"no such repository on the hub: {repository}", way)
+    if isinstance(answer, RevisionNotFoundError):
+        return MissingData(f"{repository} has no such revision", "check what stands after the @")
+    if is_for_want:
+        part = f" --include '{below}/*'" if below else ""
+        way = f"on a machine with a network: hf download {repository}{part}"
+        return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")
 
 
 def _names(root: Path) -> str:

@@ -4,9 +4,10 @@ import json
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,6 +24,8 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Names the folder where a launched process leaves its error for the launcher to show."""
 PORT = 29500
 """Where machine 0 waits for the others unless told otherwise; torch's own default."""
+LONGEST_WAIT = timedelta(days=1)
+"""How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,23 @@ class Launch:
 
     def _share(self, count: int, rank: int) -> tuple[int, int]:
         return count * rank // self.processes, count * (rank + 1) // self.processes
+
+    def queue(self, items: Sequence[T], name: str) -> Iterator[T]:
+        """Take items one by one as this process gets free; each goes to one process, none is lost.
+
+        Args:
+            items: The same in every process.
+            name: Of the queue, which the launch has not used before. It is a counter in the processes' common
+                store, so a killed launch leaves nothing behind.
+        """
+        if self.processes == 1:
+            yield from items
+            return
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        counter = _get_default_store()
+        while (place := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
+            yield items[place]
 
     def wait(self) -> None:
         """Wait until every process is here."""
@@ -131,7 +151,7 @@ def start(run: Run) -> Launch:
         return Launch(0, 1, torch.device("cpu" if on_cpu else "cuda"), precision)
     from accelerate import PartialState
 
-    state = PartialState(cpu=on_cpu)
+    state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     return Launch(state.process_index, state.num_processes, state.device, precision)
 
 

@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -30,6 +30,7 @@ def _no(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(split)]
 Numbers = Annotated[list[int], BeforeValidator(split)]
+Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Section(BaseModel):
@@ -66,17 +67,23 @@ class Run(Section):
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
+    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
+        [], description="where train-align tells its progress, beside log.jsonl"
+    )
 
 
 class Recipe(Section):
     """What every command's recipe has."""
 
+    beside: ClassVar[frozenset[str]] = frozenset({"run"})
+    """Keys that say nothing of what is computed, and so are no part of the fingerprint."""
+
     paths: Paths = Paths()
     run: Run = Run()
 
     def fingerprint(self) -> str:
-        """Digest the resolved recipe without its `run:` section (10 hexadecimal digits)."""
-        what = self.model_dump(mode="json", exclude={"run"})
+        """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits)."""
+        what = self.model_dump(mode="json", exclude=set(self.beside))
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
 
     def to_yaml(self) -> str:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli import store
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.names import Names
 
 FORMAT = 1
 CHUNK = 256
@@ -77,7 +78,7 @@ class SignalStore:
         arrays: dict[str, NDArray[Any]] = {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
-            arrays[f"{split}/image_id"] = store.encode_ids(recording.image_ids)
+            arrays[f"{split}/image_id"] = Names.of(recording.image_ids).packed
             arrays[f"{split}/repetitions"] = (
                 np.full(count, most) if recording.repetitions is None else recording.repetitions
             )
@@ -115,7 +116,7 @@ def _recording(file: h5py.File, split: str, attributes: dict[str, Any]) -> Recor
     group = file[split]
     return Recording(
         signal=store.mapped(group["signal"]),
-        image_ids=store.decode_ids(group["image_id"][()]),
+        image_ids=Names(group["image_id"][()]),
         channels=attributes["channels"],
         times_s=np.asarray(attributes["times_s"]),
         rate_hz=attributes["rate_hz"],

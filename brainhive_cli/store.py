@@ -160,13 +160,19 @@ class RowWriter:
 
 
 class Claim:
-    """A lock that one process at a time holds on a path; it goes when the process does."""
+    """A lock that one process at a time holds on a path; it goes when the process does.
 
-    def __init__(self, path: Path, what: str) -> None:
+    Args:
+        path: The file that is locked.
+        what: What it stands for, for the error.
+        wait: Wait for who holds it, rather than fail.
+    """
+
+    def __init__(self, path: Path, what: str, wait: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         self._path, self._file = path, path.open("a+")
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:
             self._file.close()
             raise BrainhiveError(
@@ -174,24 +180,14 @@ class Claim:
             ) from error
 
     @classmethod
-    def beside(cls, path: Path) -> Self:
+    def beside(cls, path: Path, wait: bool = False) -> Self:
         """Claim a file by a hidden one next to it."""
-        return cls(path.with_name(f".{path.name}.claim"), str(path))
+        return cls(path.with_name(f".{path.name}.claim"), str(path), wait)
 
     def release(self) -> None:
         """Let others claim the path."""
         self._path.unlink(missing_ok=True)
         self._file.close()
-
-
-def encode_ids(image_ids: Sequence[str]) -> NDArray[np.bytes_]:
-    """Pack image ids as fixed-width UTF-8, which maps into memory."""
-    return np.array([image_id.encode() for image_id in image_ids], dtype=np.bytes_)
-
-
-def decode_ids(packed: NDArray[np.bytes_]) -> list[str]:
-    """Unpack image ids."""
-    return [image_id.decode() for image_id in packed.tolist()]
 
 
 def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from brainhive_cli.blocks import FusionEncoder, ResidualMLP
+from brainhive_cli.blocks import Dropout, FusionEncoder, ResidualMLP
 from brainhive_cli.errors import BrainhiveError
 
 
@@ -42,3 +42,17 @@ def test_a_fusion_encoder_names_the_encoders_it_was_made_for(given):
 def test_a_fusion_encoder_needs_an_encoder():
     with pytest.raises(BrainhiveError, match="at least one"):
         FusionEncoder({}, dim=8, hidden=16)
+
+
+def test_dropout_drops_so_many_and_keeps_the_mean() -> None:
+    dropout, x = Dropout(0.3), torch.ones(400, 1001, requires_grad=True)
+    torch.manual_seed(0)
+    dropped = dropout(x)
+    dropped.sum().backward()
+    assert dropped.unique().tolist() == pytest.approx([0.0, 1 / 0.7])
+    assert float((dropped == 0).float().mean()) == pytest.approx(0.3, abs=0.004)  # 5 sd of 400,400 draws
+    assert torch.equal(x.grad, dropped)
+    assert not torch.equal(dropout(x), dropped)
+    torch.manual_seed(0)
+    assert torch.equal(dropout(x), dropped)
+    assert torch.equal(dropout.eval()(x), x) and torch.equal(Dropout(0.0)(x), x)

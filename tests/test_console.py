@@ -2,7 +2,9 @@
 
 import io
 import json
+import os
 import re
+import sys
 
 import pytest
 from rich.console import Console
@@ -39,6 +41,28 @@ def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[
     assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
 
 
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        ("60", [["Title"], ["a", "x" * 30, "1"]]),
+        ("40", [["Title"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
+        (None, [["Title"], ["a", "x" * 30, "1"]]),
+    ],
+)
+def test_a_long_column_stands_alone_where_a_table_does_not_fit(
+    width: str | None,
+    shown: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
+    table = console.Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
+    console.show_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
+    assert lines == [line.rstrip() for line in lines]
+
+
 def test_only_the_first_process_talks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -48,6 +72,8 @@ def test_only_the_first_process_talks(
     console.show_table(console.Table("c", ("d",), ()))
     with console.progress("work", 3) as bar:
         bar.advance(3)
+    with console.live(lambda rows: console.Table("e", ("f",), ())):
+        pass
     assert capsys.readouterr() == ("", "")
 
 
@@ -61,3 +87,60 @@ def test_a_bar_counts_what_is_left_and_names_what_limits() -> None:
     (task,) = progress.tasks
     assert (task.completed, task.total) == (6, 6)
     assert re.fullmatch(r"[\d.]+/s vae limits", task.fields["note"])
+
+
+class Terminal(io.StringIO):
+    """What a terminal would be sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[int]]:
+    """Draw a live table on a stream of 20 lines, at once; return what it was sent, and the rows asked for."""
+    asked: list[int] = []
+
+    def table(rows: int) -> console.Table:
+        asked.append(rows)
+        return console.Table("2 of [6] cells", ("cell",), (("sub-01",),))
+
+    for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    with console.live(table):
+        console.warn("careful")
+    return stream.getvalue(), asked
+
+
+def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, asked = watched(Terminal(), monkeypatch)
+    assert set(asked) == {20 - console.AROUND}
+    assert "2 of [6] cells" in shown and "sub-01" in shown
+    assert shown.index("warning: careful") < shown.rindex("sub-01")
+    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K")  # up and erased, line by line
+
+
+def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
+
+
+def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.live(lambda rows: console.Table("", (), ())):
+        print("hello from a tracker")
+    assert capsys.readouterr() == ("", "hello from a tracker\n")
+
+
+def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeypatch):
+    console.say("to a pipe")
+    terminal, seen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
+
+    with console.progress("pictures", 2) as bar:
+        bar.advance()
+
+    assert "pictures" in os.read(terminal, 2**16).decode()

@@ -65,7 +65,7 @@ def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_withou
     assert hub.bytes_to_fetch("hub:owner/name", ["config.json"], ["*.md", "*.json"]) == 0
     with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
         hub.bytes_to_fetch("hub:owner/name", ["config.json"])  # its weights are not here
-    with pytest.raises(MissingData, match="owner/absent is not in the hub's cache and the hub cannot be"):
+    with pytest.raises(hub.Unreachable, match="owner/absent is not in the hub's cache and the hub cannot be"):
         hub.bytes_to_fetch("hub:owner/absent", [])
     with pytest.raises(MissingData, match="not a name"):
         hub.bytes_to_fetch("hub:not a name", [])

@@ -11,11 +11,14 @@ from brainhive_cli.blocks import Stack
 class Config(parts.Config):
     """The brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
+    hidden: int | None = Field(
+        None, gt=0, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "BrainMLP":
-        """Make the encoder for signals [B, C, T] and tokens [B, D]."""
-        return BrainMLP(channels, samples, dim, self.dropout)
+        """Make the encoder for signals [B, C, T] (voxels: [B, V, 1]) and tokens [B, D]."""
+        return BrainMLP(channels, samples, dim, self.hidden or dim, self.dropout)
 
 
 TINY = Config()
@@ -23,20 +26,21 @@ TINY = Config()
 
 
 class BrainMLP(nn.Module):
-    """Flatten, project, one residual MLP as wide inside as outside.
+    """Flatten, project, one residual MLP.
 
     Args:
-        channels: C.
-        samples: T.
+        channels: C, or V voxels.
+        samples: T; 1 for voxels.
         dim: D, width of the token.
+        hidden: Width inside the residual MLP.
         dropout: Probability of dropping a hidden unit.
     """
 
-    def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
+    def __init__(self, channels: int, samples: int, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()
         self.size = (channels, samples)
         self.proj_in = nn.Linear(channels * samples, dim)
-        self.block = Stack(dim, dim, dropout)
+        self.block = Stack(dim, hidden, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""

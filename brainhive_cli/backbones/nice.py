@@ -6,13 +6,7 @@ from torch import Tensor, nn
 from brainhive_cli import parts
 from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
-from brainhive_cli.errors import BrainhiveError
-
-FILTERS = 40
-KERNEL = 25
-POOL = 51
-STRIDE = 5
-"""Filters; samples of the temporal kernel, of the mean pooling and of its stride: the paper's."""
+from brainhive_cli.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE, convolutions
 
 
 class Config(parts.Config):
@@ -26,7 +20,7 @@ class Config(parts.Config):
         """Make the encoder for signals [B, C, T] and tokens [B, D].
 
         Raises:
-            BrainhiveError: if the window is shorter than the temporal filters.
+            BrainhiveError: if the window is shorter than the filters.
         """
         return NICE(channels, samples, dim, self.dropout)
 
@@ -49,7 +43,8 @@ class NICE(nn.Module):
         super().__init__()
         self.size = (channels, samples)
         self.enc_eeg = nn.Sequential(PatchEmbedding(channels, dropout), nn.Flatten())
-        self.proj_eeg = projection_head(FILTERS * pooled_samples(samples), dim, dropout)
+        patches = _signal.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        self.proj_eeg = projection_head(FILTERS * patches, dim, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
@@ -62,33 +57,10 @@ class PatchEmbedding(nn.Module):
 
     def __init__(self, channels: int, dropout: float) -> None:
         super().__init__()
-        self.tsconv = nn.Sequential(
-            nn.Conv2d(1, FILTERS, (1, KERNEL)),
-            nn.AvgPool2d((1, POOL), (1, STRIDE)),
-            nn.BatchNorm2d(FILTERS),
-            nn.ELU(),
-            nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
-            nn.BatchNorm2d(FILTERS),
-            nn.ELU(),
-            nn.Dropout(dropout),
-        )
+        self.tsconv = convolutions(channels, dropout)
         self.projection = nn.Sequential(nn.Conv2d(FILTERS, FILTERS, 1))
 
     def forward(self, signal: Tensor) -> Tensor:
         """Map [B, C, T] to patches [B, T', F]."""
         features = self.projection(self.tsconv(signal[:, None]))  # [B, F, 1, T']
         return features.squeeze(2).transpose(1, 2)
-
-
-def pooled_samples(samples: int) -> int:
-    """Count the samples T' that are left of T after temporal convolution and pooling.
-
-    Raises:
-        BrainhiveError: if none is.
-    """
-    least = KERNEL + POOL - 1
-    if samples < least:
-        raise BrainhiveError(
-            f"the window has {samples} samples, its filters need {least}", "take a longer window"
-        )
-    return (samples - least) // STRIDE + 1

@@ -12,10 +12,29 @@ def eval_retrieval(
     context: typer.Context,
     overrides: options.Overrides = None,
     run: Annotated[
-        str | None, typer.Option("--run", help="An align run: folder or name.", show_default="the newest")
+        str | None,
+        typer.Option(
+            "--run",
+            help="Align run, by folder or name (several are averaged: A,B), or model folder.",
+            show_default="the newest",
+        ),
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Align runs to compare with, item by item.")
+    ] = None,
+    dataset: Annotated[
+        str | None,
+        typer.Option("--dataset", help="A data set to test on, zero-shot.", show_default="the run's"),
+    ] = None,
+    subjects: Annotated[
+        str | None,
+        typer.Option("--subjects", help="Subjects tested on, as in 1,2.", show_default="the run's"),
     ] = None,
     gallery: Annotated[
-        str | None, typer.Option("--gallery", help="Split whose pictures are searched.", show_default="test")
+        str | None,
+        typer.Option(
+            "--gallery", help="Splits whose pictures are searched, as in train+test.", show_default="test"
+        ),
     ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
@@ -30,4 +49,5 @@ def eval_retrieval(
 
     Example: brainhive eval-retrieval --run runs/train-align/NAME
     """
-    execute(context, {"align_run": run, "gallery": gallery})
+    flags = {"align_run": run, "against": against, "dataset": dataset, "subjects": subjects}
+    execute(context, {**flags, "gallery": gallery})

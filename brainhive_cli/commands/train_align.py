@@ -12,7 +12,7 @@ def train_align(
     context: typer.Context,
     overrides: options.Overrides = None,
     mode: Annotated[
-        str | None, typer.Option("--mode", help="intra, inter (leave one subject out) or joint.")
+        str | None, typer.Option("--mode", help="intra, inter (leave one subject out), joint or finetune.")
     ] = None,
     dataset: options.Dataset = None,
     encoders: options.Encoders = None,

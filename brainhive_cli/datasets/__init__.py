@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import BytesIO
-from pathlib import Path
 from typing import Protocol
 
 from PIL import Image, UnidentifiedImageError
 
 from brainhive_cli.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.names import Names
 from brainhive_cli.recordings import Recording
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
@@ -31,8 +31,8 @@ class ImageSet:
 
     dataset: str
     split: str
-    image_ids: tuple[str, ...]
-    concepts: tuple[str, ...]
+    image_ids: Names
+    concepts: Names
     open: Callable[[int], Image.Image]
 
     def __len__(self) -> int:
@@ -100,7 +100,7 @@ def check_unique(image_ids: Sequence[str], place: Callable[[int], object]) -> No
             )
 
 
-def decode(source: Path | BytesIO, name: object) -> Image.Image:
+def decode(source: str | BytesIO, name: object) -> Image.Image:
     """Decode a picture as RGB.
 
     Args:

@@ -1,7 +1,6 @@
 """Pictures that are files of their own, below one folder."""
 
 import os
-import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from brainhive_cli import datasets
+from brainhive_cli.names import Names
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the folder of each split may be called."""
@@ -44,10 +44,10 @@ def from_files(
     Raises:
         BrainhiveError: if two files differ in their endings only, and so have one image id.
     """
-    image_ids = tuple(os.path.splitext(file)[0] for file in files)
-    datasets.check_unique(image_ids, lambda index: root / files[index])
-    endings = tuple(sys.intern(os.path.splitext(file)[1]) for file in files)
-    return datasets.ImageSet(dataset, split, image_ids, tuple(concepts), Files(root, image_ids, endings))
+    cut = [os.path.splitext(file) for file in files]
+    datasets.check_unique([stem for stem, _ in cut], lambda index: root / files[index])
+    image_ids, endings = Names.of(stem for stem, _ in cut), Names.of(ending for _, ending in cut)
+    return datasets.ImageSet(dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings))
 
 
 @dataclass(frozen=True)
@@ -55,10 +55,11 @@ class Files:
     """Opens pictures; their paths are kept in two parts, so that an image set holds the long one once."""
 
     root: Path
-    image_ids: tuple[str, ...]
-    endings: tuple[str, ...]
+    image_ids: Names
+    endings: Names
 
     def __call__(self, index: int) -> Image.Image:
         """Decode a picture."""
-        path = self.root / (self.image_ids[index] + self.endings[index])
+        # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"
         return datasets.decode(path, path)

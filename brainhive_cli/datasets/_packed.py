@@ -8,6 +8,7 @@ from typing import Protocol
 from PIL import Image
 
 from brainhive_cli import datasets
+from brainhive_cli.names import Names
 
 
 class Archive(Protocol):
@@ -40,7 +41,7 @@ class Listing:
 class Packed:
     """Opens the pictures of an archive."""
 
-    image_ids: tuple[str, ...]
+    image_ids: Names
     archive: Archive
 
     def __call__(self, index: int) -> Image.Image:

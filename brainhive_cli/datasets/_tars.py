@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import datasets
+from brainhive_cli.datasets import _index
 from brainhive_cli.datasets._packed import Listing
 from brainhive_cli.errors import BrainhiveError
 
@@ -45,23 +46,31 @@ class Tars:
             return file.read(self.size[index])
 
 
-def listed(shards: Sequence[Path]) -> Listing:
+def listed(shards: Sequence[Path], kept: Path) -> Listing:
     """List the pictures of tars in which the files of a sample share their name up to the first dot.
+
+    Args:
+        shards: The tars.
+        kept: The folder of listings that earlier commands kept.
 
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
+    names, labels, places = _index.kept(kept, shards, _read_through)
+    shard, offset, size = places.T
+    return Listing(names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size))
+
+
+def _read_through(shards: Sequence[Path]) -> _index.Listed:
     names: list[str] = []
     labels: list[str] = []
     places = []
     with ThreadPoolExecutor(READERS) as pool:
-        for keys, classes, place in pool.map(_listed, shards):
+        for shard, (keys, classes, place) in enumerate(pool.map(_listed, shards)):
             names += keys
             labels += classes
-            places.append(place)
-    shard = np.repeat(np.arange(len(shards), dtype=np.int32), [len(place) for place in places])
-    offset, size = np.concatenate(places).T
-    return Listing(names, labels, Tars(tuple(shards), shard, offset, size))
+            places.append(np.insert(place, 0, shard, axis=1))
+    return names, labels, np.concatenate(places)
 
 
 def _listed(shard: Path) -> Listed:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from brainhive_cli import datasets, parts
 from brainhive_cli.demo import pictures, recordings
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 
@@ -53,7 +54,7 @@ class Demo:
         """List the scenes of a split; a picture is drawn when it is opened."""
         datasets.check_split(self.name, split, self.splits)
         scenes = pictures.scenes(split)  # type: ignore[arg-type]
-        ids, concepts = (tuple(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
+        ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
         return datasets.ImageSet(self.name, split, ids, concepts, partial(_draw, scenes))
 
     def recording(self, subject: int, split: str) -> Recording:

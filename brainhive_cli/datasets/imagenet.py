@@ -11,20 +11,23 @@ from typing import Literal
 from pydantic import Field
 
 from brainhive_cli import datasets, parts
-from brainhive_cli.datasets import _parquet, _tars
+from brainhive_cli.datasets import _index, _parquet, _tars
 from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._packed import Listing, Packed
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.errors import MissingData
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 
 CALLED = {name: split for split, names in SPLITS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")
 CLASS = re.compile(r"n\d{8}")
 CLASS_FIRST = re.compile(r"(?:.*/)?(n\d{8})_[^/]+")
-CLASS_LAST = re.compile(r"(.+)_(n\d{8})")
-"""How the hub names a picture: its own name, then its class."""
-PACKED: dict[str, Callable[[Sequence[Path]], Listing]] = {"parquet": _parquet.listed, "tar": _tars.listed}
+PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
+    "parquet": lambda files, _: _parquet.listed(files),
+    "tar": _tars.listed,
+}
+"""What lists the files of a form, given the folder of listings that were kept."""
 SOURCE = (
     "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir data/imagenet "
     "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
@@ -49,8 +52,9 @@ class Config(parts.Config):
         """See which splits are there, and in which form."""
         root = Path(self.root) if self.root else paths.under_home("data") / "imagenet"
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
+        kept = paths.under_home("embeddings") / _index.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
-        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found))
+        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
 
 
 TINY = Config()
@@ -74,7 +78,7 @@ def _is_picture(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in datasets.PICTURES
 
 
-def _images(root: Path, found: Sequence[Place], split: str) -> datasets.ImageSet:
+def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.ImageSet:
     """List the pictures of a split."""
     datasets.check_split("imagenet", split, tuple(SPLITS))
     here = [(form, path) for of, form, path in found if of == split]
@@ -87,7 +91,9 @@ def _images(root: Path, found: Sequence[Place], split: str) -> datasets.ImageSet
     paths = [path for _, path in here]
     if paths:
         form = here[0][0]
-        images = _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths))
+        images = (
+            _in_folder(split, *paths) if form == "folder" else _in_archive(split, PACKED[form](paths, kept))
+        )
         if len(images):
             return images
     raise MissingData(
@@ -102,8 +108,8 @@ def _in_folder(split: str, folder: Path) -> datasets.ImageSet:
     concepts = []
     for file in files:
         *_, above, name = file.split("/")
-        own = _described(os.path.splitext(name)[0], "", ())[1]
-        concepts.append(own if above == folder.name else sys.intern(above))
+        is_loose = above == folder.name
+        concepts.append(_described(os.path.splitext(name)[0], "", ())[1] if is_loose else sys.intern(above))
     return from_files("imagenet", split, folder.parent, files, concepts)
 
 
@@ -111,18 +117,22 @@ def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
     from timm.data import ImageNetInfo
 
     classes = ImageNetInfo("imagenet-1k").label_names()
-    described = [
-        _described(name, label, classes) for name, label in zip(listing.names, listing.labels, strict=True)
-    ]
-    image_ids, concepts = tuple(of[0] for of in described), tuple(of[1] for of in described)
-    datasets.check_unique(image_ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
-    return datasets.ImageSet("imagenet", split, image_ids, concepts, Packed(image_ids, listing.archive))
+    ids, concepts = [], []
+    for name, label in zip(listing.names, listing.labels, strict=True):
+        image_id, concept = _described(name, label, classes)
+        ids.append(image_id)
+        concepts.append(concept)
+    datasets.check_unique(ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
+    image_ids = Names.of(ids)
+    packed = Packed(image_ids, listing.archive)
+    return datasets.ImageSet("imagenet", split, image_ids, Names.of(concepts), packed)
 
 
 def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:
     """Return a picture's id and concept: the class in its name, else that of its label, else its own name."""
-    if found := CLASS_LAST.fullmatch(name):
-        return found[1], sys.intern(found[2])
+    own, _, last = name.rpartition("_")
+    if own and CLASS.fullmatch(last):  # as the hub names a picture
+        return own, sys.intern(last)
     if found := CLASS_FIRST.fullmatch(name):
         return name, sys.intern(found[1])
     if label.isdecimal() and int(label) < len(classes):

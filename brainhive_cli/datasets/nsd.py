@@ -14,6 +14,7 @@ from pydantic import Field
 from brainhive_cli import datasets, parts, store
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
@@ -79,7 +80,7 @@ def _images(root: Path, split: str) -> datasets.ImageSet:
         )
     is_test[shared] = True
     rows = np.flatnonzero(is_test == (split == "test"))
-    image_ids = tuple(map(_image_id, rows.tolist()))
+    image_ids = Names.of(map(_image_id, rows.tolist()))
     return datasets.ImageSet("nsd", split, image_ids, image_ids, Bricks(path, rows))
 
 

@@ -13,13 +13,17 @@ from torch import Tensor, nn
 from brainhive_cli.encoders import Encoder, untrained, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
+from brainhive_cli.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.encoders.timm import anatomy_of
 from brainhive_cli.errors import MissingData
 
 WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
 
 
-class Config(AlignedConfig):
-    """DreamSim's embedding, not normalised: its members' side by side.
+class Config(AlignedConfig, TokenConfig):
+    """DreamSim's embedding, not normalised: its members' side by side, as all their outputs are.
+
+    Tokens of DINO, DINOv2 and SynCLR stand before the last norm, as the class token that DreamSim compares.
 
     Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
     """
@@ -28,6 +32,8 @@ class Config(AlignedConfig):
     image_px: ClassVar[int | None] = 224
     licence: ClassVar[str] = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
+    has_patches: ClassVar[bool] = False
+    """Whether the mean of the patches stands beside the class token (`cls_patch`)."""
     weight_files: ClassVar[tuple[str, ...]] = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
@@ -51,7 +57,12 @@ class Config(AlignedConfig):
 
         scales = ", ".join("CLIP" if vit.is_clip else "ImageNet" for vit in vits)
         words = f"squash to {side} × {side} bicubic, mean and std of {scales}, adapter: {self.adapter}"
-        return Encoder(lambda: _SideBySide(networks(), vits), preprocess, words, weights)
+
+        def outputs() -> nn.Module:
+            made = [(one, _ClassAndPatches(one) if self.has_patches else one) for one in networks()]
+            return _SideBySide([Outputs(whole, self.output, anatomy_of(one)) for one, whole in made], vits)
+
+        return Encoder(outputs, preprocess, words, weights)
 
     def _networks(self, vits: Sequence[Vit]) -> tuple[Callable[[], list[nn.Module]], dict[str, str]]:
         if self.source == "random":
@@ -108,8 +119,21 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
         raise MissingData(f"{folder} is no adapter of this network: {one_line(error)}", WAY) from error
 
 
+class _ClassAndPatches(nn.Module):
+    """Class token beside the mean of patches [B, 2 D], each token centred and of length 1 before."""
+
+    def __init__(self, network: Any) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        tokens = self.network.forward_features(images)  # [B, S, D]
+        tokens = nn.functional.normalize(tokens - tokens.mean(-1, keepdim=True), dim=-1)
+        return torch.cat([tokens[:, 0], tokens[:, 1:].mean(1)], dim=-1)
+
+
 class _SideBySide(nn.Module):
-    """Pictures [B, 3, H, W] in 0..1 to the members' embeddings [B, D], each with its own mean and std."""
+    """Pictures [B, 3, H, W] in 0..1 to the members' outputs joined along D; each has its mean and std."""
 
     means: Tensor
     stds: Tensor
@@ -124,6 +148,9 @@ class _SideBySide(nn.Module):
         self.register_buffer("means", torch.tensor(means)[:, :, None, None])
         self.register_buffer("stds", torch.tensor(stds)[:, :, None, None])
 
-    def forward(self, images: Tensor) -> Tensor:
-        each = zip(self.networks, self.means, self.stds, strict=True)
-        return torch.cat([network((images - mean) / std) for network, mean, std in each], dim=1)
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        members = zip(self.networks, self.means, self.stds, strict=True)
+        each = [network((images - mean) / std) for network, mean, std in members]
+        if isinstance(each[0], Tensor):
+            return torch.cat(each, dim=-1)
+        return [torch.cat(same, dim=-1) for same in zip(*each, strict=True)]

@@ -77,7 +77,12 @@ class Config(AlignedConfig):
     def _named_base(self) -> EncoderConfig:
         if not getattr(self.base, "source", None):
             raise RecipeError("a gLocal transform says nothing of its base", "name it: base=NAME")
-        return self.base
+        if len(outputs := self.base.outputs) > 1:
+            raise RecipeError(
+                f"gLocal maps one output of its base, not {', '.join(one.name for one in outputs)}",
+                "name one for each: {kind: glocal, base: NAME:OUTPUT, …}",
+            )
+        return self.base.outputs[0]
 
     def _transform(self) -> "tuple[_Affine | None, dict[str, str]]":
         if self.source == "random":

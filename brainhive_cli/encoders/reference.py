@@ -7,6 +7,7 @@ from pydantic import Field
 
 from brainhive_cli import hub, parts
 from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
+from brainhive_cli.encoders._nearest import nearest
 from brainhive_cli.encoders._tokens import TokenConfig
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
@@ -40,7 +41,14 @@ class Config(TokenConfig):
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""
         held = [name for name in CONFIGS if hub.holds(self.source, (), (name,))][:1]
-        family = family_of(hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held)))
+        try:
+            folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
+        except hub.NoRepository as error:
+            near = nearest(self.source)
+            raise MissingData(
+                error.what, f"did you mean {near}? {error.hint}" if near else error.hint
+            ) from error
+        family = family_of(folder)
         asked = {} if self.output == EMBEDDING else {"output": self.output}
         part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **asked})
         return part

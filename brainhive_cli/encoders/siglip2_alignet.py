@@ -11,6 +11,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.encoders import Encoder, untrained, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
+from brainhive_cli.encoders._tokens import Outputs, TokenConfig
+from brainhive_cli.encoders.timm import anatomy_of
 from brainhive_cli.errors import MissingData
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
@@ -18,7 +20,7 @@ SIDE_PX = 224
 WAY = f"put {FILE} there: https://github.com/ViCCo-Group/dimpred/releases/tag/alignet-weights-v1"
 
 
-class Config(AlignedConfig):
+class Config(AlignedConfig, TokenConfig):
     """The pooled output of the image tower, before AligNet's own heads (`pre_logits`).
 
     Source: Muttenthaler et al. 2025 (Nature 647, 349–355); weights and preprocessing as dimpred brings them
@@ -40,13 +42,18 @@ class Config(AlignedConfig):
         arguments = {"num_classes": 0, "act_layer": "gelu_tanh", **self.architecture}
         make = partial(timm.create_model, "vit_base_patch16_siglip_224", **arguments)
         if self.source == "random":
-            network, weights = partial(untrained, make), {"source": "random"}
+            load, weights = partial(untrained, make), {"source": "random"}
         else:
             folder = find(self.source, [FILE], WAY)
-            network, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
+            load, weights = partial(_load, make, folder / FILE), weights_of(self.source, folder, [FILE])
+
+        def outputs() -> nn.Module:
+            network = load()
+            return Outputs(network, self.output, anatomy_of(network))
+
         side: int = self.architecture.get("img_size", SIDE_PX)
         words = f"squash to {side} × {side} bicubic without antialiasing, 0..1"
-        return Encoder(network, lambda picture: _squashed(picture, side), words, weights)
+        return Encoder(outputs, lambda picture: _squashed(picture, side), words, weights)
 
 
 TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_heads": 2, "img_size": 32})

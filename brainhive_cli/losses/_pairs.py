@@ -29,7 +29,8 @@ def cosines(signal_tokens: Tensor, image_tokens: Tensor) -> Tensor:
             "are not pairs [B, D]",
             "brain encoder and fuser need the same token width",
         )
-    return F.normalize(signal_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).T
+    cosine = F.normalize(signal_tokens, dim=-1) @ F.normalize(image_tokens, dim=-1).T
+    return cosine.to(signal_tokens.dtype)  # under autocast only the product is of less precision
 
 
 def scaled(cosine: Tensor, logit_scale: Tensor, fixed: float | None) -> Tensor:

@@ -1,35 +1,33 @@
 """Retrieval: the rank of the seen image among a gallery, by cosine similarity to the signal's token."""
 
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
 from brainhive_cli.metrics.statistics import Metric, Statistic, measure
 
 TOP = (1, 3, 5)
 """Numbers of candidates within which the seen image counts as found; the field's."""
-TIE = 1e-12
-"""Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""
-BLOCK = 2**24
-"""Similarities that are held at once (128 MB), so that a large gallery fits."""
 
 
-def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
+def ranks(
+    signal_tokens: Tensor, gallery: Tensor, target: Tensor, distractors: Iterable[Tensor] = ()
+) -> Tensor:
     """Rank each signal's target in the gallery; ties rank against the model.
 
     Args:
         signal_tokens: [N, D].
         gallery: Image tokens [M, D].
-        target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery items show it, of which
-            the best counts, among those that do not.
+        target: Index of the seen image in the gallery, [N]; or [N, K] when K gallery items show it (-1 where
+            there are fewer), of which the best counts, among those that do not.
+        distractors: Further candidates that nobody saw, in blocks [m, D]; each is read once and let go.
 
     Returns:
         Ranks [N] on the CPU, 1 is best.
@@ -37,24 +35,84 @@ def ranks(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> Tensor:
     Raises:
         BrainhiveError: if sizes do not fit or a token is not a number.
     """
-    targets = target.reshape(len(target), -1).to(signal_tokens.device)  # [N, K]
-    _check(signal_tokens, gallery, targets)
-    gallery = _unit(gallery).to(signal_tokens.device)
+    signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, target)
+    best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
+    return 1 + count_rivals(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
+
+
+def average_precisions(
+    signal_tokens: Tensor, gallery: Tensor, relevant: Tensor, distractors: Iterable[Tensor] = ()
+) -> Tensor:
+    """Average the precision at each relevant image; wrong ones that tie with it stand before it.
+
+    Args:
+        signal_tokens: [N, D].
+        gallery: Image tokens [M, D].
+        relevant: Indices of the relevant images in the gallery, [N, K]; -1 where there are fewer than K.
+        distractors: As in `ranks`.
+
+    Returns:
+        Average precision [N] on the CPU, in float64; with one relevant image it is one over its rank.
+
+    Raises:
+        BrainhiveError: if sizes do not fit or a token is not a number.
+    """
+    signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
+    own = similarity_to(signal_tokens, gallery, targets)
+    wrong = count_rivals(signal_tokens, gallery, targets, own, distractors)  # [N, K]
+    wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
+    place = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
+    precision = (place / (place + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)
+    return precision.sum(1) / (targets >= 0).sum(1).cpu()
+
+
+def nearest(signal_tokens: Tensor, gallery: Tensor) -> Tensor:
+    """Find the most similar gallery item of each signal: [N] on the CPU, the first of equals."""
+    unit = torch.nn.functional.normalize(gallery.float(), dim=1)
     rows = max(1, BLOCK // len(gallery))
-    blocks = zip(signal_tokens.split(rows), targets.split(rows), strict=True)
-    return torch.cat([_ranks_of(_unit(tokens) @ gallery.T, seen) for tokens, seen in blocks]).cpu()
+    return torch.cat([(tokens.float() @ unit.T).argmax(1) for tokens in signal_tokens.split(rows)]).cpu()
 
 
-def _ranks_of(similarity: Tensor, targets: Tensor) -> Tensor:
-    best = similarity.gather(1, targets).amax(1, keepdim=True)
-    similarity.scatter_(1, targets, -math.inf)  # what is left are the wrong candidates
-    return 1 + (similarity >= best - TIE).sum(1)
+def subset_hits(
+    signal_tokens: Tensor, image_tokens: Tensor, ways: int, draws: int, seed: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Count who is found first among random subsets of the test items, in both directions.
+
+    Args:
+        signal_tokens: [N, D], one an image.
+        image_tokens: [N, D], of the same items in the same order.
+        ways: Items of a subset.
+        draws: Number of subsets.
+        seed: Seed of the drawing.
+
+    Returns:
+        Hits by item, [N] signal to image and [N] image to signal, weighted so that their mean is the mean
+        accuracy of the subsets.
+
+    Raises:
+        BrainhiveError: if there are fewer items than a subset takes.
+
+    Source: 300-way, 30 draws: MindEye (arXiv 2305.18274), section 4.1, on NSD.
+    """
+    count = len(signal_tokens)
+    if ways > count:
+        raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"ask for {count} ways")
+    random, forward, backward = np.random.default_rng(seed), np.zeros(count), np.zeros(count)
+    for _ in range(draws):
+        chosen = random.permutation(count)[:ways]
+        signal, image, same = signal_tokens[chosen], image_tokens[chosen], torch.arange(ways)
+        forward[chosen] += (ranks(signal, image, same) == 1).numpy()
+        backward[chosen] += (ranks(image, signal, same) == 1).numpy()
+    weight = count / (ways * draws)
+    return forward * weight, backward * weight
 
 
-def _unit(tokens: Tensor) -> Tensor:
-    if tokens.device.type == "mps":
-        tokens = tokens.cpu()  # it has no float64
-    return F.normalize(tokens.detach().double(), dim=-1)
+def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Check tokens and targets, and bring them to one device; that of Apple has no float64."""
+    targets = target.reshape(len(target), -1)  # [N, K]
+    _check(signal_tokens, gallery, targets)
+    device = "cpu" if signal_tokens.device.type == "mps" else signal_tokens.device
+    return signal_tokens.detach().to(device), gallery.detach().to(device), targets.to(device)
 
 
 def _check(signal_tokens: Tensor, gallery: Tensor, targets: Tensor) -> None:
@@ -64,14 +122,14 @@ def _check(signal_tokens: Tensor, gallery: Tensor, targets: Tensor) -> None:
             f"signal tokens {list(signal_tokens.shape)} cannot be compared with {list(gallery.shape)}",
             "both must be [N, D] with the same D",
         )
-    if len(targets) != n or targets.min() < 0 or targets.max() >= m:
+    if len(targets) != n or targets.amax(1).min() < 0 or targets.min() < -1 or targets.max() >= m:
         raise BrainhiveError(
             f"{n} signals need as many targets from 0 to {m - 1}, got {len(targets)} "
             f"from {int(targets.min())} to {int(targets.max())}",
             "the seen images must be in the gallery",
         )
     for name, tokens in {"signal tokens": signal_tokens, "gallery": gallery}.items():
-        bad = int((~tokens.isfinite().all(1)).sum())
+        bad = int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum())
         if bad:
             raise BrainhiveError(f"{bad} of {len(tokens)} {name} are not finite", "the training has diverged")
 
@@ -84,6 +142,7 @@ def summarise(
     protocol: str = "cosine",
     seeds: Sequence[int] = (),
     targets: int = 1,
+    only: Sequence[str] = (),
 ) -> list[Metric]:
     """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
 
@@ -95,6 +154,7 @@ def summarise(
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
+        only: Names of the metrics wanted; all when empty.
     """
     groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
     common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
@@ -107,7 +167,8 @@ def summarise(
         "mrr": (np.reciprocal, np.mean),
     }
     metrics = []
-    for name, (transform, statistic) in transforms.items():
+    for name in only or transforms:
+        transform, statistic = transforms[name]
         chance = float(guess @ transform(possible.astype(np.float64)))
         if statistic is np.median:
             chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
@@ -122,6 +183,15 @@ def chance_of_ranks(pool: int, targets: int = 1) -> NDArray[np.float64]:
     missed = (wrong - np.arange(wrong + 1)) / (pool - np.arange(wrong + 1))  # given that all before missed
     later = np.cumprod(missed)  # the rank is beyond 1, 2, ...
     return np.concatenate([[1.0], later[:-1]]) - later
+
+
+def chance_of_precision(pool: int, relevant: int) -> float:
+    """Average precision expected of a random order of `pool` candidates of which `relevant` are right.
+
+    Source: Bestgen 2015, Exact Expected Average Precision of the Random Baseline for System Evaluation.
+    """
+    harmonic = float((1 / np.arange(1, pool + 1)).sum())
+    return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
 
 
 def _found(ranks: NDArray[np.float64], k: int) -> NDArray[np.float64]:

@@ -31,4 +31,5 @@ def _rows(config: Any) -> Iterator[tuple[Any, ...]]:
     for name, (dim, side, weights) in known.items():
         is_here = (config(source=weights) if weights else plain).is_here
         here = "yes" if is_here else "no" if weights or dim else "–"
-        yield name, dim or "–", side or "–", weights or "source=…", config.licence or "–", here
+        anyones = f"{{kind: {name}, source: …}}"
+        yield name, dim or "–", side or "–", weights or anyones, config.licence or "–", here

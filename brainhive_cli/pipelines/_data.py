@@ -1,7 +1,8 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -19,7 +20,9 @@ from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section
 from brainhive_cli.recordings import SignalStore
-from brainhive_cli.signals.selection import average
+from brainhive_cli.signals.normalisation import fit
+from brainhive_cli.signals.prepared import InMemory, Mapped
+from brainhive_cli.signals.selection import Selection
 
 
 class Signal(Section):
@@ -27,10 +30,39 @@ class Signal(Section):
 
     name: str = Field("default", description="preparation: the folder of stores below signals/<dataset>")
     channels: Names | None = Field(
-        None, description="channel names; default: those the data set decodes with"
+        None,
+        description="names, or regions (frontal, central, temporal, parietal, occipital); default: the "
+        "data set's for decoding",
     )
     window_ms: tuple[float, float] | None = Field(None, description="start and stop after the picture, ms")
     scale: float = Field(1.0, description="signals are multiplied by this (one over their usual spread)")
+    normalise: Literal["none", "channel", "whiten"] = Field(
+        "none",
+        description="by the training signals of each subject: channel (mean 0, variance 1), whiten (also "
+        "no correlation between channels)",
+    )
+    repetitions: Literal["average", "single", "random"] = Field(
+        "average",
+        description="a training sample is the average of a picture's trials, each trial, or the average of "
+        "some at random; validation and test take the average of all",
+    )
+    random_k: int = Field(2, gt=0, description="trials that a random average takes, anew each time")
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """The single trials of each picture, for training.
+
+    Attributes:
+        signal: [N, R, C, T].
+        count: [N] how many of R there are.
+        how: What a sample is: one trial ("single"), or the average of all or of `most` at random.
+    """
+
+    signal: NDArray[np.float32]
+    count: NDArray[np.int64]
+    how: Literal["average", "single", "random"]
+    most: int
 
 
 @dataclass(frozen=True)
@@ -40,12 +72,23 @@ class Trials:
     Attributes:
         signal: [N, C, T], repetitions averaged.
         picture: [N] row of the picture.
+        repeated: The trials that were averaged, where training takes them apart.
     """
 
     subject: int
     signal: NDArray[np.float32]
     picture: NDArray[np.int64]
     channels: tuple[str, ...]
+    rate_hz: float = 250.0
+    repeated: Repeated | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """How training signals are held: with the single trials or not, in memory or mapped."""
+
+    is_repeated: bool = False
+    is_mapped: bool = False
 
 
 def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> SignalStore:
@@ -67,20 +110,33 @@ def open_trials(
     split: str,
     pictures: EmbeddingStore,
     channels: Sequence[str] | None = None,
+    form: Form = Form(),
 ) -> Trials:
     """Average a subject's signals and match them with the pictures of an embedding store.
 
     Trials whose picture was skipped as bad are left out, with a warning.
     """
-    recording = open_signals(dataset, paths, signal, subject)[split]
-    chosen = channels or signal.channels or dataset.channels or recording.channels
-    where = f"{dataset.name} subject {subject} {split}"
-    averaged = average(recording, chosen, signal.window_ms, signal.scale, where)
+    store = open_signals(dataset, paths, signal, subject)
+    recording, where = store[split], f"{dataset.name} subject {subject} {split}"
     picture = pictures.rows(recording.image_ids)
     if (picture < 0).any():
         console.warn(f"{where}: {(picture < 0).sum()} trials left out, their pictures could not be decoded")
-        averaged, picture = averaged[picture >= 0], picture[picture >= 0]
-    return Trials(subject, averaged, picture, tuple(chosen))
+    chosen = channels or signal.channels or dataset.channels
+    selection = replace(
+        Selection.of(recording, chosen, signal.window_ms, signal.scale, where),
+        pictures=np.flatnonzero(picture >= 0),
+    )
+    if signal.normalise != "none":
+        learned = Selection.of(store["train"], chosen, signal.window_ms, signal.scale, where)
+        normaliser = fit(signal.normalise, (chunk for _, chunk in learned.averages()))
+        selection = replace(selection, normaliser=normaliser)
+    held = Mapped(selection, store.path, split) if form.is_mapped else InMemory(selection)
+    repeated = None
+    if form.is_repeated:
+        repeated = Repeated(held.trials(), selection.repetitions, signal.repetitions, signal.random_k)
+    return Trials(
+        subject, held.averages(), picture[picture >= 0], selection.channels, recording.rate_hz, repeated
+    )
 
 
 def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[int]:
@@ -140,8 +196,8 @@ def open_embeddings(
 
 def _difference(first: EmbeddingStore, other: EmbeddingStore) -> str:
     """Say how the pictures of two stores differ; empty if row by row they do not."""
-    if not np.array_equal(first.packed_ids, other.packed_ids):
-        is_order = np.array_equal(np.sort(first.packed_ids), np.sort(other.packed_ids))
+    if first.image_ids != other.image_ids:
+        is_order = sorted(first.image_ids) == sorted(other.image_ids)
         return "the same pictures in another order" if is_order else "different pictures"
     return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
 
@@ -154,6 +210,46 @@ def as_tensors(
         keys[name]: torch.from_numpy(np.array(store.embedding)).float().to(device)
         for name, store in stores.items()
     }
+
+
+def open_jitter(
+    jitter: Mapping[str, Sequence[str]],
+    stores: Mapping[str, EmbeddingStore],
+    keys: Mapping[str, str],
+    paths: Paths,
+    device: torch.device,
+) -> dict[str, Tensor]:
+    """Load further embeddings of the same pictures, [K, M, D_encoder] by the fuser's keys.
+
+    Args:
+        jitter: Names of further stores, by the encoder whose embeddings they stand in for.
+        stores: What they stand in for.
+        keys: The fuser's key of each encoder.
+        paths: Where stores lie.
+        device: Where they are wanted.
+
+    Raises:
+        MissingData: if a store is missing.
+        BrainhiveError: if one is not of the same pictures and width.
+    """
+    if unknown := set(jitter) - set(stores):
+        raise BrainhiveError(
+            f"train.jitter names {', '.join(sorted(unknown))}, which is not fused",
+            f"encoders: {', '.join(stores)}",
+        )
+    further = {}
+    for name, others in jitter.items():
+        first = stores[name]
+        opened = embeddings.open_all(
+            paths.under_home("embeddings"), first.attributes["dataset"], first.attributes["split"], others
+        )
+        for other in opened.values():
+            is_alike = first.embedding.shape == other.embedding.shape
+            if reason := _difference(first, other) or ("" if is_alike else "embeddings of another width"):
+                raise BrainhiveError(f"{first.path} and {other.path} hold {reason}", "name another store")
+        values = np.stack([np.asarray(other.embedding) for other in opened.values()])
+        further[keys[name]] = torch.from_numpy(values).float().to(device)
+    return further
 
 
 def match_keys(encoders: Sequence[EncoderConfig], dims: Mapping[str, int], whose: str) -> dict[str, str]:

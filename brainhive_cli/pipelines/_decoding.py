@@ -3,7 +3,7 @@
 import gc
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -63,14 +63,14 @@ def decoded(
         rows: Which pictures.
         images: The whole set.
         views: Preprocessing by encoder.
-        examples: A preprocessed picture of each, [3, H, W].
+        examples: A preprocessed picture of each, [3, H, W]; for others of its size there is memory.
         wanted: Which of all pictures each encoder sees, [N].
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
 
     Raises:
-        BrainhiveError: if an encoder's views differ in shape.
+        BrainhiveError: if an encoder's views of one batch differ in size.
     """
     if len(rows) <= 2 * batch_size:  # not worth starting processes for
         workers = 0
@@ -109,19 +109,19 @@ def decoded(
 
 
 class _Filled(NamedTuple):
-    """What a process says of the batch that it has filled."""
+    """What a process says of the batch that it has filled; views of an unexpected size come along."""
 
     read: int
     rows: dict[str, list[int]]
     slot: int
+    loose: dict[str, Tensor]
     bad: list[str]
 
     def batch(self, ring: Ring) -> Batch:
         memory = ring[self.slot]
         rows = {name: np.array(some) for name, some in self.rows.items() if some}
-        return Batch(
-            self.read, rows, {name: memory[name][: len(some)] for name, some in rows.items()}, self.bad
-        )
+        views = {name: memory[name][: len(some)] for name, some in rows.items()}
+        return Batch(self.read, rows, views | self.loose, self.bad)
 
 
 class _Filling(TorchDataset[_Filled | BrainhiveError]):
@@ -150,6 +150,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         slot = self.ring.take()
         memory = self.ring[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
+        loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():
             try:
@@ -157,20 +158,25 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
             except BadPicture as error:
                 bad.append(error.what)
                 continue
-            for name, view in self.views.items():
+            for name, preprocess in self.views.items():
                 if self.wanted[name][row]:
-                    _put(view(picture), memory[name][len(seen[name])], name)
+                    view, place = preprocess(picture), memory[name][len(seen[name])]
+                    if view.shape == place.shape:
+                        place.copy_(view)
+                    else:
+                        loose.setdefault(name, []).append(view)
                     seen[name].append(row)
-        return _Filled(len(indices), seen, slot, bad)
+        stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
+        return _Filled(len(indices), seen, slot, stacked, bad)
 
 
-def _put(view: Tensor, place: Tensor, encoder: str) -> None:
-    if view.shape != place.shape:
+def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:
+    if len(views) < count or len({view.shape for view in views}) > 1:
         raise BrainhiveError(
-            f"{encoder} preprocesses one picture to {list(place.shape)} and another to {list(view.shape)}",
-            "let its preprocessing end in one size",
+            f"{encoder} preprocesses pictures of one batch to several sizes, one to {list(views[0].shape)}",
+            "let its preprocessing end in one size, or batch_size=1",
         )
-    place.copy_(view)
+    return torch.stack(list(views))
 
 
 def _as_it_is(batch: Any) -> Any:

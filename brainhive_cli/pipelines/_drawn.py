@@ -136,4 +136,4 @@ def write_values(path: Path, scored: Sequence[Scored]) -> None:
 
 
 def _opens(file: Path) -> Callable[[], Image.Image]:
-    return lambda: decode(file, file)
+    return lambda: decode(str(file), file)

@@ -20,9 +20,10 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.fusers.concatenation import Concatenation
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._folders import find_by_name, pictures_in
+from brainhive_cli.pipelines._member import Member
 from brainhive_cli.pipelines._takes import Take
-from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.recipe import Paths, Section
 
 
@@ -87,7 +88,7 @@ class FromFolder:
         return torch.stack([self._open(path) for path in paths])
 
     def _open(self, path: Path) -> Tensor:
-        picture = TF.resize(decode(path, path), [self.resolution_px])
+        picture = TF.resize(decode(str(path), path), [self.resolution_px])
         return TF.pil_to_tensor(TF.center_crop(picture, [self.resolution_px])).float() / 255
 
 
@@ -120,7 +121,8 @@ class FromTokens:
     @cached_property
     def vae(self) -> EncoderConfig:
         """The encoder whose embeddings are latents."""
-        found = [config for config in self.align.encoders if config.kind.endswith("vae")]
+        encoders, _ = self.align.made_with[self.align.cells[0].variant]
+        found = [config for config in encoders if config.kind.endswith("vae")]
         if len(found) != 1:
             raise BrainhiveError(
                 f"{self.align.folder.path} has no one VAE among its encoders", "train-align --encoders vae"
@@ -135,12 +137,10 @@ class FromTokens:
                 values = np.asarray(store.embedding[store.rows(take.image_ids)], np.float32)
                 self._made[take.name] = dict(zip(take.image_ids, torch.from_numpy(values), strict=True))
             else:
-                cell = self._cell(take)
-                device = take.tokens.device
-                model = self.align.model(cell, device)
                 assert take.subject is not None
-                tokens, rows = self.align.tokens(model, cell, take.subject, self.split, store)
-                latents = F.normalize(self._part(tokens, model.fuser), dim=1) * self._length
+                member = Member.load(self.align, self._cell(take), take.tokens.device)
+                tokens, rows = member.tokens(take.subject, self.split)
+                latents = F.normalize(self._part(tokens, member.model.fuser), dim=1) * self._length
                 ids = [store.image_ids[row] for row in rows]
                 self._made[take.name] = dict(zip(ids, latents, strict=True))
         return self._made[take.name]

@@ -64,9 +64,9 @@ def write(found: EmbeddingStore, file: Path, rows: NDArray[np.int64]) -> None:
     with _library().ParquetWriter(part, schema) as writer:
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
-            ids = [found.image_ids[row] for row in some]
+            ids = list(found.image_ids[some])
             stems = [image_id.rsplit("/", 1)[-1] for image_id in ids]
-            concepts = [found.concepts[row] for row in some]
+            concepts = list(found.concepts[some])
             values = _lists(np.asarray(found.embedding[some], np.float32))
             writer.write_batch(pyarrow.record_batch([stems, ids, concepts, values], schema=schema))
     os.replace(part, file)

@@ -38,7 +38,7 @@ def sheets_of(
     def row(each: Scored, image_id: str) -> Row:
         rank, count = orders[each.drawn.name].index(image_id) + 1, len(each.drawn.files)
         lines = [label(image_id), f"rank {rank} of {count}", each.drawn.name]
-        drawn = [(decode(file, file), values) for file, values in each.of_item(image_id)]
+        drawn = [(decode(str(file), file), values) for file, values in each.of_item(image_id)]
         return Row(lines, open_seen(image_id), drawn)
 
     orders = {each.drawn.name: each.best_first for each in scored}

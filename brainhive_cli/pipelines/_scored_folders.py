@@ -66,7 +66,8 @@ class Folders:
     def stimuli(self) -> Stimuli:
         """The true pictures."""
         return Stimuli(
-            lambda name: decode(self.truths[name], self.truths[name]), lambda name: PurePosixPath(name).name
+            lambda name: decode(str(self.truths[name]), self.truths[name]),
+            lambda name: PurePosixPath(name).name,
         )
 
     @property

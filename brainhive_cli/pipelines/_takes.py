@@ -10,8 +10,9 @@ from torch import Tensor
 
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._data import match_keys
-from brainhive_cli.pipelines.train_align import Cell
+from brainhive_cli.pipelines._member import Member
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 Source = Literal["brain", "images", "shuffled"]
@@ -86,8 +87,9 @@ def takes_of(
 
 
 def _from_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> Take:
-    pictures = next(iter(align.stores(split).values()))
-    tokens, rows = align.tokens(align.model(cell, device), cell, subject, split, pictures)
+    member = Member.load(align, cell, device)
+    pictures = member.pictures(split)
+    tokens, rows = member.tokens(subject, split)
     image_ids = [pictures.image_ids[row] for row in rows]
     return Take("brain", cell, subject, image_ids, image_ids, tokens)
 
@@ -105,7 +107,8 @@ def _shuffled(take: Take) -> Take:
 
 
 def _from_images(align: AlignRun, image_ids: list[str], prior: FusionPrior, split: str) -> Take:
-    keys = match_keys(align.encoders, prior.dims, "the prior")
+    encoders, _ = align.made_with[align.cells[0].variant]
+    keys = match_keys(encoders, prior.dims, "the prior")
     device = next(prior.parameters()).device
     embeddings = {
         keys[name]: torch.from_numpy(np.asarray(store.embedding[store.rows(image_ids)], np.float32)).to(

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from brainhive_cli import console, parts, recipe, runs, store
+from brainhive_cli import console, hub, parts, recipe, runs, store
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
@@ -59,7 +59,8 @@ class _Job:
     def to_do(self, what: Recipe, trunk: Trunk | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures, made in this way.
 
-        Weights that are not on this machine (no trunk) are taken to be those of the store.
+        Weights that are not on this machine (no trunk) are taken to be those of the store, and so is all that
+        made a store which was imported.
         """
         if not self.path.is_file():
             return "is not there"
@@ -68,15 +69,26 @@ class _Job:
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, asked[key]) != asked[key]
         ]
-        if found.image_ids != list(self.images.image_ids):
+        if found.image_ids != self.images.image_ids:
             differs.append("pictures")
         if trunk and stored.get("preprocessing") != trunk.encoder.preprocessing:
             differs.append("preprocessing")
         if trunk and stored.get("weights", {}).get("digest") != trunk.encoder.weights.get("digest"):
             differs.append("weights")
+        if "imported" in stored:  # nothing is known of what made it
+            return "was made with other pictures" if "pictures" in differs else ""
         if differs:
             return f"was made with other {', '.join(differs)}"
         return "has gaps" if stored["skipped"] and not what.skip_bad else ""
+
+    @property
+    def imported(self) -> str:
+        """Say from where the store was imported, and what follows; empty for one that was made here."""
+        files = EmbeddingStore.open(self.path).attributes.get("imported")
+        if not files:
+            return ""
+        origin = f"{files[0]} and others" if len(files) > 1 else files[0]
+        return f"was imported from {origin}, so what made it is not known: --again makes it here"
 
     def _attributes(self, what: Recipe) -> dict[str, Any]:
         return {
@@ -119,24 +131,37 @@ def plan(what: Recipe) -> Plan:
     except BrainhiveError as error:
         missing.append(error.in_one_line)
     for group in grouped(what.encoders):
-        trunk = None
+        names = ", ".join(config.name for config in group)
+        own, trunk = [job for job in jobs if job.config in group], None
         try:
-            fetched = group[0].bytes_to_fetch()
-            trunk = None if fetched else Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
-            told = f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}"
-            items |= dict.fromkeys((c.name for c in group), trunk.encoder.preprocessing if trunk else told)
+            told, trunk = _weights(group, own, what)
+            items[names] = told
         except BrainhiveError as error:
-            missing.append(error.in_one_line)
-        own = Plan.of({str(j.path): partial(_outlook, j, trunk, what) for j in jobs if j.config in group})
-        items, missing = {**items, **own.items}, missing + own.missing
+            missing.append(f"{names}: {error.in_one_line}")
+        stores = Plan.of({str(job.path): partial(_outlook, job, trunk, what) for job in own})
+        items, missing = {**items, **stores.items}, missing + stores.missing
     return Plan(items, list(dict.fromkeys(missing)))
+
+
+def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe) -> tuple[str, Trunk | None]:
+    """Say what the encoder of some stores does, or where its weights are if they are not here (no trunk)."""
+    if jobs and not group[0].is_here and not any(job.to_do(what, None) for job in jobs):
+        return "not needed: its stores are there", None
+    try:
+        fetched = group[0].bytes_to_fetch()
+    except hub.Unreachable as error:
+        return f"weights of unknown size: {error.in_one_line}", None
+    if fetched:
+        return f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}", None
+    trunk = Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
+    return f"on this machine; {trunk.encoder.preprocessing}", trunk
 
 
 def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
     """Say whether a store is done, or why not and how many bytes will be written."""
     reason = job.to_do(what, trunk)
     if not reason:
-        return "done"
+        return job.imported or "done"
     dim = job.config.known_dim
     shape = (dim,) if dim else trunk.shapes[job.name] if trunk else None
     why = f" ({reason})" if job.path.is_file() else ""
@@ -191,6 +216,9 @@ def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dic
                 console.say(f"{job.path} {reason}: it is made anew")
             if again or reason:
                 due[job.path] = trunk
+    for job in jobs:
+        if job.path not in due and job.imported:
+            console.say(f"{job.path} {job.imported}")
     return due
 
 

@@ -1,42 +1,81 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from pydantic import Field, model_validator
-from torch import Tensor
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli import console, recipe, runs
+from brainhive_cli import console, parts, recipe, runs
+from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._align_run import AlignRun
-from brainhive_cli.pipelines._data import as_tensors
-from brainhive_cli.pipelines.train_align import Cell
-from brainhive_cli.reports.sheets import top_k_sheet
+from brainhive_cli.pipelines._align_run import AlignRun, find
+from brainhive_cli.pipelines._cell_scores import Asked, Scores, Subsets
+from brainhive_cli.pipelines._comparison import comparisons
+from brainhive_cli.pipelines._concepts import read_categories
+from brainhive_cli.pipelines._curves import Sliding
+from brainhive_cli.pipelines._ensembles import Ensemble, groups
+from brainhive_cli.pipelines._retrieval_figures import draw_curves, draw_sheet
+from brainhive_cli.pipelines._retrieval_metrics import (
+    Circumstances,
+    concept_tables,
+    described_gallery,
+    how_curves_are_made,
+    items,
+    per_cell,
+    protocol_of,
+    totals,
+    variants_of,
+    verdict,
+)
+from brainhive_cli.pipelines._retrieval_tables import tables
+from brainhive_cli.pipelines._seeds import mixed
+from brainhive_cli.reports.curves import require_matplotlib
 from brainhive_cli.runs import RunFolder
-from brainhive_cli.store import match_ids
 
-SHOWN = ("top1", "top5", "median_rank")
+FILES = {
+    "top-k sheet": "top_k.png",
+    "repetitions": "repetitions.png",
+    "sliding window": "sliding.png",
+}
+
+
+def _data_set(value: Any) -> Any:
+    return None if value is None else parts.resolve("datasets", value, "things_eeg")
 
 
 class Recipe(recipe.Recipe):
     """Which run is evaluated, against which pictures."""
 
-    align_run: str | None = Field(
-        None, description="an align run, by folder or name; default: the newest (key: run)"
+    align_run: recipe.Names | None = Field(
+        None,
+        description="an align run, by folder or name; several are averaged; or a model folder; "
+        "default: the newest run (key: run)",
     )
-    gallery: str = Field("test", description="split whose signals and pictures are used")
-    control: Literal["none", "shuffled"] = Field(
-        "none", description="shuffled: signals dealt to wrong pictures; chance"
+    dataset: Annotated[Any, BeforeValidator(_data_set)] = Field(
+        None, description="another data set than the run's: zero-shot transfer"
     )
+    subjects: recipe.Numbers | None = Field(None, description="subjects tested on; default: the run's")
+    gallery: str = Field(
+        "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
+    )
+    distractors: int = Field(
+        0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
+    )
+    control: Literal["none", "shuffled", "permuted"] = Field(
+        "none", description="shuffled: signals dealt to wrong pictures; permuted: pictures' labels; chance"
+    )
+    subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
+    repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
+        None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
+    )
+    repetition_draws: int = Field(10, gt=0, description="random choices of repetitions at each number")
+    sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
+    against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+    categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
+    concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
-    seed: int = Field(0, description="seed of bootstrap and shuffling")
+    seed: int = Field(0, description="seed of all that is drawn")
 
     @classmethod
     def resolve(
@@ -51,155 +90,132 @@ class Recipe(recipe.Recipe):
     def _run_names_a_run(cls, fields: Any) -> Any:
         """Let `run: FOLDER` in a file mean the align run; as a section, `run:` says how to run."""
         run = fields.get("run") if isinstance(fields, dict) else None
-        if isinstance(run, str):
+        if isinstance(run, str | list):
             run = {"kind": run}  # what it becomes when run.processes is put below it
         if not isinstance(run, dict) or "kind" not in run:
             return fields
         how = {key: value for key, value in run.items() if key != "kind"}
         return {"align_run": run["kind"], **fields, "run": how}
 
+    def asked(self) -> Asked:
+        """Say what is measured on each cell."""
+        return Asked(
+            splits=tuple(self.gallery.split("+")),
+            random=self.distractors,
+            control=self.control,
+            seed=self.seed,
+            subsets=self.subsets,
+            repetitions=self.repetitions,
+            repetition_draws=self.repetition_draws,
+            sliding=self.sliding,
+        )
+
 
 def plan(what: Recipe) -> Plan:
     """Say which run and cells would be evaluated, and what is missing."""
+    splits = what.asked().splits
     return Plan.of(
         {
-            "run": lambda: str(_find(what).path),
-            "cells": lambda: len(AlignRun.open(_find(what), what.paths).cells),
+            "run": lambda: ", ".join(str(align.folder.path) for align in _open(what)),
+            "cells": lambda: len(groups(_open(what))),
             f"{what.gallery} pictures of": lambda: ", ".join(
-                AlignRun.open(_find(what), what.paths).stores(what.gallery)
+                dict.fromkeys(
+                    name for align in _open(what) for split in splits for name in align.stores(split)
+                )
             ),
+            "curves": lambda: _curves(what) or "none",
         }
     )
 
 
-def _find(what: Recipe) -> RunFolder:
-    return runs.find(what.paths.under_home("runs"), "train-align", what.align_run)
+def _open(what: Recipe) -> list[AlignRun]:
+    """Open the runs; those that are averaged are tested on one data set."""
+    names: Sequence[str | None] = what.align_run or [None]
+    aligns = [find(name, what.paths, what.dataset, what.subjects) for name in names]
+    for other in aligns[1:]:
+        if other.dataset.name != aligns[0].dataset.name:
+            raise BrainhiveError(
+                f"{aligns[0].folder.path} is tested on {aligns[0].dataset.name}, "
+                f"{other.folder.path} on {other.dataset.name}",
+                "name one data set for both: --dataset",
+            )
+    return aligns
+
+
+def _curves(what: Recipe) -> str:
+    """Name the curves asked for; they need a library that is not always there."""
+    wanted = {"repetitions": what.repetitions is not None, "sliding": what.sliding is not None}
+    if any(wanted.values()):
+        require_matplotlib()
+    return ", ".join(name for name, is_wanted in wanted.items() if is_wanted)
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Evaluate every cell on the subjects it is tested on."""
-    found = _find(what)
-    name = runs.reference(found, what.paths.under_home("runs") / "train-align")
-    what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
-    folder = RunFolder.open("eval-retrieval", found.path.name, what, launch, again)
+    """Evaluate every cell on the subjects it is tested on, then beside other runs."""
+    aligns, root = _open(what), what.paths.under_home("runs") / "train-align"
+    _curves(what)
+    names = [runs.reference(align.folder, root) for align in aligns]
+    others = [_beside(what, other, launch) for other in what.against or []]
+    what = what.model_copy(
+        update={"align_run": names, "against": [name for name, _ in others] or None}
+    )  # so that the fingerprint names the runs
+    folder = RunFolder.open("eval-retrieval", aligns[0].folder.path.name, what, launch, again)
     if not folder.is_finished:
-        align = AlignRun.open(found, what.paths)
-        mine = {c.name: _evaluate(align, c, what, launch.device) for c in launch.mine(align.cells)}
+        asked = what.asked()
+        cells = groups(aligns)
+        mine = {}
+        for group in launch.mine(cells):
+            ensemble = Ensemble.load(aligns, group, launch.device)
+            mine[group[0].name] = Scores.measure(ensemble, asked, mixed(what.seed, group[0].seed))
         scores = {name: score for share in launch.gather(mine) for name, score in share.items()}
         if launch.is_main:
-            _write(folder, align, scores, what, launch.device)
+            metrics = _metrics(aligns, scores, asked, what)
+            metrics["against"] = comparisons(metrics, [theirs for _, theirs in others])
+            if what.sheet_rows:
+                first = Ensemble.load(aligns, cells[0], launch.device)
+                draw_sheet(folder, first, asked, what.sheet_rows)
+            draw_curves(folder, metrics)
+            folder.finish(metrics)
         launch.wait()
-    return _result(folder)
+    return _result(folder, what)
 
 
-@dataclass(frozen=True)
-class _Queries:
-    """Signals and what they are to be found among.
-
-    Attributes:
-        tokens: [N, D] of the signals.
-        target: [N] place of the seen picture in the gallery.
-        gallery: [M, D] of the pictures.
-        image_ids: [M] of the pictures.
-    """
-
-    tokens: Tensor
-    target: NDArray[np.int64]
-    gallery: Tensor
-    image_ids: list[str]
-
-    @classmethod
-    def encode(cls, align: AlignRun, cell: Cell, subject: int, what: Recipe, device: torch.device) -> Self:
-        """Encode a subject's signals and the pictures; one that was skipped as bad is no candidate."""
-        model = align.model(cell, device)
-        stores = align.stores(what.gallery)
-        pictures = next(iter(stores.values()))
-        rows = np.flatnonzero(pictures.done)
-        embeddings = as_tensors(stores, model.layout.encoders, device)
-        with torch.inference_mode():
-            gallery = model.encode_image({key: each[rows] for key, each in embeddings.items()}).float()
-        tokens, shown = align.tokens(model, cell, subject, what.gallery, pictures)
-        image_ids = [pictures.image_ids[row] for row in rows]
-        return cls(tokens, np.searchsorted(rows, shown), gallery, image_ids)
+def _beside(what: Recipe, other: str, launch: Launch) -> tuple[str, dict[str, Any]]:
+    """Evaluate a run to compare with in the same way; give its name and metrics."""
+    plain = {"align_run": [other], "against": None, "repetitions": None, "sliding": None, "subsets": None}
+    result = run(what.model_copy(update=plain), launch)
+    return result.metrics["run"], result.metrics
 
 
-def _evaluate(
-    align: AlignRun, cell: Cell, what: Recipe, device: torch.device
-) -> dict[int, tuple[list[int], int]]:
-    """Rank the true picture for every test signal of a cell: ranks and pool size by subject."""
-    scores = {}
-    for subject in cell.tested_on:
-        queries = _Queries.encode(align, cell, subject, what, device)
-        target = queries.target
-        if what.control == "shuffled":
-            target = np.random.default_rng((what.seed, cell.seed, subject)).permutation(target)
-        found = ranks(queries.tokens, queries.gallery, torch.from_numpy(target).to(device))
-        scores[subject] = (found.tolist(), len(queries.gallery))
-    return scores
+def _metrics(
+    aligns: list[AlignRun], scores: Mapping[str, Scores], asked: Asked, what: Recipe
+) -> dict[str, Any]:
+    cells, first = [group[0] for group in groups(aligns)], next(iter(scores.values()))
+    common = Circumstances(protocol_of(aligns, asked), asked.split, first.pool, asked.subsets)
+    together = totals(cells, scores, common)
+    found = verdict(together["overall"]["mean_rank"])
+    if found != "above chance" and what.control == "none":
+        console.warn(f"retrieval is {found}: do signals and pictures belong together as they are filed?")
+    together["curves"]["how"] = how_curves_are_made(asked)
+    return {
+        "run": str(aligns[0].folder.path),
+        "runs": [str(align.folder.path) for align in aligns],
+        "protocol": common.protocol,
+        "gallery": described_gallery(aligns[0], first, asked),
+        "verdict": found,
+        "published": aligns[0].published() if len(aligns) == 1 else {},
+        **together,
+        "variants": {
+            name: totals(some, scores, common)["overall"] for name, some in variants_of(cells).items()
+        },
+        "cells": per_cell(cells, scores, common),
+        "items": items(scores),
+        **concept_tables(scores, read_categories(what.categories) if what.categories else {}),
+    }
 
 
-def _write(
-    folder: RunFolder,
-    align: AlignRun,
-    scores: dict[str, dict[int, tuple[list[int], int]]],
-    what: Recipe,
-    device: Any,
-) -> None:
-    mode = align.folder.metrics()["mode"]
-    protocol = f"{mode}, {align.dataset.name}" + (", shuffled signals" if what.control == "shuffled" else "")
-    cells: dict[str, Any] = {}
-    by_subject: dict[int, list[list[int]]] = {}
-    for cell in align.cells:
-        for subject, (found, pool) in scores[cell.name].items():
-            metrics = _summary([found], pool, (cell.seed,), protocol, what)
-            cells.setdefault(cell.name, {})[f"sub-{subject:02d}"] = {"metrics": metrics, "ranks": found}
-            by_subject.setdefault(subject, []).append(found)
-    pool = next(iter(next(iter(scores.values())).values()))[1]
-    seeds = tuple(sorted({cell.seed for cell in align.cells}))
-    overall = _summary(list(by_subject.values()), pool, seeds, protocol, what)
-    if what.sheet_rows:
-        folder.replace("top_k.png", lambda beside: _sheet(align, what, device, beside))
-    folder.finish({"run": str(align.folder.path), "protocol": protocol, "overall": overall, "cells": cells})
-
-
-def _summary(groups: Sequence[Any], pool: int, seeds: Sequence[int], protocol: str, what: Recipe) -> Any:
-    found = [torch.tensor(group) for group in groups]
-    metrics = summarise(found, pool, split=what.gallery, protocol=protocol, seeds=seeds)
-    return {metric.name: metric.as_dict() for metric in metrics}
-
-
-def _sheet(align: AlignRun, what: Recipe, device: torch.device, path: Path) -> None:
-    """Draw queries of the first cell beside what was retrieved."""
-    cell = align.cells[0]
-    queries = _Queries.encode(align, cell, cell.tested_on[0], what, device)
-    normal = torch.nn.functional.normalize
-    scores = (normal(queries.tokens, dim=1) @ normal(queries.gallery, dim=1).T).cpu().numpy()
-    chosen = np.random.default_rng(what.seed).permutation(len(scores))[: what.sheet_rows]
-    images = align.dataset.images(what.gallery)
-    places = match_ids(queries.image_ids, images.image_ids, f"{images.dataset} {images.split}")
-    sheet = top_k_sheet(lambda place: images.open(int(places[place])), scores[chosen], queries.target[chosen])
-    sheet.save(path)
-
-
-def _result(folder: RunFolder) -> Result:
+def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
-    rows = []
-    for name, subjects in metrics["cells"].items():
-        for subject, cell in subjects.items():
-            label = name if name.startswith(subject) else f"{name} on {subject}"
-            rows.append((label, *_row(cell["metrics"])))
-    rows.append(("all", *_row(metrics["overall"])))
-    columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
-    table = console.Table(
-        f"Retrieval: {metrics['protocol']}, gallery {metrics['overall']['top1']['split']}",
-        columns,
-        tuple(rows),
-    )
-    files = {"top-k sheet": folder.path / "top_k.png"} if (folder.path / "top_k.png").is_file() else {}
-    return Result(folder.path, (table,), metrics, files, hint=f"brainhive reconstruct --run {metrics['run']}")
-
-
-def _row(metrics: dict[str, Any]) -> tuple[Any, ...]:
-    top1, top5, median = (metrics[name] for name in SHOWN)
-    interval = f"{top1['low']:.3f}–{top1['high']:.3f}"
-    return (top1["value"], interval, top5["value"], median["value"], top1["n"], top1["pool"], top1["chance"])
+    files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
+    hint = f"brainhive reconstruct --run {metrics['run']}"
+    return Result(folder.path, tables(metrics, what.concept_rows), metrics, files, hint=hint)

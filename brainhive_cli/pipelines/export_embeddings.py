@@ -75,7 +75,7 @@ def _write_npy(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path
         np.lib.format.write_array_header_1_0(stream, header)
         for start in range(0, len(rows), BATCH):
             stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
-    store.part_of(listed).write_text("".join(f"{found.image_ids[row]}\n" for row in rows))
+    store.part_of(listed).write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
     for final in (listed, file):
         os.replace(store.part_of(final), final)
     return file

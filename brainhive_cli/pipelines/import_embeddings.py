@@ -144,7 +144,7 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
     found = EmbeddingStore.open(share.path)
     made_of = found.attributes["config"], found.attributes["weights"].get("digest")
     same = made_of == (config.model_dump(mode="json"), digest)
-    if not same or found.image_ids != list(share.images.image_ids):
+    if not same or found.image_ids != share.images.image_ids:
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
 

@@ -1,6 +1,6 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field
 
@@ -9,6 +9,7 @@ from brainhive_cli.errors import MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._align_run import AlignRun
+from brainhive_cli.pipelines._cells import Cell
 from brainhive_cli.pipelines._drawing import Drawing
 from brainhive_cli.pipelines._drawn import Drawn
 from brainhive_cli.pipelines._footprint import estimate
@@ -19,14 +20,11 @@ from brainhive_cli.pipelines._painter import Painter, Sampling
 from brainhive_cli.pipelines._prior_run import find_run
 from brainhive_cli.pipelines._scored_folders import Folders
 from brainhive_cli.pipelines._takes import Source, Take, takes_of
-from brainhive_cli.pipelines.train_align import Cell
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
-FREELY_CHANGED = ("batch_size", "offload", "vae_tiling", "metric_batch_size")
-"""Keys of how much is done at once, which no picture depends on."""
 
 
 class Prior(Section):
@@ -55,7 +53,14 @@ def _spelt_out(prior: Any) -> Any:
 
 
 class Recipe(recipe.Recipe, Measuring, Sampling):
-    """What is drawn from which run, with which prior and generator; or which folder is scored."""
+    """What is drawn from which run, with which prior and generator; or which folder is scored.
+
+    How much is done at once stands beside the fingerprint: a run that was too large goes on with less.
+    """
+
+    beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {
+        *("batch_size", "offload", "vae_tiling", "metric_batch_size")
+    }
 
     prior: Annotated[Prior, BeforeValidator(_spelt_out)] = Prior()
     align_run: str | None = Field(
@@ -81,11 +86,6 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
     files: str = Field("", description="digest of the two folders' files, filled in")
-
-    def fingerprint(self) -> str:
-        """Digest what is drawn; how much is done at once is no part of it, so that it may be lowered."""
-        usual = {key: type(self).model_fields[key].default for key in FREELY_CHANGED}
-        return super(Recipe, self.model_copy(update=usual)).fingerprint()
 
     @property
     def made(self) -> str:
@@ -189,7 +189,7 @@ def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) 
         what.seed,
         initial_of(what.initial, what.split, what.resolution_px, what.paths),
         what.best_of,
-        Judge(align.encoders, prior, launch) if what.best_of > 1 else None,
+        Judge(align.made_with[align.cells[0].variant][0], prior, launch) if what.best_of > 1 else None,
     )
 
 

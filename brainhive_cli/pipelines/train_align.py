@@ -1,41 +1,48 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli import console, parts, recipe
-from brainhive_cli.aligner import Layout
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._align import CellData, Train, train_cell
-from brainhive_cli.pipelines._data import (
-    Signal,
-    Trials,
-    as_tensors,
-    chosen_subjects,
-    concepts_of,
-    match_keys,
-    open_embeddings,
-    open_trials,
-    prepare_all,
-)
+from brainhive_cli.pipelines import Plan, Result, _finetune, _trackers
+from brainhive_cli.pipelines._align_tables import tables
+from brainhive_cli.pipelines._batches import CellData
+from brainhive_cli.pipelines._cells import Cell, cells_of, read_sweep, variants
+from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
+from brainhive_cli.pipelines._finetune import Finetune
+from brainhive_cli.pipelines._identity import keep_identity
+from brainhive_cli.pipelines._material import Material
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._training import train_cell
+from brainhive_cli.pipelines._watch import Watch
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
-Mode = Literal["intra", "inter", "joint"]
+Listed = Annotated[list[Any], Field(min_length=1)]
+
+
+class Published(recipe.Section):
+    """What a paper reports for this recipe, to be printed beside what is measured."""
+
+    top1: float | None = Field(None, ge=0, le=1, description="of the 200-way retrieval on test")
+    top5: float | None = Field(None, ge=0, le=1)
+    source: str = Field(description="where it is printed")
 
 
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
+
+    beside: ClassVar[frozenset[str]] = frozenset({"run", "published"})
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
@@ -43,10 +50,13 @@ class Recipe(recipe.Recipe):
     encoders: Encoders = Field(
         ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
     )
-    mode: Mode = Field("intra", description="intra: one subject; inter: leave one out; joint: all on all")
+    mode: Literal["intra", "inter", "joint", "finetune"] = Field(
+        "intra",
+        description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
+    )
     subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
     seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
-    dim: int = Field(1024, gt=0, description="D of the token; a prior brings its own")
+    dim: int = Field(1024, gt=0, description="D of the token, where neither fuser nor prior decides it")
     backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
         "brain_mlp", validate_default=True, description="brain encoder"
     )
@@ -57,142 +67,156 @@ class Recipe(recipe.Recipe):
         "clip", validate_default=True, description="what pulls tokens together"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
+    subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
+        "none", description="what is learned for each subject before the brain encoder"
+    )
+    similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
     signal: Signal = Signal()
     train: Train = Train()
+    finetune: Finetune = Finetune()
+    sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
+        {}, description="dotted recipe key to the values to compare; cells for each combination"
+    )
+    published: Published | None = None
 
-
-@dataclass(frozen=True)
-class Cell:
-    """One training: who it learns from, who it is tested on, and its seed."""
-
-    name: str
-    trained_on: tuple[int, ...]
-    tested_on: tuple[int, ...]
-    seed: int
-
-
-def cells_of(mode: Mode, subjects: Sequence[int], seeds: Sequence[int]) -> list[Cell]:
-    """List the cells of a protocol.
-
-    Raises:
-        BrainhiveError: if `inter` is left with nobody to train on.
-    """
-    if mode == "joint":
-        return [Cell(f"all_seed-{seed}", tuple(subjects), tuple(subjects), seed) for seed in seeds]
-    if mode == "inter" and len(subjects) < 2:
-        raise BrainhiveError(
-            "mode inter leaves one subject out, so it needs at least two", "name more subjects"
-        )
-    cells = []
-    for subject in subjects:
-        others = tuple(s for s in subjects if s != subject)
-        trained_on = (subject,) if mode == "intra" else others
-        cells += [Cell(f"sub-{subject:02d}_seed-{seed}", trained_on, (subject,), seed) for seed in seeds]
-    return cells
+    @model_validator(mode="after")
+    def _every_variant_holds(self) -> Self:
+        if self.sweep:
+            variants(self)
+        elif self.mode != "finetune" and self.finetune != Finetune():
+            raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
+        return self
 
 
 def plan(what: Recipe) -> Plan:
     """Say which cells there would be, and what is missing for them."""
-    dataset: Dataset = what.dataset.build(what.paths)
-    subjects = chosen_subjects(dataset, what.subjects)
-    return Plan.of(
-        {
-            "subjects": lambda: subjects,
-            "seeds": lambda: what.seeds,
-            "cells": lambda: len(cells_of(what.mode, subjects, what.seeds)),
-            "embeddings": lambda: ", ".join(
-                open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
-            ),
-            "signal": lambda: "×".join(map(str, dataset.recording(subjects[0], "train").signal.shape)),
-            "target": lambda: _target(what)[0].prior or "a fusion encoder of its own",
-        }
-    )
+
+    @cache
+    def found() -> Recipe:
+        return _finetune.inherit(what)
+
+    @cache
+    def cells() -> list[Cell]:
+        return cells_of(found())
+
+    def dataset() -> Dataset:
+        built: Dataset = found().dataset.build(what.paths)
+        return built
+
+    def subjects() -> list[int]:
+        return sorted({subject for cell in cells() for subject in (*cell.trained_on, *cell.tested_on)})
+
+    def signal() -> str:
+        count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
+        kept = 1 if found().signal.repetitions == "average" else 1 + most
+        held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
+        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
+
+    def target() -> str:
+        prior = found().prior
+        if prior is not None:
+            FusionPrior.load(prior)
+        return prior or "a fuser of its own"
+
+    looks: dict[str, Callable[[], Any]] = {
+        "subjects": subjects,
+        "seeds": lambda: found().seeds,
+        "cells": lambda: _few([cell.name for cell in cells()]),
+        "embeddings": lambda: ", ".join(_embeddings(found())),
+        "signal": signal,
+        "target": target,
+    }
+    if what.sweep:
+        looks["variants"] = lambda: ", ".join(variants(what))
+    if what.mode == "finetune":
+        looks["trained from"] = lambda: found().finetune.run
+    if what.run.trackers:
+        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
+    return Plan.of(looks)
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
+    what = _finetune.inherit(what)
     dataset: Dataset = what.dataset.build(what.paths)
-    subjects = chosen_subjects(dataset, what.subjects)
-    cells = cells_of(what.mode, subjects, what.seeds)
-    folder = RunFolder.open(
-        "train-align", f"{dataset.name}-{what.mode}-{what.backbone.kind}", what, launch, again
-    )
+    cells = cells_of(what)
+    _trackers.require(what.run.trackers)
+    label = f"{dataset.name}-{what.mode}-" + ("sweep" if what.sweep else what.backbone.kind)
+    folder = RunFolder.open("train-align", label, what, launch, again)
     if not folder.is_finished:
-        _train(what, dataset, cells, folder, launch)
+        _train(what, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            folder.finish({"mode": what.mode, "dataset": dataset.name, "cells": done})
+            published = {"published": what.published.model_dump(exclude_none=True)} if what.published else {}
+            folder.finish({"mode": what.mode, "dataset": dataset.name, "cells": done, **published})
         launch.wait()
-    return _result(folder, what)
+    metrics = folder.metrics()
+    hint = f"brainhive eval-retrieval --run {folder.path}"
+    return Result(folder.path, tables(metrics, cells), metrics, hint=hint)
 
 
-def _train(what: Recipe, dataset: Dataset, cells: list[Cell], folder: RunFolder, launch: Launch) -> None:
-    """Take whole cells when there are enough for every process; else share each cell's batches."""
+def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launch) -> None:
+    """Take whole cells from a queue when there are enough for all; else share each cell's batches."""
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
-    todo = launch.gather(todo)[0]
+    todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
-    stores = open_embeddings(dataset, what.dataset, "train", what.encoders, what.paths)
-    target, keys = _target(what)
-    images = as_tensors(stores, keys, launch.device)
-    pictures = next(iter(stores.values()))
-    prepare_all(dataset, what.paths, what.signal, chosen_subjects(dataset, what.subjects), launch)
-    held_out = _held_out(pictures, what.train.validation)
-    trials: dict[int, Trials] = {}
-    mine = launch.mine(todo) if alone else todo
-    with console.progress("cells", len(mine)) as bar:
-        for cell in mine:
-            for subject in set(cell.trained_on) - trials.keys():
-                trials[subject] = open_trials(dataset, what.paths, what.signal, subject, "train", pictures)
-            data = CellData([trials[s] for s in cell.trained_on], images, held_out, target.prior_fuser)
-            layout = target.layout(what, keys, images, data.trials, cell.trained_on)
-            train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker)
-            bar.advance()
+    recipes, material = variants(what), None
+    keep_identity(
+        folder, _embeddings(what), launch.is_main
+    )  # what is missing is told before signals are made
+    subjects = sorted({subject for cell in cells for subject in cell.trained_on})
+    for each in recipes.values():
+        prepare_all(what.dataset.build(what.paths), what.paths, each.signal, subjects, launch)
+    watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in recipes.items()})
+    with console.live(watch.table):
+        for cell in launch.queue(todo, str(folder.path)) if alone else todo:
+            mine = recipes[cell.variant]
+            if material is None or not material.fits(mine):
+                material = Material.open(mine, subjects, launch)
+            _train_cell(mine, cell, material, folder, worker)
     launch.wait()
 
 
-@dataclass(frozen=True)
-class _Target:
-    """What the brain encoder is to hit: a fuser of its own, or a prior's frozen one."""
+def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder, worker: Launch) -> None:
+    """Train one cell, telling the log and the trackers of its epochs."""
+    held_out = _held_out(material.pictures, what.train.validation)
+    trials, start = [material.trials_of(subject) for subject in cell.trained_on], None
+    if what.mode == "finetune":
+        start = _finetune.model_for(what, cell)
+        trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
+    layout = material.layout(what, trials, cell)
+    tested, tested_images = material.tested(cell) if what.train.selection == "test" else (None, {})
+    data = CellData(
+        trials,
+        material.images,
+        held_out,
+        material.frozen_fuser,
+        material.jitter,
+        start,
+        tested,
+        tested_images,
+    )
+    names = what.run.trackers if worker.is_main else ()
+    with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json")) as track:
 
-    fuser: dict[str, Any]
-    dim: int
-    prior: str = ""
-    prior_fuser: Any = None
+        def told(event: dict[str, Any]) -> None:
+            folder.log(**event)
+            track(event)
 
-    def layout(
-        self,
-        what: Recipe,
-        keys: dict[str, str],
-        images: dict[str, Any],
-        trials: list[Trials],
-        subjects: tuple[int, ...],
-    ) -> Layout:
-        return Layout(
-            backbone=what.backbone.model_dump(mode="json"),
-            fuser=self.fuser,
-            dims={key: embedding.shape[-1] for key, embedding in images.items()},
-            encoders=keys,
-            dim=self.dim,
-            channels=trials[0].channels,
-            samples=trials[0].signal.shape[-1],
-            window_ms=what.signal.window_ms,
-            scale=what.signal.scale,
-            subjects=subjects,
-            prior=self.prior,
-        )
+        train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
 
 
-def _target(what: Recipe) -> tuple[_Target, dict[str, str]]:
-    """Find the target, and its key of each encoder."""
-    if what.prior is None:
-        keys = {config.name: config.name for config in what.encoders}
-        return _Target(what.fuser.model_dump(mode="json"), what.dim), keys
-    prior = FusionPrior.load(what.prior).float()
-    keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
-    hidden = prior.configs["fusion_encoder"]["intermediate_size"]
-    fuser = {"kind": "fusion_encoder", "intermediate_size": hidden, "dropout": 0.0}
-    return _Target(fuser, prior.dim, what.prior, prior.fusion_encoder["vision_model"]), keys
+def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:
+    """Open the embeddings of all variants: of the same pictures, or refused."""
+    encoders = {each.name: each for variant in variants(what).values() for each in variant.encoders}
+    dataset: Dataset = what.dataset.build(what.paths)
+    return open_embeddings(dataset, what.dataset, "train", list(encoders.values()), what.paths)
+
+
+def _few(names: Sequence[str]) -> str:
+    """Count names, and give the first and the last."""
+    return f"{len(names)}: " + (", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}")
 
 
 def _held_out(pictures: EmbeddingStore, share: float) -> NDArray[np.bool_]:
@@ -201,20 +225,3 @@ def _held_out(pictures: EmbeddingStore, share: float) -> NDArray[np.bool_]:
     names = np.unique(concepts)
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     return np.isin(concepts, chosen)
-
-
-def _result(folder: RunFolder, what: Recipe) -> Result:
-    metrics = folder.metrics()
-    rows = []
-    for name, cell in metrics["cells"].items():
-        top1 = cell["validation"].get("top1")
-        shown = (
-            ("–",) * 4
-            if top1 is None
-            else (top1["value"], f"{top1['low']:.3f}–{top1['high']:.3f}", top1["n"], top1["chance"])
-        )
-        rows.append((name, cell["epoch"], *shown))
-    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
-    title = f"{metrics['dataset']} {metrics['mode']}: validation on held-out training concepts"
-    hint = f"brainhive eval-retrieval --run {folder.path}"
-    return Result(folder.path, (console.Table(title, columns, tuple(rows)),), metrics, hint=hint)

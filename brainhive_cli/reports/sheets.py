@@ -29,7 +29,7 @@ def top_k_sheet(
     rows = []
     for query, true in zip(scores, target, strict=True):
         best = np.argsort(-query, kind="stable")[:k]
-        rank = 1 + int((query > query[true]).sum())
+        rank = int((query >= query[true]).sum())  # ties rank against the model
         tiles = [_tile(open_picture(int(true)), f"seen, rank {rank}", INK)]
         for row in best:
             tiles.append(_tile(open_picture(int(row)), f"{query[row]:.2f}", RIGHT if row == true else WRONG))

@@ -1,30 +1,43 @@
 """From a recording [N, R, C, T] to what a brain encoder sees: channels, window, mean over repetitions."""
 
 import difflib
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.recordings import CHUNK, Recording
+from brainhive_cli.signals.normalisation import Normaliser
+from brainhive_cli.signals.regions import REGIONS, channels_in
+
+Chunk = tuple[slice, NDArray[np.float32]]
+"""Where in the whole, and the signals of some pictures."""
 
 
 def channel_rows(channels: Sequence[str], wanted: Sequence[str] | None) -> NDArray[np.int64]:
-    """Find the wanted channels by name; all when None.
+    """Find the wanted channels by name or region (`occipital`), each once; all when None.
 
     Raises:
-        RecipeError: naming a channel that the data do not have, and the nearest one.
+        RecipeError: naming what the data do not have, and the nearest name.
     """
-    rows = {name.lower(): row for row, name in enumerate(channels)}
     if wanted is None:
         return np.arange(len(channels))
+    rows = {name.lower(): row for row, name in enumerate(channels)}
+    known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
+    found: list[int] = []
     for name in wanted:
-        if name.lower() not in rows:
-            near = difflib.get_close_matches(name.lower(), rows, n=1)
-            guess = f"did you mean {channels[rows[near[0]]]}? " if near else ""
-            raise RecipeError(f"no channel {name!r} in the data", f"{guess}there are: {' '.join(channels)}")
-    return np.asarray([rows[name.lower()] for name in wanted])
+        members = channels_in(name.lower(), channels) if name.lower() in REGIONS else [name]
+        if not members or members[0].lower() not in rows:
+            near = difflib.get_close_matches(name.lower(), known, n=1)
+            guess = f"did you mean {known[near[0]]}? " if near else ""
+            hint = f"{guess}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
+            raise RecipeError(f"no channel {name!r} in the data", hint)
+        found += [rows[member.lower()] for member in members]
+    return np.asarray(list(dict.fromkeys(found)))
 
 
 def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | None) -> slice:
@@ -45,45 +58,104 @@ def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | 
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 
-def average(
-    recording: Recording,
-    channels: Sequence[str] | None,
-    window_ms: tuple[float, float] | None,
-    scale: float,
-    where: str,
-) -> NDArray[np.float32]:
-    """Average the repetitions of each picture, for the chosen channels and window.
+@dataclass(frozen=True)
+class Selection:
+    """The chosen pictures, channels and samples of a recording, scaled and normalised, read in chunks.
 
-    Args:
-        recording: Signals [N, R, C, T]; read in chunks.
-        channels: Channel names; all when None.
-        window_ms: Start and stop after the picture, milliseconds.
-        scale: What the signals are multiplied by.
-        where: What the recording is, for the error.
-
-    Returns:
-        float32 [N, C, T].
-
-    Raises:
-        BrainhiveError: if a value is not finite; it names the picture and the channel.
+    Attributes:
+        pictures: [N] which pictures of the recording, ascending.
+        rows: [C] which channels.
+        samples: Which T samples.
+        where: What the recording is, for errors.
     """
-    rows, samples = channel_rows(recording.channels, channels), sample_range(recording.times_s, window_ms)
-    count, most = recording.signal.shape[:2]
-    repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
-    averaged = np.empty((count, len(rows), samples.stop - samples.start), np.float32)
-    for start in range(0, count, CHUNK):
-        part = slice(start, min(start + CHUNK, count))
-        chosen = np.asarray(recording.signal[part, :, :, samples])[:, :, rows]  # [n, R, C, T]
-        is_there = np.arange(most) < repetitions[part, None]
-        weights = (is_there / repetitions[part, None]).astype(np.float32)
-        averaged[part] = scale * np.einsum(
-            "nrct,nr->nct", np.where(is_there[..., None, None], chosen, 0), weights
-        )
-    bad = np.argwhere(~np.isfinite(averaged).all(axis=2))
-    if len(bad):
-        picture, channel = recording.image_ids[bad[0][0]], recording.channels[rows[bad[0][1]]]
-        raise BrainhiveError(
-            f"{where}: {len(bad)} signals are not finite, the first at picture {picture}, channel {channel}",
-            "repair the recording, or leave the channel out with signal.channels",
-        )
-    return averaged
+
+    recording: Recording
+    pictures: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    samples: slice
+    scale: float
+    where: str
+    normaliser: Normaliser | None = None
+
+    @classmethod
+    def of(
+        cls,
+        recording: Recording,
+        channels: Sequence[str] | None,
+        window_ms: tuple[float, float] | None,
+        scale: float,
+        where: str,
+    ) -> Self:
+        """Choose channels by name or region (all when None), and a window in ms after the picture."""
+        rows = channel_rows(recording.channels, channels)
+        samples = sample_range(recording.times_s, window_ms)
+        return cls(recording, np.arange(len(recording.signal)), rows, samples, scale, where)
+
+    @property
+    def channels(self) -> tuple[str, ...]:
+        """Names of the chosen channels."""
+        return tuple(self.recording.channels[row] for row in self.rows)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """N, R, C, T of what is chosen."""
+        most, samples = self.recording.signal.shape[1], self.samples.stop - self.samples.start
+        return len(self.pictures), most, len(self.rows), samples
+
+    @property
+    def repetitions(self) -> NDArray[np.int64]:
+        """[N] how many repetitions of each picture there are."""
+        given = self.recording.repetitions
+        return np.full(self.shape[0], self.shape[1]) if given is None else given[self.pictures]
+
+    def fingerprint(self) -> str:
+        """Digest what is chosen of the recording (10 hexadecimal digits)."""
+        chosen = hashlib.sha256(f"{self.samples} {self.scale!r}".encode())
+        arrays = (self.normaliser.mean, self.normaliser.matrix) if self.normaliser else ()
+        for array in (self.pictures, self.rows, *arrays):
+            chosen.update(array.tobytes())
+        return chosen.hexdigest()[:10]
+
+    def averages(self) -> Iterator[Chunk]:
+        """Yield where, and the averages of the repetitions of some pictures [n, C, T].
+
+        Raises:
+            BrainhiveError: if a value is not finite; it names the picture and the channel.
+        """
+        for part, chosen, repetitions in self._read():
+            share = (self.scale / repetitions[:, None, None]).astype(np.float32)
+            yield part, self._finish(chosen.sum(1) * share, part)
+
+    def trials(self) -> Iterator[Chunk]:
+        """Yield where, and the repetitions of some pictures [n, R, C, T]; what is not there means nothing.
+
+        Raises:
+            BrainhiveError: if a value is not finite; it names the picture and the channel.
+        """
+        for part, chosen, _ in self._read():
+            yield part, self._finish(chosen * np.float32(self.scale), part)
+
+    def _read(self) -> Iterator[tuple[slice, NDArray[np.float32], NDArray[np.int64]]]:
+        """Yield where, what was chosen [n, R, C, T] (0 where nothing is), and how many there are [n]."""
+        for start in range(0, len(self.pictures), CHUNK):
+            part = slice(start, min(start + CHUNK, len(self.pictures)))
+            pictures, repetitions = self.pictures[part], self.repetitions[part]
+            among = slice(pictures[0], pictures[-1] + 1)  # a slice is read at once
+            chosen = np.asarray(self.recording.signal[among, :, :, self.samples])[:, :, self.rows]
+            if len(chosen) > len(pictures):
+                chosen = chosen[pictures - pictures[0]]
+            if (repetitions < chosen.shape[1]).any():
+                is_there = np.arange(chosen.shape[1]) < repetitions[:, None]
+                chosen = np.where(is_there[..., None, None], chosen, 0)
+            yield part, chosen, repetitions
+
+    def _finish(self, signal: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
+        if not np.isfinite(signal).all():
+            place, *_, channel, _ = np.argwhere(~np.isfinite(signal))[0]
+            picture = self.recording.image_ids[self.pictures[part.start + place]]
+            raise BrainhiveError(
+                f"{self.where}: a signal is not finite, of picture {picture}, "
+                f"channel {self.channels[channel]}",
+                "repair the recording, or leave the channel out with signal.channels",
+            )
+        return self.normaliser(signal) if self.normaliser else signal

@@ -11,9 +11,15 @@ from brainhive_cli.app import app
 def test_encoders_are_listed_without_a_data_set_as_a_table_or_json(home: Path) -> None:
     run = CliRunner(env={"COLUMNS": "80"}).invoke
     shown = run(app, ["embed", "--list"])
-    assert shown.exit_code == 0 and max(map(len, shown.stdout.splitlines())) <= 80
-    assert "dinov2-giant" in shown.stdout and "next: brainhive embed --encoders" in shown.stderr
+    lines = shown.stdout.splitlines()
+    assert shown.exit_code == 0 and max(map(len, lines)) <= 80 and lines == [line.rstrip() for line in lines]
+    assert "next: brainhive embed --encoders" in shown.stderr
     listed = json.loads(run(app, ["embed", "--list", "--json"]).stdout)["tables"][0]["rows"]
     (giant,) = (row for row in listed if row["encoder"] == "dinov2-giant")
     assert (giant["D"], giant["px"], giant["licence"]) == (1536, 224, "Apache-2.0")
     assert list(home.iterdir()) == []
+    for row in listed:  # nothing is folded, there nor in a pipe
+        assert [row["encoder"], row["weights"]] in [line.split(maxsplit=1) for line in lines]
+    piped = CliRunner(env={"COLUMNS": None}).invoke(app, ["embed", "--list"]).stdout.splitlines()
+    whole = [f"{row['encoder']} {row['D']} {row['px']} {row['weights']}" for row in listed]
+    assert sum(" ".join(line.split()).startswith(tuple(whole)) for line in piped) == len(listed)

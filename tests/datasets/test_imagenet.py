@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.datasets import BadPicture
+from brainhive_cli.datasets import BadPicture, _tars
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.datasets.imagenet import Config
 from brainhive_cli.errors import BrainhiveError, MissingData, MissingExtra
@@ -252,6 +252,41 @@ def test_tars_of_every_format_are_read_alike(root: Path, form: int, long: str) -
     for number in range(3):
         with Image.open(io.BytesIO(jpeg(number))) as picture:
             assert images.open(number).tobytes() == picture.tobytes()
+
+
+def listings(root: Path) -> list[Path]:
+    """What was kept of listings, beside the embeddings."""
+    return sorted((root.parents[1] / "embeddings").rglob("*"))
+
+
+def test_tars_are_read_through_once_and_again_when_one_has_changed(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    as_tars(root)
+    read: list[str] = []
+    plain = _tars._listed
+    monkeypatch.setattr(_tars, "_listed", lambda shard: read.append(shard.name) or plain(shard))
+    first, again = imagenet().images("train"), imagenet().images("train")
+    assert sorted(read) == [f"imagenet1k-train-{shard:04d}.tar" for shard in range(3)]
+    assert (again.image_ids, again.concepts) == (first.image_ids, first.concepts)
+    assert [again.open(n).tobytes() for n in range(3)] == [first.open(n).tobytes() for n in range(3)]
+
+    write_tar(root / "imagenet1k-train-0001.tar", {"ÿ_n01443537.jpg": jpeg(1), "b.cls": b"0"})
+    changed = imagenet().images("train")
+    assert len(read) == 6
+    assert changed.image_ids[1] == "ÿ" and changed.concepts[1] == GOLDFISH
+    assert len(listings(root)) == 2  # the folder, and one file that took the other's place
+
+
+@pytest.mark.parametrize("damage", [b"", b"no archive", None])
+def test_a_listing_that_cannot_be_read_or_kept_is_done_without(root: Path, damage: bytes | None) -> None:
+    as_tars(root)
+    if damage is None:
+        (root.parents[1] / "embeddings").write_text("no folder")
+    else:
+        imagenet().images("train")
+        listings(root)[1].write_bytes(damage)
+    assert len(imagenet().images("train")) == 3
 
 
 def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> None:

@@ -8,7 +8,10 @@ import torch
 from brainhive_cli import encoders
 from brainhive_cli.errors import RecipeError
 
-DREAMSIM = ("dino-b16", "dinov2-b14", "synclr-b16", "clip-b32-openai", "clip-b32-laion400m")
+DREAMSIM = (
+    *("dino-b16", "dinov2-b14", "synclr-b16", "clip-b32-openai", "clip-b32-laion400m"),
+    *("dino-b16-patch", "dinov2-b14-patch"),
+)
 
 
 @pytest.mark.parametrize("name", ["dreamsim", *(f"{base}+dreamsim" for base in DREAMSIM), "siglip2+alignet"])

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from brainhive_cli import encoders
-from brainhive_cli.errors import MissingData
+from brainhive_cli.errors import MissingData, RecipeError
 
 SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""
@@ -50,7 +50,7 @@ def write_alignet(folder: Path, model: SiglipVisionModel) -> None:
 
 
 def test_alignet_is_transformers_siglip_on_pixels_resized_as_opencv_does(
-    tmp_path: Path, picture: Image.Image, cubic: Any, embed: Any, difference: Any
+    tmp_path: Path, picture: Image.Image, cubic: Any, difference: Any
 ) -> None:
     torch.manual_seed(0)
     sizes = {"hidden_size": D, "intermediate_size": 4 * D, "num_hidden_layers": DEPTH, "image_size": SIDE}
@@ -61,9 +61,21 @@ def test_alignet_is_transformers_siglip_on_pixels_resized_as_opencv_does(
     height, width = (cubic(n, SIDE, n / SIDE) for n in (picture.height, picture.width))
     pixels = np.einsum("ih,jw,hwc->cij", height, width, np.asarray(picture))
     pixels = np.clip(np.floor(pixels + 0.5), 0, 255) / 255
-    expected = model.double()(pixel_values=torch.tensor(pixels)[None]).pooler_output[0]
+    found = model.double()(pixel_values=torch.tensor(pixels)[None], output_hidden_states=True)
+    expected = {
+        "embedding": found.pooler_output[0],
+        "mean": found.last_hidden_state[0].mean(0),
+        "patches": found.last_hidden_state[0],
+        "block-0": found.hidden_states[1][0],
+    }
     config = {"kind": "siglip2+alignet", "source": str(tmp_path), "architecture": TINY}
-    assert difference(embed(encoders.resolve(config).build(), picture), expected) < SAME
+    encoder = encoders.resolve({**config, "output": list(expected)}).build()
+    with torch.no_grad():
+        outputs = encoder.module(encoder.preprocess(picture)[None])
+    for output, known in zip(outputs, expected.values(), strict=True):
+        assert difference(output[0], known) < SAME
+    with pytest.raises(RecipeError, match="no class token"):
+        encoders.resolve({**config, "output": "class"}).build().module  # noqa: B018
 
 
 def test_a_file_without_the_network_is_one_clear_line(tmp_path: Path) -> None:

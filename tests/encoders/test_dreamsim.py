@@ -3,7 +3,6 @@
 import argparse
 import json
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -91,8 +90,8 @@ def write_adapter(folder: Path, members: int, seed: int = 7) -> State:
 
 def compute(
     picture: Image.Image, cubic: Cubic, name: str, state: State, adapter: State | None, e: int = 0
-) -> Tensor:
-    """Compute one member's embedding in float64, with the adapter beside the weights and not merged."""
+) -> dict[str, Tensor]:
+    """Compute one member's outputs in float64, with the adapter beside the weights and not merged."""
     w = {key: value.double() for key, value in state.items()}
     patch, is_clip = int(name[-2:]), "clip" in name
     mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -121,6 +120,7 @@ def compute(
 
     x = x + places
     x = norm(x, "pos_drop") if is_clip else x
+    blocks = []
     for i in range(DEPTH):
         block, y = f"blocks.{i}", norm(x, f"blocks.{i}.norm1")
         qkv = linear(y, f"{block}.attn.qkv")
@@ -135,12 +135,21 @@ def compute(
         y = linear(norm(x, f"{block}.norm2"), f"{block}.mlp.fc1")
         y = y * torch.sigmoid(1.702 * y) if name.startswith("clip") else y * (1 + torch.erf(y / 2**0.5)) / 2
         x = x + linear(y, f"{block}.mlp.fc2") * w.get(f"{block}.ls2.gamma", 1)
-    return norm(x, "norm")[0] @ w["proj"] if is_clip else x[0]
+        blocks.append(x)
+    last = norm(x, "norm") if is_clip else x
+    return {
+        "embedding": last[0] @ w["proj"] if is_clip else x[0],
+        "class": last[0],
+        "mean": last[1:].mean(0),
+        "patches": last[1:],
+        "block-0": blocks[0],
+        "block-1.mean": blocks[1][1:].mean(0),
+    }
 
 
 @pytest.fixture
 def directly(picture: Image.Image, cubic: Cubic) -> Callable[..., Tensor]:
-    return partial(compute, picture, cubic)
+    return lambda *made_of: compute(picture, cubic, *made_of)["embedding"]
 
 
 def config_of(name: str, folder: Path, **knobs: Any) -> dreamsim.Config:
@@ -175,6 +184,48 @@ def test_the_ensemble_puts_dino_clip_and_open_clip_side_by_side(
     assert [name.rpartition("_")[0] for name in states] == ["dino", "clip", "open_clip"]
     assert [len(part) for part in each] == [D, 12, 12]
     assert difference(embed(config_of("dreamsim", tmp_path).build(), picture), torch.cat(each)) < SAME
+
+
+TYPES = {
+    "dreamsim": (dreamsim.Config.members, "ensemble_lora"),
+    **{name: ((member,), f"{member}_single_lora") for name, member in SINGLES.items()},
+    "dino-b16-patch+dreamsim": (("dino_vitb16",), "dino_vitb16_patch_lora"),
+    "dinov2-b14-patch+dreamsim": (("dinov2_vitb14",), "dinov2_vitb14_patch_lora"),
+}
+
+
+def class_and_patches(outputs: dict[str, Tensor]) -> Tensor:
+    """What the `_patch` types compare: tokens centred and of length 1, the patches' averaged."""
+    tokens = torch.cat([outputs["class"][None], outputs["patches"]])
+    tokens = tokens - tokens.mean(1, keepdim=True)
+    tokens = tokens / (tokens**2).sum(1, keepdim=True).sqrt()
+    return torch.cat([tokens[0], tokens[1:].mean(0)])
+
+
+@pytest.mark.parametrize("name", TYPES)
+def test_every_output_of_a_dreamsim_type_comes_from_one_forward(
+    name: str, tmp_path: Path, picture: Image.Image, cubic: Cubic, difference: Any
+) -> None:
+    members, lora = TYPES[name]
+    states = {member: new_state(member, seed) for seed, member in enumerate(members)}
+    for member, state in states.items():
+        write_checkpoint(tmp_path, member, state)
+    adapter = write_adapter(tmp_path / lora, len(members))
+    each = [compute(picture, cubic, *of, adapter, e) for e, of in enumerate(states.items())]
+    expected = {output: torch.cat([one[output] for one in each], -1) for output in each[0]}
+    if "-patch" in name:
+        expected["embedding"] = class_and_patches(expected)
+    configs = config_of(name, tmp_path, output=list(expected)).outputs
+    encoder, forwards = encoders.joined(configs).build(), []
+    for network in encoder.module.networks:
+        network.anatomy.blocks[0].register_forward_hook(lambda *_: forwards.append(1))
+
+    with torch.no_grad():
+        found = encoder.module(encoder.preprocess(picture)[None])
+
+    assert len(forwards) == len(members)
+    for output, known in zip(found, expected.values(), strict=True):
+        assert difference(output[0], known) < SAME
 
 
 def test_dinos_own_file_is_preferred_to_the_full_checkpoint(

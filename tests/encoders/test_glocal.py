@@ -76,6 +76,14 @@ def test_a_transform_without_its_base_is_refused(tmp_path: Path) -> None:
             look()
 
 
+def test_several_outputs_of_a_base_are_refused(tmp_path: Path) -> None:
+    base = {"kind": "timm", "source": "random", "architecture": "test_vit", "output": ["class", "mean"]}
+    config = encoders.resolve({"kind": "glocal", "base": base, "source": str(tmp_path)})
+    for look in (config.build, config.bytes_to_fetch):
+        with pytest.raises(RecipeError, match=r"one output of its base, not .*-class-.*, .*-mean-"):
+            look()
+
+
 def test_dinos_transform_published_as_dinov2s_is_noticed(shared: Path, tmp_path: Path) -> None:
     dinos = shared / "data/glocal/dino-vit-base-p16_norm_transform.npz"
     source = str(install(dinos, tmp_path / "dinov2-vit-base-p14/norm"))

@@ -5,8 +5,17 @@ import pytest
 import torch
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics import retrieval
-from brainhive_cli.metrics.retrieval import chance_of_ranks, ranks, summarise
+from brainhive_cli.metrics import _rivals
+from brainhive_cli.metrics.distractors import distractors
+from brainhive_cli.metrics.retrieval import (
+    average_precisions,
+    chance_of_precision,
+    chance_of_ranks,
+    nearest,
+    ranks,
+    subset_hits,
+    summarise,
+)
 
 
 @pytest.fixture
@@ -46,12 +55,84 @@ def test_a_constant_embedding_scores_no_better_than_chance(tokens, constant):
         assert (found == 40).all()  # every candidate ties
 
 
-def test_blocks_do_not_change_the_ranks(tokens, monkeypatch):
-    noisy = tokens + torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
-    whole = ranks(noisy, tokens, torch.arange(40))
-    monkeypatch.setattr(retrieval, "BLOCK", 3 * 40)
+def in_float64(signal: torch.Tensor, gallery: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Rank by one product of unit tokens in float64; ties, within its rounding, rank against the model."""
+    unit = torch.nn.functional.normalize
+    cosine = unit(signal.double(), dim=1) @ unit(gallery.double(), dim=1).T
+    return (cosine >= cosine.gather(1, target[:, None]) - 1e-12).sum(1)
 
-    assert torch.equal(ranks(noisy, tokens, torch.arange(40)), whole)
+
+def hard(kind: str) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Tokens of 512 dimensions that float32 alone ranks wrongly, or nearly: signals, gallery, targets."""
+    draw = torch.Generator().manual_seed(3)
+    signal, gallery = torch.randn(30, 512, generator=draw), torch.randn(900, 512, generator=draw)
+    target = torch.randperm(900, generator=draw)[:30]
+    if kind == "duplicates":
+        gallery[450:] = gallery[torch.randperm(450, generator=draw)]
+    elif kind == "close":  # cosines that differ by less than float32 can tell
+        gallery = gallery[:1] + 3e-7 * gallery
+    elif kind == "constant":
+        gallery = torch.full_like(gallery, 0.1)
+    elif kind == "bf16":  # few values, so that many tokens and cosines are equal
+        signal, gallery = (tokens[:, :4].bfloat16().float().round() for tokens in (signal, gallery))
+    return signal, gallery, target
+
+
+@pytest.mark.parametrize("kind", ["random", "duplicates", "close", "constant", "bf16"])
+@pytest.mark.parametrize("candidates", [3, 64, 4096])
+def test_ranks_are_those_of_float64_however_the_gallery_is_cut(kind, candidates, monkeypatch):
+    signal, gallery, target = hard(kind)
+    monkeypatch.setattr(_rivals, "CANDIDATES", candidates)
+    monkeypatch.setattr(_rivals, "BLOCK", 11 * candidates)
+
+    assert torch.equal(ranks(signal, gallery, target), in_float64(signal, gallery, target))
+
+
+def test_float32_alone_would_rank_close_candidates_otherwise(monkeypatch):
+    signal, gallery, target = hard("close")
+    monkeypatch.setattr(_rivals, "_margin", lambda dim: 0.0)
+
+    assert not torch.equal(ranks(signal, gallery, target), in_float64(signal, gallery, target))
+
+
+@pytest.mark.parametrize("how", ["autocast", "medium"])
+def test_a_faster_precision_of_products_changes_no_rank(how):
+    signal, gallery, target = hard("duplicates")
+    was = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium" if how == "medium" else was)
+        with torch.autocast("cpu", torch.bfloat16, enabled=how == "autocast"):
+            found = ranks(signal, gallery, target)
+    finally:
+        torch.set_float32_matmul_precision(was)
+
+    assert torch.equal(found, in_float64(signal, gallery, target))
+
+
+def test_distractors_are_candidates_too():
+    signal, gallery, target = hard("random")
+
+    found = ranks(signal, gallery[:100], target % 100, iter([gallery[100:500], gallery[500:]]))
+
+    assert torch.equal(found, in_float64(signal, gallery, target % 100))
+
+
+def test_a_distractor_that_is_not_finite_is_refused(tokens):
+    with pytest.raises(BrainhiveError, match="candidate of the gallery is not finite"):
+        ranks(tokens, tokens, torch.arange(40), [torch.full((2, 16), torch.nan)])
+
+
+def test_distractors_lie_as_the_gallery_does():
+    draw = torch.Generator().manual_seed(0)
+    gallery = torch.randn(200, 6, generator=draw) @ torch.randn(6, 6, generator=draw) + 3
+
+    drawn = torch.cat(list(distractors(gallery, 20_000, seed=1)))
+
+    assert drawn.shape == (20_000, 6)
+    assert torch.allclose(drawn.mean(0), gallery.mean(0), atol=0.1)
+    assert torch.allclose(drawn.T.cov(), gallery.T.cov(), atol=0.05 * float(gallery.T.cov().max()))
+    assert torch.equal(drawn, torch.cat(list(distractors(gallery, 20_000, seed=1))))
+    assert not torch.equal(drawn[:9], next(distractors(gallery, 9, seed=2)))
 
 
 def test_of_several_gallery_items_that_show_the_image_the_best_counts():
@@ -109,3 +190,69 @@ def test_sizes_that_do_not_fit_are_refused(tokens):
         ranks(tokens, tokens, torch.arange(1, 41))
     with pytest.raises(BrainhiveError, match="40 signals need as many targets"):
         ranks(tokens, tokens, torch.arange(39))
+
+
+def test_average_precision_is_the_mean_precision_at_each_relevant_one():
+    """By hand: relevant at ranks 1, 3, 6, 9 and 10 of 10."""
+    angle = torch.linspace(0, 1, 10)
+    gallery = torch.stack([angle.cos(), angle.sin()], dim=1)  # ever less like the signal
+    relevant = torch.tensor([[9, 5, 0, 8, 2], [0, -1, -1, -1, -1], [1, 3, -1, -1, -1]])
+
+    found = average_precisions(gallery[:1].expand(3, 2), gallery, relevant)
+
+    by_hand = [(1 + 2 / 3 + 3 / 6 + 4 / 9 + 5 / 10) / 5, 1.0, (1 / 2 + 2 / 4) / 2]
+    assert found.tolist() == pytest.approx(by_hand)
+
+
+def test_wrong_candidates_that_tie_stand_before_the_relevant():
+    gallery = torch.ones(5, 3)
+
+    assert average_precisions(torch.ones(1, 3), gallery, torch.tensor([[1, 2]])).item() == pytest.approx(
+        (1 / 4 + 2 / 5) / 2
+    )
+
+
+@pytest.mark.parametrize("relevant", [1, 4])
+def test_chance_of_precision_is_what_random_tokens_score(relevant):
+    draw = torch.Generator().manual_seed(0)
+    signal, gallery = torch.randn(4000, 8, generator=draw), torch.randn(15, 8, generator=draw)
+    right = torch.rand(4000, 15, generator=draw).argsort(1)[:, :relevant]
+
+    found = average_precisions(signal, gallery, right)
+
+    assert found.mean().item() == pytest.approx(chance_of_precision(15, relevant), abs=0.015)
+    assert chance_of_precision(3, 3) == pytest.approx(1)
+
+
+def test_the_nearest_is_the_most_alike(tokens):
+    assert torch.equal(nearest(tokens * 9, tokens), torch.arange(40))
+
+
+def test_subsets_of_all_items_are_the_whole_test(tokens):
+    noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+
+    forward, backward = subset_hits(noisy, tokens, ways=40, draws=2, seed=0)
+
+    assert np.array_equal(forward == 1, (ranks(noisy, tokens, torch.arange(40)) == 1).numpy())
+    assert np.array_equal(backward == 1, (ranks(tokens, noisy, torch.arange(40)) == 1).numpy())
+
+
+def test_among_fewer_items_more_are_found_and_the_mean_is_that_of_the_subsets(tokens):
+    noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+
+    forward, _ = subset_hits(noisy, tokens, ways=10, draws=30, seed=0)
+
+    random, accuracy = np.random.default_rng(0), []
+    for _ in range(30):
+        chosen = random.permutation(40)[:10]
+        accuracy.append((in_float64(noisy[chosen], tokens[chosen], torch.arange(10)) == 1).double().mean())
+    assert forward.mean() == pytest.approx(np.mean(accuracy))
+    assert forward.mean() > (ranks(noisy, tokens, torch.arange(40)) == 1).double().mean()
+    with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40"):
+        subset_hits(noisy, tokens, ways=41, draws=1, seed=0)
+
+
+def test_only_some_metrics_are_made_when_no_more_are_asked():
+    found = summarise([torch.tensor([1, 2])], 10, split="test", only=("top5", "top1"))
+
+    assert [metric.name for metric in found] == ["top5", "top1"]

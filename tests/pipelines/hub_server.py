@@ -21,7 +21,10 @@ class Hub:
     Attributes:
         endpoint: What HF_ENDPOINT has to be.
         fetched: Paths of the files that were sent, in order.
+        absent: Status and headers of the answer about a repository that is not there.
     """
+
+    absent: tuple[int, dict[str, str]] = (404, {"X-Error-Code": "RepoNotFound"})
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
@@ -35,7 +38,7 @@ class Hub:
             return self._send(method, self.root.joinpath(*parts[1:]))
         repository, file = self.root.joinpath(*parts[:2]), self.root.joinpath(*parts[:2], *parts[4:])
         if parts[2:3] != ["resolve"] or not repository.is_dir():
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+            return *self.absent, b""
         if parts[3] not in ("main", COMMIT) or not file.is_file():
             return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
         if file.suffix not in LARGE:
@@ -48,7 +51,7 @@ class Hub:
         """Answer `owner/name/revision/main` and `owner/name/tree/COMMIT`."""
         repository = self.root.joinpath(*parts[:2])
         if not repository.is_dir():
-            return 404, {"X-Error-Code": "RepoNotFound"}, b""
+            return *self.absent, b""
         files = sorted(file for file in repository.rglob("*") if file.is_file())
         told: Any = [entry(file, repository) for file in files]
         if parts[2:3] != ["tree"]:

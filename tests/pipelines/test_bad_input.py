@@ -66,7 +66,7 @@ def embedded(things: Path, go) -> Path:
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "mend the recipe"),
         ("train.lr=-1", "train.lr: .*greater than 0.*-1", "mend the recipe"),
-        ("mode=all", "mode: .*'intra', 'inter' or 'joint'.*'all'", "mend the recipe"),
+        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
     ],
@@ -182,7 +182,7 @@ def test_nan_in_signals_is_told_with_picture_and_channel(embedded, refused):
     content["eeg"][5, 1, 62, 7] = torch.nan
     torch.save(content, path)
 
-    what = "subject 1 train: 1 signals are not finite.*picture training_images/concept_1/1, channel O2"
+    what = "subject 1 train: a signal is not finite.*picture training_images/concept_1/1, channel O2"
     refused(*ALIGN, *QUICK, code=1, what=what, hint="signal.channels")
 
 

@@ -13,6 +13,7 @@ from torch import Tensor
 from brainhive_cli import datasets
 from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.names import Names
 from brainhive_cli.pipelines._decoding import AHEAD, decoded
 
 COUNT = 150
@@ -29,7 +30,7 @@ def image_set(log: Path) -> ImageSet:
             raise BadPicture(f"picture {row}")
         return Image.new("RGB", (4, 4), (row, row, row))
 
-    names = tuple(map(str, range(COUNT)))
+    names = Names.of(map(str, range(COUNT)))
     return datasets.ImageSet("greys", "train", names, names, opened)
 
 
@@ -90,12 +91,24 @@ def test_many_pictures_take_few_file_descriptors(tmp_path):
     assert sum(len(batch.rows["plain"]) for batch in batches) == COUNT - 1
 
 
+def odd(picture: Image.Image) -> Tensor:
+    grey = picture.getpixel((0, 0))[0]
+    return torch.full((3 + grey % 2,), grey)
+
+
 @pytest.mark.parametrize("workers", [0, 2])
-def test_views_of_several_sizes_are_refused_in_one_line(tmp_path, workers):
-    def odd(picture: Image.Image) -> Tensor:
-        return torch.zeros(3 + picture.getpixel((0, 0))[0] % 2)
+def test_a_view_of_an_unexpected_size_is_delivered_too(tmp_path, workers):
+    log, wanted = tmp_path / "log", {"plain": np.arange(COUNT) != BAD}
 
-    views, examples, wanted = {"odd": odd}, {"odd": torch.zeros(3)}, {"odd": np.ones(COUNT, bool)}
+    batches = decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 1, workers)
+    found = {int(b.rows["plain"][0]): b.views["plain"][0].tolist() for b in batches if b.views}
 
-    with pytest.raises(BrainhiveError, match=r"^odd preprocesses one picture to \[3\] and another to \[4\]$"):
-        list(decoded(np.arange(COUNT), image_set(tmp_path / "log"), views, examples, wanted, 5, workers))
+    assert found == {row: [row] * (3 + row % 2) for row in range(COUNT) if row != BAD}
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path, workers):
+    log, wanted = tmp_path / "log", {"plain": np.ones(COUNT, bool)}
+
+    with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
+        list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 5, workers))

@@ -14,11 +14,14 @@ import numpy as np
 import pytest
 import torch
 from hub_server import Hub, serving
+from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 
 from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines import Plan, embed
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
 H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"
@@ -155,9 +158,8 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
     planned = brainhive("embed", f"encoders=[clip-h14, vae, 'hub:{H14}']", "--check", "--json")
     plan = json.loads(planned.stdout)["plan"]
     assert planned.returncode == 0 and "missing" not in planned.stderr, planned.stderr
-    assert [plan[name].split()[0] for name in ("clip-h14", H14.replace("/", "--"))] == [
-        "CLIPImageProcessor"
-    ] * 2
+    for name in ("clip-h14", H14.replace("/", "--")):
+        assert plan[name].startswith("on this machine; CLIPImageProcessor")
     assert [told for name, told in plan.items() if name.endswith(("clip-h14.h5", "vae.h5"))] == ["done"] * 4
 
 
@@ -178,10 +180,56 @@ def directly(root: Path, pictures: list[Any]) -> dict[str, np.ndarray]:
     return {"clip-h14": meaning.numpy(), "vae": (0.13025 * latent).flatten(1).numpy()}
 
 
-def test_without_a_network_the_plan_says_that_sizes_are_unknown(home, pictures, hub_cache, go):
-    from brainhive_cli.pipelines import embed
+def plan(*overrides: str) -> Plan:
+    return embed.plan(embed.Recipe.resolve("embed", None, {}, overrides))
 
-    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, []))
 
-    assert [line.partition(" is not")[0] for line in planned.missing] == [H14, SDXL]
-    assert planned.items[str(Path("embeddings/things-eeg/train/vae.h5").absolute())].endswith("MB to write")
+def test_without_a_network_the_plan_says_that_sizes_are_unknown(home, pictures, hub_cache):
+    planned = plan("encoders=clip-h14,vae,dinov2-b14,dinov2-b14:mean")
+
+    assert not planned.missing
+    sources = {"clip-h14": H14, "vae": SDXL, "dinov2-b14, dinov2-b14-mean": "facebook/dinov2-base"}
+    for encoder, repository in sources.items():
+        told = f"{repository} is not in the hub's cache and the hub cannot be reached"
+        assert planned.items[encoder].startswith(f"weights of unknown size: {told} (on a machine with a")
+    assert planned.items["vae"].endswith(f"hf download {SDXL} --include 'vae/*')")
+    stores = [told for name, told in planned.items.items() if name.endswith("train/vae.h5")]
+    assert stores == ["to do, 0.0 MB to write"]
+
+
+def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(
+    hub, home, pictures, hub_cache, monkeypatch
+):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
+    assert "the hub cannot be reached" in plan("encoders=clip-h14").items["clip-h14"]
+
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    (told,) = plan("encoders=dinov2-b14").missing
+    assert told.startswith("dinov2-b14: no such repository on the hub: facebook/dinov2-base (check the name")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "told"),
+    [
+        (404, "RepoNotFound", "no such repository on the hub: facebook/dinov2-bsae"),
+        (401, "RepoNotFound", "no such repository on the hub: facebook/dinov2-bsae"),
+        (403, "GatedRepo", "facebook/dinov2-bsae is for those who accepted its terms"),
+        (500, "", "facebook/dinov2-bsae is not in the hub's cache and the hub cannot be reached"),
+    ],
+)
+def test_a_mistyped_name_is_told_from_other_refusals(
+    hub, home, pictures, hub_cache, monkeypatch, go, status, code, told
+):
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    hub.absent = status, {"X-Error-Code": code}
+    mistyped = "encoders=hub:facebook/dinov2-bsae"
+
+    with pytest.raises(MissingData, match=told) as caught:
+        go("embed", mistyped)
+
+    is_guessed = caught.value.hint.startswith("did you mean dinov2-b14 (hub:facebook/dinov2-base)?")
+    assert is_guessed == ("no such" in told)
+    planned = plan(mistyped)
+    assert told in " ".join([*planned.missing, *planned.items.values()])

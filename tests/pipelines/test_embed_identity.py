@@ -107,11 +107,13 @@ def test_a_store_whose_weights_are_gone_is_taken_as_it_is(go, home, network, wor
     go("embed", *words)
     inode = path(home).stat().st_ino
     shutil.rmtree(network)
-    config = encoders.resolve({"kind": "reference", "source": str(network)})
+    again = words[0], f"encoders=[{ {'kind': 'reference', 'source': str(network)} }]"
 
-    go("embed", words[0], f"encoders=[{config.model_dump()}]")
+    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, again))
+    go("embed", *again)
 
     assert path(home).stat().st_ino == inode
+    assert planned.items[str(path(home))] == "done" and not planned.missing
 
 
 def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, monkeypatch):
@@ -127,6 +129,39 @@ def test_a_check_of_a_finished_store_loads_no_network(go, home, words, network, 
     plan = embed.plan(embed.Recipe.resolve("embed", None, {}, words))
 
     assert plan.items[str(path(home))] == "done" and not plan.missing
+
+
+@pytest.fixture
+def imported(go, home, pictures, words) -> np.ndarray:
+    """Vectors that stand as that network's store, though nobody knows what made them."""
+    names = [file.relative_to(pictures).as_posix() for file in sorted(pictures.rglob("*.png"))]
+    values = np.random.default_rng(0).normal(size=(len(names), 24)).astype(np.float32)
+    np.savez(home / "found.npz", ids=np.array(names), vectors=values)
+    go("import-embeddings", f"sources=['{home}/found.npz']", *words)
+    return values
+
+
+TOLD = "was imported from found.npz, so what made it is not known: --again makes it here"
+
+
+def test_an_imported_store_is_kept_until_asked(go, home, pictures, network, words, imported, capsys):
+    planned = embed.plan(embed.Recipe.resolve("embed", None, {}, words))
+    go("embed", *words, "dtype=float16")
+
+    assert planned.items[str(path(home))] == TOLD and not planned.missing
+    assert f"{path(home)} {TOLD}\n" in capsys.readouterr().err
+    assert np.array_equal(open_store(home).embedding, imported)
+    go("embed", *words, again=True)
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
+    assert "imported" not in capsys.readouterr().err
+
+
+def test_an_imported_store_of_other_pictures_is_made_anew(go, home, pictures, network, words, imported):
+    (pictures / "concept_3" / "2.png").unlink()
+
+    go("embed", *words)
+
+    assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
 
 
 @pytest.fixture

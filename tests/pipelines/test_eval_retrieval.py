@@ -104,9 +104,9 @@ def test_naming_the_run_leaves_how_to_run_as_it_was(tmp_path):
     other = Recipe.resolve("eval-retrieval", None, {}, ["run=NAME", "run.processes=2"])
     file = Recipe.resolve("eval-retrieval", str(recipe), {"run.processes": 2}, [])
 
-    assert (one.align_run, one.run.processes) == ("NAME", 2)
-    assert (other.align_run, other.run.processes) == ("NAME", 2)
-    assert (file.align_run, file.run.processes) == ("runs/train-align/NAME", 2)
+    assert (one.align_run, one.run.processes) == (["NAME"], 2)
+    assert (other.align_run, other.run.processes) == (["NAME"], 2)
+    assert (file.align_run, file.run.processes) == (["runs/train-align/NAME"], 2)
 
 
 def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):

@@ -13,10 +13,13 @@ from safetensors.torch import load_file
 from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.encoders import resolve
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines import _align
-from brainhive_cli.pipelines._align import Batches, CellData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import _form, _training
+from brainhive_cli.pipelines._batches import Batches, CellData
 from brainhive_cli.pipelines._data import Trials, match_keys
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._validation import held_out as validated_on
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -125,15 +128,17 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     held_out = _held_out(pictures, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
-    batches = Batches(CellData([trials, trials], {}, held_out, None), torch.device("cpu"))
-    learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch, 128) for row in rows]
+    data = CellData([trials, trials], {}, held_out, None)
+    batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
+    (validation,) = validated_on(data, batches.averages)
+    learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
-    trained_on = set(concepts[batches.picture[learned].numpy()])
-    validated = set(concepts[batches.picture[batches.validation_rows].numpy()])
+    trained_on = set(concepts[batches.samples.picture[learned].numpy()])
+    validated = set(concepts[validation.shown.numpy()])
     assert len(validated) == 16 and len(trained_on) == 144
     assert not validated & trained_on
-    assert sorted(learned) == sorted(list(batches.train_rows) * 3)
-    assert len(learned) // 3 + len(batches.validation_rows) == 2 * len(concepts)
+    assert sorted(learned) == sorted(list(batches.rows) * 3)
+    assert len(learned) // 3 + len(validation.rows) == 2 * len(concepts)
 
 
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
@@ -204,7 +209,7 @@ def test_a_run_interrupted_between_cells_keeps_the_finished_ones(
 def test_a_cell_interrupted_in_the_middle_goes_on_from_its_checkpoint(
     go, small, world, runs, trained, monkeypatch
 ):
-    monkeypatch.setattr(_align, "CHECKPOINT_S", 0.0)  # one an epoch
+    monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)  # one an epoch
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, "sub-01_seed-1", 5)
         go("train-align", *small, runs, "subjects=1")
@@ -244,3 +249,75 @@ def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs)
     with pytest.raises(MissingData, match="no subject 7") as caught:
         go("train-align", *small, runs, "subjects=1,7")
     assert "1, 2" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ("signal.repetitions=single", "train.epochs=3"),
+        ("signal.repetitions=random", "signal.random_k=1", "train.augment.repetitions=1.0"),
+        ("signal.normalise=whiten", "signal.channels=parietal,occipital"),
+        ("train.ema=0.9", "train.augment.noise=0.2", "loss.kind=mixco"),
+    ],
+)
+def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tmp_path, runs, settings):
+    result = go("train-align", *small, runs, "subjects=1", *settings)
+
+    top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
+    assert (top1["n"], top1["pool"]) == (96, 96) and top1["low"] > top1["chance"]
+    tested = go("eval-retrieval", runs).metrics["overall"]["top1"]
+    assert tested["low"] > tested["chance"]
+
+
+def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
+    settings = (*small, "subjects=1", "signal.normalise=channel", "train.epochs=1")
+    sound = go("train-align", *settings).folder
+    with h5py.File(file_of(own), "r+") as file:
+        file["test/signal"][...] = 1e6 * file["test/signal"][...]
+
+    spoiled = go("train-align", *settings, again=True).folder
+
+    assert is_same(weights(spoiled, "sub-01_seed-1"), weights(sound, "sub-01_seed-1"))
+
+
+def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained):
+    run = go("train-align", *small, "subjects=1", "train.mapped=yes").folder
+
+    assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
+    assert list((file_of(own).parent / "prepared").glob("sub-01_train_averages_*.h5"))
+
+
+def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(go, small, own, monkeypatch):
+    needed = 4 * 960 * 17 * 250
+    for free, is_mapped in ((2 * needed + 4, False), (2 * needed - 4, True)):
+        monkeypatch.setattr(_form, "free_bytes", lambda device, free=free: free)
+        go("train-align", *small, "subjects=1", "train.epochs=1", again=True)
+        assert (file_of(own).parent / "prepared").exists() is is_mapped
+
+
+def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_down(go, small, world, runs):
+    result = go("train-align", *small, runs, "subjects=1", "train.selection=test")
+
+    assert result.metrics["cells"]["sub-01_seed-1"]["selected_on"] == "test"
+
+
+def test_jitter_takes_further_stores_of_the_same_pictures_and_width(go, small, own):
+    root = own / "embeddings" / DATASET / "train"
+    shutil.copy(root / f"{ENCODER}.h5", root / "other.h5")
+    with h5py.File(root / "other.h5", "r+") as file:
+        file["embedding"][...] = -file["embedding"][...]
+    jitter = f"train.jitter={{{ENCODER}: [other]}}"
+
+    varied = go("train-align", *small, "subjects=1", "train.epochs=1", jitter).folder
+    plain = go("train-align", *small, "subjects=1", "train.epochs=1").folder
+
+    assert not is_same(weights(varied, "sub-01_seed-1"), weights(plain, "sub-01_seed-1"))
+    with pytest.raises(BrainhiveError, match=r"train\.jitter names clip-h14, which is not fused"):
+        go("train-align", *small, "train.jitter={clip-h14: [other]}")
+    with pytest.raises(MissingData, match="no train embeddings of absent"):
+        go("train-align", *small, f"train.jitter={{{ENCODER}: [absent]}}")
+
+
+def test_single_trials_cannot_be_mixed_over_repetitions(go, small, world, runs):
+    with pytest.raises(RecipeError, match="single trials cannot be mixed"):
+        go("train-align", *small, runs, "signal.repetitions=single", "train.augment.repetitions=1.0")

@@ -43,6 +43,16 @@ def test_a_top_k_sheet_shows_the_seen_picture_then_the_best_with_the_right_one_f
     assert RIGHT not in [tile(sheet, 1, column)[0] for column in (1, 2, 3)]  # it ranks last
 
 
+def test_a_tie_ranks_against_the_model():
+    def seen(scores: list[float]) -> Image.Image:
+        sheet = top_k_sheet(plain, np.array([scores], np.float32), np.array([0]), k=1)
+        return sheet.crop((GAP_PX, GAP_PX, GAP_PX + TILE_PX, GAP_PX + TILE_PX + LABEL_PX))
+
+    tied, second, first = seen([0.5, 0.5]), seen([0.4, 0.5]), seen([0.6, 0.5])
+
+    assert tied.tobytes() == second.tobytes() != first.tobytes()
+
+
 def test_a_contact_sheet_shows_each_stimulus_beside_its_own_reconstructions():
     sheet = contact_sheet([plain(0), plain(1)], [[plain(2), plain(3)], [plain(4), plain(5)]], ["one", "two"])
 

@@ -7,7 +7,8 @@ import pytest
 
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.recordings import CHUNK, Recording
-from brainhive_cli.signals.selection import average, channel_rows, sample_range
+from brainhive_cli.signals.prepared import InMemory
+from brainhive_cli.signals.selection import Selection, channel_rows, sample_range
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250
@@ -19,6 +20,10 @@ def recording(signal: Any, repetitions: Any = None) -> Recording:
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
     return Recording(signal, ids, CHANNELS, times_s, 250.0, "µV", repetitions=repetitions)
+
+
+def average(recording: Recording, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
+    return InMemory(Selection.of(recording, channels, window_ms, scale, where)).averages()
 
 
 @pytest.fixture
@@ -78,6 +83,8 @@ def test_a_window_outside_the_recording_says_what_it_spans() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal: Any, value: float) -> None:
     signal[CHUNK + 2, 1, 1, 3] = value
-    with pytest.raises(BrainhiveError, match=f"here: 1 .* picture train/c/p{CHUNK + 2}, channel POz"):
+    with pytest.raises(
+        BrainhiveError, match=f"here: .* not finite, of picture train/c/p{CHUNK + 2}, channel POz"
+    ):
         average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()

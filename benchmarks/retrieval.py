@@ -1,0 +1,89 @@
+"""How fast signals are ranked among a million random vectors, beside the bare product, and in what memory.
+
+Both sides see the same blocks in turns; the drawing of blocks is not counted.
+"""
+
+import argparse
+import resource
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from brainhive_cli.metrics.retrieval import ranks
+
+SIGNALS, DIM, BLOCK = 200, 1024, 4096
+"""THINGS' test pictures, BrainHiVE's token, and how many vectors are drawn at once."""
+ROUNDS = 10
+
+
+class Stream:
+    """Random vectors, block by block; it measures the time that drawing them takes."""
+
+    def __init__(self, count: int, seed: int, device: str, clock: Callable[[], float]) -> None:
+        self.count, self.device, self.clock, self.drawing_s = count, device, clock, 0.0
+        self.random = torch.Generator(device).manual_seed(seed)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        """Draw all blocks [m, D]."""
+        for start in range(0, self.count, BLOCK):
+            before = self.clock()
+            size = (min(BLOCK, self.count - start), DIM)
+            block = torch.randn(size, generator=self.random, device=self.device)
+            self.drawing_s += self.clock() - before
+            yield block
+
+
+def product(signals: Tensor, stream: Stream) -> None:
+    """Multiply unit signals with every block: the least that ranking takes."""
+    unit = normalize(signals, dim=1)
+    for block in stream:
+        unit @ block.T
+
+
+def seconds(work: Callable[[Stream], object], stream: Stream) -> float:
+    """Time `work` on a stream, without the drawing."""
+    start = stream.clock()
+    work(stream)
+    return stream.clock() - start - stream.drawing_s
+
+
+def now(device: str, busy: bool) -> float:
+    """Read the clock, when the device has done what it was told; `busy` counts seconds on a core."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+    return time.process_time() if busy else time.perf_counter()
+
+
+def main() -> None:
+    """Print the ratio and the peak of memory."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--vectors", type=int, default=1_000_000)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
+    asked = parser.parse_args()
+    torch.set_num_threads(asked.threads)
+    signals, gallery = torch.randn(2, SIGNALS, DIM, device=asked.device)  # chance: the most near-ties
+    rank = partial(ranks, signals, gallery, torch.arange(SIGNALS))
+    clock = partial(now, asked.device, asked.busy)
+    ours = bare = 0.0
+    for seed in range(-1, ROUNDS):
+        both = [Stream(asked.vectors // ROUNDS, seed + 1, asked.device, clock) for _ in range(2)]
+        times = seconds(rank, both[0]), seconds(partial(product, signals), both[1])
+        if seed >= 0:  # the first round warms
+            ours, bare = ours + times[0], bare + times[1]
+    peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"ranking among {asked.vectors:,} vectors: {ours:.2f} s, the bare product {bare:.2f} s")
+    for what, value, target, is_met in (
+        ("of the bare product's speed", bare / ours, ">= 0.8", bare / ours >= 0.8),
+        ("peak memory, GiB", peak_mb / 1024, "<= 2", peak_mb <= 2048),
+    ):
+        print(f"{what:44} {value:8.2f}  {target:8} {'met' if is_met else 'MISSED'}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""Brain projection: all channels and samples straight into the projection head."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli import parts
+from brainhive_cli.backbones import _signal
+from brainhive_cli.backbones._head import projection_head
+
+
+class Config(parts.Config):
+    """The smallest brain encoder of BrainHiVE (arXiv 2602.07495)."""
+
+    dropout: float = Field(0.3, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "BrainProjection":
+        """Make the encoder for signals [B, C, T] and tokens [B, D]."""
+        return BrainProjection(channels, samples, dim, self.dropout)
+
+
+TINY = Config()
+"""Its size follows from the signal and the token."""
+
+
+class BrainProjection(nn.Module):
+    """Flatten, then the projection head; the parameter names are upstream's.
+
+    Args:
+        channels: C.
+        samples: T.
+        dim: D, width of the token.
+        dropout: Probability of dropping a unit.
+    """
+
+    def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
+        super().__init__()
+        self.size = (channels, samples)
+        self.model = projection_head(channels * samples, dim, dropout)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
+        _signal.check(signal, *self.size)
+        return self.model(signal.flatten(1))

@@ -1,0 +1,56 @@
+"""LSTM: the mean of its states over the samples, and a projection head."""
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli import parts
+from brainhive_cli.backbones import _signal
+from brainhive_cli.backbones._head import projection_head
+
+
+class Config(parts.Config):
+    """A recurrent brain encoder, with the sizes that AlignVis gives its own.
+
+    AlignVis takes the last state, which by then has forgotten the response: twelve epochs of the demo leave
+    that at chance.
+    """
+
+    hidden: int = Field(128, gt=0, description="Width of the state; AlignVis's.")
+    layers: int = Field(1, gt=0, description="LSTMs on top of each other; AlignVis's.")
+    dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
+
+    def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "LSTM":
+        """Make the encoder for signals [B, C, T] and tokens [B, D]."""
+        return LSTM(channels, samples, dim, self.hidden, self.layers, self.dropout)
+
+
+TINY = Config(hidden=8)
+"""Small enough for tests."""
+
+
+class LSTM(nn.Module):
+    """Reads the signal sample by sample, from a state of zeros.
+
+    Args:
+        channels: C.
+        samples: T.
+        dim: D, width of the token.
+        hidden: Width of the state.
+        layers: LSTMs on top of each other.
+        dropout: Probability of dropping a unit, between LSTMs and in the head.
+    """
+
+    def __init__(
+        self, channels: int, samples: int, dim: int, hidden: int, layers: int, dropout: float
+    ) -> None:
+        super().__init__()
+        self.size = (channels, samples)
+        between = dropout if layers > 1 else 0.0
+        self.lstm = nn.LSTM(channels, hidden, layers, batch_first=True, dropout=between)
+        self.project = projection_head(hidden, dim, dropout)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
+        """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
+        _signal.check(signal, *self.size)
+        states, _ = self.lstm(signal.transpose(1, 2))  # [B, T, hidden]
+        return self.project(states.mean(1))

@@ -1,0 +1,74 @@
+"""One evaluated run beside others: the same items and subjects, and the statistics of their difference."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.metrics.comparison import benjamini_hochberg, compare
+
+TESTS = ("mcnemar_p", "wilcoxon_p", "t_p")
+Metrics = Mapping[str, Any]
+"""The metrics of a finished `eval-retrieval`."""
+
+
+def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]]:
+    """Compare a run with others, item by item; p values of several comparisons are adjusted together.
+
+    Raises:
+        BrainhiveError: if a run is a sweep, or was tested among other pictures, on other subjects or items.
+    """
+    found = []
+    for other in others:
+        _check(mine, other)
+        ranks, theirs = _ranks(mine), _ranks(other)
+        result = compare([ranks[key] for key in ranks], [theirs[key] for key in ranks])
+        found.append({"run": other["run"], **result.as_dict()})
+    for test in TESTS:
+        adjusted = benjamini_hochberg([each[test] for each in found])
+        for each, p in zip(found, adjusted, strict=True):
+            each[f"{test}_adjusted"] = p
+    return found
+
+
+def _check(mine: Metrics, other: Metrics) -> None:
+    for each in (mine, other):
+        if each["variants"]:
+            raise BrainhiveError(
+                f"{each['run']} is a sweep: its cells are of several kinds",
+                "compare runs of one variant each",
+            )
+    if mine["gallery"] != other["gallery"]:
+        told = [
+            f"{each['run']} ({each['gallery']['pictures']} pictures of {each['gallery']['of']}, "
+            f"{each['gallery']['random']} random, digest {each['gallery']['digest']})"
+            for each in (mine, other)
+        ]
+        raise BrainhiveError(
+            f"{told[0]} and {told[1]} were tested on different galleries", "compare on the same pictures"
+        )
+    if mine["items"].keys() != other["items"].keys():
+        told = [f"{each['run']} ({', '.join(each['items'])})" for each in (mine, other)]
+        raise BrainhiveError(f"{told[0]} and {told[1]} have different subjects", "give --subjects both have")
+    for subject, image_ids in mine["items"].items():
+        if sorted(image_ids) != sorted(other["items"][subject]):
+            raise BrainhiveError(
+                f"{mine['run']} and {other['run']} were tested on different items of {subject}",
+                "compare on the same split",
+            )
+
+
+def _ranks(metrics: Metrics) -> dict[str, NDArray[np.int64]]:
+    """Collect ranks [S, N] of each subject, in the order of the image ids."""
+    return {
+        subject: np.array(
+            [
+                np.asarray(cell[subject]["ranks"])[np.argsort(image_ids, kind="stable")]
+                for cell in metrics["cells"].values()
+                if subject in cell
+            ]
+        )
+        for subject, image_ids in metrics["items"].items()
+    }

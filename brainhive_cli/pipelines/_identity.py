@@ -1,0 +1,56 @@
+"""What made the embeddings that a run was trained on, so that nothing else is taken for them."""
+
+from collections.abc import Mapping
+
+from brainhive_cli.embeddings import EmbeddingStore, making
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.runs import RunFolder
+
+KEPT = "embeddings.json"
+"""Where a run keeps it, by the encoder's name."""
+
+
+def identity_of(found: EmbeddingStore) -> dict[str, str]:
+    """Say what made a store, and where it lies.
+
+    Of imported vectors nothing is known, whatever files they came in. The dtype is no part: it only rounds.
+    """
+    made_by = found.attributes
+    weights = "imported" if "imported" in made_by else made_by.get("weights", {}).get("digest", "")
+    return {
+        "store": str(found.path),
+        "weights": weights,
+        "preprocessing": made_by.get("preprocessing", ""),
+    }
+
+
+def keep_identity(folder: RunFolder, stores: Mapping[str, EmbeddingStore], is_main: bool) -> None:
+    """Note what made the stores that a run begins with; one that goes on must find them again.
+
+    Raises:
+        BrainhiveError: naming a store that was made otherwise since.
+    """
+    refuse_others(folder, stores)
+    if is_main:
+        folder.write_json(KEPT, {name: identity_of(found) for name, found in stores.items()})
+
+
+def refuse_others(folder: RunFolder, stores: Mapping[str, EmbeddingStore]) -> None:
+    """Refuse stores, of any split, that were not made as those that a run was trained on.
+
+    Raises:
+        BrainhiveError: naming both stores.
+    """
+    if not (folder.path / KEPT).is_file():  # a run of an older version
+        return
+    for name, trained_on in folder.read_json(KEPT).items():
+        if name not in stores:  # of another variant of a sweep
+            continue
+        here = identity_of(stores[name])
+        differs = [key for key in ("weights", "preprocessing") if here[key] != trained_on[key]]
+        if differs:
+            raise BrainhiveError(
+                f"{here['store']} was made with other {' and '.join(differs)} than {trained_on['store']} "
+                f"was when {folder.path} was trained on it",
+                f"make both in one way ({making(stores[name].path)} --again), or train again",
+            )

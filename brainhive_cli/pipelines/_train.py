@@ -1,0 +1,54 @@
+"""The `train:` section of an align recipe."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from brainhive_cli.recipe import Names, Section
+from brainhive_cli.signals.augmentation import Augment
+
+
+def _word(value: object) -> object:
+    """Undo YAML's reading of a bare `yes` or `no`."""
+    return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
+
+
+class Train(Section):
+    """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
+
+    epochs: int = Field(25, gt=0)
+    batch_size: int = Field(1024, gt=1, description="trials a step, over all processes")
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    weight_decay: float = Field(0.05, ge=0)
+    betas: tuple[float, float] = (0.9, 0.995)
+    warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
+    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
+    ema: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="decay of the moving average of the weights, which is then what is validated and kept",
+    )
+    validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
+    selection: Literal["best", "last", "test"] = Field(
+        "best",
+        description="the epoch that is kept: best validation top-1, the last, or best test top-1 (only to "
+        "reproduce others' numbers: it is no result)",
+    )
+    patience: int | None = Field(
+        None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
+    )
+    augment: Augment = Augment()
+    jitter: dict[str, Names] = Field(
+        {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
+    )
+    mapped: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
+        "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
+    )
+
+    @model_validator(mode="after")
+    def _can_stop(self) -> Self:
+        if self.patience is not None and not self.validation:
+            raise ValueError("patience looks at validation top-1, so train.validation must be above 0")
+        return self

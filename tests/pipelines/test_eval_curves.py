@@ -1,0 +1,84 @@
+"""Curves: which repetitions are averaged, which windows are seen; their ends are the plain result."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.pipelines._curves import Sliding, doubling, window_starts
+
+
+@pytest.fixture(scope="session")
+def curves(shared_world, go, small):
+    """The curves of the world's run, and its plain result."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        run = f"run={go('train-align', *small).folder}"
+        how = ("repetitions=all", "repetition_draws=3", "sliding={width_ms: 200, step_ms: 200}")
+        return go("eval-retrieval", run, *how), go("eval-retrieval", run)
+
+
+def test_repetitions_double_to_all_that_there_are():
+    assert doubling(80) == [1, 2, 4, 8, 16, 32, 64, 80]
+    assert doubling(16) == [1, 2, 4, 8, 16]
+    assert doubling(1) == [1]
+
+
+def test_windows_lie_within_the_signal():
+    times_ms = np.arange(0, 1000, 4.0)
+
+    starts = window_starts(times_ms, Sliding(width_ms=100, step_ms=50))
+
+    assert starts == pytest.approx(np.arange(0, 901, 50))
+    assert window_starts(times_ms, Sliding(width_ms=1000)) == pytest.approx([0])
+    with pytest.raises(RecipeError, match=r"sliding.width_ms 1001 is wider than the signal \(0 to 1000 ms\)"):
+        window_starts(times_ms, Sliding(width_ms=1001))
+
+
+def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
+    result, plain = curves
+    points = result.metrics["curves"]["repetitions"]
+
+    assert [point["at"] for point in points] == [1, 2, 4, 8, 16]
+    for name in ("top1", "top5"):
+        assert points[-1][name]["value"] == plain.metrics["overall"][name]["value"]
+        assert points[0][name]["value"] < points[-1][name]["value"]
+        assert all(point[name]["n"] == 200 and point[name]["low"] <= point[name]["high"] for point in points)
+
+
+def test_some_window_carries_the_picture_and_the_last_one_less(curves):
+    points = curves[0].metrics["curves"]["sliding"]
+
+    assert [point["at"] for point in points] == [100, 300, 500, 700, 900]
+    top5 = [point["top5"]["value"] for point in points]
+    assert max(point["top5"]["low"] for point in points) > 0.05
+    assert top5[-1] < max(top5)
+
+
+def test_a_window_over_all_of_the_signal_is_the_plain_result(go, world, small, curves):
+    run = f"run={go('train-align', *small).folder}"
+
+    for outside in ("mean", "zero"):
+        whole = go("eval-retrieval", run, f"sliding={{width_ms: 1000, outside: {outside}}}", "sheet_rows=0")
+        (point,) = whole.metrics["curves"]["sliding"]
+        assert point["top1"]["value"] == curves[1].metrics["overall"]["top1"]["value"]
+
+
+def test_curves_come_as_pictures_and_tables_that_say_how_they_were_made(curves):
+    result, plain = curves
+
+    for name in ("repetitions", "sliding window"):
+        with Image.open(result.files[name]) as picture:
+            assert picture.format == "PNG" and picture.width > 600
+    titles = " ".join(table.title for table in result.tables)
+    assert "3 random choices of each number" in titles
+    assert "200 ms wide, outside: the mean training signal, models of the whole signal" in titles
+    assert titles.count("n 200, pool 100, chance 0.01, 0.05") == 2
+    assert set(plain.files) == {"top-k sheet"}
+
+
+def test_more_repetitions_than_there_are_is_refused(go, world, small):
+    run = f"run={go('train-align', *small).folder}"
+
+    with pytest.raises(RecipeError, match="17 of a picture asked for, subject 1 has 16"):
+        go("eval-retrieval", run, "repetitions=[1, 17]")

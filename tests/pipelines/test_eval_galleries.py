@@ -1,0 +1,127 @@
+"""Larger and smaller galleries, and the tables over subjects, seeds, concepts and categories."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli import aligner
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.recordings import SignalStore
+
+DATASET = "demo-noise-0.3"
+ENCODER = "brainhive_cli-encoders-python-example"
+
+
+@pytest.fixture
+def trained(world: Path, go, small) -> Path:
+    return go("train-align", *small).folder
+
+
+def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
+    metrics = go("eval-retrieval", f"run={trained}", "gallery=train+test", "sheet_rows=3").metrics
+
+    model = aligner.load(trained / "cells" / "sub-01_seed-1" / "model")
+    recording = SignalStore.open(world / f"signals/{DATASET}/default/sub-01.h5")["test"]
+    stores = {
+        split: EmbeddingStore.open(world / f"embeddings/{DATASET}/{split}/{ENCODER}.h5")
+        for split in ("test", "train")
+    }
+    with torch.inference_mode():
+        signal = model.encode_signal(torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None)
+        pictures = np.concatenate([stores["test"].embedding, stores["train"].embedding])
+        image = model.encode_image({ENCODER: torch.from_numpy(pictures)})
+    cosine = torch.cosine_similarity(signal[:, None], image[None], dim=2)
+    seen = [stores["test"].image_ids.index(image_id) for image_id in recording.image_ids]
+    own = cosine[torch.arange(100), torch.tensor(seen)][:, None]
+    assert metrics["cells"]["sub-01_seed-1"]["sub-01"]["ranks"] == (cosine >= own).sum(1).tolist()
+    top1 = metrics["overall"]["top1"]
+    assert (top1["pool"], top1["split"]) == (1060, "test") and top1["chance"] == pytest.approx(1 / 1060)
+    assert "gallery train+test" in top1["protocol"]
+    assert metrics["backward"]["top1"]["pool"] == 100
+
+
+def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, trained):
+    plain = go("eval-retrieval", f"run={trained}").metrics
+    more = go("eval-retrieval", f"run={trained}", "distractors=5000", "sheet_rows=0").metrics
+
+    assert more["overall"]["top1"]["pool"] == 5100
+    for cell, subjects in more["cells"].items():
+        for subject, found in subjects.items():
+            before = np.array(plain["cells"][cell][subject]["ranks"])
+            assert (np.array(found["ranks"]) >= before).all() and np.mean(found["ranks"]) > 2 * before.mean()
+    assert more["verdict"] == "above chance"
+
+
+def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained):
+    metrics = go("eval-retrieval", f"run={trained}", "subsets={ways: 20, draws: 30}", "sheet_rows=0").metrics
+
+    for name, whole in (("forward", metrics["overall"]), ("backward", metrics["backward"])):
+        found = metrics["subsets"][name]
+        assert found["value"] > whole["top1"]["value"] and found["low"] > found["chance"] == 1 / 20
+        assert (found["pool"], found["n"]) == (20, 200) and "20-way, 30 draws" in found["protocol"]
+
+
+def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, small, tmp_path):
+    runs = f"paths.runs={tmp_path}"
+    go("train-align", *small, runs, "seeds=1,2", "train.epochs=4")
+
+    result = go("eval-retrieval", runs, "sheet_rows=0")
+
+    table = next(table for table in result.tables if "by subject and seed" in table.title)
+    assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
+    found = {
+        name: next(iter(cell.values()))["metrics"]["top1"]["value"]
+        for name, cell in result.metrics["cells"].items()
+    }
+    first = [found["sub-01_seed-1"], found["sub-01_seed-2"]]
+    assert table.rows[0] == ("sub-01", *first, f"{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}")
+    means = [np.mean([found[f"sub-0{s}_seed-{seed}"] for seed in (1, 2)]) for s in (1, 2)]
+    assert table.rows[-1][-1] == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
+    assert result.metrics["overall"]["top1"]["seeds"] == [1, 2]
+
+
+def test_concepts_categories_and_confusions_are_told_in_full(go, trained, tmp_path):
+    colours = "".join(f"{c}\t{c.split('_')[0]}\n" for c in ("red_checked_cactus", "red_plain_mug"))
+    (tmp_path / "colours.tsv").write_text(colours)
+
+    run = (f"run={trained}", f"categories={tmp_path / 'colours.tsv'}", "concept_rows=2", "sheet_rows=0")
+    result = go("eval-retrieval", *run)
+
+    metrics = result.metrics
+    assert len(metrics["concepts"]) == 100 and all(row["n"] == 2 for row in metrics["concepts"].values())
+    overall = np.mean([row["top1"] for row in metrics["concepts"].values()])
+    assert overall == pytest.approx(metrics["overall"]["top1"]["value"])
+    assert metrics["categories"]["red"]["n"] in (2, 4)
+    wrong = sum(each["count"] for each in metrics["confusions"])
+    assert 0 < wrong <= 200 * (1 - metrics["overall"]["top1"]["value"]) + 1e-9
+    shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
+    assert len(shown.rows) == 4
+
+
+def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
+    alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
+
+    with pytest.raises(MissingData, match="is tested on subject 1") as caught:
+        go("eval-retrieval", f"run={alone}", "subjects=1,2")
+    assert caught.value.hint == "it has: 2"
+
+
+def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):
+    runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
+    swept = go("train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}").folder
+    plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
+
+    result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0")
+    alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0").metrics
+
+    metrics = result.metrics
+    early, late = metrics["variants"].values()
+    assert early == alone["overall"] and late["top1"]["n"] == 100
+    assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
+    shown = [row[0] for row in result.tables[0].rows]
+    assert shown[-3:] == [*(f"all {variant}" for variant in metrics["variants"]), "all"]
+    with pytest.raises(BrainhiveError, match="is a sweep"):
+        go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")

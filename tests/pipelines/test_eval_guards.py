@@ -1,0 +1,105 @@
+"""What evaluation must notice, and what it must leave alone."""
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from brainhive_cli import aligner
+
+DATASET = "demo-noise-0.3"
+
+
+@pytest.fixture
+def trained(world: Path, go, small) -> Path:
+    return go("train-align", *small).folder
+
+
+@pytest.fixture
+def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the world and its run, to spoil."""
+    shutil.copytree(world, tmp_path / "own")
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "own"))
+    shutil.rmtree(tmp_path / "own" / "runs" / "eval-retrieval", ignore_errors=True)
+    return tmp_path / "own"
+
+
+def chance_is_in(metric: dict) -> bool:
+    return metric["low"] <= metric["chance"] <= metric["high"]
+
+
+@pytest.mark.parametrize("control", ["shuffled", "permuted"])
+def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained, control):
+    metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
+
+    assert metrics["verdict"] == "at chance"
+    assert chance_is_in(metrics["overall"]["mean_rank"]) and chance_is_in(metrics["backward"]["mean_rank"])
+    assert metrics["overall"]["top1"]["value"] <= 0.03
+    word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
+    assert metrics["protocol"] == f"intra, {DATASET}, {word}"
+
+
+def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
+    sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
+    assert sound["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
+
+    for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
+        with h5py.File(path, "r+") as file:
+            file["test/image_id"][...] = np.random.default_rng(0).permutation(file["test/image_id"][()])
+    metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
+
+    assert metrics["verdict"] == "at chance"
+    assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
+
+
+def digests(folder: Path) -> dict[str, str]:
+    files = (path for path in folder.rglob("*") if path.is_file() and "eval-retrieval" not in path.parts)
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, trained):
+    trained = own / "runs" / "train-align" / trained.name
+    everything = ("repetitions=[1]", "sliding={width_ms: 500, step_ms: 500}", "gallery=train+test")
+    before = digests(own)
+
+    first = go("eval-retrieval", f"run={trained}", *everything).metrics
+    again = go("eval-retrieval", f"run={trained}", *everything, again=True).metrics
+
+    assert digests(own) == before
+    assert first == again
+
+
+def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, small, tmp_path, monkeypatch):
+    runs = f"paths.runs={tmp_path}"
+    run = go("train-align", *small, runs, "mode=joint", "seeds=1,2", "train.epochs=1").folder
+    loaded, load = [], aligner.load
+    monkeypatch.setattr(aligner, "load", lambda folder: loaded.append(folder.parent.name) or load(folder))
+
+    metrics = go("eval-retrieval", runs, f"run={run}", "sheet_rows=0").metrics
+
+    assert loaded == ["all_seed-1", "all_seed-2"]
+    ranks = [metrics["cells"][cell]["sub-01"]["ranks"] for cell in loaded]
+    assert ranks[0] != ranks[1]
+
+
+def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go, own, trained):
+    run = own / "runs" / "train-align" / trained.name
+    metrics = json.loads((run / "metrics.json").read_text())
+    metrics["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1"}
+    metrics["cells"]["sub-02_seed-1"]["selected_on"] = "test"
+    (run / "metrics.json").write_text(json.dumps(metrics))
+
+    result = go("eval-retrieval", f"run={run}", "sheet_rows=0")
+
+    assert all(
+        metric["protocol"].endswith("selected on test") for metric in result.metrics["overall"].values()
+    )
+    assert len(result.tables) > 3
+    assert all(table.title.count("selected on test") == 1 for table in result.tables)
+    together = next(table for table in result.tables if "its Table 1" in table.title).as_dict()["rows"]
+    assert [row["published"] for row in together[:3]] == [0.757, "–", 0.946]
+    assert [row["published"] for row in together if row["finds"] == "signal"] == ["–"] * 6

@@ -1,0 +1,118 @@
+"""Several runs: averaged, and compared item by item."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from brainhive_cli import aligner
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
+from brainhive_cli.recordings import SignalStore
+
+DATASET = "demo-noise-0.3"
+ENCODER = "brainhive_cli-encoders-python-example"
+
+
+@pytest.fixture
+def trained(world: Path, go, small) -> Path:
+    return go("train-align", *small).folder
+
+
+@pytest.fixture
+def weaker(world: Path, go, small, trained) -> Path:
+    """A second run of the same cells, trained for one epoch."""
+    return go("train-align", *small, "train.epochs=1").folder
+
+
+def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarray]:
+    """Without the pipeline's code: cosine of each test signal [N] with each test picture [M], and targets."""
+    model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
+    recording = SignalStore.open(home / f"signals/{DATASET}/default/sub-{subject:02d}.h5")["test"]
+    store = EmbeddingStore.open(home / f"embeddings/{DATASET}/test/{ENCODER}.h5")
+    with torch.inference_mode():
+        signal = model.encode_signal(torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None)
+        image = model.encode_image({ENCODER: torch.from_numpy(np.array(store.embedding))})
+    target = np.array([store.image_ids.index(image_id) for image_id in recording.image_ids])
+    return torch.cosine_similarity(signal[:, None], image[None], dim=2).double(), target
+
+
+def ranked(similarity: torch.Tensor, target: np.ndarray) -> list[int]:
+    return (similarity >= similarity[np.arange(len(target)), target][:, None]).sum(1).tolist()
+
+
+def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, weaker):
+    metrics = go("eval-retrieval", f"run=[{trained}, {weaker.name}]", "sheet_rows=2").metrics
+
+    for subject in (1, 2):
+        (one, target), (other, _) = (cosines(run, world, subject) for run in (trained, weaker))
+        cell = metrics["cells"][f"sub-{subject:02d}_seed-1"][f"sub-{subject:02d}"]
+        assert cell["ranks"] == ranked((one + other) / 2, target)
+        assert cell["ranks"] != ranked(one, target)
+        assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
+    assert metrics["protocol"] == f"intra, {DATASET}, mean of 2 runs"
+    assert metrics["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
+
+
+def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
+    alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
+
+    with pytest.raises(BrainhiveError, match="not tested on the same subjects") as caught:
+        go("eval-retrieval", f"run=[{trained}, {alone}]")
+    assert str(trained) in caught.value.what and str(alone) in caught.value.what
+    both = go("eval-retrieval", f"run=[{trained}, {alone}]", "subjects=2", "sheet_rows=0").metrics
+    assert list(both["items"]) == ["sub-02"]
+
+
+def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
+    result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", "sheet_rows=0")
+
+    worse, same = result.metrics["against"]
+    hits = [[np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)] for run in (trained, weaker)]
+    one, other = (np.concatenate(each) for each in hits)
+    assert (worse["only_first"], worse["only_second"]) == ((one & ~other).sum(), (other & ~one).sum())
+    assert worse["difference"] == pytest.approx(one.mean() - other.mean()) and worse["difference"] > 0
+    assert worse["n"] == 200 and worse["subjects"] == 2
+    assert worse["run"] == str(weaker)
+    assert same["difference"] == 0 and same["mcnemar_p"] == 1
+    assert worse["mcnemar_p_adjusted"] == pytest.approx(min(1, 2 * worse["mcnemar_p"]))
+    table = result.tables[-1]
+    assert len(table.rows) == 2 and "Benjamini–Hochberg" in table.title
+    assert "mcnemar_p" in result.as_dict()["metrics"]["against"][0]
+
+
+def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):
+    alone = go("train-align", *small, "subjects=2", "train.epochs=1").folder
+    noisier = ("dataset={kind: demo, noise: 0.6, subjects: 2}",)
+    go("embed", *noisier, "encoders=['python:brainhive_cli.encoders.python:example']")
+    elsewhere = go("train-align", *small, *noisier, "train.epochs=1").folder
+
+    with pytest.raises(BrainhiveError, match=r"\(sub-01, sub-02\) and .* \(sub-02\) have different subjects"):
+        go("eval-retrieval", f"run={trained}", f"against={alone}", "sheet_rows=0")
+    with pytest.raises(BrainhiveError, match="were tested on different galleries") as caught:
+        go("eval-retrieval", f"run={trained}", f"against={elsewhere}", "sheet_rows=0")
+    for run in (trained, elsewhere):
+        assert str(run) in caught.value.what
+
+
+def test_the_plan_names_all_runs_and_what_is_missing(world, trained, weaker):
+    what = Recipe.resolve("eval-retrieval", None, {}, [f"run=[{trained}, {weaker}]", "repetitions=[1]"])
+    nothing = Recipe.resolve("eval-retrieval", None, {}, ["run=nowhere"])
+
+    planned = plan(what)
+
+    assert planned.items["run"] == f"{trained}, {weaker}" and planned.items["cells"] == 2
+    assert planned.items["curves"] == "repetitions" and not planned.missing
+    assert any("no train-align run 'nowhere'" in line for line in plan(nothing).missing)
+
+
+def test_without_a_data_set_or_subjects_a_model_folder_says_what_is_missing(go, world, trained):
+    model = trained / "cells" / "sub-01_seed-1" / "model"
+
+    with pytest.raises(MissingData, match="--dataset and --subjects missing") as caught:
+        go("eval-retrieval", f"run={model}")
+    assert f"--run {model} --dataset" in caught.value.hint
+    with pytest.raises(MissingData, match="test it on: --subjects missing"):
+        go("eval-retrieval", f"run={model}", "dataset=demo")

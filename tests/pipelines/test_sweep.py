@@ -1,0 +1,69 @@
+"""A sweep runs its variants as cells, goes on where it stopped, and prints a line for each variant."""
+
+import pytest
+
+from brainhive_cli.pipelines import _align_tables, train_align
+from brainhive_cli.pipelines._cells import Cell
+
+SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
+
+
+def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, tmp_path, monkeypatch):
+    here, trained = f"paths.runs={tmp_path / 'runs'}", []
+    real = train_align.train_cell
+
+    def until_the_third(name: str, *rest: object) -> None:
+        trained.append(name)
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        real(name, *rest)
+
+    monkeypatch.setattr(train_align, "train_cell", until_the_third)
+    with pytest.raises(KeyboardInterrupt):
+        go("train-align", *small, here, *SWEEP)
+
+    result = go("train-align", *small, here, *SWEEP, "published={top1: 0.5, source: a paper}")
+
+    assert trained == [f"lr=1e-3/sub-0{n}_seed-1" for n in (1, 2)] + 2 * ["lr=2e-3/sub-01_seed-1"] + [
+        "lr=2e-3/sub-02_seed-1"
+    ]
+    assert result.folder.name.startswith("demo-noise-0.3-intra-sweep-")
+    assert result.metrics["published"] == {"top1": 0.5, "source": "a paper"}
+    assert sorted(path.parent.parent.name for path in result.folder.glob("cells/*/*/metrics.json")) == [
+        *2 * ["lr=1e-3"],
+        *2 * ["lr=2e-3"],
+    ]
+    by_variant, by_cell, published = result.tables
+    assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
+    assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
+    assert [row[0] for row in by_cell.rows] == list(result.metrics["cells"])
+    assert published.rows == ((0.5, "–", "a paper"),)
+
+
+def metrics(*values: float | None, selected_on: str = "validation") -> dict:
+    cells = {}
+    for number, value in enumerate(values, 1):
+        top1 = {"value": value, "low": 0.0, "high": 1.0, "n": 10, "chance": 0.1}
+        found = {} if value is None else {"top1": top1}
+        cells[f"sub-0{number}_seed-1"] = {"epoch": 3, "validation": found, "selected_on": selected_on}
+    return {"dataset": "demo", "mode": "intra", "cells": cells}
+
+
+def laid_out(found: dict) -> tuple:
+    return _align_tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found["cells"]])
+
+
+def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():
+    (table,) = laid_out(metrics(0.2, 0.4, 0.6))
+    assert table.rows[-1][0] == "mean ± sd of 3" and table.rows[-1][2] == "0.400 ± 0.200"
+
+
+def test_a_single_cell_and_cells_without_validation_have_no_spread():
+    (alone,), (unknown,) = laid_out(metrics(0.2)), laid_out(metrics(None, None))
+    assert len(alone.rows) == 1
+    assert unknown.rows[0][1:] == (3, "–", "–", "–", "–") and unknown.rows[-1][2] == "–"
+
+
+def test_a_run_that_looked_at_test_says_so():
+    (stamped,), (honest,) = laid_out(metrics(0.2, selected_on="test")), laid_out(metrics(0.2))
+    assert "selected on test" in stamped.title and "test" not in honest.title

@@ -1,0 +1,42 @@
+"""Trackers get what the log gets, as one run a cell."""
+
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.errors import MissingExtra, RecipeError
+
+ABSENT = [name for name in ("trackio", "wandb", "swanlab") if importlib.util.find_spec(name) is None]
+
+
+def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    result = go("train-align", *small, f"paths.runs={tmp_path}", "train.epochs=3", "run.trackers=tensorboard")
+
+    log = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
+    for cell in ("sub-01_seed-1", "sub-02_seed-1"):
+        curves = accumulator.EventAccumulator(str(result.folder / "tensorboard" / cell)).Reload()
+        for name in ("loss", "validation_top1"):
+            told = [(each["epoch"], each[name]) for each in log if each["cell"] == cell]
+            drawn = [(point.step, point.value) for point in curves.Scalars(name)]
+            assert len(told) == 3 and drawn == [(epoch, pytest.approx(value)) for epoch, value in told]
+    assert "epoch" not in curves.Tags()["scalars"]
+
+
+def test_without_trackers_only_the_log_is_written(go, small, world):
+    assert not (go("train-align", *small).folder / "tensorboard").exists()
+
+
+@pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
+def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(go, small, world, tmp_path: Path):
+    with pytest.raises(MissingExtra) as caught:
+        go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
+    assert ABSENT[0] in caught.value.what and caught.value.hint == f"pip install {ABSENT[0]}"
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_tracker_is_refused(go, small):
+    with pytest.raises(RecipeError, match=r"run.trackers.0: Input should be 'tensorboard', 'trackio'"):
+        go("train-align", *small, "run.trackers=tensorbord")

@@ -1,0 +1,365 @@
+"""The training of one cell, by itself, on random signals that hold their picture's embedding."""
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli import aligner, parts
+from brainhive_cli.aligner import Layout
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch, leave
+from brainhive_cli.pipelines import _training
+from brainhive_cli.pipelines._batches import Batches, CellData
+from brainhive_cli.pipelines._beginning import take_over
+from brainhive_cli.pipelines._data import Repeated, Trials
+from brainhive_cli.pipelines._learner import Learner
+from brainhive_cli.pipelines._train import Train
+from brainhive_cli.pipelines._training import train_cell
+from brainhive_cli.runs import RunFolder
+
+PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
+HERE = Launch(0, 1, torch.device("cpu"))
+Weights = dict[str, torch.Tensor]
+
+
+def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most: int = 2) -> Trials:
+    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
+    random = np.random.default_rng(subject)
+    clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
+    signal = (clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))).astype(np.float32)
+    count = np.full(len(signal), REPETITIONS)
+    count[-1], signal[-1, 1:] = 1, np.nan
+    averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
+    repeated = Repeated(signal, count, how, most) if how else None  # type: ignore[arg-type]
+    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, repeated)
+
+
+@pytest.fixture
+def embedding() -> np.ndarray:
+    return np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+
+
+def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
+    trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
+    return CellData(trials, {"e": torch.from_numpy(embedding)}, np.arange(PICTURES) < 15, None, **more)
+
+
+def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
+    return Layout(
+        backbone={"kind": kind},
+        fuser={"kind": "fusion_encoder", "intermediate_size": 16},
+        dims={"e": 8},
+        encoders={"e": "e"},
+        dim=16,
+        channels=CHANNELS,
+        samples=SAMPLES,
+        window_ms=None,
+        scale=1.0,
+        subjects=tuple(trials.subject for trials in data.trials),
+    )
+
+
+@pytest.fixture
+def train(tmp_path: Path) -> Callable[..., tuple[Weights, dict[str, Any], list[dict[str, Any]]]]:
+    """Train a cell in a folder of its own: weights, metrics and events."""
+
+    def go(data: CellData, folder: str = "run", loss: Any = "clip", seed: int = 1, **knobs: Any) -> Any:
+        run = RunFolder(tmp_path / folder)
+        run.path.mkdir(exist_ok=True)
+        config = Train(**{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs})
+        events: list[dict[str, Any]] = []
+        layout, loss_config = layout_of(data), parts.resolve("losses", loss)
+        train_cell("cell", seed, layout, data, loss_config, config, run, HERE, events.append)
+        return *written(run.path), events
+
+    return go
+
+
+def written(run: Path) -> tuple[Weights, dict[str, Any]]:
+    cell = run / "cells" / "cell"
+    return load_file(cell / "model" / "model.safetensors"), json.loads((cell / "metrics.json").read_text())
+
+
+def is_same(one: Weights, other: Weights) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[key], other[key]) for key in one)
+
+
+def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
+    """Press Ctrl-C after so many steps."""
+    step, steps = Learner.step, []
+
+    def pressed(learner: Learner) -> None:
+        if len(steps) == after:
+            raise KeyboardInterrupt
+        steps.append(step(learner))
+
+    monkeypatch.setattr(Learner, "step", pressed)
+
+
+VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
+
+
+@pytest.mark.parametrize("after", [1, 4, 6])
+@pytest.mark.parametrize(
+    ("how", "loss", "knobs"),
+    [
+        (None, "clip", {"augment": VARIED}),
+        ("random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
+        ("single", {"kind": "siglip"}, {"ema": 0.5, "selection": "last"}),
+    ],
+)
+def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
+    train, embedding, monkeypatch, after, how, loss, knobs
+):
+    data, jitter = data_of(embedding, 2, how), {"e": torch.from_numpy(-embedding)[None]}
+    data = replace(data, jitter=jitter)
+    whole, metrics, events = train(data, "whole", loss, **knobs)
+    monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)
+    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        interrupt(pressed, after)
+        train(data, "resumed", loss, **knobs)
+    torch.manual_seed(99)  # whatever is drawn meanwhile must not matter
+
+    resumed, again, later = train(data, "resumed", loss, **knobs)
+
+    assert is_same(resumed, whole) and again == metrics
+    expected = {event["epoch"]: event["loss"] for event in events}
+    assert [event["loss"] for event in later] == [expected[event["epoch"]] for event in later]
+
+
+def test_what_is_told_of_an_epoch(train, embedding):
+    _, metrics, events = train(data_of(embedding))
+
+    assert [event["epoch"] for event in events] == [0, 1, 2, 3]
+    names = {"cell", "epoch", "epochs", "loss", "validation_top1", "samples_per_s"}
+    assert all(event.keys() == names and event["samples_per_s"] > 0 for event in events)
+    assert events[-1]["loss"] < events[0]["loss"]
+    kept = events[metrics["epoch"] - 1]
+    assert kept["validation_top1"] == metrics["validation"]["top1"]["value"]
+    assert kept["validation_top1"] == max(event["validation_top1"] for event in events)
+
+
+@pytest.mark.parametrize(
+    ("knobs", "selected_on"),
+    [({}, "validation"), ({"selection": "last"}, "last epoch"), ({"selection": "test"}, "test")],
+)
+def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_on):
+    data = data_of(embedding)
+    data = replace(data, tested=data.trials, tested_images=data.images)
+
+    assert train(data, **knobs)[1]["selected_on"] == selected_on
+
+
+def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
+    data = replace(data_of(embedding), held_out=np.zeros(PICTURES, bool))
+
+    _, metrics, _ = train(data, validation=0)
+
+    assert metrics == {"epoch": 4, "selected_on": "last epoch", "validation": {}}
+
+
+def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
+    data = data_of(embedding)
+    spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))
+    data = replace(data, tested=[spoilt], tested_images=data.images)
+
+    train(data)
+    with pytest.raises(BrainhiveError, match="not finite"):
+        train(data, "other", selection="test")
+    with pytest.raises(BrainhiveError, match="no test signals"):
+        train(data_of(embedding), "third", selection="test")
+
+
+def test_training_stops_when_validation_no_longer_rises(train, embedding):
+    noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
+    data = replace(data_of(embedding), images={"e": torch.from_numpy(noise)})  # nothing to be learned
+
+    _, metrics, events = train(data, epochs=60, patience=3)
+
+    tops = [event["validation_top1"] for event in events]
+    last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
+    assert len(events) == last_best + 3 < 60 and metrics["epoch"] == last_best
+
+
+def test_patience_needs_something_to_look_at():
+    with pytest.raises(ValueError, match="patience looks at validation"):
+        Train(patience=2, validation=0)
+
+
+def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch):
+    seen: list[Weights] = []
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        step(learner)
+        seen.append({key: value.clone() for key, value in learner.aligner.state_dict().items()})
+
+    monkeypatch.setattr(Learner, "step", watched)
+    kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")
+
+    average = seen[0]
+    for count, weights in enumerate(seen[1:], 2):
+        decay = min(0.6, (1 + count) / (10 + count))
+        average = {key: decay * average[key] + (1 - decay) * weights[key] for key in weights}
+    assert all(torch.allclose(kept[key], average[key], atol=1e-6) for key in kept)
+    assert not is_same(kept, seen[-1])
+
+
+def test_nothing_random_touches_validation(train, embedding):
+    varied = {"noise": 5.0, "channel_dropout": 0.9, "repetitions": 0.1}
+    still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}  # so that both end with the weights they began with
+    jitter = {"e": torch.from_numpy(-embedding)[None]}
+
+    plain, metrics, (told,) = train(data_of(embedding), "plain", **still)
+    same, again, (noisy,) = train(
+        data_of(embedding, how="random", jitter=jitter), "noisy", augment=varied, **still
+    )
+
+    assert all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain) and again == metrics
+    assert noisy["loss"] != told["loss"]  # but it does touch training
+
+
+def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:
+    return Batches(data, Train(batch_size=16, **knobs), mix_alpha, launch)
+
+
+def test_each_trial_is_a_sample_of_its_own(embedding):
+    data = data_of(embedding, subjects=2, how="single")
+    batches = batches_of(data)
+
+    samples = np.concatenate(batches.epoch(1, 0))
+    assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)  # the last has one trial
+    batch = batches.draw(samples, 0)
+    shown = batches.samples.picture[np.sort(samples)]
+    for signal, subject, picture in zip(batch.signal, batch.subject, shown, strict=True):
+        own = data.trials[subject].repeated.signal[picture]  # type: ignore[union-attr]
+        assert (torch.from_numpy(own) == signal).all((1, 2)).any()
+    assert torch.equal(batch.images["e"], data.images["e"][shown])
+
+
+def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedding):
+    data = data_of(embedding, how="random")
+    batches = batches_of(data)
+    rows = np.arange(PICTURES)
+
+    one, other = (batches.draw(rows, seed).signal for seed in (1, 2))
+
+    assert torch.equal(batches.draw(rows, 1).signal, one) and not torch.equal(one[:-1], other[:-1])
+    trials = torch.from_numpy(data.trials[0].repeated.signal)  # type: ignore[union-attr]
+    pairs = torch.stack([trials[:, pair].mean(1) for pair in ([0, 1], [0, 2], [1, 2])], 1)
+    is_pair = torch.isclose(pairs[:-1], one[:-1, None], atol=1e-6).all(3).all(2)
+    assert (is_pair.sum(1) == 1).all()
+    assert torch.allclose(one[-1], trials[-1, 0])  # there is one only
+
+
+def test_jitter_draws_among_all_stores_of_the_encoder(embedding):
+    further = torch.from_numpy(np.stack([embedding + 100, embedding + 200]))
+    batch = batches_of(data_of(embedding, jitter={"e": further})).draw(np.arange(PICTURES), 3)
+
+    which = ((batch.images["e"] - torch.from_numpy(embedding)) / 100).round()
+    assert (which == which[:, :1]).all() and set(which[:, 0].tolist()) == {0, 1, 2}
+
+
+def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
+    data, rows = data_of(embedding), np.arange(20, 51)
+    drawn = [batches_of(data, replace(HERE, rank=rank, processes=2), 0.5).draw(rows, 4) for rank in (0, 1)]
+
+    one, other = (batch.mixing for batch in drawn)
+    assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
+    signal = torch.from_numpy(data.trials[0].signal[rows])
+    assert torch.allclose(torch.cat([batch.signal for batch in drawn]), one.mix(signal), atol=1e-6)
+    assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
+        range(15, 31)
+    )
+    assert not torch.allclose(one.mix(signal), signal, atol=0.1)
+
+
+def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
+    data, mapped = data_of(embedding, subjects=3), []
+    for trials in data.trials:
+        file = tmp_path / f"{trials.subject}.npy"
+        np.save(file, trials.signal)
+        mapped.append(replace(trials, signal=np.load(file, mmap_mode="r")))
+
+    memory, _, _ = train(data, "memory")
+    disk, _, _ = train(replace(data, trials=mapped), "disk")
+
+    assert is_same(memory, disk)
+
+
+def test_training_begins_from_a_model_folder(train, embedding, tmp_path):
+    data = data_of(embedding, subjects=2)
+    learned, _, _ = train(data, "joint")
+    model = tmp_path / "joint" / "cells" / "cell" / "model"
+
+    begun, _, _ = train(data_of(embedding, start=model), "begun", lr=1e-30, weight_decay=0, epochs=1)
+    fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
+
+    assert is_same(begun, learned) and not is_same(fresh, learned)
+
+
+def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding, tmp_path):
+    layout = replace(layout_of(data_of(embedding, subjects=2)), subject_layer="token")
+    learned = aligner.Aligner(layout)
+    torch.nn.init.normal_(learned.subject_layer.token)
+    learned.save(tmp_path / "joint")
+
+    begun = aligner.Aligner(replace(layout, subjects=(7, 2)))
+    take_over(begun, tmp_path / "joint")
+
+    old, new = learned.subject_layer.token, begun.subject_layer.token
+    assert torch.equal(new[1], old[1]) and torch.equal(new[0], old.mean(0))
+
+
+def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
+    data = data_of(embedding)
+    other = aligner.Aligner(replace(layout_of(data), dim=32))
+    other.save(tmp_path / "other")
+
+    with pytest.raises(BrainhiveError, match="is made otherwise"):
+        train(replace(data, start=tmp_path / "other"))
+
+
+def _resume_in_two(rank: int, folder: str) -> None:
+    """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
+    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    store = torch.distributed.FileStore(f"{folder}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    launch = Launch(rank, 2, torch.device("cpu"))
+    data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
+    config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED)
+    loss = parts.resolve("losses", {"kind": "mixco"})
+    _training.CHECKPOINT_S = 0.0
+
+    def go(name: str) -> None:
+        run = RunFolder(Path(folder) / name)
+        train_cell("cell", 1, layout_of(data), data, loss, config, run, launch)
+        launch.wait()
+
+    go("whole")
+    with pytest.MonkeyPatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        interrupt(pressed, 2)
+        go("resumed")
+    launch.wait()
+    go("resumed")
+    leave(0)
+
+
+def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+
+    torch.multiprocessing.spawn(_resume_in_two, (str(tmp_path),), nprocs=2)
+
+    (whole, metrics), (resumed, again) = written(tmp_path / "whole"), written(tmp_path / "resumed")
+    assert is_same(whole, resumed) and metrics == again
+    steps = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line)["epoch"] for line in steps] == [0, 1]

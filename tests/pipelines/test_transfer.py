@@ -1,0 +1,160 @@
+"""Zero-shot transfer: another data set's signals go into a model only as it was trained to take them."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from brainhive_cli import aligner
+from brainhive_cli.aligner import Layout
+from brainhive_cli.datasets.demo import Demo
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.pipelines._data import Signal
+from brainhive_cli.pipelines._transfer import Origin, fitted
+from brainhive_cli.recipe import Paths
+from brainhive_cli.recordings import Recording, SignalStore, path_of
+
+COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
+OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
+LAYOUT = Layout({}, {}, {}, {}, 8, ("Oz", "P7"), 50, None, 1.0, (1,))
+ORIGIN = Origin("trained-on", np.arange(50) / 100, 100.0)
+
+
+@pytest.fixture
+def recorded(home: Path):
+    """Write the signals of a data set: channels, rate, samples; what fits it."""
+
+    def write(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0):
+        signal = np.zeros((1, 1, len(channels), samples), np.float32)
+        times_s = start_s + np.arange(samples) / rate_hz
+        recording = Recording(signal, ["a"], channels, times_s, rate_hz, "µV")
+        path = path_of(home / "signals", "other", "default", 1)
+        path.unlink(missing_ok=True)
+        SignalStore.write(path, {"test": recording})
+
+    return write
+
+
+def fit(layout: Layout = LAYOUT, origin: Origin = ORIGIN, signal: Signal = Signal()):  # noqa: B008
+    return fitted(origin, layout, signal, Demo("other", (1,), 1.0), Paths(), 1, "test")
+
+
+def test_channels_are_found_by_name_and_the_window_is_cut(recorded):
+    recorded()
+
+    signal, channels = fit()
+
+    assert channels == ("Oz", "P7")
+    assert signal.window_ms == pytest.approx((-5, 495))  # half a sample before the first and after the last
+
+
+@pytest.mark.parametrize(
+    ("given", "what"),
+    [
+        ({"channels": ("Cz", "Fz")}, "other subject 1 has no channel Oz, P7, which the model was trained on"),
+        ({"rate_hz": 250.0}, "other subject 1 is sampled at 250 Hz, trained-on at 100 Hz"),
+        ({"samples": 40}, "has 40 samples where the model takes 50"),
+        ({"start_s": 0.2}, "has 30 samples where the model takes 50"),
+    ],
+)
+def test_signals_that_do_not_fit_are_refused_in_one_line(recorded, given, what):
+    recorded(**given)
+
+    with pytest.raises(BrainhiveError) as caught:
+        fit()
+    assert what in caught.value.what and caught.value.hint
+
+
+def test_without_the_recordings_of_the_training_only_the_same_number_of_samples_fits(recorded):
+    unknown = replace(ORIGIN, times_s=None, rate_hz=None)
+    recorded(samples=50)
+    assert fit(origin=unknown)[0].window_ms is None
+
+    recorded(samples=80)
+    with pytest.raises(BrainhiveError, match="80 samples where the model takes 50"):
+        fit(origin=unknown)
+    assert fit(origin=unknown, signal=Signal(window_ms=(0, 500)))[0].window_ms == (0, 500)
+
+
+def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_for(recorded):
+    recorded(samples=50)
+    counted = replace(LAYOUT, channels=("0", "1"))
+
+    assert fit(counted, Origin.unknown(), Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
+    with pytest.raises(BrainhiveError, match="gives 3 channels where the model takes 2"):
+        fit(counted, Origin.unknown())
+
+
+@pytest.fixture
+def other(world: Path, go) -> Path:
+    """The world with the pictures of a second data set embedded."""
+    go("embed", f"dataset={OTHER}", COLOURS, "splits=test")
+    return world
+
+
+def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, small, other):
+    run = f"run={go('train-align', *small).folder}"
+
+    result = go("eval-retrieval", run, f"dataset={OTHER}", "sheet_rows=0")
+    fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", "sheet_rows=0")
+
+    metrics = result.metrics
+    assert metrics["protocol"] == "intra, demo-noise-0.5, zero-shot from demo-noise-0.3"
+    assert list(metrics["cells"]) == ["sub-01_seed-1", "sub-02_seed-1"]
+    assert all(list(cell) == ["sub-01", "sub-02"] for cell in metrics["cells"].values())
+    assert metrics["verdict"] == "above chance"
+    assert list(fewer.metrics["items"]) == ["sub-02"]
+    found = [each.metrics["cells"]["sub-01_seed-1"]["sub-02"]["ranks"] for each in (result, fewer)]
+    assert found[0] == found[1]
+    table = next(table for table in result.tables if "by subject and seed" in table.title)
+    met = [cell["sub-02"]["metrics"]["top1"]["value"] for cell in metrics["cells"].values()]
+    assert table.rows[1][:2] == ("sub-02", pytest.approx(np.mean(met)))  # two models of one seed
+
+
+def test_without_embeddings_of_the_other_data_set_the_line_that_makes_them_is_told(go, small, world):
+    run = f"run={go('train-align', *small).folder}"
+
+    with pytest.raises(MissingData, match=r"demo-noise-0.7") as caught:
+        go("eval-retrieval", run, "dataset={kind: demo, noise: 0.7, subjects: 1}")
+    assert caught.value.hint.startswith("brainhive embed")
+
+
+@pytest.fixture
+def published(go, small, world, tmp_path, monkeypatch) -> Path:
+    """A model of the world's run as BrainHiVE's repository saves it, in a home that has the embeddings."""
+    run = go("train-align", *small).folder
+    ours, theirs = "brainhive_cli-encoders-python-example", "CLIP-ViT-B-32-laion2B-s34B-b79K"
+    model = aligner.load(run / "cells" / "sub-02_seed-1" / "model")
+    model.save_upstream(tmp_path / "published")
+    config, weights = tmp_path / "published" / "config.json", tmp_path / "published" / "model.safetensors"
+    config.write_text(config.read_text().replace(ours, theirs))
+    save_file({name.replace(ours, theirs): value for name, value in load_file(weights).items()}, weights)
+    shutil.copytree(world / "embeddings", tmp_path / "home" / "embeddings")
+    (store,) = tmp_path.glob(f"home/embeddings/demo-noise-0.3/test/{ours}.h5")
+    store.rename(store.with_stem("clip-b32"))
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "home"))
+    return tmp_path / "published"
+
+
+def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
+    data = ("dataset={kind: demo, noise: 0.3, subjects: 2}", "subjects=2")
+    metrics = go("eval-retrieval", f"run={published}", *data).metrics
+
+    model = aligner.load(published)
+    recording = SignalStore.open(world / "signals/demo-noise-0.3/default/sub-02.h5")["test"]
+    (store,) = world.glob("embeddings/demo-noise-0.3/test/*.h5")
+    pictures = EmbeddingStore.open(store)
+    with torch.inference_mode():
+        signal = model.encode_signal(torch.from_numpy(np.asarray(recording.signal).mean(1)), None)
+        (key,) = model.layout.dims
+        image = model.encode_image({key: torch.from_numpy(np.array(pictures.embedding))})
+    target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
+    assert metrics["cells"]["published"]["sub-02"]["ranks"] == ranks(signal, image, target).tolist()
+    assert metrics["protocol"] == "model folder, demo-noise-0.3, trained on data that it does not name"
+    assert metrics["verdict"] == "above chance"

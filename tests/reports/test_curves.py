@@ -1,0 +1,30 @@
+"""A curve: its points, its band and the line of chance are drawn."""
+
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from brainhive_cli.reports.curves import draw_curve
+
+POINTS = [
+    {"at": at, "top1": {"value": value, "low": value - 0.05, "high": value + 0.05, "chance": 0.1}}
+    for at, value in ((1, 0.3), (2, 0.5), (4, 0.6))
+]
+
+
+def pixels(path: Path, points: list[dict], doubling: bool = False) -> np.ndarray:
+    draw_curve(path / "curve.png", points, {"top1": "top-1"}, "repetitions", "title", doubling)
+    with Image.open(path / "curve.png") as picture:
+        return np.asarray(picture.convert("RGB")).astype(int)
+
+
+def test_a_curve_is_a_picture_of_its_points_and_of_chance(tmp_path: Path):
+    drawn = pixels(tmp_path, POINTS)
+    guessed = [{"at": p["at"], "top1": {**p["top1"], "chance": 0.2}} for p in POINTS]
+
+    assert drawn.shape == (540, 900, 3)
+    blue = (np.abs(drawn - [31, 119, 180]).sum(2) < 30).sum()
+    assert blue > 500  # the line, its markers and chance
+    assert not np.array_equal(drawn, pixels(tmp_path, guessed))
+    assert not np.array_equal(drawn, pixels(tmp_path, POINTS, doubling=True))

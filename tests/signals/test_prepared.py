@@ -1,0 +1,81 @@
+"""Selected signals in memory and mapped."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.recordings import CHUNK, Recording, SignalStore
+from brainhive_cli.signals.normalisation import fit
+from brainhive_cli.signals.prepared import InMemory, Mapped
+from brainhive_cli.signals.selection import Selection
+
+CHANNELS = ("P7", "Oz", "Cz")
+
+
+def recorded(path: Path, seed: int = 0) -> Selection:
+    """A selection of a subject's store, with ragged repetitions."""
+    count, random = CHUNK + 7, np.random.default_rng(seed)
+    signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
+    repetitions = np.resize([3, 1, 2], count)
+    ids = [f"c/p{number}" for number in range(count)]
+    made = Recording(signal, ids, CHANNELS, np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
+    SignalStore.write(path, {"train": made})
+    return Selection.of(SignalStore.open(path)["train"], ["Oz", "P7"], (10, 60), 2.0, "here")
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "sub-01.h5"
+
+
+def test_mapped_signals_are_those_in_memory(path):
+    whole = recorded(path)
+    normaliser = fit("whiten", (chunk for _, chunk in whole.averages()))
+    for chosen in (
+        whole,
+        replace(whole, pictures=np.arange(0, 200, 3)),
+        replace(whole, normaliser=normaliser),
+    ):
+        memory, mapped = InMemory(chosen), Mapped(chosen, path, "train")
+        assert isinstance(mapped.averages(), np.memmap)
+        assert memory.averages().shape == (len(chosen.pictures), 2, 5)
+        np.testing.assert_array_equal(mapped.averages(), memory.averages())
+        np.testing.assert_array_equal(mapped.trials(), memory.trials())
+    assert len(list((path.parent / "prepared").glob("sub-01_train_*.h5"))) == 6  # each selection by itself
+
+
+def test_averages_are_those_of_the_trials_that_are_there(path):
+    selection = recorded(path)
+    trials, averages = InMemory(selection).trials(), InMemory(selection).averages()
+    for row, count in enumerate(selection.repetitions):
+        np.testing.assert_allclose(averages[row], trials[row, :count].mean(0), atol=1e-6)
+
+
+def test_the_file_is_written_once_and_again_when_the_store_has_changed(path):
+    before = Mapped(recorded(path), path, "train").averages()
+    file = Path(before.filename)
+    written = file.stat().st_mtime_ns
+    assert np.array_equal(Mapped(Selection.of(*again(path)), path, "train").averages(), before)
+    assert file.stat().st_mtime_ns == written
+
+    path.unlink()
+    changed = recorded(path, seed=1)
+    np.testing.assert_array_equal(Mapped(changed, path, "train").averages(), InMemory(changed).averages())
+    assert not np.array_equal(InMemory(changed).averages(), before)
+
+
+def again(path: Path) -> tuple:
+    return SignalStore.open(path)["train"], ["Oz", "P7"], (10, 60), 2.0, "here"
+
+
+def test_a_value_that_is_not_finite_leaves_no_file(path):
+    selection = recorded(path)
+    signal = np.array(selection.recording.signal)
+    signal[3, 0, 1, 2] = np.nan
+    spoilt = replace(selection, recording=replace(selection.recording, signal=signal))
+    with pytest.raises(BrainhiveError, match="here: a signal is not finite, of picture c/p3, channel Oz"):
+        Mapped(spoilt, path, "train").averages()
+    assert not list((path.parent / "prepared").glob("*.h5"))

@@ -1,0 +1,160 @@
+"""Model folders in the layout of the BrainHiVE repository: read, and written so that it can read them."""
+
+import json
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from brainhive_cli import aligner
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.aligner._upstream import KINDS
+from brainhive_cli.blocks import FusionEncoder
+from brainhive_cli.errors import BrainhiveError
+
+DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}
+CONFIG = {
+    "architectures": ["BrainCLIPModel"],
+    "brain_channels": 17,
+    "brain_embedding_dim": 1440,
+    "brain_sequence_length": 250,
+    "dropout": 0.1,
+    "hidden_size": 32,
+    "intermediate_size": 16,
+    "logit_scale_init_value": 2.6592,
+    "model_type": "clip",
+    "proj_meta": DIMS,
+    "transformers_version": "4.57.3",
+}
+OURS = Layout(
+    backbone={"kind": "atm", "dropout": 0.2},
+    fuser={"kind": "fusion_encoder", "intermediate_size": 8},
+    dims={"vae": 6, "clip-b32": 4},
+    encoders={"vae": "vae", "clip-b32": "clip-b32"},
+    dim=8,
+    channels=("Oz", "POz", "Pz"),
+    samples=80,
+    window_ms=None,
+    scale=1.0,
+    subjects=(10, 3, 1),
+)
+
+
+def state_of(golden: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Name the golden weights of a brain encoder as upstream's whole model does, beside a fusion encoder."""
+    brain = {f"brain_model.backbone.{k[8:]}": v for k, v in golden.items() if k.startswith("weights.")}
+    torch.manual_seed(0)
+    vision = {f"vision_model.{k}": v for k, v in FusionEncoder(DIMS, 32, 16).state_dict().items()}
+    return {**brain, **vision, "logit_scale": torch.tensor(3.5)}
+
+
+def write(
+    folder: Path, config: dict[str, object], state: dict[str, Tensor], file: str = "model.safetensors"
+) -> Path:
+    folder.mkdir(exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    save_file(state, folder / file, metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("is_named", [True, False])
+def test_an_upstream_folder_gives_the_references_output(
+    shared: Path, tmp_path: Path, kind: str, is_named: bool
+) -> None:
+    """Golden values: the BrainHiVE repository's encoders; without a name the kind is known by its weights."""
+    golden = load_file(shared / "golden" / "backbones" / f"{kind}.safetensors")
+    config = CONFIG | ({"brain_backbone": kind} if is_named else {})
+    model = aligner.load(write(tmp_path, config, state_of(golden)))
+
+    with torch.no_grad():
+        token = model.encode_signal(golden["signal"], golden["subject_index"])
+        image = model.encode_image({key: torch.randn(2, width) for key, width in DIMS.items()})
+
+    assert (token - golden["output"]).abs().max() < 1e-5
+    assert image.shape == (2, 32) and model.logit_scale.item() == 3.5
+    assert model.layout.channels == tuple(map(str, range(17))) and list(model.layout.dims) == list(DIMS)
+    assert model.layout.encoders == {key: key for key in DIMS}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("file", aligner.WEIGHTS)
+def test_what_was_read_is_written_back_bit_by_bit(shared: Path, tmp_path: Path, kind: str, file: str) -> None:
+    state = state_of(load_file(shared / "golden" / "backbones" / f"{kind}.safetensors"))
+    folder = write(tmp_path / "theirs", CONFIG | {"brain_backbone": kind}, state, file)
+
+    aligner.load(folder).save_upstream(tmp_path / "ours")
+
+    written = load_file(tmp_path / "ours" / "model.safetensors")
+    assert written.keys() == state.keys()
+    assert all(torch.equal(written[name], value) for name, value in state.items())
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    assert {
+        key: CONFIG[key] for key in config.keys() - {"brain_backbone", "brain_embedding_dim"}
+    }.items() <= config.items()
+
+
+def test_a_model_of_ours_goes_through_upstreams_layout_with_its_subjects_by_number(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    made = Aligner(OURS, 1.5).eval()
+    made.save_upstream(tmp_path)
+    found = aligner.load(tmp_path)
+    signal, vae, clip = torch.randn(3, 3, 80), torch.randn(3, 6), torch.randn(3, 4)
+    numbers = torch.tensor([found.layout.subjects.index(subject) for subject in OURS.subjects])
+
+    theirs = {"vae": vae, "CLIP-ViT-B-32-laion2B-s34B-b79K": clip}
+    assert torch.equal(found.encode_signal(signal, numbers), made.encode_signal(signal, torch.arange(3)))
+    assert torch.equal(found.encode_image(theirs), made.encode_image({"vae": vae, "clip-b32": clip}))
+    torch.testing.assert_close(found.encode_signal(signal), made.encode_signal(signal))
+    assert torch.equal(found.logit_scale, made.logit_scale)
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        ({"backbone": {"kind": "linear"}}, "no brain encoder .*linear"),
+        ({"backbone": {"kind": "brain_mlp", "hidden": 5}}, "no brain encoder .*'hidden': 5"),
+        ({"subject_layer": "linear"}, "no subject layer linear"),
+        ({"similarity": "centred_cosine"}, "no similarity centred_cosine"),
+        ({"subjects": (1, 11)}, "no subjects above 10"),
+    ],
+)
+def test_what_upstream_does_not_have_is_not_written(tmp_path: Path, change: dict, what: str) -> None:
+    with pytest.raises(BrainhiveError, match=f"upstream's model has {what}") as caught:
+        Aligner(replace(OURS, **change)).save_upstream(tmp_path)
+    assert caught.value.hint and not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("drop", "what"),
+    [
+        ("brain_channels", "config.json has no brain_channels"),
+        ("proj_meta", "config.json has no proj_meta"),
+        ("brain_model.backbone.proj_in.bias", "no brain encoder of upstream has such weights"),
+        ("vision_model.block.layers.0.norm.bias", "is damaged"),
+    ],
+)
+def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop: str, what: str) -> None:
+    layout = replace(OURS, backbone={"kind": "brain_mlp"})
+    Aligner(layout).save_upstream(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    state = load_file(tmp_path / "model.safetensors")
+    del config["brain_backbone"]
+    config.pop(drop, None), state.pop(drop, None)
+    write(tmp_path, config, state)
+
+    with pytest.raises(BrainhiveError, match=what) as caught:
+        aligner.load(tmp_path)
+    assert "\n" not in caught.value.what and caught.value.hint
+
+
+def test_an_upstream_model_is_kept_in_our_layout_too(tmp_path: Path) -> None:
+    Aligner(OURS).save_upstream(tmp_path / "theirs")
+    model = aligner.load(tmp_path / "theirs")
+    model.save(tmp_path / "ours")
+    again = aligner.load(tmp_path / "ours")
+    assert asdict(again.layout) == asdict(model.layout)
+    assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())
