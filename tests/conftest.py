@@ -44,3 +44,30 @@ def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str]
         return made
 
     return snapshot
+
+
+@pytest.fixture
+def image_networks_absent(
+    tmp_path: Path, hub_cache: Callable[[str], Path], monkeypatch: pytest.MonkeyPatch
+) -> Path:
+    """Empty caches of torch and the hub; returns where torch keeps weight files."""
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    return tmp_path / "torch" / "hub" / "checkpoints"
+
+
+@pytest.fixture(scope="session")
+def image_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights of the networks of the image metrics."""
+    from image_networks import write
+
+    return write(tmp_path_factory.mktemp("image_networks"))
+
+
+@pytest.fixture
+def image_networks(
+    image_networks_absent: Path, image_weights: Path, hub_cache: Callable[[str], Path]
+) -> Path:
+    """The caches of torch and the hub with these weights."""
+    from image_networks import link
+
+    return link(image_weights, image_networks_absent, hub_cache)

@@ -22,6 +22,16 @@ def reconstruct(
         str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")
     ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
+    sources: Annotated[
+        str | None,
+        typer.Option("--from", help="brain, images (the ceiling), shuffled (the floor); several by commas."),
+    ] = None,
+    score: Annotated[
+        str | None, typer.Option("--score", help="Score this folder of pictures instead of drawing any.")
+    ] = None,
+    truth: Annotated[
+        str | None, typer.Option("--truth", help="The true pictures of --score, matched by file name.")
+    ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
     json: options.Json = False,
@@ -35,4 +45,5 @@ def reconstruct(
 
     Example: brainhive reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE
     """
-    execute(context, {"prior": prior, "align_run": run, "generator.source": generator, "repeats": repeats})
+    flags = {"prior": prior, "align_run": run, "generator.source": generator, "repeats": repeats}
+    execute(context, {**flags, "sources": sources, "score": score, "truth": truth})

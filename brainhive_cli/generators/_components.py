@@ -77,6 +77,42 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(model, dtype)
 
 
+def upcast(vae: Any) -> None:
+    """Decode in float32 where the VAE overflows in half precision, as SDXL's own does."""
+    if vae.dtype == torch.float16 and vae.config.force_upcast:
+        cast(vae, torch.float32)
+
+
+def skeleton(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
+    """Make U-Net and VAE of these configs on the meta device."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    with torch.device("meta"):
+        made: list[Any] = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)]
+    for model in made:
+        cast(model, dtype)
+    upcast(made[1])
+    return made[0], made[1]
+
+
+def read_config(source: str, component: str) -> dict[str, Any]:
+    """Read the config of a component; from the hub nothing else is fetched."""
+    return _config(hub.folder(source, allow=["*/*.json"]), component)
+
+
+def check(source: str, variant: str | None) -> str:
+    """Say whether a generator's weights are here; raises as `load` does, but reads configs alone."""
+    check_unet(read_config(source, "unet"), source)
+    for component in ("vae", "scheduler"):
+        read_config(source, component)
+    folder = hub.folder(source, allow=["*/*.json"])
+    weights = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}*.safetensors"
+    absent = [name for name in ("unet", "vae") if not any((folder / name).glob(weights))]
+    if absent and not source.startswith("hub:"):
+        raise MissingData(f"the generator {folder} has no {absent[0]}/{weights}", "download it again")
+    return "weights to be fetched" if absent else "SDXL type"
+
+
 def check_unet(config: dict[str, Any], where: Path | str) -> None:
     """Refuse a U-Net that does not take SDXL's pooled text and size ids."""
     kind = config.get("addition_embed_type")
@@ -98,6 +134,37 @@ def empty_prompt(
     if (folder / EMPTY_PROMPT).is_file():
         held = load_file(folder / EMPTY_PROMPT)
         return held["prompt_embeds"], held["pooled_prompt_embeds"]
+    return _embed("", folder, device, dtype, variant)
+
+
+def prompt(config: Any, words: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Embed a prompt with the text encoders of a generator's folder.
+
+    Args:
+        config: The generator's Config.
+        words: What to embed.
+        device: Where the text encoders run.
+        dtype: What they run in.
+
+    Returns:
+        As `empty_prompt`.
+
+    Raises:
+        MissingData: if there are no text encoders.
+    """
+    try:
+        folder = folder_of(config.source, config.variant, text=True)
+        return _embed(words, folder, device, dtype, config.variant)
+    except MissingData as error:
+        raise MissingData(
+            f"the prompt {words!r} needs text encoders: {error.what}",
+            "give a whole SDXL folder, or no prompt",
+        ) from error
+
+
+def _embed(
+    words: str, folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None
+) -> tuple[Tensor, Tensor]:
     import transformers as tf
     from diffusers import StableDiffusionXLPipeline
 
@@ -115,8 +182,8 @@ def empty_prompt(
     )
     pipeline.to(device)
     with torch.no_grad():
-        text, _, pooled, _ = pipeline.encode_prompt("", device=device, do_classifier_free_guidance=False)
-    return text, pooled
+        text, _, pooled, _ = pipeline.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+    return text.to(device, dtype), pooled.to(device, dtype)
 
 
 def _config(folder: Path, component: str) -> dict[str, Any]:

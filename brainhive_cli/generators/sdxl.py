@@ -1,6 +1,7 @@
 """An SDXL-type diffusion model that a prior's image tokens condition."""
 
 import inspect
+from collections.abc import Callable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from brainhive_cli import parts
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.generators import _architecture, _components
+from brainhive_cli.generators import _architecture, _components, _sampling, _schedulers
 
 RANDOM = "random"
 """The source that means random weights."""
@@ -49,6 +50,25 @@ class Config(parts.Config):
         folder = _components.folder_of(self.source, self.variant)
         return SDXL(self, _components.load(folder, dtype, self.variant), device)
 
+    def check(self) -> str:
+        """Say, without loading it, what the generator is and whether its weights are here.
+
+        Raises:
+            MissingData: if the folder is absent or lacks a component.
+            BrainhiveError: if the U-Net is not of SDXL's type.
+        """
+        return _components.check(self.source, self.variant) if self.source != RANDOM else "random weights"
+
+    def skeleton(self, dtype: torch.dtype) -> tuple[Any, Any]:
+        """Make U-Net and VAE without weights, as drawing in `dtype` would hold them: on the meta device."""
+        unet, vae = self._architecture("unet"), self._architecture("vae")
+        return _components.skeleton(unet, vae, dtype)
+
+    def _architecture(self, component: str) -> dict[str, Any]:
+        if self.source == RANDOM:
+            return (self.architecture or _architecture.SDXL)[component]
+        return _components.read_config(self.source, component)
+
 
 TINY = Config(source=RANDOM, architecture=_architecture.TINY)
 """Small enough for tests; pictures from 16 px."""
@@ -74,8 +94,8 @@ class SDXL:
         self.pipeline = pipeline.to(device)
         self.unet.eval().requires_grad_(False)
         self.vae.eval().requires_grad_(False)
-        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:
-            _components.cast(self.vae, torch.float32)  # SDXL's own overflows in half precision
+        _components.upcast(self.vae)
+        self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
         self.noise_schedule = DDPMScheduler.from_config(self.scheduler.config)
         self._check_prediction()
 
@@ -98,6 +118,37 @@ class SDXL:
         """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
         text, pooled = self._empty_prompt
         return text.expand(batch, -1, -1), pooled.expand(batch, -1)
+
+    def prompt(self, words: str, batch: int) -> tuple[Tensor, Tensor]:
+        """Embed a prompt: text [B, S, D_text] and pooled text [B, D_pooled].
+
+        Raises:
+            MissingData: if there are words, and no text encoders to read them.
+        """
+        if not words:
+            return self.empty_prompt(batch)
+        if words not in self._prompts:
+            self._prompts[words] = _components.prompt(self.config, words, self.device, self.unet.dtype)
+        text, pooled = self._prompts[words]
+        return text.expand(batch, -1, -1), pooled.expand(batch, -1)
+
+    def sample_with(self, scheduler: str) -> None:
+        """Take another sampler, by its name in `SCHEDULERS`."""
+        self.pipeline.scheduler = _schedulers.make(scheduler, self.scheduler.config)
+
+    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
+        """Take less of the device's memory, and more time.
+
+        Args:
+            offload_to: The device that U-Net and VAE are moved to only while they compute.
+            tile: The VAE decodes one picture at a time, and a large one in tiles.
+        """
+        if tile:
+            self.vae.enable_slicing()
+            self.vae.enable_tiling()
+        if offload_to is not None:
+            self.device = offload_to
+            self.pipeline.enable_model_cpu_offload(device=offload_to)
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Turn images [B, 3, H, W] in -1..1 into latents [B, C, H / f, W / f].
@@ -126,6 +177,11 @@ class SDXL:
         guidance: float = 0.0,
         resolution_px: int = 512,
         empty_tokens: Tensor | None = None,
+        prompt: str = "",
+        negative_prompt: str = "",
+        initial: Tensor | None = None,
+        strength: float = 1.0,
+        on_step: Callable[[int], None] | None = None,
     ) -> Tensor:
         """Make one picture a seed; a picture depends on its own token and seed, not on the batch.
 
@@ -136,25 +192,36 @@ class SDXL:
             guidance: Classifier-free guidance scale; 1 and less means none, as turbo wants it.
             resolution_px: Height and width.
             empty_tokens: The prior's tokens of the zeroed token [1, S, D_cross]; needed for guidance.
+            prompt: Text beside the tokens; BrainHiVE: none.
+            negative_prompt: Text that guidance moves away from, beside the empty tokens.
+            initial: Pictures to start from instead of noise alone, [B, 3, H, W] in 0..1, of any size.
+            strength: Share of the steps that are done when starting from pictures (SDEdit, arXiv 2108.01073).
+            on_step: Is told the number of each step done.
 
         Returns:
             Pictures [B, 3, H, W] in 0..1, float32.
         """
-        self._check_request(tokens, seeds, resolution_px)
+        _sampling.check_request(self.pipeline, tokens, seeds, resolution_px)
         guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
-        text, pooled = self.empty_prompt(len(seeds))
-        latents = self.pipeline(
+        text, pooled = self.prompt(prompt, len(seeds))
+        other_text, other_pooled = self.prompt(negative_prompt, len(seeds))
+        if initial is None:
+            pipeline, start = self.pipeline, {"height": resolution_px, "width": resolution_px}
+        else:
+            pictures = _sampling.resized(initial, resolution_px)
+            pipeline, start = _sampling.from_latents(self.pipeline, self.encode(pictures), steps, strength)
+        latents = pipeline(
             prompt_embeds=text,
             pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=text,  # the unconditional case of training: empty prompt, zeroed token
-            negative_pooled_prompt_embeds=pooled,
+            negative_prompt_embeds=other_text,  # in training: the empty prompt and the zeroed token
+            negative_pooled_prompt_embeds=other_pooled,
             cross_attention_kwargs=self._image_conditioning(tokens, empty_tokens if guided else None, guided),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=steps,
             guidance_scale=guidance,
-            height=resolution_px,
-            width=resolution_px,
             output_type="latent",
+            callback_on_step_end=_sampling.told(on_step),
+            **start,
         ).images
         return self.decode(latents)
 
@@ -251,16 +318,6 @@ class SDXL:
         if not any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors):
             raise BrainhiveError(
                 "no prior is attached to the U-Net, so tokens have no effect", "attach it first"
-            )
-
-    def _check_request(self, tokens: Tensor | None, seeds: list[int], resolution_px: int) -> None:
-        factor = max(8, self.pipeline.vae_scale_factor)  # 8: diffusers' own demand
-        if resolution_px % factor or resolution_px <= 0:
-            raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
-        if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
-            raise BrainhiveError(
-                f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",
-                "give one seed for each picture",
             )
 
     def _check_prediction(self) -> None:

@@ -1,5 +1,8 @@
 """How alike pictures and their reconstructions are, in pixels and in any encoder's features."""
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -82,7 +85,8 @@ def ssim(image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX)
         image, reconstruction = resize(image, side_px), resize(reconstruction, side_px)
     greys = (rgb2gray(x.cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
     paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
-    scores = [structural_similarity(a, b, **paper) for a, b in zip(*greys, strict=True)]
+    with ThreadPoolExecutor() as threads:  # its filters let go of Python's lock
+        scores = list(threads.map(partial(structural_similarity, **paper), *greys))
     return torch.from_numpy(np.array(scores, dtype=np.float64))
 
 
@@ -97,29 +101,53 @@ def two_way(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
         For each reconstruction, the share of the other pictures that it correlates less with than with its
         own; [N], float64. Chance is 0.5.
     """
-    true, made = _standardised(feature_image, feature_reconstruction)
+    true, made = _paired(feature_image, feature_reconstruction)
+    return identified(true, made, torch.arange(len(made)))
+
+
+def identified(true: Tensor, made: Tensor, own: Tensor) -> Tensor:
+    """Two-way identification of some reconstructions among all pictures, so that they can come in batches.
+
+    Args:
+        true: Standardised features of the N true pictures, [N, D].
+        made: Standardised features of reconstructions, [B, D].
+        own: The row in `true` of each one's picture, [B].
+
+    Returns:
+        As `two_way`: [B], float64.
+    """
     if len(true) < 2:
         raise BrainhiveError("two-way identification needs at least two pictures", "reconstruct more")
     correlation = true @ made.T  # [picture, reconstruction]
-    return (correlation < correlation.diagonal()).double().sum(0).cpu() / (len(true) - 1)
+    mine = correlation[own, torch.arange(len(made))]
+    return (correlation < mine).double().sum(0) / (len(true) - 1)
 
 
 def correlation_distance(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
     """One minus the correlation of features [N, ...] of pictures and reconstructions; [N], float64."""
-    true, made = _standardised(feature_image, feature_reconstruction)
-    return 1 - (true * made).sum(1).cpu()
+    true, made = _paired(feature_image, feature_reconstruction)
+    return 1 - (true * made).sum(1)
 
 
-def _standardised(*features: Tensor) -> list[Tensor]:
-    """Centre and scale features to [N, D]: their dot product is the correlation, 0 for constant ones."""
-    if len({tuple(f.shape) for f in features}) > 1:
-        raise BrainhiveError(
-            f"features differ in shape: {[list(f.shape) for f in features]}", "pair them item by item"
-        )
-    flat = [f.detach().cpu().flatten(1).double() for f in features]  # on the CPU: float64 is not everywhere
-    if not all(f.isfinite().all() for f in flat):
+def standardised(features: Tensor) -> Tensor:
+    """Centre and scale features [N, ...] to [N, D]: their dot products are correlations, 0 for constant ones.
+
+    Returns:
+        Float64 on the CPU: it is not on every device.
+    """
+    flat = features.detach().cpu().flatten(1).double()
+    if not flat.isfinite().all():
         raise BrainhiveError("features or pictures are not finite", "look for NaN in the reconstructions")
-    return [F.normalize(f - f.mean(1, keepdim=True), dim=1) for f in flat]
+    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+
+
+def _paired(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
+    if image.shape != reconstruction.shape:
+        raise BrainhiveError(
+            f"features differ in shape: {[list(image.shape), list(reconstruction.shape)]}",
+            "pair them item by item",
+        )
+    return standardised(image), standardised(reconstruction)
 
 
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:

@@ -15,7 +15,6 @@ from brainhive_cli.pipelines._prior_learner import LAST, Learner
 from brainhive_cli.pipelines._prior_recipe import Recipe, Train
 from brainhive_cli.pipelines._prior_samples import measure_distribution, show, try_out
 from brainhive_cli.pipelines._prior_training import Training, train
-from brainhive_cli.pipelines._views import to_pictures as to_pictures
 from brainhive_cli.runs import RunFolder
 
 

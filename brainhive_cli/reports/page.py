@@ -43,8 +43,9 @@ class Section:
 
     @property
     def images(self) -> list[tuple[str, str]]:
-        """The pictures as data, so that the page needs no other file."""
-        return [(name, f"data:image/png;base64,{_base64(path)}") for name, path in self.pictures.items()]
+        """The pictures as data, so that the page needs no other file; files of other kinds are left out."""
+        pictures = {name: path for name, path in self.pictures.items() if path.suffix == ".png"}
+        return [(name, f"data:image/png;base64,{_base64(path)}") for name, path in pictures.items()]
 
 
 def write_page(path: Path, title: str, note: str, sections: Sequence[Section]) -> None:

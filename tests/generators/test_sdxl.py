@@ -123,6 +123,84 @@ def test_wrong_requests_are_refused(generator, prior):
         generator.generate(None, [1], resolution_px=30)
 
 
+def test_starting_from_a_picture_keeps_the_more_of_it_the_less_the_strength(generator, prior):
+    initial = torch.zeros(2, 3, 8, 8)
+    initial[0, 0] = 1.0  # red, and black
+    known = generator.decode(generator.encode(torch.nn.functional.interpolate(initial, (PX, PX)) * 2 - 1))
+
+    def make(
+        strength: float, seeds: tuple[int, ...] = (1, 2), pictures: torch.Tensor = initial
+    ) -> torch.Tensor:
+        tokens = tokens_of(prior, 2)[: len(seeds)]
+        return generator.generate(
+            tokens, list(seeds), steps=8, resolution_px=PX, initial=pictures, strength=strength
+        )
+
+    distances = [(make(strength) - known).abs().mean() for strength in (0.13, 0.5, 1.0)]
+    assert distances[0] < distances[1] < distances[2]
+    assert torch.allclose(make(0.5, (1,), initial[:1])[0], make(0.5)[0], atol=SAME_PICTURE)
+    with pytest.raises(BrainhiveError, match=r"strength 0\.1 of 8 steps leaves none"):
+        make(0.1)
+
+
+def test_a_prompt_and_a_negative_prompt_change_the_picture(folder):
+    generator = Config(source=str(folder)).build()
+
+    def make(guidance: float, **words: str) -> torch.Tensor:
+        return generator.generate(None, [1], steps=2, guidance=guidance, resolution_px=PX, **words)
+
+    plain, prompted = make(0.0), make(0.0, prompt="a b")
+    assert not torch.allclose(plain, prompted, atol=SAME_PICTURE)
+    assert torch.equal(plain, make(0.0, negative_prompt="a b"))  # which only guidance heeds
+    assert not torch.allclose(make(6.0), make(6.0, negative_prompt="a b"), atol=SAME_PICTURE)
+
+
+def test_a_prompt_without_text_encoders_is_an_error_that_names_it(generator):
+    with pytest.raises(MissingData, match="the prompt 'a cat' needs text encoders"):
+        generator.generate(None, [1], resolution_px=PX, prompt="a cat")
+
+
+@pytest.mark.parametrize("name", sdxl._schedulers.SCHEDULERS)
+def test_every_scheduler_draws_and_a_picture_stays_its_own(name):
+    generator = TINY.build()
+    generator.sample_with(name)
+
+    both = generator.generate(None, [1, 2], steps=3, resolution_px=PX)
+    second = generator.generate(None, [2], steps=3, resolution_px=PX)
+
+    assert type(generator.scheduler).__name__ == sdxl._schedulers.SCHEDULERS[name][0]
+    assert torch.allclose(both[1], second[0], atol=SAME_PICTURE)
+
+
+def test_schedulers_differ_and_an_unknown_one_is_refused(generator):
+    euler = generator.generate(None, [1], steps=3, resolution_px=PX)
+    generator.sample_with("lcm")
+
+    assert not torch.allclose(
+        euler, generator.generate(None, [1], steps=3, resolution_px=PX), atol=SAME_PICTURE
+    )
+    with pytest.raises(BrainhiveError, match="no scheduler called 'turbo'"):
+        generator.sample_with("turbo")
+
+
+def test_each_step_is_told(generator):
+    steps: list[int] = []
+    generator.generate(None, [1], steps=3, resolution_px=PX, on_step=steps.append)
+    assert steps == [1, 2, 3]
+
+
+def test_sparing_memory_changes_no_picture(prior, generator):
+    def make() -> torch.Tensor:
+        return generator.generate(tokens_of(prior, 2), [1, 2], steps=2, resolution_px=PX)
+
+    plain = make()
+    generator.spare_memory(offload_to=torch.device("cpu"), tile=True)
+
+    assert generator.vae.use_slicing and generator.vae.use_tiling
+    assert hasattr(generator.unet, "_hf_hook") and hasattr(generator.vae, "_hf_hook")
+    assert torch.allclose(plain, make(), atol=SAME_PICTURE)
+
+
 def test_encoding_then_decoding_is_what_the_vae_does(generator):
     images = torch.rand(2, 3, PX, PX) * 2 - 1
 

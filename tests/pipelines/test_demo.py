@@ -43,7 +43,7 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
     result = go("demo", tiny)
 
     page = (home / result.files["page"]).read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 3  # needs no other file
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 5  # needs no other file
     assert PROVENANCE in page
     for title in ("Retrieval", "Reconstruction", "Fusion Prior", "Embeddings of demo"):
         assert title in page

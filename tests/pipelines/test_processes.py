@@ -102,23 +102,30 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
         f"align_run={run}",
+        "sources=brain,images,shuffled",
         "items=3",
         "repeats=1",
         "resolution_px=32",
         "steps=2",
+        "metrics=pixcorr,ssim",
     )
     one = go("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
 
     two = result(brainhive("reconstruct", *settings, f"paths.runs={tmp_path / 'two'}", *TWO))
 
     mine, theirs = (sorted(Path(folder).rglob("00.png")) for folder in (one.folder, two["folder"]))
-    assert len(mine) == len(theirs) == 3
+    assert len(mine) == len(theirs) == 9
     for ours, other in zip(mine, theirs, strict=True):
         assert ours.parts[-4:] == other.parts[-4:]
         difference = np.asarray(Image.open(ours), np.int16) - np.asarray(Image.open(other), np.int16)
         assert np.abs(difference).max() <= 1  # rounding to bytes
-    for name, metric in one.metrics["overall"].items():
-        assert two["metrics"]["overall"][name]["value"] == pytest.approx(metric["value"], abs=1e-3)
+    for source, metrics in one.metrics["sources"].items():
+        for name, metric in metrics.items():
+            assert two["metrics"]["sources"][source][name]["value"] == pytest.approx(
+                metric["value"], abs=1e-3
+            )
+    files = [Path(folder) / "values.csv" for folder in (one.folder, two["folder"])]
+    assert [len(file.read_text().splitlines()) for file in files] == [1 + 9, 1 + 9]
 
 
 def gradients(launch: Launch) -> list[torch.Tensor]:

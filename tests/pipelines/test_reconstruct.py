@@ -1,17 +1,33 @@
 """reconstruct: which run it takes, what it draws, and what it measures."""
 
+import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli import encoders
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.generators import sdxl
+from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
+from brainhive_cli.pipelines import reconstruct
+from brainhive_cli.pipelines._cells import Cell
+from brainhive_cli.pipelines._drawing import seed_of
+from brainhive_cli.pipelines._initial import initial_of
+from brainhive_cli.pipelines._judge import Judge
+from brainhive_cli.pipelines._takes import Take, _shuffled
+from brainhive_cli.pipelines.train_prior import to_pictures
+from brainhive_cli.priors.fusion_prior import FusionPrior
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -33,13 +49,25 @@ def settings(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str,
         "repeats=2",
         "resolution_px=32",
         "steps=2",
+        "metrics=pixcorr,ssim",
+        "sheet_rows=0",
     )
 
 
-@pytest.fixture
-def aligned(world: Path, runs: str, small, go, prior: Path) -> Path:
+@pytest.fixture(scope="module")
+def trained(shared_world: Path, tmp_path_factory, go, small, prior: Path) -> Path:
     """An align run against the prior."""
-    return align(go, small, runs, f"prior={prior}")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        return align(go, small, f"paths.runs={tmp_path_factory.mktemp('runs')}", f"prior={prior}")
+
+
+@pytest.fixture
+def aligned(world: Path, runs: str, trained: Path) -> Path:
+    """That run among the runs of this test."""
+    return Path(
+        shutil.copytree(trained, Path(runs.removeprefix("paths.runs=")) / "train-align" / trained.name)
+    )
 
 
 def align(go, small, *overrides: str) -> Path:
@@ -52,7 +80,9 @@ def drawn(folder: Path) -> dict[str, np.ndarray]:
 
 
 def test_pictures_do_not_depend_on_the_batch_size(go, aligned, settings):
-    one, five = (drawn(go("reconstruct", *settings, f"batch_size={size}").folder) for size in (1, 5))
+    one, five = (
+        drawn(go("reconstruct", *settings, f"batch_size={size}", again=True).folder) for size in (1, 5)
+    )
 
     assert one.keys() == five.keys() and len(one) == 6
     assert max(np.abs(one[name] - five[name]).max() for name in one) <= 1  # rounding to bytes
@@ -157,12 +187,277 @@ def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, settings):
     assert overall["ssim"]["low"] <= overall["ssim"]["value"] <= overall["ssim"]["high"]
 
 
-def test_a_sheet_shows_stimuli_beside_what_was_drawn(go, aligned, settings):
-    result = go("reconstruct", *settings, "sheet_rows=2")
+def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, settings):
+    result = go("reconstruct", *settings, "sheet_rows=2", "sources=brain,shuffled")
 
-    with Image.open(result.files["contact sheet"]) as sheet:
-        assert sheet.height == pytest.approx(2 * 118, abs=10)
-        assert sheet.width == pytest.approx(3 * 102, abs=20)
+    sheets = {file.relative_to(result.folder).as_posix() for file in result.folder.glob("**/*.png")}
+    cell = "sub-01_seed-1/sub-01"
+    wanted = {"contact_sheet.png", "best.png", "worst.png", f"sheets/{cell}.png"}
+    assert {name for name in sheets if "samples" not in name} == wanted | {f"sheets/shuffled/{cell}.png"}
+    assert {"contact sheet", "best", "worst", "page"} == result.files.keys()
+    page = result.files["page"].read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 5
+    assert "pixcorr" in page
+
+
+def embedding(world: Path, image_id: str) -> torch.Tensor:
+    (path,) = world.glob("embeddings/demo*/test/*example.h5")
+    store = EmbeddingStore.open(path)
+    return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
+
+
+def painted(
+    generator: Path, prior: Path, embedded: torch.Tensor, seeds: list[int], **more: Any
+) -> list[Image.Image]:
+    """Draw pictures of an embedding without the pipeline."""
+    made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
+    fusion.attach(made.unet)
+    with torch.inference_mode():
+        tokens = fusion.tokens(fusion.fuse({"brainhive_cli-encoders-python-example": embedded}))
+        return to_pictures(
+            made.generate(tokens.expand(len(seeds), -1, -1), seeds, steps=2, resolution_px=32, **more)
+        )
+
+
+def gap(one: Image.Image, other: Any) -> int:
+    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
+
+
+def test_image_tokens_are_the_ceiling_drawn_once_for_all_cells(
+    go, world, aligned, settings, generator, prior
+):
+    result = go("reconstruct", *settings, "sources=images,brain")
+
+    files = sorted((result.folder / "samples/images").rglob("*.png"))
+    assert len(files) == 6
+    image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
+    (expected,) = painted(generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)])
+    assert gap(expected, Image.open(files[0])) <= 1
+    assert list(result.metrics["sources"]) == ["images", "brain"]
+    assert result.metrics["overall"] == result.metrics["sources"]["images"]
+    rows = [row[:2] for row in result.tables[0].rows]
+    assert rows == [(m, f) for m in ("pixcorr", "ssim") for f in ("images, ceiling", "brain")]
+
+
+def test_shuffled_signals_are_dealt_to_other_items_each_once():
+    ids = [f"item {n}" for n in range(9)]
+    cell = Cell("intra", (1,), (1,), 5)
+    take = Take("brain", cell, 1, ids, ids, torch.arange(9.0)[:, None])
+
+    shuffled = _shuffled(take)
+
+    assert sorted(shuffled.made_of) == ids and all(a != b for a, b in zip(ids, shuffled.made_of, strict=True))
+    assert [ids[int(n)] for n in shuffled.tokens[:, 0]] == shuffled.made_of
+    assert shuffled.made_of == _shuffled(take).made_of
+    with pytest.raises(RecipeError, match="one signal cannot be shuffled"):
+        _shuffled(take.first(1))
+
+
+def test_the_best_of_several_is_the_one_most_like_its_token(go, world, aligned, settings, generator, prior):
+    result = go("reconstruct", *settings, "sources=images", "best_of=3", "items=2", "repeats=1")
+
+    file = min((result.folder / "samples/images").rglob("00.png"))
+    image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
+    embedded = embedding(world, image_id)
+    candidates = painted(generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)])
+    fusion = FusionPrior.load(str(prior))
+    judge = Judge([encoders.resolve(COLOURS)], fusion, Launch(0, 1, torch.device("cpu")))
+    token = fusion.fuse({"brainhive_cli-encoders-python-example": embedded})
+    likeness = judge.likeness(candidates, token.expand(3, -1))
+    gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
+    assert gaps[int(likeness.argmax())] <= 1 and sorted(gaps)[1] > 1
+    assert "each the best of 3 by its token" in result.tables[0].title
+
+
+def test_a_prior_of_scale_zero_says_nothing(go, aligned, settings):
+    result = go("reconstruct", *settings, "prior.scale=0", "sources=brain,shuffled", "repeats=1")
+
+    pictures = drawn(result.folder)
+    for name, picture in pictures.items():
+        if "shuffled" not in name:
+            assert np.abs(picture - pictures[name.replace("samples/", "samples/shuffled/")]).max() <= 1
+    assert "scale 0" in result.tables[0].title
+    assert reconstruct.Recipe.resolve("reconstruct", None, {"prior": "x"}, ["prior.scale=2"]).prior.scale == 2
+
+
+def test_drawing_starts_from_the_pictures_of_a_folder(
+    go, world, aligned, settings, generator, prior, tmp_path
+):
+    ids = sorted(scene.image_id for scene in scenes("test"))
+    for image_id in ids:
+        file = tmp_path / "first" / f"{Path(image_id).name}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (50, 40), (250, 80, 0)).save(file)
+    start = (f"initial.folder={tmp_path / 'first'}", "initial.strength=0.5", "sources=images", "repeats=1")
+
+    result = go("reconstruct", *settings, *start)
+
+    file = min((result.folder / "samples/images").rglob("00.png"))
+    image_id = file.parent.relative_to(result.folder / "samples/images").as_posix()
+    embedded, seed = embedding(world, image_id), [seed_of(0, image_id, 0)]
+    colour = torch.tensor([250, 80, 0]).view(1, 3, 1, 1).expand(-1, -1, 32, 32) / 255
+    (expected,) = painted(generator, prior, embedded, seed, initial=colour, strength=0.5)
+    (without,) = painted(generator, prior, embedded, seed)
+    assert gap(expected, Image.open(file)) <= 1 < gap(without, Image.open(file))
+    assert "from pictures at strength 0.5" in result.tables[0].title
+    for left in (tmp_path / "first").iterdir():
+        left.rename(left.with_name(f"other {left.name}"))
+    with pytest.raises(MissingData, match="has no picture of"):
+        go("reconstruct", *settings, *start, "seed=1")
+
+
+def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, runs, aligned, generator):
+    architecture = "{block_out_channels: [8], norm_num_groups: 4}"
+    vae = f"{{kind: diffusers_vae, source: random, resolution_px: 8, architecture: {architecture}}}"
+    go("embed", *settings[:1], "dataset={kind: demo, noise: 0.3, subjects: 2}", f"encoders=[{vae}]")
+    small = ("dataset={kind: demo, noise: 0.3, subjects: 2}", f"encoders=[{vae}]", "subjects=1", "seeds=1")
+    latents = go(
+        "train-align",
+        *small,
+        runs,
+        "fuser.kind=concatenation",
+        "dim=256",
+        "train.epochs=1",
+        "train.precision=fp32",
+    ).folder
+    start = (f"initial.align_run={latents}", "initial.strength=0.5", "sources=images,brain", "repeats=1")
+
+    result = go("reconstruct", *settings, *start, f"align_run={aligned}")
+
+    root = result.folder / "samples/images"
+    image_ids = [file.parent.relative_to(root).as_posix() for file in sorted(root.rglob("00.png"))]
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, [*settings, *start])
+    initial = initial_of(what.initial, "test", 32, what.paths)
+    made = sdxl.Config(source=str(generator)).build()
+    tokens = torch.zeros(3, 32)
+    ceiling = Take("images", None, None, image_ids, image_ids, tokens)
+    brain = Take("brain", Cell("sub-01_seed-1", (1,), (1,), 1), 1, image_ids, image_ids, tokens)
+    (path,) = (world / "embeddings").glob("demo*/test/local--random*.h5")
+    store = EmbeddingStore.open(path)
+    true = torch.from_numpy(np.array(store.embedding[store.rows(image_ids)]))
+    assert torch.allclose(
+        initial.pictures(ceiling, [1], made), made.decode(true[1].view(1, 4, 8, 8)), atol=1e-5
+    )
+    decoded = made.encode(initial.pictures(brain, [0, 1, 2], made) * 2 - 1)
+    assert decoded.isfinite().all() and not torch.allclose(decoded[0], decoded[1])
+    usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
+    lengths = torch.stack(list(initial._made[brain.name].values())).norm(dim=1)
+    assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
+
+
+def refusal(work: Callable[[], Any]) -> tuple[str, str]:
+    """What is told of running out of memory; the run's claim goes with the error itself."""
+    try:
+        work()
+    except DeviceError as error:
+        return error.what, error.hint
+    raise AssertionError("it was not refused")
+
+
+def test_out_of_memory_keeps_what_is_drawn_and_the_same_run_goes_on_with_less(
+    go, aligned, settings, monkeypatch
+):
+    from diffusers import UNet2DConditionModel
+
+    forward, calls = UNet2DConditionModel.forward, []
+
+    def full(self: Any, *args: Any, **options: Any) -> Any:
+        calls.append(None)
+        if len(calls) > 4:  # two steps a batch
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        return forward(self, *args, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(UNet2DConditionModel, "forward", full)
+        told = refusal(lambda: go("reconstruct", *settings, "batch_size=2"))
+    assert (
+        told[0]
+        == "the device is out of memory while drawing 2 pictures of 32 px at once; what is drawn is kept"
+    )
+    assert told[1] == "the same command with batch_size=1 or vae_tiling=true or offload=true goes on"
+    (run,) = (Path(settings[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()
+    kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
+    assert len(kept) == 4
+
+    assert go("reconstruct", *settings, "batch_size=1").folder == run
+    assert {file: file.stat().st_ino for file in kept} == kept and len(drawn(run)) == 6
+
+
+def test_a_run_of_other_encoders_than_the_priors_is_refused_with_both(go, settings, aligned):
+    file = aligned / "recipe.yaml"
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"encoders": ["demo_clip"]}))
+
+    with pytest.raises(BrainhiveError, match=r"takes the encoders .*python-example, not demo-clip"):
+        go("reconstruct", *settings, f"align_run={aligned.name}")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda g, p: (p / "proj" / "config.json").unlink(), r"lacks proj/config\.json"),
+        (lambda g, p: shutil.rmtree(p / "attn_adapter"), "lacks attn_adapter/config"),
+        (lambda g, p: cut(p / "fusion_encoder/diffusion_pytorch_model.safetensors"), "fusion_encoder"),
+        (lambda g, p: cut(g / "unet/diffusion_pytorch_model.safetensors"), "cannot load unet"),
+        (lambda g, p: shutil.rmtree(g / "vae"), "has no vae/config"),
+        (lambda g, p: unlike(g / "unet/config.json"), "is not SDXL's type"),
+    ],
+    ids=[
+        "a prior's file",
+        "a prior's part",
+        "a prior cut short",
+        "a U-Net cut short",
+        "no VAE",
+        "another U-Net",
+    ],
+)
+def test_damaged_parts_are_named_in_one_line(
+    go, aligned, settings, generator, prior, tmp_path, spoil, message
+):
+    own = shutil.copytree(generator, tmp_path / "own"), shutil.copytree(prior, tmp_path / "own_prior")
+    spoil(*own)
+
+    with pytest.raises(BrainhiveError, match=message) as caught:
+        go("reconstruct", *settings, f"generator.source={own[0]}", f"prior={own[1]}")
+    assert caught.value.hint and "\n" not in caught.value.what
+
+
+def cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:200])
+
+
+def unlike(file: Path) -> None:
+    file.write_text(json.dumps({**json.loads(file.read_text()), "addition_embed_type": None}))
+
+
+def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
+    aligned, settings, generator, tmp_path
+):
+    own = shutil.copytree(generator, tmp_path / "own")
+    cut(own / "unet/diffusion_pytorch_model.safetensors")
+    more = (f"generator.source={own}", "sources=brain,images", "best_of=2")
+
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*settings, *more]))
+
+    assert plan.missing == []
+    assert plan.items["pictures"] == "12: 3 items × 2 repeats × 2 cells and sources, of 24 drawn"
+    assert "GiB for 20 at once" in plan.items["memory, estimated"]
+    shutil.rmtree(own / "unet")
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*settings, *more]))
+    assert "has no unet/config.json" in plan.missing[0]
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ("scheduler=turbo", "no scheduler called 'turbo'"),
+        ("metrics=fid", "no image metric called 'fid'"),
+        ("negative_prompt=blurry", "negative_prompt has no effect without guidance"),
+        ("sources=noise", "sources.0: Input should be 'brain', 'images' or 'shuffled'"),
+    ],
+)
+def test_a_recipe_that_cannot_be_drawn_is_refused_before_anything_is_loaded(asked, message):
+    with pytest.raises(RecipeError, match=message):
+        reconstruct.Recipe.resolve("reconstruct", None, {}, [asked])
 
 
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, settings):

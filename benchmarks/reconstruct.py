@@ -1,0 +1,160 @@
+"""How fast `brainhive reconstruct` draws beside bare calls of diffusers' pipeline, batched and one by one.
+
+With a tiny generator here; with SDXL's architecture at random weights where a GPU is. Each ratio comes from
+one run, its sides in turns; `--only` takes the names of parts.
+"""
+
+import argparse
+import resource
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from brainhive_cli import launch
+from brainhive_cli.generators import sdxl
+from brainhive_cli.generators._architecture import TINY
+from brainhive_cli.pipelines._drawing import Drawing, seed_of
+from brainhive_cli.pipelines._painter import DTYPES, Painter, Sampling
+from brainhive_cli.pipelines._takes import Take
+from brainhive_cli.priors import fusion_prior
+from brainhive_cli.recipe import Run
+from brainhive_cli.runs import RunFolder
+
+ROUNDS, REPEATS = 3, 10
+NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
+"""A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How everything is measured.
+
+    Attributes:
+        home: A folder to write in.
+        busy: Whether others use the machine: seconds are then those that this process had a core.
+    """
+
+    home: Path
+    busy: bool
+
+    def timed(self, work: Callable[[], Any]) -> float:
+        """Return the seconds that `work` takes."""
+        start = self._now()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        return self._now() - start
+
+    def _now(self) -> float:
+        if not self.busy:
+            return time.perf_counter()
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        return used.ru_utime + used.ru_stime
+
+
+class Studio:
+    """A generator with random weights, a prior attached to it, and tokens to draw.
+
+    Args:
+        config: The generator.
+        how: How pictures are drawn.
+        items: How many, ten repeats each.
+        home: A folder to write in.
+    """
+
+    def __init__(self, config: sdxl.Config, how: Sampling, items: int, home: Path) -> None:
+        self.how, self.home, self.here = how, home, launch.start(Run())
+        on_cpu = self.here.device.type == "cpu"
+        self.generator = config.build(self.here.device, torch.float32 if on_cpu else DTYPES[how.precision])
+        self.prior = fusion_prior.Config().build({"vae": 8}, self.generator.unet).to(self.here.device).eval()
+        self.painter = Painter(how, lambda device, dtype: self.generator, self.prior, self.here)
+        ids = [f"item-{n}" for n in range(items)]
+        random = torch.Generator().manual_seed(0)
+        tokens = torch.randn(items, self.prior.dim, generator=random).to(self.here.device)
+        self.take = Take("images", None, None, ids, ids, tokens)
+        warm = tokens[:1].expand(how.batch_size, -1)
+        self.painter.draw(warm, list(range(how.batch_size)))  # attached, and warm
+
+    def ours(self) -> None:
+        """Draw as the command does: PNG files in a run folder."""
+        folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
+        drawing = Drawing(self.painter, REPEATS, self.how.batch_size, self.how.steps, 0)
+        drawing.draw(self.take, folder, self.here)
+
+    @torch.inference_mode()
+    def bare(self, batch_size: int) -> None:
+        """Call the pipeline itself for pictures that nobody keeps."""
+        text, pooled = self.generator.empty_prompt(1)
+        tokens = self.prior.tokens(self.take.tokens).to(self.generator.unet.dtype)
+        drawn = [(n, repeat) for n in range(len(tokens)) for repeat in range(REPEATS)]
+        for start in range(0, len(drawn), batch_size):
+            some = drawn[start : start + batch_size]
+            batch = torch.stack([tokens[n] for n, _ in some])
+            seeds = [seed_of(0, self.take.image_ids[n], repeat) for n, repeat in some]
+            self.generator.pipeline(
+                prompt_embeds=text.expand(len(batch), -1, -1),
+                pooled_prompt_embeds=pooled.expand(len(batch), -1),
+                cross_attention_kwargs={"ip_hidden_states": batch},
+                generator=[torch.Generator().manual_seed(seed) for seed in seeds],
+                num_inference_steps=self.how.steps,
+                guidance_scale=0.0,
+                height=self.how.resolution_px,
+                width=self.how.resolution_px,
+                output_type="pil",
+            )
+
+
+def compare(on: Setting, title: str, studio: Studio) -> None:
+    """Print both ratios of one setting."""
+    count, size = REPEATS * len(studio.take.image_ids), studio.how.batch_size
+    sides = (studio.ours, lambda: studio.bare(size), lambda: studio.bare(1))
+    ours, bare, single = (
+        min(times) for times in zip(*[[on.timed(side) for side in sides] for _ in range(ROUNDS)], strict=True)
+    )
+    rates = f"{count / ours:.1f} of {count / bare:.1f} pictures/s"
+    show(f"{title}: of the bare pipeline, batch {size}", bare / ours, 0.95, rates)
+    show(f"{title}: over one item at a time", single / ours, 2.0, f"{count / single:.1f} pictures/s")
+
+
+def show(what: str, value: float, target: float, detail: str) -> None:
+    """Print one ratio beside its target."""
+    met = "met" if value >= target else "MISSED"
+    print(f"{what:48} {value:8.2f}  >= {target:<5g} {met:7} {detail}", flush=True)
+
+
+def tiny(on: Setting) -> None:
+    """Compare at tiny width on this machine's CPU."""
+    how = Sampling(resolution_px=64, batch_size=20, precision="fp32")
+    compare(on, "tiny", Studio(sdxl.Config(source=sdxl.RANDOM, architecture=NARROW), how, 6, on.home))
+
+
+def gpu(on: Setting) -> None:
+    """Compare at SDXL's width in fp16 on a GPU, 512 px, 4 steps."""
+    if not torch.cuda.is_available():
+        print("gpu: no CUDA device is visible")
+        return
+    compare(on, "SDXL", Studio(sdxl.Config(source=sdxl.RANDOM), Sampling(batch_size=20), 8, on.home))
+    print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+
+
+PARTS = {part.__name__: part for part in (tiny, gpu)}
+
+
+def main() -> None:
+    """Run the parts that are asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as home:
+        for name in asked.only:
+            PARTS[name](Setting(Path(home), asked.busy))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,220 @@
+"""The networks in whose features image metrics compare pictures, each loaded by its own library."""
+
+import os
+import pickle
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli import hub
+from brainhive_cli.errors import MissingData, first_line
+from brainhive_cli.metrics.image import resize
+
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
+OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+"""The same of CLIP."""
+SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
+"""The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
+CLIP = "hub:openai/clip-vit-large-patch14"
+CLIP_FILES = ("config.json", "model.safetensors")
+DAMAGED = (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError)
+"""What libraries raise for weights that are cut short or another network's."""
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network and the nodes whose outputs are compared.
+
+    Attributes:
+        title: What people call it.
+        side_px: Side of the square pictures that it sees.
+        nodes: Names of the outputs.
+        is_here: Whether its weights are on this machine; asks no network.
+        fetch: Finds its weights, from the network if need be; raises MissingData.
+        load: Makes it of what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
+        colours: Mean and standard deviation that its pictures are normalised by.
+    """
+
+    title: str
+    side_px: int
+    nodes: tuple[str, ...]
+    is_here: Callable[[], bool]
+    fetch: Callable[[], Path]
+    load: Callable[[Path], nn.Module]
+    colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+
+    def build(self, device: torch.device) -> "Features":
+        """Load the network onto a device.
+
+        Raises:
+            MissingData: if its weights are not there, cannot be fetched or are damaged.
+        """
+        path = self.fetch()
+        try:
+            module = self.load(path)
+        except DAMAGED as error:
+            raise MissingData(
+                f"cannot load {self.title} from {path}: {first_line(error)}",
+                f"delete {path} and fetch it again",
+            ) from error
+        return Features(module.eval().requires_grad_(False).to(device), self, device)
+
+
+class Features:
+    """A loaded network.
+
+    Args:
+        module: Normalised pictures to outputs by node.
+        network: What it is.
+        device: Where it is.
+    """
+
+    def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
+        self._module, self._side_px, self._nodes = module, network.side_px, network.nodes
+        self._mean, self._std = (torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours)
+
+    @torch.inference_mode()
+    def __call__(self, images: Tensor) -> dict[str, Tensor]:
+        """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D]."""
+        seen = (resize(images, self._side_px) - self._mean) / self._std
+        outputs = self._module(seen)
+        return {node: outputs[node].flatten(1) for node in self._nodes}
+
+
+def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
+    def url() -> str:
+        from torchvision.models import get_weight
+
+        return get_weight(weights).url  # type: ignore[no-any-return]
+
+    def load(path: Path) -> nn.Module:
+        from torchvision.models import get_model
+
+        return _cut(get_model(name, weights=weights), nodes)
+
+    return _of_url(title, side_px, nodes, url, load)
+
+
+def _of_url(
+    title: str,
+    side_px: int,
+    nodes: tuple[str, ...],
+    url: Callable[[], str],
+    load: Callable[[Path], nn.Module],
+) -> Network:
+    return Network(
+        title, side_px, nodes, lambda: _kept(url()).is_file(), lambda: _from_url(url(), title), load
+    )
+
+
+def _swav(path: Path) -> nn.Module:
+    from torchvision.models import resnet50
+
+    model = resnet50()
+    saved = torch.load(path, map_location="cpu", weights_only=True)
+    absent, _ = model.load_state_dict({k.removeprefix("module."): v for k, v in saved.items()}, strict=False)
+    if absent := [name for name in absent if not name.startswith("fc.")]:  # SwAV has a head of its own
+        raise KeyError(f"it lacks {absent[0]}")
+    return _cut(model, ["avgpool"])
+
+
+def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
+    """Let a network give the outputs of some of its nodes, and compute no further."""
+    from torchvision.models.feature_extraction import create_feature_extractor
+
+    return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
+
+
+def _has_clip() -> bool:
+    return hub.holds(CLIP, CLIP_FILES[:1], CLIP_FILES[1:])
+
+
+def _clip() -> Path:
+    return hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip())
+
+
+class _Clip(nn.Module):
+    """OpenAI's image embedding."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        from transformers import CLIPVisionModelWithProjection
+        from transformers.utils import logging
+
+        verbosity = logging.get_verbosity()
+        logging.set_verbosity_error()  # stderr is the console's; the file holds a text tower too
+        logging.disable_progress_bar()
+        self.tower: Any
+        self.tower, told = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
+        logging.set_verbosity(verbosity)
+        if told["missing_keys"]:
+            raise KeyError(f"it lacks {sorted(told['missing_keys'])[0]}")
+
+    def forward(self, images: Tensor) -> Mapping[str, Tensor]:
+        """Embed pictures."""
+        return {"embedding": self.tower(pixel_values=images).image_embeds}
+
+
+def _kept(url: str) -> Path:
+    """Say where torch's hub keeps a file."""
+    return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
+
+
+def _from_url(url: str, title: str) -> Path:
+    """Find a file of torch's hub cache, or fetch it there, but where the hub is switched off."""
+    from huggingface_hub import constants
+
+    path = _kept(url)
+    if path.is_file():
+        return path
+    way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
+    if constants.HF_HUB_OFFLINE:
+        raise MissingData(f"the weights of {title} are not on this machine", way)
+    digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
+    os.makedirs(path.parent, exist_ok=True)
+    try:
+        torch.hub.download_url_to_file(url, str(path), digest, progress=False)
+    except (OSError, RuntimeError) as error:  # no network; a digest that differs
+        raise MissingData(
+            f"the weights of {title} are not on this machine: {first_line(error)}", way
+        ) from error
+    return path
+
+
+NETWORKS = {
+    "alexnet": _torchvision(
+        "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
+    ),
+    "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
+    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), _has_clip, _clip, _Clip, OPENAI),
+    "effnet": _torchvision(
+        "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
+    ),
+    "swav": _of_url("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
+}
+"""The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
+
+
+@dataclass(frozen=True)
+class FeatureMetric:
+    """A metric in a network's features: two-way identification, or the mean correlation distance."""
+
+    network: str
+    node: str
+    is_distance: bool = False
+
+
+FEATURE_METRICS = {
+    "alexnet2": FeatureMetric("alexnet", "features.4"),
+    "alexnet5": FeatureMetric("alexnet", "features.11"),
+    "inception": FeatureMetric("inception", "avgpool"),
+    "clip": FeatureMetric("clip", "embedding"),
+    "effnet": FeatureMetric("effnet", "avgpool", is_distance=True),
+    "swav": FeatureMetric("swav", "avgpool", is_distance=True),
+}
+"""By the name that recipes and tables use."""

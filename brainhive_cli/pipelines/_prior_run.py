@@ -1,0 +1,73 @@
+"""Which align run makes the tokens that a Fusion Prior takes."""
+
+import torch
+
+from brainhive_cli import aligner as aligners
+from brainhive_cli import console, runs
+from brainhive_cli.encoders import resolve
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._data import encoder_names, match_keys
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.recipe import Paths
+from brainhive_cli.runs import RunFolder
+
+
+def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -> RunFolder:
+    """Take the run asked for, or the newest whose fusion encoder is the prior's.
+
+    Args:
+        asked: A run's folder or name; None for the newest that fits.
+        prior: Whose tokens it must make.
+        source: What the user calls the prior.
+        paths: Where runs lie.
+
+    Raises:
+        MissingData: if there is none, with the line that makes one.
+        BrainhiveError: if the run asked for makes other tokens; it names both.
+    """
+    root = paths.under_home("runs")
+    if asked is not None:
+        run = runs.find(root, "train-align", asked)
+        _check(run, prior, source)
+        return run
+    found = runs.newest(root, "train-align", lambda run: _fits(run, prior))
+    if found is None:
+        raise MissingData(
+            f"no finished align run under {root / 'train-align'} has the tokens of {source}",
+            f"brainhive train-align --prior {source} --encoders {','.join(encoder_names(prior.dims))}",
+        )
+    console.say(f"align run: {found.path}")
+    return found
+
+
+def _check(run: RunFolder, prior: FusionPrior, source: str) -> None:
+    layout, is_same = _compare(run, prior)
+    if layout.dim != prior.dim:
+        raise BrainhiveError(
+            f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
+            f"brainhive train-align --prior {source}",
+        )
+    match_keys([resolve(each) for each in run.recipe()["encoders"]], prior.dims, f"the prior {source}")
+    if not is_same:
+        console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
+
+
+def _fits(run: RunFolder, prior: FusionPrior) -> bool:
+    """Whether a run has the prior's tokens; one that is damaged is passed over, with a warning."""
+    try:
+        return _compare(run, prior)[1]
+    except BrainhiveError as error:
+        console.warn(f"{error.what}; passed over")
+        return False
+
+
+def _compare(run: RunFolder, prior: FusionPrior) -> tuple[aligners.Layout, bool]:
+    """Read a run's layout, and whether its fusion encoder is the prior's."""
+    model = aligners.load(next((run.path / "cells").iterdir()) / "model")
+    mine = model.fuser.state_dict()
+    theirs = prior.fusion_encoder["vision_model"].state_dict()
+    same = mine.keys() == theirs.keys() and all(
+        mine[key].shape == value.shape and torch.allclose(mine[key], value.float().cpu())
+        for key, value in theirs.items()
+    )
+    return model.layout, same

@@ -1,0 +1,48 @@
+"""Random weights in the caches where the image metrics' networks are looked for, under the real names."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+import transformers as tf
+from torch import Tensor
+from torchvision import models
+
+SMALL_CLIP = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
+
+
+def write(folder: Path) -> Path:
+    """Write torch's weight files into a folder, and CLIP's into its sub-folder `clip`."""
+    torch.manual_seed(0)
+    networks = {
+        "alexnet-owt-7be5be79.pth": models.alexnet(),
+        "inception_v3_google-0cc3c7bd.pth": models.inception_v3(init_weights=False),
+        "efficientnet_b1-c27df63c.pth": models.efficientnet_b1(),
+    }
+    for name, network in networks.items():
+        torch.save(thin(network.state_dict()), folder / name)
+    swav = {f"module.{name}": value for name, value in models.resnet50().state_dict().items()}
+    swav = {name: value for name, value in swav.items() if not name.startswith("module.fc.")}
+    swav["module.prototypes.weight"] = torch.zeros(3, 4)
+    torch.save(swav, folder / "swav_800ep_pretrain.pth.tar")
+    clip = tf.CLIPVisionConfig(**SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16)
+    tf.CLIPVisionModelWithProjection(clip).save_pretrained(folder / "clip")
+    return folder
+
+
+def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> Path:
+    """Put such files where the libraries look for them."""
+    checkpoints.mkdir(parents=True)
+    for files, folder in (
+        (weights, checkpoints),
+        (weights / "clip", snapshot("openai/clip-vit-large-patch14")),
+    ):
+        for file in filter(Path.is_file, files.iterdir()):
+            (folder / file.name).symlink_to(file)
+    return checkpoints
+
+
+def thin(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take one value for all of a classifier's weights, which no metric sees: AlexNet's alone are 235 MB."""
+    unseen = [k for k, v in state.items() if k.startswith(("classifier.", "fc.")) and v.ndim > 1]
+    return state | {key: torch.zeros(1).expand(state[key].shape) for key in unseen}

@@ -1,0 +1,55 @@
+"""Folders of pictures: whose reconstruction a file is, by its name."""
+
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._folders import find_by_name, match_repeats, pictures_in
+
+TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
+
+
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (["dog_1", "cat_7", "dog_2"], [["dog_1"], ["cat_7"], ["dog_2"]]),
+        (["dog_1_0", "dog_1_1", "cat_7-03"], [["dog_1_0", "dog_1_1"], ["cat_7-03"], []]),
+        (["dog_1/0", "dog_1/1", "cat_7/seed5"], [["dog_1/0", "dog_1/1"], ["cat_7/seed5"], []]),
+        (
+            ["test/01_dog/dog_1/00", "test/03_dog/dog_2_4"],
+            [["test/01_dog/dog_1/00"], [], ["test/03_dog/dog_2_4"]],
+        ),
+    ],
+    ids=["one each, by stem", "numbered", "folders", "by path"],
+)
+def test_reconstructions_are_matched_by_name_number_or_folder(names, found):
+    matched, unmatched = match_repeats(names, TRUTHS)
+
+    assert matched == {truth: each for truth, each in zip(TRUTHS, found, strict=True) if each}
+    assert unmatched == []
+
+
+def test_what_is_of_no_picture_or_of_several_is_left_over():
+    _, unmatched = match_repeats(["dog_3", "0", "a/x"], [*TRUTHS, "one/x", "two/x"])
+    assert unmatched == ["dog_3", "0", "a/x"]
+
+
+def test_pictures_are_found_by_image_id_and_by_stem():
+    files = {"a/x": Path("1"), "b/x": Path("2"), "y": Path("3")}
+
+    assert find_by_name("here", files, ["b/x", "test/y"]) == [Path("2"), Path("3")]
+    with pytest.raises(MissingData, match="here has no picture of c/x"):
+        find_by_name("here", files, ["c/x"])
+
+
+def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
+    with pytest.raises(MissingData, match="no folder 'nowhere'"):
+        pictures_in("nowhere")
+    with pytest.raises(MissingData, match="no pictures below"):
+        pictures_in(str(tmp_path))
+    for ending in ("png", "jpg"):
+        Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
+    with pytest.raises(BrainhiveError, match="have one image id"):
+        pictures_in(str(tmp_path))

@@ -1,0 +1,164 @@
+"""reconstruct --score: pictures that someone else made, beside the true ones."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.transforms.v2.functional import pil_to_tensor
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.metrics import image as metrics
+
+PIXELS = "metrics=pixcorr,ssim"
+
+
+@pytest.fixture
+def folders(home: Path) -> tuple[Path, Path]:
+    """Three true pictures, of which two have reconstructions, and one reconstruction of nothing."""
+    random = np.random.default_rng(0)
+    made, truth = home / "made", home / "truth"
+    for name in ("truth/a/dog.jpg", "truth/b/cat.png", "truth/b/cow.png", "made/dog_0.png", "made/dog_1.png"):
+        save(home / name, random)
+    for name in ("made/cat/0.png", "made/stranger.png"):
+        save(home / name, random)
+    return made, truth
+
+
+def save(path: Path, random: np.random.Generator) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    coarse = random.integers(0, 256, (5, 5, 3), np.uint8)
+    Image.fromarray(coarse).resize((40, 40), Image.Resampling.BICUBIC).save(path)
+
+
+def asked(folders: tuple[Path, Path], *more: str) -> tuple[str, ...]:
+    return (f"score={folders[0]}", f"truth={folders[1]}", *more)
+
+
+def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders, capsys):
+    result = go("reconstruct", *asked(folders, PIXELS, "protocol=mindeye2"))
+
+    def prepared(name: str) -> torch.Tensor:
+        return metrics.prepare(pil_to_tensor(Image.open(folders[0].parent / name).convert("RGB"))[None] / 255)
+
+    items = result.metrics["cells"]["made"]["items"]
+    dog = [metrics.pixcorr(prepared("truth/a/dog.jpg"), prepared(f"made/dog_{n}.png")) for n in range(2)]
+    cat = metrics.pixcorr(prepared("truth/b/cat.png"), prepared("made/cat/0.png"))
+    assert items["a/dog"]["pixcorr"] == pytest.approx(float(sum(dog)) / 2, abs=1e-6)
+    assert items["b/cat"]["pixcorr"] == pytest.approx(float(cat), abs=1e-6)
+    assert (result.metrics["unmatched"], result.metrics["without"]) == (["stranger"], ["b/cow"])
+    told = capsys.readouterr().err
+    assert "1 reconstructions match no true picture: stranger" in told
+    assert "1 true pictures have no reconstruction: b/cow" in told
+    overall = result.metrics["overall"]["pixcorr"]
+    assert (overall["n"], overall["protocol"]) == (2, "mindeye2, 1–2 repeats")
+    assert overall["low"] <= overall["value"] <= overall["high"]
+    assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
+
+
+def test_all_of_the_fields_metrics_are_computed_where_the_weights_are(go, folders, image_networks):
+    result = go("reconstruct", *asked(folders))
+
+    assert list(result.metrics["overall"]) == [
+        *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav")
+    ]
+    assert result.metrics["missing"] == {}
+    assert [result.metrics["overall"][name]["chance"] for name in ("clip", "swav")] == [0.5, None]
+    assert result.metrics["overall"]["clip"]["pool"] == 2
+
+
+def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
+    go, folders, image_networks_absent, image_weights
+):
+    several = asked(folders, "metrics=pixcorr,effnet")
+    first = go("reconstruct", *several)
+    assert list(first.metrics["overall"]) == ["pixcorr"] and list(first.metrics["missing"]) == ["effnet"]
+    assert first.tables[0].rows[1][:4] == ("effnet ↓", "–", "missing", "–")
+
+    image_networks_absent.mkdir(parents=True)
+    (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
+        image_weights / "efficientnet_b1-c27df63c.pth"
+    )
+
+    second = go("reconstruct", *several)
+    assert second.folder == first.folder
+    assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
+
+
+def test_one_picture_has_its_own_metrics_and_no_identification(go, folders, home, image_networks_absent):
+    alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
+    save(home / "one" / "0.png", np.random.default_rng(1))
+    encoder = "metric_encoders=['python:brainhive_cli.encoders.python:example']"
+
+    assert list(go("reconstruct", *alone, encoder, PIXELS).metrics["overall"]) == ["pixcorr", "ssim"]
+    with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
+        go("reconstruct", *alone, encoder, "metrics=swav")
+    assert "curl" in caught.value.hint
+
+
+def test_running_out_of_memory_names_the_batch_of_the_metrics(go, folders, monkeypatch):
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr("skimage.metrics.structural_similarity", full)
+    with pytest.raises(DeviceError, match="while comparing 32 pictures at once") as caught:
+        go("reconstruct", *asked(folders, PIXELS))
+    assert "metric_batch_size=16" in caught.value.hint
+
+
+def test_scores_are_found_again_until_a_file_changes(go, folders):
+    first = go("reconstruct", *asked(folders, PIXELS))
+    assert go("reconstruct", *asked(folders, PIXELS)).folder == first.folder
+
+    save(folders[0] / "dog_0.png", np.random.default_rng(9))
+
+    second = go("reconstruct", *asked(folders, PIXELS))
+    assert second.folder != first.folder
+    assert second.metrics["overall"]["ssim"]["value"] != first.metrics["overall"]["ssim"]["value"]
+
+
+def test_what_cannot_be_scored_is_told(go, folders, home):
+    with pytest.raises(RecipeError, match="need the true ones") as caught:
+        go("reconstruct", f"score={folders[0]}")
+    assert caught.value.hint == "--truth FOLDER"
+    with pytest.raises(MissingData, match="no folder 'nowhere'"):
+        go("reconstruct", "score=nowhere", f"truth={folders[1]}")
+    save(home / "others" / "x.png", np.random.default_rng(0))
+    with pytest.raises(
+        MissingData, match=r"no picture below .* is named after one below .* 'x' beside 'a/dog'"
+    ):
+        go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
+
+
+def test_a_damaged_picture_is_named(go, folders):
+    (folders[0] / "dog_1.png").write_bytes(b"no picture")
+
+    with pytest.raises(Exception, match=r"dog_1\.png cannot be decoded"):
+        go("reconstruct", *asked(folders, PIXELS))
+
+
+def test_the_plan_counts_the_pictures_that_match(folders):
+    from brainhive_cli.pipelines import reconstruct
+
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders))
+    assert reconstruct.plan(what).items == {"pictures": 3}
+
+
+def test_the_flags_reach_their_keys(folders):
+    runner = CliRunner()
+    flags = ["--score", str(folders[0]), "--truth", str(folders[1]), PIXELS, "--json"]
+
+    scored = runner.invoke(app, ["reconstruct", *flags])
+    planned = runner.invoke(
+        app, ["reconstruct", "--from", "images,shuffled", "--prior", "nowhere", "--check", "--json"]
+    )
+
+    assert scored.exit_code == 0
+    assert [row["metric"] for row in json.loads(scored.stdout)["tables"][0]["rows"]] == ["pixcorr", "ssim"]
+    document = json.loads(planned.stdout)
+    assert document["recipe"]["sources"] == ["images", "shuffled"]
+    assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")

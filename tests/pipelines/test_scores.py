@@ -1,0 +1,142 @@
+"""Metrics in batches: the values of the whole, and nothing computed twice."""
+
+from collections import Counter
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from brainhive_cli import console
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.launch import Launch
+from brainhive_cli.metrics import image as metrics
+from brainhive_cli.metrics import networks
+from brainhive_cli.metrics.networks import NETWORKS, Network
+from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, chance_of, known_metrics
+
+HERE = Launch(0, 1, torch.device("cpu"))
+ITEMS, REPEATS = 5, 3
+
+
+class Counting(nn.Module):
+    """A small network of given nodes that counts the pictures it sees."""
+
+    def __init__(self, seen: Counter[str], name: str, nodes: tuple[str, ...]) -> None:
+        super().__init__()
+        self.seen, self.name, self.nodes = seen, name, nodes
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        self.seen[self.name] += len(images)
+        coarse = nn.functional.adaptive_avg_pool2d(images, 6)
+        return {node: coarse * (1 + place) + coarse.roll(place, 3) for place, node in enumerate(self.nodes)}
+
+
+@pytest.fixture
+def counted(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
+    """Small networks in the place of the large ones: how often each was loaded, how many pictures it saw."""
+    counts: Counter[str] = Counter()
+
+    def load(name: str, nodes: tuple[str, ...], path: Path) -> nn.Module:
+        counts[f"{name} loaded"] += 1
+        return Counting(counts, name, nodes)
+
+    for name, real in NETWORKS.items():
+        small = Network(real.title, 16, real.nodes, lambda: True, Path, partial(load, name, real.nodes))
+        monkeypatch.setitem(networks.NETWORKS, name, small)
+    return counts
+
+
+def picture(seed: int) -> Image.Image:
+    """A smooth picture that its seed decides."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), np.uint8)
+    return Image.fromarray(coarse).resize((48, 40), Image.Resampling.BICUBIC)
+
+
+SEEN = [picture(n) for n in range(ITEMS)]
+MADE = [
+    Image.blend(SEEN[n], picture(100 + n * REPEATS + r).resize((48, 40)), 0.5)
+    for n in range(ITEMS)
+    for r in range(REPEATS)
+]
+OWN = np.repeat(np.arange(ITEMS), REPEATS)
+
+
+def scored(batch_size: int, protocol: str = "mindeye2", rounds: int = 1) -> dict[str, np.ndarray]:
+    comparer = Comparer.load(METRICS, [], protocol, batch_size, HERE)
+    truth = Truth.of(comparer, [lambda each=each: each for each in SEEN])
+    with console.progress("scores", 1) as bar:
+        for _ in range(rounds):
+            found = truth.score([lambda each=each: each for each in MADE], OWN, np.arange(ITEMS), bar)
+    return found
+
+
+def test_every_network_is_loaded_once_and_sees_every_stimulus_once(counted):
+    scored(4, rounds=2)
+
+    for name in NETWORKS:
+        assert counted[f"{name} loaded"] == 1
+        assert counted[name] == ITEMS + 2 * len(MADE)
+
+
+def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted):
+    found, whole = scored(4), scored(1000)
+
+    assert list(found) == list(METRICS)
+    assert all(np.abs(found[name] - whole[name]).max() < 1e-9 for name in METRICS)
+    seen, made = (
+        torch.cat([metrics.prepare(pil_to_tensor(p)[None] / 255) for p in some]) for some in (SEEN, MADE)
+    )
+    features = NETWORKS["swav"].build(HERE.device)
+    for repeat in range(REPEATS):
+        mine = made[repeat::REPEATS]
+        true, own = features(seen)["avgpool"], features(mine)["avgpool"]
+        expected = {
+            "pixcorr": metrics.pixcorr(seen, mine),
+            "ssim": metrics.ssim(seen, mine),
+            "swav": metrics.correlation_distance(true, own),
+            "inception": metrics.two_way(true, own),  # the same small network, of one node
+        }
+        for name, values in expected.items():
+            assert np.abs(found[name][repeat::REPEATS] - values.numpy()).max() < 1e-6, name
+
+
+def test_two_way_in_batches_equals_the_reference(shared):
+    golden = load_file(shared / "golden" / "image_metrics.safetensors")
+    true, made = (metrics.standardised(golden[f"feature_{name}"]) for name in ("image", "reconstruction"))
+
+    parts = [
+        metrics.identified(true, made[n : n + 5], torch.arange(len(made))[n : n + 5])
+        for n in range(0, len(made), 5)
+    ]
+
+    assert torch.cat(parts).mean().item() == pytest.approx(golden["two_way"].item(), abs=1e-6)
+
+
+def test_the_protocols_differ_in_pictures_larger_than_the_crop(counted, monkeypatch):
+    monkeypatch.setattr("brainhive_cli.metrics.image.CROP_PX", 20)
+
+    assert np.abs(scored(8)["pixcorr"] - scored(8, "brainhive")["pixcorr"]).max() > 1e-3
+
+
+def test_metrics_without_weights_are_missing_with_the_way_to_get_them(image_networks_absent):
+    comparer = Comparer.load(METRICS, [], "mindeye2", 8, HERE)
+
+    assert list(comparer.pixels) == ["pixcorr", "ssim"] and not comparer.comparisons
+    assert list(comparer.missing) == list(METRICS[2:])
+    assert "curl" in comparer.missing["swav"] and "hf download" in comparer.missing["clip"]
+
+
+def test_an_unknown_metric_is_refused_with_the_known_ones():
+    with pytest.raises(RecipeError, match="no image metric called 'fid'") as caught:
+        known_metrics(["ssim", "fid"])
+    assert "alexnet2" in caught.value.hint
+
+
+def test_chance_belongs_to_identification_only():
+    assert [chance_of(name) for name in ("ssim", "swav", "clip", "two_way_x")] == [None, None, 0.5, 0.5]
