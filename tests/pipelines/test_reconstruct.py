@@ -26,7 +26,7 @@ from brainhive_cli.pipelines._drawing import seed_of
 from brainhive_cli.pipelines._initial import initial_of
 from brainhive_cli.pipelines._judge import Judge
 from brainhive_cli.pipelines._takes import Take, _shuffled
-from brainhive_cli.pipelines.train_prior import to_pictures
+from brainhive_cli.pipelines._views import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
