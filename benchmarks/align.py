@@ -27,10 +27,10 @@ from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
-from brainhive_cli.pipelines._batches import CellData
+from brainhive_cli.pipelines._alignment.batches import CellData
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._data import Signal, Trials, open_trials
-from brainhive_cli.pipelines._train import Train
-from brainhive_cli.pipelines._training import train_cell
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording, SignalStore
 from brainhive_cli.runs import RunFolder

@@ -19,9 +19,9 @@ from brainhive_cli import launch
 from brainhive_cli.embeddings import EmbeddingWriter, path_of
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._pictures import batches
-from brainhive_cli.pipelines._prior_learner import Learner
-from brainhive_cli.pipelines._prior_training import Training, train
+from brainhive_cli.pipelines._priors.learner import Learner
+from brainhive_cli.pipelines._priors.pictures import batches
+from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.runs import RunFolder
 
 ENCODERS = ("clip-h14", "vae")

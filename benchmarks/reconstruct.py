@@ -18,9 +18,9 @@ import torch
 from brainhive_cli import launch
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators._architecture import TINY
-from brainhive_cli.pipelines._drawing import Drawing, seed_of
-from brainhive_cli.pipelines._painter import DTYPES, Painter, Sampling
-from brainhive_cli.pipelines._takes import Take
+from brainhive_cli.pipelines._reconstruction.drawing import Drawing, seed_of
+from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Painter, Sampling
+from brainhive_cli.pipelines._reconstruction.takes import Take
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.recipe import Run
 from brainhive_cli.runs import RunFolder

@@ -5,7 +5,7 @@ import re
 import pytest
 
 from brainhive_cli.pipelines import train_align
-from brainhive_cli.pipelines._cells import variants
+from brainhive_cli.pipelines._alignment.cells import variants
 from brainhive_cli.recipe import shipped
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))

@@ -10,8 +10,9 @@ from brainhive_cli import console, recipe
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _stores
+from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._illness import illness
+from brainhive_cli.pipelines._vectors import stores as _stores
 
 
 class Recipe(recipe.Recipe):

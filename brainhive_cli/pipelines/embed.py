@@ -20,10 +20,10 @@ from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
-from brainhive_cli.pipelines._decoding import decoders
+from brainhive_cli.pipelines._embedding.decoding import decoders
+from brainhive_cli.pipelines._embedding.streaming import stream
+from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
 from brainhive_cli.pipelines._illness import warn_of_illness
-from brainhive_cli.pipelines._streaming import stream
-from brainhive_cli.pipelines._trunks import Trunk, grouped
 
 
 class Recipe(recipe.Recipe):

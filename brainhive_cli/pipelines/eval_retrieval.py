@@ -9,14 +9,14 @@ from brainhive_cli import console, parts, recipe, runs
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._align_run import AlignRun, find
-from brainhive_cli.pipelines._cell_scores import Asked, Scores, Subsets
-from brainhive_cli.pipelines._comparison import comparisons
-from brainhive_cli.pipelines._concepts import read_categories
-from brainhive_cli.pipelines._curves import Sliding
-from brainhive_cli.pipelines._ensembles import Ensemble, groups
-from brainhive_cli.pipelines._retrieval_figures import draw_curves, draw_sheet
-from brainhive_cli.pipelines._retrieval_metrics import (
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
+from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
+from brainhive_cli.pipelines._retrieval.comparison import comparisons
+from brainhive_cli.pipelines._retrieval.concepts import read_categories
+from brainhive_cli.pipelines._retrieval.curves import Sliding
+from brainhive_cli.pipelines._retrieval.ensembles import Ensemble, groups
+from brainhive_cli.pipelines._retrieval.figures import draw_curves, draw_sheet
+from brainhive_cli.pipelines._retrieval.metrics import (
     Circumstances,
     concept_tables,
     described_gallery,
@@ -28,7 +28,7 @@ from brainhive_cli.pipelines._retrieval_metrics import (
     variants_of,
     verdict,
 )
-from brainhive_cli.pipelines._retrieval_tables import tables
+from brainhive_cli.pipelines._retrieval.tables import tables
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.reports.curves import require_matplotlib
 from brainhive_cli.runs import RunFolder

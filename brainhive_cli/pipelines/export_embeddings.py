@@ -11,9 +11,11 @@ from pydantic import Field
 from brainhive_cli import console, recipe, store
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _parquet, _stores
+from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._illness import encoder_of, warn_of_illness
-from brainhive_cli.pipelines._vectors import BATCH, NAMES
+from brainhive_cli.pipelines._vectors import parquet as _parquet
+from brainhive_cli.pipelines._vectors import stores as _stores
+from brainhive_cli.pipelines._vectors.reading import BATCH, NAMES
 
 
 class Recipe(recipe.Recipe):

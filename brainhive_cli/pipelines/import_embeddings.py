@@ -16,12 +16,13 @@ from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _stores
+from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import command
-from brainhive_cli.pipelines._filling import Share, fill
 from brainhive_cli.pipelines._illness import illness, warn_of_illness
-from brainhive_cli.pipelines._matching import match, shown
-from brainhive_cli.pipelines._vectors import Vectors, open_vectors
+from brainhive_cli.pipelines._vectors import stores as _stores
+from brainhive_cli.pipelines._vectors.filling import Share, fill
+from brainhive_cli.pipelines._vectors.matching import match, shown
+from brainhive_cli.pipelines._vectors.reading import Vectors, open_vectors
 
 
 class Keys(recipe.Section):

@@ -8,18 +8,24 @@ from brainhive_cli import parts, recipe, runs
 from brainhive_cli.errors import MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._align_run import AlignRun
-from brainhive_cli.pipelines._cells import Cell
-from brainhive_cli.pipelines._drawing import Drawing
-from brainhive_cli.pipelines._drawn import Drawn
-from brainhive_cli.pipelines._footprint import estimate
-from brainhive_cli.pipelines._initial import Start, initial_of
-from brainhive_cli.pipelines._judge import Judge
-from brainhive_cli.pipelines._measured import Measuring, Stimuli, measure_run, open_run, result_of
-from brainhive_cli.pipelines._painter import Painter, Sampling
-from brainhive_cli.pipelines._prior_run import find_run
-from brainhive_cli.pipelines._scored_folders import Folders
-from brainhive_cli.pipelines._takes import Source, Take, takes_of
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._reconstruction.drawing import Drawing
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn
+from brainhive_cli.pipelines._reconstruction.footprint import estimate
+from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
+from brainhive_cli.pipelines._reconstruction.judge import Judge
+from brainhive_cli.pipelines._reconstruction.measured import (
+    Measuring,
+    Stimuli,
+    measure_run,
+    open_run,
+    result_of,
+)
+from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
+from brainhive_cli.pipelines._reconstruction.prior_run import find_run
+from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
+from brainhive_cli.pipelines._reconstruction.takes import Source, Take, takes_of
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder

@@ -14,17 +14,19 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _finetune, _trackers
-from brainhive_cli.pipelines._align_tables import tables
-from brainhive_cli.pipelines._batches import CellData
-from brainhive_cli.pipelines._cells import Cell, cells_of, read_sweep, variants
+from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines._alignment import finetune as _finetune
+from brainhive_cli.pipelines._alignment import trackers as _trackers
+from brainhive_cli.pipelines._alignment.batches import CellData
+from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
+from brainhive_cli.pipelines._alignment.finetune import Finetune
+from brainhive_cli.pipelines._alignment.material import Material
+from brainhive_cli.pipelines._alignment.tables import tables
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._alignment.training import train_cell
+from brainhive_cli.pipelines._alignment.watch import Watch
 from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
-from brainhive_cli.pipelines._finetune import Finetune
 from brainhive_cli.pipelines._identity import keep_identity
-from brainhive_cli.pipelines._material import Material
-from brainhive_cli.pipelines._train import Train
-from brainhive_cli.pipelines._training import train_cell
-from brainhive_cli.pipelines._watch import Watch
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 

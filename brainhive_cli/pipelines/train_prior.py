@@ -10,11 +10,11 @@ from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._pictures import Pictures
-from brainhive_cli.pipelines._prior_learner import LAST, Learner
-from brainhive_cli.pipelines._prior_recipe import Recipe, Train
-from brainhive_cli.pipelines._prior_samples import measure_distribution, show, try_out
-from brainhive_cli.pipelines._prior_training import Training, train
+from brainhive_cli.pipelines._priors.learner import LAST, Learner
+from brainhive_cli.pipelines._priors.pictures import Pictures
+from brainhive_cli.pipelines._priors.recipe import Recipe, Train
+from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
+from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.runs import RunFolder
 
 

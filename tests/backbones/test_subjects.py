@@ -9,7 +9,7 @@ from brainhive_cli import parts
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.backbones._subjects import LAYERS
 from brainhive_cli.errors import BrainhiveError, MissingExtra
-from brainhive_cli.pipelines._beginning import take_over
+from brainhive_cli.pipelines._alignment.beginning import take_over
 
 LAYOUT = Layout(
     backbone={"kind": "linear"},

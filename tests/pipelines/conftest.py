@@ -23,7 +23,7 @@ from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result, train_prior
-from brainhive_cli.pipelines._prior_training import Training
+from brainhive_cli.pipelines._priors.training import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.store import part_of
 

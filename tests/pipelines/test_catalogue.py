@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from brainhive_cli import encoders, parts
-from brainhive_cli.pipelines._catalogue import catalogue
+from brainhive_cli.pipelines._embedding.catalogue import catalogue
 
 
 def rows() -> dict[str, dict[str, Any]]:

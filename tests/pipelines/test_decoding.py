@@ -14,7 +14,7 @@ from brainhive_cli import datasets
 from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.names import Names
-from brainhive_cli.pipelines._decoding import AHEAD, decoded
+from brainhive_cli.pipelines._embedding.decoding import AHEAD, decoded
 
 COUNT = 150
 BAD = 7

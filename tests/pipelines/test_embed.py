@@ -12,7 +12,7 @@ from brainhive_cli import embeddings, encoders, parts
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines._trunks import Trunk
+from brainhive_cli.pipelines._embedding.trunks import Trunk
 from brainhive_cli.store import part_of
 
 COLOURS = "python:brainhive_cli.encoders.python:example"

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._alignment.finetune import Finetune, share_of
 from brainhive_cli.pipelines._data import Trials
-from brainhive_cli.pipelines._finetune import Finetune, share_of
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
 

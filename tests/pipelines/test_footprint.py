@@ -4,8 +4,8 @@ import torch
 from torch import nn
 
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import _footprint
-from brainhive_cli.pipelines._painter import Sampling
+from brainhive_cli.pipelines._reconstruction import footprint as _footprint
+from brainhive_cli.pipelines._reconstruction.painter import Sampling
 from brainhive_cli.priors import fusion_prior
 
 

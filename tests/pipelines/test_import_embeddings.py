@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from brainhive_cli import embeddings, pipelines
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._matching import match
+from brainhive_cli.pipelines._vectors.matching import match
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 Import = Callable[..., pipelines.Result]

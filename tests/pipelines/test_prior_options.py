@@ -10,9 +10,9 @@ import torch
 
 from brainhive_cli.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.pipelines._pictures import Batch, batches
-from brainhive_cli.pipelines._prior_learner import Learner
-from brainhive_cli.pipelines._prior_training import Training, train
+from brainhive_cli.pipelines._priors.learner import Learner
+from brainhive_cli.pipelines._priors.pictures import Batch, batches
+from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.runs import RunFolder
 
 ROUNDING = 1e-6

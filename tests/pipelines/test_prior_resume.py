@@ -14,9 +14,9 @@ from safetensors.torch import load_file
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch, leave
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._prior_learner import Learner
-from brainhive_cli.pipelines._prior_recipe import Recipe
-from brainhive_cli.pipelines._prior_training import train
+from brainhive_cli.pipelines._priors.learner import Learner
+from brainhive_cli.pipelines._priors.recipe import Recipe
+from brainhive_cli.pipelines._priors.training import train
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.runs import RunFolder
 

@@ -12,8 +12,9 @@ from safetensors.torch import load_file
 from brainhive_cli.errors import MissingData
 from brainhive_cli.launch import Launch, leave
 from brainhive_cli.metrics import perceptual
-from brainhive_cli.pipelines import _prior_samples, train_prior
-from brainhive_cli.pipelines._prior_samples import show
+from brainhive_cli.pipelines import train_prior
+from brainhive_cli.pipelines._priors import samples as _prior_samples
+from brainhive_cli.pipelines._priors.samples import show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.runs import RunFolder
 

@@ -21,12 +21,12 @@ from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
-from brainhive_cli.pipelines._cells import Cell
-from brainhive_cli.pipelines._drawing import seed_of
-from brainhive_cli.pipelines._initial import initial_of
-from brainhive_cli.pipelines._judge import Judge
-from brainhive_cli.pipelines._takes import Take, _shuffled
-from brainhive_cli.pipelines._views import to_pictures
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._priors.views import to_pictures
+from brainhive_cli.pipelines._reconstruction.drawing import seed_of
+from brainhive_cli.pipelines._reconstruction.initial import initial_of
+from brainhive_cli.pipelines._reconstruction.judge import Judge
+from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 COLOURS = "python:brainhive_cli.encoders.python:example"

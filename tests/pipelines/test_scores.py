@@ -18,7 +18,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
-from brainhive_cli.pipelines._scores import METRICS, Comparer, Truth, chance_of, known_metrics
+from brainhive_cli.pipelines._reconstruction.scores import METRICS, Comparer, Truth, chance_of, known_metrics
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3

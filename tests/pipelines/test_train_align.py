@@ -15,11 +15,12 @@ from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import _form, _training
-from brainhive_cli.pipelines._batches import Batches, CellData
+from brainhive_cli.pipelines._alignment import form as _form
+from brainhive_cli.pipelines._alignment import training as _training
+from brainhive_cli.pipelines._alignment.batches import Batches, CellData
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._alignment.validation import held_out as validated_on
 from brainhive_cli.pipelines._data import Trials, match_keys
-from brainhive_cli.pipelines._train import Train
-from brainhive_cli.pipelines._validation import held_out as validated_on
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder

@@ -12,10 +12,10 @@ from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._pictures import Pictures, batches
-from brainhive_cli.pipelines._prior_learner import Learner
-from brainhive_cli.pipelines._prior_training import train
-from brainhive_cli.pipelines._views import view_of
+from brainhive_cli.pipelines._priors.learner import Learner
+from brainhive_cli.pipelines._priors.pictures import Pictures, batches
+from brainhive_cli.pipelines._priors.training import train
+from brainhive_cli.pipelines._priors.views import view_of
 from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.runs import RunFolder

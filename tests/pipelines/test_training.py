@@ -16,13 +16,13 @@ from brainhive_cli import aligner, parts
 from brainhive_cli.aligner import Layout
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch, leave
-from brainhive_cli.pipelines import _training
-from brainhive_cli.pipelines._batches import Batches, CellData
-from brainhive_cli.pipelines._beginning import take_over
+from brainhive_cli.pipelines._alignment import training as _training
+from brainhive_cli.pipelines._alignment.batches import Batches, CellData
+from brainhive_cli.pipelines._alignment.beginning import take_over
+from brainhive_cli.pipelines._alignment.learner import Learner
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._data import Repeated, Trials
-from brainhive_cli.pipelines._learner import Learner
-from brainhive_cli.pipelines._train import Train
-from brainhive_cli.pipelines._training import train_cell
 from brainhive_cli.runs import RunFolder
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12

@@ -16,7 +16,7 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.pipelines._data import Signal
-from brainhive_cli.pipelines._transfer import Origin, fitted
+from brainhive_cli.pipelines._retrieval.transfer import Origin, fitted
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording, SignalStore, path_of
 

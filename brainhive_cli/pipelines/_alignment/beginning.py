@@ -1,0 +1,56 @@
+"""The aligner that a cell's training begins with."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from brainhive_cli import aligner as aligners
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.pipelines._alignment.batches import CellData
+
+
+def begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Aligner:
+    """Make the aligner that the seed decides; weights of a model folder and a prior's fuser are taken over.
+
+    Raises:
+        BrainhiveError: if the weights of the model folder do not fit.
+    """
+    torch.manual_seed(seed)
+    aligner = Aligner(layout, logit_scale)
+    if data.start is not None:
+        take_over(aligner, data.start)
+    if data.fuser is not None:
+        aligner.fuser.load_state_dict(data.fuser.state_dict())
+        aligner.fuser.requires_grad_(False)
+    return aligner
+
+
+def take_over(aligner: Aligner, folder: Path) -> None:
+    """Begin from the weights of a model folder.
+
+    What is learned for each subject begins, for a new one, from the mean over those of the folder.
+
+    Raises:
+        BrainhiveError: if the model is made otherwise.
+    """
+    start, wanted = aligners.load(folder), aligner.state_dict()
+    learned, old, new = start.state_dict(), start.layout.subjects, aligner.layout.subjects
+    for name in _learned_a_subject(start):
+        rows = [learned[name][old.index(each)] if each in old else learned[name].mean(0) for each in new]
+        learned[name] = torch.stack(rows)
+    shapes, wanted_shapes = ({name: each.shape for name, each in s.items()} for s in (learned, wanted))
+    if unlike := sorted(name for name, _ in shapes.items() ^ wanted_shapes.items()):
+        raise BrainhiveError(
+            f"the model {folder} is made otherwise than what should begin from it: {unlike[0]}",
+            "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
+        )
+    aligner.load_state_dict(learned)
+
+
+def _learned_a_subject(aligner: Aligner) -> list[str]:
+    """Name the weights that have a row for each subject: those that one more subject makes larger."""
+    subjects = aligner.layout.subjects
+    larger = Aligner(replace(aligner.layout, subjects=(*subjects, max(subjects, default=0) + 1))).state_dict()
+    return [name for name, weight in aligner.state_dict().items() if weight.shape != larger[name].shape]

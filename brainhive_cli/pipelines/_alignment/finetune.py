@@ -1,0 +1,125 @@
+"""Fine-tuning: models of an align run go on with a share of the data of subjects that they never saw."""
+
+from dataclasses import is_dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli import runs
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.pipelines._alignment.cells import Cell, cells_of
+from brainhive_cli.pipelines._data import Trials, chosen_subjects
+from brainhive_cli.recipe import Section
+from brainhive_cli.runs import RunFolder
+
+if TYPE_CHECKING:
+    from brainhive_cli.pipelines.train_align import Recipe
+
+INHERITED = (
+    *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),
+    *("subject_layer", "similarity", "signal"),
+)
+"""Recipe keys that say what a model is made of."""
+
+
+class Finetune(Section):
+    """Which models are fitted to new subjects, and with how much of their data."""
+
+    run: str | None = Field(
+        None, description="align run, by folder or name; default: the newest that is not fine-tuned itself"
+    )
+    share: float = Field(
+        1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
+    )
+    seed: int = Field(0, description="chooses these pictures; a smaller share is part of a larger one")
+
+
+def inherit(what: "Recipe") -> "Recipe":
+    """Name the run that is fine-tuned and its new subjects, and take over what its models are made of.
+
+    Raises:
+        MissingData: if there is no such run.
+        BrainhiveError: if the run is a sweep, fine-tuned itself, or knows the subjects.
+    """
+    if what.mode != "finetune":
+        return what
+    run, made = _source(what)
+    asked = chosen_subjects(made.dataset.build(what.paths), what.subjects)
+    new = [subject for subject in asked if _new_to(made, subject)]
+    if not new or (what.subjects and new != asked):
+        known = ", ".join(str(subject) for subject in asked if subject not in new)
+        raise BrainhiveError(
+            f"no model of {run.path.name} has yet to see subject {known}",
+            "fine-tune to others, or a run that was trained without them",
+        )
+    name = runs.reference(run, what.paths.under_home("runs") / "train-align")
+    taken = {key: getattr(made, key) for key in INHERITED}
+    finetune = what.finetune.model_copy(update={"run": name})
+    return what.model_copy(update={**taken, "subjects": new, "finetune": finetune})
+
+
+def model_for(what: "Recipe", cell: Cell) -> Path:
+    """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
+
+    Raises:
+        BrainhiveError: if there is none, or several could be meant.
+    """
+    run, made = _source(what)
+    new = _new_to(made, *cell.trained_on)
+    of_its_seed = [each for each in new if each.seed == cell.seed]
+    names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
+    if len(names) != 1:
+        raise BrainhiveError(
+            f"{cell.name} could start from {' or '.join(names) or 'no model'} of {run.path.name}",
+            "fine-tune a joint run without the subject, or one that leaves a subject out",
+        )
+    return run.path / "cells" / names[0] / "model"
+
+
+def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:
+    """Keep the trials of a share of the pictures, alike among those learned from and those held out.
+
+    Args:
+        trials: Of one subject.
+        held_out: [M] whether a picture is kept for validation.
+        finetune: The share, and the seed that decides which.
+    """
+    random = np.random.default_rng(finetune.seed)
+    kept = []
+    for is_held_out in (False, True):
+        pictures = np.unique(trials.picture[held_out[trials.picture] == is_held_out])
+        count = max(1, round(finetune.share * len(pictures)))
+        kept.append(random.permutation(pictures)[:count])
+    rows = np.flatnonzero(np.isin(trials.picture, np.concatenate(kept)))
+    return _of_rows(trials, rows)
+
+
+def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
+    """Take rows of every array [N, …] of a dataclass."""
+    if isinstance(value, np.ndarray):
+        return value[rows]
+    if not is_dataclass(value):
+        return value
+    fields = {name: _of_rows(inner, rows) for name, inner in vars(value).items()}
+    return replace(value, **fields)  # type: ignore[type-var]
+
+
+def _source(what: "Recipe") -> tuple[RunFolder, "Recipe"]:
+    """Find the run that is fine-tuned, and what it is made of."""
+    base, run = what.paths.under_home("runs"), None
+    if what.finetune.run is None:
+        run = runs.newest(base, "train-align", lambda run: run.metrics()["mode"] != "finetune")
+    run = run or runs.find(base, "train-align", what.finetune.run)
+    made = type(what).model_validate(run.recipe())
+    if made.sweep or made.mode == "finetune":
+        kind = "a sweep" if made.sweep else "fine-tuned itself"
+        raise BrainhiveError(f"{run.path.name} is {kind}", "name another: finetune.run=NAME")
+    return run, made
+
+
+def _new_to(made: "Recipe", *subjects: int) -> list[Cell]:
+    """List the cells that never saw any of the subjects."""
+    return [cell for cell in cells_of(made) if not set(cell.trained_on) & set(subjects)]

@@ -1,0 +1,50 @@
+"""In what form training signals are held: with single trials or not, in memory or mapped."""
+
+from collections.abc import Sequence
+
+import psutil
+import torch
+
+from brainhive_cli import console
+from brainhive_cli.datasets import Dataset
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._data import Form, Signal, open_signals
+from brainhive_cli.recipe import Paths
+from brainhive_cli.signals.selection import Selection
+
+
+def form_of(
+    dataset: Dataset, paths: Paths, signal: Signal, train: Train, subjects: Sequence[int], launch: Launch
+) -> Form:
+    """Choose the form of the training signals of all `subjects`, whose stores are there.
+
+    Raises:
+        RecipeError: if repetitions are to be mixed that are taken one by one.
+    """
+    if signal.repetitions == "single" and train.augment.repetitions:
+        raise RecipeError(
+            "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
+        )
+    is_repeated = signal.repetitions != "average" or train.augment.repetitions > 0
+    if train.mapped != "auto":
+        return Form(is_repeated, train.mapped == "yes")
+    needed = sum(_bytes(dataset, paths, signal, subject, is_repeated) for subject in subjects)
+    is_mapped = needed * launch.processes > free_bytes(launch.device) / 2
+    if is_mapped:
+        console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
+    return Form(is_repeated, is_mapped)
+
+
+def _bytes(dataset: Dataset, paths: Paths, signal: Signal, subject: int, is_repeated: bool) -> int:
+    recording = open_signals(dataset, paths, signal, subject)["train"]
+    channels = signal.channels or dataset.channels
+    count, most, *shape = Selection.of(recording, channels, signal.window_ms, 1.0, "").shape
+    return 4 * count * (1 + most * is_repeated) * shape[0] * shape[1]
+
+
+def free_bytes(device: torch.device) -> int:
+    """Count the free memory of this machine, or of the device where it has less."""
+    free: int = psutil.virtual_memory().available
+    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free

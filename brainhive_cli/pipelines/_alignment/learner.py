@@ -1,0 +1,79 @@
+"""What turns gradients into weights: AdamW, its schedule, clipping, and the moving average."""
+
+import math
+from functools import partial
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel
+
+from brainhive_cli.aligner import Aligner
+from brainhive_cli.pipelines._alignment.train import Train
+
+Tensors = tuple[Tensor, ...] | list[Tensor]
+
+
+class Learner:
+    """AdamW with warm-up, cosine and clipped gradients; a moving average of the weights where asked for.
+
+    Args:
+        aligner: What learns.
+        loss: What it learns by; it may have parameters of its own.
+        train: How.
+        steps: Steps of the whole training.
+    """
+
+    def __init__(self, aligner: Aligner, loss: nn.Module, train: Train, steps: int) -> None:
+        self.aligner, self.loss, self.grad_norm = aligner, loss, train.grad_norm
+        self.parameters = [p for p in (*aligner.parameters(), *loss.parameters()) if p.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            self.parameters, train.lr, betas=train.betas, weight_decay=train.weight_decay, fused=True
+        )
+        share = partial(_share_of_lr, warmup=train.warmup_steps, steps=steps)
+        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
+        self.decay = train.ema
+        self.average = AveragedModel(aligner, multi_avg_fn=self._average) if train.ema else None
+
+    def step(self) -> None:
+        """Change the weights by the gradients, and forget the gradients."""
+        nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        self.optimizer.step()
+        self.schedule.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average is not None:
+            self.average.update_parameters(self.aligner)
+
+    @property
+    def result(self) -> Aligner:
+        """What has been learned: the moving average where there is one."""
+        return self.aligner if self.average is None else cast(Aligner, self.average.module)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that going on exactly as before takes."""
+        return {name: part.state_dict() for name, part in self._parts().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take it back."""
+        for name, part in self._parts().items():
+            part.load_state_dict(state[name])
+
+    def _average(self, averaged: Tensors, current: Tensors, _: Tensor | int) -> None:
+        """Move averages towards weights; faster in the first steps, so that the start is soon forgotten.
+
+        Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
+        """
+        count = self.schedule.last_epoch  # steps that are done
+        torch._foreach_lerp_(averaged, current, 1 - min(self.decay, (1 + count) / (10 + count)))
+
+    def _parts(self) -> dict[str, Any]:
+        parts: dict[str, Any] = {"aligner": self.aligner, "loss": self.loss, "average": self.average}
+        parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
+        return {name: part for name, part in parts.items() if part is not None}
+
+
+def _share_of_lr(step: int, warmup: int, steps: int) -> float:
+    """Rise linearly, then fall as a cosine to 0."""
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

@@ -1,0 +1,136 @@
+"""What the cells of an align run learn from: embeddings, signals and the target's fusion encoder."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import Tensor
+
+from brainhive_cli import embeddings
+from brainhive_cli.aligner import Layout
+from brainhive_cli.datasets import Dataset
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._alignment.form import form_of
+from brainhive_cli.pipelines._data import (
+    Form,
+    Trials,
+    as_tensors,
+    match_keys,
+    open_embeddings,
+    open_jitter,
+    open_trials,
+)
+from brainhive_cli.priors.fusion_prior import FusionPrior
+
+if TYPE_CHECKING:
+    from brainhive_cli.pipelines.train_align import Recipe
+
+
+@dataclass(frozen=True)
+class Material:
+    """The embeddings and signals of all cells that learn from the same ones.
+
+    Attributes:
+        what: The recipe of one of them.
+        dataset: Whose they are.
+        launch: On whose device the embeddings are.
+        pictures: One of the embedding stores: which picture each row is.
+        keys: The fuser's key of each encoder, by the encoder's store name.
+        images: Embeddings [M, D_encoder] by the fuser's key, on the device.
+        jitter: Further embeddings of the same pictures, [K, M, D_encoder].
+        prior: The Fusion Prior whose fusion encoder is the target, or None.
+        form: How signals are held.
+        trials: Signals by subject, as far as they are open.
+    """
+
+    what: "Recipe"
+    dataset: Dataset
+    launch: Launch
+    pictures: EmbeddingStore
+    keys: dict[str, str]
+    images: dict[str, Tensor]
+    jitter: dict[str, Tensor]
+    prior: FusionPrior | None
+    form: Form
+    trials: dict[int, Trials]
+
+    @classmethod
+    def open(cls, what: "Recipe", subjects: Sequence[int], launch: Launch) -> Self:
+        """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
+        dataset: Dataset = what.dataset.build(what.paths)
+        root, names = what.paths.under_home("embeddings"), [config.name for config in what.encoders]
+        stores = embeddings.open_all(root, dataset.name, "train", names)  # looked at before, in all variants
+        prior = FusionPrior.load(what.prior).float() if what.prior else None
+        keys = {config.name: config.name for config in what.encoders}
+        if prior:
+            keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
+        return cls(
+            what,
+            dataset,
+            launch,
+            next(iter(stores.values())),
+            keys,
+            as_tensors(stores, keys, launch.device),
+            open_jitter(what.train.jitter, stores, keys, what.paths, launch.device),
+            prior,
+            form_of(dataset, what.paths, what.signal, what.train, subjects, launch),
+            {},
+        )
+
+    def fits(self, what: "Recipe") -> bool:
+        """Tell whether it is what another recipe learns from, too."""
+        mine, other = (
+            (each.encoders, each.prior, each.signal, train.jitter, train.augment, train.mapped)
+            for each, train in ((self.what, self.what.train), (what, what.train))
+        )
+        return mine == other
+
+    def trials_of(self, subject: int) -> Trials:
+        """Open a subject's training signals, or find them open."""
+        if subject not in self.trials:
+            self.trials[subject] = self._trials(subject, "train", self.pictures, self.form)
+        return self.trials[subject]
+
+    def tested(self, cell: Cell) -> tuple[list[Trials], dict[str, Tensor]]:
+        """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
+        what = self.what
+        stores = open_embeddings(self.dataset, what.dataset, "test", what.encoders, what.paths)
+        pictures = next(iter(stores.values()))
+        trials = [self._trials(subject, "test", pictures, Form()) for subject in cell.tested_on]
+        return trials, as_tensors(stores, self.keys, self.launch.device)
+
+    def _trials(self, subject: int, split: str, pictures: EmbeddingStore, form: Form) -> Trials:
+        paths, signal = self.what.paths, self.what.signal
+        return open_trials(self.dataset, paths, signal, subject, split, pictures, form=form)
+
+    @property
+    def frozen_fuser(self) -> Any:
+        """The prior's fusion encoder; None where the fuser is trained."""
+        return self.prior.fusion_encoder["vision_model"] if self.prior else None
+
+    def layout(self, what: "Recipe", trials: Sequence[Trials], cell: Cell) -> Layout:
+        """Say what a cell's model is made of."""
+        dims = {key: embedding.shape[-1] for key, embedding in self.images.items()}
+        fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim)
+        if self.prior:
+            hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
+            fuser = {"kind": "fusion_encoder", "intermediate_size": hidden, "dropout": 0.0}
+            dim = self.prior.dim
+        return Layout(
+            backbone=what.backbone.model_dump(mode="json"),
+            fuser=fuser,
+            dims=dims,
+            encoders=self.keys,
+            dim=dim,
+            channels=trials[0].channels,
+            samples=trials[0].signal.shape[-1],
+            window_ms=what.signal.window_ms,
+            scale=what.signal.scale,
+            subjects=cell.trained_on,
+            prior=what.prior or "",
+            subject_layer=what.subject_layer,
+            similarity=what.similarity,
+            normalise=what.signal.normalise,
+        )

@@ -1,0 +1,69 @@
+"""How far the training of a cell is, and its checkpoint."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+from torch import Tensor
+
+from brainhive_cli.aligner import Aligner
+from brainhive_cli.pipelines._alignment.learner import Learner
+
+
+@dataclass
+class State:
+    """How far a cell is.
+
+    Attributes:
+        epoch: Epochs that are done.
+        step: Steps of the next one that are done.
+        loss: Sum of the losses of those steps.
+        best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
+        kept: The epoch that is kept: its number, score, weights and validation ranks.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    loss: Tensor | float = 0.0
+    best: tuple[float, int] = (0.0, 0)
+    kept: dict[str, Any] | None = None
+
+    @classmethod
+    def load(cls, path: Path, learner: Learner) -> Self:
+        """Go on from a checkpoint, where there is one."""
+        if not path.is_file():
+            return cls()
+        saved = torch.load(path, weights_only=True, map_location="cpu")
+        learner.load_state_dict(saved.pop("learner"))
+        return cls(**saved)
+
+    def content(self, learner: Learner) -> dict[str, Any]:
+        """Return what `load` takes back."""
+        return {**vars(self), "learner": learner.state_dict()}
+
+    def count_step(self, loss: Tensor) -> None:
+        """Count a step."""
+        self.step, self.loss = self.step + 1, self.loss + loss.detach()
+
+    def count_epoch(
+        self, result: Aligner, found: Tensor, validated: float | None, score: float | None
+    ) -> None:
+        """Count an epoch, and keep its weights if none before was better.
+
+        Args:
+            result: What has been learned.
+            found: Validation ranks.
+            validated: Validation top-1.
+            score: What the kept epoch is selected by; None keeps the last.
+        """
+        self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
+        if validated is not None and validated >= self.best[0]:
+            self.best = (validated, self.epoch)
+        if self.kept is None or score is None or score >= self.kept["score"]:
+            weights = {key: value.detach().cpu().clone() for key, value in result.state_dict().items()}
+            self.kept = {"epoch": self.epoch, "score": score, "weights": weights, "ranks": found}
+
+    def has_stalled(self, patience: int | None) -> bool:
+        """Whether validation top-1 has not risen for `patience` epochs."""
+        return patience is not None and bool(self.best[1]) and self.epoch - self.best[1] >= patience

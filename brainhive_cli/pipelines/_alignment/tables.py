@@ -1,0 +1,58 @@
+"""What an align run prints: its cells, the variants of a sweep, and what was published."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainhive_cli.console import Table
+from brainhive_cli.pipelines._alignment.cells import Cell
+
+PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
+"""What a title says of how the epochs were chosen, unless it was the validation."""
+
+
+def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ...]:
+    """Lay out the metrics of a finished run.
+
+    Args:
+        metrics: As they stand in the run folder.
+        cells: In the order of the recipe.
+    """
+    found = metrics["cells"]
+    stamps = {each.get("selected_on") for each in found.values()} & PROTOCOLS.keys()
+    how = "".join(f", {PROTOCOLS[stamp]}" for stamp in sorted(stamps))
+    title = f"{metrics['dataset']} {metrics['mode']}{how}: validation on held-out training concepts"
+    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
+    rows = [(cell.name, *_row(found[cell.name])) for cell in cells]
+    by_variant: dict[str, list[Mapping[str, Any]]] = {}
+    for cell in cells:
+        by_variant.setdefault(cell.variant, []).append(found[cell.name])
+    if "" in by_variant and len(cells) > 1:
+        rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
+    shown = [Table(title, columns, tuple(rows))]
+    if "" not in by_variant:
+        means = [
+            (variant, _spread(some), len(some), _row(some[0])[-1]) for variant, some in by_variant.items()
+        ]
+        shown.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
+    if published := metrics.get("published"):
+        row = tuple(published.get(name, "–") for name in ("top1", "top5", "source"))
+        shown.append(Table("Published, on the test pictures", ("top-1", "top-5", "source"), (row,)))
+    return tuple(shown)
+
+
+def _row(cell: Mapping[str, Any]) -> tuple[Any, ...]:
+    top1 = cell["validation"].get("top1")
+    if top1 is None:
+        return (cell["epoch"], "–", "–", "–", "–")
+    interval = f"{top1['low']:.3f}–{top1['high']:.3f}"
+    return (cell["epoch"], top1["value"], interval, top1["n"], top1["chance"])
+
+
+def _spread(cells: Sequence[Mapping[str, Any]]) -> str:
+    """Mean and standard deviation of validation top-1 over cells."""
+    values = [cell["validation"]["top1"]["value"] for cell in cells if "top1" in cell["validation"]]
+    if not values:
+        return "–"
+    sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.3f}{sd}"

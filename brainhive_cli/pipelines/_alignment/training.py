@@ -1,0 +1,111 @@
+"""The training of one cell: the loop and what is written at its end."""
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.launch import Launch
+from brainhive_cli.metrics.retrieval import summarise
+from brainhive_cli.pipelines._alignment.batches import Batches, CellData
+from brainhive_cli.pipelines._alignment.beginning import begin
+from brainhive_cli.pipelines._alignment.learner import Learner
+from brainhive_cli.pipelines._alignment.memory import keep_freed_memory
+from brainhive_cli.pipelines._alignment.state import State
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._alignment.validation import held_out, ranks_of, tested, top1
+from brainhive_cli.pipelines._seeds import mixed
+from brainhive_cli.runs import RunFolder
+
+CHECKPOINT_S = 60.0
+"""Least time between two checkpoints of a cell; shorter cells start again."""
+Told = Callable[[dict[str, Any]], None]
+"""Hears of each epoch: cell, epoch, epochs, loss, validation_top1, samples_per_s."""
+
+
+def train_cell(
+    name: str,
+    seed: int,
+    layout: Layout,
+    data: CellData,
+    loss_config: Any,
+    train: Train,
+    folder: RunFolder,
+    launch: Launch,
+    told: Told | None = None,
+) -> None:
+    """Train one cell to its end, going on from its checkpoint, and write model and metrics.
+
+    Args:
+        name: The cell's: of its files, and in what is told.
+        seed: Decides the weights, the order of the trials and all that is random in training.
+        layout: What the aligner is made of.
+        data: What it learns from.
+        loss_config: Config of the loss.
+        train: How it is trained.
+        folder: Where model, metrics and checkpoint go.
+        launch: Who shares the work; each batch is cut between the processes.
+        told: Hears of each epoch, in the main process; by default the run's log does.
+    """
+    tell: Told = told or (lambda event: folder.log(**event))
+    keep_freed_memory()
+    aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
+    loss_of = loss_config.build().to(launch.device)
+    batches = Batches(data, train, loss_config.mix_alpha, launch)
+    learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
+    validation = held_out(data, batches.averages)
+    test = tested(data, launch.device) if train.selection == "test" else []
+    state, saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt", learner), time.monotonic()
+    while state.epoch < train.epochs and not state.has_stalled(train.patience):
+        todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
+        aligner.train()
+        for rows in todo:
+            # what is random in a step depends on no step before it, so that training can go on at any
+            step_seed = mixed(seed, state.epoch, state.step)
+            torch.manual_seed(mixed(step_seed, launch.rank))
+            batch = batches.draw(rows, step_seed)
+            with launch.autocast(train.precision):
+                signal = aligner.encode_signal(batch.signal, batch.subject).float()
+                image = aligner.encode_image(batch.images).float()
+                signal, image = (launch.gather_rows(each, len(rows)) for each in (signal, image))
+                loss = loss_of(signal, image, aligner.logit_scale, batch.mixing)
+            loss.backward()
+            launch.average_gradients(learner.parameters)
+            learner.step()
+            state.count_step(loss)
+            if launch.is_main and time.monotonic() - saved_s > CHECKPOINT_S:
+                folder.save_checkpoint(f"{name}.pt", state.content(learner))
+                saved_s = time.monotonic()
+        loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
+        samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
+        found = ranks_of(validation, learner.result, train.precision, launch)
+        on_test = ranks_of(test, learner.result, train.precision, launch)
+        score = {"best": top1(found), "last": None, "test": top1(on_test)}[train.selection]
+        state.count_epoch(learner.result, found, top1(found), score)
+        if launch.is_main:
+            event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
+            event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
+            tell(event)
+    if launch.is_main:
+        by = {"best": "validation" if validation else "last epoch", "last": "last epoch", "test": "test"}
+        pool = len(validation[0].shown) if validation else 0
+        _finish(folder, name, seed, learner.result, state, pool, by[train.selection])
+
+
+def _finish(
+    folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, pool: int, selected_on: str
+) -> None:
+    """Write model and metrics of the epoch that is kept."""
+    assert state.kept is not None
+    aligner.load_state_dict(state.kept["weights"])
+    folder.replace(f"cells/{name}/model", aligner.save)
+    validation = {}
+    if pool:
+        named = {"seeds": (seed,), "protocol": "held-out training concepts", "split": "validation"}
+        metrics = summarise([state.kept["ranks"]], pool, **named)  # type: ignore[arg-type]
+        validation = {metric.name: metric.as_dict() for metric in metrics}
+    content = {"epoch": state.kept["epoch"], "selected_on": selected_on, "validation": validation}
+    folder.write_json(f"cells/{name}/metrics.json", content)
+    (folder.path / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)

@@ -1,0 +1,80 @@
+"""How well a brain encoder finds pictures by signals it has not learned from."""
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from brainhive_cli.aligner import Aligner
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.pipelines._alignment.batches import CellData, Pool, Rows
+
+BLOCK = 1024
+"""Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""
+
+
+class Queries:
+    """Signals that a model is tried on, and the pictures among which it looks: those that any of them shows.
+
+    Args:
+        pool: Signals of one or several subjects.
+        rows: Which of them, ascending.
+        images: Embeddings of all pictures, [M, D_encoder] by the fuser's key.
+        subject: [N] subject indices of the pool; None when the model has not learned the subject.
+    """
+
+    def __init__(self, pool: Pool, rows: Rows, images: dict[str, Tensor], subject: Tensor | None) -> None:
+        self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
+        index = torch.from_numpy(rows).to(pool.picture.device)
+        self.shown, self.target = torch.unique(pool.picture[index], return_inverse=True)
+
+    def ranks(self, aligner: Aligner) -> Tensor:
+        """Rank the seen picture of each signal among the pictures: [N]."""
+        gallery = aligner.encode_image({key: each[self.shown] for key, each in self.images.items()}).float()
+        blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
+        return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
+
+    def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
+        index = torch.from_numpy(rows).to(self.pool.picture.device)
+        subject = None if self.subject is None else self.subject[index]
+        return aligner.encode_signal(self.pool.gather(rows), subject).float()
+
+
+def held_out(data: CellData, averages: Pool) -> list[Queries]:
+    """Take the averaged signals of held-out training concepts, if there are any."""
+    rows = np.flatnonzero(data.held_out[averages.picture.cpu().numpy()])
+    return [Queries(averages, rows, data.images, averages.subject)] if len(rows) else []
+
+
+def tested(data: CellData, device: torch.device) -> list[Queries]:
+    """Take the test signals, a subject at a time.
+
+    Raises:
+        BrainhiveError: if there are none.
+    """
+    if not data.tested:
+        raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
+    learned, queries = [each.subject for each in data.trials], []
+    for trials in data.tested:
+        pool, index = Pool.of([trials.signal], [trials.picture], device), None
+        if trials.subject in learned:
+            index = torch.full_like(pool.subject, learned.index(trials.subject))
+        queries.append(Queries(pool, np.arange(len(trials.signal)), data.tested_images, index))
+    return queries
+
+
+def ranks_of(queries: list[Queries], aligner: Aligner, precision: str, launch: Launch) -> Tensor:
+    """Rank the seen pictures of all queries, [N]; as the main process finds them, for all processes."""
+    found = torch.empty(0)
+    if launch.is_main and queries:
+        aligner.eval()
+        with torch.inference_mode(), launch.autocast(precision):
+            found = torch.cat([each.ranks(aligner) for each in queries])
+    shared: Tensor = launch.gather(found)[0]  # each has running statistics of its own share
+    return shared
+
+
+def top1(ranks: Tensor) -> float | None:
+    """Share of the signals whose picture came first; None when there are none."""
+    return float((ranks == 1).double().mean()) if len(ranks) else None

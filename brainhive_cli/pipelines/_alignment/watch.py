@@ -1,0 +1,92 @@
+"""How far the cells of a run are, read from its log, which all processes write."""
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.console import Table
+from brainhive_cli.pipelines._alignment.cells import Cell
+
+COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
+
+
+class Watch:
+    """A table of cells that are trained: those at work, and below them the last that are finished.
+
+    Args:
+        run: The run folder.
+        cells: Those that are to be trained.
+        epochs: How many each variant has.
+    """
+
+    def __init__(self, run: Path, cells: Sequence[Cell], epochs: Mapping[str, int]) -> None:
+        self._run, self._epochs = run, epochs
+        self._cells = {cell.name: cell for cell in cells}
+        self._log = run / "log.jsonl"
+        self._read = self._log.stat().st_size if self._log.is_file() else 0  # what is there is of before
+        self._events: dict[str, list[dict[str, Any]]] = {}
+
+    def table(self, rows: int) -> Table:
+        """Draw at most so many rows."""
+        self._catch_up()
+        running: list[str] = []
+        done: list[str] = []
+        for name in self._events:
+            is_done = (self._run / "cells" / name / "metrics.json").is_file()
+            (done if is_done else running).append(name)
+        done.sort(key=lambda name: self._events[name][-1]["time"])
+        shown = [*running, *reversed(done)][:rows]
+        left_s = self._left_s(done)
+        title = f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
+        return Table(title, COLUMNS, tuple(self._row(name, name in done) for name in shown))
+
+    def _catch_up(self) -> None:
+        """Read the lines that were written since; one that is half there is left for the next time."""
+        if not self._log.is_file():
+            return
+        with self._log.open("rb") as file:
+            file.seek(self._read)
+            lines = file.read().split(b"\n")
+        self._read += sum(len(line) + 1 for line in lines[:-1])
+        for line in lines[:-1]:
+            with suppress(
+                ValueError, KeyError
+            ):  # a disk may mix the lines of two machines; a table must not care
+                event = json.loads(line)
+                if event["cell"] in self._cells:
+                    self._events.setdefault(event["cell"], []).append(event)
+
+    def _row(self, name: str, is_done: bool) -> tuple[Any, ...]:
+        cell, events = self._cells[name], self._events[name]
+        last, epochs = events[-1], self._epochs[self._cells[name].variant]
+        pace_s = (last["time"] - events[0]["time"]) / max(1, len(events) - 1)
+        left = clock(pace_s * (epochs - 1 - last["epoch"])) if len(events) > 1 else ""
+        top1 = last["validation_top1"]
+        return (
+            name.removesuffix(f"_seed-{cell.seed}"),
+            cell.seed,
+            f"{last['epoch'] + 1}/{epochs}",
+            f"{last['loss']:.3f}",
+            "–" if top1 is None else f"{top1:.3f}",
+            "done" if is_done else left,
+        )
+
+    def _left_s(self, done: Sequence[str]) -> float:
+        """Guess what all cells still take together, from how long their epochs took."""
+        times = [event["time"] for events in self._events.values() for event in events]
+        if len(times) < 2:
+            return 0.0
+        left = sum(
+            self._epochs[cell.variant] - len(self._events.get(name, ()))
+            for name, cell in self._cells.items()
+            if name not in done
+        )
+        return (max(times) - min(times)) / (len(times) - 1) * left
+
+
+def clock(seconds: float) -> str:
+    """Write a time as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

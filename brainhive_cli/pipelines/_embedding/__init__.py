@@ -1,0 +1,1 @@
+"""Pictures through frozen encoders into stores."""

@@ -1,0 +1,183 @@
+"""Pictures decoded and preprocessed in processes of their own."""
+
+import gc
+import os
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+from torch.utils.data import Dataset as TorchDataset
+
+from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._embedding.ring import Ring
+
+DECODERS = 16
+"""Most decoding processes taken unless told otherwise."""
+AHEAD = 2
+"""Batches that each process is asked for in advance."""
+
+
+class Batch(NamedTuple):
+    """Some pictures as each encoder sees them.
+
+    Attributes:
+        read: How many pictures, bad ones included.
+        rows: Which pictures each encoder sees, [B].
+        views: Preprocessed pictures by encoder, [B, 3, H, W].
+        bad: What could not be decoded.
+    """
+
+    read: int
+    rows: dict[str, NDArray[np.int64]]
+    views: dict[str, Tensor]
+    bad: list[str]
+
+
+def decoders(asked: int | None, launch: Launch) -> int:
+    """Say how many processes decode pictures: spare cores, sixteen at most."""
+    return min(DECODERS, max(0, (os.cpu_count() or 1) // launch.processes - 1)) if asked is None else asked
+
+
+def decoded(
+    rows: NDArray[np.int64],
+    images: ImageSet,
+    views: Mapping[str, Callable[[Any], Tensor]],
+    examples: Mapping[str, Tensor],
+    wanted: Mapping[str, NDArray[np.bool_]],
+    batch_size: int,
+    workers: int,
+    pinned: bool = False,
+) -> Iterator[Batch]:
+    """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
+
+    A batch's views are good until the next batch is asked for: their memory is then filled anew.
+
+    Args:
+        rows: Which pictures.
+        images: The whole set.
+        views: Preprocessing by encoder.
+        examples: A preprocessed picture of each, [3, H, W]; for others of its size there is memory.
+        wanted: Which of all pictures each encoder sees, [N].
+        batch_size: Pictures a batch.
+        workers: Processes that decode; none are started for a few pictures.
+        pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
+
+    Raises:
+        BrainhiveError: if an encoder's views of one batch differ in size.
+    """
+    if len(rows) <= 2 * batch_size:  # not worth starting processes for
+        workers = 0
+    lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
+    ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
+    loader = DataLoader(
+        _Filling(rows, images, views, wanted, ring),
+        batch_size,
+        num_workers=workers,
+        multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
+        prefetch_factor=AHEAD if workers else None,
+        collate_fn=_as_it_is,
+        in_order=False,
+    )
+    gc.freeze()  # a collection writes on all that processes share, and so copies it for each
+    try:
+        filled = iter(loader)  # starts the processes
+        if pinned:
+            ring.pin()
+        in_use: deque[tuple[int, Any]] = deque()
+        for each in filled:
+            if isinstance(each, BrainhiveError):
+                raise each
+            yield each.batch(ring)
+            in_use.append((each.slot, torch.cuda.current_stream().record_event() if pinned else None))
+            if len(in_use) > lag:
+                slot, was_read = in_use.popleft()
+                if was_read:
+                    was_read.synchronize()
+                ring.release(slot)
+    finally:
+        gc.unfreeze()
+        if pinned:
+            torch.cuda.synchronize()
+            ring.unpin()
+
+
+class _Filled(NamedTuple):
+    """What a process says of the batch that it has filled; views of an unexpected size come along."""
+
+    read: int
+    rows: dict[str, list[int]]
+    slot: int
+    loose: dict[str, Tensor]
+    bad: list[str]
+
+    def batch(self, ring: Ring) -> Batch:
+        memory = ring[self.slot]
+        rows = {name: np.array(some) for name, some in self.rows.items() if some}
+        views = {name: memory[name][: len(some)] for name, some in rows.items()}
+        return Batch(self.read, rows, views | self.loose, self.bad)
+
+
+class _Filling(TorchDataset[_Filled | BrainhiveError]):
+    """Whole batches; what processes share is arrays, since a list's reference counts would copy its pages."""
+
+    def __init__(
+        self,
+        rows: NDArray[np.int64],
+        images: ImageSet,
+        views: Mapping[str, Callable[[Any], Tensor]],
+        wanted: Mapping[str, NDArray[np.bool_]],
+        ring: Ring,
+    ) -> None:
+        self.rows, self.images, self.views, self.wanted, self.ring = rows, images, views, wanted, ring
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitems__(self, indices: list[int]) -> _Filled | BrainhiveError:
+        try:
+            return self._fill(indices)
+        except BrainhiveError as error:  # a loader would bury it in the worker's traceback
+            return error
+
+    def _fill(self, indices: list[int]) -> _Filled:
+        slot = self.ring.take()
+        memory = self.ring[slot]
+        seen: dict[str, list[int]] = {name: [] for name in self.views}
+        loose: dict[str, list[Tensor]] = {}
+        bad = []
+        for row in self.rows[indices].tolist():
+            try:
+                picture = self.images.open(row)
+            except BadPicture as error:
+                bad.append(error.what)
+                continue
+            for name, preprocess in self.views.items():
+                if self.wanted[name][row]:
+                    view, place = preprocess(picture), memory[name][len(seen[name])]
+                    if view.shape == place.shape:
+                        place.copy_(view)
+                    else:
+                        loose.setdefault(name, []).append(view)
+                    seen[name].append(row)
+        stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
+        return _Filled(len(indices), seen, slot, stacked, bad)
+
+
+def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:
+    if len(views) < count or len({view.shape for view in views}) > 1:
+        raise BrainhiveError(
+            f"{encoder} preprocesses pictures of one batch to several sizes, one to {list(views[0].shape)}",
+            "let its preprocessing end in one size, or batch_size=1",
+        )
+    return torch.stack(list(views))
+
+
+def _as_it_is(batch: Any) -> Any:
+    return batch

@@ -1,0 +1,103 @@
+"""Pictures through networks into stores: decoding, encoding and writing go on side by side."""
+
+import time
+from collections import deque
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.console import Bar
+from brainhive_cli.datasets import ImageSet
+from brainhive_cli.embeddings import EmbeddingWriter
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._embedding.decoding import decoded
+from brainhive_cli.pipelines._embedding.pace import WRITING, Pace
+from brainhive_cli.pipelines._embedding.trunks import Trunk
+
+AHEAD = 4
+"""Batches of a store that may wait in memory to be written."""
+
+
+def stream(
+    rows: NDArray[np.int64],
+    images: ImageSet,
+    trunks: Sequence[Trunk],
+    writers: Mapping[str, EmbeddingWriter],
+    pending: Mapping[str, NDArray[np.bool_]],
+    batch_size: int,
+    workers: int,
+    launch: Launch,
+    bar: Bar,
+) -> list[str]:
+    """Decode in worker processes, encode here, write in a thread; each picture is decoded once.
+
+    Args:
+        rows: Which pictures.
+        images: The whole set.
+        trunks: Networks whose outputs are wanted.
+        writers: The stores to be filled, by encoder.
+        pending: Which of all pictures each store lacks, [N].
+        batch_size: Pictures a forward pass.
+        workers: Processes that decode.
+        launch: This process among those that share the work.
+        bar: Counts the pictures, and names what limits.
+
+    Returns:
+        What could not be decoded.
+    """
+    bad: list[str] = []
+    writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
+    on_gpu = launch.device.type == "cuda"
+    names = {trunk.name: [name for name in trunk.names if name in writers] for trunk in trunks}
+    views = {trunk.name: trunk.encoder.preprocess for trunk in trunks}
+    wanted = {trunk: np.logical_or.reduce([pending[name] for name in some]) for trunk, some in names.items()}
+    blanks = {trunk.name: trunk.blank for trunk in trunks}
+    batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, pinned=on_gpu)
+    pace = Pace(beside=workers > 0)
+    with ThreadPoolExecutor(1) as writing:
+        for batch in pace.batches(batches):
+            bad += batch.bad
+            for trunk in (trunk for trunk in trunks if trunk.name in batch.views):
+                at = batch.rows[trunk.name]
+                with pace.at(trunk.name):
+                    found = trunk.encode(batch.views[trunk.name])
+                    values = {name: found[name].to("cpu", non_blocking=True) for name in names[trunk.name]}
+                there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
+                for name, some in values.items():
+                    write = writing.submit(_keep, writers[name], at, some, pending[name][at], there)
+                    writes.append((trunk.name, write))
+            while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
+                _settle(*writes.popleft(), pace)
+            bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
+        for trunk_name, write in writes:
+            _settle(trunk_name, write, pace)
+    return bad
+
+
+def _keep(
+    writer: EmbeddingWriter, rows: NDArray[np.int64], values: Tensor, lacks: NDArray[np.bool_], there: Any
+) -> tuple[float, float]:
+    """Write what the store lacks of embeddings [B, …] once they are `there`.
+
+    Returns:
+        The seconds that waiting and writing took.
+    """
+    start = time.perf_counter()
+    if there is not None:
+        there.synchronize()
+    waited = time.perf_counter()
+    if lacks.all():  # as it nearly always is: nothing is copied
+        writer.write(rows, values.numpy())
+    else:
+        writer.write(rows[lacks], values.numpy()[lacks])
+    return waited - start, time.perf_counter() - waited
+
+
+def _settle(trunk: str, write: Future[tuple[float, float]], pace: Pace) -> None:
+    for stage, spent_s in zip((trunk, WRITING), write.result(), strict=True):
+        pace.count(stage, spent_s)

@@ -1,0 +1,155 @@
+"""Latents of pictures, encoded once into a store together with the size and crop ids that SDXL wants."""
+
+import hashlib
+import os
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli import console, store
+from brainhive_cli.datasets import ImageSet
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._priors.views import Items, loaded
+from brainhive_cli.recipe import Paths
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class Latents:
+    """A finished store, mapped into memory.
+
+    Attributes:
+        latent: [N, C, h, w] mode of the VAE's posterior, scaled as the U-Net takes it.
+        sizes: [N, 6] original height, width; top, left of the crop; target height, width; pixels.
+    """
+
+    latent: NDArray[np.float32]
+    sizes: NDArray[np.float32]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Map a finished store."""
+        with store.open_file(path, "brainhive train-prior cache_latents=true") as file:
+            return cls(store.mapped(file["latent"]), store.mapped(file["sizes"]))
+
+    def __call__(self, index: int) -> tuple[Tensor, Tensor]:
+        """Read the latent [C, h, w] and the ids of one picture."""
+        return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
+
+
+def path_of(paths: Paths, images: ImageSet, vae: Any, side: int) -> Path:
+    """Say where the latents of pictures lie: the name tells VAE and size."""
+    digest = hashlib.sha256(f"{vae.config.scaling_factor}".encode())
+    for name, weight in vae.state_dict().items():
+        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+    beside = paths.under_home("embeddings").parent / "latents"
+    return beside / images.dataset / images.split / f"{digest.hexdigest()[:10]}-{side}px.h5"
+
+
+def computed(
+    images: ImageSet,
+    rows: NDArray[np.int64],
+    generator: Any,
+    side: int,
+    paths: Paths,
+    batch_size: int,
+    workers: int,
+    launch: Launch,
+) -> Latents:
+    """Open the latents of pictures; those missing are encoded first, and an interruption costs a batch.
+
+    Args:
+        images: The pictures.
+        rows: Those that can be decoded.
+        generator: Encodes them.
+        side: Pixels of a training picture.
+        paths: Where stores lie.
+        batch_size: Pictures that are encoded at once.
+        workers: Processes that decode.
+        launch: This process among those that share the pictures.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded, or another command writes the store.
+    """
+    path = path_of(paths, images, generator.vae, side)
+    lacking = _pending(path, images, rows)
+    if launch.gather(lacking is None or len(lacking) > 0)[0]:  # as the main process sees it
+        _fill(path, images, rows, generator, side, batch_size, workers, launch)
+    return Latents.open(path)
+
+
+def _fill(
+    path: Path,
+    images: ImageSet,
+    rows: NDArray[np.int64],
+    generator: Any,
+    side: int,
+    batch_size: int,
+    workers: int,
+    launch: Launch,
+) -> None:
+    part = store.part_of(path)
+    with ExitStack() as held:
+        if launch.is_main:
+            held.callback(store.Claim.beside(path).release)
+            if _pending(path, images, rows) is not None:  # finished when fewer pictures could be decoded
+                os.replace(path, part)
+            if _pending(part, images, rows) is None:
+                blank = torch.zeros(1, 3, side, side)
+                _create(part, images, tuple(generator.encode(blank).shape[1:]))
+        launch.wait()
+        pending = _pending(part, images, rows)
+        assert pending is not None
+        launch.wait()  # nobody writes before everybody knows what is pending
+        writers = {name: store.RowWriter(part, name) for name in ("latent", "sizes", "done")}
+        for writer in writers.values():
+            held.callback(writer.close)
+        mine = np.array(launch.mine(pending.tolist()), int)
+        cut = [mine[start : start + batch_size].tolist() for start in range(0, len(mine), batch_size)]
+        with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
+            for batch in loaded(Items(images, side), cut, workers, launch):
+                chosen = batch["rows"].numpy()
+                pixels = as_pixels(batch["image"].to(launch.device))
+                writers["latent"].write(chosen, generator.encode(pixels).cpu().numpy())
+                writers["sizes"].write(chosen, batch["sizes"].numpy())
+                writers["done"].write(chosen, np.ones(len(chosen), np.uint8))
+                bar.advance(len(chosen) * launch.processes)
+        launch.wait()
+        if launch.is_main:
+            os.replace(part, path)
+        launch.wait()
+
+
+def _create(part: Path, images: ImageSet, shape: tuple[int, ...]) -> None:
+    count = len(images)
+    store.create(
+        part,
+        {"latent": ((count, *shape), "float32"), "sizes": ((count, 6), "float32")},
+        {"image_id": images.image_ids.packed, "done": np.zeros(count, np.uint8)},
+        {"format": FORMAT, "dataset": images.dataset, "split": images.split},
+    )
+
+
+def _pending(path: Path, images: ImageSet, rows: NDArray[np.int64]) -> NDArray[np.int64] | None:
+    """List the rows that a store lacks; None if it is absent, or not of exactly these pictures."""
+    try:
+        with h5py.File(path, "r") as file:
+            is_known = store.get_attributes(file).get("format") == FORMAT
+            if is_known and np.array_equal(file["image_id"][()], images.image_ids.packed):
+                return rows[file["done"][()][rows] == 0]
+    except (OSError, KeyError):  # absent, or killed while it was being created
+        pass
+    return None
+
+
+def as_pixels(image: Tensor) -> Tensor:
+    """Turn bytes [B, 3, H, W] into -1..1, as a VAE takes them."""
+    return image.float().div(127.5).sub(1)

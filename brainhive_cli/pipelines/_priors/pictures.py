@@ -1,0 +1,147 @@
+"""What a prior learns from: pictures with their embeddings, in an order that seed and step decide."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli import parts
+from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._priors.embedded import Embedded
+from brainhive_cli.pipelines._priors.latents import Latents
+from brainhive_cli.pipelines._priors.views import Items, collate, loaded
+from brainhive_cli.recipe import Paths
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with their embeddings, and which are kept from training.
+
+    Attributes:
+        train: Pictures that are learned.
+        held: Pictures that are not, in random order.
+        side: Pixels of a training picture.
+        latents: What the VAE makes of them, if that was computed before.
+    """
+
+    images: ImageSet
+    embedded: Embedded
+    train: NDArray[np.int64]
+    held: NDArray[np.int64]
+    side: int
+    latents: Latents | None = None
+
+    @classmethod
+    def open(
+        cls,
+        dataset: parts.Config,
+        split: str,
+        encoders: Sequence[EncoderConfig],
+        paths: Paths,
+        *,
+        embed_missing: bool,
+        held: int,
+        side: int,
+        seed: int,
+        launch: Launch,
+    ) -> Self:
+        """Match pictures and embeddings, and keep some (a fifth at most) from training."""
+        built: Dataset = dataset.build(paths)  # type: ignore[attr-defined]
+        images = built.images(split)
+        embedded = Embedded.open(built, dataset, images, encoders, paths, embed_missing, launch)
+        order = np.random.default_rng(seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        held = min(held, len(order) // 5)
+        return cls(images, embedded, np.sort(order[held:]), order[:held], side)
+
+    @property
+    def items(self) -> Items:
+        """What a picture gives to training."""
+        views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
+        return Items(self.images, self.side, views, self.latents)
+
+    def batch(self, chosen: NDArray[np.int64]) -> "Batch":
+        """Read pictures here and now."""
+        items = self.items
+        read = collate([items[index] for index in chosen.tolist()])
+        if "error" in read:
+            raise read["error"]
+        return _batch(read)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a step.
+
+    Attributes:
+        rows: [B] which pictures.
+        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
+        sizes: [B, 6] SDXL's size and crop ids, pixels.
+        views: The pictures as encoders see them that embed on the fly, [B, 3, H, W] by name.
+        step: Which step.
+        places: [B] which of the pictures of the step, over all processes.
+        count: Pictures of the step over all processes.
+        is_last: Whether my share of the step ends with it.
+    """
+
+    rows: NDArray[np.int64]
+    image: Tensor
+    sizes: Tensor
+    views: dict[str, Tensor]
+    step: int = 0
+    places: tuple[int, ...] = ()
+    count: int = 0
+    is_last: bool = True
+
+
+def _batch(read: dict[str, Any], **place: Any) -> Batch:
+    return Batch(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
+
+
+def batches(
+    pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
+) -> Iterator[Batch]:
+    """Yield my share of the pictures of `steps`.
+
+    Args:
+        pictures: The pictures.
+        steps: Which steps.
+        size: Pictures a step, over all passes and processes.
+        passes: Batches that my share of a step is cut into.
+        seed: Decides the order; every epoch has another.
+        workers: Processes that decode.
+        launch: This process among those that share the steps.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
+    """
+    size = min(size, len(pictures.train))
+    if size < passes * launch.processes:
+        raise BrainhiveError(
+            f"{size} pictures to learn are fewer than {passes} passes on {launch.processes} processes",
+            "use more pictures, or lower train.accumulate",
+        )
+    cuts = np.array_split(np.asarray(launch.mine(range(size))), passes)
+    rows = _order(pictures.train, steps, cuts, size, seed)
+    read = loaded(pictures.items, rows, workers, launch)
+    for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):
+        yield _batch(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)
+
+
+def _order(
+    train: NDArray[np.int64], steps: range, cuts: Sequence[NDArray[np.int64]], size: int, seed: int
+) -> Iterator[list[int]]:
+    """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
+    each, shuffled = len(train) // size, (-1, train)
+    for step in steps:
+        epoch, place = divmod(step, each)
+        if shuffled[0] != epoch:
+            shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(train))
+        for cut in cuts:
+            yield shuffled[1][place * size + cut].tolist()

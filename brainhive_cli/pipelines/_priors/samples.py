@@ -1,0 +1,148 @@
+"""What a prior draws of pictures kept from training, beside the pictures, and how alike they are."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli import encoders
+from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.launch import Launch
+from brainhive_cli.metrics.distribution import distances
+from brainhive_cli.metrics.perceptual import inception, lpips
+from brainhive_cli.metrics.statistics import Metric
+from brainhive_cli.pipelines._embedding.trunks import encode
+from brainhive_cli.pipelines._priors.recipe import INCEPTION
+from brainhive_cli.pipelines._priors.training import Training, load, remember_prompt
+from brainhive_cli.pipelines._priors.views import to_pictures, view_of
+from brainhive_cli.reports.sheets import contact_sheet
+from brainhive_cli.runs import RunFolder
+
+SAMPLER_PROMPT = "sampler_prompt.safetensors"
+Found = NDArray[np.float64] | BrainhiveError
+"""Values of the items, or why there are none."""
+
+
+def show(training: Training, folder: RunFolder, name: str) -> dict[str, Found]:
+    """Draw the sample items on a sheet `samples/<name>.png`, in one process.
+
+    Returns:
+        Each metric's values [N], or why it has none.
+    """
+    training = replace(training, launch=replace(training.launch, rank=0, processes=1))
+    what, images = training.what, training.pictures.images
+    chosen = training.pictures.held[: what.sample_items]
+    if not len(chosen):
+        return {}
+    with _sampler(training, folder) as generator:
+        made = _draw(training, generator, chosen)
+    true = _true(training, chosen)
+    labels = [images.concepts[index] for index in chosen]
+    sheet = contact_sheet(to_pictures(true), [[picture] for picture in to_pictures(made)], labels)
+    folder.replace(f"samples/{name}.png", sheet.save)
+    launch = training.launch
+    looks = {"lpips": partial(lpips, true, made, launch.device)} if what.lpips else {}
+    for config in what.similarity:
+        looks[f"similarity_{config.name}"] = partial(_similarity, config, true, made, launch)
+    return {metric: _or_why_not(look) for metric, look in looks.items()}
+
+
+def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
+    """Draw the items kept for it, each process its share, and measure FID and KID.
+
+    Returns:
+        Both, on the main process.
+
+    Raises:
+        BrainhiveError: if there are too few, or weights of the network that sees them are missing.
+    """
+    what, launch = training.what, training.launch
+    features = _features(what.fid_features, launch)
+    chosen = training.pictures.held[: what.fid_items]
+    mine = chosen[list(launch.mine(range(len(chosen))))]
+    seen: list[tuple[Tensor, Tensor]] = []
+    with _sampler(training, folder) as generator:
+        for some in np.split(mine, range(what.train.batch_size, len(mine), what.train.batch_size)):
+            true, made = _true(training, some), _draw(training, generator, some)
+            seen.append((features(true).cpu(), features(made).cpu()))
+    shares = launch.gather([torch.cat(each) for each in zip(*seen, strict=True)])
+    if not launch.is_main:
+        return []
+    true, made = (torch.cat(each) for each in zip(*shares, strict=True))
+    protocol = f"features of {what.fid_features}, {what.sample_steps} steps"
+    return distances(true, made, protocol=protocol, split="validation", seeds=(what.seed,))
+
+
+def try_out(training: Training, folder: RunFolder) -> None:
+    """Find out before the first step whether there is a model that draws, and whether the prior fits it."""
+    with _sampler(training, folder):
+        pass
+
+
+@contextmanager
+def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
+    """Lend the diffusion model that draws; one of its own is loaded for as long as it is needed."""
+    if training.what.sampler is None:
+        yield training.generator
+        return
+    generator = load(training.what.sampler, training.what, training.launch)
+    remember_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
+    training.prior.attach(generator.unet)
+    yield generator
+
+
+@torch.no_grad()
+def _draw(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
+    """Draw pictures [N, 3, H, W] in 0..1 of the chosen ones' embeddings."""
+    what, drawn = training.what, []
+    for some in np.split(chosen, range(what.train.batch_size, len(chosen), what.train.batch_size)):
+        tokens = training.prior(training.embeddings(training.pictures.batch(some)))
+        made = generator.generate(
+            tokens, some.tolist(), steps=what.sample_steps, resolution_px=what.resolution_px
+        )
+        drawn.append(made.cpu())
+    return torch.cat(drawn)
+
+
+def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
+    """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
+    pictures = training.pictures
+    views = [view_of(pictures.images.open(index), pictures.side)[0] for index in chosen.tolist()]
+    return torch.stack(views) / 255
+
+
+def _similarity(config: EncoderConfig, true: Tensor, made: Tensor, launch: Launch) -> NDArray[np.float64]:
+    """Cosine of an encoder's embeddings of pictures and drawings: [N]."""
+    features = _seen_by(config, launch)
+    return F.cosine_similarity(features(true), features(made)).double().cpu().numpy()
+
+
+def _seen_by(config: EncoderConfig, launch: Launch) -> Callable[[Tensor], Tensor]:
+    """Load an encoder: pictures [N, 3, H, W] in 0..1 to features [N, D]."""
+    encoder = config.build()
+    encoder.module.to(launch.device)
+
+    def features(images: Tensor) -> Tensor:
+        views = torch.stack([encoder.preprocess(picture) for picture in to_pictures(images)])
+        return encode(encoder, views, "fp32", launch)[0].flatten(1).clone()
+
+    return features
+
+
+def _features(name: str, launch: Launch) -> Callable[[Tensor], Tensor]:
+    return inception(launch.device) if name == INCEPTION else _seen_by(encoders.resolve(name), launch)
+
+
+def _or_why_not(look: Callable[[], NDArray[np.float64]]) -> Found:
+    try:
+        return look()
+    except BrainhiveError as error:
+        return error

@@ -1,0 +1,1 @@
+"""The drawing of what was seen, and its measure."""

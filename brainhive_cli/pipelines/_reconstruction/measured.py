@@ -1,0 +1,203 @@
+"""From reconstructions on disk to metrics, sheets and the page of a run."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import torch
+from PIL import Image
+from pydantic import AfterValidator, Field
+
+from brainhive_cli import console, recipe
+from brainhive_cli.console import Table
+from brainhive_cli.encoders import Encoders
+from brainhive_cli.errors import BrainhiveError, DeviceError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines import Result
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, metrics_of, write_values
+from brainhive_cli.pipelines._reconstruction.scores import (
+    METRICS,
+    Comparer,
+    Truth,
+    is_here,
+    known_metrics,
+    lower_is_better,
+)
+from brainhive_cli.pipelines._reconstruction.sheets import sheets_of
+from brainhive_cli.recipe import Section
+from brainhive_cli.reports.page import Section as PageSection
+from brainhive_cli.reports.page import write_page
+from brainhive_cli.runs import FINISHED, RunFolder
+
+TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, floor", "scored": "scored"}
+"""What the sources are called in the table; ↓ beside a metric means that less is better."""
+
+
+class Measuring(Section):
+    """How reconstructions are compared with what was seen."""
+
+    metrics: Annotated[recipe.Names, AfterValidator(known_metrics)] = Field(
+        list(METRICS), description=f"of: {', '.join(METRICS)}"
+    )
+    metric_encoders: Encoders = Field(
+        [], validate_default=True, description="more encoders for two-way identification"
+    )
+    protocol: Literal["brainhive", "mindeye2"] = Field(
+        "brainhive", description="how pictures are sized for metrics"
+    )
+    metric_batch_size: int = Field(32, gt=0, description="pictures compared at once")
+    sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 draws none")
+
+
+@dataclass(frozen=True)
+class Stimuli:
+    """What was seen, by image id.
+
+    Attributes:
+        open: Opens a picture.
+        label: Says what it shows.
+    """
+
+    open: Callable[[str], Image.Image]
+    label: Callable[[str], str]
+
+
+def measure_run(
+    folder: RunFolder,
+    how: Measuring,
+    drawn: Sequence[Drawn],
+    stimuli: Stimuli,
+    made: str,
+    split: str,
+    launch: Launch,
+    more: Mapping[str, Any],
+) -> None:
+    """Compare all reconstructions with their stimuli, draw the sheets and finish the run.
+
+    Args:
+        folder: The run.
+        how: Which metrics, by which protocol.
+        drawn: The reconstructions; the first source is the one that the run is about.
+        stimuli: What was seen.
+        made: How the pictures were made, in words that travel with the metrics.
+        split: Whose pictures.
+        launch: Those who share the work.
+        more: What else the metrics file is to hold.
+    """
+    comparer = _load(how, launch)
+    ids = list(dict.fromkeys(image_id for each in drawn for image_id in each.files))
+    places = {image_id: place for place, image_id in enumerate(ids)}
+    try:
+        truth = Truth.of(comparer, [_opener(stimuli, image_id) for image_id in ids])
+        scored = [Scored.of(each, truth, places, launch) for each in drawn]
+    except torch.OutOfMemoryError as error:
+        raise DeviceError(
+            f"the device is out of memory while comparing {how.metric_batch_size} pictures at once",
+            f"the same command with metric_batch_size={max(1, how.metric_batch_size // 2)} goes on",
+        ) from error
+    if not scored[0].values:
+        raise BrainhiveError(
+            "none of the metrics can be computed",
+            "; ".join(_told(comparer.missing)) or "two-way identification needs at least two pictures",
+        )
+    if not launch.is_main:
+        return
+    protocol = f"{how.protocol}, {made}"
+    if how.sheet_rows:
+        for name, sheet in sheets_of(scored, stimuli.open, stimuli.label, how.sheet_rows, protocol).items():
+            folder.replace(name, sheet.save)
+    folder.replace("values.csv", lambda beside: write_values(beside, scored))
+    metrics = _figures(scored, protocol, split) | {"missing": comparer.missing} | dict(more)
+    folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
+    folder.finish(metrics)
+
+
+def open_run(label: str, what: recipe.Recipe, launch: Launch, again: bool) -> RunFolder:
+    """Open a run of `reconstruct`, unfinished too if weights have come that its metrics lacked."""
+    folder = RunFolder.open("reconstruct", label, what, launch, again)
+    if not folder.is_finished or not any(map(is_here, folder.metrics()["missing"])):
+        return folder
+    launch.wait()
+    if launch.is_main:
+        (folder.path / FINISHED).unlink()
+    launch.wait()
+    return RunFolder.open("reconstruct", label, what, launch)
+
+
+def _load(how: Measuring, launch: Launch) -> Comparer:
+    """Load what is compared by, the main process first: what it fetches, the others find."""
+    if not launch.is_main:
+        launch.wait()
+    comparer = Comparer.load(how.metrics, how.metric_encoders, how.protocol, how.metric_batch_size, launch)
+    if launch.is_main:
+        launch.wait()
+    return comparer
+
+
+def _opener(stimuli: Stimuli, image_id: str) -> Callable[[], Image.Image]:
+    return lambda: stimuli.open(image_id)
+
+
+def _figures(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, Any]:
+    def figures(some: Sequence[Scored]) -> dict[str, Any]:
+        return {name: metric.as_dict() for name, metric in metrics_of(some, protocol, split).items()}
+
+    names = dict.fromkeys(each.drawn.source for each in scored)
+    sources = {source: figures([each for each in scored if each.drawn.source == source]) for source in names}
+    cells = {each.drawn.name: {"metrics": figures([each]), "items": each.items} for each in scored}
+    return {"overall": next(iter(sources.values())), "sources": sources, "cells": cells}
+
+
+def result_of(folder: RunFolder) -> Result:
+    """Read back a finished run; metrics that are missing are told again."""
+    metrics = folder.metrics()
+    for line in _told(metrics["missing"]):
+        console.warn(line)
+    files = {
+        name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
+    }
+    files["page"] = folder.path / "index.html"
+    found = {name: path for name, path in files.items() if path.is_file()}
+    return Result(folder.path, (_table(metrics),), metrics, found)
+
+
+def _told(missing: Mapping[str, str]) -> list[str]:
+    """Say what is missing, and how to get it, once for the metrics of one network."""
+    names: dict[str, list[str]] = {}
+    for name, way in missing.items():
+        names.setdefault(way, []).append(name)
+    return [
+        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
+        for way, some in names.items()
+    ]
+
+
+def _table(metrics: Mapping[str, Any]) -> Table:
+    """Put every source's value of a metric below one another."""
+    rows: list[tuple[Any, ...]] = []
+    for name in metrics["overall"]:
+        for source, figures in metrics["sources"].items():
+            m = figures[name]
+            chance = "–" if m["chance"] is None else m["chance"]
+            interval = f"{m['low']:.3f}–{m['high']:.3f}"
+            rows.append((_titled(name), TITLES[source], m["value"], interval, m["n"], chance))
+    rows += [(_titled(name), "–", "missing", "–", "–", "–") for name in metrics["missing"]]
+    protocol = next(iter(metrics["overall"].values()))["protocol"]
+    columns = ("metric", "drawn from", "value", "95 % CI", "n", "chance")
+    return Table(f"Reconstruction: {protocol}", columns, tuple(rows))
+
+
+def _titled(name: str) -> str:
+    return f"{name} ↓" if lower_is_better(name) else name
+
+
+def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+    sheets = sorted((folder.path / "sheets").rglob("*.png"))
+    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst")]
+    sections = [
+        PageSection("Metrics", "", [_table(metrics)], {}, _told(metrics["missing"])),
+        PageSection("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
+        PageSection("From the best to the worst", "", [], {str(f): f for f in sheets}),
+    ]
+    write_page(path, "Reconstruction", str(folder.path.name), sections)

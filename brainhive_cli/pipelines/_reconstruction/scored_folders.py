@@ -1,0 +1,84 @@
+"""Scoring pictures that someone else made: a folder of reconstructions beside one of the true pictures."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Self
+
+from brainhive_cli import console
+from brainhive_cli.datasets import decode
+from brainhive_cli.errors import MissingData, RecipeError
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn
+from brainhive_cli.pipelines._reconstruction.folders import match_repeats, pictures_in
+from brainhive_cli.pipelines._reconstruction.measured import Stimuli
+
+NAMED = 5
+"""Names that a warning tells; the metrics file holds all."""
+
+
+@dataclass(frozen=True)
+class Folders:
+    """Reconstructions matched with true pictures by name.
+
+    Attributes:
+        drawn: The reconstructions of each true picture that has some.
+        truths: Name to file of the true pictures.
+        unmatched: Names of reconstructions that are of no true picture.
+        without: Names of true pictures that have no reconstruction.
+    """
+
+    drawn: Drawn
+    truths: Mapping[str, Path]
+    unmatched: list[str]
+    without: list[str]
+
+    @classmethod
+    def match(cls, score: str, truth: str | None) -> Self:
+        """Match two folders, and tell what is left over.
+
+        Raises:
+            RecipeError: if there is no folder of true pictures.
+            MissingData: if a folder is not there or no name matches.
+        """
+        if truth is None:
+            raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
+        made, truths = pictures_in(score), pictures_in(truth)
+        found, unmatched = match_repeats(list(made), list(truths))
+        if not found:
+            raise MissingData(
+                f"no picture below {score} is named after one below {truth}: {unmatched[0]!r} beside "
+                f"{next(iter(truths))!r}",
+                "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
+            )
+        without = [name for name in truths if name not in found]
+        for names, what in (
+            (unmatched, "reconstructions match no true picture"),
+            (without, "true pictures have no reconstruction"),
+        ):
+            if names:
+                more = " …" if len(names) > NAMED else ""
+                console.warn(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
+        files = {truth: [made[name] for name in names] for truth, names in found.items()}
+        return cls(Drawn("scored", Path(score).name, (), files), truths, unmatched, without)
+
+    @property
+    def stimuli(self) -> Stimuli:
+        """The true pictures."""
+        return Stimuli(
+            lambda name: decode(str(self.truths[name]), self.truths[name]),
+            lambda name: PurePosixPath(name).name,
+        )
+
+    @property
+    def digest(self) -> str:
+        """Digest of what the files are called, how large they are and when they were written."""
+        files = sorted({*self.truths.values(), *(file for _, file in self.drawn.pictures)})
+        told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
+        return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+
+    @property
+    def repeats(self) -> str:
+        """How many reconstructions an item has, in words."""
+        counts = sorted({len(files) for files in self.drawn.files.values()})
+        return f"{'–'.join(map(str, (counts[0], counts[-1])[: len(counts)]))} repeats"

@@ -1,0 +1,183 @@
+"""A finished align run, or one model folder, opened to be used."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+
+from brainhive_cli import aligner as aligners
+from brainhive_cli import parts, runs
+from brainhive_cli.datasets import Dataset
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.encoders import EncoderConfig, resolve
+from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
+from brainhive_cli.pipelines._data import (
+    Signal,
+    chosen_subjects,
+    encoder_names,
+    open_embeddings,
+)
+from brainhive_cli.pipelines._identity import refuse_others
+from brainhive_cli.pipelines._retrieval.transfer import Origin
+from brainhive_cli.pipelines.train_align import Recipe
+from brainhive_cli.recipe import Paths
+from brainhive_cli.runs import FINISHED, RunFolder
+
+
+@dataclass(frozen=True)
+class AlignRun:
+    """The data set, cells and signals of a run, and its models.
+
+    Attributes:
+        folder: The run; or the model folder, which is then the model of its only cell.
+        dataset: Whose signals and pictures are used.
+        made_of: Its Config.
+        made_with: The encoders and signals that cells were trained with, by the variant of a sweep.
+        origin: What the models were trained on, when that is not `dataset`; None when it is.
+    """
+
+    folder: RunFolder
+    dataset: Dataset
+    made_of: parts.Config
+    cells: list[Cell]
+    made_with: dict[str, tuple[list[EncoderConfig], Signal]]
+    paths: Paths
+    mode: str
+    origin: Origin | None = None
+    _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def open(
+        cls,
+        folder: RunFolder,
+        paths: Paths,
+        dataset: Any = None,
+        subjects: Sequence[int] | None = None,
+    ) -> Self:
+        """Read back what the run was made of.
+
+        Args:
+            folder: The run.
+            paths: Where stores lie.
+            dataset: The data set to use; default: the run's own. On another, every cell meets all subjects.
+            subjects: Those to use; default: all that a cell is to be tested on.
+
+        Raises:
+            MissingData: if the data set has no such subject.
+        """
+        made = Recipe.model_validate({**folder.recipe(), "paths": paths})
+        recipes, cells = variants(made), cells_of(made)
+        trained_on: Dataset = made.dataset.build(paths)
+        used = trained_on if dataset is None else dataset.build(paths)
+        origin = None
+        if used.recorded_as != trained_on.recorded_as:
+            origin = Origin.of(trained_on, made.signal, paths)
+            tested_on = tuple(chosen_subjects(used, subjects))
+            cells = [replace(cell, tested_on=tested_on) for cell in cells]
+        elif subjects is not None:
+            cells = _restricted(cells, chosen_subjects(used, subjects), str(folder.path))
+        made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
+        mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
+        return cls(folder, used, dataset or made.dataset, cells, made_with, paths, mode, origin)
+
+    @classmethod
+    def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
+        """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
+
+        Raises:
+            MissingData: if the data set or the subjects are not given.
+        """
+        given = {"--dataset": dataset, "--subjects": subjects}
+        if absent := [flag for flag, value in given.items() if not value]:
+            raise MissingData(
+                f"the model folder {path} does not say what to test it on: {' and '.join(absent)} missing",
+                f"brainhive eval-retrieval --run {path} --dataset things-eeg --subjects 1",
+            )
+        used: Dataset = dataset.build(paths)
+        layout = aligners.load(path).layout
+        encoders = [resolve(name) for name in encoder_names(layout.encoders)]
+        signal = Signal.model_validate(
+            {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
+        )
+        cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
+        made_with, origin = {"": (encoders, signal)}, Origin.unknown()
+        return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
+
+    @cached_property
+    def _is_model(self) -> bool:
+        return is_model(self.folder.path)
+
+    def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
+        """Load a cell's aligner."""
+        path = self.folder.path if self._is_model else self.folder.path / "cells" / cell.name / "model"
+        return aligners.load(path).to(device)
+
+    @property
+    def is_selected_on_test(self) -> bool:
+        """Whether the kept epoch of some cell was chosen on the test set."""
+        if self._is_model:
+            return False
+        cells = self.folder.metrics()["cells"].values()
+        return any(cell.get("selected_on") == "test" for cell in cells)
+
+    def published(self) -> dict[str, Any]:
+        """Give the numbers that the recipe names as published: metric to value, and `source`."""
+        return {} if self._is_model else self.folder.metrics().get("published") or {}
+
+    def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
+        """Open the embeddings that a cell's aligner takes; the first cell's by default.
+
+        Raises:
+            BrainhiveError: if they were made otherwise than those that it was trained on.
+        """
+        encoders, _ = self.made_with[(cell or self.cells[0]).variant]
+        stores: dict[str, EmbeddingStore] = self.once(
+            (split, *(config.name for config in encoders)),
+            lambda: open_embeddings(self.dataset, self.made_of, split, encoders, self.paths),
+        )
+        refuse_others(self.folder, stores)
+        return stores
+
+    def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
+        """Make something for all cells that follow."""
+        if key not in self._kept:
+            self._kept[key] = make()
+        return self._kept[key]
+
+
+def is_model(path: Path) -> bool:
+    """Tell whether a folder is a model's, and not a run's."""
+    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
+
+
+def find(
+    reference: str | None,
+    paths: Paths,
+    dataset: Any = None,
+    subjects: Sequence[int] | None = None,
+) -> AlignRun:
+    """Open a run by folder or name, a model by its folder, or the newest run."""
+    if reference is not None and is_model(Path(reference)):
+        return AlignRun.of_model(Path(reference), paths, dataset, subjects)
+    found = runs.find(paths.under_home("runs"), "train-align", reference)
+    return AlignRun.open(found, paths, dataset, subjects)
+
+
+def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
+    """Keep of the cells what is tested on some subjects."""
+    known = sorted({subject for cell in cells for subject in cell.tested_on})
+    if absent := sorted(set(subjects) - set(known)):
+        raise MissingData(
+            f"no cell of {where} is tested on subject {', '.join(map(str, absent))}",
+            f"it has: {', '.join(map(str, known))}",
+        )
+    kept = []
+    for cell in cells:
+        tested_on = tuple(subject for subject in cell.tested_on if subject in subjects)
+        if tested_on:
+            kept.append(replace(cell, tested_on=tested_on))
+    return kept

@@ -1,0 +1,106 @@
+"""Cells whose similarities are averaged: one of each run, or one alone."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.pipelines._retrieval.member import Member
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """Models whose cosine similarities are averaged; with one member it is that model.
+
+    Unit tokens laid end to end have the mean of their cosines as cosine, so an ensemble has tokens too.
+    """
+
+    members: tuple[Member, ...]
+
+    @classmethod
+    def load(cls, aligns: Sequence[AlignRun], cells: Sequence[Cell], device: torch.device) -> Self:
+        """Load one cell of each run."""
+        return cls(tuple(Member.load(*pair, device) for pair in zip(aligns, cells, strict=True)))
+
+    @property
+    def cell(self) -> Cell:
+        """The first member's cell, whose name stands for all."""
+        return self.members[0].cell
+
+    def rows(self, split: str) -> NDArray[np.int64]:
+        """Find the rows of the pictures that every member has an embedding of."""
+        stores = [member.pictures(split) for member in self.members]
+        first = stores[0]
+        for other in stores[1:]:
+            if first.image_ids != other.image_ids:
+                raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
+        return np.flatnonzero(np.all([store.done for store in stores], axis=0))
+
+    def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+        """Encode pictures as tokens [M, D]."""
+        return _joined([member.images(split, rows) for member in self.members])
+
+    def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
+        """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
+        found = [member.averaged(subject, split) for member in self.members]
+        kept = [self._is_candidate(trials, split) for trials in found]
+        signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
+        return signals, found[0].picture[kept[0]]
+
+    def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
+        """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
+        signals = []
+        for member in self.members:
+            trials, repeated = member.repeated(subject, split)
+            kept = self._is_candidate(trials, split)
+            signals.append(torch.from_numpy(repeated.signal[kept]))
+        return signals, torch.from_numpy(repeated.count[kept])
+
+    def _is_candidate(self, trials: Trials, split: str) -> NDArray[np.bool_]:
+        return np.isin(trials.picture, self.rows(split))
+
+    def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
+        """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""
+        return _joined(
+            [member.encode(subject, signal) for member, signal in zip(self.members, signals, strict=True)]
+        )
+
+
+def _joined(tokens: Sequence[Tensor]) -> Tensor:
+    return tokens[0] if len(tokens) == 1 else torch.cat([normalize(each, dim=1) for each in tokens], dim=1)
+
+
+def groups(aligns: Sequence[AlignRun]) -> list[tuple[Cell, ...]]:
+    """Match the cells of several runs: those tested on the same subjects, in the order of their seeds.
+
+    Raises:
+        BrainhiveError: if the runs were not made of the same cells; it names two.
+    """
+    keyed = [_by_tested(align.cells) for align in aligns]
+    for align, cells in zip(aligns, keyed, strict=True):
+        if cells.keys() != keyed[0].keys():
+            one, other = (
+                f"{run.folder.path} ({', '.join(c.name for c in run.cells)})" for run in (aligns[0], align)
+            )
+            raise BrainhiveError(
+                f"{one} and {other} were not tested on the same subjects as often",
+                "average runs of the same subjects and number of seeds",
+            )
+    return [tuple(cells[key] for cells in keyed) for key in keyed[0]]
+
+
+def _by_tested(cells: Sequence[Cell]) -> dict[tuple[tuple[int, ...], int], Cell]:
+    keyed: dict[tuple[tuple[int, ...], int], Cell] = {}
+    for cell in cells:
+        before = sum(tested_on == cell.tested_on for tested_on, _ in keyed)
+        keyed[cell.tested_on, before] = cell
+    return keyed

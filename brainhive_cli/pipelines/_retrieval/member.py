@@ -1,0 +1,123 @@
+"""One cell of an align run with its model: signals and pictures to tokens."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.aligner import Aligner
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._data import (
+    Form,
+    Repeated,
+    Signal,
+    Trials,
+    match_keys,
+    open_signals,
+    open_trials,
+)
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.pipelines._retrieval.transfer import fitted
+from brainhive_cli.signals.selection import sample_range
+
+SIGNALS, PICTURES = 4096, 8192
+"""How many are encoded at once."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A cell of a run, its model loaded."""
+
+    align: AlignRun
+    cell: Cell
+    model: Aligner
+
+    @classmethod
+    def load(cls, align: AlignRun, cell: Cell, device: torch.device) -> Self:
+        """Load the model."""
+        return cls(align, cell, align.model(cell, device))
+
+    def pictures(self, split: str) -> EmbeddingStore:
+        """Open one of the stores of its pictures; all have the same rows."""
+        return next(iter(self.align.stores(split, self.cell).values()))
+
+    def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+        """Encode the pictures of some rows as tokens [M, D]."""
+        stores, device = self.align.stores(split, self.cell), self.model.logit_scale.device
+        keys = self.model.layout.encoders
+        if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
+            encoders, _ = self.align.made_with[self.cell.variant]
+            keys = match_keys(encoders, self.model.layout.dims, f"the model {self.align.folder.path}")
+        tokens = []
+        for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
+            embeddings = {
+                keys[name]: torch.from_numpy(np.asarray(store.embedding[part])).float().to(device)
+                for name, store in stores.items()
+            }
+            with torch.inference_mode():
+                tokens.append(self.model.encode_image(embeddings).float())
+        return torch.cat(tokens)
+
+    def tokens(self, subject: int, split: str) -> tuple[Tensor, NDArray[np.int64]]:
+        """Encode a subject's averaged signals: tokens [N, D] and the row of each one's picture [N]."""
+        trials = self.averaged(subject, split)
+        return self.encode(subject, torch.from_numpy(trials.signal)), trials.picture
+
+    def encode(self, subject: int, signal: Tensor) -> Tensor:
+        """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
+        origin, device = self.align.origin, self.model.logit_scale.device
+        known = () if origin and origin.is_other else self.model.layout.subjects
+        tokens = []
+        with torch.inference_mode():
+            for part in signal.split(SIGNALS):
+                index = None
+                if subject in known:
+                    index = torch.full((len(part),), known.index(subject), device=device)
+                tokens.append(self.model.encode_signal(part.to(device), index).float())
+        return torch.cat(tokens)
+
+    def averaged(self, subject: int, split: str) -> Trials:
+        """Open a subject's signals, repetitions averaged; they are kept for the cells that follow."""
+        trials: Trials = self.align.once(
+            self._key("trials", subject, split), lambda: self._trials(subject, split, Form())
+        )
+        return trials
+
+    def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
+        """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
+        mean: NDArray[np.float32] = self.align.once(
+            self._key("mean", subject, split), lambda: self._trials(subject, split, Form()).signal.mean(0)
+        )
+        return mean
+
+    def repeated(self, subject: int, split: str) -> tuple[Trials, Repeated]:
+        """Open a subject's signals with their single trials."""
+        trials = self._trials(subject, split, Form(is_repeated=True))
+        assert trials.repeated is not None
+        return trials, trials.repeated
+
+    def times_ms(self, subject: int, split: str) -> NDArray[np.floating[Any]]:
+        """Say when the samples of a subject's signals lie, milliseconds after the picture: [T]."""
+        signal, _ = self._taken(subject, split)
+        times_s = open_signals(self.align.dataset, self.align.paths, signal, subject)[split].times_s
+        return 1000 * times_s[sample_range(times_s, signal.window_ms)]
+
+    def _trials(self, subject: int, split: str, form: Form) -> Trials:
+        signal, channels = self._taken(subject, split)
+        given = (self.align.dataset, self.align.paths, signal, subject, split)
+        return open_trials(*given, self.pictures(split), channels, form)
+
+    def _taken(self, subject: int, split: str) -> tuple[Signal, tuple[str, ...]]:
+        """Say what the model takes of a recording: window and the like, and channels."""
+        layout, (_, signal) = self.model.layout, self.align.made_with[self.cell.variant]
+        if self.align.origin is None:
+            return signal, layout.channels
+        return fitted(self.align.origin, layout, signal, self.align.dataset, self.align.paths, subject, split)
+
+    def _key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
+        signal = self.align.made_with[self.cell.variant][1]
+        return (what, str(subject), split, *self.model.layout.channels, signal.model_dump_json())

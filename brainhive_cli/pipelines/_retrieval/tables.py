@@ -1,0 +1,176 @@
+"""The tables of an evaluated run."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.console import Table
+from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
+
+NAMES = {
+    "top1": "top-1",
+    "top3": "top-3",
+    "top5": "top-5",
+    "mean_rank": "mean rank",
+    "median_rank": "median rank",
+    "mrr": "MRR",
+    "map": "mAP",
+}
+Metrics = Mapping[str, Any]
+
+
+def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
+    """Draw all tables that a run has something for."""
+    drawn = [_cells(metrics), _directions(metrics), _seeds(metrics), _subsets(metrics)]
+    drawn += [_curve(metrics, "repetitions", "repetitions"), _curve(metrics, "sliding", "window centre, ms")]
+    if concept_rows:
+        drawn += [_named(metrics, kind, concept_rows) for kind in ("concepts", "categories")]
+        drawn.append(_confusions(metrics, concept_rows))
+    drawn.append(_comparisons(metrics))
+    return tuple(_stamped(table, metrics["protocol"]) for table in drawn if table.rows)
+
+
+def _stamped(table: Table, protocol: str) -> Table:
+    """Let every table say what would else be hidden: that the epochs were chosen on the test set."""
+    if SELECTED_ON_TEST not in protocol or SELECTED_ON_TEST in table.title:
+        return table
+    return replace(table, title=f"{table.title} ({SELECTED_ON_TEST})")
+
+
+def _cells(metrics: Metrics) -> Table:
+    rows = []
+    for name, subjects in metrics["cells"].items():
+        for subject, cell in subjects.items():
+            shown = name if name.rpartition("/")[2].startswith(subject) else f"{name} on {subject}"
+            rows.append((shown, *_row(cell["metrics"])))
+    rows += [(f"all {variant}", *_row(overall)) for variant, overall in metrics["variants"].items()]
+    rows.append(("all", *_row(metrics["overall"])))
+    columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
+    split = metrics["overall"]["top1"]["split"]
+    title = f"Retrieval of {split} pictures: {metrics['protocol']}: {metrics['verdict']}"
+    return Table(title, columns, tuple(rows))
+
+
+def _row(metrics: Metrics) -> tuple[Any, ...]:
+    top1, top5, median = (metrics[name] for name in ("top1", "top5", "median_rank"))
+    return (
+        top1["value"],
+        _interval(top1),
+        top5["value"],
+        median["value"],
+        top1["n"],
+        top1["pool"],
+        top1["chance"],
+    )
+
+
+def _directions(metrics: Metrics) -> Table:
+    """Show all metrics in both directions; what was published, of the first, beside what is measured."""
+    published = metrics["published"]
+    rows = []
+    for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
+        for name, found in direction.items():
+            beside = [published.get(name, "–") if finds == "image" else "–"] if published else []
+            rows.append((NAMES[name], finds, found["value"], *beside, _interval(found), found["chance"]))
+    source = f"; published: {published['source']}" if published.get("source") else ""
+    columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
+    return Table(f"All cells together{source}", columns, tuple(rows))
+
+
+def _seeds(metrics: Metrics) -> Table:
+    """Show top-1 by subject and seed, with mean ± sd over seeds; the last row is over subjects."""
+    hits: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for name, subjects in metrics["cells"].items():
+        variant = name.rpartition("/")[0]
+        for subject, cell in subjects.items():
+            row = f"{variant} {subject}".strip()
+            hits[row][f"seed {cell['seed']}"].append(cell["metrics"]["top1"]["value"])
+    # by zero-shot transfer, several models of a seed meet a subject
+    found = {row: {seed: float(np.mean(some)) for seed, some in by.items()} for row, by in hits.items()}
+    columns = list(dict.fromkeys(seed for row in found.values() for seed in row))
+    if len(found) < 2 and len(columns) < 2:
+        return Table("", (), ())
+    rows = [
+        (subject, *(row.get(seed, "–") for seed in columns), _spread(list(row.values())))
+        for subject, row in found.items()
+    ]
+    over = [_spread([row[seed] for row in found.values() if seed in row]) for seed in columns]
+    overall = _spread([float(np.mean(list(row.values()))) for row in found.values()])
+    return Table(
+        "Top-1 by subject and seed, mean ± standard deviation",
+        ("subject", *columns, "mean ± sd"),
+        (*rows, ("mean ± sd", *over, overall)),
+    )
+
+
+def _subsets(metrics: Metrics) -> Table:
+    directions = {"forward": "signal → image", "backward": "image → signal"}
+    rows = [
+        (directions[name], found["value"], _interval(found), found["n"], found["pool"], found["chance"])
+        for name, found in metrics["subsets"].items()
+    ]
+    title = next((found["protocol"] for found in metrics["subsets"].values()), "")
+    return Table(
+        f"Top-1 among subsets: {title}", ("direction", "top-1", "95 % CI", "n", "pool", "chance"), tuple(rows)
+    )
+
+
+def _curve(metrics: Metrics, name: str, axis: str) -> Table:
+    rows = []
+    for point in metrics["curves"][name]:
+        top1, top5 = point["top1"], point["top5"]
+        rows.append((point["at"], top1["value"], _interval(top1), top5["value"], _interval(top5)))
+    columns = (axis, "top-1", "95 % CI", "top-5", "95 % CI of it")
+    title = f"Accuracy over {axis}: {metrics['curves']['how'].get(name)}"
+    if rows:
+        title += f"; n {top1['n']}, pool {top1['pool']}, chance {top1['chance']:.3g}, {top5['chance']:.3g}"
+    return Table(title, columns, tuple(rows))
+
+
+def _named(metrics: Metrics, kind: str, most: int) -> Table:
+    """Show the concepts (or categories) that are found best and worst."""
+    table = list(metrics[kind].items())
+    chosen = table if len(table) <= 2 * most else [*table[:most], *table[-most:]]
+    rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
+    title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, found best first"
+    return Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows))
+
+
+def _confusions(metrics: Metrics, most: int) -> Table:
+    rows = [tuple(row.values()) for row in metrics["confusions"][:most]]
+    columns = ("seen", "taken for", "times", "share", "cosine of the two")
+    return Table("Concepts taken for others", columns, tuple(rows))
+
+
+def _comparisons(metrics: Metrics) -> Table:
+    rows = [
+        (
+            f"…{each['run'][-9:]}",
+            each["difference"],
+            _interval(each),
+            f"{each['only_first']}, {each['only_second']}",
+            *(_short(each[f"{test}_p_adjusted"]) for test in ("mcnemar", "wilcoxon", "t")),
+            _short(each["cohens_dz"]),
+        )
+        for each in metrics["against"]
+    ]
+    columns = ("against", "top-1", "95 % CI", "only", "McNemar", "Wilcoxon", "t", "d_z")
+    many = " (Benjamini–Hochberg)" if len(rows) > 1 else ""
+    title = f"Top-1 less another run's; items only this, only that found; p{many}; Cohen's d_z"
+    return Table(title, columns, tuple(rows))
+
+
+def _interval(metric: Metrics) -> str:
+    return f"{metric['low']:.3f}–{metric['high']:.3f}"
+
+
+def _spread(values: Sequence[float]) -> str:
+    deviation = f" ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.3f}{deviation}"
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.2g}"

@@ -1,0 +1,1 @@
+"""Vectors that others made, to and from stores."""
