@@ -1,4 +1,4 @@
-"""The encoders' own features as separate heads: similarity is the mean of their cosines, an ensemble."""
+"""The encoders' own features as heads: each has its own loss; similarity is the mean of their cosines."""
 
 from brainhive_cli import parts
 from brainhive_cli.fusers.concatenation import Concatenation

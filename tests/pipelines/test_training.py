@@ -16,9 +16,10 @@ from brainhive_cli import aligner, parts
 from brainhive_cli.aligner import Layout
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch, leave
+from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.beginning import take_over
+from brainhive_cli.pipelines._alignment.beginning import begin, take_over
 from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
@@ -105,6 +106,25 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 
 
 VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
+
+
+def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeypatch):
+    encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
+    data = replace(data_of(embedding), images=encoders)
+    layout = replace(layout_of(data, "linear"), fuser={"kind": "heads"}, dims={"e": 8, "f": 3}, dim=11)
+    monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
+    loss_of, trials = ClipLoss(), data.trials[0]
+    model, learned = begin(1, layout, 2.6592, data), ~data.held_out
+
+    _, _, events = train(data, epochs=1, batch_size=PICTURES)
+
+    signal = model.encode_signal(torch.from_numpy(trials.signal[learned]))
+    image = model.encode_image({key: each[learned] for key, each in encoders.items()})
+    apart = [
+        loss_of(signal[:, part], image[:, part], model.logit_scale) for part in (slice(8), slice(8, None))
+    ]
+    assert events[0]["loss"] == pytest.approx(torch.stack(apart).mean().item(), rel=1e-4)
+    assert events[0]["loss"] != pytest.approx(loss_of(signal, image, model.logit_scale).item(), rel=1e-2)
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])

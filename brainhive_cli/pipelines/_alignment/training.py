@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor, nn
 
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import summarise
+from brainhive_cli.mixing import Mixing
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
 from brainhive_cli.pipelines._alignment.beginning import begin
 from brainhive_cli.pipelines._alignment.learner import Learner
@@ -70,7 +72,7 @@ def train_cell(
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()
                 image = aligner.encode_image(batch.images).float()
                 signal, image = (launch.gather_rows(each, len(rows)) for each in (signal, image))
-                loss = loss_of(signal, image, aligner.logit_scale, batch.mixing)
+                loss = _by_heads(loss_of, aligner, signal, image, batch.mixing)
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
@@ -92,6 +94,14 @@ def train_cell(
         by = {"best": "validation" if validation else "last epoch", "last": "last epoch", "test": "test"}
         pool = len(validation[0].shown) if validation else 0
         _finish(folder, name, seed, learner.result, state, pool, by[train.selection])
+
+
+def _by_heads(
+    loss_of: nn.Module, aligner: Aligner, signal: Tensor, image: Tensor, mixing: Mixing | None
+) -> Tensor:
+    """Average the losses of the heads of tokens [B, D], each compared by itself; most fusers have one."""
+    heads = zip(signal.split(aligner.heads, -1), image.split(aligner.heads, -1), strict=True)
+    return torch.stack([loss_of(*head, aligner.logit_scale, mixing) for head in heads]).mean()
 
 
 def _finish(
