@@ -82,6 +82,15 @@ class Recipe(recipe.Recipe):
     published: Published | None = None
 
     @model_validator(mode="after")
+    def _has_one_target(self) -> Self:
+        if self.prior and self.fuser.kind != "fusion_encoder":
+            raise RecipeError(
+                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
+                "prior=null, or no fuser.kind",
+            )
+        return self
+
+    @model_validator(mode="after")
     def _every_variant_holds(self) -> Self:
         if self.sweep:
             variants(self)

@@ -69,6 +69,7 @@ def embedded(things: Path, go) -> Path:
         ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
+        ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, override, what, hint):
