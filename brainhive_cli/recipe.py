@@ -30,7 +30,6 @@ def _no(value: Any) -> Any:
 
 Names = Annotated[list[str], BeforeValidator(split)]
 Numbers = Annotated[list[int], BeforeValidator(split)]
-Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Section(BaseModel):
@@ -66,9 +65,6 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
-    )
-    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
-        [], description="where train-align tells its progress, beside log.jsonl"
     )
 
 

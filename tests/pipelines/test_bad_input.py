@@ -77,6 +77,12 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
     assert not list(home.iterdir())
 
 
+@pytest.mark.parametrize("command", ["embed", "eval-retrieval", "train-prior", "reconstruct", "demo"])
+def test_trackers_are_refused_where_nothing_would_tell_them(home, refused, command):
+    what, hint = "unknown recipe key 'run.trackers'", "known here: "
+    refused(command, "run.trackers=tensorboard", code=2, what=what, hint=hint)
+
+
 def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
     hint = r"did you mean clip_h14\? there are: .*clip_b32.*python.*timm"
     refused("embed", "--encoders", "clipp-h14", code=2, what="no encoder called 'clipp-h14'", hint=hint)
