@@ -165,6 +165,13 @@ def test_every_shipped_recipe_holds(path: Path) -> None:
     assert type(recipe).model_validate(recipe.model_dump(mode="json")).fingerprint() == recipe.fingerprint()
 
 
+@pytest.mark.parametrize("page", sorted(path.name for path in (CHECKOUT / "docs").glob("[!i]*.md")))
+def test_every_guide_can_be_found(page: str) -> None:
+    assert f"](docs/{page})" in (CHECKOUT / "README.md").read_text()
+    assert f"]({page})" in (CHECKOUT / "docs/index.md").read_text()
+    assert f"  - {page}\n" in (CHECKOUT / "mkdocs.yml").read_text()
+
+
 def test_every_command_has_its_recipe_and_pipeline() -> None:
     commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {
         "__init__",
