@@ -6,7 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -175,7 +175,8 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         return model.model_validate(dict(fields))
     except ValidationError as error:
         first = error.errors()[0]
-        key = ".".join([where, *map(str, first["loc"])] if where else map(str, first["loc"]))
+        named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
+        key = ".".join([where, *named] if where else named)
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
         raise RecipeError(
@@ -187,8 +188,9 @@ def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
     for step in loc[:-1]:
         field = model.model_fields.get(str(step))
         inner = field.annotation if field else None
-        if isinstance(inner, type) and issubclass(inner, BaseModel):
-            model = inner
+        for each in (inner, *get_args(inner)):  # a section may be absent: Section | None
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                model = each
     known = list(model.model_fields)
     near = difflib.get_close_matches(str(loc[-1]), known, n=1)
     return (f"did you mean {near[0]}? " if near else "") + f"known here: {', '.join(known)}"

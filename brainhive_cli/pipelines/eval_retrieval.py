@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli import console, parts, recipe, runs
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
@@ -139,6 +139,11 @@ def _open(what: Recipe) -> list[AlignRun]:
                 f"{other.folder.path} on {other.dataset.name}",
                 "name one data set for both: --dataset",
             )
+    known = aligns[0].dataset.splits
+    if unknown := [split for split in what.asked().splits if split not in known]:
+        raise RecipeError(
+            f"gallery: {aligns[0].dataset.name} has no split {unknown[0]!r}", f"it has: {', '.join(known)}"
+        )
     return aligns
 
 

@@ -77,6 +77,17 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
     assert not list(home.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("override", "what", "hint"),
+    [
+        ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "mend the recipe"),
+        ("sliding={with_ms: 9}", r"unknown recipe key 'sliding\.with_ms'", r"did you mean width_ms\? known"),
+    ],
+)
+def test_a_wrong_curve_is_told_by_its_own_keys(home, refused, override, what, hint):
+    refused("eval-retrieval", override, code=2, what=what, hint=hint)
+
+
 @pytest.mark.parametrize("command", ["embed", "eval-retrieval", "train-prior", "reconstruct", "demo"])
 def test_trackers_are_refused_where_nothing_would_tell_them(home, refused, command):
     what, hint = "unknown recipe key 'run.trackers'", "known here: "

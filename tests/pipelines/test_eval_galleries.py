@@ -8,7 +8,7 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.recordings import SignalStore
 
 DATASET = "demo-noise-0.3"
@@ -41,6 +41,12 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     assert (top1["pool"], top1["split"]) == (1060, "test") and top1["chance"] == pytest.approx(1 / 1060)
     assert "gallery train+test" in top1["protocol"]
     assert metrics["backward"]["top1"]["pool"] == 100
+
+
+def test_a_split_that_there_is_not_is_told_with_those_there_are(go, trained):
+    with pytest.raises(RecipeError, match="has no split 'tests'") as caught:
+        go("eval-retrieval", f"run={trained}", "gallery=train+tests")
+    assert caught.value.hint == "it has: train, test"
 
 
 def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, trained):
