@@ -117,7 +117,10 @@ def test_a_subject_that_the_run_was_not_tested_on_is_named(go, world, small):
 
 def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(go, world, small, tmp_path):
     runs = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=4")
-    swept = go("train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}").folder
+    published = "published={top1: 0.5, source: its Table 1}"
+    swept = go(
+        "train-align", *small, *runs, "sweep={signal.window_ms: [[0, 400], [400, 1000]]}", published
+    ).folder
     plain = go("train-align", *small, *runs, "signal.window_ms=[0, 400]").folder
 
     result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0")
@@ -128,6 +131,8 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     assert early == alone["overall"] and late["top1"]["n"] == 100
     assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
     shown = [row[0] for row in result.tables[0].rows]
-    assert shown[-3:] == [*(f"all {variant}" for variant in metrics["variants"]), "all"]
+    assert shown[-4:] == [*(f"all {variant}" for variant in metrics["variants"]), "all", "published"]
+    assert result.tables[0].rows[-1][1] == 0.5 and "its Table 1" in result.tables[0].title
+    assert "published" not in result.tables[1].columns  # it is no variants' mean
     with pytest.raises(BrainhiveError, match="is a sweep"):
         go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")

@@ -48,10 +48,14 @@ def _cells(metrics: Metrics) -> Table:
             rows.append((shown, *_row(cell["metrics"])))
     rows += [(f"all {variant}", *_row(overall)) for variant, overall in metrics["variants"].items()]
     rows.append(("all", *_row(metrics["overall"])))
+    published = metrics["published"] if metrics["variants"] else {}
+    if published:  # by one of the variants: beside the mean of all it would mislead
+        top1, top5 = (published.get(name, "–") for name in ("top1", "top5"))
+        rows.append(("published", top1, "–", top5, *["–"] * 4))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = metrics["overall"]["top1"]["split"]
     title = f"Retrieval of {split} pictures: {metrics['protocol']}: {metrics['verdict']}"
-    return Table(title, columns, tuple(rows))
+    return Table(title + _source(published), columns, tuple(rows))
 
 
 def _row(metrics: Metrics) -> tuple[Any, ...]:
@@ -69,15 +73,18 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
 
 def _directions(metrics: Metrics) -> Table:
     """Show all metrics in both directions; what was published, of the first, beside what is measured."""
-    published = metrics["published"]
+    published = {} if metrics["variants"] else metrics["published"]
     rows = []
     for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
         for name, found in direction.items():
             beside = [published.get(name, "–") if finds == "image" else "–"] if published else []
             rows.append((NAMES[name], finds, found["value"], *beside, _interval(found), found["chance"]))
-    source = f"; published: {published['source']}" if published.get("source") else ""
     columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
-    return Table(f"All cells together{source}", columns, tuple(rows))
+    return Table(f"All cells together{_source(published)}", columns, tuple(rows))
+
+
+def _source(published: Metrics) -> str:
+    return f"; published: {published['source']}" if published else ""
 
 
 def _seeds(metrics: Metrics) -> Table:
