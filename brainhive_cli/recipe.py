@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from brainhive_cli.errors import RecipeError
 
@@ -28,8 +28,14 @@ def _no(value: Any) -> Any:
     return "no" if value is False else value
 
 
+def _each_once(value: list[int]) -> list[int]:
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name each once, and at least one")
+    return value
+
+
 Names = Annotated[list[str], BeforeValidator(split)]
-Numbers = Annotated[list[int], BeforeValidator(split)]
+Numbers = Annotated[list[int], BeforeValidator(split), AfterValidator(_each_once)]
 
 
 class Section(BaseModel):
