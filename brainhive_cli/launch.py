@@ -4,6 +4,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -103,7 +104,9 @@ class Launch:
 
         shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
         padded = torch.nn.functional.pad(mine, (0, 0, 0, max(shares) - len(mine)))
-        return torch.cat([rows[:n] for rows, n in zip(all_gather(padded), shares, strict=True)])
+        with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
+            gathered = all_gather(padded)
+        return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
 
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
         """Average gradients over processes, in one exchange."""
