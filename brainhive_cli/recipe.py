@@ -36,6 +36,7 @@ def _each_once(value: list[int]) -> list[int]:
 
 Names = Annotated[list[str], BeforeValidator(split)]
 Numbers = Annotated[list[int], BeforeValidator(split), AfterValidator(_each_once)]
+Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
 class Section(BaseModel):
@@ -71,6 +72,9 @@ class Run(Section):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
+    )
+    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
+        [], description="where train-align tells its progress, beside log.jsonl"
     )
 
 

@@ -30,7 +30,6 @@ from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
-Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 Listed = Annotated[list[Any], Field(min_length=1)]
 
 
@@ -40,14 +39,6 @@ class Published(recipe.Section):
     top1: float | None = Field(None, ge=0, le=1, description="of the 200-way retrieval on test")
     top5: float | None = Field(None, ge=0, le=1)
     source: str = Field(description="where it is printed")
-
-
-class Run(recipe.Run):
-    """How cells are trained, and who is told of it."""
-
-    trackers: Annotated[list[Tracker], BeforeValidator(recipe.split)] = Field(
-        [], description="where progress is told, beside log.jsonl"
-    )
 
 
 class Recipe(recipe.Recipe):
@@ -89,7 +80,6 @@ class Recipe(recipe.Recipe):
         {}, description="dotted recipe key to the values to compare; cells for each combination"
     )
     published: Published | None = None
-    run: Run = Run()
 
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:

@@ -90,12 +90,6 @@ def test_a_wrong_curve_is_told_by_its_own_keys(home, refused, override, what, hi
     refused("eval-retrieval", override, code=2, what=what, hint=hint)
 
 
-@pytest.mark.parametrize("command", ["embed", "eval-retrieval", "train-prior", "reconstruct", "demo"])
-def test_trackers_are_refused_where_nothing_would_tell_them(home, refused, command):
-    what, hint = "unknown recipe key 'run.trackers'", "known here: "
-    refused(command, "run.trackers=tensorboard", code=2, what=what, hint=hint)
-
-
 def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
     hint = r"did you mean clip_h14\? there are: .*clip_b32.*python.*timm"
     refused("embed", "--encoders", "clipp-h14", code=2, what="no encoder called 'clipp-h14'", hint=hint)
