@@ -162,3 +162,8 @@ def test_the_flags_reach_their_keys(folders):
     document = json.loads(planned.stdout)
     assert document["recipe"]["sources"] == ["images", "shuffled"]
     assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")
+
+
+def test_truth_without_pictures_to_score_is_refused(go):
+    with pytest.raises(RecipeError, match="truth has no effect"):
+        go("reconstruct", "truth=somewhere")
