@@ -10,6 +10,7 @@ from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.pipelines import Plan, Result, _trackers
+from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import Recipe, Train
@@ -80,7 +81,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish(metrics)
             (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
         launch.wait()
-    return _result(folder)
+    return _result(folder, what)
 
 
 def _less_memory(train: Train) -> str:
@@ -160,7 +161,7 @@ def _measured(name: str, values: Any, protocol: str, named: dict[str, Any]) -> d
     return measure(name, [np.asarray(values)], protocol=protocol, **named).as_dict() if len(values) else {}
 
 
-def _result(folder: RunFolder) -> Result:
+def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
     rows = [
         (name, m["value"], f"{m['low']:.4f}–{m['high']:.4f}", m["n"])
@@ -173,5 +174,8 @@ def _result(folder: RunFolder) -> Result:
     table = console.Table("Fusion Prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     files = {"samples": sheet} if sheet.is_file() else {}
-    hint = f"brainhive train-align --prior {folder.path / 'model'}"
+    seen = (
+        what.dataset if what.dataset.build(what.paths).subjects else None
+    )  # pictures may be nobody's stimuli
+    hint = command("train-align", seen, what.encoders, "--prior", str(folder.path / "model"))
     return Result(folder.path, (table,), metrics, files, hint)
