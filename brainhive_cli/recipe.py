@@ -74,7 +74,7 @@ class Run(Section):
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
-        [], description="where train-align tells its progress, beside log.jsonl"
+        [], description="where train-align and train-prior tell their progress, beside log.jsonl"
     )
 
 

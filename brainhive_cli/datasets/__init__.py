@@ -121,5 +121,5 @@ def bad_picture(name: object, error: Exception) -> BadPicture:
     """Say that a picture cannot be decoded, and why."""
     reason = first_line(error)
     return BadPicture(
-        f"{name} cannot be decoded: {reason}", "replace the file, or accept the gap with --skip-bad"
+        f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
     )

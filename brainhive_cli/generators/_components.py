@@ -176,8 +176,8 @@ def _embed(
         scheduler=None,
         text_encoder=_pretrained(tf.CLIPTextModel, folder, "text_encoder", dtype, variant),
         text_encoder_2=_pretrained(tf.CLIPTextModelWithProjection, folder, "text_encoder_2", dtype, variant),
-        tokenizer=tf.CLIPTokenizer.from_pretrained(folder / "tokenizer"),
-        tokenizer_2=tf.CLIPTokenizer.from_pretrained(folder / "tokenizer_2"),
+        tokenizer=_tokenizer(folder, "tokenizer"),
+        tokenizer_2=_tokenizer(folder, "tokenizer_2"),
         add_watermarker=False,
     )
     pipeline.to(device)
@@ -202,8 +202,20 @@ def _pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, vari
     try:
         model = cls.from_pretrained(folder / component, variant=variant, **{dtype_name: dtype})
     except (OSError, SafetensorError, ValueError) as error:
-        reason = first_line(error)
-        raise MissingData(
-            f"cannot load {component} of the generator {folder}: {reason}", "download it again"
-        ) from error
+        raise _damaged(component, folder, error) from error
     return model.eval().requires_grad_(False)
+
+
+def _tokenizer(folder: Path, component: str) -> Any:
+    from transformers import CLIPTokenizer
+
+    try:
+        return CLIPTokenizer.from_pretrained(folder / component)
+    except Exception as error:  # the library of tokenizers raises nothing narrower
+        raise _damaged(component, folder, error) from error
+
+
+def _damaged(component: str, folder: Path, error: Exception) -> MissingData:
+    return MissingData(
+        f"cannot load {component} of the generator {folder}: {first_line(error)}", "download it again"
+    )

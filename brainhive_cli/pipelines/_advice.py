@@ -9,18 +9,21 @@ from brainhive_cli import parts
 from brainhive_cli.encoders import EncoderConfig
 
 
-def command(name: str, dataset: parts.Config, encoders: Sequence[EncoderConfig], *more: str) -> str:
+def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
     """Write a command line for a data set and encoders.
 
     Args:
         name: The subcommand.
-        dataset: Its Config.
+        dataset: Its Config; None for one that the user is to choose.
         encoders: Their Configs.
         more: Further arguments.
     """
-    what, names = written(dataset), [written(config) for config in encoders]
+    names = [written(config) for config in encoders]
     is_plain = all("{" not in name for name in names)
-    arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
+    arguments = []
+    if dataset is not None:
+        what = written(dataset)
+        arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
     arguments += ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
     return shlex.join(["brainhive", name, *arguments, *more])
 

@@ -1,11 +1,11 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli import parts, recipe, runs
-from brainhive_cli.errors import MissingData
+from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -92,6 +92,12 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
     files: str = Field("", description="digest of the two folders' files, filled in")
+
+    @model_validator(mode="after")
+    def _truth_is_for_scoring(self) -> Self:
+        if self.truth is not None and self.score is None:
+            raise RecipeError("truth has no effect without pictures to score", "--score FOLDER")
+        return self
 
     @property
     def made(self) -> str:

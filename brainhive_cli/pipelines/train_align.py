@@ -14,9 +14,8 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment import finetune as _finetune
-from brainhive_cli.pipelines._alignment import trackers as _trackers
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
 from brainhive_cli.pipelines._alignment.finetune import Finetune

@@ -9,7 +9,8 @@ from brainhive_cli import console, hub
 from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import measure
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines import Plan, Result, _trackers
+from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import Recipe, Train
@@ -37,6 +38,8 @@ def plan(what: Recipe) -> Plan:
     }
     if what.sampler is not None:
         looks["sampler"] = lambda: _outlook(what.sampler)
+    if what.run.trackers:
+        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
     return Plan.of(looks)
 
 
@@ -63,6 +66,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         DeviceError: if the device's memory is too small.
     """
+    _trackers.require(what.run.trackers)
     pictures = _pictures(what, launch)
     label = f"{pictures.images.dataset}-{what.prior.kind}"
     folder = RunFolder.open("train-prior", label, what, launch, again)
@@ -77,7 +81,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish(metrics)
             (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
         launch.wait()
-    return _result(folder)
+    return _result(folder, what)
 
 
 def _less_memory(train: Train) -> str:
@@ -106,15 +110,8 @@ def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) 
     training = Training.begin(what, pictures, launch)
     learner = Learner(training.prior, what.freeze, what.train)
     try_out(training, folder)
-
-    def after_step(step: int) -> None:
-        if launch.is_main and what.sample_every and step % what.sample_every == 0 and step < what.train.steps:
-            with learner.averaged():
-                found = show(training, folder, f"step-{step:06d}")
-            means = {name: float(v.mean()) for name, v in found.items() if not isinstance(v, BrainhiveError)}
-            folder.log(step=step, samples=means)
-
-    losses = {"validation_loss_at_start": train(training, folder, learner, after_step)}
+    at_start = _learn(training, folder, learner)
+    losses = {"validation_loss_at_start": at_start}
     with learner.averaged():
         losses["validation_loss"] = training.validate()
         found: dict[str, Any] = {}
@@ -127,6 +124,25 @@ def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) 
     measured = {name: _measured(name, values, denoised, named) for name, values in losses.items()}
     measured |= {name: _measured(name, values, drawn, named) for name, values in found.items()}
     return {name: metric for name, metric in (measured | distribution).items() if metric}
+
+
+def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:
+    """Train, drawing now and then, and tell log and trackers of it; return the losses at the start."""
+    what, launch = training.what, training.launch
+    names = what.run.trackers if launch.is_main else ()
+    with _trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), "step") as track:
+
+        def after_step(step: int) -> None:
+            is_due = what.sample_every and step % what.sample_every == 0 and step < what.train.steps
+            if not (launch.is_main and is_due):
+                return
+            with learner.averaged():
+                found = show(training, folder, f"step-{step:06d}")
+            means = {name: float(v.mean()) for name, v in found.items() if not isinstance(v, BrainhiveError)}
+            folder.log(step=step, samples=means)
+            track({"step": step, **means})
+
+        return train(training, folder, learner, after_step, track)
 
 
 def _distribution(training: Training, folder: RunFolder) -> dict[str, Any]:
@@ -145,7 +161,7 @@ def _measured(name: str, values: Any, protocol: str, named: dict[str, Any]) -> d
     return measure(name, [np.asarray(values)], protocol=protocol, **named).as_dict() if len(values) else {}
 
 
-def _result(folder: RunFolder) -> Result:
+def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
     rows = [
         (name, m["value"], f"{m['low']:.4f}–{m['high']:.4f}", m["n"])
@@ -158,5 +174,8 @@ def _result(folder: RunFolder) -> Result:
     table = console.Table("Fusion Prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     files = {"samples": sheet} if sheet.is_file() else {}
-    hint = f"brainhive train-align --prior {folder.path / 'model'}"
+    seen = (
+        what.dataset if what.dataset.build(what.paths).subjects else None
+    )  # pictures may be nobody's stimuli
+    hint = command("train-align", seen, what.encoders, "--prior", str(folder.path / "model"))
     return Result(folder.path, (table,), metrics, files, hint)

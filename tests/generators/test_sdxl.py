@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 
 import pytest
+import text_encoders
 import torch
-import transformers as tf
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from safetensors.torch import save_file
 
@@ -39,18 +39,6 @@ def tokens_of(prior: fusion_prior.FusionPrior, count: int) -> torch.Tensor:
     return prior.tokens(torch.randn(count, prior.dim, generator=torch.Generator().manual_seed(5)))
 
 
-def draw_text_encoders(folder: Path) -> None:
-    torch.manual_seed(0)
-    tiny = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 2}
-    ids = {"vocab_size": 6, "bos_token_id": 4, "eos_token_id": 5, "pad_token_id": 5}
-    config = tf.CLIPTextConfig(**tiny, **ids, projection_dim=8)
-    tf.CLIPTextModel(config).save_pretrained(folder / "text_encoder")
-    tf.CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
-    words = {"a": 0, "b": 1, "a</w>": 2, "b</w>": 3, "<|startoftext|>": 4, "<|endoftext|>": 5}
-    for name in ("tokenizer", "tokenizer_2"):
-        tf.CLIPTokenizer(words, [], model_max_length=77).save_pretrained(folder / name)
-
-
 @pytest.fixture(scope="module")
 def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of the layout that the hub has, at tiny width: U-Net, VAE, scheduler, both texts."""
@@ -60,7 +48,7 @@ def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator.vae.save_pretrained(folder / "vae")
     turbo = EulerAncestralDiscreteScheduler.from_config(generator.scheduler.config)
     turbo.save_pretrained(folder / "scheduler")
-    draw_text_encoders(folder)
+    text_encoders.write(folder)
     return folder
 
 
@@ -317,6 +305,15 @@ def test_a_missing_text_component_is_named_when_it_is_needed(folder, component):
     shutil.rmtree(folder / component)
 
     with pytest.raises(MissingData, match=f"no {component}/.* nor empty_prompt.safetensors"):
+        Config(source=str(folder)).build().empty_prompt(1)
+
+
+@pytest.mark.parametrize("file", ["vocab.json", "merges.txt"])
+@pytest.mark.parametrize("spoil", [lambda f: f.unlink(), lambda f: f.write_bytes(f.read_bytes()[:-2])])
+def test_absent_or_half_downloaded_words_of_a_tokenizer_are_named(folder, file, spoil):
+    spoil(folder / "tokenizer_2" / file)
+
+    with pytest.raises(MissingData, match="cannot load tokenizer_2"):
         Config(source=str(folder)).build().empty_prompt(1)
 
 

@@ -177,8 +177,11 @@ def rows_done() -> Callable[..., int]:
 
 
 @pytest.fixture
-def things(home: Path) -> Path:
-    """A home with a small data set in the layout of THINGS-EEG: one subject who sees mean colours."""
+def things(home: Path, request: pytest.FixtureRequest) -> Path:
+    """A home with a small data set in the layout of THINGS-EEG: one subject who sees mean colours.
+
+    Its parameter is how many test pictures there are.
+    """
     root = home / "data" / "things-eeg"
     random = np.random.default_rng(0)
     mixing = random.standard_normal((12, 63 * 40)).astype(np.float32)
@@ -187,7 +190,7 @@ def things(home: Path) -> Path:
     signals.mkdir(parents=True)
     for folder, split, concepts, each, repetitions in (
         ("training_images", "train", 20, 4, 2),
-        ("test_images", "test", 12, 1, 3),
+        ("test_images", "test", getattr(request, "param", 12), 1, 3),
     ):
         files = sorted(paint(root / folder, concepts, each).rglob("*.png"))
         seen = torch.stack([preprocess(Image.open(file)) for file in files])

@@ -162,3 +162,13 @@ def test_the_flags_reach_their_keys(folders):
     document = json.loads(planned.stdout)
     assert document["recipe"]["sources"] == ["images", "shuffled"]
     assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")
+
+
+def test_a_strength_without_pictures_to_start_from_is_refused(go):
+    with pytest.raises(RecipeError, match="strength has no effect without folder or align_run"):
+        go("reconstruct", "initial.strength=0.3")
+
+
+def test_truth_without_pictures_to_score_is_refused(go):
+    with pytest.raises(RecipeError, match="truth has no effect"):
+        go("reconstruct", "truth=somewhere")

@@ -25,6 +25,21 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path
     assert "epoch" not in curves.Tags()["scalars"]
 
 
+def test_tensorboard_gets_the_losses_and_samples_of_a_prior_by_step(go, settings):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    often = ("train.checkpoint_steps=2", "sample_every=3")
+
+    folder = go("train-prior", *settings, *often, "run.trackers=tensorboard").folder
+
+    log = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+    losses = [(event["step"], pytest.approx(event["loss"])) for event in log if "loss" in event]
+    curves = accumulator.EventAccumulator(str(folder / "tensorboard" / "prior")).Reload()
+    assert [(point.step, point.value) for point in curves.Scalars("loss")] == losses
+    assert [step for step, _ in losses] == [2, 4, 6]
+    (sampled,) = [name for name in curves.Tags()["scalars"] if name != "loss"]
+    assert [point.step for point in curves.Scalars(sampled)] == [3]
+
+
 def test_without_trackers_only_the_log_is_written(go, small, world):
     assert not (go("train-align", *small).folder / "tensorboard").exists()
 

@@ -50,7 +50,16 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
     embeddings = {"brainhive_cli-encoders-python-example": torch.rand(2, 12)}
     assert loaded(embeddings).shape == (2, 4, 16)
     assert result.files["samples"].is_file()
-    assert result.hint == f"brainhive train-align --prior {result.folder / 'model'}"
+    colours = "python:brainhive_cli.encoders.python:example"
+    assert result.hint == f"brainhive train-align --encoders {colours} --prior {result.folder / 'model'}"
+
+
+def test_after_a_prior_of_stimuli_the_next_line_names_their_data_set(go, settings):
+    go("embed", "dataset=demo", COLOURS)
+
+    result = go("train-prior", *settings, "dataset=demo", "train.steps=1", "sample_items=0")
+
+    assert result.hint.startswith("brainhive train-align --dataset demo --encoders python:")
 
 
 @pytest.mark.parametrize("frozen", [["fusion_encoder"], ["proj", "attn_adapter"]])

@@ -1,7 +1,7 @@
 """The training of a prior on a frozen diffusion model: its loop, and what a step computes."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -143,7 +143,11 @@ def remember_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch
 
 
 def train(
-    training: Training, folder: RunFolder, learner: Learner, after_step: Callable[[int], None]
+    training: Training,
+    folder: RunFolder,
+    learner: Learner,
+    after_step: Callable[[int], None],
+    track: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> list[float]:
     """Train to the last step, going on from the newest checkpoint; the loop is one screen.
 
@@ -152,6 +156,7 @@ def train(
         folder: Its run.
         learner: The parts that learn.
         after_step: Called after every step with the number of those done.
+        track: Given what is logged.
 
     Returns:
         The validation losses before the first step.
@@ -181,7 +186,10 @@ def train(
             is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
             if is_due and launch.is_main:
                 learner.save(folder, at_start=saved["at_start"], size=size)
-                folder.log(step=learner.step, loss=settings.accumulate * float(torch.stack([*losses]).mean()))
+                mean = settings.accumulate * float(torch.stack([*losses]).mean())
+                event = {"step": learner.step, "loss": mean}
+                folder.log(**event)
+                track(event)
             after_step(learner.step)
     at_start: list[float] = saved["at_start"]
     return at_start

@@ -42,6 +42,9 @@ class Start(Section):
     def _one_of_both(self) -> Self:
         if self.folder and self.align_run:
             raise ValueError("give folder or align_run, not both")
+        is_usual = self.strength == type(self).model_fields["strength"].default
+        if not (is_usual or self.folder or self.align_run):
+            raise ValueError("strength has no effect without folder or align_run")
         return self
 
 

@@ -1,4 +1,4 @@
-"""Experiment trackers through accelerate: each cell is a run of theirs, grouped by our run."""
+"""Experiment trackers through accelerate: each cell (or prior) is a run of theirs, grouped by our run."""
 
 import hashlib
 import importlib
@@ -12,7 +12,7 @@ from typing import Any
 from brainhive_cli.errors import MissingExtra
 
 PROJECT = "brainhive"
-NO_CURVES = {"epoch", "epochs"}
+NO_CURVES = {"epoch", "epochs", "step"}
 """What an event says of itself; its other numbers are curves."""
 
 
@@ -32,15 +32,16 @@ def require(names: Sequence[str]) -> Sequence[str]:
 
 @contextmanager
 def tracked(
-    names: Sequence[str], run: Path, cell: str, recipe: Mapping[str, Any]
+    names: Sequence[str], run: Path, cell: str, recipe: Mapping[str, Any], clock: str = "epoch"
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open a cell's run in each tracker; what is given takes events, by their epoch.
+    """Open a cell's run in each tracker; what is given takes events, by their clock.
 
     Args:
         names: Which trackers; what they keep on disk lies in the run folder.
         run: The run folder, whose name groups the cells.
         cell: The name of their run. Trackers that can go on with it do so when the cell does.
         recipe: What they show beside the curves.
+        clock: Which number of an event says when it was.
     """
     with ExitStack() as stack:
         trackers = []
@@ -55,7 +56,7 @@ def tracked(
                 if isinstance(value, int | float) and name not in NO_CURVES
             }
             for tracker in trackers:
-                tracker.log(values, step=event["epoch"])
+                tracker.log(values, step=event[clock])
 
         yield tell
 

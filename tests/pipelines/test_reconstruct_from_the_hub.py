@@ -1,0 +1,186 @@
+"""The line of the README, literally: a prior and a generator from a hub, and a run trained for that prior.
+
+The hub is on this machine and its repositories have the real names and files at tiny widths. Nothing beyond
+this machine is asked: other addresses go to a proxy that does not exist.
+"""
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import text_encoders
+import torch
+from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
+from hub_server import Hub, serving
+from huggingface_hub import constants
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner, Result
+
+from brainhive_cli.app import app
+from brainhive_cli.embeddings import EmbeddingWriter, path_of
+from brainhive_cli.errors import MissingData
+from brainhive_cli.generators import sdxl
+from brainhive_cli.pipelines._reconstruction.drawing import seed_of
+from brainhive_cli.pipelines._reconstruction.takes import takes_of
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.priors import fusion_prior
+from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.recipe import Paths
+from brainhive_cli.runs import RunFolder
+
+LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
+PRIOR, TURBO = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE", "stabilityai/sdxl-turbo"
+DIMS = {"synclr_vit_b_16": 768, "CLIP-ViT-B-32-laion2B-s34B-b79K": 512, "vae": 1024}
+STORES = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
+"""The same encoders by our names."""
+USED = (
+    *("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"),
+    *("text_encoder/model", "text_encoder_2/model"),
+)
+"""Weights of sdxl-turbo that a picture is drawn with."""
+INDEX = {
+    "_class_name": "StableDiffusionXLPipeline",
+    "_diffusers_version": "0.24.0.dev0",
+    "force_zeros_for_empty_prompt": True,
+    "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "unet": ["diffusers", "UNet2DConditionModel"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""model_index.json of sdxl-turbo."""
+SCORED = {"pixcorr": 2, "ssim": 2}
+"""Metrics that need no network, and how many items they are of."""
+UNSCORED = {"alexnet2", "alexnet5", "inception", "clip", "effnet", "swav"}
+"""Those whose networks the hub here does not have."""
+SUBJECT = ("subjects=1", "seeds=1", "train.epochs=2", "train.precision=fp32")
+"""What the training is cut down to here."""
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The prior and sdxl-turbo with all the kinds of files that the real ones hold."""
+    root = tmp_path_factory.mktemp("repositories")
+    unet, turbo = sdxl.TINY.build().unet, root / TURBO
+    torch.manual_seed(0)
+    prior = fusion_prior.TINY.build(DIMS, unet)
+    for weight in prior.attn_adapter.parameters():
+        weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
+    prior.save(root / PRIOR)
+    unet.save_pretrained(turbo / "unet")
+    vae = AutoencoderKL(
+        down_block_types=["DownEncoderBlock2D"] * 4,
+        up_block_types=["UpDecoderBlock2D"] * 4,
+        block_out_channels=[4, 4, 4, 4],
+        norm_num_groups=2,
+        layers_per_block=1,
+        scaling_factor=0.13025,
+        force_upcast=True,
+    )
+    vae.save_pretrained(turbo / "vae")
+    EulerAncestralDiscreteScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
+    ).save_pretrained(turbo / "scheduler")
+    text_encoders.write(turbo)
+    (turbo / "model_index.json").write_text(json.dumps(INDEX))
+    for stem in USED:
+        halves = {name: weight.half() for name, weight in load_file(turbo / f"{stem}.safetensors").items()}
+        save_file(halves, turbo / f"{stem}.fp16.safetensors")
+    (turbo / "sd_xl_turbo_1.0_fp16.safetensors").write_bytes(b"many gigabytes")
+    return root
+
+
+@pytest.fixture
+def hub(repositories: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """That hub; beyond it nothing answers."""
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    with serving(repositories) as hub:
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, hub.endpoint)
+        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+        yield hub
+
+
+@pytest.fixture
+def embedded(things: Path) -> Path:
+    """A small things-eeg whose pictures were embedded by the encoders of the prior."""
+    root, random = things / "data/things-eeg", np.random.default_rng(0)
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        files = [file.relative_to(root).with_suffix("") for file in sorted((root / folder).rglob("*.png"))]
+        for encoder, dim in STORES.items():
+            path = path_of(things / "embeddings", "things-eeg", split, encoder)
+            ids, concepts = [file.as_posix() for file in files], [file.parent.name for file in files]
+            told = {"encoder": encoder, "dataset": "things-eeg", "split": split}
+            EmbeddingWriter.begin(path, ids, concepts, (dim,), "float32", told)
+            writer = EmbeddingWriter(path)
+            writer.write(np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32))
+            writer.close()
+            writer.finish()
+    return things
+
+
+def brainhive(*argv: str) -> Result:
+    return CliRunner().invoke(app, argv)
+
+
+@pytest.mark.parametrize("things", [2], indirect=True)
+def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embedded):
+    refused = brainhive(*LINE)
+    assert refused.exit_code == MissingData.exit_code
+    (training,) = re.findall("brainhive (train-align .*)", refused.stderr)
+    assert training == f"train-align {' '.join(LINE[1:])} --encoders clip-b32,synclr-b16,vae"
+
+    trained = brainhive(*training.split(), *SUBJECT)
+    ended = brainhive(*LINE, "--json")
+
+    assert trained.exit_code == ended.exit_code == 0, trained.stderr + ended.stderr
+    (run,) = (embedded / "runs/train-align").iterdir()
+    assert f"align run: {run}" in ended.stderr
+    result = json.loads(ended.stdout)
+    assert {name: metric["n"] for name, metric in result["metrics"]["overall"].items()} == SCORED
+    assert set(result["metrics"]["missing"]) == UNSCORED
+    weights = [path for path in hub.fetched if path.endswith(".safetensors")]
+    parts = [f"{PRIOR}/{part}/{WEIGHTS}" for part in CLASSES]
+    assert sorted(weights) == sorted([*parts, *(f"{TURBO}/{stem}.safetensors" for stem in USED)])
+
+    folder = Path(result["folder"])
+    assert len(list(folder.glob("samples/**/*.png"))) == 20
+    (cell,) = (folder / "samples").glob("*/sub-01")
+    expected = directly(hub.root, run)
+    for image_id, picture in expected.items():
+        found = np.asarray(Image.open(cell / image_id / "00.png"), np.int16)
+        assert found.shape == (512, 512, 3) and np.abs(found - picture).max() <= 1  # rounding to bytes
+    one, other = expected.values()
+    assert np.abs(one - other).max() > 10
+
+
+def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
+    """Draw the first repeat of each test picture by the whole pipeline of diffusers, with text encoders."""
+    align = AlignRun.open(RunFolder(run), Paths())
+    prior = FusionPrior.load(root / PRIOR)
+    cells = [(cell, cell.tested_on[0]) for cell in align.cells]
+    (take,) = takes_of(["brain"], align, cells, prior, "test", None, torch.device("cpu"))
+    pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
+    prior.attach(pipeline.unet)
+    drawn = {}
+    for image_id, token in zip(take.image_ids, take.tokens, strict=True):
+        with torch.inference_mode():
+            picture = pipeline(
+                "",
+                num_inference_steps=4,
+                guidance_scale=0.0,
+                height=512,
+                width=512,
+                generator=torch.Generator().manual_seed(seed_of(0, image_id, 0)),
+                cross_attention_kwargs={"ip_hidden_states": prior.tokens(token[None])},
+            ).images[0]
+        drawn[image_id] = np.asarray(picture, np.int16)
+    return drawn
