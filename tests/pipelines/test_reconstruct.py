@@ -201,7 +201,7 @@ def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, settings)
 
 
 def embedding(world: Path, image_id: str) -> torch.Tensor:
-    (path,) = world.glob("embeddings/demo*/test/*example.h5")
+    (path,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
     store = EmbeddingStore.open(path)
     return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
 

@@ -148,7 +148,7 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
 
     model = aligner.load(published)
     recording = SignalStore.open(world / "signals/demo-noise-0.3/default/sub-02.h5")["test"]
-    (store,) = world.glob("embeddings/demo-noise-0.3/test/*.h5")
+    (store,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
     pictures = EmbeddingStore.open(store)
     with torch.inference_mode():
         signal = model.encode_signal(torch.from_numpy(np.asarray(recording.signal).mean(1)), None)
