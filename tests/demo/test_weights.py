@@ -120,3 +120,8 @@ def test_without_its_token_a_picture_is_another(pool, prior, generator, tokens):
         prior.tokens(tokens[:8].roll(1, 0)), seeds=list(range(8)), steps=4, resolution_px=64
     )
     assert _correlation(made, pool.pictures[:8] / 255).mean() < 0.5
+
+
+def test_no_shipped_file_names_a_place_of_the_machine_that_made_it():
+    named = [path for path in WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
+    assert not named, "diffusers notes where a model was loaded from: take the key out"
