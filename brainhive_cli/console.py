@@ -72,6 +72,31 @@ def show_text(text: str) -> None:
         _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
+def size(count: int) -> str:
+    """Write a number of bytes on disk for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep the bars and notes with which transformers and diffusers load weights from stderr."""
+    from diffusers.utils import logging as diffusers
+    from transformers.utils import logging as transformers
+
+    libraries: tuple[Any, ...] = (diffusers, transformers)
+    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
+    for each in libraries:
+        each.set_verbosity_error()
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each, verbosity, has_bar in before:
+            each.set_verbosity(verbosity)
+            if has_bar:
+                each.enable_progress_bar()
+
+
 def flush() -> None:
     """Hand over what was written, before the process is cut short."""
     sys.stdout.flush()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from brainhive_cli import console
 from brainhive_cli.errors import MissingData
 
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
@@ -82,16 +83,19 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
 
     Raises:
-        MissingData: if it is not on this machine and the hub cannot say: `Unreachable`, `NoRepository`.
+        MissingData: if it is not on this machine and the hub cannot say (`Unreachable`, `NoRepository`), or
+            has no such weights.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
 
     scheme, _, rest = reference.partition(":")
     if scheme != "hub" or holds(reference, files, weights):
         return 0
     repository, below, revision = _parse(rest, "")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()  # it warns of patterns that match nothing: said below
     disable_progress_bars()
     try:
         found = snapshot_download(
@@ -101,9 +105,18 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         raise _refusal(repository, below, error) from error
     finally:
         enable_progress_bars()
+        logging.set_verbosity(verbosity)
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
-    taken = {*_patterns(below, files), *next(filter(None, by_pattern), [])}
+    chosen = next(filter(None, by_pattern), None)
+    if chosen is None:
+        raise MissingData(f"{repository} has no {_patterns(below, weights)[0]}", "check the name and variant")
+    taken = {*_patterns(below, files), *chosen}
     return sum(file.file_size or 0 for file in found if file.will_download and file.filename in taken)
+
+
+def to_download(count: int) -> str:
+    """Put what `bytes_to_fetch` says into words."""
+    return f"{console.size(count) if count else 'nothing'} to download"
 
 
 def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:

@@ -10,6 +10,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli import console
 from brainhive_cli.encoders import Encoder, fetch, require_all, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 from brainhive_cli.errors import MissingData
@@ -123,18 +124,11 @@ TINY = Config(
 
 
 def _load(network: Any, folder: Path) -> nn.Module:
-    """Load a tower, also from a folder that holds a text tower too; stderr is the console's meanwhile."""
-    from transformers.utils import logging
-
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
-    try:
+    """Load a tower, also from a folder that holds a text tower too."""
+    with console.hushed():
         tower, told = network.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
         )
-    finally:
-        logging.set_verbosity(verbosity)
     require_all(list(told["missing_keys"]), folder)
     return tower  # type: ignore[no-any-return]
 

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from brainhive_cli import hub
+from brainhive_cli import console, hub
 from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.generators._architecture import Architecture
 
@@ -100,17 +100,20 @@ def read_config(source: str, component: str) -> dict[str, Any]:
     return _config(hub.folder(source, allow=["*/*.json"]), component)
 
 
-def check(source: str, variant: str | None) -> str:
-    """Say whether a generator's weights are here; raises as `load` does, but reads configs alone."""
+def bytes_to_fetch(source: str, variant: str | None) -> int:
+    """Ask how much of a generator would be downloaded; raises as `load` does, but reads configs alone."""
     check_unet(read_config(source, "unet"), source)
     for component in ("vae", "scheduler"):
         read_config(source, component)
-    folder = hub.folder(source, allow=["*/*.json"])
-    weights = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}*.safetensors"
-    absent = [name for name in ("unet", "vae") if not any((folder / name).glob(weights))]
-    if absent and not source.startswith("hub:"):
-        raise MissingData(f"the generator {folder} has no {absent[0]}/{weights}", "download it again")
-    return "weights to be fetched" if absent else "SDXL type"
+    return sum(_bytes_to_fetch(source, component, variant) for component in ("unet", "vae"))
+
+
+def _bytes_to_fetch(source: str, component: str, variant: str | None) -> int:
+    stem = f"{component}/diffusion_pytorch_model{f'.{variant}' if variant else ''}"
+    weights = [f"{stem}.safetensors", f"{stem}-*.safetensors"]
+    if not source.startswith("hub:") and not hub.holds(source, [], weights):
+        raise MissingData(f"the generator {source} has no {weights[0]}", "download it again")
+    return hub.bytes_to_fetch(source, [], weights)
 
 
 def check_unet(config: dict[str, Any], where: Path | str) -> None:
@@ -199,10 +202,14 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
 
 def _pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
     dtype_name = "dtype" if component in TEXT else "torch_dtype"
+    how = {"variant": variant, dtype_name: dtype, "output_loading_info": True}
     try:
-        model = cls.from_pretrained(folder / component, variant=variant, **{dtype_name: dtype})
+        with console.hushed():
+            model, told = cls.from_pretrained(folder / component, **how)
     except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(component, folder, error) from error
+        raise _damaged(component, folder, first_line(error)) from error
+    if absent := sorted(told["missing_keys"]):
+        raise _damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
     return model.eval().requires_grad_(False)
 
 
@@ -212,10 +219,8 @@ def _tokenizer(folder: Path, component: str) -> Any:
     try:
         return CLIPTokenizer.from_pretrained(folder / component)
     except Exception as error:  # the library of tokenizers raises nothing narrower
-        raise _damaged(component, folder, error) from error
+        raise _damaged(component, folder, first_line(error)) from error
 
 
-def _damaged(component: str, folder: Path, error: Exception) -> MissingData:
-    return MissingData(
-        f"cannot load {component} of the generator {folder}: {first_line(error)}", "download it again"
-    )
+def _damaged(component: str, folder: Path, why: str) -> MissingData:
+    return MissingData(f"cannot load {component} of the generator {folder}: {why}", "download it again")

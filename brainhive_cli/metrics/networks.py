@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli import hub
+from brainhive_cli import console, hub
 from brainhive_cli.errors import MissingData, first_line
 from brainhive_cli.metrics.image import resize
 
@@ -144,14 +144,10 @@ class _Clip(nn.Module):
     def __init__(self, folder: Path) -> None:
         super().__init__()
         from transformers import CLIPVisionModelWithProjection
-        from transformers.utils import logging
 
-        verbosity = logging.get_verbosity()
-        logging.set_verbosity_error()  # stderr is the console's; the file holds a text tower too
-        logging.disable_progress_bar()
         self.tower: Any
-        self.tower, told = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
-        logging.set_verbosity(verbosity)
+        with console.hushed():  # the file holds a text tower too
+            self.tower, told = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
         if told["missing_keys"]:
             raise KeyError(f"it lacks {sorted(told['missing_keys'])[0]}")
 

@@ -152,7 +152,7 @@ def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe)
     except hub.Unreachable as error:
         return f"weights of unknown size: {error.in_one_line}", None
     if fetched:
-        return f"weights to download, {_bytes(fetched)} from {getattr(group[0], 'source', '')}", None
+        return f"weights to download, {console.size(fetched)} from {getattr(group[0], 'source', '')}", None
     trunk = Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
     return f"on this machine; {trunk.encoder.preprocessing}", trunk
 
@@ -168,11 +168,7 @@ def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
     if shape is None:
         return f"to do, of a size that only the weights tell{why}"
     size = len(job.images) * prod(shape) * np.dtype(what.dtype).itemsize
-    return f"to do{why}, {_bytes(size)} to write"
-
-
-def _bytes(count: int) -> str:
-    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+    return f"to do{why}, {console.size(size)} to write"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:

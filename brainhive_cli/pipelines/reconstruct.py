@@ -123,7 +123,7 @@ def plan(what: Recipe) -> Plan:
             "prior": lambda: f"{what.prior.source}: {', '.join(what.prior.load().dims)}",
             "align run": lambda: str(_find(what, what.prior.load()).path),
             "pictures": lambda: _count(what),
-            "generator": lambda: f"{what.generator.source}: {what.generator.check()}",
+            "generator": what.generator.check,
             "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
             "metrics": lambda: ", ".join(what.metrics),
         }

@@ -27,37 +27,20 @@ def plan(what: Recipe) -> Plan:
     def pictures() -> str:
         found = _pictures(what, Launch(0, 1, torch.device("cpu")))
         epochs = settings.steps * min(size, len(found.train)) / len(found.train)
-        computed = [f"{c.name}, {_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
+        computed = [f"{c.name}, {hub.to_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
         told = f"{len(found.train)} to learn ({epochs:.1f} epochs on one process), {len(found.held)} kept"
         return told + (f"; embedded at every step by {'; '.join(computed)}" if computed else "")
 
     looks: dict[str, Any] = {
         "steps": lambda: f"{settings.steps} of {size} pictures on each process",
         "pictures": pictures,
-        "generator": lambda: _outlook(what.generator),
+        "generator": what.generator.check,
     }
     if what.sampler is not None:
-        looks["sampler"] = lambda: _outlook(what.sampler)
+        looks["sampler"] = what.sampler.check
     if what.run.trackers:
         looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
     return Plan.of(looks)
-
-
-def _outlook(generator: Any) -> str:
-    """Say where a generator is, or how much of it would be fetched."""
-    source, suffix = generator.source, f".{generator.variant}" if generator.variant else ""
-    if source == "random":
-        return "random weights"
-    configs = ["unet/config.json", "vae/config.json", "scheduler/scheduler_config.json"]
-    weights = f"diffusion_pytorch_model{suffix}.safetensors"
-    fetched = hub.bytes_to_fetch(source, [*configs, f"vae/{weights}"], [f"unet/{weights}"])
-    if not fetched:
-        hub.folder(source, allow=configs, local=True)  # a folder may be absent
-    return f"{source}, {_download(fetched)}"
-
-
-def _download(count: int) -> str:
-    return f"{count / 1e9:.1f} GB to download" if count else "nothing to download"
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:

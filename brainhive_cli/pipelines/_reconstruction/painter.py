@@ -35,7 +35,7 @@ class Sampling(Section):
         "skip", description="the prior's adapter on the token (paper: skip)"
     )
     precision: Literal["fp32", "bf16", "fp16"] = Field(
-        "fp16", description="dtype of the generator; fp32 on a CPU"
+        "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
     )
     batch_size: int = Field(20, gt=0, description="pictures drawn at once, on each process")
     offload: bool = Field(False, description="keep U-Net and VAE off the GPU while they do not compute")
@@ -75,7 +75,7 @@ class Painter:
         with self._told_when_full("loading the generator"):
             generator = self._build(
                 torch.device("cpu") if offloaded else self._device,
-                torch.float32 if on_cpu else DTYPES[how.precision],
+                torch.float32 if on_cpu and how.precision == "fp16" else DTYPES[how.precision],
             )
             generator.spare_memory(self._device if offloaded else None, how.vae_tiling)
         if how.scheduler is not None:
