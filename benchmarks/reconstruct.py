@@ -1,7 +1,7 @@
 """How fast `brainhive reconstruct` draws beside bare calls of diffusers' pipeline, batched and one by one.
 
-With a tiny generator here; with SDXL's architecture at random weights where a GPU is. Each ratio comes from
-one run, its sides in turns; `--only` takes the names of parts.
+With a tiny generator, and with SDXL's architecture at random weights: on a GPU where one is, else with few
+pictures on the CPU. Each ratio comes from one run, its sides in turns; `--only` takes the names of parts.
 """
 
 import argparse
@@ -25,7 +25,6 @@ from brainhive_cli.priors import fusion_prior
 from brainhive_cli.recipe import Run
 from brainhive_cli.runs import RunFolder
 
-ROUNDS, REPEATS = 3, 10
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
 
@@ -63,14 +62,14 @@ class Studio:
     Args:
         config: The generator.
         how: How pictures are drawn.
-        items: How many, ten repeats each.
+        items: How many.
+        repeats: Pictures of each.
         home: A folder to write in.
     """
 
-    def __init__(self, config: sdxl.Config, how: Sampling, items: int, home: Path) -> None:
-        self.how, self.home, self.here = how, home, launch.start(Run())
-        on_cpu = self.here.device.type == "cpu"
-        self.generator = config.build(self.here.device, torch.float32 if on_cpu else DTYPES[how.precision])
+    def __init__(self, config: sdxl.Config, how: Sampling, items: int, repeats: int, home: Path) -> None:
+        self.how, self.repeats, self.home, self.here = how, repeats, home, launch.start(Run())
+        self.generator = config.build(self.here.device, DTYPES[how.precision])
         self.prior = fusion_prior.Config().build({"vae": 8}, self.generator.unet).to(self.here.device).eval()
         self.painter = Painter(how, lambda device, dtype: self.generator, self.prior, self.here)
         ids = [f"item-{n}" for n in range(items)]
@@ -80,10 +79,15 @@ class Studio:
         warm = tokens[:1].expand(how.batch_size, -1)
         self.painter.draw(warm, list(range(how.batch_size)))  # attached, and warm
 
+    @property
+    def count(self) -> int:
+        """How many pictures are drawn."""
+        return self.repeats * len(self.take.image_ids)
+
     def ours(self) -> None:
         """Draw as the command does: PNG files in a run folder."""
         folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
-        drawing = Drawing(self.painter, REPEATS, self.how.batch_size, self.how.steps, 0)
+        drawing = Drawing(self.painter, self.repeats, self.how.batch_size, self.how.steps, 0)
         drawing.draw(self.take, folder, self.here)
 
     @torch.inference_mode()
@@ -91,7 +95,7 @@ class Studio:
         """Call the pipeline itself for pictures that nobody keeps."""
         text, pooled = self.generator.empty_prompt(1)
         tokens = self.prior.tokens(self.take.tokens).to(self.generator.unet.dtype)
-        drawn = [(n, repeat) for n in range(len(tokens)) for repeat in range(REPEATS)]
+        drawn = [(n, repeat) for n in range(len(tokens)) for repeat in range(self.repeats)]
         for start in range(0, len(drawn), batch_size):
             some = drawn[start : start + batch_size]
             batch = torch.stack([tokens[n] for n, _ in some])
@@ -109,16 +113,16 @@ class Studio:
             )
 
 
-def compare(on: Setting, title: str, studio: Studio) -> None:
+def compare(on: Setting, title: str, studio: Studio, rounds: int = 3) -> None:
     """Print both ratios of one setting."""
-    count, size = REPEATS * len(studio.take.image_ids), studio.how.batch_size
+    count, size = studio.count, studio.how.batch_size
     sides = (studio.ours, lambda: studio.bare(size), lambda: studio.bare(1))
     ours, bare, single = (
-        min(times) for times in zip(*[[on.timed(side) for side in sides] for _ in range(ROUNDS)], strict=True)
+        min(times) for times in zip(*[[on.timed(side) for side in sides] for _ in range(rounds)], strict=True)
     )
-    rates = f"{count / ours:.1f} of {count / bare:.1f} pictures/s"
+    rates = f"{count / ours:.3g} of {count / bare:.3g} pictures/s"
     show(f"{title}: of the bare pipeline, batch {size}", bare / ours, 0.95, rates)
-    show(f"{title}: over one item at a time", single / ours, 2.0, f"{count / single:.1f} pictures/s")
+    show(f"{title}: over one item at a time", single / ours, 2.0, f"{count / single:.3g} pictures/s")
 
 
 def show(what: str, value: float, target: float, detail: str) -> None:
@@ -128,21 +132,22 @@ def show(what: str, value: float, target: float, detail: str) -> None:
 
 
 def tiny(on: Setting) -> None:
-    """Compare at tiny width on this machine's CPU."""
+    """Compare at tiny width."""
     how = Sampling(resolution_px=64, batch_size=20, precision="fp32")
-    compare(on, "tiny", Studio(sdxl.Config(source=sdxl.RANDOM, architecture=NARROW), how, 6, on.home))
+    compare(on, "tiny", Studio(sdxl.Config(source=sdxl.RANDOM, architecture=NARROW), how, 6, 10, on.home))
 
 
-def gpu(on: Setting) -> None:
-    """Compare at SDXL's width in fp16 on a GPU, 512 px, 4 steps."""
-    if not torch.cuda.is_available():
-        print("gpu: no CUDA device is visible")
+def wide(on: Setting) -> None:
+    """Compare at SDXL's width, 512 px, 4 steps: in fp16 on a GPU, in bf16 with few pictures on a CPU."""
+    if torch.cuda.is_available():
+        compare(on, "SDXL", Studio(sdxl.Config(source=sdxl.RANDOM), Sampling(), 8, 10, on.home))
+        print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
         return
-    compare(on, "SDXL", Studio(sdxl.Config(source=sdxl.RANDOM), Sampling(batch_size=20), 8, on.home))
-    print(f"  peak memory {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
+    how = Sampling(batch_size=4, precision="bf16")
+    compare(on, "SDXL, on a CPU", Studio(sdxl.Config(source=sdxl.RANDOM), how, 1, 4, on.home), rounds=1)
 
 
-PARTS = {part.__name__: part for part in (tiny, gpu)}
+PARTS = {part.__name__: part for part in (tiny, wide)}
 
 
 def main() -> None:

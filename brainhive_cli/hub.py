@@ -95,7 +95,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         return 0
     repository, below, revision = _parse(rest, "")
     verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()  # it warns of patterns that match nothing: said below
+    logging.set_verbosity(logging.ERROR)  # it warns of patterns that match nothing: said below
     disable_progress_bars()
     try:
         found = snapshot_download(

@@ -8,7 +8,7 @@ import pytest
 import text_encoders
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.generators import sdxl
@@ -189,6 +189,22 @@ def test_sparing_memory_changes_no_picture(prior, generator):
     assert torch.allclose(plain, make(), atol=SAME_PICTURE)
 
 
+def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
+    random = torch.Generator().manual_seed(0)
+    images = torch.rand(sdxl.VAE_BATCH + 1, 3, PX, PX, generator=random) * 2 - 1
+    taken: list[int] = []
+    generator.vae.decoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
+    generator.vae.encoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
+
+    latents = generator.encode(images)
+    decoded = generator.decode(latents)
+
+    assert taken == [sdxl.VAE_BATCH, 1] * 2
+    alone = [generator.encode(image[None]) for image in images]
+    assert torch.allclose(latents, torch.cat(alone), atol=SAME_PICTURE)
+    assert torch.allclose(decoded, torch.cat([generator.decode(one) for one in alone]), atol=SAME_PICTURE)
+
+
 def test_encoding_then_decoding_is_what_the_vae_does(generator):
     images = torch.rand(2, 3, PX, PX) * 2 - 1
 
@@ -322,6 +338,16 @@ def test_absent_or_half_downloaded_weights_are_named(folder, spoil):
     spoil(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
     with pytest.raises(MissingData, match="cannot load unet"):
+        Config(source=str(folder)).build()
+
+
+def test_weights_that_a_file_lacks_are_named_and_not_drawn_at_random(folder):
+    file = folder / "unet" / "diffusion_pytorch_model.safetensors"
+    weights = load_file(file)
+    del weights["conv_in.bias"], weights["conv_out.bias"]
+    save_file(weights, file, metadata={"format": "pt"})
+
+    with pytest.raises(MissingData, match=r"cannot load unet .* lacks conv_in.bias and 1 more"):
         Config(source=str(folder)).build()
 
 
