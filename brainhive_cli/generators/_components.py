@@ -6,17 +6,16 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+from torch import nn
 
 from brainhive_cli import console, hub
 from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.generators._architecture import Architecture
 
+RANDOM = "random"
+"""The source that means random weights."""
 EMPTY_PROMPT = "empty_prompt.safetensors"
 """Stands for the text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
-EMPTY_TOKENS = 77
-"""Length of a CLIP prompt."""
 CONFIGS = {
     "unet": "config.json",
     "vae": "config.json",
@@ -49,13 +48,15 @@ def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any
     """
     import diffusers
 
-    check_unet(_config(folder, "unet"), folder)
-    scheduler_class = getattr(diffusers, _config(folder, "scheduler")["_class_name"])
-    _config(folder, "vae")
+    check_unet(read(folder, "unet"), folder)
+    read(folder, "vae")
+    sampler = read(folder, "scheduler").get("_class_name", "")
+    if not hasattr(diffusers, sampler):
+        raise damaged("scheduler", folder, f"diffusers has no {sampler or 'class without a name'}")
     return {
-        "unet": _pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
-        "vae": _pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
-        "scheduler": scheduler_class.from_pretrained(folder / "scheduler"),
+        "unet": pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
+        "vae": pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
+        "scheduler": getattr(diffusers, sampler).from_pretrained(folder / "scheduler"),
     }
 
 
@@ -97,7 +98,7 @@ def skeleton(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> t
 
 def read_config(source: str, component: str) -> dict[str, Any]:
     """Read the config of a component; from the hub nothing else is fetched."""
-    return _config(hub.folder(source, allow=["*/*.json"]), component)
+    return read(hub.folder(source, allow=["*/*.json"]), component)
 
 
 def bytes_to_fetch(source: str, variant: str | None) -> int:
@@ -126,70 +127,12 @@ def check_unet(config: dict[str, Any], where: Path | str) -> None:
         )
 
 
-def empty_prompt(
-    folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None
-) -> tuple[Tensor, Tensor]:
-    """Embed the empty prompt, from the folder's file or with its text encoders.
-
-    Returns:
-        The text [1, S, D_text] and the pooled text [1, D_pooled].
-    """
-    if (folder / EMPTY_PROMPT).is_file():
-        held = load_file(folder / EMPTY_PROMPT)
-        return held["prompt_embeds"], held["pooled_prompt_embeds"]
-    return _embed("", folder, device, dtype, variant)
-
-
-def prompt(config: Any, words: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Embed a prompt with the text encoders of a generator's folder.
-
-    Args:
-        config: The generator's Config.
-        words: What to embed.
-        device: Where the text encoders run.
-        dtype: What they run in.
-
-    Returns:
-        As `empty_prompt`.
+def read(folder: Path, component: str) -> dict[str, Any]:
+    """Read the config of a component.
 
     Raises:
-        MissingData: if there are no text encoders.
+        MissingData: if it is absent or damaged.
     """
-    try:
-        folder = folder_of(config.source, config.variant, text=True)
-        return _embed(words, folder, device, dtype, config.variant)
-    except MissingData as error:
-        raise MissingData(
-            f"the prompt {words!r} needs text encoders: {error.what}",
-            "give a whole SDXL folder, or no prompt",
-        ) from error
-
-
-def _embed(
-    words: str, folder: Path, device: torch.device, dtype: torch.dtype, variant: str | None
-) -> tuple[Tensor, Tensor]:
-    import transformers as tf
-    from diffusers import StableDiffusionXLPipeline
-
-    for name in TEXT:
-        _config(folder, name)
-    pipeline: Any = StableDiffusionXLPipeline(
-        vae=None,
-        unet=None,
-        scheduler=None,
-        text_encoder=_pretrained(tf.CLIPTextModel, folder, "text_encoder", dtype, variant),
-        text_encoder_2=_pretrained(tf.CLIPTextModelWithProjection, folder, "text_encoder_2", dtype, variant),
-        tokenizer=_tokenizer(folder, "tokenizer"),
-        tokenizer_2=_tokenizer(folder, "tokenizer_2"),
-        add_watermarker=False,
-    )
-    pipeline.to(device)
-    with torch.no_grad():
-        text, _, pooled, _ = pipeline.encode_prompt(words, device=device, do_classifier_free_guidance=False)
-    return text.to(device, dtype), pooled.to(device, dtype)
-
-
-def _config(folder: Path, component: str) -> dict[str, Any]:
     file = folder / component / CONFIGS[component]
     if not file.is_file():
         other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
@@ -197,30 +140,31 @@ def _config(folder: Path, component: str) -> dict[str, Any]:
             f"the generator {folder} has no {component}/{file.name}{other}",
             "give a whole diffusers SDXL folder, or download it again",
         )
-    return json.loads(file.read_text(encoding="utf-8"))
+    try:
+        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise damaged(component, folder, f"{file.name}: {first_line(error)}") from error
+    return config
 
 
-def _pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
+def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
+    """Load a component, frozen.
+
+    Raises:
+        MissingData: if its weights are absent, damaged or not all there.
+    """
     dtype_name = "dtype" if component in TEXT else "torch_dtype"
     how = {"variant": variant, dtype_name: dtype, "output_loading_info": True}
     try:
         with console.hushed():
             model, told = cls.from_pretrained(folder / component, **how)
     except (OSError, SafetensorError, ValueError) as error:
-        raise _damaged(component, folder, first_line(error)) from error
+        raise damaged(component, folder, first_line(error)) from error
     if absent := sorted(told["missing_keys"]):
-        raise _damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
+        raise damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
     return model.eval().requires_grad_(False)
 
 
-def _tokenizer(folder: Path, component: str) -> Any:
-    from transformers import CLIPTokenizer
-
-    try:
-        return CLIPTokenizer.from_pretrained(folder / component)
-    except Exception as error:  # the library of tokenizers raises nothing narrower
-        raise _damaged(component, folder, first_line(error)) from error
-
-
-def _damaged(component: str, folder: Path, why: str) -> MissingData:
+def damaged(component: str, folder: Path, why: str) -> MissingData:
+    """Make the error about a component that cannot be loaded."""
     return MissingData(f"cannot load {component} of the generator {folder}: {why}", "download it again")

@@ -2,22 +2,19 @@
 
 import inspect
 from collections.abc import Callable
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from pydantic import Field
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brainhive_cli import hub, parts
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.generators import _architecture, _components, _sampling, _schedulers
+from brainhive_cli.generators import _architecture, _components, _objective, _sampling, _schedulers
+from brainhive_cli.generators._components import RANDOM
+from brainhive_cli.generators._prompts import Prompts
 
-RANDOM = "random"
-"""The source that means random weights."""
 VAE_BATCH = 4
 """Pictures that the VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
 
@@ -99,9 +96,9 @@ class SDXL:
         self.unet.eval().requires_grad_(False)
         self.vae.eval().requires_grad_(False)
         _components.upcast(self.vae)
-        self._prompts: dict[str, tuple[Tensor, Tensor]] = {}
+        self._prompts = Prompts(config, self.unet)
         self.noise_schedule = DDPMScheduler.from_config(self.scheduler.config)
-        self._check_prediction()
+        _objective.check(self.noise_schedule)
 
     @property
     def unet(self) -> Any:
@@ -118,23 +115,17 @@ class SDXL:
         """The sampler of `generate`."""
         return self.pipeline.scheduler
 
-    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
-        text, pooled = self._empty_prompt
-        return text.expand(batch, -1, -1), pooled.expand(batch, -1)
-
     def prompt(self, words: str, batch: int) -> tuple[Tensor, Tensor]:
         """Embed a prompt: text [B, S, D_text] and pooled text [B, D_pooled].
 
         Raises:
             MissingData: if there are words, and no text encoders to read them.
         """
-        if not words:
-            return self.empty_prompt(batch)
-        if words not in self._prompts:
-            self._prompts[words] = _components.prompt(self.config, words, self.device, self.unet.dtype)
-        text, pooled = self._prompts[words]
-        return text.expand(batch, -1, -1), pooled.expand(batch, -1)
+        return self._prompts.embed(words, batch, self.device)
+
+    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Embed the empty prompt, as `prompt` does."""
+        return self.prompt("", batch)
 
     def sample_with(self, scheduler: str) -> None:
         """Take another sampler, by its name in `SCHEDULERS`."""
@@ -236,13 +227,11 @@ class SDXL:
 
     def save_empty_prompt(self, file: Path) -> None:
         """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
-        text, pooled = self._empty_prompt
-        save_file({"prompt_embeds": text, "pooled_prompt_embeds": pooled}, file)
+        self._prompts.save_empty(file, self.device)
 
     def load_empty_prompt(self, file: Path) -> None:
         """Read the embeddings of the empty prompt that `save_empty_prompt` wrote."""
-        held = load_file(file, str(self.device))
-        self._empty_prompt = held["prompt_embeds"], held["pooled_prompt_embeds"]
+        self._prompts.load_empty(file, self.device)
 
     def loss(
         self,
@@ -269,43 +258,17 @@ class SDXL:
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
         self._check_attached()
-        noisy = self.noise_schedule.add_noise(latents, noise, timesteps)
-        target = noise
-        if self.noise_schedule.config.prediction_type == "v_prediction":
-            target = self.noise_schedule.get_velocity(latents, noise, timesteps)
+        schedule = self.noise_schedule
         text, pooled = self.empty_prompt(len(latents))
         predicted = self.unet(
-            noisy.to(self.unet.dtype),
+            schedule.add_noise(latents, noise, timesteps).to(self.unet.dtype),
             timesteps,
             text,
             added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(self.device)},
             cross_attention_kwargs={"ip_hidden_states": tokens},
             return_dict=False,
         )[0]
-        if min_snr_gamma is None:
-            return F.mse_loss(predicted.float(), target.float())
-        errors = (predicted.float() - target.float()).square().flatten(1).mean(1)  # [B]
-        return (errors * self._min_snr(timesteps, min_snr_gamma)).mean()
-
-    def _min_snr(self, timesteps: Tensor, gamma: float) -> Tensor:
-        """Weigh errors [B] of noise or velocity so that those of the clean latent count min(SNR, gamma)."""
-        from diffusers.training_utils import compute_snr
-
-        snr = compute_snr(self.noise_schedule, timesteps)
-        is_velocity = self.noise_schedule.config.prediction_type == "v_prediction"
-        return snr.clamp(max=gamma) / (snr + 1 if is_velocity else snr)
-
-    @cached_property
-    def _empty_prompt(self) -> tuple[Tensor, Tensor]:
-        dtype, config = self.unet.dtype, self.unet.config
-        if self.config.source == RANDOM:
-            ids = 6 * config.addition_time_embed_dim  # the six size and crop ids of SDXL
-            pooled = torch.zeros(1, config.projection_class_embeddings_input_dim - ids)
-            text = torch.zeros(1, _components.EMPTY_TOKENS, config.cross_attention_dim)
-        else:
-            folder = _components.folder_of(self.config.source, self.config.variant, text=True)
-            text, pooled = _components.empty_prompt(folder, self.device, dtype, self.config.variant)
-        return text.to(self.device, dtype), pooled.to(self.device, dtype)
+        return _objective.error(schedule, predicted, latents, noise, timesteps, min_snr_gamma)
 
     def _image_conditioning(
         self, tokens: Tensor | None, empty_tokens: Tensor | None, guided: bool
@@ -327,12 +290,4 @@ class SDXL:
         if not any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors):
             raise BrainhiveError(
                 "no prior is attached to the U-Net, so tokens have no effect", "attach it first"
-            )
-
-    def _check_prediction(self) -> None:
-        kind = self.noise_schedule.config.prediction_type
-        if kind not in ("epsilon", "v_prediction"):
-            raise BrainhiveError(
-                f"the scheduler's prediction_type is {kind}",
-                "use a generator that predicts epsilon or v_prediction",
             )

@@ -341,6 +341,14 @@ def test_absent_or_half_downloaded_weights_are_named(folder, spoil):
         Config(source=str(folder)).build()
 
 
+@pytest.mark.parametrize("text", ['{"_class_name": "EulerDi', '{"_class_name": "TomorrowsScheduler"}', "{}"])
+def test_a_damaged_config_or_an_unknown_scheduler_is_named(folder, text):
+    (folder / "scheduler" / "scheduler_config.json").write_text(text)
+
+    with pytest.raises(MissingData, match="cannot load scheduler of the generator"):
+        Config(source=str(folder)).build()
+
+
 def test_weights_that_a_file_lacks_are_named_and_not_drawn_at_random(folder):
     file = folder / "unet" / "diffusion_pytorch_model.safetensors"
     weights = load_file(file)
