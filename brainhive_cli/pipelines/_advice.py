@@ -18,14 +18,18 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
         encoders: Their Configs.
         more: Further arguments.
     """
-    names = [written(config) for config in encoders]
-    is_plain = all("{" not in name for name in names)
     arguments = []
     if dataset is not None:
         what = written(dataset)
         arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
-    arguments += ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
-    return shlex.join(["brainhive", name, *arguments, *more])
+    return shlex.join(["brainhive", name, *arguments, *these(encoders), *more])
+
+
+def these(encoders: Sequence[EncoderConfig]) -> list[str]:
+    """Write the arguments that name encoders."""
+    names = [written(config) for config in encoders]
+    is_plain = all("{" not in name for name in names)
+    return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
 
 
 def written(part: parts.Config) -> str:

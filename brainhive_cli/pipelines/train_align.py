@@ -25,6 +25,7 @@ from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._alignment.watch import Watch
 from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
+from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -49,7 +50,10 @@ class Recipe(recipe.Recipe):
         "things-eeg", validate_default=True, description="signals and pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
+        ["clip-h14", "vae"],
+        validate_default=True,
+        min_length=1,
+        description="embeddings that are fused; default with a prior: the prior's",
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",
@@ -79,6 +83,17 @@ class Recipe(recipe.Recipe):
         {}, description="dotted recipe key to the values to compare; cells for each combination"
     )
     published: Published | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_prior(cls, fields: Any) -> Any:
+        """Fuse what the prior fuses where no encoders are named."""
+        if not isinstance(fields, dict) or "encoders" in fields:
+            return fields
+        swept = read_sweep(fields.get("sweep") or {})
+        priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
+        named = next((prior for prior in priors if isinstance(prior, str)), None)
+        return {**fields, "encoders": encoders_of(named)} if named else fields
 
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
@@ -123,10 +138,11 @@ def plan(what: Recipe) -> Plan:
         return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
 
     def target() -> str:
-        prior = found().prior
-        if prior is not None:
+        _match_priors(found())
+        priors = dict.fromkeys(each.prior for each in variants(found()).values())
+        for prior in filter(None, priors):
             FusionPrior.load(prior)
-        return prior or "a fuser of its own"
+        return ", ".join(prior or "a fuser of its own" for prior in priors)
 
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
@@ -172,6 +188,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
     recipes, material = variants(what), None
+    _match_priors(what)
     keep_identity(
         folder, _embeddings(what), launch.is_main
     )  # what is missing is told before signals are made
@@ -215,6 +232,13 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
             track(event)
 
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
+
+
+def _match_priors(what: Recipe) -> None:
+    """Hold that the encoders of every variant are those of its prior."""
+    for each in variants(what).values():
+        if each.prior is not None:
+            match_prior(each.prior, each.encoders)
 
 
 def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:

@@ -127,8 +127,7 @@ def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, setti
     with pytest.raises(MissingData, match="no finished align run") as caught:
         go("reconstruct", *settings)
 
-    encoder = "brainhive_cli-encoders-python-example"
-    assert caught.value.hint == f"brainhive train-align --prior {prior} --encoders {encoder}"
+    assert caught.value.hint == f"brainhive train-align --prior {prior}"
 
 
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings, small, runs, prior):

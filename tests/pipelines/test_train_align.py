@@ -12,7 +12,6 @@ from safetensors.torch import load_file
 
 from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore, path_of
-from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._alignment import form as _form
@@ -20,7 +19,7 @@ from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.validation import held_out as validated_on
-from brainhive_cli.pipelines._data import Trials, match_keys
+from brainhive_cli.pipelines._data import Trials
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -232,18 +231,6 @@ def test_with_a_prior_the_fuser_is_the_priors_and_stays_as_it_is(go, small, worl
     assert (model.layout.dim, model.layout.prior) == (32, str(prior))
     top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
     assert top1["low"] > top1["chance"]
-
-
-def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
-    dims = {"CLIP-ViT-H-14-laion2B-s32B-b79K": 1024, "vae": 1024}
-
-    assert match_keys([resolve("clip-h14"), resolve("vae")], dims, "the prior P") == {
-        "clip-h14": "CLIP-ViT-H-14-laion2B-s32B-b79K",
-        "vae": "vae",
-    }
-    with pytest.raises(BrainhiveError, match="P takes the encoders clip-h14, vae, not vae") as caught:
-        match_keys([resolve("vae")], dims, "the prior P")
-    assert caught.value.hint == "--encoders clip-h14,vae"
 
 
 def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs):

@@ -6,7 +6,7 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import console, runs
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._data import encoder_names, match_keys
+from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
@@ -34,7 +34,7 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
-            f"brainhive train-align --prior {source} --encoders {','.join(encoder_names(prior.dims))}",
+            f"brainhive train-align --prior {source}",
         )
     console.say(f"align run: {found.path}")
     return found

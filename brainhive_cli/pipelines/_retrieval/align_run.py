@@ -12,15 +12,11 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import parts, runs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.encoders import EncoderConfig, resolve
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
-from brainhive_cli.pipelines._data import (
-    Signal,
-    chosen_subjects,
-    encoder_names,
-    open_embeddings,
-)
+from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
+from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
 from brainhive_cli.pipelines._retrieval.transfer import Origin
 from brainhive_cli.pipelines.train_align import Recipe
@@ -89,7 +85,7 @@ class AlignRun:
         """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
 
         Raises:
-            MissingData: if the data set or the subjects are not given.
+            MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
         """
         given = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in given.items() if not value]:
@@ -99,12 +95,17 @@ class AlignRun:
             )
         used: Dataset = dataset.build(paths)
         layout = aligners.load(path).layout
-        encoders = [resolve(name) for name in encoder_names(layout.encoders)]
+        found = encoders_by_key(layout.encoders, encoders_around(path))
+        if nameless := sorted(layout.encoders.keys() - found.keys()):
+            raise MissingData(
+                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
+                "name the run that it is of",
+            )
         signal = Signal.model_validate(
             {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         )
         cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
-        made_with, origin = {"": (encoders, signal)}, Origin.unknown()
+        made_with, origin = {"": (list(found.values()), signal)}, Origin.unknown()
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
