@@ -15,7 +15,7 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
     Args:
         name: The subcommand.
         dataset: Its Config; None for one that the user is to choose.
-        encoders: Their Configs.
+        encoders: Their Configs; none for the command's default.
         more: Further arguments.
     """
     arguments = []
@@ -26,7 +26,9 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
 
 
 def these(encoders: Sequence[EncoderConfig]) -> list[str]:
-    """Write the arguments that name encoders."""
+    """Write the arguments that name encoders; none for the default."""
+    if not encoders:
+        return []
     names = [written(config) for config in encoders]
     is_plain = all("{" not in name for name in names)
     return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]

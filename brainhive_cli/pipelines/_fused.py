@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli import parts
 from brainhive_cli.encoders import EncoderConfig, resolve
@@ -41,12 +42,17 @@ def _named(key: str) -> EncoderConfig | None:
     return None
 
 
-def encoders_around(folder: Path) -> list[EncoderConfig]:
-    """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run."""
+def recipe_around(folder: Path) -> dict[str, Any]:
+    """Read the recipe of the run that a prior's or model's folder lies in; empty outside of a run."""
     for above in folder.resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / "environment.json").is_file():
-            return [resolve(each) for each in RunFolder(above).recipe().get("encoders", [])]
-    return []
+            return RunFolder(above).recipe()
+    return {}
+
+
+def encoders_around(folder: Path) -> list[EncoderConfig]:
+    """Read the encoders of the run that a prior's or model's folder lies in; none outside of a run."""
+    return [resolve(each) for each in recipe_around(folder).get("encoders", [])]
 
 
 def told(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
