@@ -102,6 +102,11 @@ class Recipe(recipe.Recipe):
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
                 "prior=null, or no fuser.kind",
             )
+        if self.prior and self.similarity != "cosine":
+            raise RecipeError(
+                f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
+                "similarity=cosine, or prior=null",
+            )
         return self
 
     @model_validator(mode="after")

@@ -72,6 +72,11 @@ def embedded(things: Path, go) -> Path:
         ("seeds=1,1", r"seeds: .*name each once, and at least one, got '1,1'", "mend the recipe"),
         ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "mend the recipe"),
         ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
+        (
+            "sweep={prior: [demo:prior], similarity: [centred_cosine]}",
+            "similarity is centred_cosine, but",
+            "prior=null",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, override, what, hint):
