@@ -44,7 +44,7 @@ class Published(recipe.Section):
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    beside: ClassVar[frozenset[str]] = frozenset({"run", "published"})
+    beside: ClassVar[frozenset[str]] = frozenset({"run", "published", "train.mapped"})
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"

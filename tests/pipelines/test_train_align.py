@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from brainhive_cli import aligner
+from brainhive_cli.app import app
 from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch
@@ -273,6 +275,19 @@ def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained):
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
     assert list((file_of(own).parent / "prepared").glob("sub-01_train_averages_*.h5"))
+
+
+def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
+    """As `accelerate launch --mixed_precision=bf16` sets it; the recipe here says fp32."""
+    settings = (*small, "subjects=1", "train.epochs=1", "--json")
+    plain = CliRunner().invoke(app, ["train-align", *settings])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    mixed = CliRunner().invoke(app, ["train-align", *settings])
+
+    one, other = (RunFolder(Path(json.loads(each.stdout)["folder"])) for each in (plain, mixed))
+    assert one.path != other.path
+    assert (one.recipe()["train"]["precision"], other.recipe()["train"]["precision"]) == ("fp32", "bf16")
+    assert not is_same(weights(one.path, "sub-01_seed-1"), weights(other.path, "sub-01_seed-1"))
 
 
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(go, small, own, monkeypatch):
