@@ -151,7 +151,7 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
 
 
 def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
-    """A digest of all that the recipe holds but `run` and `published`; how signals are held counts as auto."""
+    """A digest of all but `run` and `published`; how signals are held counts as auto."""
     what = resolve().model_dump(mode="json", exclude={"run", "published"})
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     assert what["train"]["mapped"] == "auto"

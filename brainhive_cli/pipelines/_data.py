@@ -35,7 +35,12 @@ class Signal(Section):
         "data set's for decoding",
     )
     window_ms: tuple[float, float] | None = Field(None, description="start and stop after the picture, ms")
-    scale: float = Field(1.0, description="signals are multiplied by this (one over their usual spread)")
+    scale: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="signals are multiplied by this (1 over their usual spread)",
+    )
     normalise: Literal["none", "channel", "whiten"] = Field(
         "none",
         description="by the training signals of each subject: channel (mean 0, variance 1), whiten (also "
