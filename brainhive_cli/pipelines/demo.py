@@ -41,7 +41,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         console.say(f"{number}/{len(STEPS)} {commands[-1]}")
         start = time.monotonic()
         pipeline = importlib.import_module(f"brainhive_cli.pipelines.{step.replace('-', '_')}")
-        made = pipeline.Recipe.resolve(step, "demo", {}, given)
+        made = pipeline.Recipe.resolve(step, "demo", {}, given).launched_in(launch.mixed_precision)
         made = made.model_copy(update={"run": what.run, "paths": what.paths})
         results[step] = pipeline.run(made, launch, again)
         summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step].metrics)))

@@ -9,6 +9,7 @@ from brainhive_cli import console, parts, recipe, runs
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines._advice import command, taking
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.comparison import comparisons
@@ -208,6 +209,7 @@ def _metrics(
         "protocol": common.protocol,
         "gallery": described_gallery(aligns[0], first, asked),
         "verdict": found,
+        "prior": aligns[0].prior,
         "published": aligns[0].published() if len(aligns) == 1 else {},
         **together,
         "variants": {
@@ -222,5 +224,7 @@ def _metrics(
 def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
     files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
-    hint = f"brainhive reconstruct --run {metrics['run']}"
+    hint = ""
+    if prior := metrics.get("prior"):  # without one there is nothing to draw through
+        hint = command("reconstruct", None, [], *taking("reconstruct", prior), "--run", metrics["run"])
     return Result(folder.path, tables(metrics, what.concept_rows), metrics, files, hint=hint)

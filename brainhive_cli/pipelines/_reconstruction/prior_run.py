@@ -6,10 +6,10 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._advice import command
+from brainhive_cli.pipelines._advice import command, taking
 from brainhive_cli.pipelines._fused import match_keys, recipe_around
 from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
-from brainhive_cli.recipe import Paths, read, shipped
+from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
 
 
@@ -43,14 +43,11 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
 
 def _training(source: str, paths: Paths) -> str:
     """Write the line that trains for a prior, on the data that it is for where that is known."""
-    for file in sorted(shipped().rglob("train-align.yaml")):
-        if read(file).get("prior") == source:
-            return command("train-align", None, [], "--recipe", file.parent.relative_to(shipped()).as_posix())
-    dataset = recipe_around(fused_by(source)[0]).get("dataset")
-    seen = parts.resolve("datasets", dataset) if dataset else None
-    if seen is not None and not seen.build(paths).subjects:  # pictures that are nobody's stimuli
-        seen = None
-    return command("train-align", seen, [], "--prior", source)
+    arguments, seen = taking("train-align", source), None
+    if "--prior" in arguments and (dataset := recipe_around(fused_by(source)[0]).get("dataset")):
+        made = parts.resolve("datasets", dataset)
+        seen = made if made.build(paths).subjects else None  # pictures may be nobody's stimuli
+    return command("train-align", seen, [], *arguments)
 
 
 def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:

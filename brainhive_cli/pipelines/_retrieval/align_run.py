@@ -125,6 +125,11 @@ class AlignRun:
         cells = self.folder.metrics()["cells"].values()
         return any(cell.get("selected_on") == "test" for cell in cells)
 
+    @property
+    def prior(self) -> str | None:
+        """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
+        return None if self._is_model else self.folder.recipe().get("prior")
+
     def published(self) -> dict[str, Any]:
         """Give the numbers that the recipe names as published: metric to value, and `source`."""
         return {} if self._is_model else self.folder.metrics().get("published") or {}
