@@ -210,7 +210,7 @@ def _metrics(
         "gallery": described_gallery(aligns[0], first, asked),
         "verdict": found,
         "prior": aligns[0].prior,
-        "published": aligns[0].published() if len(aligns) == 1 else {},
+        "published": aligns[0].published(first.pool) if len(aligns) == 1 and what.control == "none" else {},
         **together,
         "variants": {
             name: totals(some, scores, common)["overall"] for name, some in variants_of(cells).items()

@@ -20,6 +20,7 @@ from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
 from brainhive_cli.pipelines._alignment.finetune import Finetune
 from brainhive_cli.pipelines._alignment.material import Material
+from brainhive_cli.pipelines._alignment.published import Published
 from brainhive_cli.pipelines._alignment.tables import tables
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
@@ -31,14 +32,6 @@ from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 
 Listed = Annotated[list[Any], Field(min_length=1)]
-
-
-class Published(recipe.Section):
-    """What a paper reports for this recipe, to be printed beside what is measured."""
-
-    top1: float | None = Field(None, ge=0, le=1, description="of the 200-way retrieval on test")
-    top5: float | None = Field(None, ge=0, le=1)
-    source: str = Field(description="where it is printed")
 
 
 class Recipe(recipe.Recipe):
@@ -178,8 +171,8 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         _train(what, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            published = {"published": what.published.model_dump(exclude_none=True)} if what.published else {}
-            folder.finish({"mode": what.mode, "dataset": dataset.name, "cells": done, **published})
+            made = {"mode": what.mode, "dataset": dataset.name, "cells": done}
+            folder.finish({**made, **_published(what, dataset.name)})
         launch.wait()
     metrics = folder.metrics()
     hint = f"brainhive eval-retrieval --run {folder.path}"
@@ -237,6 +230,14 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
             track(event)
 
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
+
+
+def _published(what: Recipe, dataset: str) -> dict[str, Any]:
+    """Give what was published of the same way of training, if anything was."""
+    modes = {each.mode for each in variants(what).values()}
+    if what.published is None or not what.published.is_of(modes, dataset):
+        return {}
+    return {"published": what.published.model_dump(exclude_none=True)}
 
 
 def _match_priors(what: Recipe) -> None:

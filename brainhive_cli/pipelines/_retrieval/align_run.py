@@ -15,6 +15,7 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
+from brainhive_cli.pipelines._alignment.published import Published
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
 from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
@@ -130,9 +131,13 @@ class AlignRun:
         """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
         return None if self._is_model else self.folder.recipe().get("prior")
 
-    def published(self) -> dict[str, Any]:
-        """Give the numbers that the recipe names as published: metric to value, and `source`."""
-        return {} if self._is_model else self.folder.metrics().get("published") or {}
+    def published(self, pool: int) -> dict[str, Any]:
+        """Give what was published, by the recipe, of retrieval in this run's way among so many pictures."""
+        found = None if self._is_model else self.folder.metrics().get("published")
+        if not found or self.origin:
+            return {}
+        is_of = Published.model_validate(found).is_of(self.mode.split(" + "), self.dataset.name, pool)
+        return dict(found) if is_of else {}
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
