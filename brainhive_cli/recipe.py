@@ -82,7 +82,9 @@ class Run(Section):
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
-        [], description="where train-align and train-prior tell their progress, beside log.jsonl"
+        [],
+        description="where train-align and train-prior tell their progress, eval-retrieval and reconstruct "
+        "their results",
     )
 
 

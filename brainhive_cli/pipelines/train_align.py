@@ -149,13 +149,12 @@ def plan(what: Recipe) -> Plan:
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
         "target": target,
+        **_trackers.looks(what.run.trackers),
     }
     if what.sweep:
         looks["variants"] = lambda: ", ".join(variants(what))
     if what.mode == "finetune":
         looks["trained from"] = lambda: found().finetune.run
-    if what.run.trackers:
-        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
     return Plan.of(looks)
 
 
