@@ -35,13 +35,14 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", "demo", what, launch, again)
     results: dict[str, Result] = {}
     commands, summary = [], []
+    precision = [f"run.mixed_precision={launch.mixed_precision}"] if launch.mixed_precision else []
     for number, step in enumerate(STEPS, 1):
-        given = [*_from_before(results, step), *what.overrides.get(step, [])]
+        given = [*_from_before(results, step), *what.overrides.get(step, []), *precision]
         commands.append(_command(step, given))
         console.say(f"{number}/{len(STEPS)} {commands[-1]}")
         start = time.monotonic()
         pipeline = importlib.import_module(f"brainhive_cli.pipelines.{step.replace('-', '_')}")
-        made = pipeline.Recipe.resolve(step, "demo", {}, given).launched_in(launch.mixed_precision)
+        made = pipeline.Recipe.resolve(step, "demo", {}, given)
         made = made.model_copy(update={"run": what.run, "paths": what.paths})
         results[step] = pipeline.run(made, launch, again)
         summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step].metrics)))
