@@ -9,7 +9,15 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
 
 from brainhive_cli.errors import RecipeError
 
@@ -67,14 +75,16 @@ class Run(Section):
     main_process_ip: str | None = Field(None, description="address of machine 0")
     main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: free choice)")
     mixed_precision: Annotated[Literal["no", "bf16"] | None, BeforeValidator(_no)] = Field(
-        None, description="autocast dtype"
+        None, description="autocast dtype, instead of the recipe's own precision"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
         None, ge=0, description="processes that decode pictures (default: spare cores)"
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
-        [], description="where train-align and train-prior tell their progress, beside log.jsonl"
+        [],
+        description="where train-align and train-prior tell their progress, eval-retrieval and reconstruct "
+        "their results",
     )
 
 
@@ -82,14 +92,42 @@ class Recipe(Section):
     """What every command's recipe has."""
 
     beside: ClassVar[frozenset[str]] = frozenset({"run"})
-    """Keys that say nothing of what is computed, and so are no part of the fingerprint."""
+    """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
+    keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
     paths: Paths = Paths()
     run: Run = Run()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _computes_as_the_run_is_told(cls, fields: Any) -> Any:
+        """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
+        run = fields.get("run") if isinstance(fields, Mapping) else None
+        mixed = _no(run.get("mixed_precision")) if isinstance(run, Mapping) else None
+        if mixed not in ("no", "bf16"):
+            return fields
+        precision = {"precision": "fp32" if mixed == "no" else mixed}
+        if "precision" in cls.model_fields:
+            return {**fields, **precision}
+        train = fields.get("train", {})
+        has_precision = "train" in cls.model_fields and isinstance(train, Mapping)
+        return {**fields, "train": {**train, **precision}} if has_precision else fields
+
+    def launched_in(self, mixed_precision: str | None) -> Self:
+        """Take over the mixed precision of a launch, where the recipe names none."""
+        if mixed_precision is None or self.run.mixed_precision is not None:
+            return self
+        fields = self.model_dump(mode="json")
+        return type(self).model_validate(
+            {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
+        )
+
     def fingerprint(self) -> str:
         """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits)."""
-        what = self.model_dump(mode="json", exclude=set(self.beside))
+        whole = {key for key in self.beside if "." not in key}
+        what = self.model_dump(mode="json", exclude=whole)
+        for section, key in (each.split(".") for each in self.beside - whole):
+            what[section][key] = type(getattr(self, section)).model_fields[key].default
         return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
 
     def to_yaml(self) -> str:

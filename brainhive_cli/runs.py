@@ -1,5 +1,6 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
+import difflib
 import importlib.metadata
 import io
 import json
@@ -24,6 +25,8 @@ from brainhive_cli.recipe import Recipe
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
 FINISHED = "metrics.json"
 """The file whose presence says that a run is finished; it is written last."""
+SHOWN = 5
+"""How many runs are named where the one asked for is not there."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     """Find a finished run: a folder, a run's name, or the newest of the command.
 
     Raises:
-        MissingData: if there is none; the hint is the command that makes one.
+        MissingData: if there is none; the hint is those that there are, or the command that makes one.
     """
     hint = f"brainhive {command}"
     if reference is not None:
@@ -159,21 +162,34 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
                 run = RunFolder(path)
                 run.metrics()
                 return run
-        raise MissingData(f"no {command} run {reference!r}", hint)
+        raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
     found = newest(runs, command)
     if found is None:
         raise MissingData(f"no finished {command} run under {runs / command}", hint)
     return found
 
 
+def _others(runs: Path, command: str, reference: str) -> str:
+    """List the newest finished runs, the one that may be meant first; empty if there are none."""
+    names = [run.path.name for run in _finished(runs, command)]
+    asked = Path(reference).name
+    near = [name for name in names if asked in name] or difflib.get_close_matches(asked, names, n=1)
+    guess = f"did you mean {near[0]}? " if near else ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{guess}finished, the newest first: {', '.join(names[:SHOWN])}{more}" if names else ""
+
+
 def newest(
     runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True
 ) -> RunFolder | None:
     """Find the newest finished run of a command that `accept` takes."""
-    finished = sorted(
-        (runs / command).glob(f"*/{FINISHED}"), key=lambda path: path.stat().st_mtime, reverse=True
-    )
-    return next((run for run in map(RunFolder, (path.parent for path in finished)) if accept(run)), None)
+    return next(filter(accept, _finished(runs, command)), None)
+
+
+def _finished(runs: Path, command: str) -> list[RunFolder]:
+    """List the finished runs of a command, the newest first."""
+    files = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
+    return [RunFolder(path.parent) for path in files]
 
 
 def versions() -> dict[str, str]:

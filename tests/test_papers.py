@@ -33,12 +33,15 @@ def test_every_paper_has_its_number_or_is_known_to_have_none() -> None:
 
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_paper_names_its_number_and_where_it_stands(paper: str) -> None:
-    published = resolve(paper).published
+    what = resolve(paper)
+    published, dataset = what.published, what.dataset.build(what.paths).name
     if paper in UNPUBLISHED:
         assert published is None
     else:
         assert published is not None and published.source
         assert (published.top1, published.top5) == PUBLISHED[paper]
+        assert (published.mode, published.dataset, published.pool) == (what.mode, dataset, 200)
+        assert not published.is_of({"joint"}, dataset)
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -1,5 +1,8 @@
 """From YAML, flags and overrides to one recipe; each test resolves a real recipe of a command."""
 
+import hashlib
+import importlib
+import json
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +10,7 @@ import pytest
 
 from brainhive_cli import parts
 from brainhive_cli.errors import RecipeError
+from brainhive_cli.pipelines.eval_retrieval import Recipe as EvalRecipe
 from brainhive_cli.pipelines.train_align import Recipe
 
 
@@ -139,10 +143,46 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     recipe = resolve()
     same = ["run.processes=2", "run.device=cpu", "run.mixed_precision=bf16", "run.workers=0"]
     same += ["run.trackers=tensorboard,wandb", "published={source: a paper}"]
+    same += ["train.mapped=yes", "train.mapped=no"]
     assert {resolve(override).fingerprint() for override in same} == {recipe.fingerprint()}
     others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1, "paths.runs": "r"}.items()]
     others += ["backbone.dropout=0.5", "backbone.kind=nice", "dataset.root=/elsewhere", "signal.scale=2"]
     assert len({recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}) == 1 + len(others)
+
+
+def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
+    """A digest of all but `run` and `published`; how signals are held counts as auto."""
+    what = resolve().model_dump(mode="json", exclude={"run", "published"})
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    assert what["train"]["mapped"] == "auto"
+    assert resolve("train.mapped=yes").fingerprint() == resolve().fingerprint() == digest[:10]
+
+
+@pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16"), (None, "bf16")])
+def test_a_mixed_precision_is_the_precision_and_so_part_of_the_fingerprint(
+    mixed: Any, precision: str
+) -> None:
+    flags = {"run__mixed_precision": mixed}
+    plain = f"train.precision={precision}"
+    for override in ("train.epochs=3", "train.precision=fp32" if mixed else "train.lr=1"):
+        found = resolve(override, **flags)
+        assert found.train.precision == precision
+        assert found.fingerprint() == resolve(override, plain).fingerprint()
+
+
+def test_every_recipe_with_a_precision_takes_the_mixed_one() -> None:
+    for command, where in (("embed", ""), ("train-prior", "train"), ("reconstruct", "")):
+        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        found = pipeline.Recipe.resolve(command, None, {"run.mixed_precision": "bf16"}, [])
+        assert (getattr(found, where) if where else found).precision == "bf16"
+    assert EvalRecipe.resolve("eval-retrieval", None, {"run.mixed_precision": "bf16"}, []).run
+
+
+def test_a_launchs_mixed_precision_is_taken_over_unless_the_recipe_names_one() -> None:
+    assert resolve().launched_in("no").train.precision == "fp32"
+    assert resolve().launched_in(None) == resolve()
+    assert resolve("run.mixed_precision=bf16").launched_in("no").train.precision == "bf16"
+    assert EvalRecipe(align_run=["a"]).launched_in("bf16").align_run == ["a"]
 
 
 def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -> None:

@@ -132,6 +132,23 @@ def test_a_missing_run_says_which_command_makes_one(home: Path, reference: str |
     assert caught.value.hint == "brainhive train-align"
 
 
+@pytest.mark.parametrize("asked", ["intra-4-", "runs/train-align/demo-itra-4", "nope"])
+def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(home: Path, asked: str) -> None:
+    folder = home / "runs"
+    for number in range(7):
+        run = RunFolder(folder / "train-align" / f"demo-intra-{number}-ab{number}")
+        run.write_json("metrics.json", {})
+        os.utime(run.path / "metrics.json", (number, number))
+
+    with pytest.raises(MissingData, match=f"no train-align run '{asked}'") as caught:
+        runs.find(folder, "train-align", asked)
+
+    guess, _, listed = caught.value.hint.rpartition("finished, the newest first: ")
+    assert guess == ("" if asked == "nope" else "did you mean demo-intra-4-ab4? ")
+    newest = ", ".join(f"demo-intra-{number}-ab{number}" for number in (6, 5, 4, 3, 2))
+    assert listed == f"{newest} and 2 more"
+
+
 def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     run = opened()
     with pytest.raises(MissingData, match="is not finished: it has no metrics"):

@@ -64,7 +64,8 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         if error:
             console.fail(error)
         return code
-    result = pipeline.run(recipe, launch.start(recipe.run), common["again"])
+    here = launch.start(recipe.run)
+    result = pipeline.run(recipe.launched_in(here.mixed_precision), here, common["again"])
     _show(result, common["json"])
     return int(result.exit_code)
 

@@ -1,5 +1,7 @@
 """The options that every command has, declared once."""
 
+import pkgutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -47,3 +49,9 @@ Subjects = Annotated[
     str | None, typer.Option("--subjects", help="Subjects, as in 1,2,5.", show_default="all")
 ]
 """Flags that several commands share; each is a short name for the recipe key of the same name."""
+
+
+def kinds(shelf: str) -> str:
+    """List the parts of a shelf in words; nothing is imported, so that help stays quick."""
+    modules = pkgutil.iter_modules([str(Path(__file__).parents[1] / shelf)])
+    return ", ".join(module.name for module in modules if not module.name.startswith("_"))

@@ -21,10 +21,11 @@ def train_align(
         str | None, typer.Option("--seeds", help="Seeds, one cell each, as in 2025,2026.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option("--backbone", help="Brain encoder: brain_mlp, nice …")
+        str | None, typer.Option("--backbone", help=f"Brain encoder: {options.kinds('backbones')}.")
     ] = None,
     prior: Annotated[
-        str | None, typer.Option("--prior", help="Train against the frozen fusion encoder of this prior.")
+        str | None,
+        typer.Option("--prior", help="Train for the frozen fusion encoder of this prior, on its encoders."),
     ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,

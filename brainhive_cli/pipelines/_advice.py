@@ -1,4 +1,4 @@
-"""How data sets and encoders are written on a command line, for the advice that commands give."""
+"""How data sets, encoders and priors are written on a command line, for the advice that commands give."""
 
 import shlex
 from collections.abc import Sequence
@@ -7,6 +7,7 @@ import yaml
 
 from brainhive_cli import parts
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.recipe import read, shipped
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
@@ -15,17 +16,37 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
     Args:
         name: The subcommand.
         dataset: Its Config; None for one that the user is to choose.
-        encoders: Their Configs.
+        encoders: Their Configs; none for the command's default.
         more: Further arguments.
     """
-    names = [written(config) for config in encoders]
-    is_plain = all("{" not in name for name in names)
     arguments = []
     if dataset is not None:
         what = written(dataset)
         arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
-    arguments += ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
-    return shlex.join(["brainhive", name, *arguments, *more])
+    return shlex.join(["brainhive", name, *arguments, *these(encoders), *more])
+
+
+def these(encoders: Sequence[EncoderConfig]) -> list[str]:
+    """Write the arguments that name encoders; none for the default."""
+    if not encoders:
+        return []
+    names = [written(config) for config in encoders]
+    is_plain = all("{" not in name for name in names)
+    return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
+
+
+def taking(name: str, prior: str) -> list[str]:
+    """Write the arguments with which a command takes a prior: a shipped recipe made for it, or the prior.
+
+    Args:
+        name: The subcommand.
+        prior: What the user calls the prior.
+    """
+    for file in sorted(shipped().rglob(f"{name}.yaml")):
+        if read(file).get("prior") == prior:
+            below = file.parent.relative_to(shipped()).as_posix()
+            return [] if below == "." else ["--recipe", below]
+    return ["--prior", prior]
 
 
 def written(part: parts.Config) -> str:

@@ -1,6 +1,6 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -35,7 +35,12 @@ class Signal(Section):
         "data set's for decoding",
     )
     window_ms: tuple[float, float] | None = Field(None, description="start and stop after the picture, ms")
-    scale: float = Field(1.0, description="signals are multiplied by this (one over their usual spread)")
+    scale: float = Field(
+        1.0,
+        gt=0,
+        allow_inf_nan=False,
+        description="signals are multiplied by this (1 over their usual spread)",
+    )
     normalise: Literal["none", "channel", "whiten"] = Field(
         "none",
         description="by the training signals of each subject: channel (mean 0, variance 1), whiten (also "
@@ -250,28 +255,6 @@ def open_jitter(
         values = np.stack([np.asarray(other.embedding) for other in opened.values()])
         further[keys[name]] = torch.from_numpy(values).float().to(device)
     return further
-
-
-def match_keys(encoders: Sequence[EncoderConfig], dims: Mapping[str, int], whose: str) -> dict[str, str]:
-    """Find under which of a prior's keys each encoder goes.
-
-    Raises:
-        BrainhiveError: naming both lists, if they are not the same encoders.
-    """
-    keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
-    if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        wanted = encoder_names(dims)
-        raise BrainhiveError(
-            f"{whose} takes the encoders {', '.join(wanted)}, not {', '.join(keys)}",
-            f"--encoders {','.join(wanted)}",
-        )
-    return keys
-
-
-def encoder_names(keys: Iterable[str]) -> list[str]:
-    """Name the encoders that a prior's keys mean, as `--encoders` takes them."""
-    kinds = {parts.load("encoders", kind).Config.upstream: kind for kind in parts.kinds("encoders")}
-    return sorted(kinds[key].replace("_", "-") if key in kinds else key for key in keys)
 
 
 def concepts_of(store: EmbeddingStore) -> NDArray[np.str_]:

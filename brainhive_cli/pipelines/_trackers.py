@@ -1,4 +1,4 @@
-"""Experiment trackers through accelerate: each cell (or prior) is a run of theirs, grouped by our run."""
+"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run of theirs."""
 
 import hashlib
 import importlib
@@ -30,6 +30,11 @@ def require(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
+def looks(names: Sequence[str]) -> dict[str, Callable[[], str]]:
+    """Give what a plan looks at: whether the trackers are there; nothing where there are none."""
+    return {"trackers": lambda: ", ".join(require(names))} if names else {}
+
+
 @contextmanager
 def tracked(
     names: Sequence[str], run: Path, cell: str, recipe: Mapping[str, Any], clock: str = "epoch"
@@ -59,6 +64,23 @@ def tracked(
                 tracker.log(values, step=event[clock])
 
         yield tell
+
+
+def tell_results(
+    names: Sequence[str], run: Path, label: str, recipe: Mapping[str, Any], results: Mapping[str, Any]
+) -> None:
+    """Tell each tracker what a finished run has measured, as one run of theirs.
+
+    Args:
+        names: Which trackers.
+        run: The run folder.
+        label: The name of their run.
+        recipe: What they show beside.
+        results: Metrics by name, by what they are of.
+    """
+    values = {f"{of}/{name}": m["value"] for of, some in results.items() for name, m in some.items()}
+    with tracked(names, run, label, recipe) as tell:
+        tell({"epoch": 0, **values})
 
 
 def _begun(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:

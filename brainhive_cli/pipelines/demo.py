@@ -35,8 +35,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", "demo", what, launch, again)
     results: dict[str, Result] = {}
     commands, summary = [], []
+    precision = [f"run.mixed_precision={launch.mixed_precision}"] if launch.mixed_precision else []
     for number, step in enumerate(STEPS, 1):
-        given = [*_from_before(results, step), *what.overrides.get(step, [])]
+        given = [*_from_before(results, step), *what.overrides.get(step, []), *precision]
         commands.append(_command(step, given))
         console.say(f"{number}/{len(STEPS)} {commands[-1]}")
         start = time.monotonic()

@@ -8,7 +8,8 @@ from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 from brainhive_cli import console, parts, recipe, runs
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines import Plan, Result, _trackers
+from brainhive_cli.pipelines._advice import command, taking
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.comparison import comparisons
@@ -124,6 +125,7 @@ def plan(what: Recipe) -> Plan:
                 )
             ),
             "curves": lambda: _curves(what) or "none",
+            **_trackers.looks(what.run.trackers),
         }
     )
 
@@ -157,6 +159,7 @@ def _curves(what: Recipe) -> str:
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate every cell on the subjects it is tested on, then beside other runs."""
+    _trackers.require(what.run.trackers)
     aligns, root = _open(what), what.paths.under_home("runs") / "train-align"
     _curves(what)
     names = [runs.reference(align.folder, root) for align in aligns]
@@ -182,7 +185,13 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             draw_curves(folder, metrics)
             folder.finish(metrics)
         launch.wait()
-    return _result(folder, what)
+    result = _result(folder, what)
+    if launch.is_main:
+        found = {name: result.metrics[name] for name in ("overall", "backward")}
+        _trackers.tell_results(
+            what.run.trackers, folder.path, "retrieval", what.model_dump(mode="json"), found
+        )
+    return result
 
 
 def _beside(what: Recipe, other: str, launch: Launch) -> tuple[str, dict[str, Any]]:
@@ -208,7 +217,8 @@ def _metrics(
         "protocol": common.protocol,
         "gallery": described_gallery(aligns[0], first, asked),
         "verdict": found,
-        "published": aligns[0].published() if len(aligns) == 1 else {},
+        "prior": aligns[0].prior,
+        "published": aligns[0].published(first.pool) if len(aligns) == 1 and what.control == "none" else {},
         **together,
         "variants": {
             name: totals(some, scores, common)["overall"] for name, some in variants_of(cells).items()
@@ -222,5 +232,7 @@ def _metrics(
 def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
     files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
-    hint = f"brainhive reconstruct --run {metrics['run']}"
+    hint = ""
+    if prior := metrics.get("prior"):  # without one there is nothing to draw through
+        hint = command("reconstruct", None, [], *taking("reconstruct", prior), "--run", metrics["run"])
     return Result(folder.path, tables(metrics, what.concept_rows), metrics, files, hint=hint)

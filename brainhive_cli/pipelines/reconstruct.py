@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli import parts, recipe, runs
 from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
@@ -126,13 +126,21 @@ def plan(what: Recipe) -> Plan:
             "generator": what.generator.check,
             "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
             "metrics": lambda: ", ".join(what.metrics),
+            **_trackers.looks(what.run.trackers),
         }
     )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Draw every item that is not drawn yet, then measure; or measure what others drew."""
-    return _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
+    _trackers.require(what.run.trackers)
+    made = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
+    if launch.is_main:
+        shown = what.model_dump(mode="json")
+        _trackers.tell_results(
+            what.run.trackers, made.folder, "reconstruction", shown, made.metrics["sources"]
+        )
+    return made
 
 
 def _score(what: Recipe, launch: Launch, again: bool) -> Result:

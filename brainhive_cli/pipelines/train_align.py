@@ -20,11 +20,13 @@ from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
 from brainhive_cli.pipelines._alignment.finetune import Finetune
 from brainhive_cli.pipelines._alignment.material import Material
+from brainhive_cli.pipelines._alignment.published import Published
 from brainhive_cli.pipelines._alignment.tables import tables
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._alignment.watch import Watch
 from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
+from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -32,24 +34,19 @@ from brainhive_cli.runs import RunFolder
 Listed = Annotated[list[Any], Field(min_length=1)]
 
 
-class Published(recipe.Section):
-    """What a paper reports for this recipe, to be printed beside what is measured."""
-
-    top1: float | None = Field(None, ge=0, le=1, description="of the 200-way retrieval on test")
-    top5: float | None = Field(None, ge=0, le=1)
-    source: str = Field(description="where it is printed")
-
-
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    beside: ClassVar[frozenset[str]] = frozenset({"run", "published"})
+    beside: ClassVar[frozenset[str]] = frozenset({"run", "published", "train.mapped"})
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
     )
     encoders: Encoders = Field(
-        ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
+        ["clip-h14", "vae"],
+        validate_default=True,
+        min_length=1,
+        description="embeddings that are fused; default with a prior: the prior's",
     )
     mode: Literal["intra", "inter", "joint", "finetune"] = Field(
         "intra",
@@ -80,12 +77,28 @@ class Recipe(recipe.Recipe):
     )
     published: Published | None = None
 
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_prior(cls, fields: Any) -> Any:
+        """Fuse what the prior fuses where no encoders are named."""
+        if not isinstance(fields, dict) or "encoders" in fields:
+            return fields
+        swept = read_sweep(fields.get("sweep") or {})
+        priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
+        named = next((prior for prior in priors if isinstance(prior, str)), None)
+        return {**fields, "encoders": encoders_of(named)} if named else fields
+
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
         if self.prior and self.fuser.kind != "fusion_encoder":
             raise RecipeError(
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
                 "prior=null, or no fuser.kind",
+            )
+        if self.prior and self.similarity != "cosine":
+            raise RecipeError(
+                f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
+                "similarity=cosine, or prior=null",
             )
         return self
 
@@ -123,10 +136,11 @@ def plan(what: Recipe) -> Plan:
         return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
 
     def target() -> str:
-        prior = found().prior
-        if prior is not None:
+        _match_priors(found())
+        priors = dict.fromkeys(each.prior for each in variants(found()).values())
+        for prior in filter(None, priors):
             FusionPrior.load(prior)
-        return prior or "a fuser of its own"
+        return ", ".join(prior or "a fuser of its own" for prior in priors)
 
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
@@ -135,13 +149,12 @@ def plan(what: Recipe) -> Plan:
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
         "target": target,
+        **_trackers.looks(what.run.trackers),
     }
     if what.sweep:
         looks["variants"] = lambda: ", ".join(variants(what))
     if what.mode == "finetune":
         looks["trained from"] = lambda: found().finetune.run
-    if what.run.trackers:
-        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
     return Plan.of(looks)
 
 
@@ -157,8 +170,8 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         _train(what, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            published = {"published": what.published.model_dump(exclude_none=True)} if what.published else {}
-            folder.finish({"mode": what.mode, "dataset": dataset.name, "cells": done, **published})
+            made = {"mode": what.mode, "dataset": dataset.name, "cells": done}
+            folder.finish({**made, **_published(what, dataset.name)})
         launch.wait()
     metrics = folder.metrics()
     hint = f"brainhive eval-retrieval --run {folder.path}"
@@ -172,6 +185,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
     recipes, material = variants(what), None
+    _match_priors(what)
     keep_identity(
         folder, _embeddings(what), launch.is_main
     )  # what is missing is told before signals are made
@@ -215,6 +229,21 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
             track(event)
 
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
+
+
+def _published(what: Recipe, dataset: str) -> dict[str, Any]:
+    """Give what was published of the same way of training, if anything was."""
+    modes = {each.mode for each in variants(what).values()}
+    if what.published is None or not what.published.is_of(modes, dataset):
+        return {}
+    return {"published": what.published.model_dump(exclude_none=True)}
+
+
+def _match_priors(what: Recipe) -> None:
+    """Hold that the encoders of every variant are those of its prior."""
+    for each in variants(what).values():
+        if each.prior is not None:
+            match_prior(each.prior, each.encoders)
 
 
 def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:

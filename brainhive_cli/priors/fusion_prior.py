@@ -73,6 +73,22 @@ TINY = Config(hidden_size=32, intermediate_size=64)
 """Small enough for tests."""
 
 
+def fused_by(reference: str) -> tuple[Path, dict[str, int]]:
+    """Read what a prior fuses, D_encoder by upstream key, without its weights; and in which folder it lies.
+
+    Raises:
+        MissingData: if its config is absent, half-downloaded or does not say so.
+    """
+    name = "fusion_encoder/config.json"
+    folder = hub.folder(reference, allow=[name], owner=OWNER)
+    dims = read_config(folder / name).get("proj_meta") if (folder / name).is_file() else None
+    if not dims:
+        raise MissingData(
+            f"the Fusion Prior {folder} lacks {name}, or it has no proj_meta", "download it again"
+        )
+    return folder, dims
+
+
 class Adapter(nn.Module):
     """x + MLP(x), the last step of upstream's fusion encoder."""
 

@@ -16,7 +16,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from brainhive_cli import __version__
+from brainhive_cli import __version__, parts
 from brainhive_cli.app import app
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
@@ -60,6 +60,12 @@ def test_help_says_what_it_does_with_an_example_in_80_columns(command: str) -> N
         "[KEY.PATH=VALUE]...",
     ):
         assert option in shown.stdout
+
+
+def test_the_help_names_every_brain_encoder() -> None:
+    shown = " ".join(brainhive("train-align", "--help").stdout.split())
+    (listed,) = re.findall(r"Brain encoder: ([\w, ]+)\.", shown)
+    assert listed.split(", ") == parts.kinds("backbones")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

@@ -66,12 +66,19 @@ def embedded(things: Path, go) -> Path:
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "mend the recipe"),
         ("train.lr=-1", "train.lr: .*greater than 0.*-1", "mend the recipe"),
+        ("signal.scale=0", "signal.scale: .*greater than 0.*got 0", "mend the recipe"),
+        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "mend the recipe"),
         ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
         ("seeds=1,1", r"seeds: .*name each once, and at least one, got '1,1'", "mend the recipe"),
         ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "mend the recipe"),
         ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
+        (
+            "sweep={prior: [demo:prior], similarity: [centred_cosine]}",
+            "similarity is centred_cosine, but",
+            "prior=null",
+        ),
     ],
 )
 def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, override, what, hint):
@@ -208,6 +215,17 @@ def test_a_channel_that_the_data_lack_is_told_with_the_nearest(embedded, refused
 def test_a_window_beyond_the_recording_is_told_with_its_span(embedded, refused):
     told = {"what": r"no sample in the window \[900.0, 950.0\] ms", "hint": "spans 0 to 156 ms"}
     refused(*ALIGN, *QUICK, "signal.window_ms=[900, 950]", code=2, **told)
+
+
+def test_a_warm_up_beyond_the_training_is_told_with_both_numbers(embedded, refused):
+    """80 pictures of 20 concepts, of which 2 are held out: 72 in batches of 36, twice."""
+    told = {
+        "what": "warmup_steps is 5, but the training of a cell has 4 steps",
+        "hint": "more train.epochs or",
+    }
+    settings = (*QUICK, "train.epochs=2", "train.batch_size=36")
+    refused(*ALIGN, *settings, "train.warmup_steps=5", code=2, **told)
+    assert CliRunner().invoke(app, [*ALIGN, *settings, "train.warmup_steps=4"]).exit_code == 0
 
 
 def test_a_home_that_cannot_be_written_is_named(folder, home, pictures, monkeypatch, refused):

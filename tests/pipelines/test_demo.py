@@ -5,11 +5,14 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.demo.recordings import PROVENANCE
+from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import demo
+from brainhive_cli.runs import RunFolder
 
 WEIGHTS = Path(demo.__file__).parents[1] / "demo" / "weights"
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -59,14 +62,18 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
             assert Path(json.loads(by_hand.stdout)["folder"]).resolve() == found[0].resolve()
 
 
-def test_a_second_demo_finds_the_first(go, tiny, home):
-    first = go("demo", tiny)
+def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_launch(tiny, home):
+    what, here = demo.Recipe.resolve("demo", None, {}, [tiny]), Launch(0, 1, torch.device("cpu"), "bf16")
+    first = demo.run(what, here)
     times = {path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/model/**/*.safetensors")}
 
-    second = go("demo", tiny)
+    second = demo.run(what, here)
 
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in times} == times
+    assert all("run.mixed_precision=bf16" in line for line in first.metrics["commands"])
+    (run,) = home.glob("runs/train-align/*")
+    assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
 
 
 def test_the_plan_lists_the_five_commands():

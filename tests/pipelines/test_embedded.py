@@ -76,7 +76,7 @@ def test_a_prior_learns_from_computed_embeddings_beside_kept_latents(settings, g
 def test_a_prior_for_other_encoders_is_refused_naming_both(settings, begun, prior, go):
     go("embed", settings[0], f"encoders=[{TIMM}]")
 
-    with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not local--random"):
+    with pytest.raises(BrainhiveError, match=r"takes the encoders brainhive_cli-\S+, not \{kind: timm"):
         begun(*settings, f"encoders=[{TIMM}]", f"continue_from={prior}")
 
 

@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.errors import MissingData
+from brainhive_cli.pipelines._advice import taking
 from brainhive_cli.pipelines.eval_retrieval import Recipe
+from brainhive_cli.pipelines.reconstruct import DEFAULT_PRIOR
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -41,6 +43,29 @@ def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
     target = np.array([list(shown).index(image_id) for image_id in seen])
     own = cosine[np.arange(len(target)), target][:, None]
     return 1 + (cosine > own).sum(1), len(gallery)
+
+
+def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
+    go, trained, small, prior, generator, tmp_path
+):
+    few, runs = ("subjects=1", "train.epochs=1"), f"paths.runs={tmp_path / 'runs'}"
+    drawn_from = go("train-align", *small, *few, runs, f"prior={prior}").folder
+
+    line = go("eval-retrieval", runs, "sheet_rows=0").hint
+
+    assert line == f"brainhive reconstruct --prior {prior} --run {drawn_from}"
+    tiny = (f"generator.source={generator}", "items=1", "repeats=1", "resolution_px=32", "steps=1")
+    drawn = CliRunner().invoke(app, [*line.split()[1:], *tiny, "metrics=pixcorr,ssim", runs])
+    assert drawn.exit_code == 0, drawn.stderr
+    for without in (f"run={trained}", f"run={drawn_from / 'cells' / 'sub-01_seed-1' / 'model'}"):
+        found = go("eval-retrieval", runs, without, small[0], "subjects=1", "sheet_rows=0")
+        assert found.hint == "" and found.metrics["overall"]
+
+
+def test_a_shipped_recipe_is_named_where_it_is_for_the_prior():
+    assert taking("reconstruct", "demo:prior") == taking("train-align", "demo:prior") == ["--recipe", "demo"]
+    assert taking("reconstruct", DEFAULT_PRIOR) == []
+    assert taking("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
 
 
 def test_ranks_and_scores_are_those_of_a_plain_computation(go, world, trained):

@@ -1,6 +1,8 @@
 """reconstruct: which run it takes, what it draws, and what it measures."""
 
 import json
+import re
+import shlex
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -12,8 +14,10 @@ import torch
 import yaml
 from PIL import Image
 from torchvision.transforms.v2.functional import pil_to_tensor
+from typer.testing import CliRunner
 
 from brainhive_cli import encoders
+from brainhive_cli.app import app
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
@@ -127,8 +131,25 @@ def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, setti
     with pytest.raises(MissingData, match="no finished align run") as caught:
         go("reconstruct", *settings)
 
-    encoder = "brainhive_cli-encoders-python-example"
-    assert caught.value.hint == f"brainhive train-align --prior {prior} --encoders {encoder}"
+    assert caught.value.hint == f"brainhive train-align --prior {prior}"
+
+
+@pytest.mark.parametrize("is_shipped", [True, False])
+def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped):
+    """A shipped recipe's, or those of the training that the prior comes from."""
+    own = home / "run" / "model"
+    shutil.copytree(prior, own)
+    (own.parent / "environment.json").write_text("{}")
+    (own.parent / "recipe.yaml").write_text(f"dataset: {{kind: demo, noise: 0.3}}\nencoders: ['{COLOURS}']")
+
+    asked = ["--recipe", "demo"] if is_shipped else ["--prior", str(own)]
+    refused = CliRunner().invoke(app, ["reconstruct", *asked])
+    (line,) = re.findall("try: brainhive (.*)", refused.stderr)
+    what = json.loads(CliRunner().invoke(app, [*shlex.split(line), "--check", "--json"]).stdout)["recipe"]
+
+    assert refused.exit_code == MissingData.exit_code and line.startswith("train-align")
+    assert what["prior"] == ("demo:prior" if is_shipped else str(own))
+    assert (what["dataset"]["kind"], what["dataset"]["noise"]) == ("demo", 1.0 if is_shipped else 0.3)
 
 
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings, small, runs, prior):

@@ -136,7 +136,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
     refused = brainhive(*LINE)
     assert refused.exit_code == MissingData.exit_code
     (training,) = re.findall("brainhive (train-align .*)", refused.stderr)
-    assert training == f"train-align {' '.join(LINE[1:])} --encoders clip-b32,synclr-b16,vae"
+    assert training == f"train-align {' '.join(LINE[1:])}"
 
     trained = brainhive(*training.split(), *SUBJECT)
     ended = brainhive(*LINE, "--json")

@@ -40,6 +40,31 @@ def test_tensorboard_gets_the_losses_and_samples_of_a_prior_by_step(go, settings
     assert [point.step for point in curves.Scalars(sampled)] == [3]
 
 
+def test_tensorboard_gets_the_metrics_of_an_evaluation_and_of_pictures(
+    go, small, world, tmp_path, prior, generator
+):
+    accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    runs, told = f"paths.runs={tmp_path}", "run.trackers=tensorboard"
+    go("train-align", *small, runs, f"prior={prior}", "subjects=1", "train.epochs=1")
+    drawn_by = (f"prior={prior}", f"generator.source={generator}", "resolution_px=32", "steps=1")
+
+    evaluated = go("eval-retrieval", runs, told, "sheet_rows=0")
+    drawn = go("reconstruct", runs, told, *drawn_by, "items=2", "repeats=1", "metrics=pixcorr,ssim")
+
+    for result, label, of in ((evaluated, "retrieval", "overall"), (drawn, "reconstruction", "brain")):
+        shown = accumulator.EventAccumulator(str(result.folder / "tensorboard" / label)).Reload()
+        metrics = result.metrics["overall"]
+        for name, metric in metrics.items():
+            (point,) = shown.Scalars(f"{of}/{name}")
+            assert point.value == pytest.approx(metric["value"])
+    assert (
+        "backward/top1"
+        in accumulator.EventAccumulator(str(evaluated.folder / "tensorboard" / "retrieval"))
+        .Reload()
+        .Tags()["scalars"]
+    )
+
+
 def test_without_trackers_only_the_log_is_written(go, small, world):
     assert not (go("train-align", *small).folder / "tensorboard").exists()
 
@@ -50,6 +75,13 @@ def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(go, sma
         go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
     assert ABSENT[0] in caught.value.what and caught.value.hint == f"pip install {ABSENT[0]}"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(not ABSENT, reason="all trackers are installed")
+@pytest.mark.parametrize("command", ["eval-retrieval", "reconstruct"])
+def test_results_are_not_made_for_a_tracker_that_is_not_installed(go, home, command):
+    with pytest.raises(MissingExtra, match=ABSENT[0]):
+        go(command, f"run.trackers={ABSENT[0]}")
 
 
 def test_an_unknown_tracker_is_refused(go, small):

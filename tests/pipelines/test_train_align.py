@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from typer.testing import CliRunner
 
 from brainhive_cli import aligner
+from brainhive_cli.app import app
 from brainhive_cli.embeddings import EmbeddingStore, path_of
-from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._alignment import form as _form
@@ -20,7 +21,7 @@ from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.validation import held_out as validated_on
-from brainhive_cli.pipelines._data import Trials, match_keys
+from brainhive_cli.pipelines._data import Trials
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -234,18 +235,6 @@ def test_with_a_prior_the_fuser_is_the_priors_and_stays_as_it_is(go, small, worl
     assert top1["low"] > top1["chance"]
 
 
-def test_a_prior_of_other_encoders_is_refused_with_the_names_that_it_wants():
-    dims = {"CLIP-ViT-H-14-laion2B-s32B-b79K": 1024, "vae": 1024}
-
-    assert match_keys([resolve("clip-h14"), resolve("vae")], dims, "the prior P") == {
-        "clip-h14": "CLIP-ViT-H-14-laion2B-s32B-b79K",
-        "vae": "vae",
-    }
-    with pytest.raises(BrainhiveError, match="P takes the encoders clip-h14, vae, not vae") as caught:
-        match_keys([resolve("vae")], dims, "the prior P")
-    assert caught.value.hint == "--encoders clip-h14,vae"
-
-
 def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs):
     with pytest.raises(MissingData, match="no subject 7") as caught:
         go("train-align", *small, runs, "subjects=1,7")
@@ -286,6 +275,19 @@ def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained):
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
     assert list((file_of(own).parent / "prepared").glob("sub-01_train_averages_*.h5"))
+
+
+def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
+    """As `accelerate launch --mixed_precision=bf16` sets it; the recipe here says fp32."""
+    settings = (*small, "subjects=1", "train.epochs=1", "--json")
+    plain = CliRunner().invoke(app, ["train-align", *settings])
+    monkeypatch.setenv("ACCELERATE_MIXED_PRECISION", "bf16")
+    mixed = CliRunner().invoke(app, ["train-align", *settings])
+
+    one, other = (RunFolder(Path(json.loads(each.stdout)["folder"])) for each in (plain, mixed))
+    assert one.path != other.path
+    assert (one.recipe()["train"]["precision"], other.recipe()["train"]["precision"]) == ("fp32", "bf16")
+    assert not is_same(weights(one.path, "sub-01_seed-1"), weights(other.path, "sub-01_seed-1"))
 
 
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(go, small, own, monkeypatch):

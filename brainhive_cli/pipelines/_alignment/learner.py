@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.aligner import Aligner
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.pipelines._alignment.train import Train
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
@@ -22,9 +23,17 @@ class Learner:
         loss: What it learns by; it may have parameters of its own.
         train: How.
         steps: Steps of the whole training.
+
+    Raises:
+        RecipeError: if the warm-up is longer than the training.
     """
 
     def __init__(self, aligner: Aligner, loss: nn.Module, train: Train, steps: int) -> None:
+        if train.warmup_steps > steps:
+            raise RecipeError(
+                f"train.warmup_steps is {train.warmup_steps}, but the training of a cell has {steps} steps",
+                f"train.warmup_steps={steps // 10}, more train.epochs or a smaller train.batch_size",
+            )
         self.aligner, self.loss, self.grad_norm = aligner, loss, train.grad_norm
         self.parameters = [p for p in (*aligner.parameters(), *loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(

@@ -17,11 +17,11 @@ from brainhive_cli.pipelines._data import (
     Form,
     Trials,
     as_tensors,
-    match_keys,
     open_embeddings,
     open_jitter,
     open_trials,
 )
+from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 if TYPE_CHECKING:

@@ -11,6 +11,7 @@ from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import summarise
 from brainhive_cli.mixing import Mixing
+from brainhive_cli.pipelines._alignment.batch_norm import normalise_together
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
 from brainhive_cli.pipelines._alignment.beginning import begin
 from brainhive_cli.pipelines._alignment.learner import Learner
@@ -54,6 +55,7 @@ def train_cell(
     tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
     aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
+    aligner = normalise_together(aligner, launch)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, train, loss_config.mix_alpha, launch)
     learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)

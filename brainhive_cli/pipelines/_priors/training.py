@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from brainhive_cli import console
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines._data import match_keys
 from brainhive_cli.pipelines._embedding.decoding import decoders
+from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._priors import latents as _latents
 from brainhive_cli.pipelines._priors.embedded import on_device
 from brainhive_cli.pipelines._priors.learner import Learner

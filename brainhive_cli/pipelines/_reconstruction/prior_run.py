@@ -3,11 +3,12 @@
 import torch
 
 from brainhive_cli import aligner as aligners
-from brainhive_cli import console, runs
+from brainhive_cli import console, parts, runs
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._data import encoder_names, match_keys
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.pipelines._advice import command, taking
+from brainhive_cli.pipelines._fused import match_keys, recipe_around
+from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
 
@@ -28,24 +29,33 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
     root = paths.under_home("runs")
     if asked is not None:
         run = runs.find(root, "train-align", asked)
-        _check(run, prior, source)
+        _check(run, prior, source, paths)
         return run
     found = runs.newest(root, "train-align", lambda run: _fits(run, prior))
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
-            f"brainhive train-align --prior {source} --encoders {','.join(encoder_names(prior.dims))}",
+            _training(source, paths),
         )
     console.say(f"align run: {found.path}")
     return found
 
 
-def _check(run: RunFolder, prior: FusionPrior, source: str) -> None:
+def _training(source: str, paths: Paths) -> str:
+    """Write the line that trains for a prior, on the data that it is for where that is known."""
+    arguments, seen = taking("train-align", source), None
+    if "--prior" in arguments and (dataset := recipe_around(fused_by(source)[0]).get("dataset")):
+        made = parts.resolve("datasets", dataset)
+        seen = made if made.build(paths).subjects else None  # pictures may be nobody's stimuli
+    return command("train-align", seen, [], *arguments)
+
+
+def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:
     layout, is_same = _compare(run, prior)
     if layout.dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
-            f"brainhive train-align --prior {source}",
+            _training(source, paths),
         )
     match_keys([resolve(each) for each in run.recipe()["encoders"]], prior.dims, f"the prior {source}")
     if not is_same:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.errors import RecipeError
 from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._data import match_keys
+from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.priors.fusion_prior import FusionPrior

@@ -12,15 +12,12 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import parts, runs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.encoders import EncoderConfig, resolve
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
-from brainhive_cli.pipelines._data import (
-    Signal,
-    chosen_subjects,
-    encoder_names,
-    open_embeddings,
-)
+from brainhive_cli.pipelines._alignment.published import Published
+from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
+from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
 from brainhive_cli.pipelines._retrieval.transfer import Origin
 from brainhive_cli.pipelines.train_align import Recipe
@@ -89,7 +86,7 @@ class AlignRun:
         """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
 
         Raises:
-            MissingData: if the data set or the subjects are not given.
+            MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
         """
         given = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in given.items() if not value]:
@@ -99,12 +96,17 @@ class AlignRun:
             )
         used: Dataset = dataset.build(paths)
         layout = aligners.load(path).layout
-        encoders = [resolve(name) for name in encoder_names(layout.encoders)]
+        found = encoders_by_key(layout.encoders, encoders_around(path))
+        if nameless := sorted(layout.encoders.keys() - found.keys()):
+            raise MissingData(
+                f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
+                "name the run that it is of",
+            )
         signal = Signal.model_validate(
             {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         )
         cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
-        made_with, origin = {"": (encoders, signal)}, Origin.unknown()
+        made_with, origin = {"": (list(found.values()), signal)}, Origin.unknown()
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
@@ -124,9 +126,18 @@ class AlignRun:
         cells = self.folder.metrics()["cells"].values()
         return any(cell.get("selected_on") == "test" for cell in cells)
 
-    def published(self) -> dict[str, Any]:
-        """Give the numbers that the recipe names as published: metric to value, and `source`."""
-        return {} if self._is_model else self.folder.metrics().get("published") or {}
+    @property
+    def prior(self) -> str | None:
+        """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
+        return None if self._is_model else self.folder.recipe().get("prior")
+
+    def published(self, pool: int) -> dict[str, Any]:
+        """Give what was published, by the recipe, of retrieval in this run's way among so many pictures."""
+        found = None if self._is_model else self.folder.metrics().get("published")
+        if not found or self.origin:
+            return {}
+        is_of = Published.model_validate(found).is_of(self.mode.split(" + "), self.dataset.name, pool)
+        return dict(found) if is_of else {}
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.

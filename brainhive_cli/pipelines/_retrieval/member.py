@@ -16,10 +16,10 @@ from brainhive_cli.pipelines._data import (
     Repeated,
     Signal,
     Trials,
-    match_keys,
     open_signals,
     open_trials,
 )
+from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.transfer import fitted
 from brainhive_cli.signals.selection import sample_range

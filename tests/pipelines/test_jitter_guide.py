@@ -1,0 +1,61 @@
+"""The guide to several embeddings of a picture: its module and its lines, with a small encoder."""
+
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.embeddings import EmbeddingStore, path_of
+from brainhive_cli.encoders import resolve
+
+GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
+SMALL = ("--subjects", "1", "--seeds", "1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")
+
+
+@pytest.fixture
+def blocks() -> tuple[str, list[str]]:
+    """The module that the guide shows, and the arguments of its lines."""
+    text = GUIDE.read_text().partition("## Several embeddings")[2].partition("\n## ")[0]
+    text = text.replace("clip-b32", "demo-clip")
+    (module,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    return module, re.findall(r"brainhive ((?:embed|train-align|import-embeddings) [^`\n]*)", text)
+
+
+def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypatch):
+    module, (embed, train, _) = blocks
+    (things / "mirrored.py").write_text(module)
+    monkeypatch.syspath_prepend(things)
+
+    for line in (embed, shlex.join([*shlex.split(train), *SMALL])):
+        ended = CliRunner().invoke(app, shlex.split(line))
+        assert ended.exit_code == 0, ended.stderr
+
+    plain, mirrored = (
+        EmbeddingStore.open(path_of(things / "embeddings", "things-eeg", "train", name))
+        for name in ("demo-clip", "mirrored-clip")
+    )
+    encoder = resolve("demo-clip").build()
+    first = Image.open(things / "data/things-eeg" / f"{plain.image_ids[0]}.png").convert("RGB")
+    with torch.no_grad():
+        expected = encoder.module(encoder.preprocess(ImageOps.mirror(first))[None])[0]
+    assert np.allclose(mirrored.embedding[0], expected, atol=1e-4)
+    assert not np.allclose(plain.embedding[0], expected, atol=1e-2)
+
+
+def test_vectors_from_elsewhere_are_imported_under_such_a_name(things, blocks):
+    folder = things / "data/things-eeg"
+    pictures = [p.relative_to(folder).with_suffix("").as_posix() for p in folder.rglob("training_images/*/*")]
+    torch.save({name: torch.randn(512) for name in pictures}, things / "vectors.pt")
+
+    ended = CliRunner().invoke(app, shlex.split(blocks[1][2]))
+
+    assert ended.exit_code == 0, ended.stderr
+    assert EmbeddingStore.open(
+        path_of(things / "embeddings", "things-eeg", "train", "mirrored-clip")
+    ).done.all()
