@@ -81,6 +81,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
         description="brain; images: tokens of the stimuli, the ceiling; shuffled: wrong signals, the floor",
     )
     split: str = Field("test", description="split whose signals are drawn")
+    subjects: recipe.Numbers | None = Field(None, description="subjects drawn for; default: the run's")
     seeds: recipe.Numbers | None = Field(
         None, description="cells of these seeds; default: the run's first seed"
     )
@@ -102,22 +103,33 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     @property
     def made(self) -> str:
         """How pictures are made, in words that travel with their metrics."""
-        words = [f"{self.repeats} repeats", f"adapter {self.adapter}"]
+        words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}", f"adapter {self.adapter}"]
         if self.best_of > 1:
             words.insert(1, f"each the best of {self.best_of} by its token")
         if self.prior.scale is not None:
             words.append(f"scale {self.prior.scale:g}")
         if self.initial.folder or self.initial.align_run:
             words.append(f"from pictures at strength {self.initial.strength:g}")
+        if self.scheduler:
+            words.append(self.scheduler)
+        if self.guidance > 1:
+            words.append(f"guidance {self.guidance:g}")
         if self.prompt:
             words.append(f"prompt {self.prompt!r}")
+        if self.negative_prompt:
+            words.append(f"not {self.negative_prompt!r}")
         return ", ".join(words)
 
 
 def plan(what: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
     if what.score is not None:
-        return Plan.of({"pictures": lambda: len(Folders.match(what.score or "", what.truth).drawn.pictures)})
+        return Plan.of(
+            {
+                "pictures": lambda: len(Folders.match(what.score or "", what.truth).drawn.pictures),
+                "metrics": lambda: what.measured,
+            }
+        )
     return Plan.of(
         {
             "prior": lambda: f"{what.prior.source}: {', '.join(what.prior.load().dims)}",
@@ -125,7 +137,7 @@ def plan(what: Recipe) -> Plan:
             "pictures": lambda: _count(what),
             "generator": lambda: f"{what.generator.source}: {what.generator.check()}",
             "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
-            "metrics": lambda: ", ".join(what.metrics),
+            "metrics": lambda: what.measured,
         }
     )
 
@@ -138,7 +150,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _score(what: Recipe, launch: Launch, again: bool) -> Result:
     folders = Folders.match(str(what.score), what.truth)
     what = what.model_copy(update={"files": folders.digest})
-    folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
+    folder = open_run(f"score-{folders.drawn.name}", what, what.metric_encoders, launch, again)
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
         measure_run(folder, what, [folders.drawn], folders.stimuli, folders.repeats, "scored", launch, more)
@@ -151,9 +163,9 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
     what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
-    folder = open_run(found.path.name, what, launch, again)
+    folder = open_run(found.path.name, what, what.metric_encoders, launch, again)
     if not folder.is_finished:
-        align = AlignRun.open(found, what.paths)
+        align = AlignRun.open(found, what.paths, subjects=what.subjects)
         cells = _cells(align, what)
         takes = takes_of(what.sources, align, cells, prior, what.split, what.items, launch.device)
         drawing = _drawing(what, align, prior, launch)
@@ -174,7 +186,7 @@ def _find(what: Recipe, prior: FusionPrior) -> RunFolder:
 
 def _count(what: Recipe) -> str:
     """Say how many pictures would be drawn."""
-    align = AlignRun.open(_find(what, what.prior.load()), what.paths)
+    align = AlignRun.open(_find(what, what.prior.load()), what.paths, subjects=what.subjects)
     cells, items = len(_cells(align, what)), len(align.dataset.images(what.split))
     items = min(items, what.items or items)
     sets = sum(1 if source == "images" else cells for source in what.sources)
@@ -184,12 +196,10 @@ def _count(what: Recipe) -> str:
 
 
 def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
-    seeds = what.seeds or [align.cells[0].seed]
-    cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
-    if not cells:
-        known = sorted({cell.seed for cell in align.cells})
-        raise MissingData(f"run {align.folder.path} has no cell of seeds {seeds}", f"it has seeds {known}")
-    return cells
+    seeds, known = what.seeds or [align.cells[0].seed], sorted({cell.seed for cell in align.cells})
+    if absent := [seed for seed in seeds if seed not in known]:
+        raise MissingData(f"run {align.folder.path} has no cell of seeds {absent}", f"it has seeds {known}")
+    return [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:
@@ -210,7 +220,7 @@ def _drawn(take: Take, repeats: int, folder: RunFolder) -> Drawn:
         image_id: [folder.path / take.file(image_id, repeat) for repeat in range(repeats)]
         for image_id in take.image_ids
     }
-    return Drawn(take.source, take.name, (take.cell.seed,) if take.cell else (), files)
+    return Drawn(take.source, take.name, (take.cell.seed,) if take.cell else (), files, take.subject)
 
 
 def _stimuli(align: AlignRun, split: str) -> Stimuli:

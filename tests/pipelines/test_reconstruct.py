@@ -462,5 +462,34 @@ def test_a_recipe_that_cannot_be_drawn_is_refused_before_anything_is_loaded(aske
 
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, settings):
     with pytest.raises(MissingData, match=r"no cell of seeds \[7\]") as caught:
-        go("reconstruct", *settings, "seeds=7")
+        go("reconstruct", *settings, "seeds=1,7")
     assert "[1]" in caught.value.hint
+
+
+def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, settings, small, runs, prior):
+    go("train-align", *small, runs, f"prior={prior}", "subjects=1,2", "seeds=1,2", "train.epochs=1")
+
+    both = go("reconstruct", *settings, "seeds=1,2")
+    one = go("reconstruct", *settings, "seeds=2", "subjects=2")
+
+    title = "Reconstruction of test pictures: brainhive, 2 repeats, adapter skip, seeds 1, 2"
+    assert both.tables[0].title == title
+    assert {metric["n"] for metric in both.metrics["overall"].values()} == {2 * 3}
+    cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
+    assert [row[0] for row in both.tables[1].rows] == cells
+    assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
+    name = "sub-02_seed-2/sub-02"
+    assert list(one.metrics["cells"]) == [name] and len(one.tables) == 1
+    assert one.metrics["cells"][name]["items"] == both.metrics["cells"][name]["items"]
+    with pytest.raises(MissingData, match="no subject 3"):
+        go("reconstruct", *settings, "subjects=3")
+
+
+def test_metrics_say_how_their_pictures_were_made():
+    how = ("guidance=5", "scheduler=ddim", "prompt=a dog", "negative_prompt=blurry", "repeats=1", "best_of=3")
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, how)
+
+    assert what.made == (
+        "1 repeat, each the best of 3 by its token, adapter skip, ddim, guidance 5, "
+        "prompt 'a dog', not 'blurry'"
+    )

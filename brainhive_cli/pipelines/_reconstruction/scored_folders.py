@@ -81,4 +81,5 @@ class Folders:
     def repeats(self) -> str:
         """How many reconstructions an item has, in words."""
         counts = sorted({len(files) for files in self.drawn.files.values()})
-        return f"{'–'.join(map(str, (counts[0], counts[-1])[: len(counts)]))} repeats"
+        told = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+        return f"{told} {'repeat' if counts == [1] else 'repeats'}"
