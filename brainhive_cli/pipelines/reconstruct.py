@@ -11,6 +11,7 @@ from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
+from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
 from brainhive_cli.pipelines._reconstruction.footprint import estimate
 from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
@@ -26,6 +27,7 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -92,7 +94,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     seed: int = Field(0, description="seed of the noise")
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
-    files: str = Field("", description="digest of the two folders' files, filled in")
+    files: str = Field("", description="digest of the files of folders of pictures, filled in")
 
     @model_validator(mode="after")
     def _truth_is_for_scoring(self) -> Self:
@@ -162,20 +164,25 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
     prior = what.prior.load().to(launch.device)
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
-    what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
+    start = what.initial.folder
+    files = digest_of(pictures_in(start).values()) if start else ""
+    what = what.model_copy(update={"align_run": name, "files": files})  # so that the fingerprint names them
     folder = open_run(found.path.name, what, what.metric_encoders, launch, again)
     if not folder.is_finished:
         align = AlignRun.open(found, what.paths, subjects=what.subjects)
         cells = _cells(align, what)
         takes = takes_of(what.sources, align, cells, prior, what.split, what.items, launch.device)
         drawing = _drawing(what, align, prior, launch)
+        if drawing.initial is not None:
+            drawing.initial.check(takes)
         for take in takes:
             drawing.draw(take, folder, launch)
         del drawing  # and with it the generator: its memory is the metrics' now
         launch.wait()
         drawn = [_drawn(take, what.repeats, folder) for take in takes]
         more = {"prior": what.prior.source}
-        measure_run(folder, what, drawn, _stimuli(align, what.split), what.made, what.split, launch, more)
+        made = ", ".join([what.made, *_trained(align)])
+        measure_run(folder, what, drawn, _stimuli(align, what.split), made, what.split, launch, more)
     launch.wait()
     return result_of(folder)
 
@@ -200,6 +207,11 @@ def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
     if absent := [seed for seed in seeds if seed not in known]:
         raise MissingData(f"run {align.folder.path} has no cell of seeds {absent}", f"it has seeds {known}")
     return [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
+
+
+def _trained(align: AlignRun) -> list[str]:
+    """Say what a reader must know of the brain encoders."""
+    return [f"{align.mode} {align.dataset.name}", *([SELECTED_ON_TEST] if align.is_selected_on_test else [])]
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:

@@ -95,6 +95,20 @@ def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, settings):
         assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
 
 
+def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed():
+    drawn = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1)]
+    assert len({seed_of(*each) for each in drawn}) == len(drawn)
+
+
+def test_pictures_of_a_run_that_was_selected_on_test_say_so(go, settings, small, runs, prior):
+    align(go, small, runs, f"prior={prior}", "train.selection=test")
+
+    result = go("reconstruct", *settings)
+
+    assert "selected on test" in result.tables[0].title
+    assert "selected on test" in result.metrics["overall"]["ssim"]["protocol"]
+
+
 def test_a_resumed_reconstruct_draws_only_what_is_missing(go, aligned, settings):
     folder = go("reconstruct", *settings).folder
     whole, files = drawn(folder), sorted((folder / "samples").rglob("*.png"))
@@ -300,10 +314,15 @@ def test_drawing_starts_from_the_pictures_of_a_folder(
     (without,) = painted(generator, prior, embedded, seed)
     assert gap(expected, Image.open(file)) <= 1 < gap(without, Image.open(file))
     assert "from pictures at strength 0.5" in result.tables[0].title
+    assert go("reconstruct", *settings, *start).folder == result.folder
     for left in (tmp_path / "first").iterdir():
-        left.rename(left.with_name(f"other {left.name}"))
-    with pytest.raises(MissingData, match="has no picture of"):
-        go("reconstruct", *settings, *start, "seed=1")
+        Image.new("RGB", (50, 40), (0, 80, 250)).save(left)
+    assert go("reconstruct", *settings, *start).folder != result.folder  # they start otherwise now
+    last = max((result.folder / "samples/images").rglob("00.png")).parent.name
+    (tmp_path / "first" / f"{last}.png").unlink()
+    with pytest.raises(MissingData, match=f"has no picture of .*{last}"):
+        go("reconstruct", *settings, *start, "seed=1", "batch_size=1")
+    assert len([run for run in result.folder.parent.iterdir() if (run / "samples").is_dir()]) == 2
 
 
 def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, runs, aligned, generator):
@@ -472,8 +491,10 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, se
     both = go("reconstruct", *settings, "seeds=1,2")
     one = go("reconstruct", *settings, "seeds=2", "subjects=2")
 
-    title = "Reconstruction of test pictures: brainhive, 2 repeats, adapter skip, seeds 1, 2"
-    assert both.tables[0].title == title
+    assert both.tables[0].title == (
+        "Reconstruction of test pictures: brainhive, 2 repeats, adapter skip, intra demo-noise-0.3, "
+        "seeds 1, 2"
+    )
     assert {metric["n"] for metric in both.metrics["overall"].values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
     assert [row[0] for row in both.tables[1].rows] == cells

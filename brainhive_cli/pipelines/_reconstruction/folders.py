@@ -1,8 +1,9 @@
 """Folders of pictures that someone else made, matched with pictures by name."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from brainhive_cli.datasets import PICTURES, check_unique
@@ -32,6 +33,12 @@ def pictures_in(folder: str) -> dict[str, Path]:
     names = [file.relative_to(root).with_suffix("").as_posix() for file in files]
     check_unique(names, files.__getitem__)
     return dict(zip(names, files, strict=True))
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Digest what files are called, how large they are and when they were written."""
+    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(set(files))]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
