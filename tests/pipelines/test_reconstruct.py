@@ -93,6 +93,8 @@ def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, settings):
 
     for index, picture in enumerate(pictures):
         assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
+    others = drawn(go("reconstruct", *settings, "seed=1").folder).values()
+    assert all(np.abs(one - other).max() > 10 for one, other in zip(pictures, others, strict=True))
 
 
 def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed():
