@@ -18,7 +18,7 @@ CROP_PX = 512
 """Side of the centre crop of the BrainHiVE protocol: its generator's size."""
 PROTOCOLS = ("mindeye2", "brainhive")
 ROUNDING = 1e-6
-"""What resizing in float32 may add to a colour: white becomes up to 1.0000003, and varies as much."""
+"""What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
 
 
 def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:

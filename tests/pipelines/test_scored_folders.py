@@ -163,9 +163,11 @@ def test_a_damaged_picture_is_named(go, folders):
 def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folders, image_networks_absent):
     from brainhive_cli.pipelines import reconstruct
 
-    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders, "metrics=ssim,clip"))
-    told = {"pictures": 3, "metrics": "ssim, clip; weights not here yet: clip"}
-    assert reconstruct.plan(what).items == told
+    encoders = "metric_encoders=['python:brainhive_cli.encoders.python:example',clip-b32]"
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders))
+    named = "ssim, clip, two_way_brainhive_cli-encoders-python-example, two_way_clip-b32"
+    told = f"{named}; weights not here yet: clip, two_way_clip-b32"
+    assert reconstruct.plan(what).items == {"pictures": 3, "metrics": told}
 
 
 def test_the_flags_reach_their_keys(folders):

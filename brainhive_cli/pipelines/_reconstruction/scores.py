@@ -216,7 +216,9 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """
     if metric in FEATURE_METRICS:
         return NETWORKS[FEATURE_METRICS[metric].network].is_here()
-    return metric in PIXEL_METRICS or any(e.is_here for e in encoders if two_way_name(e) == metric)
+    asked = [encoder for encoder in encoders if two_way_name(encoder) == metric]
+    # a function brings its own weights
+    return metric in PIXEL_METRICS or any(encoder.is_here or encoder.kind == "python" for encoder in asked)
 
 
 def lower_is_better(metric: str) -> bool:
