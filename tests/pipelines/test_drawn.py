@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.metrics.statistics import interval
-from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, best_first, metrics_of
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, best_first, metrics_of, write_values
 from brainhive_cli.pipelines._reconstruction.sheets import sheets_of
 from brainhive_cli.reports.reconstructions import MARGIN_PX, TITLE_PX
 
@@ -58,6 +58,19 @@ def test_ties_do_not_make_a_metric_weigh_less():
     tied = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], alexnet2=[0.0, 0.0, 1.0])
     # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of alexnet2: 2.5 2.5 1: means 2.2, 2, 1.8
     assert [image_id for _, image_id in best_first([tied])] == ["c", "b", "a"]
+
+
+def test_every_picture_keeps_its_own_value(tmp_path):
+    files = {i: [tmp_path / i / f"{repeat}.png" for repeat in range(2)] for i in IDS}
+    each = Scored(Drawn("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
+
+    write_values(tmp_path / "values.csv", [each])
+
+    assert each.of_item("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
+    assert each.items == {"a": {"ssim": 0.05}, "b": {"ssim": 0.25}, "c": {"ssim": 0.45}}
+    rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
+    assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
+    assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]
 
 
 def test_the_best_and_the_worst_are_those_of_all_subjects_and_each_item_once(tmp_path):

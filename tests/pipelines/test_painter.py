@@ -76,6 +76,16 @@ def test_a_setting_reaches_the_generator_and_changes_its_pictures(speaking, prio
     assert np.abs(found - expected(speaking, prior, **unlike)).max() > 1
 
 
+def test_every_step_is_told(speaking, prior):
+    steps: list[int] = []
+    fusion = FusionPrior.load(str(prior))
+    painter = Painter(Sampling(**SMALL), sdxl.Config(source=speaking).build, fusion, CPU)
+
+    painter.draw(tokens(fusion), SEEDS, on_step=steps.append)
+
+    assert steps == [1, 2]
+
+
 class Asked:
     """Stands where the generator does, and keeps what it is asked for."""
 

@@ -1,5 +1,6 @@
 """reconstruct: which run it takes, what it draws, and what it measures."""
 
+import dataclasses
 import json
 import shutil
 from collections.abc import Callable
@@ -24,10 +25,11 @@ from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
-from brainhive_cli.pipelines._reconstruction.initial import initial_of
+from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.recipe import Paths
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -269,6 +271,24 @@ def test_shuffled_signals_are_dealt_to_other_items_each_once():
         _shuffled(take.first(1))
 
 
+def test_one_item_can_be_drawn_from_a_signal_dealt_from_all(go, aligned, settings):
+    result = go("reconstruct", *settings, "sources=shuffled", "items=1", "repeats=1")
+    assert len(drawn(result.folder)) == 1
+
+
+def test_a_shuffled_signal_starts_from_the_picture_of_its_own_item(tmp_path):
+    for name, grey in (("a", 10), ("b", 200)):
+        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"{name}.png")
+    take = Take(
+        "shuffled", Cell("sub-01_seed-1", (1,), (1,), 1), 1, ["a", "b"], ["b", "a"], torch.zeros(2, 3)
+    )
+
+    initial = initial_of(Start(folder=str(tmp_path)), "test", 16, Paths())
+
+    greys = initial.pictures(take, [0, 1], None).mean((1, 2, 3)) * 255
+    assert greys.tolist() == pytest.approx([200, 10])
+
+
 def test_the_best_of_several_is_the_one_most_like_its_token(go, world, aligned, settings, generator, prior):
     result = go("reconstruct", *settings, "sources=images", "best_of=3", "items=2", "repeats=1")
 
@@ -361,6 +381,8 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     )
     decoded = made.encode(initial.pictures(brain, [0, 1, 2], made) * 2 - 1)
     assert decoded.isfinite().all() and not torch.allclose(decoded[0], decoded[1])
+    dealt = dataclasses.replace(brain, made_of=image_ids[1:] + image_ids[:1])  # as shuffled signals are
+    assert torch.equal(initial.pictures(dealt, [0, 1], made), initial.pictures(brain, [1, 2], made))
     usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
     lengths = torch.stack(list(initial._made[brain.name].values())).norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures

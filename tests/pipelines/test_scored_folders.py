@@ -89,6 +89,28 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
 
 
+def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
+    random = np.random.default_rng(0)
+    for name in ("made", "truth"):
+        (home / name).mkdir()
+        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), np.uint8))
+        coarse.resize((900, 600), Image.Resampling.BICUBIC).save(home / name / "x.png")
+
+    def expected(protocol: str) -> float:
+        made, true = (
+            metrics.prepare(pil_to_tensor(Image.open(home / name / "x.png"))[None] / 255, protocol)
+            for name in ("made", "truth")
+        )
+        return float(metrics.pixcorr(true, made))
+
+    for protocol in ("mindeye2", "brainhive"):
+        how = (f"score={home / 'made'}", f"truth={home / 'truth'}", PIXELS, f"protocol={protocol}")
+        found = go("reconstruct", *how).metrics["overall"]["pixcorr"]
+        assert found["value"] == pytest.approx(expected(protocol), abs=1e-6)
+        assert found["protocol"] == f"{protocol}, 1 repeat"
+    assert abs(expected("mindeye2") - expected("brainhive")) > 0.01
+
+
 def test_an_encoder_whose_weights_are_absent_is_missing_as_a_network_is(go, folders, image_networks_absent):
     encoders = (
         "metrics=pixcorr",
