@@ -21,6 +21,10 @@ def reconstruct(
     generator: Annotated[
         str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")
     ] = None,
+    subjects: Annotated[
+        str | None,
+        typer.Option("--subjects", help="Subjects drawn for, as in 1,2.", show_default="the run's"),
+    ] = None,
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
     sources: Annotated[
         str | None,
@@ -45,5 +49,5 @@ def reconstruct(
 
     Example: brainhive reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE
     """
-    flags = {"prior": prior, "align_run": run, "generator.source": generator, "repeats": repeats}
-    execute(context, {**flags, "sources": sources, "score": score, "truth": truth})
+    flags = {"prior": prior, "align_run": run, "generator.source": generator, "subjects": subjects}
+    execute(context, {**flags, "repeats": repeats, "sources": sources, "score": score, "truth": truth})

@@ -112,6 +112,10 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
     """
     try:
         with Image.open(source) as picture:
+            if picture.mode in ("I", "F"):
+                raise ValueError("32 bits a pixel, of no known range")
+            if picture.mode.startswith("I;16"):  # which PIL's conversion would turn white
+                return picture.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
             return picture.convert("RGB")
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise bad_picture(name, error) from error

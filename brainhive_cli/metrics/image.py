@@ -17,6 +17,8 @@ COMMON_PX = 256
 CROP_PX = 512
 """Side of the centre crop of the BrainHiVE protocol: its generator's size."""
 PROTOCOLS = ("mindeye2", "brainhive")
+ROUNDING = 1e-6
+"""What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
 
 
 def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
@@ -83,7 +85,7 @@ def ssim(image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX)
     _check_pictures(image, reconstruction)
     if side_px is not None:
         image, reconstruction = resize(image, side_px), resize(reconstruction, side_px)
-    greys = (rgb2gray(x.cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
+    greys = (rgb2gray(x.detach().cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
     paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
     with ThreadPoolExecutor() as threads:  # its filters let go of Python's lock
         scores = list(threads.map(partial(structural_similarity, **paper), *greys))
@@ -138,7 +140,9 @@ def standardised(features: Tensor) -> Tensor:
     flat = features.detach().cpu().flatten(1).double()
     if not flat.isfinite().all():
         raise BrainhiveError("features or pictures are not finite", "look for NaN in the reconstructions")
-    return F.normalize(flat - flat.mean(1, keepdim=True), dim=1)
+    centred = flat - flat.mean(1, keepdim=True)
+    varies = centred.norm(dim=1, keepdim=True) > ROUNDING * flat.norm(dim=1, keepdim=True)
+    return F.normalize(centred * varies, dim=1)
 
 
 def _paired(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
@@ -151,11 +155,12 @@ def _paired(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
+    count = len(image) if image.ndim == 4 else "N"
     for name, x in {"image": image, "reconstruction": reconstruction}.items():
-        if x.ndim != 4 or x.shape[1] != 3 or len(x) != len(image):
+        if x.ndim != 4 or x.shape[1] != 3 or len(x) != count or not len(x):
             raise BrainhiveError(
-                f"{name} must be [{len(image)}, 3, H, W], got {list(x.shape)}",
+                f"{name} must be [{count or 'N'}, 3, H, W], got {list(x.shape)}",
                 "pair the pictures item by item",
             )
-        if not (x.is_floating_point() and x.min() >= 0 and x.max() <= 1):  # NaN fails too
+        if not (x.is_floating_point() and x.min() >= -ROUNDING and x.max() <= 1 + ROUNDING):  # NaN fails too
             raise BrainhiveError(f"{name} must be in 0..1", "divide bytes by 255")

@@ -11,6 +11,7 @@ from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
+from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
 from brainhive_cli.pipelines._reconstruction.footprint import estimate
 from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
@@ -26,6 +27,7 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -81,6 +83,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
         description="brain; images: tokens of the stimuli, the ceiling; shuffled: wrong signals, the floor",
     )
     split: str = Field("test", description="split whose signals are drawn")
+    subjects: recipe.Numbers | None = Field(None, description="subjects drawn for; default: the run's")
     seeds: recipe.Numbers | None = Field(
         None, description="cells of these seeds; default: the run's first seed"
     )
@@ -91,7 +94,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     seed: int = Field(0, description="seed of the noise")
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
-    files: str = Field("", description="digest of the two folders' files, filled in")
+    files: str = Field("", description="digest of the files of folders of pictures, filled in")
 
     @model_validator(mode="after")
     def _truth_is_for_scoring(self) -> Self:
@@ -102,22 +105,33 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     @property
     def made(self) -> str:
         """How pictures are made, in words that travel with their metrics."""
-        words = [f"{self.repeats} repeats", f"adapter {self.adapter}"]
+        words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}", f"adapter {self.adapter}"]
         if self.best_of > 1:
             words.insert(1, f"each the best of {self.best_of} by its token")
         if self.prior.scale is not None:
             words.append(f"scale {self.prior.scale:g}")
         if self.initial.folder or self.initial.align_run:
             words.append(f"from pictures at strength {self.initial.strength:g}")
+        if self.scheduler:
+            words.append(self.scheduler)
+        if self.guidance > 1:
+            words.append(f"guidance {self.guidance:g}")
         if self.prompt:
             words.append(f"prompt {self.prompt!r}")
+        if self.negative_prompt:
+            words.append(f"not {self.negative_prompt!r}")
         return ", ".join(words)
 
 
 def plan(what: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
     if what.score is not None:
-        return Plan.of({"pictures": lambda: len(Folders.match(what.score or "", what.truth).drawn.pictures)})
+        return Plan.of(
+            {
+                "pictures": lambda: len(Folders.match(what.score or "", what.truth).drawn.pictures),
+                "metrics": lambda: what.measured,
+            }
+        )
     return Plan.of(
         {
             "prior": lambda: f"{what.prior.source}: {', '.join(what.prior.load().dims)}",
@@ -125,7 +139,7 @@ def plan(what: Recipe) -> Plan:
             "pictures": lambda: _count(what),
             "generator": what.generator.check,
             "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
-            "metrics": lambda: ", ".join(what.metrics),
+            "metrics": lambda: what.measured,
             **_trackers.looks(what.run.trackers),
         }
     )
@@ -146,7 +160,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _score(what: Recipe, launch: Launch, again: bool) -> Result:
     folders = Folders.match(str(what.score), what.truth)
     what = what.model_copy(update={"files": folders.digest})
-    folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
+    folder = open_run(f"score-{folders.drawn.name}", what, what.metric_encoders, launch, again)
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
         measure_run(folder, what, [folders.drawn], folders.stimuli, folders.repeats, "scored", launch, more)
@@ -158,20 +172,25 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
     prior = what.prior.load().to(launch.device)
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
-    what = what.model_copy(update={"align_run": name})  # so that the fingerprint names the run
-    folder = open_run(found.path.name, what, launch, again)
+    start = what.initial.folder
+    files = digest_of(pictures_in(start).values()) if start else ""
+    what = what.model_copy(update={"align_run": name, "files": files})  # so that the fingerprint names them
+    folder = open_run(found.path.name, what, what.metric_encoders, launch, again)
     if not folder.is_finished:
-        align = AlignRun.open(found, what.paths)
+        align = AlignRun.open(found, what.paths, subjects=what.subjects)
         cells = _cells(align, what)
         takes = takes_of(what.sources, align, cells, prior, what.split, what.items, launch.device)
         drawing = _drawing(what, align, prior, launch)
+        if drawing.initial is not None:
+            drawing.initial.check(takes)
         for take in takes:
             drawing.draw(take, folder, launch)
         del drawing  # and with it the generator: its memory is the metrics' now
         launch.wait()
         drawn = [_drawn(take, what.repeats, folder) for take in takes]
         more = {"prior": what.prior.source}
-        measure_run(folder, what, drawn, _stimuli(align, what.split), what.made, what.split, launch, more)
+        made = ", ".join([what.made, *_trained(align)])
+        measure_run(folder, what, drawn, _stimuli(align, what.split), made, what.split, launch, more)
     launch.wait()
     return result_of(folder)
 
@@ -182,7 +201,7 @@ def _find(what: Recipe, prior: FusionPrior) -> RunFolder:
 
 def _count(what: Recipe) -> str:
     """Say how many pictures would be drawn."""
-    align = AlignRun.open(_find(what, what.prior.load()), what.paths)
+    align = AlignRun.open(_find(what, what.prior.load()), what.paths, subjects=what.subjects)
     cells, items = len(_cells(align, what)), len(align.dataset.images(what.split))
     items = min(items, what.items or items)
     sets = sum(1 if source == "images" else cells for source in what.sources)
@@ -192,12 +211,15 @@ def _count(what: Recipe) -> str:
 
 
 def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
-    seeds = what.seeds or [align.cells[0].seed]
-    cells = [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
-    if not cells:
-        known = sorted({cell.seed for cell in align.cells})
-        raise MissingData(f"run {align.folder.path} has no cell of seeds {seeds}", f"it has seeds {known}")
-    return cells
+    seeds, known = what.seeds or [align.cells[0].seed], sorted({cell.seed for cell in align.cells})
+    if absent := [seed for seed in seeds if seed not in known]:
+        raise MissingData(f"run {align.folder.path} has no cell of seeds {absent}", f"it has seeds {known}")
+    return [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
+
+
+def _trained(align: AlignRun) -> list[str]:
+    """Say what a reader must know of the brain encoders."""
+    return [f"{align.mode} {align.dataset.name}", *([SELECTED_ON_TEST] if align.is_selected_on_test else [])]
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:
@@ -218,7 +240,7 @@ def _drawn(take: Take, repeats: int, folder: RunFolder) -> Drawn:
         image_id: [folder.path / take.file(image_id, repeat) for repeat in range(repeats)]
         for image_id in take.image_ids
     }
-    return Drawn(take.source, take.name, (take.cell.seed,) if take.cell else (), files)
+    return Drawn(take.source, take.name, (take.cell.seed,) if take.cell else (), files, take.subject)
 
 
 def _stimuli(align: AlignRun, split: str) -> Stimuli:

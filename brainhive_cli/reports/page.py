@@ -3,9 +3,15 @@
 import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from io import BytesIO
 from pathlib import Path
 
+from PIL import Image
+
 from brainhive_cli.console import Table
+
+LARGE_BYTES = 500_000
+"""A picture of more bytes stands in a page as JPEG; the PNG lies beside."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -13,6 +19,7 @@ TEMPLATE = """<!doctype html>
 :root { color-scheme: light dark; --line: #8884; --soft: #8882 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
+caption { text-align: left }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0 }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line) }
 pre { background: var(--soft); padding: .8rem; overflow-x: auto } .note { opacity: .75 }
@@ -44,8 +51,7 @@ class Section:
     @property
     def images(self) -> list[tuple[str, str]]:
         """The pictures as data, so that the page needs no other file; files of other kinds are left out."""
-        pictures = {name: path for name, path in self.pictures.items() if path.suffix == ".png"}
-        return [(name, f"data:image/png;base64,{_base64(path)}") for name, path in pictures.items()]
+        return [(name, _as_data(path)) for name, path in self.pictures.items() if path.suffix == ".png"]
 
 
 def write_page(path: Path, title: str, note: str, sections: Sequence[Section]) -> None:
@@ -65,5 +71,15 @@ def write_page(path: Path, title: str, note: str, sections: Sequence[Section]) -
     path.write_text(page, encoding="utf-8")
 
 
-def _base64(path: Path) -> str:
-    return base64.b64encode(path.read_bytes()).decode()
+def _as_data(path: Path) -> str:
+    """Give a PNG as a data URL; as JPEG if it is large: a tenth of the bytes for photographs."""
+    if path.stat().st_size <= LARGE_BYTES:
+        return f"data:image/png;base64,{_base64(path.read_bytes())}"
+    jpeg = BytesIO()
+    with Image.open(path) as picture:
+        picture.convert("RGB").save(jpeg, "JPEG", quality=90)
+    return f"data:image/jpeg;base64,{_base64(jpeg.getbuffer())}"
+
+
+def _base64(content: bytes | memoryview) -> str:
+    return base64.b64encode(content).decode()

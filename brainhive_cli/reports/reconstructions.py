@@ -1,5 +1,6 @@
 """Sheets of reconstructions: what was seen, each picture drawn, and its metrics under it."""
 
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +24,11 @@ SHORT = {
     "swav": "SwAV",
 }
 """What metrics are called where there is little room."""
+
+
+def short(metric: str) -> str:
+    """Name a metric where there is little room."""
+    return SHORT.get(metric, metric.removeprefix("two_way_"))
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,8 @@ def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
                 is_alone = place % 2 == 0 and place == len(metrics) - 1
                 room = PICTURE_PX if is_alone else PICTURE_PX // 2 - GAP_PX // 2
                 x, y = left + place % 2 * PICTURE_PX // 2, top + PICTURE_PX + 3 + place // 2 * LINE_PX
-                number_px = font.getlength(f" {value:.2f}")
-                pen.text((x, y), f"{_fitted(_short(name), font, room - number_px)} {value:.2f}", SOFT, font)
+                number_px = font.getlength(f" {value:z.2f}")
+                pen.text((x, y), f"{_fitted(short(name), font, room - number_px)} {value:z.2f}", SOFT, font)
     return sheet
 
 
@@ -93,7 +99,9 @@ def _show(
 
 
 def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
-    """Shorten a line until it fits."""
+    """Shorten a line until it fits; the font knows little beyond ASCII."""
+    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
+    text = "".join(letter for letter in plain if not unicodedata.combining(letter))
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(text + "…") > width_px:
@@ -103,7 +111,3 @@ def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width
 
 def _count(metrics: Mapping[str, float]) -> int:
     return (len(metrics) + 1) // 2
-
-
-def _short(name: str) -> str:
-    return SHORT.get(name, name.removeprefix("two_way_"))

@@ -1,5 +1,6 @@
 """Networks of the image metrics: found in their libraries' caches, or missing with the way to get them."""
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import pytest
 import torch
 import transformers as tf
-from torch import Tensor
+from torch import Tensor, nn
+from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.errors import MissingData
 from brainhive_cli.metrics.image import resize
@@ -31,7 +33,19 @@ WIDTHS = {
 """D of each metric's features, of the published architectures at the protocol's sizes."""
 
 
-def replace(link: Path, write: Callable[[Path], Any]) -> None:
+SIDES = {"alexnet": 256, "inception": 342, "clip": 224, "effnet": 255, "swav": 224}
+"""Pixels that each network sees, as in the protocol's evaluation code (MindEye2)."""
+
+
+class Seen(nn.Module):
+    """Keeps what a network would see."""
+
+    def forward(self, images: Tensor) -> dict[str, Tensor]:
+        self.images = images
+        return {metric.node: images[:, 0] for metric in FEATURE_METRICS.values()}
+
+
+def rewrite(link: Path, write: Callable[[Path], Any]) -> None:
     link.unlink()  # the file behind it is other tests' too
     write(link)
 
@@ -41,6 +55,20 @@ def test_without_weights_every_network_says_how_to_get_them(image_networks_absen
         with pytest.raises(MissingData, match=r"not on this machine|not in the hub's cache") as caught:
             network.build(CPU)
         assert (FILES.get(name) or CLIP.removeprefix("hub:")) in caught.value.hint
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours(name):
+    images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
+    seen = Seen()
+
+    dataclasses.replace(NETWORKS[name], fetch=Path, load=lambda path: seen).build(CPU)(images)
+
+    processor = tf.CLIPImageProcessor()  # its defaults are OpenAI's
+    clip = {"mean": processor.image_mean, "std": processor.image_std}
+    colours = clip if name == "clip" else {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+    expected = TF.normalize(TF.resize(images, [SIDES[name]] * 2, antialias=True), **colours)
+    assert torch.allclose(seen.images, expected, atol=1e-5)
 
 
 def test_the_metrics_features_are_the_published_nodes_of_the_published_networks(image_networks):
@@ -75,14 +103,14 @@ def test_swav_takes_the_names_that_its_file_has(image_networks):
     assert any(name.startswith("module.prototypes") for name in saved)  # which no ResNet has
 
     del saved["module.layer1.0.conv1.weight"]
-    replace(image_networks / FILES["swav"], lambda path: torch.save(saved, path))
+    rewrite(image_networks / FILES["swav"], lambda path: torch.save(saved, path))
     with pytest.raises(MissingData, match=r"cannot load SwAV .* lacks layer1\.0\.conv1\.weight"):
         NETWORKS["swav"].build(CPU)
 
 
 def test_damaged_weights_are_named_with_their_file(image_networks):
     path = image_networks / FILES["alexnet"]
-    replace(path, lambda path: path.write_bytes(b"PK" + bytes(1000)))
+    rewrite(path, lambda path: path.write_bytes(b"PK" + bytes(1000)))
 
     with pytest.raises(MissingData, match=f"cannot load AlexNet from {path}") as caught:
         NETWORKS["alexnet"].build(CPU)

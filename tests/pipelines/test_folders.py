@@ -44,6 +44,16 @@ def test_pictures_are_found_by_image_id_and_by_stem():
         find_by_name("here", files, ["c/x"])
 
 
+def test_links_are_followed_and_what_is_hidden_is_passed_over(tmp_path):
+    elsewhere, folder = tmp_path / "elsewhere", tmp_path / "folder"
+    for path in (elsewhere / "dog.PNG", folder / "cat.jpg", folder / "._cat.png", folder / ".kept/cow.png"):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"")
+    (folder / "link").symlink_to(elsewhere)
+
+    assert list(pictures_in(str(folder))) == ["cat", "link/dog"]
+
+
 def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
     with pytest.raises(MissingData, match="no folder 'nowhere'"):
         pictures_in("nowhere")

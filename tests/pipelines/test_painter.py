@@ -1,26 +1,121 @@
-"""From tokens to pictures: what the generator is asked for."""
+"""The painter: every setting of a recipe reaches the generator, and the prior's tokens with it."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import text_encoders
 import torch
 
-from brainhive_cli import launch
-from brainhive_cli.generators.sdxl import TINY
+from brainhive_cli.generators import sdxl
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
-from brainhive_cli.priors import fusion_prior
-from brainhive_cli.recipe import Run
+from brainhive_cli.priors.fusion_prior import FusionPrior
+
+SEEDS = [1, 2]
+SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}
+CPU = Launch(0, 1, torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def speaking(tmp_path_factory: pytest.TempPathFactory, generator: Path) -> str:
+    """The tiny generator, with text encoders."""
+    folder = Path(shutil.copytree(generator, tmp_path_factory.mktemp("speaking") / "generator"))
+    text_encoders.write(folder)
+    return str(folder)
+
+
+def tokens(prior: FusionPrior) -> torch.Tensor:
+    return torch.randn(len(SEEDS), prior.dim, generator=torch.Generator().manual_seed(0))
+
+
+def painted(speaking: str, prior: Path, **how: Any) -> np.ndarray:
+    fusion = FusionPrior.load(str(prior))
+    painter = Painter(Sampling(**{**SMALL, **how}), sdxl.Config(source=speaking).build, fusion, CPU)
+    return np.stack([np.asarray(p, np.int16) for p in painter.draw(tokens(fusion), SEEDS)])
+
+
+@torch.inference_mode()
+def expected(
+    speaking: str, prior: Path, scheduler: str = "", adapter: str = "skip", **how: Any
+) -> np.ndarray:
+    made, fusion = sdxl.Config(source=speaking).build(), FusionPrior.load(str(prior))
+    fusion.attach(made.unet)
+    if scheduler:
+        made.sample_with(scheduler)
+    token = tokens(fusion)
+    token, empty = (
+        fusion.adapt(t) if adapter == "apply" else t for t in (token, torch.zeros_like(token[:1]))
+    )
+    more = {"empty_tokens": fusion.tokens(empty), **SMALL, **how}
+    return np.stack(
+        [np.asarray(p, np.int16) for p in to_pictures(made.generate(fusion.tokens(token), SEEDS, **more))]
+    )
+
+
+@pytest.mark.parametrize(
+    ("how", "unlike"),
+    [
+        ({"guidance": 3.0}, {}),
+        ({"guidance": 3.0, "adapter": "apply"}, {"guidance": 3.0}),
+        ({"guidance": 3.0, "negative_prompt": "b"}, {"guidance": 3.0}),
+        ({"prompt": "a"}, {}),
+        ({"scheduler": "ddim"}, {}),
+        ({"steps": 3}, {}),
+        ({"adapter": "apply"}, {}),
+    ],
+    ids=lambda how: ",".join(how),
+)
+def test_a_setting_reaches_the_generator_and_changes_its_pictures(speaking, prior, how, unlike):
+    found = painted(speaking, prior, **how)
+
+    assert np.abs(found - expected(speaking, prior, **how)).max() <= 1  # rounding to bytes
+    assert np.abs(found - expected(speaking, prior, **unlike)).max() > 1
+
+
+def test_every_step_is_told(speaking, prior):
+    steps: list[int] = []
+    fusion = FusionPrior.load(str(prior))
+    painter = Painter(Sampling(**SMALL), sdxl.Config(source=speaking).build, fusion, CPU)
+
+    painter.draw(tokens(fusion), SEEDS, on_step=steps.append)
+
+    assert steps == [1, 2]
+
+
+class Asked:
+    """Stands where the generator does, and keeps what it is asked for."""
+
+    def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
+        self.built = device.type, dtype
+        self.unet = sdxl.TINY.build().unet
+
+    def spare_memory(self, offload_to: torch.device | None, tile: bool) -> None:
+        self.spared = offload_to, tile
+
+
+def test_a_generator_is_put_where_the_memory_is_and_computes_in_the_precision_asked_for(prior):
+    gpu = torch.device("cuda")
+    for how, built, spared in (
+        ({"precision": "bf16"}, ("cuda", torch.bfloat16), (None, False)),
+        ({"offload": True, "vae_tiling": True}, ("cpu", torch.float16), (gpu, True)),
+    ):
+        found = Painter(Sampling(**how), Asked, FusionPrior.load(str(prior)), Launch(0, 1, gpu)).generator
+        assert (found.built, found.spared) == (built, spared)
+    found = Painter(Sampling(offload=True), Asked, FusionPrior.load(str(prior)), CPU).generator
+    assert (found.built, found.spared) == (("cpu", torch.float32), (None, False))
 
 
 @pytest.mark.parametrize(
     ("asked", "taken"), [("fp16", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
 )
-def test_a_cpu_draws_in_what_was_asked_for_but_in_fp32_for_fp16(asked: Any, taken: torch.dtype) -> None:
-    prior = fusion_prior.TINY.build({"vae": 8}, TINY.build().unet)
-    how = Sampling(precision=asked, resolution_px=16, steps=1)
-    painter = Painter(how, TINY.build, prior, launch.start(Run(device="cpu")))
+def test_a_cpu_draws_in_what_was_asked_for_but_in_fp32_for_fp16(speaking, prior, asked, taken):
+    fusion = FusionPrior.load(str(prior))
+    painter = Painter(Sampling(**SMALL, precision=asked), sdxl.Config(source=speaking).build, fusion, CPU)
 
-    with torch.no_grad():
-        (picture,) = painter.draw(torch.zeros(1, prior.dim), [0])
+    pictures = painter.draw(tokens(fusion), SEEDS)
 
-    assert painter.generator.unet.dtype == taken and picture.size == (16, 16)
+    assert painter.generator.unet.dtype == taken and pictures[0].size == (32, 32)

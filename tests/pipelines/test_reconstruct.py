@@ -1,5 +1,6 @@
 """reconstruct: which run it takes, what it draws, and what it measures."""
 
+import dataclasses
 import json
 import re
 import shlex
@@ -28,10 +29,11 @@ from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
-from brainhive_cli.pipelines._reconstruction.initial import initial_of
+from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.recipe import Paths
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -97,6 +99,22 @@ def test_every_item_and_repeat_has_noise_of_its_own(go, aligned, settings):
 
     for index, picture in enumerate(pictures):
         assert all(np.abs(picture - other).max() > 10 for other in pictures[index + 1 :])
+    others = drawn(go("reconstruct", *settings, "seed=1").folder).values()
+    assert all(np.abs(one - other).max() > 10 for one, other in zip(pictures, others, strict=True))
+
+
+def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed():
+    drawn = [(0, "a", 0, 0), (1, "a", 0, 0), (0, "b", 0, 0), (0, "a", 1, 0), (0, "a", 0, 1)]
+    assert len({seed_of(*each) for each in drawn}) == len(drawn)
+
+
+def test_pictures_of_a_run_that_was_selected_on_test_say_so(go, settings, small, runs, prior):
+    align(go, small, runs, f"prior={prior}", "train.selection=test")
+
+    result = go("reconstruct", *settings)
+
+    assert "selected on test" in result.tables[0].title
+    assert "selected on test" in result.metrics["overall"]["ssim"]["protocol"]
 
 
 def test_a_resumed_reconstruct_draws_only_what_is_missing(go, aligned, settings):
@@ -274,6 +292,24 @@ def test_shuffled_signals_are_dealt_to_other_items_each_once():
         _shuffled(take.first(1))
 
 
+def test_one_item_can_be_drawn_from_a_signal_dealt_from_all(go, aligned, settings):
+    result = go("reconstruct", *settings, "sources=shuffled", "items=1", "repeats=1")
+    assert len(drawn(result.folder)) == 1
+
+
+def test_a_shuffled_signal_starts_from_the_picture_of_its_own_item(tmp_path):
+    for name, grey in (("a", 10), ("b", 200)):
+        Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"{name}.png")
+    take = Take(
+        "shuffled", Cell("sub-01_seed-1", (1,), (1,), 1), 1, ["a", "b"], ["b", "a"], torch.zeros(2, 3)
+    )
+
+    initial = initial_of(Start(folder=str(tmp_path)), "test", 16, Paths())
+
+    greys = initial.pictures(take, [0, 1], None).mean((1, 2, 3)) * 255
+    assert greys.tolist() == pytest.approx([200, 10])
+
+
 def test_the_best_of_several_is_the_one_most_like_its_token(go, world, aligned, settings, generator, prior):
     result = go("reconstruct", *settings, "sources=images", "best_of=3", "items=2", "repeats=1")
 
@@ -321,10 +357,15 @@ def test_drawing_starts_from_the_pictures_of_a_folder(
     (without,) = painted(generator, prior, embedded, seed)
     assert gap(expected, Image.open(file)) <= 1 < gap(without, Image.open(file))
     assert "from pictures at strength 0.5" in result.tables[0].title
+    assert go("reconstruct", *settings, *start).folder == result.folder
     for left in (tmp_path / "first").iterdir():
-        left.rename(left.with_name(f"other {left.name}"))
-    with pytest.raises(MissingData, match="has no picture of"):
-        go("reconstruct", *settings, *start, "seed=1")
+        Image.new("RGB", (50, 40), (0, 80, 250)).save(left)
+    assert go("reconstruct", *settings, *start).folder != result.folder  # they start otherwise now
+    last = max((result.folder / "samples/images").rglob("00.png")).parent.name
+    (tmp_path / "first" / f"{last}.png").unlink()
+    with pytest.raises(MissingData, match=f"has no picture of .*{last}"):
+        go("reconstruct", *settings, *start, "seed=1", "batch_size=1")
+    assert len([run for run in result.folder.parent.iterdir() if (run / "samples").is_dir()]) == 2
 
 
 def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, runs, aligned, generator):
@@ -361,6 +402,8 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     )
     decoded = made.encode(initial.pictures(brain, [0, 1, 2], made) * 2 - 1)
     assert decoded.isfinite().all() and not torch.allclose(decoded[0], decoded[1])
+    dealt = dataclasses.replace(brain, made_of=image_ids[1:] + image_ids[:1])  # as shuffled signals are
+    assert torch.equal(initial.pictures(dealt, [0, 1], made), initial.pictures(brain, [1, 2], made))
     usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
     lengths = torch.stack(list(initial._made[brain.name].values())).norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
@@ -483,5 +526,36 @@ def test_a_recipe_that_cannot_be_drawn_is_refused_before_anything_is_loaded(aske
 
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, settings):
     with pytest.raises(MissingData, match=r"no cell of seeds \[7\]") as caught:
-        go("reconstruct", *settings, "seeds=7")
+        go("reconstruct", *settings, "seeds=1,7")
     assert "[1]" in caught.value.hint
+
+
+def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, settings, small, runs, prior):
+    go("train-align", *small, runs, f"prior={prior}", "subjects=1,2", "seeds=1,2", "train.epochs=1")
+
+    both = go("reconstruct", *settings, "seeds=1,2")
+    one = go("reconstruct", *settings, "seeds=2", "subjects=2")
+
+    assert both.tables[0].title == (
+        "Reconstruction of test pictures: brainhive, 2 repeats, adapter skip, intra demo-noise-0.3, "
+        "seeds 1, 2"
+    )
+    assert {metric["n"] for metric in both.metrics["overall"].values()} == {2 * 3}
+    cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
+    assert [row[0] for row in both.tables[1].rows] == cells
+    assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
+    name = "sub-02_seed-2/sub-02"
+    assert list(one.metrics["cells"]) == [name] and len(one.tables) == 1
+    assert one.metrics["cells"][name]["items"] == both.metrics["cells"][name]["items"]
+    with pytest.raises(MissingData, match="no subject 3"):
+        go("reconstruct", *settings, "subjects=3")
+
+
+def test_metrics_say_how_their_pictures_were_made():
+    how = ("guidance=5", "scheduler=ddim", "prompt=a dog", "negative_prompt=blurry", "repeats=1", "best_of=3")
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, how)
+
+    assert what.made == (
+        "1 repeat, each the best of 3 by its token, adapter skip, ddim, guidance 5, "
+        "prompt 'a dog', not 'blurry'"
+    )

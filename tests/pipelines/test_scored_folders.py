@@ -89,12 +89,53 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
 
 
-def test_one_picture_has_its_own_metrics_and_no_identification(go, folders, home, image_networks_absent):
+def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
+    random = np.random.default_rng(0)
+    for name in ("made", "truth"):
+        (home / name).mkdir()
+        coarse = Image.fromarray(random.integers(0, 256, (7, 9, 3), np.uint8))
+        coarse.resize((900, 600), Image.Resampling.BICUBIC).save(home / name / "x.png")
+
+    def expected(protocol: str) -> float:
+        made, true = (
+            metrics.prepare(pil_to_tensor(Image.open(home / name / "x.png"))[None] / 255, protocol)
+            for name in ("made", "truth")
+        )
+        return float(metrics.pixcorr(true, made))
+
+    for protocol in ("mindeye2", "brainhive"):
+        how = (f"score={home / 'made'}", f"truth={home / 'truth'}", PIXELS, f"protocol={protocol}")
+        found = go("reconstruct", *how).metrics["overall"]["pixcorr"]
+        assert found["value"] == pytest.approx(expected(protocol), abs=1e-6)
+        assert found["protocol"] == f"{protocol}, 1 repeat"
+    assert abs(expected("mindeye2") - expected("brainhive")) > 0.01
+
+
+def test_an_encoder_whose_weights_are_absent_is_missing_as_a_network_is(go, folders, image_networks_absent):
+    encoders = (
+        "metrics=pixcorr",
+        "metric_encoders=[clip-b32,'python:brainhive_cli.encoders.python:example']",
+    )
+
+    result = go("reconstruct", *asked(folders, *encoders))
+
+    assert list(result.metrics["overall"]) == ["pixcorr", "two_way_brainhive_cli-encoders-python-example"]
+    assert list(result.metrics["missing"]) == ["two_way_clip-b32"]
+    assert "hf download" in result.metrics["missing"]["two_way_clip-b32"]
+    assert go("reconstruct", *asked(folders, *encoders)).folder == result.folder
+
+
+def test_one_picture_has_its_own_metrics_and_no_identification(
+    go, folders, home, image_networks_absent, capsys
+):
     alone = (f"score={folders[0] / 'cat'}", f"truth={home / 'one'}")
     save(home / "one" / "0.png", np.random.default_rng(1))
     encoder = "metric_encoders=['python:brainhive_cli.encoders.python:example']"
 
-    assert list(go("reconstruct", *alone, encoder, PIXELS).metrics["overall"]) == ["pixcorr", "ssim"]
+    result = go("reconstruct", *alone, encoder, PIXELS)
+    assert list(result.metrics["overall"]) == ["pixcorr", "ssim"]
+    assert result.tables[0].title == "Reconstruction: brainhive, 1 repeat"
+    assert "no two-way identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
         go("reconstruct", *alone, encoder, "metrics=swav")
     assert "curl" in caught.value.hint
@@ -141,11 +182,14 @@ def test_a_damaged_picture_is_named(go, folders):
         go("reconstruct", *asked(folders, PIXELS))
 
 
-def test_the_plan_counts_the_pictures_that_match(folders):
+def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folders, image_networks_absent):
     from brainhive_cli.pipelines import reconstruct
 
-    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders))
-    assert reconstruct.plan(what).items == {"pictures": 3}
+    encoders = "metric_encoders=['python:brainhive_cli.encoders.python:example',clip-b32]"
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders))
+    named = "ssim, clip, two_way_brainhive_cli-encoders-python-example, two_way_clip-b32"
+    told = f"{named}; weights not here yet: clip, two_way_clip-b32"
+    assert reconstruct.plan(what).items == {"pictures": 3, "metrics": told}
 
 
 def test_the_flags_reach_their_keys(folders):

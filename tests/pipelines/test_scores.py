@@ -3,6 +3,7 @@
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,7 +19,10 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn
+from brainhive_cli.pipelines._reconstruction.measured import Measuring, Stimuli, measure_run
 from brainhive_cli.pipelines._reconstruction.scores import METRICS, Comparer, Truth, chance_of, known_metrics
+from brainhive_cli.runs import RunFolder
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3
@@ -64,6 +68,7 @@ MADE = [
     for n in range(ITEMS)
     for r in range(REPEATS)
 ]
+EACH = {n: n for n in range(ITEMS)}
 OWN = np.repeat(np.arange(ITEMS), REPEATS)
 
 
@@ -82,6 +87,47 @@ def test_every_network_is_loaded_once_and_sees_every_stimulus_once(counted):
     for name in NETWORKS:
         assert counted[f"{name} loaded"] == 1
         assert counted[name] == ITEMS + 2 * len(MADE)
+
+
+def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[dict[str, Any], Counter[str]]:
+    """Measure drawings by pixels and one network; count how often each stimulus is opened.
+
+    For each subject: the items, and of which item the drawing really is.
+    """
+    opened: Counter[str] = Counter()
+
+    def opens(image_id: str) -> Image.Image:
+        opened[image_id] += 1
+        return SEEN[int(image_id)]
+
+    for number, made in enumerate(MADE):
+        made.save(folder / f"{number}.png")
+    drawn = [
+        Drawn(
+            "brain", name, (), {str(n): [folder / f"{of * REPEATS}.png"] for n, of in items.items()}, subject
+        )
+        for subject, (name, items) in enumerate(names.items())
+    ]
+    how = Measuring(metrics=["pixcorr", "inception"], sheet_rows=0)
+    measure_run(RunFolder(folder), how, drawn, Stimuli(opens, str), "", "test", HERE, {})
+    return RunFolder(folder).metrics(), opened
+
+
+def test_stimuli_are_looked_at_once_for_all_that_are_compared_with_them(counted, tmp_path):
+    metrics, opened = measured(tmp_path, {"one": EACH, "other": EACH, "third": {0: 0, 1: 1}})
+
+    assert opened == Counter(map(str, range(ITEMS)))
+    assert counted["inception"] == ITEMS + ITEMS + ITEMS + 2
+    assert metrics["cells"]["one"]["items"] == metrics["cells"]["other"]["items"]
+
+
+def test_a_reconstruction_is_identified_among_the_pictures_of_its_own_subject(counted, tmp_path):
+    metrics, _ = measured(tmp_path, {"all": EACH, "few": {0: 2, 1: 3}})
+
+    whole, few = (metrics["cells"][name]["metrics"]["inception"] for name in ("all", "few"))
+    assert (whole["pool"], few["pool"]) == (ITEMS, 2)
+    values = [item["inception"] for item in metrics["cells"]["few"]["items"].values()]
+    assert set(values) <= {0.0, 1.0}  # the one other picture is more alike, or not; 2 and 3 are no rivals
 
 
 def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted):

@@ -1,7 +1,11 @@
 """The page: one file that needs no other, and shows text as text."""
 
+import base64
+import re
+from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -22,6 +26,18 @@ def page(tmp_path: Path) -> str:
 def test_pictures_lie_in_the_page(page):
     assert '<img alt="red" src="data:image/png;base64,iVBOR' in page
     assert "http" not in page and "<script" not in page and "<link" not in page
+
+
+def test_a_large_picture_lies_in_the_page_as_jpeg_and_keeps_its_colours(tmp_path):
+    noise = np.random.default_rng(0).integers(100, 156, (500, 500, 3), np.uint8)
+    Image.fromarray(noise).save(tmp_path / "noise.png")
+
+    write_page(tmp_path / "page.html", "", "", [Section("", "", [], {"noise": tmp_path / "noise.png"})])
+
+    (data,) = re.findall('src="data:image/jpeg;base64,([^"]*)"', (tmp_path / "page.html").read_text())
+    assert len(data) < (tmp_path / "noise.png").stat().st_size
+    shown = np.asarray(Image.open(BytesIO(base64.b64decode(data))), np.int16)
+    assert np.abs(shown - noise).mean() < 20 and shown.shape == noise.shape
 
 
 def test_text_is_shown_as_text(page):

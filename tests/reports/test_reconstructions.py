@@ -63,5 +63,12 @@ def test_metrics_stand_under_their_picture_and_run_into_no_other(sheet):
     assert (below[:, left + PICTURE_PX : left + PICTURE_PX + GAP_PX] == 255).all()
 
 
+def test_letters_that_the_font_lacks_are_drawn_without_their_marks():
+    titles = ("Bär, 1–2 repeats", "Bar, 1-2 repeats", "B?r, 1?2 repeats")
+    marked, plain, unlike = (np.asarray(reconstruction_sheet(title, [])) for title in titles)
+
+    assert np.array_equal(marked, plain) and not np.array_equal(plain, unlike)
+
+
 def test_a_long_title_is_shortened_and_an_empty_sheet_is_a_picture_still():
     assert reconstruction_sheet("long " * 200, []).width < 1000

@@ -27,12 +27,20 @@ class Drawn:
         name: Of the cell and subject.
         seeds: Of the training.
         files: Image id to the files of its repeats.
+        subject: Whose signals; None if they come from none.
     """
 
     source: str
     name: str
     seeds: tuple[int, ...]
     files: Mapping[str, Sequence[Path]]
+    subject: int | None = None
+
+    @property
+    def title(self) -> str:
+        """The name for people; that of a cell says the subject already."""
+        above, _, subject = self.name.rpartition("/")
+        return above if above.rpartition("/")[2].startswith(subject) else self.name
 
     @property
     def pictures(self) -> list[tuple[str, Path]]:
@@ -87,16 +95,6 @@ class Scored:
             for place, image_id in enumerate(self.drawn.files)
         }
 
-    @cached_property
-    def best_first(self) -> list[str]:
-        """Image ids, sorted by the mean over metrics of their rank in each."""
-        ranks = [
-            np.unique(values if lower_is_better(name) else -values, return_inverse=True)[1]
-            for name, values in self.means.items()
-        ]
-        ids = list(self.drawn.files)
-        return [ids[place] for place in np.argsort(np.mean(ranks, axis=0), kind="stable")]
-
     def of_item(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
         """Every picture of an item with its values."""
         return [
@@ -106,10 +104,23 @@ class Scored:
         ]
 
 
+def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
+    """Sort the items of some reconstructions by the mean over metrics of their rank among all of them."""
+    from scipy.stats import rankdata
+
+    items = [(each, image_id) for each in scored for image_id in each.drawn.files]
+    ranks = [
+        rankdata(values if lower_is_better(name) else -values)
+        for name, values in _joined([each.means for each in scored]).items()
+    ]
+    return [items[place] for place in np.argsort(np.mean(ranks, axis=0), kind="stable")]
+
+
 def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, Metric]:
-    """Average each metric over items and subjects, with its interval."""
+    """Average each metric over items and subjects, with its interval; seeds are averaged item by item."""
     seeds = tuple(sorted({seed for each in scored for seed in each.drawn.seeds}))
-    means = [each.means for each in scored]
+    subjects = dict.fromkeys(each.drawn.subject for each in scored)
+    means = [_over_seeds([each for each in scored if each.drawn.subject == subject]) for subject in subjects]
     return {
         name: measure(
             name,
@@ -122,6 +133,22 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
         )
         for name in means[0]
     }
+
+
+def _over_seeds(scored: Sequence[Scored]) -> dict[str, NDArray[np.float64]]:
+    """Average one subject's reconstructions by several models, so that an item counts once: [N] by metric."""
+    ids, place = np.unique(
+        [image_id for each in scored for image_id in each.drawn.files], return_inverse=True
+    )
+    counts = np.bincount(place, minlength=len(ids))
+    return {
+        name: np.bincount(place, values) / counts
+        for name, values in _joined([each.means for each in scored]).items()
+    }
+
+
+def _joined(means: Sequence[Mapping[str, NDArray[np.float64]]]) -> dict[str, NDArray[np.float64]]:
+    return {name: np.concatenate([each[name] for each in means]) for name in means[0]}
 
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:

@@ -1,11 +1,13 @@
 """Folders of pictures that someone else made, matched with pictures by name."""
 
+import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
 from brainhive_cli.datasets import PICTURES, check_unique
+from brainhive_cli.datasets._files import pictures_below
 from brainhive_cli.errors import MissingData
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
@@ -15,6 +17,8 @@ REPEAT = re.compile(r"(.+?)[_-]\d+")
 def pictures_in(folder: str) -> dict[str, Path]:
     """List the pictures below a folder: POSIX path below it without ending, to file.
 
+    What is hidden is passed over: macOS leaves a `._NAME.png` beside each picture on foreign disks.
+
     Raises:
         MissingData: if there is no such folder, or no picture in it.
         BrainhiveError: if two files differ in their endings only.
@@ -22,12 +26,19 @@ def pictures_in(folder: str) -> dict[str, Path]:
     root = Path(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", "give a folder of pictures that exists")
-    files = sorted(f for f in root.rglob("*") if f.suffix.lower() in PICTURES and f.is_file())
+    below = [PurePosixPath(path) for path in pictures_below(root)]
+    files = [root / path for path in below if not any(part.startswith(".") for part in path.parts)]
     if not files:
         raise MissingData(f"no pictures below {folder}", f"pictures end in {', '.join(sorted(PICTURES))}")
     names = [file.relative_to(root).with_suffix("").as_posix() for file in files]
     check_unique(names, files.__getitem__)
     return dict(zip(names, files, strict=True))
+
+
+def digest_of(files: Iterable[Path]) -> str:
+    """Digest what files are called, how large they are and when they were written."""
+    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(set(files))]
+    return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

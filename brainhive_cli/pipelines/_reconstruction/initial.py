@@ -56,6 +56,10 @@ class Initial(Protocol):
         """The share of the denoising steps that are done."""
         ...
 
+    def check(self, takes: Sequence[Take]) -> None:
+        """Raise MissingData now, and not after hours, if an item has nothing to start from."""
+        ...
+
     def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
         """Give the pictures of the chosen items of a take, [B, 3, H, W] in 0..1."""
         ...
@@ -85,6 +89,11 @@ class FromFolder:
     resolution_px: int
     strength: float
 
+    def check(self, takes: Sequence[Take]) -> None:
+        """Look for the picture of every item."""
+        for take in takes:
+            find_by_name(self.folder, self.files, take.made_of)
+
     def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
         """Open the chosen items' pictures; a shuffled signal's is the other item's."""
         paths = find_by_name(self.folder, self.files, [take.made_of[n] for n in chosen])
@@ -105,6 +114,12 @@ class FromTokens:
     align: AlignRun
     split: str
     strength: float
+
+    def check(self, takes: Sequence[Take]) -> None:
+        """Look for a cell of every subject."""
+        for take in takes:
+            if take.cell is not None:
+                self._cell(take)
 
     def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
         """Decode the chosen items' latents with the generator's VAE."""

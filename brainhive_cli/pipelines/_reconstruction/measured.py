@@ -10,8 +10,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 
 from brainhive_cli import console, recipe
-from brainhive_cli.console import Table
-from brainhive_cli.encoders import Encoders
+from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError, DeviceError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result
@@ -22,16 +21,14 @@ from brainhive_cli.pipelines._reconstruction.scores import (
     Truth,
     is_here,
     known_metrics,
-    lower_is_better,
+    two_way_name,
 )
 from brainhive_cli.pipelines._reconstruction.sheets import sheets_of
+from brainhive_cli.pipelines._reconstruction.tables import tables, told
 from brainhive_cli.recipe import Section
 from brainhive_cli.reports.page import Section as PageSection
 from brainhive_cli.reports.page import write_page
 from brainhive_cli.runs import FINISHED, RunFolder
-
-TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, floor", "scored": "scored"}
-"""What the sources are called in the table; ↓ beside a metric means that less is better."""
 
 
 class Measuring(Section):
@@ -48,6 +45,13 @@ class Measuring(Section):
     )
     metric_batch_size: int = Field(32, gt=0, description="pictures compared at once")
     sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 draws none")
+
+    @property
+    def measured(self) -> str:
+        """What is measured, and which weights are still to be fetched for it."""
+        names = [*self.metrics, *map(two_way_name, self.metric_encoders)]
+        absent = [name for name in names if not is_here(name, self.metric_encoders)]
+        return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
 
 
 @dataclass(frozen=True)
@@ -99,10 +103,12 @@ def measure_run(
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",
-            "; ".join(_told(comparer.missing)) or "two-way identification needs at least two pictures",
+            "; ".join(told(comparer.missing)) or "two-way identification needs at least two pictures",
         )
     if not launch.is_main:
         return
+    if len(ids) < 2 and comparer.comparisons:
+        console.warn("one picture cannot be told from others: no two-way identification")
     protocol = f"{how.protocol}, {made}"
     if how.sheet_rows:
         for name, sheet in sheets_of(scored, stimuli.open, stimuli.label, how.sheet_rows, protocol).items():
@@ -113,10 +119,12 @@ def measure_run(
     folder.finish(metrics)
 
 
-def open_run(label: str, what: recipe.Recipe, launch: Launch, again: bool) -> RunFolder:
+def open_run(
+    label: str, what: recipe.Recipe, encoders: Sequence[EncoderConfig], launch: Launch, again: bool
+) -> RunFolder:
     """Open a run of `reconstruct`, unfinished too if weights have come that its metrics lacked."""
     folder = RunFolder.open("reconstruct", label, what, launch, again)
-    if not folder.is_finished or not any(map(is_here, folder.metrics()["missing"])):
+    if not folder.is_finished or not any(is_here(name, encoders) for name in folder.metrics()["missing"]):
         return folder
     launch.wait()
     if launch.is_main:
@@ -145,58 +153,36 @@ def _figures(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, A
 
     names = dict.fromkeys(each.drawn.source for each in scored)
     sources = {source: figures([each for each in scored if each.drawn.source == source]) for source in names}
-    cells = {each.drawn.name: {"metrics": figures([each]), "items": each.items} for each in scored}
+    cells = {
+        each.drawn.name: {
+            "source": each.drawn.source,
+            "title": each.drawn.title,
+            "metrics": figures([each]),
+            "items": each.items,
+        }
+        for each in scored
+    }
     return {"overall": next(iter(sources.values())), "sources": sources, "cells": cells}
 
 
 def result_of(folder: RunFolder) -> Result:
     """Read back a finished run; metrics that are missing are told again."""
     metrics = folder.metrics()
-    for line in _told(metrics["missing"]):
+    for line in told(metrics["missing"]):
         console.warn(line)
     files = {
         name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
     }
     files["page"] = folder.path / "index.html"
     found = {name: path for name, path in files.items() if path.is_file()}
-    return Result(folder.path, (_table(metrics),), metrics, found)
-
-
-def _told(missing: Mapping[str, str]) -> list[str]:
-    """Say what is missing, and how to get it, once for the metrics of one network."""
-    names: dict[str, list[str]] = {}
-    for name, way in missing.items():
-        names.setdefault(way, []).append(name)
-    return [
-        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
-        for way, some in names.items()
-    ]
-
-
-def _table(metrics: Mapping[str, Any]) -> Table:
-    """Put every source's value of a metric below one another."""
-    rows: list[tuple[Any, ...]] = []
-    for name in metrics["overall"]:
-        for source, figures in metrics["sources"].items():
-            m = figures[name]
-            chance = "–" if m["chance"] is None else m["chance"]
-            interval = f"{m['low']:.3f}–{m['high']:.3f}"
-            rows.append((_titled(name), TITLES[source], m["value"], interval, m["n"], chance))
-    rows += [(_titled(name), "–", "missing", "–", "–", "–") for name in metrics["missing"]]
-    protocol = next(iter(metrics["overall"].values()))["protocol"]
-    columns = ("metric", "drawn from", "value", "95 % CI", "n", "chance")
-    return Table(f"Reconstruction: {protocol}", columns, tuple(rows))
-
-
-def _titled(name: str) -> str:
-    return f"{name} ↓" if lower_is_better(name) else name
+    return Result(folder.path, tables(metrics), metrics, found)
 
 
 def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     sheets = sorted((folder.path / "sheets").rglob("*.png"))
     first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst")]
     sections = [
-        PageSection("Metrics", "", [_table(metrics)], {}, _told(metrics["missing"])),
+        PageSection("Metrics", "", tables(metrics), {}, told(metrics["missing"])),
         PageSection("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
         PageSection("From the best to the worst", "", [], {str(f): f for f in sheets}),
     ]

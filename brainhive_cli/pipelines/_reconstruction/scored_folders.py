@@ -1,6 +1,5 @@
 """Scoring pictures that someone else made: a folder of reconstructions beside one of the true pictures."""
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -10,7 +9,7 @@ from brainhive_cli import console
 from brainhive_cli.datasets import decode
 from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
-from brainhive_cli.pipelines._reconstruction.folders import match_repeats, pictures_in
+from brainhive_cli.pipelines._reconstruction.folders import digest_of, match_repeats, pictures_in
 from brainhive_cli.pipelines._reconstruction.measured import Stimuli
 
 NAMED = 5
@@ -72,13 +71,12 @@ class Folders:
 
     @property
     def digest(self) -> str:
-        """Digest of what the files are called, how large they are and when they were written."""
-        files = sorted({*self.truths.values(), *(file for _, file in self.drawn.pictures)})
-        told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in files]
-        return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+        """Digest of the files of both folders."""
+        return digest_of([*self.truths.values(), *(file for _, file in self.drawn.pictures)])
 
     @property
     def repeats(self) -> str:
         """How many reconstructions an item has, in words."""
         counts = sorted({len(files) for files in self.drawn.files.values()})
-        return f"{'–'.join(map(str, (counts[0], counts[-1])[: len(counts)]))} repeats"
+        told = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+        return f"{told} {'repeat' if counts == [1] else 'repeats'}"

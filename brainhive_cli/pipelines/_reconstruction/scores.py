@@ -81,7 +81,10 @@ class Comparer:
         for network in dict.fromkeys(FEATURE_METRICS[n].network for n in metrics if n in FEATURE_METRICS):
             comparer._add_network(network, metrics)
         for config in encoders:
-            comparer._add_encoder(config, launch)
+            try:
+                comparer._add_encoder(config, launch)
+            except MissingData as error:
+                comparer.missing[two_way_name(config)] = error.in_one_line
         return comparer
 
     def _add_network(self, network: str, metrics: Sequence[str]) -> None:
@@ -98,7 +101,7 @@ class Comparer:
             self.comparisons[name] = Comparison(f"{network}/{metric.node}", metric.is_distance)
 
     def _add_encoder(self, config: EncoderConfig, launch: Launch) -> None:
-        encoder, name = config.build(), f"two_way_{config.name}"
+        encoder, name = config.build(), two_way_name(config)
         encoder.module.to(self.device)
 
         def extract(views: Views) -> dict[str, Tensor]:
@@ -199,9 +202,23 @@ def known_metrics(names: list[str]) -> list[str]:
     return names
 
 
-def is_here(metric: str) -> bool:
-    """Whether the weights of a metric are on this machine."""
-    return NETWORKS[FEATURE_METRICS[metric].network].is_here()
+def two_way_name(encoder: EncoderConfig) -> str:
+    """Name the two-way identification in an encoder's embeddings."""
+    return f"two_way_{encoder.name}"
+
+
+def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
+    """Whether a metric needs no weights, or they are on this machine.
+
+    Args:
+        metric: Its name.
+        encoders: Those that identification is asked for in, beside the metrics' own networks.
+    """
+    if metric in FEATURE_METRICS:
+        return NETWORKS[FEATURE_METRICS[metric].network].is_here()
+    asked = [encoder for encoder in encoders if two_way_name(encoder) == metric]
+    # a function brings its own weights
+    return metric in PIXEL_METRICS or any(encoder.is_here or encoder.kind == "python" for encoder in asked)
 
 
 def lower_is_better(metric: str) -> bool:

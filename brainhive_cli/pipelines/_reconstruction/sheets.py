@@ -1,12 +1,12 @@
 """Which reconstructions people are shown, and on which sheet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
 from PIL import Image
 
 from brainhive_cli.datasets import decode
-from brainhive_cli.pipelines._reconstruction.drawn import Scored
+from brainhive_cli.pipelines._reconstruction.drawn import Scored, best_first
 from brainhive_cli.reports.reconstructions import Row, reconstruction_sheet
 
 Sheets = dict[str, Image.Image]
@@ -21,8 +21,8 @@ def sheets_of(
 ) -> Sheets:
     """Draw the sheets, by file name.
 
-    The first items as they come; the best and the worst of all; and for each cell and subject a sheet that
-    goes from the best to the worst in even steps. Items are ranked by the mean over metrics of their ranks.
+    The first items as they come; the best and the worst of all cells and subjects, each item once; and for
+    each cell and subject a sheet that goes from the best to the worst in even steps.
 
     Args:
         scored: The reconstructions; the first source is the one that is shown in full.
@@ -32,34 +32,36 @@ def sheets_of(
         how: How the pictures were made, for the titles.
     """
 
-    def sheet(title: str, chosen: Sequence[tuple[Scored, str]]) -> Image.Image:
-        return reconstruction_sheet(f"{title}: {how}", [row(each, image_id) for each, image_id in chosen])
+    def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
+        return reconstruction_sheet(f"{title}: {how}", [row(order, place) for place in places])
 
-    def row(each: Scored, image_id: str) -> Row:
-        rank, count = orders[each.drawn.name].index(image_id) + 1, len(each.drawn.files)
-        lines = [label(image_id), f"rank {rank} of {count}", each.drawn.name]
+    def row(order: Sequence[tuple[Scored, str]], place: int) -> Row:
+        each, image_id = order[place]
+        rank = f"rank {place + 1} of {len(order)}"
         drawn = [(decode(str(file), file), values) for file, values in each.of_item(image_id)]
-        return Row(lines, open_seen(image_id), drawn)
+        return Row([label(image_id), rank, *each.drawn.title.split("/")], open_seen(image_id), drawn)
 
-    orders = {each.drawn.name: each.best_first for each in scored}
     first = scored[0]
-    main = [each for each in scored if each.drawn.source == first.drawn.source]
-    drawn = {"contact_sheet.png": sheet("First items", [(first, i) for i in list(first.drawn.files)[:rows]])}
+    of_first, ids = best_first([first]), list(first.drawn.files)
+    together = best_first([each for each in scored if each.drawn.source == first.drawn.source])
+    where = {image_id: place for place, (_, image_id) in enumerate(of_first)}
     half = max(1, rows // 2)
-    for name, ends in {
-        "best": orders,
-        "worst": {name: order[::-1] for name, order in orders.items()},
-    }.items():
-        picked = [
-            (each, ends[each.drawn.name][r])
-            for r in range(half)
-            for each in main
-            if r < len(each.drawn.files)
-        ]
-        drawn[f"{name}.png"] = sheet(f"{name.title()} items", picked[:half])
+    forward = range(len(together))
+    drawn = {
+        "contact_sheet.png": sheet("First items", of_first, [where[image_id] for image_id in ids[:rows]]),
+        "best.png": sheet("Best items", together, _each_once(together, forward)[:half]),
+        "worst.png": sheet("Worst items", together, _each_once(together, forward[::-1])[:half]),
+    }
     for each in scored:
-        order = orders[each.drawn.name]
+        order = best_first([each])
         steps = np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))
-        title = f"{each.drawn.name}, best to worst"
-        drawn[f"sheets/{each.drawn.name}.png"] = sheet(title, [(each, order[place]) for place in steps])
+        drawn[f"sheets/{each.drawn.name}.png"] = sheet(f"{each.drawn.title}, best to worst", order, steps)
     return drawn
+
+
+def _each_once(order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> list[int]:
+    """Take the first place of each item: the same one of several subjects would fill a sheet."""
+    taken: dict[str, int] = {}
+    for place in places:
+        taken.setdefault(order[place][1], place)
+    return list(taken.values())

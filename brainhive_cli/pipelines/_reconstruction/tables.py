@@ -1,0 +1,67 @@
+"""The tables of reconstructions: every source beside its ceiling and floor, then cell by cell."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainhive_cli.console import Table
+from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
+from brainhive_cli.reports.reconstructions import short
+
+TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, floor", "scored": "scored"}
+"""What the sources are called; ↓ beside a metric means that less is better."""
+Metrics = Mapping[str, Any]
+
+
+def tables(metrics: Metrics) -> tuple[Table, ...]:
+    """Draw the tables of a finished run; by cell where there are several."""
+    source = next(iter(metrics["sources"]))
+    cells = [cell for cell in metrics["cells"].values() if cell["source"] == source]
+    return (_together(metrics), *([_by_cell(cells)] if len(cells) > 1 else []))
+
+
+def told(missing: Mapping[str, str]) -> list[str]:
+    """Say what is missing, and how to get it, once for the metrics of one network."""
+    names: dict[str, list[str]] = {}
+    for name, way in missing.items():
+        names.setdefault(way, []).append(name)
+    return [
+        f"not measured: {', '.join(some)}: {way}; then the same command measures them"
+        for way, some in names.items()
+    ]
+
+
+def _together(metrics: Metrics) -> Table:
+    """Put every source's value of a metric below one another."""
+    rows: list[tuple[Any, ...]] = []
+    for name in metrics["overall"]:
+        for source, figures in metrics["sources"].items():
+            m = figures[name]
+            chance, pool = ("–" if m[key] is None else m[key] for key in ("chance", "pool"))
+            interval = f"{m['low']:.3f}–{m['high']:.3f}"
+            rows.append((_arrowed(name, name), TITLES[source], m["value"], interval, m["n"], pool, chance))
+    rows += [(_arrowed(name, name), "–", "missing", *["–"] * 4) for name in metrics["missing"]]
+    columns = ("metric", "drawn from", "value", "95 % CI", "n", "pool", "chance")
+    return Table(_title(metrics), columns, tuple(rows))
+
+
+def _title(metrics: Metrics) -> str:
+    """Say what all figures of a run have in common."""
+    found = [metric for figures in metrics["sources"].values() for metric in figures.values()]
+    seeds = sorted({seed for metric in found for seed in metric["seeds"]})
+    trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
+    split = "" if found[0]["split"] == "scored" else f" of {found[0]['split']} pictures"
+    return f"Reconstruction{split}: {found[0]['protocol']}{trained}"
+
+
+def _by_cell(cells: Sequence[Metrics]) -> Table:
+    names = list(cells[0]["metrics"])
+    rows = []
+    for cell in cells:
+        found = [cell["metrics"][name] for name in names]
+        rows.append((cell["title"], *(f"{metric['value']:.3f}" for metric in found), found[0]["n"]))
+    columns = ("cell", *(_arrowed(name, short(name)) for name in names), "n")
+    return Table("By cell; intervals are in metrics.json", columns, tuple(rows))
+
+
+def _arrowed(metric: str, words: str) -> str:
+    return f"{words} ↓" if lower_is_better(metric) else words

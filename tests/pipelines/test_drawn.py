@@ -1,0 +1,103 @@
+"""What reconstructions score together: items over seeds and subjects, and their order."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from brainhive_cli.metrics.statistics import interval
+from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, best_first, metrics_of, write_values
+from brainhive_cli.pipelines._reconstruction.sheets import sheets_of
+from brainhive_cli.reports.reconstructions import MARGIN_PX, TITLE_PX
+
+IDS = ("a", "b", "c")
+GREY = {"a": 60, "b": 120, "c": 180}
+"""The stimuli's grey, by which a test knows them on a sheet."""
+
+
+def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]) -> Scored:
+    """Make a subject's reconstructions, every repeat of an item with the item's value."""
+    name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
+    files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in IDS}
+    drawn = Drawn("brain", name, (seed,), files, subject)
+    return Scored(drawn, {metric: np.repeat(found, repeats) for metric, found in values.items()})
+
+
+def test_an_item_counts_once_averaged_over_repeats_and_seeds():
+    first, second = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9]), scored(1, 6, 2, ssim=[0.3, 0.4, 0.5])
+
+    metric = metrics_of([first, second], "mindeye2", "test")["ssim"]
+
+    items = np.array([0.2, 0.3, 0.7])
+    assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 3, (5, 6))
+    assert (metric.low, metric.high) == pytest.approx(interval([items]))
+
+
+def test_subjects_are_resampled_too_and_each_counts_alike():
+    one, other = [0.1, 0.1, 0.1], [0.9, 0.9, 0.9]
+
+    metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test")["ssim"]
+
+    assert (metric.value, metric.n) == (pytest.approx(0.5), 6)
+    assert (metric.low, metric.high) == pytest.approx((0.1, 0.9))  # all draws of one subject twice
+
+
+def test_identification_tells_its_pool_and_chance():
+    metric = metrics_of([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test")["clip"]
+    assert (metric.pool, metric.chance) == (3, 0.5)
+
+
+def test_items_are_sorted_by_their_mean_rank_and_less_distance_is_better():
+    many = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], swav=[0.3, 0.2, 0.1])
+    # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of swav: 3 2 1
+    assert [image_id for _, image_id in best_first([many])] == ["b", "c", "a"]
+
+
+def test_ties_do_not_make_a_metric_weigh_less():
+    tied = scored(1, 5, ssim=[0.9, 0.8, 0.7], clip=[0.0, 1.0, 1.0], alexnet2=[0.0, 0.0, 1.0])
+    # ranks of ssim: 1 2 3; of clip: 3 1.5 1.5; of alexnet2: 2.5 2.5 1: means 2.2, 2, 1.8
+    assert [image_id for _, image_id in best_first([tied])] == ["c", "b", "a"]
+
+
+def test_every_picture_keeps_its_own_value(tmp_path):
+    files = {i: [tmp_path / i / f"{repeat}.png" for repeat in range(2)] for i in IDS}
+    each = Scored(Drawn("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
+
+    write_values(tmp_path / "values.csv", [each])
+
+    assert each.of_item("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
+    assert each.items == {"a": {"ssim": 0.05}, "b": {"ssim": 0.25}, "c": {"ssim": 0.45}}
+    rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
+    assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
+    assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]
+
+
+def test_the_best_and_the_worst_are_those_of_all_subjects_and_each_item_once(tmp_path):
+    for image_id in IDS:
+        Image.new("RGB", (4, 4)).save(tmp_path / f"{image_id}.png")
+    subjects = [
+        scored(1, 5, folder=tmp_path, ssim=[0.1, 0.2, 0.3]),
+        scored(2, 5, folder=tmp_path, ssim=[0.5, 0.6, 0.4]),
+        scored(3, 5, folder=tmp_path, ssim=[0.7, 0.9, 0.8]),
+    ]
+
+    sheets = sheets_of(
+        subjects,
+        lambda i: Image.new("RGB", (4, 4), (GREY[i],) * 3),
+        lambda i: i,
+        4,
+        "",
+    )
+
+    assert shown(sheets["best.png"], 2) == ["b", "c"]  # both of subject 3
+    assert shown(sheets["worst.png"], 2) == ["a", "b"]  # both of subject 1
+    assert shown(sheets["contact_sheet.png"], 3) == ["a", "b", "c"]
+    assert shown(sheets["sheets/sub-03_seed-5/sub-03.png"], 3) == ["b", "c", "a"]
+
+
+def shown(sheet: Image.Image, count: int) -> list[str]:
+    """Read off which stimuli stand on a sheet, from above."""
+    step = (sheet.height - 2 * MARGIN_PX - TITLE_PX) // count
+    found = [sheet.getpixel((MARGIN_PX + 20, MARGIN_PX + TITLE_PX + 20 + n * step)) for n in range(count)]
+    return [next(name for name, grey in GREY.items() if (grey,) * 3 == colour) for colour in found]
