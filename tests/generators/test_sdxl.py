@@ -269,6 +269,13 @@ def test_half_precision_that_waits_on_the_cpu_is_no_cause_for_a_warning(folder, 
     assert not caplog.records
 
 
+def test_random_weights_wake_no_gpu_that_they_are_not_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"{device} is woken"))
+
+    TINY.build("cpu")
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, prediction):
     generator.noise_schedule = DDPMScheduler.from_config(
