@@ -80,7 +80,8 @@ class Launch:
         if self.processes > 1:
             import torch.distributed
 
-            torch.distributed.barrier()
+            mine = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
+            torch.distributed.barrier(device_ids=mine)
 
     def gather(self, mine: Any) -> list[Any]:
         """Collect one picklable object a process, in order of rank, in every process."""
@@ -146,6 +147,12 @@ def start(run: Run) -> Launch:
             "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
         )
     on_cpu = run.device == "cpu" or not has_cuda
+    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if not on_cpu and here > there:  # NCCL would fail, in many words
+        raise DeviceError(
+            f"{here} processes on a machine with {there} GPUs: each needs one of its own",
+            f"at most {there} processes a machine, or run.device=cpu",
+        )
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
         raise DeviceError(f"the launch asks for mixed precision {launched}", "use bf16, or no")

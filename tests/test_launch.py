@@ -40,6 +40,26 @@ def test_a_device_that_is_not_there_is_refused() -> None:
         launch.start(Run(device="cuda"))
 
 
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(DeviceError, match="2 processes on a machine with 1 GPU"):
+        launch.start(Run())
+
+
+@pytest.mark.parametrize(("device", "named"), [("cuda:1", [1]), ("cpu:0", None)])
+def test_waiting_names_the_gpu_that_is_mine(device, named, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda device_ids=None: seen.append(device_ids))
+
+    Launch(1, 2, torch.device(device)).wait()
+
+    assert seen == [named]
+
+
 def test_a_launched_process_launches_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     assert launch.wanted(Run(processes=3)) == 3
     monkeypatch.setenv("LOCAL_RANK", "0")

@@ -1,5 +1,6 @@
 """LSTM: the mean of its states over the samples, and a projection head."""
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -52,5 +53,6 @@ class LSTM(nn.Module):
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
         _signal.check(signal, *self.size)
-        states, _ = self.lstm(signal.transpose(1, 2))  # [B, T, hidden]
+        with torch.autocast(signal.device.type, enabled=False):  # cuDNN knows fp16, not bf16
+            states, _ = self.lstm(signal.float().transpose(1, 2))  # [B, T, hidden]
         return self.project(states.mean(1))

@@ -216,7 +216,7 @@ def untrained(make: "Callable[[], torch.nn.Module]") -> "torch.nn.Module":
     """Make a network with random weights, the same every time."""
     import torch
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):  # by default all GPUs, which would be woken
         torch.manual_seed(0)
         return make()
 

@@ -65,7 +65,8 @@ def draw(architecture: Architecture, device: torch.device, dtype: torch.dtype, s
     from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
 
     check_unet(architecture["unet"], "the architecture")
-    with torch.random.fork_rng(), device:
+    gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
+    with torch.random.fork_rng(gpus), device:
         torch.manual_seed(seed)
         unet: Any = UNet2DConditionModel(**architecture["unet"])
         vae: Any = AutoencoderKL(**architecture["vae"])

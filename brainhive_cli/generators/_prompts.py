@@ -35,8 +35,7 @@ class Prompts:
             MissingData: if the text encoders that it needs are absent or damaged.
         """
         if words not in self._held:
-            text, pooled = self._prompt(words, device) if words else self._empty(device)
-            self._held[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
+            self._keep(words, self._prompt(words, device) if words else self._empty(device), device)
         text, pooled = self._held[words]
         return text.expand(batch, -1, -1), pooled.expand(batch, -1)
 
@@ -47,7 +46,11 @@ class Prompts:
 
     def load_empty(self, file: Path, device: torch.device) -> None:
         """Read what `save_empty` wrote."""
-        self._held[""] = _read(file, device)
+        self._keep("", _read(file), device)
+
+    def _keep(self, words: str, embedded: Embedded, device: torch.device) -> None:
+        text, pooled = embedded
+        self._held[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
 
     def _empty(self, device: torch.device) -> Embedded:
         if self._config.source == _components.RANDOM:
@@ -57,7 +60,7 @@ class Prompts:
             return torch.zeros(1, EMPTY_TOKENS, sizes.cross_attention_dim), pooled
         folder = self._folder()
         if (folder / _components.EMPTY_PROMPT).is_file():
-            return _read(folder / _components.EMPTY_PROMPT, device)
+            return _read(folder / _components.EMPTY_PROMPT)
         return self._encoded("", folder, device)
 
     def _prompt(self, words: str, device: torch.device) -> Embedded:
@@ -99,8 +102,8 @@ class Prompts:
         return text, pooled
 
 
-def _read(file: Path, device: torch.device) -> Embedded:
-    held = load_file(file, str(device))
+def _read(file: Path) -> Embedded:
+    held = load_file(file)
     return held["prompt_embeds"], held["pooled_prompt_embeds"]
 
 

@@ -92,7 +92,8 @@ class SDXL:
         text = dict.fromkeys(_components.TEXT)  # only the empty prompt is used, and it is embedded once
         pipeline: Any = StableDiffusionXLPipeline(**components, **text, add_watermarker=False)
         pipeline.set_progress_bar_config(disable=True)
-        self.pipeline = pipeline.to(device)
+        # half precision on a CPU is right while an offloaded model waits there
+        self.pipeline = pipeline.to(device, silence_dtype_warnings=True)
         self.unet.eval().requires_grad_(False)
         self.vae.eval().requires_grad_(False)
         _components.upcast(self.vae)

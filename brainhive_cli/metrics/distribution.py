@@ -50,11 +50,7 @@ def distances(
         BrainhiveError: if there are too few pictures.
         MissingExtra: if torchmetrics is not installed.
     """
-    if len(true) < 2 * FOLDS:
-        raise BrainhiveError(
-            f"FID and KID of {len(true)} pictures mean nothing",
-            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
-        )
+    check_count(len(true))
     try:
         import torchmetrics  # noqa: F401
     except ImportError as error:
@@ -65,6 +61,15 @@ def distances(
         ends = (value - 1.96 * spread, value + 1.96 * spread)
         found.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split))
     return found
+
+
+def check_count(pictures: int) -> None:
+    """Refuse to measure so few pictures that FID and KID mean nothing."""
+    if pictures < 2 * FOLDS:
+        raise BrainhiveError(
+            f"FID and KID of {pictures} pictures mean nothing",
+            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
+        )
 
 
 def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, made: Tensor) -> float:

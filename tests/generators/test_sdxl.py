@@ -8,6 +8,7 @@ import pytest
 import text_encoders
 import torch
 from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
+from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.errors import BrainhiveError, MissingData
@@ -248,6 +249,31 @@ def test_an_empty_prompt_that_was_kept_needs_no_text_encoders(folder, tmp_path):
     generator.load_empty_prompt(tmp_path / "prompt.safetensors")
 
     assert all(torch.equal(a, b) for a, b in zip(generator.empty_prompt(2), expected, strict=True))
+
+
+def test_an_empty_prompt_that_was_kept_is_given_in_the_unets_dtype(folder, tmp_path):
+    Config(source=str(folder)).build().save_empty_prompt(tmp_path / "prompt.safetensors")
+
+    generator = Config(source=str(folder)).build(dtype=torch.bfloat16)
+    generator.load_empty_prompt(tmp_path / "prompt.safetensors")
+
+    assert {each.dtype for each in generator.empty_prompt(2)} == {torch.bfloat16}
+
+
+def test_half_precision_that_waits_on_the_cpu_is_no_cause_for_a_warning(folder, caplog):
+    logging.enable_propagation()
+
+    Config(source=str(folder)).build("cpu", torch.float16)
+
+    logging.disable_propagation()
+    assert not caplog.records
+
+
+def test_random_weights_wake_no_gpu_that_they_are_not_for(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "get_rng_state", lambda device: pytest.fail(f"{device} is woken"))
+
+    TINY.build("cpu")
 
 
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])

@@ -1,8 +1,10 @@
 """Pictures decoded in processes: each once, for the encoders that want it, in few file descriptors."""
 
 import resource
-from collections import Counter
+import time
+from collections import Counter, deque
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -112,3 +114,30 @@ def test_views_of_several_sizes_in_one_batch_are_refused_in_one_line(tmp_path, w
 
     with pytest.raises(BrainhiveError, match=r"^plain preprocesses pictures of one batch to several sizes"):
         list(decoded(np.arange(COUNT), image_set(log), {"plain": odd}, BLANKS, wanted, 5, workers))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_gpu_that_reads_late_finds_each_batch_as_it_was_given(tmp_path, monkeypatch, workers):
+    reading: deque[list[tuple[Tensor, Tensor]]] = deque()
+    locked: dict[int, int] = {}
+
+    def read() -> None:
+        time.sleep(0.01)  # time enough to spoil it
+        assert all(torch.equal(view, given) for view, given in reading.popleft())
+
+    def lock(place: int, size: int, flags: int) -> int:
+        locked[place] = size
+        return 0
+
+    cudart = SimpleNamespace(cudaHostRegister=lock, cudaHostUnregister=locked.pop)
+    stream = SimpleNamespace(record_event=lambda: SimpleNamespace(synchronize=read))
+    monkeypatch.setattr(torch.cuda, "cudart", lambda: cudart)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: [read() for _ in range(len(reading))])
+    rows, wanted = np.arange(10, COUNT), dict.fromkeys(VIEWS, np.ones(COUNT, bool))
+
+    for batch in decoded(rows, image_set(tmp_path / "log"), VIEWS, BLANKS, wanted, 8, workers, pinned=True):
+        reading.append([(view, view.clone()) for view in batch.views.values()])
+        assert locked
+
+    assert not reading and not locked

@@ -111,3 +111,11 @@ def test_two_killed_processes_end_as_two_that_were_not(settings, home):
     resumed, straight = (next((home / runs).rglob("metrics.json")).parent for runs in ("killed", "straight"))
     assert same(resumed, straight)
     assert steps_logged(home / "killed") == [3, 6, 9, 12]
+
+
+def test_what_was_taken_back_of_a_checkpoint_is_not_held_twice(settings, begun, tmp_path):
+    training, folder = begun(*settings, "train.ema=0.9"), RunFolder(tmp_path / "run")
+    learner = Learner(training.prior, [], training.what.train)
+    learner.save(folder, at_start=[1.0], size=4)
+
+    assert learner.resume(folder) == {"at_start": [1.0], "size": 4}

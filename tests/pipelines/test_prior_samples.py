@@ -9,12 +9,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch, leave
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import samples as _prior_samples
-from brainhive_cli.pipelines._priors.samples import show
+from brainhive_cli.pipelines._priors.samples import measure_distribution, show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.runs import RunFolder
 
@@ -163,3 +163,11 @@ def test_too_few_pictures_for_fid_are_told(settings, go):
     assert (
         "FID and KID of 2 pictures mean nothing (fid_items=20 at least" in metrics.metrics["fid"]["missing"]
     )
+
+
+def test_too_few_pictures_for_fid_are_told_by_a_process_that_has_none_of_them(settings, begun, tmp_path):
+    knobs = ("fid_items=2", "fid_features=python:brainhive_cli.encoders.python:example")
+    training = begun(*settings, *knobs, launch=Launch(0, 3, torch.device("cpu")))
+
+    with pytest.raises(BrainhiveError, match="of 2 pictures mean nothing"):
+        measure_distribution(training, RunFolder(tmp_path / "run"))

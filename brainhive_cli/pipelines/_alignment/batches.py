@@ -14,6 +14,7 @@ from brainhive_cli.mixing import Mixing
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._data import Repeated, Trials
 from brainhive_cli.pipelines._seeds import mixed
+from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
 
@@ -78,9 +79,9 @@ class Pool:
         ends = [*np.searchsorted(rows, self.first), len(rows)]
         gathered = torch.empty((len(rows), *self.signals[0].shape[1:]), device=self.signals[0].device)
         for signal, first, start, stop in zip(self.signals, self.first, ends, ends[1:], strict=False):
-            index = torch.from_numpy(rows[start:stop] - first).to(signal.device)
+            index = on_device(torch.from_numpy(rows[start:stop] - first), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
-        return gathered.to(self.picture.device)
+        return on_device(gathered, self.picture.device)
 
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
@@ -145,7 +146,7 @@ class Batches:
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         mine: Rows = np.sort(self.launch.mine(rows))  # type: ignore[arg-type]
-        index = torch.from_numpy(mine).to(self.launch.device)
+        index = on_device(torch.from_numpy(mine), self.launch.device)
         generator = self._generator(seed, self.launch.rank)
         signal = self._average(self.samples.gather(mine), index, generator)
         signal = augment(signal, self.augment, self.rate_hz, generator)

@@ -18,6 +18,7 @@ from brainhive_cli.errors import MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._data import open_embeddings
 from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
+from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.recipe import Paths
 
 
@@ -90,8 +91,3 @@ class Embedded:
         read = {name: on_device(torch.from_numpy(np.float32(rows)), device) for name, rows in found.items()}
         computed = [trunk.encode(views[trunk.name]) for trunk in self.trunks]
         return read | {name: rows.clone() for some in computed for name, rows in some.items()}
-
-
-def on_device(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to the device; a GPU does so without being waited for."""
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)

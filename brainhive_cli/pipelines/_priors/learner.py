@@ -74,11 +74,12 @@ class Learner:
         if not path.is_file():
             return None
         saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.parameters[0].device)
-        self.prior.load_state_dict(saved["prior"])
-        self.optimizer.load_state_dict(saved["optimizer"])
+        self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
+        self.optimizer.load_state_dict(saved.pop("optimizer"))
+        average = saved.pop("average")
         if self.average:
-            self.average.load_state_dict(saved["average"])
-        self.step = saved["step"]
+            self.average.load_state_dict(average)
+        self.step = saved.pop("step")
         return saved
 
 

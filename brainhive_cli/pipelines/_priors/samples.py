@@ -16,7 +16,7 @@ from brainhive_cli import encoders
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.distribution import distances
+from brainhive_cli.metrics.distribution import check_count, distances
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
 from brainhive_cli.pipelines._embedding.trunks import encode
@@ -65,8 +65,9 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
         BrainhiveError: if there are too few, or weights of the network that sees them are missing.
     """
     what, launch = training.what, training.launch
-    features = _features(what.fid_features, launch)
     chosen = training.pictures.held[: what.fid_items]
+    check_count(len(chosen))  # in every process: one might have none to draw
+    features = _features(what.fid_features, launch)
     mine = chosen[list(launch.mine(range(len(chosen))))]
     seen: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:

@@ -15,11 +15,11 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._priors import latents as _latents
-from brainhive_cli.pipelines._priors.embedded import on_device
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, Pictures, batches
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._seeds import mixed
+from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.runs import RunFolder
 

@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from brainhive_cli.generators.sdxl import VAE_BATCH
 from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Sampling
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
@@ -29,7 +30,8 @@ def estimate(generator: Any, how: Sampling, prior: FusionPrior) -> str:
     batch = how.batch_size * (2 if how.guidance > 1 else 1)
     side = how.resolution_px // 2 ** (len(vae.config.block_out_channels) - 1)
     drawing = _peak(unet, lambda: _denoise(unet, batch, side))
-    decoding = _peak(vae, lambda: _decode(vae, 1 if how.vae_tiling else how.batch_size, side))
+    decoded = 1 if how.vae_tiling else min(how.batch_size, VAE_BATCH)
+    decoding = _peak(vae, lambda: _decode(vae, decoded, side))
     unet_bytes, vae_bytes = _size(unet), _size(vae)
     held = max(unet_bytes, vae_bytes) if how.offload else unet_bytes + vae_bytes
     total = held + _size(prior) + max(drawing, decoding)
