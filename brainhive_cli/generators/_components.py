@@ -83,16 +83,16 @@ def upcast(vae: Any) -> None:
         cast(vae, torch.float32)
 
 
-def skeleton(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
-    """Make U-Net and VAE of these configs on the meta device."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+def skeleton(architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
+    """Make U-Net and VAE of these configs on the meta device, and the scheduler."""
+    import diffusers
 
     with torch.device("meta"):
-        made: list[Any] = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)]
-    for model in made:
-        cast(model, dtype)
-    upcast(made[1])
-    return made[0], made[1]
+        unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
+        vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
+    kind = architecture["scheduler"].get("_class_name", "EulerDiscreteScheduler")
+    scheduler = getattr(diffusers, kind).from_config(architecture["scheduler"])
+    return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
 
 
 def read_config(source: str, component: str) -> dict[str, Any]:
@@ -111,6 +111,13 @@ def check(source: str, variant: str | None) -> str:
     if absent and not source.startswith("hub:"):
         raise MissingData(f"the generator {folder} has no {absent[0]}/{weights}", "download it again")
     return "weights to be fetched" if absent else "SDXL type"
+
+
+def bytes_to_fetch(source: str, variant: str | None) -> int:
+    """Ask the hub how many bytes of a generator are not on this machine."""
+    configs = [f"{name}/{CONFIGS[name]}" for name in ("unet", "vae", "scheduler")]
+    weights = f"diffusion_pytorch_model{f'.{variant}' if variant else ''}.safetensors"
+    return hub.bytes_to_fetch(source, [*configs, f"vae/{weights}"], [f"unet/{weights}"])
 
 
 def check_unet(config: dict[str, Any], where: Path | str) -> None:

@@ -59,10 +59,18 @@ class Config(parts.Config):
         """
         return _components.check(self.source, self.variant) if self.source != RANDOM else "random weights"
 
-    def skeleton(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Make U-Net and VAE without weights, as drawing in `dtype` would hold them: on the meta device."""
-        unet, vae = self._architecture("unet"), self._architecture("vae")
-        return _components.skeleton(unet, vae, dtype)
+    def bytes_to_fetch(self) -> int:
+        """Ask the hub how many bytes of U-Net and VAE are not on this machine; fetches none of them.
+
+        Raises:
+            MissingData: if the hub cannot say.
+        """
+        return _components.bytes_to_fetch(self.source, self.variant) if self.source != RANDOM else 0
+
+    def skeleton(self, dtype: torch.dtype) -> "SDXL":
+        """Make the generator of shapes alone, as `build` would hold it in `dtype`: on the meta device."""
+        architecture = {name: self._architecture(name) for name in ("unet", "vae", "scheduler")}
+        return SDXL(self, _components.skeleton(architecture, dtype), torch.device("meta"))
 
     def _architecture(self, component: str) -> dict[str, Any]:
         if self.source == RANDOM:
@@ -136,6 +144,14 @@ class SDXL:
         """Take another sampler, by its name in `SCHEDULERS`."""
         self.pipeline.scheduler = _schedulers.make(scheduler, self.scheduler.config)
 
+    def check_size(self, resolution_px: int) -> None:
+        """Refuse a size of pictures that the VAE has not.
+
+        Raises:
+            BrainhiveError: with the number that sizes are multiples of.
+        """
+        _sampling.check_size(self.pipeline, resolution_px)
+
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less of the device's memory, and more time.
 
@@ -201,7 +217,8 @@ class SDXL:
         Returns:
             Pictures [B, 3, H, W] in 0..1, float32.
         """
-        _sampling.check_request(self.pipeline, tokens, seeds, resolution_px)
+        self.check_size(resolution_px)
+        _sampling.check_tokens(tokens, seeds)
         guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
         text, pooled = self.prompt(prompt, len(seeds))
         other_text, other_pooled = self.prompt(negative_prompt, len(seeds))
@@ -289,7 +306,7 @@ class SDXL:
     @cached_property
     def _empty_prompt(self) -> tuple[Tensor, Tensor]:
         dtype, config = self.unet.dtype, self.unet.config
-        if self.config.source == RANDOM:
+        if self.config.source == RANDOM or self.device.type == "meta":
             ids = 6 * config.addition_time_embed_dim  # the six size and crop ids of SDXL
             pooled = torch.zeros(1, config.projection_class_embeddings_input_dim - ids)
             text = torch.zeros(1, _components.EMPTY_TOKENS, config.cross_attention_dim)

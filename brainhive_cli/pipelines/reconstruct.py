@@ -124,7 +124,7 @@ def plan(what: Recipe) -> Plan:
             "align run": lambda: str(_find(what, what.prior.load()).path),
             "pictures": lambda: _count(what),
             "generator": lambda: f"{what.generator.source}: {what.generator.check()}",
-            "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
+            "memory, estimated": lambda: str(estimate(what.generator, what, what.prior.load())),
             "metrics": lambda: ", ".join(what.metrics),
         }
     )

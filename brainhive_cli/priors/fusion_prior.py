@@ -13,7 +13,7 @@ from brainhive_cli import hub, parts
 from brainhive_cli.blocks import MLP, FusionEncoder
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
-from brainhive_cli.priors._weights import fill, find, read, read_config
+from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, is_here, read, read_config
 
 OWNER = "fakekungfu"
 """Owner of the published priors: a bare `hub:NAME` means theirs."""
@@ -40,6 +40,19 @@ class Config(parts.Config):
         "hub:OWNER/NAME/FILE; the paper: hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
         "Without it they start random.",
     )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether what it starts from is on this machine; asks no network."""
+        return self.start_from is None or is_here(self.start_from)
+
+    def bytes_to_fetch(self) -> int:
+        """Ask how large is what it starts from; 0 where that is on this machine.
+
+        Raises:
+            MissingData: if it is nowhere, or the hub cannot say.
+        """
+        return bytes_to_fetch(self.start_from) if self.start_from is not None else 0
 
     def build(self, dims: dict[str, int], unet: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this U-Net."""
@@ -216,7 +229,7 @@ class FusionPrior(nn.Module):
                 "download it again, or give a folder that train-prior or BrainHiVE's code has written",
             ) from error
         for part in CLASSES:
-            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, assign=True)
+            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS)
         return prior
 
     def save(self, folder: Path) -> None:

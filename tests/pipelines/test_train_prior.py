@@ -10,6 +10,7 @@ from safetensors.torch import load_file
 
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.generators import sdxl
+from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
@@ -141,6 +142,35 @@ def test_a_sampler_that_is_not_there_is_told_before_the_first_step(settings, go,
     assert not list(home.rglob("log.jsonl"))
 
 
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(
+    go, settings, home, monkeypatch, spoil
+):
+    loss = SDXL.loss
+
+    def spoilt(generator: SDXL, *given: object, **knobs: object) -> torch.Tensor:
+        found = loss(generator, *given, **knobs)
+        if torch.is_grad_enabled():
+            seen.append(found)
+            if len(seen) == 4:
+                return (
+                    found + torch.nan if spoil == "loss" else found.square().sub(found.detach() ** 2).sqrt()
+                )
+        return found
+
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(SDXL, "loss", spoilt)
+
+    with pytest.raises(BrainhiveError, match="the training has diverged by step 4") as caught:
+        go("train-prior", *settings, "train.checkpoint_steps=2")
+
+    assert "train.lr" in caught.value.hint
+    (kept,) = home.rglob("last.pt")
+    saved = torch.load(kept, weights_only=True)
+    assert saved["step"] == 2 and all(weight.isfinite().all() for weight in saved["prior"].values())
+    assert not list(home.rglob("runs/**/metrics.json"))
+
+
 def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
     with pytest.raises(BrainhiveError, match="freeze: unet") as caught:
         go("train-prior", *settings, "freeze=[unet]")
@@ -148,7 +178,7 @@ def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
 
 
 def opened(settings: tuple[str, ...]) -> Pictures:
-    return train_prior._pictures(Recipe.resolve("train-prior", None, {}, settings), ALONE)
+    return Pictures.of(Recipe.resolve("train-prior", None, {}, settings), ALONE)
 
 
 def test_an_epoch_shows_every_training_picture_once_and_no_validation_picture(settings):

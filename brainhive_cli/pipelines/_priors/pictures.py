@@ -9,15 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import parts
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.latents import Latents
+from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.views import Items, collate, loaded
-from brainhive_cli.recipe import Paths
 
 
 @dataclass(frozen=True)
@@ -39,26 +37,21 @@ class Pictures:
     latents: Latents | None = None
 
     @classmethod
-    def open(
-        cls,
-        dataset: parts.Config,
-        split: str,
-        encoders: Sequence[EncoderConfig],
-        paths: Paths,
-        *,
-        embed_missing: bool,
-        held: int,
-        side: int,
-        seed: int,
-        launch: Launch,
-    ) -> Self:
-        """Match pictures and embeddings, and keep some (a fifth at most) from training."""
-        built: Dataset = dataset.build(paths)  # type: ignore[attr-defined]
-        images = built.images(split)
-        embedded = Embedded.open(built, dataset, images, encoders, paths, embed_missing, launch)
-        order = np.random.default_rng(seed).permutation(np.flatnonzero(embedded.rows >= 0))
-        held = min(held, len(order) // 5)
-        return cls(images, embedded, np.sort(order[held:]), order[:held], side)
+    def of(cls, what: Recipe, launch: Launch) -> Self:
+        """Match pictures and embeddings, and keep some (a fifth at most) from training.
+
+        Raises:
+            MissingData: if pictures or stores are not there.
+            BrainhiveError: if there are no pictures to learn.
+        """
+        dataset: Dataset = what.dataset.build(what.paths)
+        images = dataset.images(what.split)
+        embedded = Embedded.open(
+            dataset, what.dataset, images, what.encoders, what.paths, what.embed_missing, launch
+        )
+        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        held = min(max(what.validation_items, what.sample_items, what.fid_items), len(order) // 5)
+        return cls(images, embedded, np.sort(order[held:]), order[:held], what.resolution_px)
 
     @property
     def items(self) -> Items:

@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from brainhive_cli import parts, recipe
+from brainhive_cli import encoders, parts, recipe
 from brainhive_cli.encoders import Encoders
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.recipe import Section
 
 PARTS = ("fusion_encoder", "proj", "attn_adapter")
@@ -15,6 +16,15 @@ INCEPTION = "inception"
 
 def _generator_or_none(value: Any) -> Any:
     return None if value is None else parts.resolve("generators", value, default="sdxl")
+
+
+def _known_features(name: str) -> str:
+    if name != INCEPTION:
+        try:
+            encoders.resolve(name)
+        except RecipeError as error:
+            raise RecipeError(f"fid_features: {error.what}", f"{INCEPTION}, or {error.hint}") from error
+    return name
 
 
 class Train(Section):
@@ -52,7 +62,9 @@ class Recipe(recipe.Recipe):
         ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
     )
     embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
-    cache_latents: bool = Field(False, description="encode each picture once, into a store beside embeddings")
+    cache_latents: bool = Field(
+        False, description="encode each picture once, into a store below paths.latents"
+    )
     generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
         {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
@@ -81,6 +93,8 @@ class Recipe(recipe.Recipe):
     )
     lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
     fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
-    fid_features: str = Field(INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take")
+    fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
+        INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
+    )
     seed: int = 0
     train: Train = Train()
