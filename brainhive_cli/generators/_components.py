@@ -87,6 +87,7 @@ def skeleton(architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
     """Make U-Net and VAE of these configs on the meta device, and the scheduler."""
     import diffusers
 
+    check_unet(architecture["unet"], "the architecture")
     with torch.device("meta"):
         unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
         vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])

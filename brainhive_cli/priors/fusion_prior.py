@@ -30,10 +30,16 @@ CLASSES = {
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
-    hidden_size: int = Field(1024, description="Width of the token; the paper's value.")
-    intermediate_size: int = Field(4096, description="Width inside fusion block and adapter; the paper's.")
-    sequence_length: int = Field(4, description="Image tokens that a token becomes; IP-Adapter's value.")
-    scale: float = Field(1.0, description="Weight of the image attention beside the text attention.")
+    hidden_size: int = Field(1024, gt=0, description="Width of the token; the paper's value.")
+    intermediate_size: int = Field(
+        4096, gt=0, description="Width inside fusion block and adapter; the paper's."
+    )
+    sequence_length: int = Field(
+        4, gt=0, description="Image tokens that a token becomes; IP-Adapter's value."
+    )
+    scale: float = Field(
+        1.0, allow_inf_nan=False, description="Weight of the image attention beside the text attention."
+    )
     start_from: str | None = Field(
         None,
         description="IP-Adapter single file whose projection and attention it starts from: a path or "

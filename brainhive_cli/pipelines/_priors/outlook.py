@@ -39,9 +39,11 @@ def looks(what: Recipe) -> dict[str, Callable[[], str]]:
 
 
 def _pictures(what: Recipe, size: int) -> str:
-    found = Pictures.of(what, Launch(0, 1, torch.device("cpu")))
-    epochs = what.train.steps * min(size, len(found.train)) / len(found.train)
-    told = f"{len(found.train)} to learn ({epochs:.1f} epochs on one process), {len(found.held)} kept"
+    found, processes = Pictures.of(what, Launch(0, 1, torch.device("cpu"))), wanted(what.run)
+    count = found.in_a_step(size * processes, what.train.accumulate, processes)
+    epochs = what.train.steps * count / len(found.train)
+    where = f"{processes} processes" if processes > 1 else "one process"
+    told = f"{len(found.train)} to learn ({epochs:.1f} epochs on {where}), {len(found.held)} kept"
     computed = [f"{c.name}, {_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
     return told + (f"; embedded at every step by {'; '.join(computed)}" if computed else "")
 

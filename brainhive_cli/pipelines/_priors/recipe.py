@@ -15,6 +15,8 @@ INCEPTION = "inception"
 
 
 def _generator_or_none(value: Any) -> Any:
+    if isinstance(value, str) and value not in parts.kinds("generators"):
+        value = {"source": value}
     return None if value is None else parts.resolve("generators", value, default="sdxl")
 
 
@@ -27,6 +29,9 @@ def _known_features(name: str) -> str:
     return name
 
 
+Beta = Annotated[float, Field(ge=0, lt=1)]
+
+
 class Train(Section):
     """How the prior is trained; defaults are BrainHiVE's."""
 
@@ -34,9 +39,9 @@ class Train(Section):
     batch_size: int = Field(16, gt=0, description="pictures a backward pass, on each process")
     accumulate: int = Field(1, gt=0, description="backward passes a step, of batch_size pictures each")
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
-    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="learning rate, constant")
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
@@ -83,10 +88,11 @@ class Recipe(recipe.Recipe):
         32, ge=0, description="pictures kept from training, for the validation loss"
     )
     sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
-        None, description="few-step diffusion model that draws; default: the one that the prior is trained on"
+        None,
+        description="few-step diffusion model that draws, or its source; default: the one trained on",
     )
     sample_items: int = Field(6, ge=0, description="validation pictures drawn")
-    sample_steps: int = Field(4, gt=0, description="denoising steps of these")
+    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of these")
     sample_every: int = Field(5000, ge=0, description="steps between drawings; 0: only at the end")
     similarity: Encoders = Field(
         ["clip-l14"], validate_default=True, description="encoders that compare drawings with pictures"
@@ -96,5 +102,5 @@ class Recipe(recipe.Recipe):
     fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
         INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
     )
-    seed: int = 0
+    seed: int = Field(0, ge=0)
     train: Train = Train()
