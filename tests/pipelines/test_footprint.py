@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -11,6 +12,7 @@ from brainhive_cli.pipelines import _footprint, train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.outlook import memory
 from brainhive_cli.pipelines._priors.pictures import batches
+from brainhive_cli.pipelines._priors.samples import _draw
 from brainhive_cli.pipelines._reconstruction.footprint import estimate
 from brainhive_cli.pipelines._reconstruction.painter import Sampling
 from brainhive_cli.priors import fusion_prior
@@ -21,6 +23,12 @@ WIDE = {
 }
 
 TINY = json.dumps(sdxl._architecture.TINY)
+HEAVY_VAE = json.dumps(
+    {
+        **sdxl._architecture.TINY,
+        "vae": {**sdxl._architecture.TINY["vae"], "block_out_channels": (128, 128, 128)},
+    }
+)
 
 
 def test_the_peak_is_of_the_tensors_that_live_at_once_without_the_weights():
@@ -86,6 +94,8 @@ def test_bytes_are_told_in_a_unit_that_shows_them():
         ("train.gradient_checkpointing=true",),
         ("train.accumulate=2", "cache_latents=true"),
         ("freeze=[fusion_encoder]", "train.ema=0.9", "train.min_snr_gamma=5"),
+        ("train.precision=bf16", "prior.hidden_size=512", "prior.intermediate_size=2048"),
+        ("generator={kind: sdxl, source: random, architecture: " + HEAVY_VAE + "}", "train.batch_size=2"),
     ],
 )
 def test_the_estimate_of_training_is_what_a_true_step_takes(settings, begun, more):
@@ -129,3 +139,20 @@ def test_the_estimate_of_training_counts_what_is_there_beside_a_step(settings):
     assert planned("train.optimizer=adamw8bit").held["optimiser"] == plain.held["optimiser"] / 4
     assert planned("train.precision=bf16").held["weights"] < plain.held["weights"]
     assert "drawing" not in planned("sample_items=0").moments
+    large = planned("prior.hidden_size=2048", "run.processes=2")
+    assert large.moments["a step"] == large.held["optimiser"]  # gradients, and once more to average them
+
+
+def test_the_estimate_of_drawing_on_the_way_is_what_it_takes(settings, begun):
+    """Within a tenth: the sampler holds a few latents."""
+    settings = (*settings, f"generator={{kind: sdxl, source: random, architecture: {json.dumps(WIDE)}}}")
+    settings = (*settings, "resolution_px=64", "sample_items=4")
+    training = begun(*settings)
+    networks = (training.generator.unet, training.generator.vae, training.prior)
+
+    live = _footprint.Live(*networks)
+    with live:
+        _draw(training, training.generator, np.arange(4))
+
+    planned = memory(train_prior.Recipe.resolve("train-prior", None, {}, settings))
+    assert planned.moments["drawing"] == pytest.approx(live.peak, rel=0.1)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -82,6 +83,29 @@ def test_a_few_step_model_draws_in_the_place_of_the_one_that_is_trained_on(
     assert drawing is not training.generator and drawing.unet is not training.generator.unet
     assert torch.isfinite(first).all() and (run.path / "samples/sheet.png").is_file()
     assert EXAMPLE in found
+
+
+def test_the_few_step_model_is_gone_when_drawings_are_measured(
+    settings, begun, generator, tmp_path, monkeypatch
+):
+    training = begun(*settings, f"sampler={{kind: sdxl, source: {generator}}}")
+    load, lent, held = _prior_samples.load, [], []
+
+    def loaded(*given: object) -> object:
+        made = load(*given)
+        lent.append(weakref.ref(made.unet))
+        return made
+
+    def measured(*_: object) -> np.ndarray:
+        held.append(lent[0]())
+        return np.zeros(2)
+
+    monkeypatch.setattr(_prior_samples, "load", loaded)
+    monkeypatch.setattr(_prior_samples, "_similarity", measured)
+
+    show(training, RunFolder(tmp_path), "sheet")
+
+    assert held == [None]
 
 
 def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(

@@ -3,6 +3,8 @@
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.func import functional_call
 
 from brainhive_cli.pipelines._footprint import Footprint, drawing, peak, size_of
 from brainhive_cli.pipelines._priors.learner import trainable
@@ -53,8 +55,7 @@ def _step(what: Recipe, generator: Any, prior: FusionPrior) -> int:
         for _ in range(min(what.train.accumulate, 2)):  # the second pass finds the gradients of the first
             _pass(what, generator, prior, side)
 
-    copied = [prior.fusion_encoder, prior.proj] if generator.unet.dtype != torch.float32 else []
-    return peak(work, generator.unet, vae, prior) + sum(map(size_of, copied)) // 2  # what autocast makes
+    return peak(work, generator.unet, vae, prior)
 
 
 def _pass(what: Recipe, generator: Any, prior: FusionPrior, side: int) -> None:
@@ -63,7 +64,15 @@ def _pass(what: Recipe, generator: Any, prior: FusionPrior, side: int) -> None:
         latents = torch.empty(count, generator.vae.config.latent_channels, side, side)
         if not what.cache_latents:
             latents = generator.encode(torch.empty(count, 3, px, px))
-        tokens = prior({key: torch.empty(count, dim) for key, dim in prior.dims.items()})
+        tokens = _tokens(prior, count, generator.unet.dtype)
         noise, sizes = torch.empty_like(latents), torch.empty(count, 6)
         timesteps = torch.empty(count, dtype=torch.int64)
     generator.loss(latents, tokens, noise, timesteps, sizes, what.train.min_snr_gamma).backward()
+
+
+def _tokens(prior: FusionPrior, count: int, dtype: torch.dtype) -> Tensor:
+    """Make image tokens of weights that are cast once, as autocast does."""
+    weights = {name: w.to(dtype) for name, w in prior.named_parameters() if "attn_adapter" not in name}
+    embeddings = {key: torch.empty(count, dim, dtype=dtype) for key, dim in prior.dims.items()}
+    tokens: Tensor = functional_call(prior, weights, (embeddings,))
+    return tokens
