@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 from brainhive_cli.generators import sdxl
@@ -141,6 +142,21 @@ def test_the_estimate_of_training_counts_what_is_there_beside_a_step(settings):
     assert "drawing" not in planned("sample_items=0").moments
     large = planned("prior.hidden_size=2048", "run.processes=2")
     assert large.moments["a step"] == large.held["optimiser"]  # gradients, and once more to average them
+
+
+def test_weights_in_half_precision_to_start_from_are_trained_in_float32(settings, begun, tmp_path):
+    prior = begun(*settings).prior.half()
+    projection = {f"image_proj.{name}": weight for name, weight in prior.proj.state_dict().items()}
+    attention = prior.attn_adapter.state_dict().items()
+    renamed = {name.replace("attn_processors", "ip_adapter"): weight for name, weight in attention}
+    save_file(projection | renamed, tmp_path / "ip-adapter.safetensors")
+
+    plain, started = (
+        memory(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, f"prior.start_from={file}")))
+        for file in ("null", tmp_path / "ip-adapter.safetensors")
+    )
+
+    assert started == plain
 
 
 def test_the_estimate_of_drawing_on_the_way_is_what_it_takes(settings, begun):

@@ -156,6 +156,24 @@ def test_a_compiled_unet_learns_the_same(settings, begun, monkeypatch):
         assert torch.allclose(a.grad, b.grad, atol=ROUNDING)
 
 
+def test_the_gradient_is_clipped_and_its_norm_before_that_is_known(settings, begun, tmp_path):
+    training = begun(*settings, "train.steps=1", "train.grad_norm=1e-3")
+
+    learner = trained(training, RunFolder(tmp_path / "run"))
+
+    seen = torch.cat([gradient.flatten() for gradient in gradients(learner)]).norm()
+    assert float(seen) == pytest.approx((1 - 0.9) * 1e-3, rel=1e-3) and learner.norm > 1e-3
+
+
+def test_the_optimiser_has_the_knobs_of_the_recipe(settings, begun):
+    training = begun(*settings, "train.lr=0.5", "train.weight_decay=0.25", "train.betas=[0.1, 0.2]")
+
+    learner = Learner(training.prior, [], training.what.train)
+
+    (group,) = learner.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.1, 0.2))
+
+
 def test_8_bit_adamw_without_its_library_says_how_to_get_it(settings, begun, monkeypatch):
     monkeypatch.setitem(sys.modules, "bitsandbytes", None)
     training = begun(*settings, "train.optimizer=adamw8bit")

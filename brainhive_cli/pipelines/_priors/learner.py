@@ -66,8 +66,9 @@ class Learner:
             "prior": self.prior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
+            "beside": beside,
         }
-        folder.save_checkpoint(LAST, content | beside)
+        folder.save_checkpoint(LAST, content)
 
     def resume(self, folder: RunFolder) -> dict[str, Any] | None:
         """Go back to the newest checkpoint, if there is one; return what was remembered."""
@@ -80,7 +81,8 @@ class Learner:
         if self.average:
             self.average.load_state_dict(saved["average"])
         self.step = saved["step"]
-        return saved
+        beside: dict[str, Any] = saved["beside"]  # the rest would stay on the device beside its copy
+        return beside
 
 
 def trainable(prior: FusionPrior, frozen: Sequence[str]) -> list[nn.Parameter]:

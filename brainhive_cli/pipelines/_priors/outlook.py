@@ -110,7 +110,7 @@ def memory(what: Recipe) -> Footprint:
         what = what.model_copy(update={"prior": what.prior.model_copy(update={"start_from": None})})
     with torch.device("meta"):
         prior, _ = make_prior(what, _dims(what), generator)
-    return estimate(what, generator, sampler, prior.to("meta"), wanted(what.run))
+    return estimate(what, generator, sampler, prior.to("meta", torch.float32), wanted(what.run))
 
 
 def _dims(what: Recipe) -> dict[str, int]:
