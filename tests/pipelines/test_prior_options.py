@@ -101,6 +101,18 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
+def test_losses_are_weighed_by_min_snr_where_that_is_asked_for(settings, begun):
+    plain, weighed = begun(*settings), begun(*settings, "train.min_snr_gamma=0.5")
+    batch = first_batch(weighed)
+
+    noise, timesteps, kept = weighed.draw(batch, (4, 8, 8))
+    tokens = weighed.prior.tokens(weighed.prior.adapt(weighed.prior.fuse(weighed.embeddings(batch)) * kept))
+    given = (weighed.latents(batch), tokens, noise, timesteps, batch.sizes)
+
+    assert torch.allclose(weighed.loss(batch), weighed.generator.loss(*given, 0.5), rtol=1e-6)
+    assert not torch.allclose(weighed.loss(batch), plain.loss(batch), rtol=1e-2)
+
+
 def test_the_noise_offset_shifts_whole_channels(settings, begun):
     plain, _, _ = begun(*settings).draw(many(400), (4, 8, 8))
     shifted, _, _ = begun(*settings, "train.noise_offset=0.5").draw(many(400), (4, 8, 8))
