@@ -20,7 +20,7 @@ from brainhive_cli.embeddings import EmbeddingWriter, path_of
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.pictures import batches
+from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.runs import RunFolder
 
@@ -41,7 +41,7 @@ def begun(home: Path, architecture: Architecture, *more: str, recipe: str | None
     asked += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
     what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*asked, "cache_latents=true", *more])
     here = launch.start(what.run)
-    return Training.begin(what, train_prior._pictures(what, here), here)
+    return Training.begin(what, Pictures.of(what, here), here)
 
 
 def embedded(home: Path, files: list[Path]) -> None:

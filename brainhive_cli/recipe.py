@@ -60,8 +60,9 @@ class Paths(Section):
     embeddings: str = Field("embeddings", description="embedding stores")
     signals: str = Field("signals", description="signal stores")
     runs: str = Field("runs", description="run folders")
+    latents: str = Field("latents", description="what a VAE makes of pictures, for train-prior")
 
-    def under_home(self, name: Literal["data", "embeddings", "signals", "runs"]) -> Path:
+    def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
         """Resolve one of the folders against home."""
         return Path(os.environ.get("BRAINHIVE_HOME", ".")).joinpath(getattr(self, name))
 

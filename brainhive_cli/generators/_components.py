@@ -85,16 +85,17 @@ def upcast(vae: Any) -> None:
         cast(vae, torch.float32)
 
 
-def skeleton(unet: dict[str, Any], vae: dict[str, Any], dtype: torch.dtype) -> tuple[Any, Any]:
-    """Make U-Net and VAE of these configs on the meta device."""
-    from diffusers import AutoencoderKL, UNet2DConditionModel
+def skeleton(architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
+    """Make U-Net and VAE of these configs on the meta device, and the scheduler."""
+    import diffusers
 
+    check_unet(architecture["unet"], "the architecture")
     with torch.device("meta"):
-        made: list[Any] = [UNet2DConditionModel.from_config(unet), AutoencoderKL.from_config(vae)]
-    for model in made:
-        cast(model, dtype)
-    upcast(made[1])
-    return made[0], made[1]
+        unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
+        vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
+    kind = architecture["scheduler"].get("_class_name", "EulerDiscreteScheduler")
+    scheduler = getattr(diffusers, kind).from_config(architecture["scheduler"])
+    return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
 
 
 def read_config(source: str, component: str) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class Prompts:
         self._held[words] = text.to(device, self._unet.dtype), pooled.to(device, self._unet.dtype)
 
     def _empty(self, device: torch.device) -> Embedded:
-        if self._config.source == _components.RANDOM:
+        if self._config.source == _components.RANDOM or device.type == "meta":
             sizes = self._unet.config
             ids = 6 * sizes.addition_time_embed_dim  # the six size and crop ids of SDXL
             pooled = torch.zeros(1, sizes.projection_class_embeddings_input_dim - ids)

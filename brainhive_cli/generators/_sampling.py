@@ -9,11 +9,15 @@ from torch import Tensor
 from brainhive_cli.errors import BrainhiveError, RecipeError
 
 
-def check_request(pipeline: Any, tokens: Tensor | None, seeds: list[int], resolution_px: int) -> None:
-    """Refuse a size that the VAE has not, and tokens [B, S, D_cross] that are not one for each seed."""
+def check_size(pipeline: Any, resolution_px: int) -> None:
+    """Refuse a size that the VAE has not."""
     factor = max(8, pipeline.vae_scale_factor)  # 8: diffusers' own demand
     if resolution_px % factor or resolution_px <= 0:
         raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
+
+
+def check_tokens(tokens: Tensor | None, seeds: list[int]) -> None:
+    """Refuse tokens [B, S, D_cross] that are not one for each seed."""
     if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
         raise BrainhiveError(
             f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",

@@ -60,10 +60,10 @@ class Config(parts.Config):
             return "random weights"
         return f"{self.source}, {hub.to_download(_components.bytes_to_fetch(self.source, self.variant))}"
 
-    def skeleton(self, dtype: torch.dtype) -> tuple[Any, Any]:
-        """Make U-Net and VAE without weights, as drawing in `dtype` would hold them: on the meta device."""
-        unet, vae = self._architecture("unet"), self._architecture("vae")
-        return _components.skeleton(unet, vae, dtype)
+    def skeleton(self, dtype: torch.dtype) -> "SDXL":
+        """Make the generator of shapes alone, as `build` would hold it in `dtype`: on the meta device."""
+        architecture = {name: self._architecture(name) for name in ("unet", "vae", "scheduler")}
+        return SDXL(self, _components.skeleton(architecture, dtype), torch.device("meta"))
 
     def _architecture(self, component: str) -> dict[str, Any]:
         if self.source == RANDOM:
@@ -131,6 +131,14 @@ class SDXL:
     def sample_with(self, scheduler: str) -> None:
         """Take another sampler, by its name in `SCHEDULERS`."""
         self.pipeline.scheduler = _schedulers.make(scheduler, self.scheduler.config)
+
+    def check_size(self, resolution_px: int) -> None:
+        """Refuse a size of pictures that the VAE has not.
+
+        Raises:
+            BrainhiveError: with the number that sizes are multiples of.
+        """
+        _sampling.check_size(self.pipeline, resolution_px)
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less of the device's memory, and more time.
@@ -202,7 +210,8 @@ class SDXL:
         Returns:
             Pictures [B, 3, H, W] in 0..1, float32.
         """
-        _sampling.check_request(self.pipeline, tokens, seeds, resolution_px)
+        self.check_size(resolution_px)
+        _sampling.check_tokens(tokens, seeds)
         guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
         text, pooled = self.prompt(prompt, len(seeds))
         other_text, other_pooled = self.prompt(negative_prompt, len(seeds))

@@ -1,5 +1,6 @@
 """How far the pictures of a generator lie from true ones, as distributions of features."""
 
+import importlib.util
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -34,6 +35,22 @@ def kid(true: Tensor, made: Tensor) -> float:
     return float(_fed(metric, true[:count], made[:count]).compute()[0])
 
 
+def require(count: int) -> None:
+    """Find out whether FID and KID of so many pictures can be measured.
+
+    Raises:
+        BrainhiveError: if there are too few pictures.
+        MissingExtra: if torchmetrics is not installed.
+    """
+    if count < 2 * FOLDS:
+        raise BrainhiveError(
+            f"FID and KID of {count} pictures mean nothing",
+            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
+        )
+    if importlib.util.find_spec("torchmetrics") is None:
+        raise MissingExtra("FID and KID need torchmetrics", "pip install 'brainhive[metrics]'")
+
+
 def distances(
     true: Tensor, made: Tensor, *, protocol: str, split: str, seeds: tuple[int, ...]
 ) -> list[Metric]:
@@ -47,14 +64,9 @@ def distances(
         seeds: Of the training.
 
     Raises:
-        BrainhiveError: if there are too few pictures.
-        MissingExtra: if torchmetrics is not installed.
+        BrainhiveError: as `require`.
     """
-    check_count(len(true))
-    try:
-        import torchmetrics  # noqa: F401
-    except ImportError as error:
-        raise MissingExtra("FID and KID need torchmetrics", "pip install 'brainhive[metrics]'") from error
+    require(len(true))
     found = []
     for name, distance in {"fid": fid, "kid": kid}.items():
         value, spread = distance(true, made), _jackknife(distance, true, made)

@@ -107,9 +107,7 @@ def _of_url(
     url: Callable[[], str],
     load: Callable[[Path], nn.Module],
 ) -> Network:
-    return Network(
-        title, side_px, nodes, lambda: _kept(url()).is_file(), lambda: _from_url(url(), title), load
-    )
+    return Network(title, side_px, nodes, lambda: kept(url()).is_file(), lambda: from_url(url(), title), load)
 
 
 def _swav(path: Path) -> nn.Module:
@@ -156,16 +154,16 @@ class _Clip(nn.Module):
         return {"embedding": self.tower(pixel_values=images).image_embeds}
 
 
-def _kept(url: str) -> Path:
+def kept(url: str) -> Path:
     """Say where torch's hub keeps a file."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
-def _from_url(url: str, title: str) -> Path:
+def from_url(url: str, title: str) -> Path:
     """Find a file of torch's hub cache, or fetch it there, but where the hub is switched off."""
     from huggingface_hub import constants
 
-    path = _kept(url)
+    path = kept(url)
     if path.is_file():
         return path
     way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"

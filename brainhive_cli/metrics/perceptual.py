@@ -1,5 +1,6 @@
 """Networks that torchmetrics compares pictures with; one that is absent is told with the way to get it."""
 
+import importlib
 from collections.abc import Callable
 from typing import Any, TypeVar
 
@@ -9,8 +10,29 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.errors import MissingData, MissingExtra, first_line
+from brainhive_cli.metrics.networks import DAMAGED, NETWORKS, from_url, kept
 
 T = TypeVar("T")
+MODULES = {
+    "LPIPS": ("torchmetrics.image.lpip",),
+    "FID": ("torchmetrics.image.fid", "torch_fidelity"),
+}
+"""What each metric imports."""
+INCEPTION = (
+    "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/"
+    "weights-inception-2015-12-05-6726825d.pth"
+)
+"""torch-fidelity's URL_INCEPTION_V3."""
+
+
+def is_here(metric: str) -> bool:
+    """Whether the weights of LPIPS or FID are on this machine; asks no network, and loads nothing.
+
+    Raises:
+        MissingExtra: if a library that the metric needs is not installed.
+    """
+    _require(metric)
+    return NETWORKS["alexnet"].is_here() if metric == "LPIPS" else kept(INCEPTION).is_file()
 
 
 def lpips(true: Tensor, made: Tensor, device: torch.device) -> NDArray[np.float64]:
@@ -27,7 +49,7 @@ def lpips(true: Tensor, made: Tensor, device: torch.device) -> NDArray[np.float6
         knobs: Any = {"sync_on_compute": False}  # one process computes, and waits for no other
         return LearnedPerceptualImagePatchSimilarity("alex", reduction="none", normalize=True, **knobs)
 
-    metric = _fetched(loaded, "LPIPS", "torchvision's AlexNet (IMAGENET1K_V1)").to(device)
+    metric = _fetched(loaded, "LPIPS").to(device)
     values = [metric(a[None].to(device), b[None].to(device)) for a, b in zip(made, true, strict=True)]
     return torch.cat([value.flatten() for value in values]).double().cpu().numpy()
 
@@ -45,20 +67,28 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
 
         return NoTrainInceptionV3("inception-v3-compat", ["2048"])
 
-    network = _fetched(loaded, "FID", "torch-fidelity's InceptionV3").to(device)
+    network = _fetched(loaded, "FID").to(device)
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
-def _fetched(load: Callable[[], T], metric: str, weights: str) -> T:
+def _fetched(load: Callable[[], T], metric: str) -> T:
+    _require(metric)
+    is_lpips = metric == "LPIPS"
+    path = NETWORKS["alexnet"].fetch() if is_lpips else from_url(INCEPTION, "FID's InceptionV3")
     try:
         return load()
+    except DAMAGED as error:
+        raise MissingData(
+            f"cannot load {path} for {metric}: {first_line(error)}", f"delete {path} and fetch it again"
+        ) from error
+
+
+def _require(metric: str) -> None:
+    try:
+        for module in MODULES[metric]:
+            importlib.import_module(module)
     except ImportError as error:
         raise MissingExtra(
-            f"{metric} needs torchmetrics and torch-fidelity", "pip install 'brainhive[metrics]'"
-        ) from error
-    except OSError as error:  # torch.hub could not fetch them
-        where = f"{torch.hub.get_dir()}/checkpoints"
-        raise MissingData(
-            f"no weights of {weights} for {metric}: {first_line(error)}",
-            f"run once with a network, or copy them to {where}",
+            f"{metric} needs {' and '.join(m.partition('.')[0] for m in MODULES[metric])}",
+            "pip install 'brainhive[metrics]'",
         ) from error

@@ -138,7 +138,7 @@ def plan(what: Recipe) -> Plan:
             "align run": lambda: str(_find(what, what.prior.load()).path),
             "pictures": lambda: _count(what),
             "generator": what.generator.check,
-            "memory, estimated": lambda: estimate(what.generator, what, what.prior.load()),
+            "memory, estimated": lambda: str(estimate(what.generator, what, what.prior.load())),
             "metrics": lambda: what.measured,
             **_trackers.looks(what.run.trackers),
         }

@@ -5,13 +5,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli import console, hub
+from brainhive_cli import console
 from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
+from brainhive_cli.pipelines._priors.outlook import looks
 from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import Recipe, Train
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
@@ -20,27 +21,8 @@ from brainhive_cli.runs import RunFolder
 
 
 def plan(what: Recipe) -> Plan:
-    """Say what would be trained on what, and what is missing."""
-    settings = what.train
-    size = settings.batch_size * settings.accumulate
-
-    def pictures() -> str:
-        found = _pictures(what, Launch(0, 1, torch.device("cpu")))
-        epochs = settings.steps * min(size, len(found.train)) / len(found.train)
-        computed = [f"{c.name}, {hub.to_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
-        told = f"{len(found.train)} to learn ({epochs:.1f} epochs on one process), {len(found.held)} kept"
-        return told + (f"; embedded at every step by {'; '.join(computed)}" if computed else "")
-
-    looks: dict[str, Any] = {
-        "steps": lambda: f"{settings.steps} of {size} pictures on each process",
-        "pictures": pictures,
-        "generator": what.generator.check,
-    }
-    if what.sampler is not None:
-        looks["sampler"] = what.sampler.check
-    if what.run.trackers:
-        looks["trackers"] = lambda: ", ".join(_trackers.require(what.run.trackers))
-    return Plan.of(looks)
+    """Say what would be trained on what, what it needs, and what is missing."""
+    return Plan.of(looks(what) | _trackers.looks(what.run.trackers))
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -50,7 +32,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         DeviceError: if the device's memory is too small.
     """
     _trackers.require(what.run.trackers)
-    pictures = _pictures(what, launch)
+    pictures = Pictures.of(what, launch)
     label = f"{pictures.images.dataset}-{what.prior.kind}"
     folder = RunFolder.open("train-prior", label, what, launch, again)
     if not folder.is_finished:
@@ -71,20 +53,6 @@ def _less_memory(train: Train) -> str:
     smaller = f"train.batch_size={train.batch_size // 2} train.accumulate={2 * train.accumulate}, "
     return (
         f"{smaller if train.batch_size > 1 else ''}train.gradient_checkpointing=true, or cache_latents=true"
-    )
-
-
-def _pictures(what: Recipe, launch: Launch) -> Pictures:
-    return Pictures.open(
-        what.dataset,
-        what.split,
-        what.encoders,
-        what.paths,
-        embed_missing=what.embed_missing,
-        held=max(what.validation_items, what.fid_items),
-        side=what.resolution_px,
-        seed=what.seed,
-        launch=launch,
     )
 
 

@@ -20,12 +20,39 @@ def find(reference: str) -> Path:
     """
     path = Path(reference)
     if reference.startswith("hub:"):
-        address, _, revision = reference.partition("@")
-        folder, _, name = address.rpartition("/")
-        path = hub.folder(f"{folder}@{revision}" if revision else folder, allow=[name]) / name
+        folder, name = _on_hub(reference)
+        path = hub.folder(folder, allow=[name]) / name
     if not path.is_file():
         raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
     return path
+
+
+def bytes_to_fetch(reference: str) -> int:
+    """Ask how large a file is that `find` would fetch; 0 for what is on this machine.
+
+    Raises:
+        MissingData: if there is no such file, or the hub cannot say.
+    """
+    if reference.startswith("hub:"):
+        folder, name = _on_hub(reference)
+        return hub.bytes_to_fetch(folder, (), (name,))
+    find(reference)
+    return 0
+
+
+def is_here(reference: str) -> bool:
+    """Whether `find` finds a file without a network."""
+    if reference.startswith("hub:"):
+        folder, name = _on_hub(reference)
+        return hub.holds(folder, (), (name,))
+    return Path(reference).is_file()
+
+
+def _on_hub(reference: str) -> tuple[str, str]:
+    """Split a reference to a file into one to its folder, and its name."""
+    address, _, revision = reference.partition("@")
+    folder, _, name = address.rpartition("/")
+    return f"{folder}@{revision}" if revision else folder, name
 
 
 def read(file: Path) -> dict[str, Tensor]:
@@ -53,8 +80,8 @@ def read_config(file: Path) -> dict[str, Any]:
     return config
 
 
-def fill(module: nn.Module, state: dict[str, Tensor], file: Path, assign: bool = False) -> None:
-    """Put a file's weights into a module; `assign` keeps the file's dtype.
+def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
+    """Put a file's weights into a module; one on the meta device takes them as they are, dtype and all.
 
     Raises:
         BrainhiveError: if a weight is missing, surplus or of another shape; it names the first.
@@ -67,4 +94,4 @@ def fill(module: nn.Module, state: dict[str, Tensor], file: Path, assign: bool =
                 f"{file}: {key} has shape {found.get(key, 'none')}, {wanted.get(key, 'none')} is needed",
                 "these weights are for another prior, or for another generator's U-Net",
             )
-    module.load_state_dict(state, assign=assign)
+    module.load_state_dict(state, assign=next(module.parameters()).is_meta)

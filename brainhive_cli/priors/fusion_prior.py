@@ -13,7 +13,7 @@ from brainhive_cli import hub, parts
 from brainhive_cli.blocks import MLP, FusionEncoder
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
-from brainhive_cli.priors._weights import fill, find, read, read_config
+from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, is_here, read, read_config
 
 OWNER = "fakekungfu"
 """Owner of the published priors: a bare `hub:NAME` means theirs."""
@@ -30,16 +30,35 @@ CLASSES = {
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
-    hidden_size: int = Field(1024, description="Width of the token; the paper's value.")
-    intermediate_size: int = Field(4096, description="Width inside fusion block and adapter; the paper's.")
-    sequence_length: int = Field(4, description="Image tokens that a token becomes; IP-Adapter's value.")
-    scale: float = Field(1.0, description="Weight of the image attention beside the text attention.")
+    hidden_size: int = Field(1024, gt=0, description="Width of the token; the paper's value.")
+    intermediate_size: int = Field(
+        4096, gt=0, description="Width inside fusion block and adapter; the paper's."
+    )
+    sequence_length: int = Field(
+        4, gt=0, description="Image tokens that a token becomes; IP-Adapter's value."
+    )
+    scale: float = Field(
+        1.0, allow_inf_nan=False, description="Weight of the image attention beside the text attention."
+    )
     start_from: str | None = Field(
         None,
         description="IP-Adapter single file whose projection and attention it starts from: a path or "
         "hub:OWNER/NAME/FILE; the paper: hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors. "
         "Without it they start random.",
     )
+
+    @property
+    def is_here(self) -> bool:
+        """Whether what it starts from is on this machine; asks no network."""
+        return self.start_from is None or is_here(self.start_from)
+
+    def bytes_to_fetch(self) -> int:
+        """Ask how large is what it starts from; 0 where that is on this machine.
+
+        Raises:
+            MissingData: if it is nowhere, or the hub cannot say.
+        """
+        return bytes_to_fetch(self.start_from) if self.start_from is not None else 0
 
     def build(self, dims: dict[str, int], unet: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this U-Net."""
@@ -232,7 +251,7 @@ class FusionPrior(nn.Module):
                 "download it again, or give a folder that train-prior or BrainHiVE's code has written",
             ) from error
         for part in CLASSES:
-            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, assign=True)
+            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS)
         return prior
 
     def save(self, folder: Path) -> None:

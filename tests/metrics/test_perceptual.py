@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torchvision.models import alexnet
 
 from brainhive_cli.errors import MissingData, MissingExtra
-from brainhive_cli.metrics.perceptual import inception, lpips
+from brainhive_cli.metrics.perceptual import inception, is_here, lpips
 
 CPU = torch.device("cpu")
 
@@ -50,13 +50,23 @@ def test_lpips_weighs_differences_of_unit_features_by_the_published_heads(networ
     assert found[1] == 0 < found[0]
 
 
-def test_weights_that_cannot_be_fetched_are_told_with_their_place(tmp_path, monkeypatch):
+def test_weights_that_are_not_here_are_told_with_their_place(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("TORCH_HOME", str(tmp_path))
-    monkeypatch.setenv("https_proxy", "http://127.0.0.1:1")  # no network, at once
 
-    with pytest.raises(MissingData, match=r"AlexNet \(IMAGENET1K_V1\) for LPIPS") as caught:
+    assert not is_here("LPIPS")
+    with pytest.raises(MissingData, match="the weights of AlexNet are not on this machine") as caught:
         lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
-    assert f"{tmp_path}/hub/checkpoints" in caught.value.hint
+    assert f"{tmp_path}/hub/checkpoints/alexnet-owt-7be5be79.pth" in caught.value.hint
+    assert capfd.readouterr().out == ""  # which is for results
+
+
+def test_damaged_weights_are_told_with_their_place(network, tmp_path):
+    file = tmp_path / "hub/checkpoints/alexnet-owt-7be5be79.pth"
+    file.write_bytes(file.read_bytes()[:1000])
+
+    assert is_here("LPIPS")
+    with pytest.raises(MissingData, match=f"cannot load {file} for LPIPS"):
+        lpips(torch.rand(1, 3, 64, 64), torch.rand(1, 3, 64, 64), CPU)
 
 
 @pytest.mark.parametrize(

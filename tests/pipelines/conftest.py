@@ -23,6 +23,7 @@ from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result, train_prior
+from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.training import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.store import part_of
@@ -232,6 +233,6 @@ def begun() -> Callable[..., Training]:
 
     def begin(*settings: str, launch: Launch = Launch(0, 1, torch.device("cpu"))) -> Training:  # noqa: B008
         what = train_prior.Recipe.resolve("train-prior", None, {}, settings)
-        return Training.begin(what, train_prior._pictures(what, launch), launch)
+        return Training.begin(what, Pictures.of(what, launch), launch)
 
     return begin

@@ -89,6 +89,12 @@ def _tiny() -> str:
     return json.dumps(TINY)
 
 
+def test_kept_latents_lie_where_the_recipe_says(settings, begun, home, tmp_path):
+    begun(*settings, CACHED, f"paths.latents={tmp_path / 'elsewhere'}")
+
+    assert not stores(home) and len(list((tmp_path / "elsewhere" / "pictures" / "train").glob("*.h5"))) == 1
+
+
 def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
     bad = sorted(pictures.rglob("*.png"))[3]
     bad.write_bytes(b"no picture")

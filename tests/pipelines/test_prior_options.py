@@ -101,6 +101,18 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
+def test_losses_are_weighed_by_min_snr_where_that_is_asked_for(settings, begun):
+    plain, weighed = begun(*settings), begun(*settings, "train.min_snr_gamma=0.5")
+    batch = first_batch(weighed)
+
+    noise, timesteps, kept = weighed.draw(batch, (4, 8, 8))
+    tokens = weighed.prior.tokens(weighed.prior.adapt(weighed.prior.fuse(weighed.embeddings(batch)) * kept))
+    given = (weighed.latents(batch), tokens, noise, timesteps, batch.sizes)
+
+    assert torch.allclose(weighed.loss(batch), weighed.generator.loss(*given, 0.5), rtol=1e-6)
+    assert not torch.allclose(weighed.loss(batch), plain.loss(batch), rtol=1e-2)
+
+
 def test_the_noise_offset_shifts_whole_channels(settings, begun):
     plain, _, _ = begun(*settings).draw(many(400), (4, 8, 8))
     shifted, _, _ = begun(*settings, "train.noise_offset=0.5").draw(many(400), (4, 8, 8))
@@ -154,6 +166,24 @@ def test_a_compiled_unet_learns_the_same(settings, begun, monkeypatch):
     assert torch.allclose(*losses, rtol=1e-5)
     for a, b in zip(plain.prior.parameters(), compiled.prior.parameters(), strict=True):
         assert torch.allclose(a.grad, b.grad, atol=ROUNDING)
+
+
+def test_the_gradient_is_clipped_and_its_norm_before_that_is_known(settings, begun, tmp_path):
+    training = begun(*settings, "train.steps=1", "train.grad_norm=1e-3")
+
+    learner = trained(training, RunFolder(tmp_path / "run"))
+
+    seen = torch.cat([gradient.flatten() for gradient in gradients(learner)]).norm()
+    assert float(seen) == pytest.approx((1 - 0.9) * 1e-3, rel=1e-3) and learner.norm > 1e-3
+
+
+def test_the_optimiser_has_the_knobs_of_the_recipe(settings, begun):
+    training = begun(*settings, "train.lr=0.5", "train.weight_decay=0.25", "train.betas=[0.1, 0.2]")
+
+    learner = Learner(training.prior, [], training.what.train)
+
+    (group,) = learner.optimizer.param_groups
+    assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.1, 0.2))
 
 
 def test_8_bit_adamw_without_its_library_says_how_to_get_it(settings, begun, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import weakref
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch, leave
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import samples as _prior_samples
+from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 from brainhive_cli.runs import RunFolder
@@ -27,6 +29,7 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
     samples = result.folder / "samples"
     assert sorted(path.name for path in samples.iterdir()) == [
         "last.png",
+        "step-000000.png",
         "step-000002.png",
         "step-000004.png",
     ]
@@ -82,22 +85,102 @@ def test_a_few_step_model_draws_in_the_place_of_the_one_that_is_trained_on(
     assert EXAMPLE in found
 
 
+def test_the_few_step_model_is_gone_when_drawings_are_measured(
+    settings, begun, generator, tmp_path, monkeypatch
+):
+    training = begun(*settings, f"sampler={{kind: sdxl, source: {generator}}}")
+    load, lent, held = _prior_samples.load, [], []
+
+    def loaded(*given: object) -> object:
+        made = load(*given)
+        lent.append(weakref.ref(made.unet))
+        return made
+
+    def measured(*_: object) -> np.ndarray:
+        held.append(lent[0]())
+        return np.zeros(2)
+
+    monkeypatch.setattr(_prior_samples, "load", loaded)
+    monkeypatch.setattr(_prior_samples, "_similarity", measured)
+
+    show(training, RunFolder(tmp_path), "sheet")
+
+    assert held == [None]
+
+
 def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(
-    settings, go, monkeypatch, capsys
+    settings, go, many, monkeypatch, capsys
 ):
     def offline(*_: object) -> None:
         raise MissingData("no weights of AlexNet", "run once with a network")
 
     monkeypatch.setattr(perceptual, "_fetched", offline)
+    more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", "train.steps=1")
 
-    result = go("train-prior", *settings, "similarity=[clip-l14]", "lpips=true", "fid_items=2")
+    result = go("train-prior", *settings, *more, "similarity=[clip-l14]", "lpips=true", "fid_items=20")
 
     assert result.metrics["lpips"] == {"missing": "no weights of AlexNet (run once with a network)"}
     assert "openai/clip-vit-large-patch14" in result.metrics["similarity_clip-l14"]["missing"]
     assert result.metrics["fid"] == result.metrics["kid"] == result.metrics["lpips"]
     assert result.metrics["validation_loss"]["n"] == 2
     told = capsys.readouterr().err
-    assert "no lpips: no weights of AlexNet" in told
+    assert "warning: no lpips: no weights of AlexNet" in told
+
+
+def test_what_will_not_be_measured_is_told_before_the_first_step(
+    settings, go, monkeypatch, capsys, image_networks_absent
+):
+    def pressed(_: Learner) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Learner, "update", pressed)
+
+    with pytest.raises(KeyboardInterrupt):
+        go("train-prior", *settings, "similarity=[clip-l14]", "lpips=true", "fid_items=2")
+    told = capsys.readouterr().err
+    assert "there will be no lpips: the weights of AlexNet are not on this machine" in told
+    assert "there will be no similarity_clip-l14: openai/clip-vit-large-patch14" in told
+    assert "there will be no fid: FID and KID of 2 pictures mean nothing" in told
+
+
+def test_what_will_not_be_measured_is_in_the_plan_and_stops_nothing(settings, image_networks_absent):
+    settings = (*settings, "lpips=true", "similarity=[clip-l14,demo-clip]", "fid_items=20")
+    what = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, "fid_features=dinov2-b14"))
+
+    planned = train_prior.plan(what)
+
+    assert not planned.missing
+    clip, demo, lpips, fid = planned.items["metrics"].split("; ")
+    assert clip.startswith("similarity_clip-l14: skipped, openai/clip-vit-large-patch14 is not in the hub's")
+    assert demo == "similarity_demo-clip: nothing to download" and lpips == "lpips: weights to download"
+    assert fid.startswith("fid and kid: skipped, facebook/dinov2-base is not in the hub's cache")
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("fid_features=incepton", "fid_features: no encoder called 'incepton'"),
+        ("similarity=[clip-l41]", "no encoder called 'clip-l41'"),
+        ("similarity=['python:brainhive_cli.encoders.python:exampel']", "no attribute 'exampel'"),
+        ("fid_items=20 fid_features=python:brainhive_cli.encoders.python:exampel", "no attribute 'exampel'"),
+    ],
+)
+def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
+    settings, go, home, many, override, told
+):
+    more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", *override.split(" "))
+
+    with pytest.raises(RecipeError, match=told):
+        go("train-prior", *settings, *more)
+    assert not list(home.rglob("log.jsonl"))
+
+
+def test_a_wrong_name_of_what_measures_fails_the_plan(settings):
+    wrong = ("fid_items=20", "fid_features=python:brainhive_cli.encoders.python:exampel")
+
+    planned = train_prior.plan(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *wrong)))
+
+    assert "no attribute 'exampel'" in planned.missing[0]
 
 
 @pytest.fixture

@@ -504,7 +504,7 @@ def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
 
     assert plan.missing == []
     assert plan.items["pictures"] == "12: 3 items × 2 repeats × 2 cells and sources, of 24 drawn"
-    assert "GiB for 20 at once" in plan.items["memory, estimated"]
+    assert "MiB for 20 at once" in plan.items["memory, estimated"]
     shutil.rmtree(own / "unet")
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*settings, *more]))
     assert "has no unet/config.json" in plan.missing[0]

@@ -8,8 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.generators import sdxl
+from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
@@ -141,6 +142,81 @@ def test_a_sampler_that_is_not_there_is_told_before_the_first_step(settings, go,
     assert not list(home.rglob("log.jsonl"))
 
 
+@pytest.mark.parametrize("spoil", ["loss", "gradient"])
+def test_a_training_that_diverges_stops_and_keeps_the_checkpoint_from_before(
+    go, settings, home, monkeypatch, spoil
+):
+    loss = SDXL.loss
+
+    def spoilt(generator: SDXL, *given: object, **knobs: object) -> torch.Tensor:
+        found = loss(generator, *given, **knobs)
+        if torch.is_grad_enabled():
+            seen.append(found)
+            if len(seen) == 4:
+                return (
+                    found + torch.nan if spoil == "loss" else found.square().sub(found.detach() ** 2).sqrt()
+                )
+        return found
+
+    seen: list[torch.Tensor] = []
+    monkeypatch.setattr(SDXL, "loss", spoilt)
+
+    with pytest.raises(BrainhiveError, match="the training has diverged by step 4") as caught:
+        go("train-prior", *settings, "train.checkpoint_steps=2")
+
+    assert "train.lr" in caught.value.hint
+    (kept,) = home.rglob("last.pt")
+    saved = torch.load(kept, weights_only=True)
+    assert saved["step"] == 2 and all(weight.isfinite().all() for weight in saved["prior"].values())
+    assert not list(home.rglob("runs/**/metrics.json"))
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        "train.lr=.inf",
+        "train.betas=[1, 1]",
+        "train.noise_offset=-1",
+        "token_dropout=1.5",
+        "seed=-1",
+        "sample_steps=2000",
+        "prior.hidden_size=0",
+        "prior.sequence_length=0",
+        "prior.scale=.nan",
+    ],
+)
+def test_a_number_out_of_range_is_refused_with_its_key(override):
+    with pytest.raises(RecipeError, match=rf"{override.partition('=')[0]}\b.*: Input should"):
+        Recipe.resolve("train-prior", None, {}, [override])
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("resolution_px=33", "resolution_px is 33 (give a multiple of 8)"),
+        ("train.accumulate=11", "10 pictures to learn are fewer than 11 passes on 1 processes"),
+        ("freeze=[fusion_encoder, proj, attn_adapter]", "leaves nothing known to train"),
+        ("prior.start_from=nosuch.safetensors", "no file nosuch.safetensors"),
+        ("continue_from=demo:prior", "takes the encoders demo-clip, demo-vae, not brainhive_cli-encoders"),
+        ("sampler=no/such", "no folder 'no/such'"),
+        ("sampler=demo:generator", "the Fusion Prior does not fit this U-Net"),
+    ],
+)
+def test_what_the_training_would_refuse_is_missing_in_the_plan(settings, go, home, override, told):
+    planned = train_prior.plan(Recipe.resolve("train-prior", None, {}, (*settings, override)))
+
+    assert told in " ".join(planned.missing)
+    with pytest.raises(BrainhiveError) as caught:
+        go("train-prior", *settings, override)
+    assert told in caught.value.in_one_line and not list(home.rglob("log.jsonl"))
+
+
+def test_fewer_pictures_kept_than_asked_for_are_told(settings, capsys):
+    opened((*settings, "validation_items=30"))
+
+    assert "2 of 12 pictures are kept from training, not 30" in capsys.readouterr().err
+
+
 def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
     with pytest.raises(BrainhiveError, match="freeze: unet") as caught:
         go("train-prior", *settings, "freeze=[unet]")
@@ -148,7 +224,7 @@ def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
 
 
 def opened(settings: tuple[str, ...]) -> Pictures:
-    return train_prior._pictures(Recipe.resolve("train-prior", None, {}, settings), ALONE)
+    return Pictures.of(Recipe.resolve("train-prior", None, {}, settings), ALONE)
 
 
 def test_an_epoch_shows_every_training_picture_once_and_no_validation_picture(settings):

@@ -184,6 +184,15 @@ def test_detaching_restores_the_unet_and_the_scale_weighs_the_tokens(unet):
         prior.detach(unet)
 
 
+def test_a_prior_does_not_detach_another(unet):
+    prior, other = TINY.build(DIMS, unet), TINY.build(DIMS, unet)
+    prior.attach(unet)
+
+    with pytest.raises(BrainhiveError, match="this Fusion Prior is not attached"):
+        other.detach(unet)
+    prior.detach(unet)  # for it is still there
+
+
 def test_a_masked_text_token_does_not_count_beside_image_tokens(unet):
     given, prior = conditions(), TINY.build(DIMS, unet)
     prior.attach(unet)

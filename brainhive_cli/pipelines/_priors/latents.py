@@ -50,8 +50,8 @@ def path_of(paths: Paths, images: ImageSet, vae: Any, side: int) -> Path:
     digest = hashlib.sha256(f"{vae.config.scaling_factor}".encode())
     for name, weight in vae.state_dict().items():
         digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
-    beside = paths.under_home("embeddings").parent / "latents"
-    return beside / images.dataset / images.split / f"{digest.hexdigest()[:10]}-{side}px.h5"
+    name = f"{digest.hexdigest()[:10]}-{side}px.h5"
+    return paths.under_home("latents") / images.dataset / images.split / name
 
 
 def computed(

@@ -31,14 +31,15 @@ class Learner:
 
     def __init__(self, prior: FusionPrior, frozen: Sequence[str], train: Train) -> None:
         self.prior, self.grad_norm = prior, train.grad_norm
-        self.parameters = _trainable(prior, frozen)
+        self.parameters = trainable(prior, frozen)
         self.optimizer = _optimizer(self.parameters, train)
         self.average = EMAModel(self.parameters, train.ema) if train.ema else None
         self.step = 0
+        self.norm = torch.tensor(0.0)
 
     def update(self) -> None:
-        """Go one step along the gradients, and forget them."""
-        nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        """Go one step along the gradients, and forget them; their norm is remembered."""
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if self.average:
@@ -65,8 +66,9 @@ class Learner:
             "prior": self.prior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
+            "beside": beside,
         }
-        folder.save_checkpoint(LAST, content | beside)
+        folder.save_checkpoint(LAST, content)
 
     def resume(self, folder: RunFolder) -> dict[str, Any] | None:
         """Go back to the newest checkpoint, if there is one; return what was remembered."""
@@ -79,11 +81,17 @@ class Learner:
         average = saved.pop("average")
         if self.average:
             self.average.load_state_dict(average)
-        self.step = saved.pop("step")
-        return saved
+        self.step = saved["step"]
+        beside: dict[str, Any] = saved["beside"]
+        return beside
 
 
-def _trainable(prior: FusionPrior, frozen: Sequence[str]) -> list[nn.Parameter]:
+def trainable(prior: FusionPrior, frozen: Sequence[str]) -> list[nn.Parameter]:
+    """Freeze parts of a prior, and list the parameters of the others.
+
+    Raises:
+        BrainhiveError: if nothing known is left.
+    """
     unknown = set(frozen) - set(PARTS)
     if unknown or set(frozen) == set(PARTS):
         raise BrainhiveError(
@@ -98,6 +106,19 @@ def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Opti
     knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **knobs)
+    kind = adamw8bit()
+    if parameters[0].device.type != "cuda":
+        raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
+    made: torch.optim.Optimizer = kind(parameters, **knobs)
+    return made
+
+
+def adamw8bit() -> Any:
+    """Import the optimiser that keeps its averages in 8 bits.
+
+    Raises:
+        MissingExtra: if its library is not installed.
+    """
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:
@@ -105,7 +126,4 @@ def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Opti
             "train.optimizer=adamw8bit needs bitsandbytes",
             "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
         ) from error
-    if parameters[0].device.type != "cuda":
-        raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
-    made: torch.optim.Optimizer = AdamW8bit(parameters, **knobs)
-    return made
+    return AdamW8bit

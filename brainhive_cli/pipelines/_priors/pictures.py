@@ -9,15 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import parts
+from brainhive_cli import console
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.latents import Latents
+from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.views import Items, collate, loaded
-from brainhive_cli.recipe import Paths
 
 
 @dataclass(frozen=True)
@@ -39,32 +38,44 @@ class Pictures:
     latents: Latents | None = None
 
     @classmethod
-    def open(
-        cls,
-        dataset: parts.Config,
-        split: str,
-        encoders: Sequence[EncoderConfig],
-        paths: Paths,
-        *,
-        embed_missing: bool,
-        held: int,
-        side: int,
-        seed: int,
-        launch: Launch,
-    ) -> Self:
-        """Match pictures and embeddings, and keep some (a fifth at most) from training."""
-        built: Dataset = dataset.build(paths)  # type: ignore[attr-defined]
-        images = built.images(split)
-        embedded = Embedded.open(built, dataset, images, encoders, paths, embed_missing, launch)
-        order = np.random.default_rng(seed).permutation(np.flatnonzero(embedded.rows >= 0))
-        held = min(held, len(order) // 5)
-        return cls(images, embedded, np.sort(order[held:]), order[:held], side)
+    def of(cls, what: Recipe, launch: Launch) -> Self:
+        """Match pictures and embeddings, and keep some (a fifth at most) from training.
+
+        Raises:
+            MissingData: if pictures or stores are not there.
+        """
+        dataset: Dataset = what.dataset.build(what.paths)
+        images = dataset.images(what.split)
+        embedded = Embedded.open(
+            dataset, what.dataset, images, what.encoders, what.paths, what.embed_missing, launch
+        )
+        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        asked = max(what.validation_items, what.sample_items, what.fid_items)
+        if (held := min(asked, len(order) // 5)) < asked:
+            console.warn(
+                f"{held} of {len(order)} pictures are kept from training, not {asked}: a fifth at most"
+            )
+        return cls(images, embedded, np.sort(order[held:]), order[:held], what.resolution_px)
 
     @property
     def items(self) -> Items:
         """What a picture gives to training."""
         views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
         return Items(self.images, self.side, views, self.latents)
+
+    def in_a_step(self, size: int, passes: int, processes: int) -> int:
+        """Count the pictures of a step: as many as asked for, or all.
+
+        Raises:
+            BrainhiveError: if they are fewer than one a pass and process.
+        """
+        size = min(size, len(self.train))
+        if size < passes * processes:
+            raise BrainhiveError(
+                f"{size} pictures to learn are fewer than {passes} passes on {processes} processes",
+                "use more pictures, or lower train.accumulate",
+            )
+        return size
 
     def batch(self, chosen: NDArray[np.int64]) -> "Batch":
         """Read pictures here and now."""
@@ -121,12 +132,7 @@ def batches(
     Raises:
         BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
     """
-    size = min(size, len(pictures.train))
-    if size < passes * launch.processes:
-        raise BrainhiveError(
-            f"{size} pictures to learn are fewer than {passes} passes on {launch.processes} processes",
-            "use more pictures, or lower train.accumulate",
-        )
+    size = pictures.in_a_step(size, passes, launch.processes)
     cuts = np.array_split(np.asarray(launch.mine(range(size))), passes)
     rows = _order(pictures.train, steps, cuts, size, seed)
     read = loaded(pictures.items, rows, workers, launch)

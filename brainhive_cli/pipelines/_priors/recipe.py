@@ -2,10 +2,11 @@
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from brainhive_cli import parts, recipe
+from brainhive_cli import encoders, parts, recipe
 from brainhive_cli.encoders import Encoders
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.recipe import Section
 
 PARTS = ("fusion_encoder", "proj", "attn_adapter")
@@ -14,7 +15,21 @@ INCEPTION = "inception"
 
 
 def _generator_or_none(value: Any) -> Any:
+    if isinstance(value, str) and value not in parts.kinds("generators"):
+        value = {"source": value}
     return None if value is None else parts.resolve("generators", value, default="sdxl")
+
+
+def _known_features(name: str) -> str:
+    if name != INCEPTION:
+        try:
+            encoders.resolve(name)
+        except RecipeError as error:
+            raise RecipeError(f"fid_features: {error.what}", f"{INCEPTION}, or {error.hint}") from error
+    return name
+
+
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Train(Section):
@@ -24,9 +39,9 @@ class Train(Section):
     batch_size: int = Field(16, gt=0, description="pictures a backward pass, on each process")
     accumulate: int = Field(1, gt=0, description="backward passes a step, of batch_size pictures each")
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
-    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
+    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="learning rate, constant")
     weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = (0.9, 0.999)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
@@ -52,7 +67,9 @@ class Recipe(recipe.Recipe):
         ["clip-h14", "vae"], validate_default=True, min_length=1, description="embeddings that are fused"
     )
     embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
-    cache_latents: bool = Field(False, description="encode each picture once, into a store beside embeddings")
+    cache_latents: bool = Field(
+        False, description="encode each picture once, into a store below paths.latents"
+    )
     generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
         {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
@@ -71,16 +88,19 @@ class Recipe(recipe.Recipe):
         32, ge=0, description="pictures kept from training, for the validation loss"
     )
     sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
-        None, description="few-step diffusion model that draws; default: the one that the prior is trained on"
+        None,
+        description="few-step diffusion model that draws, or its source; default: the one trained on",
     )
     sample_items: int = Field(6, ge=0, description="validation pictures drawn")
-    sample_steps: int = Field(4, gt=0, description="denoising steps of these")
+    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of these")
     sample_every: int = Field(5000, ge=0, description="steps between drawings; 0: only at the end")
     similarity: Encoders = Field(
         ["clip-l14"], validate_default=True, description="encoders that compare drawings with pictures"
     )
     lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
     fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
-    fid_features: str = Field(INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take")
-    seed: int = 0
+    fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
+        INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
+    )
+    seed: int = Field(0, ge=0)
     train: Train = Train()

@@ -12,11 +12,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import encoders
+from brainhive_cli import console, encoders
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.distribution import check_count, distances
+from brainhive_cli.metrics.distribution import distances, require
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
 from brainhive_cli.pipelines._embedding.trunks import encode
@@ -42,9 +42,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Found]:
     chosen = training.pictures.held[: what.sample_items]
     if not len(chosen):
         return {}
-    with _sampler(training, folder) as generator:
-        made = _draw(training, generator, chosen)
-    true = _true(training, chosen)
+    made, true = _drawn(training, folder, chosen), _true(training, chosen)
     labels = [images.concepts[index] for index in chosen]
     sheet = contact_sheet(to_pictures(true), [[picture] for picture in to_pictures(made)], labels)
     folder.replace(f"samples/{name}.png", sheet.save)
@@ -66,7 +64,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     """
     what, launch = training.what, training.launch
     chosen = training.pictures.held[: what.fid_items]
-    check_count(len(chosen))  # in every process: one might have none to draw
+    require(len(chosen))
     features = _features(what.fid_features, launch)
     mine = chosen[list(launch.mine(range(len(chosen))))]
     seen: list[tuple[Tensor, Tensor]] = []
@@ -83,9 +81,26 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
 
 
 def try_out(training: Training, folder: RunFolder) -> None:
-    """Find out before the first step whether there is a model that draws, and whether the prior fits it."""
-    with _sampler(training, folder):
-        pass
+    """Draw and measure before the first step, so that what is amiss is told now and not after the last one.
+
+    Raises:
+        BrainhiveError: if nothing can be drawn.
+    """
+    if training.launch.is_main:
+        found = show(training, folder, "step-000000")
+        if training.what.fid_items:
+            found["fid"] = _or_why_not(partial(_try_distribution, training))
+        for metric, values in found.items():
+            if isinstance(values, BrainhiveError):
+                console.warn(f"there will be no {metric}: {values.in_one_line}")
+    training.launch.wait()
+
+
+def _try_distribution(training: Training) -> NDArray[np.float64]:
+    chosen = training.pictures.held[: training.what.fid_items]
+    require(len(chosen))
+    features = _features(training.what.fid_features, training.launch)
+    return features(_true(training, chosen[:1])).double().cpu().numpy()
 
 
 @contextmanager
@@ -98,6 +113,11 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
     remember_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
     training.prior.attach(generator.unet)
     yield generator
+
+
+def _drawn(training: Training, folder: RunFolder, chosen: NDArray[np.int64]) -> Tensor:
+    with _sampler(training, folder) as generator:
+        return _draw(training, generator, chosen)
 
 
 @torch.no_grad()
@@ -145,5 +165,7 @@ def _features(name: str, launch: Launch) -> Callable[[Tensor], Tensor]:
 def _or_why_not(look: Callable[[], NDArray[np.float64]]) -> Found:
     try:
         return look()
+    except RecipeError:  # a name that is wrong, not weights that are missing
+        raise
     except BrainhiveError as error:
         return error

@@ -1,5 +1,6 @@
 """The training of a prior on a frozen diffusion model: its loop, and what a step computes."""
 
+import math
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -28,6 +29,8 @@ LEVELS = (0.2, 0.5, 0.8)
 """Shares of the noise schedule at which validation items are denoised."""
 RECENT = 100
 """Steps that the logged loss is the mean of."""
+WIDTH = 1024
+"""D of an embedding that nothing is known of yet, in a plan."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,11 @@ class Training:
 
     @classmethod
     def begin(cls, what: Recipe, pictures: Pictures, launch: Launch) -> Self:
-        """Load the generator, and load or make the prior."""
+        """Load the generator, and load or make the prior.
+
+        Raises:
+            BrainhiveError: if they, the embeddings and `resolution_px` do not fit each other.
+        """
         generator = load(what.generator, what, launch)
         if what.train.gradient_checkpointing:
             generator.unet.enable_gradient_checkpointing()
@@ -55,7 +62,7 @@ class Training:
             generator.unet.compile(dynamic=False)  # training, validation and drawing each have one size
         if what.cache_latents:
             pictures = replace(pictures, latents=_computed_latents(what, pictures, generator, launch))
-        prior, keys = _prior(what, pictures, generator)
+        prior, keys = make_prior(what, pictures.embedded.dims, generator)
         prior.attach(generator.unet)
         prior.to(launch.device).train()
         return cls(what, pictures, generator, prior, keys, launch)
@@ -124,13 +131,30 @@ class Training:
 
 
 def load(generator: Any, what: Recipe, launch: Launch) -> Any:
-    """Load a generator whose U-Net computes in the training's precision, and whose VAE in float32."""
-    with launch.autocast(what.train.precision):
-        kind = launch.device.type
-        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
-    made = generator.build(launch.device, dtype)
+    """Load a generator whose U-Net computes in the training's precision, and whose VAE in float32.
+
+    Raises:
+        BrainhiveError: if it has no pictures of `resolution_px`.
+    """
+    return _prepared(generator.build(launch.device, _dtype(what, launch)), what)
+
+
+def outline(generator: Any, what: Recipe) -> Any:
+    """Make of shapes alone what `load` would load."""
+    planned = Launch(0, 1, torch.device("cpu"), what.run.mixed_precision)
+    return _prepared(generator.skeleton(_dtype(what, planned)), what)
+
+
+def _prepared(made: Any, what: Recipe) -> Any:
+    made.check_size(what.resolution_px)
     nn.Module.to(made.vae, torch.float32)  # diffusers' own `to` warns for no cause
     return made
+
+
+def _dtype(what: Recipe, launch: Launch) -> torch.dtype:
+    kind = launch.device.type
+    with launch.autocast(what.train.precision):
+        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
 
 
 def remember_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
@@ -185,14 +209,25 @@ def train(
             bar.advance(size, f"step {learner.step}")
             is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
             if is_due and launch.is_main:
-                learner.save(folder, at_start=saved["at_start"], size=size)
                 mean = settings.accumulate * float(torch.stack([*losses]).mean())
+                _require_finite(mean, learner)
+                learner.save(folder, at_start=saved["at_start"], size=size)
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)
                 track(event)
             after_step(learner.step)
     at_start: list[float] = saved["at_start"]
     return at_start
+
+
+def _require_finite(loss: float, learner: Learner) -> None:
+    """Stop a training that has diverged: one loss or gradient that is not finite spoils all that follow."""
+    norm = float(learner.norm)
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise BrainhiveError(
+            f"the training has diverged by step {learner.step}: loss {loss:g}, norm of the gradient {norm:g}",
+            "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
+        )
 
 
 def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: Launch) -> _latents.Latents:
@@ -203,18 +238,30 @@ def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: 
     )
 
 
-def _prior(what: Recipe, pictures: Pictures, generator: Any) -> tuple[FusionPrior, dict[str, str]]:
-    dims = pictures.embedded.dims
+def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[FusionPrior, dict[str, str]]:
+    """Load the prior that is gone on with, or make a new one.
+
+    Args:
+        what: The recipe.
+        dims: D of each encoder's embedding, where it is known.
+        generator: The diffusion model that it is for.
+
+    Returns:
+        The prior, and its key of each encoder.
+
+    Raises:
+        BrainhiveError: if its encoders or their widths are others.
+    """
     if what.continue_from is not None:
         prior = FusionPrior.load(what.continue_from).float()
         keys = match_keys(what.encoders, prior.dims, f"the prior {what.continue_from}")
-        for name, key in keys.items():
-            if (wide := dims[name]) != prior.dims[key]:
+        for name, found in dims.items():
+            if found != (wide := prior.dims[keys[name]]):
                 raise BrainhiveError(
-                    f"the prior {what.continue_from} takes {name} of width {prior.dims[key]}, not {wide}",
+                    f"the prior {what.continue_from} takes {name} of width {wide}, not {found}",
                     "embed with the encoder that the prior was trained on",
                 )
         return prior, keys
     torch.manual_seed(what.seed)
     keys = {config.name: config.upstream or config.name for config in what.encoders}
-    return what.prior.build({keys[name]: dims[name] for name in keys}, generator.unet), keys
+    return what.prior.build({key: dims.get(name, WIDTH) for name, key in keys.items()}, generator.unet), keys
