@@ -9,6 +9,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -57,11 +58,26 @@ def embedded(home: Path, files: list[Path]) -> None:
         writer.finish()
 
 
+class Timed(Learner):
+    """A learner that knows how long it took to write checkpoints."""
+
+    on: Setting
+    saving_s = 0.0
+
+    def save(self, *where: Any, **beside: Any) -> None:
+        """Write a checkpoint."""
+        self.saving_s += self.on.timed(lambda: super(Timed, self).save(*where, **beside))
+
+
 def whole(on: Setting, training: Training) -> float:
-    """Time the training as the command runs it, in seconds."""
+    """Time the training as the command runs it, in seconds; of a checkpoint its share of these steps."""
+    settings = training.what.train
+    learner = Timed(training.prior, [], settings)
+    learner.on = on
     with tempfile.TemporaryDirectory() as folder:
-        learner = Learner(training.prior, [], training.what.train)
-        return on.timed(finished(lambda: train(training, RunFolder(Path(folder)), learner, lambda _: None)))
+        took = on.timed(finished(lambda: train(training, RunFolder(Path(folder)), learner, lambda _: None)))
+    share = settings.steps / settings.checkpoint_steps
+    return took - learner.saving_s + min(1, share) * learner.saving_s
 
 
 def bare(on: Setting, training: Training) -> float:
@@ -106,13 +122,13 @@ def finished(work: Callable[[], object]) -> Callable[[], None]:
     return done
 
 
-def compare(on: Setting, what: str, training: Training) -> None:
+def compare(on: Setting, what: str, training: Training, rounds: int = 3) -> None:
     """Show the training's share of the bare loop's speed."""
     settings = training.what.train
     bare(on, training)  # warm
-    ours, alone = in_turns(lambda: whole(on, training), lambda: bare(on, training))
+    ours, alone = in_turns(lambda: whole(on, training), lambda: bare(on, training), rounds=rounds)
     count = settings.steps * settings.batch_size
-    rates = f"{count / ours:.1f} of {count / alone:.1f} pictures/s"
+    rates = f"{count / ours:.3g} of {count / alone:.3g} pictures/s"
     show(f"{what}: of the bare loop", alone / ours, 0.95, rates)
 
 
@@ -128,10 +144,11 @@ def step(on: Setting) -> None:
     compare(on, "training step, tiny, on a CPU", begun(on.home, NARROW, *sizes, *steps))
 
 
-def gpu(on: Setting) -> None:
-    """Compare a training step at SDXL's width with the bare loop, and measure memory, on a GPU."""
+def wide(on: Setting) -> None:
+    """Compare a training step at SDXL's width with the bare loop: on a GPU, else a picture at a time."""
     if not torch.cuda.is_available():
-        print("gpu: no CUDA device is visible")
+        few = ("train.steps=2", "train.batch_size=1", "train.precision=bf16")
+        compare(on, "training step, SDXL in bf16, on a CPU", begun(on.home, SDXL, *few), rounds=2)
         return
     compare(on, "training step, SDXL in bf16", begun(on.home, SDXL, "train.steps=20", "train.batch_size=16"))
     torch.cuda.empty_cache()
@@ -144,7 +161,7 @@ def gpu(on: Setting) -> None:
     show("prior-24gb at SDXL's width: peak memory, GB", peak, 24, f"{pictures} pictures a step", at_most=True)
 
 
-PARTS = {part.__name__: part for part in (step, gpu)}
+PARTS = {part.__name__: part for part in (step, wide)}
 
 
 def main() -> None:

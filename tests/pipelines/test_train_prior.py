@@ -197,7 +197,7 @@ def test_a_number_out_of_range_is_refused_with_its_key(override):
         ("train.accumulate=11", "10 pictures to learn are fewer than 11 passes on 1 processes"),
         ("freeze=[fusion_encoder, proj, attn_adapter]", "leaves nothing known to train"),
         ("prior.start_from=nosuch.safetensors", "no file nosuch.safetensors"),
-        ("continue_from=demo:prior", "takes the encoders demo-clip, demo-vae, not brainhive_cli-encoders"),
+        ("continue_from=demo:prior", "takes the encoders demo-clip, demo-vae, not python:brainhive_cli"),
         ("sampler=no/such", "no folder 'no/such'"),
         ("sampler=demo:generator", "the Fusion Prior does not fit this U-Net"),
     ],
