@@ -68,7 +68,8 @@ class Trunk:
 @torch.inference_mode()
 def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
     """Encode preprocessed pictures [B, 3, H, W] as float32 [B, …], once for each output."""
-    with launch.autocast(precision):
+    exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
+    with launch.autocast(precision), exact:
         found = encoder.module(pictures.to(launch.device, non_blocking=True))
     outputs = [one.float() for one in (found if isinstance(found, list) else [found])]
     memory = pictures.untyped_storage().data_ptr()  # is filled anew while outputs wait to be written

@@ -1,0 +1,30 @@
+"""Networks that run over pictures."""
+
+import torch
+from torch import Tensor, nn
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from brainhive_cli.encoders import Encoder
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._embedding.trunks import encode
+
+
+class Asked(nn.Module):
+    """Keeps whether a GPU's convolutions would round to TF32."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        self.rounds = torch.backends.cudnn.allow_tf32
+        return images.flatten(1)
+
+
+def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu() -> None:
+    before, asked = torch.backends.cudnn.allow_tf32, Asked()
+
+    encode(
+        Encoder(asked, pil_to_tensor, "as it is"),
+        torch.zeros(1, 3, 4, 4),
+        "fp32",
+        Launch(0, 1, torch.device("cpu")),
+    )
+
+    assert before and not asked.rounds and torch.backends.cudnn.allow_tf32
