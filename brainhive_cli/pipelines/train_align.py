@@ -183,7 +183,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     alone = len(todo) >= launch.processes
-    worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
+    worker = Launch(0, 1, launch.device) if alone else launch
     recipes, material = variants(what), None
     _match_priors(what)
     keep_identity(

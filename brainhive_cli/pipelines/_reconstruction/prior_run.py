@@ -7,7 +7,7 @@ from brainhive_cli import console, parts, runs
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._advice import command, taking
-from brainhive_cli.pipelines._fused import match_keys, recipe_around
+from brainhive_cli.pipelines._fused import match_prior, recipe_around
 from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
@@ -57,7 +57,7 @@ def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> Non
             f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
-    match_keys([resolve(each) for each in run.recipe()["encoders"]], prior.dims, f"the prior {source}")
+    match_prior(source, [resolve(each) for each in run.recipe()["encoders"]])
     if not is_same:
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 
