@@ -1,8 +1,10 @@
 """What is drawn while a prior learns, and how it is measured."""
 
+import dataclasses
 import json
 import os
 import weakref
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -236,6 +238,32 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
     for name, metric in one.items():
         assert two[name]["value"] == pytest.approx(metric["value"], rel=0.02), name
         assert two[name]["n"] == metric["n"]
+
+
+class _InTurn(Launch):
+    """Processes that come one after another, the main one last."""
+
+    given: ClassVar[list[Any]] = []
+
+    def gather(self, mine):
+        self.given.append(mine)
+        return self.given
+
+
+def test_more_processes_than_pictures_measure_as_one(settings, begun, many):
+    colours = "python:brainhive_cli.encoders.python:example"
+    more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", "fid_items=20")
+    training = begun(*settings, *more, f"fid_features={colours}")
+    alone = measure_distribution(training, RunFolder(many))
+
+    launches = [_InTurn(rank, 21, torch.device("cpu")) for rank in range(21)]
+    shared = [
+        measure_distribution(dataclasses.replace(training, launch=each), RunFolder(many))
+        for each in reversed(launches)
+    ]
+
+    assert [metric.value for metric in shared[-1]] == pytest.approx([m.value for m in alone], rel=1e-3)
+    assert not any(shared[:-1])
 
 
 def test_too_few_pictures_for_fid_are_told(settings, go):
