@@ -1,12 +1,12 @@
 """Which part of the work is mine."""
 
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from two import in_two
 
 from brainhive_cli import launch
 from brainhive_cli.errors import DeviceError
@@ -69,12 +69,9 @@ def test_alone_a_queue_is_all_items_in_order() -> None:
     assert list(Launch(0, 1, torch.device("cpu")).queue([3, 1, 2], "q")) == [3, 1, 2]
 
 
-def _take(rank: int, folder: str) -> None:
+def _take(here: Launch, folder: Path) -> None:
     """Take numbers from a queue; the process that gets the first is slow: it waits for the other to end."""
-    os.environ |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    here, taken = Launch(rank, 2, torch.device("cpu")), []
+    store, taken = torch.distributed.distributed_c10d._get_default_store(), []
     for number in here.queue(range(7), "first"):
         taken.append(number)
         if number == 0:
@@ -82,15 +79,14 @@ def _take(rank: int, folder: str) -> None:
     store.set("the other is done", "yes")
     here.wait()
     again = list(here.queue(range(3), "second"))  # another queue begins at its beginning
-    Path(folder, f"{rank}.json").write_text(json.dumps([taken, again]))
+    Path(folder, f"{here.rank}.json").write_text(json.dumps([taken, again]))
     here.wait()
-    launch.leave(0)
 
 
 def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_slow_one_leaves(
     tmp_path: Path,
 ) -> None:
-    torch.multiprocessing.spawn(_take, (str(tmp_path),), nprocs=2)
+    in_two(_take, tmp_path)
 
     (first, second), (third, fourth) = (
         json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import weakref
 from typing import Any, ClassVar
 
@@ -11,9 +10,10 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from two import in_two
 
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import samples as _prior_samples
@@ -207,13 +207,9 @@ def test_fid_and_kid_are_of_as_many_pictures_as_asked_for(settings, go, many):
     assert colours in metrics["fid"]["protocol"] and "1 steps" in metrics["fid"]["protocol"]
 
 
-def _train(rank: int, folder: str, overrides: tuple[str, ...]) -> None:
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
     what = train_prior.Recipe.resolve("train-prior", None, {}, (*overrides, "paths.runs=two"))
-    train_prior.run(what, Launch(rank, 2, torch.device("cpu")))
-    leave(0)
+    train_prior.run(what, launch)
 
 
 def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generator):
@@ -229,8 +225,7 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
         "train.steps=2",
     )
 
-    given = (str(home), (*settings, *more, "train.batch_size=2"))
-    torch.multiprocessing.start_processes(_train, given, nprocs=2, start_method="fork")
+    in_two(_train, (*settings, *more, "train.batch_size=2"))
     one = go("train-prior", *settings, *more, "train.batch_size=4").metrics
 
     (two,) = (json.loads(path.read_text()) for path in (home / "two").rglob("metrics.json"))
