@@ -135,20 +135,13 @@ def plan(what: Recipe) -> Plan:
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
         return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
 
-    def target() -> str:
-        _match_priors(found())
-        priors = dict.fromkeys(each.prior for each in variants(found()).values())
-        for prior in filter(None, priors):
-            FusionPrior.load(prior)
-        return ", ".join(prior or "a fuser of its own" for prior in priors)
-
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
         "seeds": lambda: found().seeds,
         "cells": lambda: _few([cell.name for cell in cells()]),
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
-        "target": target,
+        "target": lambda: _targets(found()),
         **_trackers.looks(what.run.trackers),
     }
     if what.sweep:
@@ -237,6 +230,15 @@ def _published(what: Recipe, dataset: str) -> dict[str, Any]:
     if what.published is None or not what.published.is_of(modes, dataset):
         return {}
     return {"published": what.published.model_dump(exclude_none=True)}
+
+
+def _targets(what: Recipe) -> str:
+    """Load the priors that are trained for, to find out whether they are whole, and name them."""
+    _match_priors(what)
+    priors = dict.fromkeys(each.prior for each in variants(what).values())
+    for prior in filter(None, priors):
+        FusionPrior.load(prior)
+    return ", ".join(prior or "a fuser of its own" for prior in priors)
 
 
 def _match_priors(what: Recipe) -> None:

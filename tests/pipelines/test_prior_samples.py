@@ -156,6 +156,8 @@ def test_what_will_not_be_measured_is_in_the_plan_and_stops_nothing(settings, im
     assert clip.startswith("similarity_clip-l14: skipped, openai/clip-vit-large-patch14 is not in the hub's")
     assert demo == "similarity_demo-clip: nothing to download" and lpips == "lpips: weights to download"
     assert fid.startswith("fid and kid: skipped, facebook/dinov2-base is not in the hub's cache")
+    nothing = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, "similarity=[]", "lpips=false"))
+    assert train_prior.plan(nothing.model_copy(update={"fid_items": 0})).items["metrics"] == "none"
 
 
 @pytest.mark.parametrize(
