@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
@@ -26,7 +27,7 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
     return shlex.join(["brainhive", name, *arguments, *these(encoders), *more])
 
 
-def seen(dataset: parts.Config, paths: Paths) -> parts.Config | None:
+def seen(dataset: Any, paths: Paths) -> Any:
     """Give back a data set that somebody saw, for `train-align`; pictures may be nobody's stimuli."""
     return dataset if dataset.build(paths).subjects else None
 
