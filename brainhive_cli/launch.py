@@ -31,7 +31,11 @@ LONGEST_WAIT = timedelta(days=1)
 
 @dataclass(frozen=True)
 class Launch:
-    """This process among those that share the work."""
+    """This process among those that share the work.
+
+    Attributes:
+        mixed_precision: What it was launched in; a recipe takes it over as its own precision.
+    """
 
     rank: int
     processes: int
@@ -124,13 +128,12 @@ class Launch:
             gradient.copy_(part.view_as(gradient))
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
-        """Compute in `precision` (fp32, bf16, fp16); the launch's mixed precision wins where it is given."""
+        """Compute in `precision` (fp32, bf16, fp16)."""
         import torch
 
-        chosen = {"no": "fp32"}.get(self.mixed_precision or precision, self.mixed_precision or precision)
-        if chosen == "fp32":
+        if precision == "fp32":
             return nullcontext()
-        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[chosen])
+        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
 
 
 def start(run: Run) -> Launch:

@@ -1,12 +1,12 @@
 """Which part of the work is mine."""
 
 import json
-import os
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 import torch
+from two import in_two
 
 from brainhive_cli import launch
 from brainhive_cli.errors import DeviceError
@@ -23,15 +23,14 @@ def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most(count: int, pr
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
 
-def test_the_launchs_precision_wins_over_the_recipes() -> None:
-    cpu = torch.device("cpu")
-    for asked, recipes, dtype in (
-        (None, "bf16", torch.bfloat16),
-        ("no", "bf16", torch.float32),
-        ("bf16", "fp32", torch.bfloat16),
-    ):
-        with Launch(0, 1, cpu, asked).autocast(recipes):
-            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+@pytest.mark.parametrize("launched", [None, "no", "bf16"])
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_work_is_done_in_the_precision_asked_for(
+    launched: str | None, precision: str, dtype: torch.dtype
+) -> None:
+    """What measures asks for float32, also where the recipe has taken over that of a launch in bf16."""
+    with Launch(0, 1, torch.device("cpu"), launched).autocast(precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
@@ -70,12 +69,9 @@ def test_alone_a_queue_is_all_items_in_order() -> None:
     assert list(Launch(0, 1, torch.device("cpu")).queue([3, 1, 2], "q")) == [3, 1, 2]
 
 
-def _take(rank: int, folder: str) -> None:
+def _take(here: Launch, folder: Path) -> None:
     """Take numbers from a queue; the process that gets the first is slow: it waits for the other to end."""
-    os.environ |= {"WORLD_SIZE": "2", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    here, taken = Launch(rank, 2, torch.device("cpu")), []
+    store, taken = torch.distributed.distributed_c10d._get_default_store(), []
     for number in here.queue(range(7), "first"):
         taken.append(number)
         if number == 0:
@@ -83,15 +79,14 @@ def _take(rank: int, folder: str) -> None:
     store.set("the other is done", "yes")
     here.wait()
     again = list(here.queue(range(3), "second"))  # another queue begins at its beginning
-    Path(folder, f"{rank}.json").write_text(json.dumps([taken, again]))
+    Path(folder, f"{here.rank}.json").write_text(json.dumps([taken, again]))
     here.wait()
-    launch.leave(0)
 
 
 def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_slow_one_leaves(
     tmp_path: Path,
 ) -> None:
-    torch.multiprocessing.spawn(_take, (str(tmp_path),), nprocs=2)
+    in_two(_take, tmp_path)
 
     (first, second), (third, fourth) = (
         json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)

@@ -182,7 +182,8 @@ def test_a_launchs_mixed_precision_is_taken_over_unless_the_recipe_names_one() -
     assert resolve().launched_in("no").train.precision == "fp32"
     assert resolve().launched_in(None) == resolve()
     assert resolve("run.mixed_precision=bf16").launched_in("no").train.precision == "bf16"
-    assert EvalRecipe(align_run=["a"]).launched_in("bf16").align_run == ["a"]
+    taken = EvalRecipe(align_run=["a"]).launched_in("bf16")
+    assert (taken.align_run, taken.run.mixed_precision) == (["a"], "bf16")
 
 
 def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -> None:

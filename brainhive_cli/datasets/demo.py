@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from PIL import Image
@@ -60,11 +60,17 @@ class Demo:
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording."""
         datasets.check_split(self.name, split, self.splits)
-        scenes = pictures.scenes(split)  # type: ignore[arg-type]
-        low = np.stack([recordings.low_level(pictures.draw(scene)) for scene in scenes])
-        meaning = np.stack([recordings.semantic(scene) for scene in scenes])
+        low, meaning = _features(split)
         signal = recordings.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
-        return simulated(signal, [scene.image_id for scene in scenes])
+        return simulated(signal, [scene.image_id for scene in pictures.scenes(split)])  # type: ignore[arg-type]
+
+
+@lru_cache
+def _features(split: str) -> tuple[recordings.Floats, recordings.Floats]:
+    """Measure how the scenes of a split look [N, F], and what they mean [N, G]: the same to all subjects."""
+    scenes = pictures.scenes(split)  # type: ignore[arg-type]
+    low = np.stack([recordings.low_level(pictures.draw(scene)) for scene in scenes])
+    return low, np.stack([recordings.semantic(scene) for scene in scenes])
 
 
 def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:

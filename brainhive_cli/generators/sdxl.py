@@ -1,6 +1,5 @@
 """An SDXL-type diffusion model that a prior's image tokens condition."""
 
-import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,9 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli import hub, parts
-from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.generators import _architecture, _components, _objective, _sampling, _schedulers
 from brainhive_cli.generators._components import RANDOM
+from brainhive_cli.generators._conditioning import check_attached, conditioning
 from brainhive_cli.generators._prompts import Prompts
 
 VAE_BATCH = 4
@@ -212,7 +211,7 @@ class SDXL:
         """
         self.check_size(resolution_px)
         _sampling.check_tokens(tokens, seeds)
-        guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
+        is_guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
         text, pooled = self.prompt(prompt, len(seeds))
         other_text, other_pooled = self.prompt(negative_prompt, len(seeds))
         if initial is None:
@@ -225,7 +224,7 @@ class SDXL:
             pooled_prompt_embeds=pooled,
             negative_prompt_embeds=other_text,  # in training: the empty prompt and the zeroed token
             negative_pooled_prompt_embeds=other_pooled,
-            cross_attention_kwargs=self._image_conditioning(tokens, empty_tokens if guided else None, guided),
+            cross_attention_kwargs=conditioning(self.unet, tokens, empty_tokens, self.device, is_guided),
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=steps,
             guidance_scale=guidance,
@@ -267,7 +266,7 @@ class SDXL:
 
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
-        self._check_attached()
+        check_attached(self.unet)
         schedule = self.noise_schedule
         text, pooled = self.empty_prompt(len(latents))
         predicted = self.unet(
@@ -279,25 +278,3 @@ class SDXL:
             return_dict=False,
         )[0]
         return _objective.error(schedule, predicted, latents, noise, timesteps, min_snr_gamma)
-
-    def _image_conditioning(
-        self, tokens: Tensor | None, empty_tokens: Tensor | None, guided: bool
-    ) -> dict[str, Tensor] | None:
-        if tokens is None:
-            return None
-        self._check_attached()
-        if guided and empty_tokens is None:
-            raise BrainhiveError(
-                "guidance above 1 needs the tokens of the zeroed token", "give empty_tokens, or guidance 0"
-            )
-        if empty_tokens is not None:  # the negative half stands first, as in diffusers
-            tokens = torch.cat([empty_tokens.expand_as(tokens), tokens])
-        return {"ip_hidden_states": tokens.to(self.device, self.unet.dtype)}
-
-    def _check_attached(self) -> None:
-        """Without a prior diffusers would drop the tokens in silence."""
-        processors = self.unet.attn_processors.values()
-        if not any("ip_hidden_states" in inspect.signature(p.__call__).parameters for p in processors):
-            raise BrainhiveError(
-                "no prior is attached to the U-Net, so tokens have no effect", "attach it first"
-            )

@@ -75,15 +75,6 @@ def distances(
     return found
 
 
-def check_count(pictures: int) -> None:
-    """Refuse to measure so few pictures that FID and KID mean nothing."""
-    if pictures < 2 * FOLDS:
-        raise BrainhiveError(
-            f"FID and KID of {pictures} pictures mean nothing",
-            f"fid_items={2 * FOLDS} at least (a fifth of the pictures at most is kept); 5000 is usual",
-        )
-
-
 def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, made: Tensor) -> float:
     """Standard error by leaving out folds (Efron and Tibshirani, chapter 11)."""
     fold = torch.arange(len(true)) % FOLDS

@@ -107,12 +107,12 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     return list(found.values())
 
 
-def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> None:
-    """Hold that encoders are those of a Fusion Prior, without reading its weights.
+def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
+    """Find under which of a Fusion Prior's keys each encoder goes, without reading its weights.
 
     Raises:
         MissingData: if the prior is not there.
         BrainhiveError: naming both lists, if they are not.
     """
     folder, dims = fused_by(prior)
-    match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))
+    return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))

@@ -35,7 +35,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = RunFolder.open("demo", "demo", what, launch, again)
     results: dict[str, Result] = {}
     commands, summary = [], []
-    precision = [f"run.mixed_precision={launch.mixed_precision}"] if launch.mixed_precision else []
+    precision = [f"run.mixed_precision={what.run.mixed_precision}"] if what.run.mixed_precision else []
     for number, step in enumerate(STEPS, 1):
         given = [*_from_before(results, step), *what.overrides.get(step, []), *precision]
         commands.append(_command(step, given))

@@ -1,5 +1,6 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
+from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
@@ -132,13 +133,15 @@ def plan(what: Recipe) -> Plan:
                 "metrics": lambda: what.measured,
             }
         )
+    prior = cache(what.prior.load)
+    run = cache(lambda: _find(what, prior()))
     return Plan.of(
         {
-            "prior": lambda: f"{what.prior.source}: {', '.join(what.prior.load().dims)}",
-            "align run": lambda: str(_find(what, what.prior.load()).path),
-            "pictures": lambda: _count(what),
+            "prior": lambda: f"{what.prior.source}: {', '.join(prior().dims)}",
+            "align run": lambda: str(run().path),
+            "pictures": lambda: _count(what, run()),
             "generator": what.generator.check,
-            "memory, estimated": lambda: str(estimate(what.generator, what, what.prior.load())),
+            "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
             **_trackers.looks(what.run.trackers),
         }
@@ -199,9 +202,9 @@ def _find(what: Recipe, prior: FusionPrior) -> RunFolder:
     return find_run(what.align_run, prior, what.prior.source, what.paths)
 
 
-def _count(what: Recipe) -> str:
+def _count(what: Recipe, run: RunFolder) -> str:
     """Say how many pictures would be drawn."""
-    align = AlignRun.open(_find(what, what.prior.load()), what.paths, subjects=what.subjects)
+    align = AlignRun.open(run, what.paths, subjects=what.subjects)
     cells, items = len(_cells(align, what)), len(align.dataset.images(what.split))
     items = min(items, what.items or items)
     sets = sum(1 if source == "images" else cells for source in what.sources)

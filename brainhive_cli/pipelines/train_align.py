@@ -135,20 +135,13 @@ def plan(what: Recipe) -> Plan:
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
         return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
 
-    def target() -> str:
-        _match_priors(found())
-        priors = dict.fromkeys(each.prior for each in variants(found()).values())
-        for prior in filter(None, priors):
-            FusionPrior.load(prior)
-        return ", ".join(prior or "a fuser of its own" for prior in priors)
-
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
         "seeds": lambda: found().seeds,
         "cells": lambda: _few([cell.name for cell in cells()]),
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
-        "target": target,
+        "target": lambda: _targets(found()),
         **_trackers.looks(what.run.trackers),
     }
     if what.sweep:
@@ -183,7 +176,7 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     todo = [cell for cell in cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     alone = len(todo) >= launch.processes
-    worker = Launch(0, 1, launch.device, launch.mixed_precision) if alone else launch
+    worker = Launch(0, 1, launch.device) if alone else launch
     recipes, material = variants(what), None
     _match_priors(what)
     keep_identity(
@@ -237,6 +230,15 @@ def _published(what: Recipe, dataset: str) -> dict[str, Any]:
     if what.published is None or not what.published.is_of(modes, dataset):
         return {}
     return {"published": what.published.model_dump(exclude_none=True)}
+
+
+def _targets(what: Recipe) -> str:
+    """Load the priors that are trained for, to find out whether they are whole, and name them."""
+    _match_priors(what)
+    priors = dict.fromkeys(each.prior for each in variants(what).values())
+    for prior in filter(None, priors):
+        FusionPrior.load(prior)
+    return ", ".join(prior or "a fuser of its own" for prior in priors)
 
 
 def _match_priors(what: Recipe) -> None:

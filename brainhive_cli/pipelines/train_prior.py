@@ -10,11 +10,11 @@ from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.pipelines import Plan, Result, _trackers
-from brainhive_cli.pipelines._advice import command
+from brainhive_cli.pipelines._advice import command, seen
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
 from brainhive_cli.pipelines._priors.outlook import looks
 from brainhive_cli.pipelines._priors.pictures import Pictures
-from brainhive_cli.pipelines._priors.recipe import Recipe, Train
+from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
 from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.runs import RunFolder
@@ -40,7 +40,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             metrics = _train(what, pictures, folder, launch)
         except torch.OutOfMemoryError as error:
             raise DeviceError(
-                f"the device is out of memory: {first_line(error)}", _less_memory(what.train)
+                f"the device is out of memory: {first_line(error)}", _less_memory(what)
             ) from error
         if launch.is_main:
             folder.finish(metrics)
@@ -49,11 +49,13 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(folder, what)
 
 
-def _less_memory(train: Train) -> str:
-    smaller = f"train.batch_size={train.batch_size // 2} train.accumulate={2 * train.accumulate}, "
-    return (
-        f"{smaller if train.batch_size > 1 else ''}train.gradient_checkpointing=true, or cache_latents=true"
-    )
+def _less_memory(what: Recipe) -> str:
+    train, lower = what.train, []
+    if train.batch_size > 1:
+        lower.append(f"train.batch_size={train.batch_size // 2} train.accumulate={2 * train.accumulate}")
+    lower += [] if what.cache_latents else ["cache_latents=true"]
+    lower += [] if train.gradient_checkpointing else ["train.gradient_checkpointing=true"]
+    return ", or ".join(lower) or "a smaller resolution_px"
 
 
 def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> dict[str, Any]:
@@ -125,8 +127,6 @@ def _result(folder: RunFolder, what: Recipe) -> Result:
     table = console.Table("Fusion Prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     files = {"samples": sheet} if sheet.is_file() else {}
-    seen = (
-        what.dataset if what.dataset.build(what.paths).subjects else None
-    )  # pictures may be nobody's stimuli
-    hint = command("train-align", seen, what.encoders, "--prior", str(folder.path / "model"))
+    dataset = seen(what.dataset, what.paths)
+    hint = command("train-align", dataset, what.encoders, "--prior", str(folder.path / "model"))
     return Result(folder.path, (table,), metrics, files, hint)

@@ -10,6 +10,9 @@ from threading import Thread
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import pytest
+from huggingface_hub import constants
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 LARGE = (".safetensors", ".bin")
 """What the hub keeps apart, and answers with a redirect."""
@@ -28,6 +31,13 @@ class Hub:
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
+
+    def lead(self, patch: pytest.MonkeyPatch) -> None:
+        """Lead the hub's client of this process here."""
+        template = constants.HUGGINGFACE_CO_URL_TEMPLATE.replace(constants.ENDPOINT, self.endpoint)
+        patch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        patch.setattr(constants, "ENDPOINT", self.endpoint)
+        patch.setattr(constants, "HF_HUB_OFFLINE", False)
 
     def answer(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
         """Answer one request with a status, headers and a body."""

@@ -63,7 +63,8 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
 
 
 def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_launch(tiny, home):
-    what, here = demo.Recipe.resolve("demo", None, {}, [tiny]), Launch(0, 1, torch.device("cpu"), "bf16")
+    what = demo.Recipe.resolve("demo", None, {}, [tiny]).launched_in("bf16")
+    here = Launch(0, 1, torch.device("cpu"))
     first = demo.run(what, here)
     times = {path: path.stat().st_mtime_ns for path in home.glob("runs/*/*/model/**/*.safetensors")}
 

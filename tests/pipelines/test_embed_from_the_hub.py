@@ -18,7 +18,9 @@ from huggingface_hub import constants
 from PIL import Image
 from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
+from typer.testing import CliRunner
 
+from brainhive_cli.app import app
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines import Plan, embed
@@ -131,10 +133,12 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
         "HF_HOME": str(home / "hf"),
     }.items():
         monkeypatch.setenv(name, value)
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hf" / "hub"))
+    hub.lead(monkeypatch)
 
-    planned = brainhive(*LINE, "--check", "--json")
+    planned = CliRunner().invoke(app, [*LINE, "--check", "--json"])
     weights = [H14 + "/model.safetensors", SDXL + "/vae/diffusion_pytorch_model.safetensors"]
-    assert planned.returncode == 0, planned.stderr
+    assert planned.exit_code == 0, planned.stderr
     assert not hub.fetched and not list(home.rglob("*.h5*"))
     plan = json.loads(planned.stdout)["plan"]
     for encoder, weight in zip(("clip-h14", "vae"), weights, strict=True):
@@ -154,10 +158,12 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
             assert np.abs(found.embedding - direct).max() <= ROUNDING * direct.std()
             assert found.attributes["weights"]["revision"]
 
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")  # what is here is enough, though the hub has more files
-    planned = brainhive("embed", f"encoders=[clip-h14, vae, 'hub:{H14}']", "--check", "--json")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)  # what is here is enough, though the hub has more
+    planned = CliRunner().invoke(
+        app, ["embed", f"encoders=[clip-h14, vae, 'hub:{H14}']", "--check", "--json"]
+    )
     plan = json.loads(planned.stdout)["plan"]
-    assert planned.returncode == 0 and "missing" not in planned.stderr, planned.stderr
+    assert planned.exit_code == 0 and "missing" not in planned.stderr, planned.stderr
     for name in ("clip-h14", H14.replace("/", "--")):
         assert plan[name].startswith("on this machine; CLIPImageProcessor")
     assert [told for name, told in plan.items() if name.endswith(("clip-h14.h5", "vae.h5"))] == ["done"] * 4
@@ -204,7 +210,7 @@ def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
     assert "the hub cannot be reached" in plan("encoders=clip-h14").items["clip-h14"]
 
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    hub.lead(monkeypatch)
     (told,) = plan("encoders=dinov2-b14").missing
     assert told.startswith("dinov2-b14: no such repository on the hub: facebook/dinov2-base (check the name")
 
@@ -221,8 +227,7 @@ def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(
 def test_a_mistyped_name_is_told_from_other_refusals(
     hub, home, pictures, hub_cache, monkeypatch, go, status, code, told
 ):
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint)
+    hub.lead(monkeypatch)
     hub.absent = status, {"X-Error-Code": code}
     mistyped = "encoders=hub:facebook/dinov2-bsae"
 

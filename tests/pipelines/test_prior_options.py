@@ -201,7 +201,13 @@ def test_no_memory_left_is_told_with_what_to_lower(settings, go, monkeypatch):
 
     monkeypatch.setattr(SDXL, "loss", full)
 
-    with pytest.raises(DeviceError, match="Tried to allocate 2 GiB") as caught:
-        go("train-prior", *settings)
-    assert "train.batch_size=2 train.accumulate=2" in caught.value.hint
-    assert "\n" not in caught.value.what
+    latents, checkpointing = "cache_latents=true", "train.gradient_checkpointing=true"
+    for given, way in (
+        ((), f"train.batch_size=2 train.accumulate=2, or {latents}, or {checkpointing}"),
+        (("train.batch_size=1", latents), checkpointing),
+        (("train.batch_size=1", latents, checkpointing), "a smaller resolution_px"),
+    ):
+        with pytest.raises(DeviceError, match="Tried to allocate 2 GiB") as caught:
+            go("train-prior", *settings, *given)
+        assert caught.value.hint == way
+        assert "\n" not in caught.value.what

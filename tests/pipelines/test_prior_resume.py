@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors.torch import load_file
+from two import in_two
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.recipe import Recipe
@@ -80,10 +81,7 @@ def test_another_number_of_pictures_a_step_is_refused(settings, begun, tmp_path)
     assert caught.value.hint == "--processes 2, or --again"
 
 
-def _train(rank: int, folder: str, overrides: tuple[str, ...], runs: list[str], killed_at: int) -> None:
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/{len(runs)}.store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def _train(launch: Launch, overrides: tuple[str, ...], runs: list[str], killed_at: int) -> None:
     update = Learner.update
 
     def updated(learner: Learner) -> None:
@@ -94,20 +92,15 @@ def _train(rank: int, folder: str, overrides: tuple[str, ...], runs: list[str], 
     Learner.update = updated  # type: ignore[method-assign]
     for place in runs:
         what = Recipe.resolve("train-prior", None, {}, (*overrides, f"paths.runs={place}"))
-        train_prior.run(what, Launch(rank, 2, torch.device("cpu")))
-    leave(0)
+        train_prior.run(what, launch)
 
 
 def test_two_killed_processes_end_as_two_that_were_not(settings, home):
     settings = (*settings, *LONG, "train.steps=12", "cache_latents=true")
 
-    def spawn(*runs: str, killed_at: int = -1) -> None:
-        given = (str(home), settings, list(runs), killed_at)
-        torch.multiprocessing.start_processes(_train, given, nprocs=2, start_method="fork")
-
     with pytest.raises(torch.multiprocessing.ProcessExitedException):
-        spawn("killed", killed_at=7)
-    spawn("killed", "straight")
+        in_two(_train, settings, ["killed"], 7)
+    in_two(_train, settings, ["killed", "straight"], -1)
 
     resumed, straight = (next((home / runs).rglob("metrics.json")).parent for runs in ("killed", "straight"))
     assert same(resumed, straight)

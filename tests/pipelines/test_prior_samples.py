@@ -1,17 +1,19 @@
 """What is drawn while a prior learns, and how it is measured."""
 
+import dataclasses
 import json
-import os
 import weakref
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from two import in_two
 
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import samples as _prior_samples
@@ -154,6 +156,8 @@ def test_what_will_not_be_measured_is_in_the_plan_and_stops_nothing(settings, im
     assert clip.startswith("similarity_clip-l14: skipped, openai/clip-vit-large-patch14 is not in the hub's")
     assert demo == "similarity_demo-clip: nothing to download" and lpips == "lpips: weights to download"
     assert fid.startswith("fid and kid: skipped, facebook/dinov2-base is not in the hub's cache")
+    nothing = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, "similarity=[]", "lpips=false"))
+    assert train_prior.plan(nothing.model_copy(update={"fid_items": 0})).items["metrics"] == "none"
 
 
 @pytest.mark.parametrize(
@@ -205,13 +209,9 @@ def test_fid_and_kid_are_of_as_many_pictures_as_asked_for(settings, go, many):
     assert colours in metrics["fid"]["protocol"] and "1 steps" in metrics["fid"]["protocol"]
 
 
-def _train(rank: int, folder: str, overrides: tuple[str, ...]) -> None:
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
     what = train_prior.Recipe.resolve("train-prior", None, {}, (*overrides, "paths.runs=two"))
-    train_prior.run(what, Launch(rank, 2, torch.device("cpu")))
-    leave(0)
+    train_prior.run(what, launch)
 
 
 def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generator):
@@ -227,8 +227,7 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
         "train.steps=2",
     )
 
-    given = (str(home), (*settings, *more, "train.batch_size=2"))
-    torch.multiprocessing.start_processes(_train, given, nprocs=2, start_method="fork")
+    in_two(_train, (*settings, *more, "train.batch_size=2"))
     one = go("train-prior", *settings, *more, "train.batch_size=4").metrics
 
     (two,) = (json.loads(path.read_text()) for path in (home / "two").rglob("metrics.json"))
@@ -236,6 +235,32 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
     for name, metric in one.items():
         assert two[name]["value"] == pytest.approx(metric["value"], rel=0.02), name
         assert two[name]["n"] == metric["n"]
+
+
+class _InTurn(Launch):
+    """Processes that come one after another, the main one last."""
+
+    given: ClassVar[list[Any]] = []
+
+    def gather(self, mine):
+        self.given.append(mine)
+        return self.given
+
+
+def test_more_processes_than_pictures_measure_as_one(settings, begun, many):
+    colours = "python:brainhive_cli.encoders.python:example"
+    more = (f"dataset={{kind: image-folder, root: {many}}}", "embed_missing=true", "fid_items=20")
+    training = begun(*settings, *more, f"fid_features={colours}")
+    alone = measure_distribution(training, RunFolder(many))
+
+    launches = [_InTurn(rank, 21, torch.device("cpu")) for rank in range(21)]
+    shared = [
+        measure_distribution(dataclasses.replace(training, launch=each), RunFolder(many))
+        for each in reversed(launches)
+    ]
+
+    assert [metric.value for metric in shared[-1]] == pytest.approx([m.value for m in alone], rel=1e-3)
+    assert not any(shared[:-1])
 
 
 def test_too_few_pictures_for_fid_are_told(settings, go):

@@ -1,7 +1,7 @@
 """Two processes on this CPU give what one gives; each launch is shared by several assertions."""
 
+import importlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,11 +11,13 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
+from two import in_two
 
 from brainhive_cli.blocks import ResidualMLP
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.launch import Launch
 from brainhive_cli.losses import clip
+from brainhive_cli.runs import RunFolder
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -28,6 +30,16 @@ def result(ended: Any) -> dict[str, Any]:
     assert ended.returncode == 0, ended.stderr
     document: dict[str, Any] = json.loads(ended.stdout)  # so stdout holds one document, not one a process
     return document
+
+
+def _run(launch: Launch, command: str, *overrides: str) -> None:
+    pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline.run(pipeline.Recipe.resolve(command, None, {}, overrides), launch)
+
+
+def made_by(runs: Path, command: str) -> RunFolder:
+    (path,) = (runs / command).iterdir()
+    return RunFolder(path)
 
 
 def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
@@ -53,17 +65,17 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhiv
     assert np.array_equal(two, EmbeddingStore.open(path).embedding)
 
 
-def test_cells_are_shared_whole(brainhive, world, small, tmp_path, go):
+def test_cells_are_shared_whole(world, small, tmp_path, go):
     one = go("train-align", *small)
 
-    two = result(brainhive("train-align", *small, f"paths.runs={tmp_path}", *TWO))
+    in_two(_run, "train-align", *small, f"paths.runs={tmp_path}")
 
+    two = made_by(tmp_path, "train-align")
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
-        mine, theirs = weights(one.folder, cell), weights(Path(two["folder"]), cell)
+        mine, theirs = weights(one.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    assert two["metrics"]["cells"] == json.loads(json.dumps(one.metrics["cells"]))
-    environment = json.loads((Path(two["folder"]) / "environment.json").read_text())
-    assert environment["processes"] == 2
+    assert two.metrics()["cells"] == json.loads(json.dumps(one.metrics["cells"]))
+    assert two.read_json("environment.json")["processes"] == 2
 
 
 def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
@@ -94,9 +106,7 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     assert environment["processes"] == 2  # else the test would compare one process with itself
 
 
-def test_reconstruct_draws_each_picture_once_and_the_same(
-    brainhive, world, small, tmp_path, go, generator, prior
-):
+def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path, go, generator, prior):
     run = go("train-align", *small, f"paths.runs={tmp_path}", f"prior={prior}", "subjects=1").folder
     settings = (
         f"prior={prior}",
@@ -111,9 +121,10 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
     )
     one = go("reconstruct", *settings, f"paths.runs={tmp_path / 'one'}")
 
-    two = result(brainhive("reconstruct", *settings, f"paths.runs={tmp_path / 'two'}", *TWO))
+    in_two(_run, "reconstruct", *settings, f"paths.runs={tmp_path / 'two'}")
 
-    mine, theirs = (sorted(Path(folder).rglob("00.png")) for folder in (one.folder, two["folder"]))
+    two = made_by(tmp_path / "two", "reconstruct")
+    mine, theirs = (sorted(folder.rglob("00.png")) for folder in (one.folder, two.path))
     assert len(mine) == len(theirs) == 9
     for ours, other in zip(mine, theirs, strict=True):
         assert ours.parts[-4:] == other.parts[-4:]
@@ -121,10 +132,9 @@ def test_reconstruct_draws_each_picture_once_and_the_same(
         assert np.abs(difference).max() <= 1  # rounding to bytes
     for source, metrics in one.metrics["sources"].items():
         for name, metric in metrics.items():
-            assert two["metrics"]["sources"][source][name]["value"] == pytest.approx(
-                metric["value"], abs=1e-3
-            )
-    files = [Path(folder) / "values.csv" for folder in (one.folder, two["folder"])]
+            found = two.metrics()["sources"][source][name]
+            assert found["value"] == pytest.approx(metric["value"], abs=1e-3)
+    files = [folder / "values.csv" for folder in (one.folder, two.path)]
     assert [len(file.read_text().splitlines()) for file in files] == [1 + 9, 1 + 9]
 
 
@@ -141,16 +151,12 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _gradients_of_rank(rank: int, folder: str) -> None:
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    torch.save(gradients(Launch(rank, 2, torch.device("cpu"))), f"{folder}/{rank}.pt")
-    leave(0)
+def _save_gradients(launch: Launch, folder: Path) -> None:
+    torch.save(gradients(launch), folder / f"{launch.rank}.pt")
 
 
 def test_two_processes_have_the_gradients_of_one_at_the_same_global_batch(tmp_path):
-    torch.multiprocessing.spawn(_gradients_of_rank, (str(tmp_path),), nprocs=2)
+    in_two(_save_gradients, tmp_path)
 
     expected = gradients(Launch(0, 1, torch.device("cpu")))
     for rank in range(2):

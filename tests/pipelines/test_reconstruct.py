@@ -170,6 +170,18 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
     assert (what["dataset"]["kind"], what["dataset"]["noise"]) == ("demo", 1.0 if is_shipped else 0.3)
 
 
+def test_a_plan_reads_the_prior_once_and_tells_the_run_once(aligned, settings, capsys, monkeypatch):
+    what = reconstruct.Recipe.resolve("reconstruct", None, {}, settings)
+    loaded: list[str] = []
+    load = FusionPrior.load
+    monkeypatch.setattr(FusionPrior, "load", lambda source: loaded.append(source) or load(source))
+
+    assert not reconstruct.plan(what).missing
+
+    assert len(loaded) == 1
+    assert capsys.readouterr().err.count(f"align run: {aligned}") == 1
+
+
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings, small, runs, prior):
     run = align(go, small, runs)
 

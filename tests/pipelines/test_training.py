@@ -1,7 +1,6 @@
 """The training of one cell, by itself, on random signals that hold their picture's embedding."""
 
 import json
-import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -11,11 +10,12 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from two import in_two
 
 from brainhive_cli import aligner, parts
 from brainhive_cli.aligner import Layout
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.launch import Launch
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
@@ -348,20 +348,15 @@ def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
         train(replace(data, start=tmp_path / "other"))
 
 
-def _resume_in_two(rank: int, folder: str) -> None:
+def _resume_in_two(launch: Launch, folder: Path) -> None:
     """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
-    os.environ |= {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
-    store = torch.distributed.FileStore(f"{folder}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    launch = Launch(rank, 2, torch.device("cpu"))
     data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
     config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED)
     loss = parts.resolve("losses", {"kind": "mixco"})
     _training.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
-        run = RunFolder(Path(folder) / name)
-        train_cell("cell", 1, layout_of(data), data, loss, config, run, launch)
+        train_cell("cell", 1, layout_of(data), data, loss, config, RunFolder(folder / name), launch)
         launch.wait()
 
     go("whole")
@@ -370,14 +365,13 @@ def _resume_in_two(rank: int, folder: str) -> None:
         go("resumed")
     launch.wait()
     go("resumed")
-    leave(0)
 
 
 def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
     for name in ("whole", "resumed"):
         (tmp_path / name).mkdir()
 
-    torch.multiprocessing.spawn(_resume_in_two, (str(tmp_path),), nprocs=2)
+    in_two(_resume_in_two, tmp_path)
 
     (whole, metrics), (resumed, again) = written(tmp_path / "whole"), written(tmp_path / "resumed")
     assert is_same(whole, resumed) and metrics == again

@@ -56,7 +56,6 @@ def _prior(what: Recipe) -> str:
 
 
 def _metrics(what: Recipe) -> str:
-    kept = max(what.sample_items, what.fid_items)
     found: dict[str, Callable[[], str]] = {}
     if what.sample_items:
         found |= {f"similarity_{config.name}": partial(_encoder, config) for config in what.similarity}
@@ -64,7 +63,7 @@ def _metrics(what: Recipe) -> str:
         found["lpips"] = partial(_network, "LPIPS")
     if what.fid_items:
         found["fid and kid"] = partial(_distribution, what)
-    return "; ".join(f"{name}: {_or_skipped(look)}" for name, look in found.items()) if kept else "none"
+    return "; ".join(f"{name}: {_or_skipped(look)}" for name, look in found.items()) or "none"
 
 
 def _or_skipped(look: Callable[[], str]) -> str:

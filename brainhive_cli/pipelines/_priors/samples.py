@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -69,13 +70,13 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     mine = chosen[list(launch.mine(range(len(chosen))))]
     seen: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
-        for some in np.split(mine, range(what.train.batch_size, len(mine), what.train.batch_size)):
+        for some in _batches(mine, what.train.batch_size):
             true, made = _true(training, some), _draw(training, generator, some)
             seen.append((features(true).cpu(), features(made).cpu()))
-    shares = launch.gather([torch.cat(each) for each in zip(*seen, strict=True)])
+    shares = launch.gather(seen)
     if not launch.is_main:
         return []
-    true, made = (torch.cat(each) for each in zip(*shares, strict=True))
+    true, made = (torch.cat(each) for each in zip(*chain.from_iterable(shares), strict=True))
     protocol = f"features of {what.fid_features}, {what.sample_steps} steps"
     return distances(true, made, protocol=protocol, split="validation", seeds=(what.seed,))
 
@@ -124,13 +125,18 @@ def _drawn(training: Training, folder: RunFolder, chosen: NDArray[np.int64]) -> 
 def _draw(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
     """Draw pictures [N, 3, H, W] in 0..1 of the chosen ones' embeddings."""
     what, drawn = training.what, []
-    for some in np.split(chosen, range(what.train.batch_size, len(chosen), what.train.batch_size)):
+    for some in _batches(chosen, what.train.batch_size):
         tokens = training.prior(training.embeddings(training.pictures.batch(some)))
         made = generator.generate(
             tokens, some.tolist(), steps=what.sample_steps, resolution_px=what.resolution_px
         )
         drawn.append(made.cpu())
     return torch.cat(drawn)
+
+
+def _batches(chosen: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    for start in range(0, len(chosen), size):
+        yield chosen[start : start + size]
 
 
 def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:

@@ -14,7 +14,7 @@ from brainhive_cli import console
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._embedding.decoding import decoders
-from brainhive_cli.pipelines._fused import match_keys
+from brainhive_cli.pipelines._fused import match_prior
 from brainhive_cli.pipelines._priors import latents as _latents
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, Pictures, batches
@@ -136,13 +136,12 @@ def load(generator: Any, what: Recipe, launch: Launch) -> Any:
     Raises:
         BrainhiveError: if it has no pictures of `resolution_px`.
     """
-    return _prepared(generator.build(launch.device, _dtype(what, launch)), what)
+    return _prepared(generator.build(launch.device, _dtype(what)), what)
 
 
 def outline(generator: Any, what: Recipe) -> Any:
     """Make of shapes alone what `load` would load."""
-    planned = Launch(0, 1, torch.device("cpu"), what.run.mixed_precision)
-    return _prepared(generator.skeleton(_dtype(what, planned)), what)
+    return _prepared(generator.skeleton(_dtype(what)), what)
 
 
 def _prepared(made: Any, what: Recipe) -> Any:
@@ -151,10 +150,8 @@ def _prepared(made: Any, what: Recipe) -> Any:
     return made
 
 
-def _dtype(what: Recipe, launch: Launch) -> torch.dtype:
-    kind = launch.device.type
-    with launch.autocast(what.train.precision):
-        return torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else torch.float32
+def _dtype(what: Recipe) -> torch.dtype:
+    return torch.bfloat16 if what.train.precision == "bf16" else torch.float32
 
 
 def remember_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
@@ -254,7 +251,7 @@ def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[F
     """
     if what.continue_from is not None:
         prior = FusionPrior.load(what.continue_from).float()
-        keys = match_keys(what.encoders, prior.dims, f"the prior {what.continue_from}")
+        keys = match_prior(what.continue_from, what.encoders)
         for name, found in dims.items():
             if found != (wide := prior.dims[keys[name]]):
                 raise BrainhiveError(

@@ -6,8 +6,8 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
 from brainhive_cli.encoders import resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._advice import command, taking
-from brainhive_cli.pipelines._fused import match_keys, recipe_around
+from brainhive_cli.pipelines._advice import command, seen, taking
+from brainhive_cli.pipelines._fused import match_prior, recipe_around
 from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
@@ -43,11 +43,10 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
 
 def _training(source: str, paths: Paths) -> str:
     """Write the line that trains for a prior, on the data that it is for where that is known."""
-    arguments, seen = taking("train-align", source), None
-    if "--prior" in arguments and (dataset := recipe_around(fused_by(source)[0]).get("dataset")):
-        made = parts.resolve("datasets", dataset)
-        seen = made if made.build(paths).subjects else None  # pictures may be nobody's stimuli
-    return command("train-align", seen, [], *arguments)
+    arguments, dataset = taking("train-align", source), None
+    if "--prior" in arguments and (of := recipe_around(fused_by(source)[0]).get("dataset")):
+        dataset = seen(parts.resolve("datasets", of), paths)
+    return command("train-align", dataset, [], *arguments)
 
 
 def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:
@@ -57,7 +56,7 @@ def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> Non
             f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
-    match_keys([resolve(each) for each in run.recipe()["encoders"]], prior.dims, f"the prior {source}")
+    match_prior(source, [resolve(each) for each in run.recipe()["encoders"]])
     if not is_same:
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 

@@ -1,0 +1,42 @@
+"""Two processes on this CPU that share work; they come from one that has imported what they need."""
+
+import os
+from collections.abc import Callable
+from multiprocessing import set_forkserver_preload
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch.multiprocessing import start_processes
+
+from brainhive_cli.launch import Launch, leave
+
+IMPORTED = (
+    *(f"brainhive_cli.pipelines.{name}" for name in ("train_align", "train_prior", "reconstruct")),
+    "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
+)
+
+
+def in_two(work: Callable[..., None], *given: Any) -> None:
+    """Call `work(launch, *given)` in each of two processes; `work` is a function of a module.
+
+    Raises:
+        torch.multiprocessing.ProcessExitedException: if one is killed.
+        torch.multiprocessing.ProcessRaisedException: if one raises.
+    """
+    set_forkserver_preload(list(IMPORTED))
+    with TemporaryDirectory() as met:
+        here = (met, dict(os.environ), str(Path.cwd()))
+        start_processes(_join, (work, *here, given), nprocs=2, start_method="forkserver")
+
+
+def _join(
+    rank: int, work: Callable[..., None], met: str, environment: dict[str, str], home: str, given: Any
+) -> None:
+    os.environ |= environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.chdir(home)
+    store = torch.distributed.FileStore(f"{met}/store", 2)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
+    work(Launch(rank, 2, torch.device("cpu")), *given)
+    leave(0)
