@@ -124,6 +124,7 @@ def plan(what: Recipe) -> Plan:
     items: dict[str, Any] = {}
     missing: list[str] = []
     jobs: list[_Job] = []
+    root = what.paths.under_home("embeddings").parent
     try:
         dataset, by_split = _jobs(what)
         jobs = [job for some in by_split.values() for job in some]
@@ -138,7 +139,9 @@ def plan(what: Recipe) -> Plan:
             items[names] = told
         except BrainhiveError as error:
             missing.append(f"{names}: {error.in_one_line}")
-        stores = Plan.of({str(job.path): partial(_outlook, job, trunk, what) for job in own})
+        stores = Plan.of(
+            {str(job.path.relative_to(root)): partial(_outlook, job, trunk, what) for job in own}
+        )
         items, missing = {**items, **stores.items}, missing + stores.missing
     return Plan(items, list(dict.fromkeys(missing)))
 
