@@ -149,6 +149,13 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(hom
     assert listed == f"{newest} and 2 more"
 
 
+def test_a_folder_that_is_no_run_is_told_from_an_unfinished_one(home: Path) -> None:
+    (home / "pictures").mkdir()
+    with pytest.raises(MissingData, match=r"pictures is no run: it has no recipe\.yaml") as caught:
+        runs.find(home / "runs", "train-align", str(home / "pictures"))
+    assert caught.value.hint == "brainhive train-align"
+
+
 def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     run = opened()
     with pytest.raises(MissingData, match="is not finished: it has no metrics"):
