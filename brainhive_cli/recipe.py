@@ -230,8 +230,9 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         key = ".".join([where, *named] if where else named)
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         raise RecipeError(
-            f"{key}: {first['msg']}, got {first['input']!r}", "mend the recipe, flag or override"
+            f"{key}: {reason}, got {first['input']!r}", "mend the recipe, flag or override"
         ) from error
 
 
