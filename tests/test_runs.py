@@ -156,6 +156,14 @@ def test_a_folder_that_is_no_run_is_told_from_an_unfinished_one(home: Path) -> N
     assert caught.value.hint == "brainhive train-align"
 
 
+def test_a_run_of_another_command_is_refused_by_its_command(home: Path) -> None:
+    run = opened()
+    run.write_json("metrics.json", {})
+    with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
+        runs.find(home / "runs", "reconstruct", str(run.path))
+    assert runs.find(home / "runs", "train-align", str(run.path)).path == run.path
+
+
 def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     run = opened()
     with pytest.raises(MissingData, match="is not finished: it has no metrics"):
