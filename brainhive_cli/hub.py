@@ -52,13 +52,13 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
     class Fleeting(tqdm):
         """The hub's bars: they vanish, and are not written into a pipe."""
 
-        def __init__(self, *args: Any, **knobs: Any) -> None:
-            super().__init__(*args, **{"disable": None, **knobs, "leave": False})
+        def __init__(self, *args: Any, **told: Any) -> None:
+            super().__init__(*args, **{"disable": None, **told, "leave": False})  # type: ignore[no-untyped-call]
 
     repository, below, revision = _parse(rest, owner)
-    patterns, bars = _patterns(below, allow or ["**"]), {"local_files_only": local, "tqdm_class": Fleeting}
+    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": Fleeting}
     try:
-        root = Path(snapshot_download(repository, revision=revision, allow_patterns=patterns, **bars))
+        root = Path(snapshot_download(repository, revision=revision, local_files_only=local, **knobs))
     except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
         raise _refusal(repository, below, error) from error
     if not (root / below).is_dir():
