@@ -2,12 +2,13 @@
 
 import shlex
 from collections.abc import Sequence
+from typing import Any
 
 import yaml
 
 from brainhive_cli import parts
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.recipe import read, shipped
+from brainhive_cli.recipe import Paths, read, shipped
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
@@ -24,6 +25,11 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
         what = written(dataset)
         arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
     return shlex.join(["brainhive", name, *arguments, *these(encoders), *more])
+
+
+def after_embedding(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> str:
+    """Write the line that comes after embedding: train-prior for pictures that are nobody's stimuli."""
+    return command("train-align" if dataset.build(paths).subjects else "train-prior", dataset, encoders)
 
 
 def these(encoders: Sequence[EncoderConfig]) -> list[str]:

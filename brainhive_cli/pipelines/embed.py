@@ -19,7 +19,7 @@ from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._advice import command
+from brainhive_cli.pipelines._advice import after_embedding
 from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._embedding.streaming import stream
 from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
@@ -277,5 +277,5 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
     return Result(
         what.paths.under_home("embeddings") / dataset,
         (console.Table(f"Embeddings of {dataset}", columns, tuple(rows)),),
-        hint=command("train-align", what.dataset, what.encoders),
+        hint=after_embedding(what.dataset, what.encoders, what.paths),
     )
