@@ -54,15 +54,20 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             rows.append((_stores.short(found), len(there), str(written)))
     launch.wait()
     table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
-    return Result(Path(what.to), (table,), hint=_importing(opened, what.to))
+    return Result(Path(what.to), (table,), hint=_importing(opened, what))
 
 
-def _importing(opened: Sequence[EmbeddingStore], folder: str) -> str:
-    """Write the line that reads the files back; empty where they are of several data sets."""
+def _importing(opened: Sequence[EmbeddingStore], what: Recipe) -> str:
+    """Write the line that reads the files back; empty where each wants a line of its own.
+
+    A parquet file says by its name what it holds, a features.npy does not.
+    """
     dataset, *others = dict.fromkeys(found.attributes["dataset"] for found in opened)
+    if others or what.format == "npy":
+        return ""
     encoders = ",".join(dict.fromkeys(found.attributes["encoder"] for found in opened))
-    line = ["brainhive", "import-embeddings", folder, "--dataset", dataset, "--encoders", encoders]
-    return "" if others else shlex.join(line)
+    arguments = ["--dataset", dataset, "--encoders", encoders]
+    return shlex.join(["brainhive", "import-embeddings", what.to, *arguments])
 
 
 def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
