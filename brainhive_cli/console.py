@@ -123,16 +123,17 @@ def show_table(table: Table) -> None:
 
 def _drawn(table: Table) -> Any:
     from rich.box import SIMPLE_HEAD
+    from rich.console import Group
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    drawn = RichTable(title=Text(table.title, style="bold"), title_justify="left", box=SIMPLE_HEAD)
+    drawn = RichTable(box=SIMPLE_HEAD)
     drawn.pad_edge = drawn.show_edge = False
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
-    return drawn
+    return Group(Text(table.title, style="bold"), drawn)  # a title of the table's is folded at its width
 
 
 def _shown(cell: Any) -> str:

@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli import console
 from brainhive_cli.errors import MissingData
@@ -46,13 +47,18 @@ def folder(
 def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import tqdm
+
+    class Fleeting(tqdm):
+        """The hub's bars: they vanish, and are not written into a pipe."""
+
+        def __init__(self, *args: Any, **told: Any) -> None:
+            super().__init__(*args, **{"disable": None, **told, "leave": False})  # type: ignore[no-untyped-call]
 
     repository, below, revision = _parse(rest, owner)
-    patterns = _patterns(below, allow or ["**"])
+    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": Fleeting}
     try:
-        root = Path(
-            snapshot_download(repository, revision=revision, allow_patterns=patterns, local_files_only=local)
-        )
+        root = Path(snapshot_download(repository, revision=revision, local_files_only=local, **knobs))
     except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
         raise _refusal(repository, below, error) from error
     if not (root / below).is_dir():

@@ -176,11 +176,13 @@ def find(command: str, name: str | None) -> Path:
     for candidate in candidates:
         if candidate.is_file():
             return candidate
-    known = sorted(p.relative_to(shipped()).with_suffix("").as_posix() for p in shipped().rglob("*.yaml"))
+    own = sorted(shipped().rglob(f"{command}.yaml"))
+    known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
     near = difflib.get_close_matches(name, known, n=1)
     raise RecipeError(
         f"no recipe {name!r}: neither a file nor a shipped recipe",
-        (f"did you mean {near[0]}? " if near else "") + f"shipped: {', '.join(known)}",
+        (f"did you mean {near[0]}? " if near else "")
+        + f"shipped for {command}: {', '.join(known) or 'none'}",
     )
 
 
@@ -228,8 +230,9 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         key = ".".join([where, *named] if where else named)
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         raise RecipeError(
-            f"{key}: {first['msg']}, got {first['input']!r}", "mend the recipe, flag or override"
+            f"{key}: {reason}, got {first['input']!r}", "mend the recipe, flag or override"
         ) from error
 
 

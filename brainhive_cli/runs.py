@@ -160,6 +160,16 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
         for path in (Path(reference), runs / command / reference):
             if path.is_dir():
                 run = RunFolder(path)
+                if not (path / "recipe.yaml").is_file():
+                    raise MissingData(
+                        f"{path} is no run: it has no recipe.yaml", _others(runs, command, reference) or hint
+                    )
+                beside = path.resolve().parent
+                if beside.parent == runs.resolve() and beside.name != command:
+                    raise MissingData(
+                        f"{path} is a run of {beside.name}, not of {command}",
+                        _others(runs, command, reference) or hint,
+                    )
                 run.metrics()
                 return run
         raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)

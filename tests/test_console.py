@@ -63,6 +63,15 @@ def test_a_long_column_stands_alone_where_a_table_does_not_fit(
     assert lines == [line.rstrip() for line in lines]
 
 
+def test_a_title_is_folded_at_the_width_of_the_terminal_not_of_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    title = "A title that is longer than the table below it is wide, as many are"
+    console.show_table(console.Table(title, ("name", "value"), (("a", 1),)))
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
 def test_only_the_first_process_talks(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

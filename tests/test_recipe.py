@@ -97,10 +97,12 @@ def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
     assert resolve(recipe=path) == Recipe()
 
 
-def test_a_missing_recipe_suggests_the_nearest_shipped_one() -> None:
+def test_a_missing_recipe_suggests_the_nearest_shipped_one_of_the_command() -> None:
     with pytest.raises(RecipeError) as caught:
-        resolve(recipe="train-aling")
-    assert "did you mean train-align?" in caught.value.hint
+        resolve(recipe="papres/nice")
+    guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
+    assert guess == "did you mean papers/nice?"
+    assert "demo, papers/alignvis-inter, " in known and "prior" not in known
 
 
 def test_a_folder_of_recipes_gives_each_command_its_own() -> None:

@@ -149,6 +149,21 @@ def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(hom
     assert listed == f"{newest} and 2 more"
 
 
+def test_a_folder_that_is_no_run_is_told_from_an_unfinished_one(home: Path) -> None:
+    (home / "pictures").mkdir()
+    with pytest.raises(MissingData, match=r"pictures is no run: it has no recipe\.yaml") as caught:
+        runs.find(home / "runs", "train-align", str(home / "pictures"))
+    assert caught.value.hint == "brainhive train-align"
+
+
+def test_a_run_of_another_command_is_refused_by_its_command(home: Path) -> None:
+    run = opened()
+    run.write_json("metrics.json", {})
+    with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
+        runs.find(home / "runs", "reconstruct", str(run.path))
+    assert runs.find(home / "runs", "train-align", str(run.path)).path == run.path
+
+
 def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     run = opened()
     with pytest.raises(MissingData, match="is not finished: it has no metrics"):

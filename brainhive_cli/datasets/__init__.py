@@ -72,6 +72,10 @@ class Dataset(Protocol):
         """List the pictures of a split."""
         ...
 
+    def require(self, subject: int) -> None:
+        """Hold, without reading it, that a subject's recording is there; raises MissingData."""
+        ...
+
     def recording(self, subject: int, split: str) -> Recording:
         """Open one subject's recording of a split."""
         ...

@@ -32,6 +32,10 @@ class Pictures:
         """The name that signals would be kept under."""
         return self.name
 
+    def require(self, subject: int) -> None:
+        """Refuse, as `recording` does."""
+        self.recording(subject, "")
+
     def recording(self, subject: int, split: str) -> Recording:
         """Refuse: there are pictures only."""
         raise MissingData(

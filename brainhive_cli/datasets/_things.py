@@ -74,6 +74,11 @@ class Things:
         concepts = [file.split("/")[-2] for file in files]
         return from_files(self.name, split, found[0].parent, files, concepts)
 
+    def require(self, subject: int) -> None:
+        """Hold that a subject's files are there."""
+        for split in self.splits:
+            self._file(f"sub-{subject:02d}/{split}.pt")
+
     def recording(self, subject: int, split: str) -> Recording:
         """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R]."""
         datasets.check_split(self.name, split, self.splits)

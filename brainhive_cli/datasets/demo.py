@@ -57,6 +57,9 @@ class Demo:
         ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
         return datasets.ImageSet(self.name, split, ids, concepts, partial(_draw, scenes))
 
+    def require(self, subject: int) -> None:
+        """Hold nothing: recordings are simulated."""
+
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording."""
         datasets.check_split(self.name, split, self.splits)

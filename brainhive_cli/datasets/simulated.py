@@ -63,6 +63,9 @@ class Simulated:
         """List the pictures of a split."""
         return self.source.images(split)
 
+    def require(self, subject: int) -> None:
+        """Hold nothing: recordings are simulated."""
+
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording; meaning is scaled by the training embeddings alone."""
         images = self.images(split)

@@ -32,6 +32,11 @@ def seen(dataset: Any, paths: Paths) -> Any:
     return dataset if dataset.build(paths).subjects else None
 
 
+def after_embedding(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> str:
+    """Write the line that comes after embedding: train-prior for pictures that are nobody's stimuli."""
+    return command("train-align" if seen(dataset, paths) else "train-prior", dataset, encoders)
+
+
 def these(encoders: Sequence[EncoderConfig]) -> list[str]:
     """Write the arguments that name encoders; none for the default."""
     if not encoders:

@@ -155,10 +155,32 @@ def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[in
     return list(subjects or dataset.subjects)
 
 
+def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> None:
+    """Hold that each subject's signals were prepared, or have a recording to be made from; nothing is read.
+
+    Raises:
+        MissingData: naming the first recording that is not there, and the subjects whose are.
+    """
+    absent: dict[int, MissingData] = {}
+    for subject in subjects:
+        path = recordings.path_of(paths.under_home("signals"), dataset.recorded_as, signal.name, subject)
+        try:
+            if not path.is_file():
+                dataset.require(subject)
+        except MissingData as error:
+            absent[subject] = error
+    if absent:
+        first, there = next(iter(absent.values())), [str(each) for each in subjects if each not in absent]
+        way = f"; or those that are there: --subjects {','.join(there)}" if there else ""
+        more = f", nor of {len(absent) - 1} more" if len(absent) > 1 else ""
+        raise MissingData(first.what + more, first.hint + way)
+
+
 def prepare_all(
     dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch
 ) -> None:
     """Make the signal stores that are missing, one process for all."""
+    require_signals(dataset, paths, signal, subjects)
     if launch.is_main:
         for subject in subjects:
             open_signals(dataset, paths, signal, subject)

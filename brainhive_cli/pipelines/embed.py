@@ -19,7 +19,7 @@ from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._advice import command
+from brainhive_cli.pipelines._advice import after_embedding
 from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._embedding.streaming import stream
 from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
@@ -124,6 +124,7 @@ def plan(what: Recipe) -> Plan:
     items: dict[str, Any] = {}
     missing: list[str] = []
     jobs: list[_Job] = []
+    root = what.paths.under_home("embeddings").parent
     try:
         dataset, by_split = _jobs(what)
         jobs = [job for some in by_split.values() for job in some]
@@ -138,7 +139,9 @@ def plan(what: Recipe) -> Plan:
             items[names] = told
         except BrainhiveError as error:
             missing.append(f"{names}: {error.in_one_line}")
-        stores = Plan.of({str(job.path): partial(_outlook, job, trunk, what) for job in own})
+        stores = Plan.of(
+            {str(job.path.relative_to(root)): partial(_outlook, job, trunk, what) for job in own}
+        )
         items, missing = {**items, **stores.items}, missing + stores.missing
     return Plan(items, list(dict.fromkeys(missing)))
 
@@ -274,5 +277,5 @@ def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
     return Result(
         what.paths.under_home("embeddings") / dataset,
         (console.Table(f"Embeddings of {dataset}", columns, tuple(rows)),),
-        hint=command("train-align", what.dataset, what.encoders),
+        hint=after_embedding(what.dataset, what.encoders, what.paths),
     )

@@ -1,6 +1,8 @@
 """export-embeddings: embedding stores as parquet or NumPy files, for other projects."""
 
 import os
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -41,17 +43,31 @@ def plan(what: Recipe) -> Plan:
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the pictures that have a vector."""
-    write, rows = {"parquet": _write_parquet, "npy": _write_npy}[what.format], []
+    write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[what.format], [], []
     for path in _stores.find(what.stores, what.paths):
         found = EmbeddingStore.open(path)
+        opened.append(found)
         warn_of_illness(found)
         there = np.flatnonzero(found.done)
         if launch.is_main:
             written = write(found, there, Path(what.to))
-            rows.append((str(path), len(there), str(written)))
+            rows.append((_stores.short(found), len(there), str(written)))
     launch.wait()
     table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
-    return Result(Path(what.to), (table,), hint="brainhive import-embeddings reads them back")
+    return Result(Path(what.to), (table,), hint=_importing(opened, what))
+
+
+def _importing(opened: Sequence[EmbeddingStore], what: Recipe) -> str:
+    """Write the line that reads the files back; empty where each wants a line of its own.
+
+    A parquet file says by its name what it holds, a features.npy does not.
+    """
+    dataset, *others = dict.fromkeys(found.attributes["dataset"] for found in opened)
+    if others or what.format == "npy":
+        return ""
+    encoders = ",".join(dict.fromkeys(found.attributes["encoder"] for found in opened))
+    arguments = ["--dataset", dataset, "--encoders", encoders]
+    return shlex.join(["brainhive", "import-embeddings", what.to, *arguments])
 
 
 def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:

@@ -17,7 +17,7 @@ from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
-from brainhive_cli.pipelines._advice import command
+from brainhive_cli.pipelines._advice import after_embedding
 from brainhive_cli.pipelines._illness import illness, warn_of_illness
 from brainhive_cli.pipelines._vectors import stores as _stores
 from brainhive_cli.pipelines._vectors.filling import Share, fill
@@ -83,7 +83,9 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         warn_of_illness(one)
     rows = [_stores.row(one, one.health, bool(illness(one))) for one in found]
     folder = what.paths.under_home("embeddings") / sets[0].dataset
-    return Result(folder, (_stores.table(rows),), hint=command("train-align", what.dataset, what.encoders))
+    return Result(
+        folder, (_stores.table(rows),), hint=after_embedding(what.dataset, what.encoders, what.paths)
+    )
 
 
 def _sets(what: Recipe) -> list[ImageSet]:

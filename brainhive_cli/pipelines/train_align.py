@@ -25,7 +25,7 @@ from brainhive_cli.pipelines._alignment.tables import tables
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._alignment.watch import Watch
-from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all
+from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all, require_signals
 from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -130,6 +130,7 @@ def plan(what: Recipe) -> Plan:
         return sorted({subject for cell in cells() for subject in (*cell.trained_on, *cell.tested_on)})
 
     def signal() -> str:
+        require_signals(dataset(), what.paths, found().signal, subjects())
         count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
         kept = 1 if found().signal.repetitions == "average" else 1 + most
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())

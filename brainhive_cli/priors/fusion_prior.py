@@ -233,6 +233,11 @@ class FusionPrior(nn.Module):
         folder = hub.folder(str(reference), allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
         files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
+        if len(absent) == len(files):
+            raise MissingData(
+                f"{folder} is no Fusion Prior",
+                f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name",
+            )
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
         configs = {part: read_config(folder / part / "config.json") for part in CLASSES}

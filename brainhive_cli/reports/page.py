@@ -19,10 +19,11 @@ TEMPLATE = """<!doctype html>
 :root { color-scheme: light dark; --line: #8884; --soft: #8882 }
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.5rem } h2 { font-size: 1.15rem; margin-top: 2.2rem }
-caption { text-align: left }
+caption { text-align: left; white-space: nowrap }
 table { border-collapse: collapse; font-variant-numeric: tabular-nums; margin: .6rem 0 }
 th, td { text-align: left; padding: .25rem .9rem .25rem 0; border-bottom: 1px solid var(--line) }
-pre { background: var(--soft); padding: .8rem; overflow-x: auto } .note { opacity: .75 }
+pre { background: var(--soft); padding: .8rem; white-space: pre-wrap; overflow-wrap: anywhere }
+.note { opacity: .75 }
 img { max-width: 100%; image-rendering: auto; background: #fff; border: 1px solid var(--line) }
 </style></head><body>
 <h1>{{ title }}</h1><p class="note">{{ note }}</p>

@@ -1,10 +1,11 @@
 """Sheets of reconstructions: what was seen, each picture drawn, and its metrics under it."""
 
-import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
+
+from brainhive_cli.reports.sheets import fitted
 
 PICTURE_PX = 128
 GAP_PX = 8
@@ -59,7 +60,7 @@ def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
     )
     step_x, step_y = PICTURE_PX + GAP_PX, PICTURE_PX + lines * LINE_PX + 2 * GAP_PX
     font, bold = ImageFont.load_default(FONT_PX), ImageFont.load_default(FONT_PX + 3)
-    title = _fitted(title, bold, max(columns * step_x, 4 * step_x))
+    title = fitted(title, bold, max(columns * step_x, 4 * step_x))
     width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, int(bold.getlength(title)))
     sheet = Image.new("RGB", (width, 2 * MARGIN_PX + TITLE_PX + len(rows) * step_y), PAPER)
     pen = ImageDraw.Draw(sheet)
@@ -78,7 +79,7 @@ def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
                 room = PICTURE_PX if is_alone else PICTURE_PX // 2 - GAP_PX // 2
                 x, y = left + place % 2 * PICTURE_PX // 2, top + PICTURE_PX + 3 + place // 2 * LINE_PX
                 number_px = font.getlength(f" {value:z.2f}")
-                pen.text((x, y), f"{_fitted(short(name), font, room - number_px)} {value:z.2f}", SOFT, font)
+                pen.text((x, y), f"{fitted(short(name), font, room - number_px)} {value:z.2f}", SOFT, font)
     return sheet
 
 
@@ -95,18 +96,7 @@ def _show(
     sheet.paste(square, corner)
     for number, line in enumerate(lines):
         place = (corner[0], corner[1] + PICTURE_PX + 3 + number * LINE_PX)
-        pen.text(place, _fitted(line, font, PICTURE_PX), colour, font)
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
-    """Shorten a line until it fits; the font knows little beyond ASCII."""
-    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
-    text = "".join(letter for letter in plain if not unicodedata.combining(letter))
-    if font.getlength(text) <= width_px:
-        return text
-    while text and font.getlength(text + "…") > width_px:
-        text = text[:-1]
-    return text + "…"
+        pen.text(place, fitted(line, font, PICTURE_PX), colour, font)
 
 
 def _count(metrics: Mapping[str, float]) -> int:

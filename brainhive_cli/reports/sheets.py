@@ -1,5 +1,6 @@
 """Sheets of pictures for people: what was retrieved, what was drawn, beside what was seen."""
 
+import unicodedata
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -59,7 +60,8 @@ def _tile(picture: Image.Image, label: str, frame: tuple[int, int, int]) -> Imag
     tile.paste(frame, (0, 0, TILE_PX, TILE_PX))
     inner = TILE_PX - 4
     tile.paste(picture.convert("RGB").resize((inner, inner), Image.Resampling.BICUBIC), (2, 2))
-    ImageDraw.Draw(tile).text((2, TILE_PX + 2), label[:18], INK, ImageFont.load_default(10))
+    font = ImageFont.load_default(10)
+    ImageDraw.Draw(tile).text((2, TILE_PX + 2), fitted(label, font, TILE_PX - 2), INK, font)
     return tile
 
 
@@ -72,3 +74,14 @@ def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
         for x, tile in enumerate(row):
             sheet.paste(tile, (GAP_PX + x * step_x + (GAP_PX if x else 0), GAP_PX + y * step_y))
     return sheet
+
+
+def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
+    """Shorten a line until it fits; the font knows little beyond ASCII."""
+    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
+    text = "".join(letter for letter in plain if not unicodedata.combining(letter))
+    if font.getlength(text) <= width_px:
+        return text
+    while text and font.getlength(text + "…") > width_px:
+        text = text[:-1]
+    return text + "…"

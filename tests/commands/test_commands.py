@@ -135,7 +135,7 @@ def test_a_command_does_its_work_once_and_finds_it_again(photos: Path) -> None:
 
 def test_results_go_to_stdout_and_talk_to_stderr(photos: Path) -> None:
     shown = embed()
-    assert "python-example" in shown.stdout and "next: brainhive train-align" in shown.stderr
+    assert "python-example" in shown.stdout and "next: brainhive train-prior" in shown.stderr
     assert "next:" not in shown.stdout
 
 

@@ -12,7 +12,9 @@ from PIL import Image
 from brainhive_cli import store
 from brainhive_cli.datasets import _things, things_eeg, things_meg
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._data import Signal, require_signals
 from brainhive_cli.recipe import Paths
+from brainhive_cli.recordings import path_of
 
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
 FOLDER = {"train": "training_images", "test": "test_images"}
@@ -180,3 +182,16 @@ def test_meg_is_read_alike(home: Path) -> None:
     recording = things_meg.Config(root=str(home / "elsewhere")).build(Paths()).recording(4, "test")
     assert len(set(recording.channels)) == 271 and recording.channels[0] == "MEG001"
     assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (200.0, "T", 0.005)
+
+
+def test_signals_that_are_not_there_are_told_before_any_is_made(root: Path, home: Path) -> None:
+    with pytest.raises(MissingData, match=r"sub-02/train\.pt, nor of 1 more") as caught:
+        require_signals(eeg(), Paths(), Signal(), [1, 2, 3])
+    assert caught.value.hint.endswith("; or those that are there: --subjects 1")
+
+    require_signals(eeg(), Paths(), Signal(), [1])
+    for subject in (2, 3):
+        made = path_of(home / "signals", "things-eeg", "default", subject)
+        made.parent.mkdir(parents=True, exist_ok=True)
+        made.touch()
+    require_signals(eeg(), Paths(), Signal(), [1, 2, 3])  # what was prepared needs no recording

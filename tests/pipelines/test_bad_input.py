@@ -71,7 +71,7 @@ def embedded(things: Path, go) -> Path:
         ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
-        ("seeds=1,1", r"seeds: .*name each once, and at least one, got '1,1'", "mend the recipe"),
+        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "mend the recipe"),
         ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "mend the recipe"),
         ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
         (

@@ -108,8 +108,12 @@ def test_what_a_store_holds_of_a_data_set_is_its_pictures(go, home, dataset, wri
     train, test = pictures(8), pictures(3, seed=1)
     image_ids = write(home / "data" / dataset, train, test)
 
-    go("embed", f"dataset={dataset}", f"encoders=[{COLOURS!r}]", "batch_size=2", "run.workers=2")
+    argv = (f"dataset={dataset}", f"encoders=[{COLOURS!r}]", "batch_size=2", "run.workers=2")
+    result = go("embed", *argv)
 
+    assert (
+        result.hint == f"brainhive train-prior --dataset {dataset} --encoders {COLOURS}"
+    )  # nobody's stimuli
     found = opened(home, dataset, "train")
     assert found.image_ids == image_ids
     assert np.allclose(found.embedding, directly(train), atol=ROUNDING)

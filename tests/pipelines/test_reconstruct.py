@@ -143,6 +143,15 @@ def test_the_newest_run_that_fits_the_prior_is_taken_and_named(
     assert f"align run: {newest}" in capsys.readouterr().err
 
 
+def test_a_sweep_for_the_prior_is_found_and_drawn_from(go, world, settings, small, runs, prior, capsys):
+    sweep = align(go, small, runs, f"prior={prior}", "train.epochs=1", "sweep.train.lr=1e-3,2e-3")
+
+    result = go("reconstruct", *settings)
+
+    assert f"align run: {sweep}" in capsys.readouterr().err
+    assert {path.split("/")[1] for path in drawn(result.folder)} == {"lr=1e-3", "lr=2e-3"}
+
+
 def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, settings, small, runs, prior):
     align(go, small, runs)
 

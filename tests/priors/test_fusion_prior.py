@@ -324,3 +324,9 @@ def test_a_start_that_is_not_there_is_named(unet, monkeypatch, reference):
 
     with pytest.raises(MissingData, match=r"no/such.safetensors|nobody/Nothing"):
         TINY.model_copy(update={"start_from": reference}).build(DIMS, unet)
+
+
+def test_a_folder_of_something_else_is_no_prior(tmp_path):
+    with pytest.raises(MissingData, match="is no Fusion Prior") as caught:
+        FusionPrior.load(tmp_path)
+    assert "fusion_encoder, proj, attn_adapter" in caught.value.hint

@@ -1,7 +1,7 @@
 """Sheets: what was seen stands first, what is right is framed in its colour."""
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFont
 
 from brainhive_cli.reports.sheets import (
     GAP_PX,
@@ -11,6 +11,7 @@ from brainhive_cli.reports.sheets import (
     TILE_PX,
     WRONG,
     contact_sheet,
+    fitted,
     top_k_sheet,
 )
 
@@ -62,3 +63,10 @@ def test_a_contact_sheet_shows_each_stimulus_beside_its_own_reconstructions():
 
 def test_an_empty_sheet_is_a_picture_still():
     assert contact_sheet([], [], []).size[0] > 0
+
+
+def test_a_label_is_shortened_to_its_tile_and_says_so():
+    font = ImageFont.load_default(10)
+    short = fitted("red_checked_cactus_in_the_sea", font, TILE_PX)
+    assert short.endswith("…") and font.getlength(short) <= TILE_PX
+    assert fitted("cactus", font, TILE_PX) == "cactus"

@@ -72,7 +72,8 @@ def _fits(run: RunFolder, prior: FusionPrior) -> bool:
 
 def _compare(run: RunFolder, prior: FusionPrior) -> tuple[aligners.Layout, bool]:
     """Read a run's layout, and whether its fusion encoder is the prior's."""
-    model = aligners.load(next((run.path / "cells").iterdir()) / "model")
+    cells = run.path / "cells"
+    model = aligners.load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
     mine = model.fuser.state_dict()
     theirs = prior.fusion_encoder["vision_model"].state_dict()
     same = mine.keys() == theirs.keys() and all(

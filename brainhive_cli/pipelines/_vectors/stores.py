@@ -45,11 +45,16 @@ def find(named: Iterable[str] | None, paths: Paths) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
+def short(found: EmbeddingStore) -> str:
+    """Name a store by data set, split and encoder: where it lies below paths.embeddings."""
+    return "/".join(found.path.with_suffix("").parts[-3:])
+
+
 def row(found: EmbeddingStore, health: Health, is_ill: bool) -> tuple[object, ...]:
     """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's."""
     shares = (health.median_pair_cosine, health.near_duplicates)
     return (
-        "/".join(found.path.with_suffix("").parts[-3:]),
+        short(found),
         health.vectors,
         *(float(f"{value:.3g}") for value in (health.mean_norm, health.spread[2])),
         health.dead_dimensions,
