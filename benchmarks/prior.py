@@ -32,12 +32,15 @@ NARROW: Architecture = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (
 """SDXL's kind of U-Net, a tenth as wide and less deep."""
 
 
-def begun(home: Path, architecture: Architecture, *more: str, recipe: str | None = None) -> Training:
+def begun(
+    home: Path, architecture: Architecture, *more: str, recipe: str | None = None, count: int = 64
+) -> Training:
     """Begin a training on pictures whose latents and embeddings are there."""
     os.environ["BRAINHIVE_HOME"] = str(home)
-    if not (home / "pictures").is_dir():
-        embedded(home, paint(home / "pictures", 64))
-    asked = [f"dataset={{kind: image-folder, root: {home / 'pictures'}}}", f"encoders={','.join(ENCODERS)}"]
+    root = home / f"pictures{count}"
+    if not root.is_dir():
+        embedded(home, paint(root, count))
+    asked = [f"dataset={{kind: image-folder, root: {root}}}", f"encoders={','.join(ENCODERS)}"]
     asked += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
     asked += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
     what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*asked, "cache_latents=true", *more])
@@ -47,10 +50,11 @@ def begun(home: Path, architecture: Architecture, *more: str, recipe: str | None
 
 def embedded(home: Path, files: list[Path]) -> None:
     """Write stores of random vectors."""
+    name = files[0].parent.name
     ids, random = [file.stem for file in files], np.random.default_rng(0)
     for encoder in ENCODERS:
-        path = path_of(home / "embeddings", "pictures", "train", encoder)
-        made = {"encoder": encoder, "dataset": "pictures", "split": "train"}
+        path = path_of(home / "embeddings", name, "train", encoder)
+        made = {"encoder": encoder, "dataset": name, "split": "train"}
         EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", made)
         writer = EmbeddingWriter(path)
         writer.write(np.arange(len(ids)), random.normal(0.5, 1, (len(ids), DIM)))
@@ -147,8 +151,8 @@ def step(on: Setting) -> None:
 def wide(on: Setting) -> None:
     """Compare a training step at SDXL's width with the bare loop: on a GPU, else a picture at a time."""
     if not torch.cuda.is_available():
-        few = ("train.steps=2", "train.batch_size=1", "train.precision=bf16")
-        compare(on, "training step, SDXL in bf16, on a CPU", begun(on.home, SDXL, *few), rounds=2)
+        few = ("train.steps=4", "train.batch_size=1", "sample_items=0")
+        compare(on, "training step, SDXL in bf16, on a CPU", begun(on.home, SDXL, *few, count=8), rounds=2)
         return
     compare(on, "training step, SDXL in bf16", begun(on.home, SDXL, "train.steps=20", "train.batch_size=16"))
     torch.cuda.empty_cache()
