@@ -79,11 +79,12 @@ def size(count: int) -> str:
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Keep the bars and notes with which transformers and diffusers load weights from stderr."""
-    from diffusers.utils import logging as diffusers
-    from transformers.utils import logging as transformers
+    """Keep the bars and notes with which transformers and diffusers load weights from stderr.
 
-    libraries: tuple[Any, ...] = (diffusers, transformers)
+    One that is not imported yet is left so.
+    """
+    names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
+    libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
     before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
     for each in libraries:
         each.set_verbosity_error()
