@@ -160,16 +160,8 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
         for path in (Path(reference), runs / command / reference):
             if path.is_dir():
                 run = RunFolder(path)
-                if not (path / "recipe.yaml").is_file():
-                    raise MissingData(
-                        f"{path} is no run: it has no recipe.yaml", _others(runs, command, reference) or hint
-                    )
-                beside = path.resolve().parent
-                if beside.parent == runs.resolve() and beside.name != command:
-                    raise MissingData(
-                        f"{path} is a run of {beside.name}, not of {command}",
-                        _others(runs, command, reference) or hint,
-                    )
+                if why := _unfit(path, runs, command):
+                    raise MissingData(f"{path} is {why}", _others(runs, command, reference) or hint)
                 run.metrics()
                 return run
         raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
@@ -177,6 +169,15 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     if found is None:
         raise MissingData(f"no finished {command} run under {runs / command}", hint)
     return found
+
+
+def _unfit(path: Path, runs: Path, command: str) -> str:
+    """Say what a folder is, if it is no run of the command; empty if it may be one."""
+    if not (path / "recipe.yaml").is_file():
+        return "no run: it has no recipe.yaml"
+    beside = path.resolve().parent
+    is_other = beside.parent == runs.resolve() and beside.name != command
+    return f"a run of {beside.name}, not of {command}" if is_other else ""
 
 
 def _others(runs: Path, command: str, reference: str) -> str:
