@@ -13,6 +13,8 @@ from torch.nn import functional
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from brainhive_cli.generators.sdxl import VAE_BATCH
+
 MIB, GIB = 2**20, 2**30
 
 
@@ -68,19 +70,19 @@ def peak(work: Callable[[], object], *networks: nn.Module) -> int:
 
 
 def drawing(generator: Any, batch: int, decoded: int, resolution_px: int) -> tuple[int, int]:
-    """Count what denoising a batch of latents takes, and decoding `decoded` of them at once.
+    """Count what denoising a batch of latents takes, and decoding `decoded` of them.
 
     Args:
         generator: A generator on the meta device.
         batch: Latents that the U-Net sees at once; with guidance two a picture.
-        decoded: Pictures that the VAE decodes at once.
+        decoded: Pictures that the VAE is given at once; it takes `VAE_BATCH` at a time.
         resolution_px: Height and width.
     """
     unet, vae = generator.unet, generator.vae
-    side = resolution_px // 2 ** (len(vae.config.block_out_channels) - 1)
+    side = resolution_px // generator.pipeline.vae_scale_factor
     with torch.no_grad():
         denoising = peak(lambda: _denoise(generator, batch, side), unet)
-        decoding = peak(lambda: _decode(vae, decoded, side), vae)
+        decoding = peak(lambda: _decode(vae, min(decoded, VAE_BATCH), side), vae)
     return denoising, decoding
 
 

@@ -6,7 +6,6 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from brainhive_cli.generators.sdxl import VAE_BATCH
 from brainhive_cli.pipelines._footprint import Footprint, drawing, peak, size_of
 from brainhive_cli.pipelines._priors.learner import trainable
 from brainhive_cli.pipelines._priors.recipe import Recipe
@@ -40,7 +39,7 @@ def estimate(what: Recipe, generator: Any, sampler: Any, prior: FusionPrior, pro
     averaged = 2 * gradients if processes > 1 else 0  # over processes, in one piece
     moments = {"a step": max(_step(what, generator, prior), averaged)}
     if drawn := min(train.batch_size, max(what.sample_items, what.fid_items)):
-        moments["drawing"] = max(drawing(sampler, drawn, min(drawn, VAE_BATCH), what.resolution_px))
+        moments["drawing"] = max(drawing(sampler, drawn, drawn, what.resolution_px))
         if sampler is not generator:
             prior.attach(sampler.unet)
             moments["drawing"] += size_of(sampler.unet) + size_of(sampler.vae)
@@ -49,18 +48,17 @@ def estimate(what: Recipe, generator: Any, sampler: Any, prior: FusionPrior, pro
 
 def _step(what: Recipe, generator: Any, prior: FusionPrior) -> int:
     """Count what forward and backward passes take, the prior's gradients included."""
-    vae = generator.vae
-    side = what.resolution_px // 2 ** (len(vae.config.block_out_channels) - 1)
 
     def work() -> None:
         for _ in range(min(what.train.accumulate, 2)):  # the second pass finds the gradients of the first
-            _pass(what, generator, prior, side)
+            _pass(what, generator, prior)
 
-    return peak(work, generator.unet, vae, prior)
+    return peak(work, generator.unet, generator.vae, prior)
 
 
-def _pass(what: Recipe, generator: Any, prior: FusionPrior, side: int) -> None:
+def _pass(what: Recipe, generator: Any, prior: FusionPrior) -> None:
     count, px = what.train.batch_size, what.resolution_px
+    side = px // generator.pipeline.vae_scale_factor
     with torch.device("meta"):
         latents = torch.empty(count, generator.vae.config.latent_channels, side, side)
         if not what.cache_latents:

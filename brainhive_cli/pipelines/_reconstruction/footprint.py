@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from brainhive_cli.generators.sdxl import VAE_BATCH
 from brainhive_cli.pipelines._footprint import Footprint, drawing, size_of
 from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Sampling
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -18,7 +17,7 @@ def estimate(generator: Any, how: Sampling, prior: FusionPrior) -> Footprint:
     """
     made = generator.skeleton(DTYPES[how.precision])
     guided = how.batch_size * (2 if how.guidance > 1 else 1)
-    decoded = 1 if how.vae_tiling else min(how.batch_size, VAE_BATCH)
+    decoded = 1 if how.vae_tiling else how.batch_size
     denoising, decoding = drawing(made, guided, decoded, how.resolution_px)
     networks = size_of(made.unet), size_of(made.vae)
     weights = (max if how.offload else sum)(networks) + size_of(prior)
