@@ -13,9 +13,9 @@ from brainhive_cli.errors import BrainhiveError
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
 COMMON_PX = 256
-"""Size that every picture is brought to first (MindEye2)."""
+"""Size that `mindeye2` brings every picture to first."""
 CROP_PX = 512
-"""Side of the centre crop of the BrainHiVE protocol: its generator's size."""
+"""Size that `brainhive` brings every picture to: its generator's."""
 PROTOCOLS = ("mindeye2", "brainhive")
 ROUNDING = 1e-6
 """What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
@@ -24,26 +24,29 @@ ROUNDING = 1e-6
 def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
     """Bring pictures to the size that a protocol compares them at.
 
+    `brainhive` resizes the short side to 512 px and crops the centre, without a step at 256 px. It resizes as
+    torchvision does PIL pictures, bilinear and antialiased, but does not round to bytes.
+
     Args:
         images: [N, 3, H, W] in 0..1.
-        protocol: `mindeye2` resizes to 256; `brainhive` cuts out the central 512 px (or all) before.
+        protocol: `mindeye2` or `brainhive`.
 
     Returns:
-        Pictures [N, 3, 256, 256].
+        Pictures [N, 3, 256, 256] for `mindeye2`, [N, 3, 512, 512] for `brainhive`.
+
+    Raises:
+        BrainhiveError: if there is no such protocol.
 
     Source: MindEye2 (arXiv 2403.11207) and BrainHiVE (arXiv 2602.07495), their evaluation code.
     """
     if protocol not in PROTOCOLS:
         raise BrainhiveError(f"no image protocol called {protocol!r}", f"there are: {', '.join(PROTOCOLS)}")
-    if protocol == "brainhive":
-        images = centre_crop(images, min(CROP_PX, *images.shape[-2:]))
-    return resize(images, COMMON_PX)
+    if protocol == "mindeye2":
+        return resize(images, COMMON_PX)
+    from torchvision.transforms.v2 import functional as TF
 
-
-def centre_crop(images: Tensor, side_px: int) -> Tensor:
-    """Cut the central square out of images [N, 3, H, W]."""
-    top, left = ((size - side_px) // 2 for size in images.shape[-2:])
-    return images[..., top : top + side_px, left : left + side_px]
+    resized = TF.resize(images.float(), [CROP_PX], antialias=True)
+    return TF.center_crop(resized, [CROP_PX])  # type: ignore[no-any-return]
 
 
 def resize(images: Tensor, side_px: int) -> Tensor:

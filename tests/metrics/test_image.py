@@ -5,10 +5,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics.image import correlation_distance, pixcorr, prepare, ssim, two_way
+from brainhive_cli.metrics.image import correlation_distance, pixcorr, prepare, resize, ssim, two_way
 
 TOLERANCE = 1e-6
 """The brief of the golden values."""
@@ -90,15 +91,72 @@ def test_white_pictures_of_any_size_are_pictures_of_one_colour(size):
     assert pixcorr(picture, 1 - picture).item() == pytest.approx(-1)
 
 
-def test_the_brainhive_protocol_crops_where_mindeye2_does_not():
-    image = torch.zeros(1, 3, 640, 700)
-    image[..., 64:576, 94:606] = 1.0  # the central 512 px
+BRAINHIVE_SIZES = [(500, 500), (500, 620), (800, 800), (1000, 800), (1200, 1200), (1200, 1801), (64, 48)]
+"""Height and width: smaller and larger than 512 px, square and not; with an odd margin too."""
 
-    assert prepare(image, "brainhive").min() == 1
-    assert prepare(image, "mindeye2").min() == 0
-    assert prepare(image, "mindeye2").shape == prepare(image, "brainhive").shape == (1, 3, 256, 256)
-    small = torch.rand(1, 3, 64, 64)
-    assert torch.equal(prepare(small, "brainhive"), prepare(small, "mindeye2"))
+
+def photograph(height: int, width: int) -> Image.Image:
+    """Cut a photograph out of a picture of fine detail, brought to size."""
+    from skimage import data
+
+    return Image.fromarray(data.astronaut()).resize((width, height), Image.Resampling.LANCZOS)
+
+
+def as_the_reference_does(picture: Image.Image) -> Image.Image:
+    """Resize the short side to 512 and crop the centre, with PIL alone."""
+    short = min(picture.size)
+    width, height = (int(512 * side / short) for side in picture.size)
+    left, top = round((width - 512) / 2), round((height - 512) / 2)
+    whole = picture.resize((width, height), Image.Resampling.BILINEAR)
+    return whole.crop((left, top, left + 512, top + 512))
+
+
+def as_tensor(picture: Image.Image) -> torch.Tensor:
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None] / 255
+
+
+@pytest.mark.parametrize("size", BRAINHIVE_SIZES)
+def test_the_brainhive_protocol_resizes_the_short_side_to_512_and_crops(size):
+    """Tolerance: PIL rounds to bytes after each of two passes, which is less than one level of 255."""
+    picture = photograph(*size)
+
+    found = prepare(as_tensor(picture), "brainhive")
+
+    assert found.shape == (1, 3, 512, 512)
+    assert gap(found, as_tensor(as_the_reference_does(picture))) < 1 / 255
+
+
+@pytest.mark.parametrize("side_px", [500, 800, 1200])
+def test_ssim_by_the_brainhive_protocol_is_that_of_pictures_of_512_px(side_px):
+    """Computed apart with PIL and scikit-image; a step at 256 px raises it by more than .05."""
+    from skimage.color import rgb2gray
+    from skimage.metrics import structural_similarity
+
+    seen = photograph(side_px, side_px + 100)
+    grain = np.random.default_rng(0).normal(0, 40, (512, 512, 3))
+    made = Image.fromarray((np.array(as_the_reference_does(seen)) + grain).clip(0, 255).astype(np.uint8))
+
+    def grey(picture: Image.Image) -> np.ndarray:
+        return rgb2gray(np.array(picture.resize((425, 425), Image.Resampling.BILINEAR)))
+
+    paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    expected = structural_similarity(grey(as_the_reference_does(seen)), grey(made), **paper)
+
+    true, drawn = (prepare(as_tensor(picture), "brainhive") for picture in (seen, made))
+    assert ssim(true, drawn).item() == pytest.approx(expected, abs=2e-3)  # PIL's bytes
+    assert torch.equal(drawn, as_tensor(made))  # a reconstruction is compared as it is
+    assert ssim(resize(true, 256), resize(drawn, 256)).item() > expected + 0.05
+
+
+def test_mindeye2_squeezes_the_whole_picture_into_256_px():
+    left = torch.zeros(2, 3, 300, 600)
+    left[..., :150] = 1.0
+
+    found = prepare(left, "mindeye2")
+
+    assert found.shape == (2, 3, 256, 256)
+    assert found.mean() == pytest.approx(0.25, abs=1e-3)
+    assert prepare(left, "brainhive").mean() == pytest.approx(0, abs=1e-3)  # cropped away
 
 
 def test_pictures_that_shrink_are_smoothed():

@@ -33,7 +33,7 @@ class Views(NamedTuple):
 
     Attributes:
         pictures: As they are.
-        prepared: At the protocol's size, [B, 3, 256, 256] in 0..1.
+        prepared: At the protocol's size, [B, 3, P, P] in 0..1.
     """
 
     pictures: Sequence[Image.Image]
@@ -117,7 +117,7 @@ class Comparer:
             for start in range(0, len(pictures), self.batch_size):
                 batch = pictures[start : start + self.batch_size]
                 opened = list(readers.map(lambda open_picture: open_picture(), batch))
-                prepared = [image_metrics.prepare(_pixels(each), self.protocol) for each in opened]
+                prepared = [image_metrics.prepare(_as_tensor(each), self.protocol) for each in opened]
                 yield Views(opened, torch.cat(prepared).to(self.device))
 
     def features(self, views: Views) -> dict[str, Tensor]:
@@ -132,23 +132,26 @@ class Truth:
     """N stimuli as the metrics see them.
 
     Attributes:
-        prepared: [N, 3, 256, 256] in 0..1; none if no metric is of pixels.
+        count: N.
+        pixels: [N, 3, 425, 425] in 0..1, on the CPU; None if no metric is of pixels.
         features: Standardised, [N, D] by name.
     """
 
     comparer: Comparer
-    prepared: Tensor
+    count: int
+    pixels: Tensor | None
     features: Mapping[str, Tensor]
 
     @classmethod
     def of(cls, comparer: Comparer, stimuli: Sequence[Open]) -> Self:
         """Look at the stimuli, once for all that they will be compared with."""
-        prepared, features = [], []
+        pixels, features = [], []
         for views in comparer.views(stimuli):
-            prepared.append(views.prepared)
+            if comparer.pixels:
+                pixels.append(_pixels_of(views))
             features.append(comparer.features(views))
         joined = {name: torch.cat([each[name] for each in features]) for name in features[0]}
-        return cls(comparer, torch.cat(prepared), joined)
+        return cls(comparer, len(stimuli), torch.cat(pixels) if pixels else None, joined)
 
     def score(
         self,
@@ -169,7 +172,7 @@ class Truth:
             Each metric's values, [B].
         """
         place = torch.from_numpy(np.searchsorted(among, own))  # [B] in `among`, which is sorted
-        is_all = len(among) == len(self.prepared)  # then AlexNet's large features need no copy
+        is_all = len(among) == self.count  # then AlexNet's large features need no copy
         pool = {name: f if is_all else f[among] for name, f in self.features.items()}
         values: dict[str, list[Tensor]] = {}
         start = 0
@@ -184,8 +187,10 @@ class Truth:
     def _scores(
         self, views: Views, own: NDArray[np.int64], place: Tensor, pool: Mapping[str, Tensor]
     ) -> dict[str, Tensor]:
-        seen = self.prepared[own]
-        found = {name: metric(seen, views.prepared) for name, metric in self.comparer.pixels.items()}
+        found = {}
+        if self.pixels is not None:
+            seen, made = self.pixels[own], _pixels_of(views)
+            found = {name: metric(seen, made) for name, metric in self.comparer.pixels.items()}
         features = self.comparer.features(views)
         for name, (key, is_distance) in self.comparer.comparisons.items():
             if is_distance:
@@ -231,5 +236,10 @@ def chance_of(metric: str) -> float | None:
     return None if metric in PIXEL_METRICS or lower_is_better(metric) else 0.5
 
 
-def _pixels(picture: Image.Image) -> Tensor:
+def _as_tensor(picture: Image.Image) -> Tensor:
     return pil_to_tensor(picture)[None] / 255  # [1, 3, H, W]
+
+
+def _pixels_of(views: Views) -> Tensor:
+    """Resize from the protocol's size to that of the metrics of pixels, once for all of them."""
+    return image_metrics.resize(views.prepared, image_metrics.PIXELS_PX).cpu()
