@@ -28,7 +28,7 @@ SHELVES = {*parts.SHELVES, "signals", "metrics"}
 BUILD = "demo.build"
 LAYERS = [
     {"", "errors", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
-    | {"blocks", "embeddings", "health", "mixing", "names", "pickles", "recordings"},
+    | {"blocks", "companions", "embeddings", "health", "mixing", "names", "pickles", "recordings"},
     {"demo"},
     SHELVES,
     {"aligner", "reports"},

@@ -7,7 +7,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
+from brainhive_cli import companions, parts
 from brainhive_cli.backbones import _signal
 from brainhive_cli.errors import BrainhiveError, MissingExtra, RecipeError, first_line
 
@@ -88,13 +88,9 @@ def _class_of(name: str) -> Any:
         raise MissingExtra(
             f"braindecode is not installed: {error}", "pip install 'brainhive[braindecode]'"
         ) from error
-    except (
-        ImportError,
-        OSError,
-        RuntimeError,
-    ) as error:  # its torchaudio refuses another PyTorch than its own
-        raise MissingExtra(
-            f"braindecode does not import: {first_line(error)}", "install the torchaudio of this PyTorch"
+    except (ImportError, OSError, RuntimeError) as error:  # torchaudio refuses other PyTorchs than its own
+        raise companions.behind(error) or MissingExtra(
+            f"braindecode does not import: {first_line(error)}", "pip install 'brainhive[braindecode]'"
         ) from error
     if name not in models_dict:
         near = difflib.get_close_matches(name, models_dict, n=3)

@@ -9,7 +9,7 @@ from typing import Any
 import typer
 
 from brainhive_cli import console
-from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData
+from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, MissingExtra
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
@@ -110,6 +110,11 @@ def _report(error: Exception, debug: bool) -> int:
 
 
 def _known(error: Exception) -> BrainhiveError:
+    if isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError):
+        from brainhive_cli import companions
+
+        if broken := companions.behind(error):
+            return broken
     if isinstance(error, BrainhiveError):
         return error
     if type(error).__name__ == "OutOfMemoryError":

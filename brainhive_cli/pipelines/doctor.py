@@ -6,7 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli import console, recipe, runs
+from brainhive_cli import companions, console, recipe, runs
+from brainhive_cli.errors import MissingExtra
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result
 
@@ -19,15 +20,25 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say what would be looked at."""
-    return Plan({"looks at": "versions, device, folders, hub cache, shipped weights"})
+    return Plan(
+        {"looks at": "versions, whether libraries import, device, folders, hub cache, shipped weights"}
+    )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Look at versions, device, folders, the hub's cache and the shipped weights."""
+    """Look at versions, libraries, device, folders, the hub's cache and the shipped weights.
+
+    Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
+    """
     home = what.paths.under_home("data").parent
-    found = {**runs.versions(), **_device(launch), **_folders(what.paths, home), **_weights()}
+    broken = companions.broken()
+    for each in broken:
+        console.warn(each.in_one_line)
+    found = {**runs.versions(), "broken": "; ".join(each.what for each in broken) or "nothing"}
+    found |= {**_device(launch), **_folders(what.paths, home), **_weights()}
     table = console.Table("This machine", ("what", "found"), tuple(found.items()))
-    return Result(home, (table,), found, hint="brainhive demo")
+    hint = broken[0].hint if broken else "brainhive demo"
+    return Result(home, (table,), found, hint=hint, exit_code=MissingExtra.exit_code * bool(broken))
 
 
 def _device(launch: Launch) -> dict[str, Any]:

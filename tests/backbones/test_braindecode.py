@@ -11,7 +11,7 @@ from brainhive_cli.errors import BrainhiveError, MissingExtra, RecipeError
 
 @pytest.fixture
 def library():
-    """Skip where braindecode is not installed, or its torchaudio refuses this PyTorch."""
+    """Skip where braindecode does not import; tools/check_extras.sh runs these tests where it does."""
     try:
         TINY.build(5, 100, 8)
     except MissingExtra as error:
@@ -68,3 +68,17 @@ def test_without_braindecode_the_pip_line_is_told(monkeypatch):
     with pytest.raises(MissingExtra, match="braindecode is not installed") as caught:
         Config(model="EEGNeX").build(5, 100, 8)
     assert caught.value.hint == "pip install 'brainhive[braindecode]'"
+
+
+def test_a_torchaudio_that_does_not_import_is_named_with_its_repair(tmp_path, monkeypatch):
+    (tmp_path / "torchaudio.py").write_text("raise RuntimeError('built for another CUDA')")
+    (tmp_path / "braindecode.py").write_text("import torchaudio")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    for name in ("torchaudio", "braindecode"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+
+    with pytest.raises(
+        MissingExtra, match=r"^torchaudio .* does not import .*built for another CUDA"
+    ) as caught:
+        TINY.build(5, 100, 8)
+    assert "torchaudio" in caught.value.hint

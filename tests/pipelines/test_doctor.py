@@ -13,7 +13,7 @@ def test_it_tells_versions_device_and_what_lies_at_home(go, home):
     assert result.metrics["home"] == home and result.metrics["home can be written"]
     assert (result.metrics["runs"], result.metrics["data"]) == ("train-align", "nothing yet")
     assert result.tables[0].rows == tuple(result.metrics.items())
-    assert result.hint == "brainhive demo"
+    assert (result.metrics["broken"], result.exit_code, result.hint) == ("nothing", 0, "brainhive demo")
 
 
 def test_a_home_that_does_not_exist_yet_is_no_reason_to_fail(go, home, monkeypatch):

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Installs extras of pyproject.toml into fresh environments, one after the other, and tries each: `brainhive doctor`,
+# then one small step of what the extra is for. Prints a line for each; the log of what failed; exits 1 if any did.
+#
+#     tools/check_extras.sh                 every extra alone, then all together (10 GB of disk, two minutes each)
+#     tools/check_extras.sh parquet all     those named; `none` is the tool without extras
+set -uo pipefail
+cd "$(dirname "$0")/.."
+
+extras=$(sed -n '/^\[project.optional-dependencies\]/,/^\[project.scripts\]/s/^\([a-z0-9-]*\) = .*/\1/p' pyproject.toml)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+export BRAINHIVE_HOME="$work/home" OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1
+
+demo() {
+    brainhive embed --recipe demo && brainhive train-align --recipe demo subjects=1 train.epochs=1 "$@"
+}
+
+tests() {
+    pip install -q pytest && python -m pytest -q -rs "$@"
+}
+
+step() {
+    case $1 in
+        none) demo ;;
+        braindecode)
+            demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/backbones/test_braindecode.py ;;
+        open-clip)
+            tiny=$(python -c "from brainhive_cli.encoders import open_clip as e; print(e.TINY.model_dump())")
+            brainhive embed --recipe demo "encoders=[{'kind': 'open_clip', ${tiny#\{}]" ;;
+        figures) demo && brainhive eval-retrieval --recipe demo repetitions=all ;;
+        parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
+        metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
+        adamw8bit) python -c "from brainhive_cli.pipelines._priors.learner import adamw8bit; adamw8bit()" ;;
+        test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
+        dev) ruff check . && mypy brainhive_cli/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
+        docs) mkdocs build -q -d "$work/site" ;;
+        all) for extra in $extras; do step "$extra" || return; done ;;
+        *) echo "no step is known for the extra $1"; return 1 ;;
+    esac
+}
+
+try() {  # in a shell of its own, so that the environment is left again
+    [ "$1" = none ] && wanted=. || wanted=".[${1/#all/$(echo $extras | tr ' ' ,)}]"
+    python3 -m venv "$work/env" && source "$work/env/bin/activate" && began=$SECONDS
+    pip install -q -e "$wanted" >"$work/log" 2>&1 && installed=done || installed=FAILED
+    took=$((SECONDS - began)) size=$(du -sm "$work/env" | cut -f1)
+    torch=$(python -c "from importlib.metadata import version; print(version('torch'))" 2>/dev/null || echo -)
+    brainhive doctor >>"$work/log" 2>&1 && healthy=done || healthy=FAILED
+    step "$1" >>"$work/log" 2>&1 && stepped=done || stepped=FAILED
+    row "$1" "$installed" "$took" "$size" "$torch" "$healthy" "$stepped"
+    [ "$installed$healthy$stepped" = donedonedone ] || { tail -n 30 "$work/log"; return 1; }
+}
+
+row() { printf '%-12s %-9s %5s %7s  %-12s %-8s %s\n' "$@"; }
+
+[ $# -gt 0 ] || set -- none $extras all
+row extra installed s MB torch doctor step
+failed=0
+for extra in "$@"; do
+    (try "$extra") || failed=1
+    rm -rf "$work"/*
+done
+exit $failed
