@@ -1,6 +1,5 @@
 """The layout in which THINGS-EEG and THINGS-MEG are distributed: pictures by concept, signals by subject."""
 
-import pickle
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,9 @@ from typing import Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli import datasets, parts
+from brainhive_cli import datasets, parts, pickles
 from brainhive_cli.datasets._files import from_files, pictures_below
-from brainhive_cli.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.pickles import numpy_globals
+from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 
@@ -117,19 +115,11 @@ class Things:
         return found[0]
 
     def _load(self, path: Path) -> Mapping[str, Any]:
-        import torch
-
         try:
-            with torch.serialization.safe_globals(numpy_globals()):
-                content: Mapping[str, Any] = torch.load(path, weights_only=not self.trust_pickle, mmap=True)
-        except pickle.UnpicklingError as error:
-            raise BrainhiveError(
-                f"{path} holds Python objects that could run code when read",
-                "if you trust whoever made it: dataset.trust_pickle=true",
-            ) from error
-        except (RuntimeError, EOFError, ValueError, OSError) as error:
-            reason = first_line(error)
-            raise BrainhiveError(f"{path} cannot be read, or is cut short: {reason}", self.source) from error
+            content: Mapping[str, Any] = pickles.load(path, self.trust_pickle)
+        except pickles.HoldsObjects as error:
+            hint = "if you trust whoever made it: dataset.trust_pickle=true"
+            raise pickles.HoldsObjects(error.what, hint) from error
         return content
 
     def _channel_names(self, content: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:

@@ -149,7 +149,10 @@ def _thingsvision(folder: Path) -> Vectors:
     """`file_names.txt` beside `features.npy` (or .pt, .hdf5, .txt), or beside `features_01.npy` and on."""
     names = (folder / NAMES).read_text().split("\n")
     files = sorted(folder.glob("features*.*"))
-    readers = {".npy": pickles.load, ".pt": pickles.load, ".hdf5": _from_hdf5, ".txt": _from_text}
+    readers: dict[str, Callable[[Path], Any]] = {
+        **{".npy": pickles.load, ".pt": pickles.load},
+        **{".hdf5": _from_hdf5, ".txt": _from_text},
+    }
     if len({file.suffix for file in files}) != 1 or files[0].suffix not in readers:
         found = ", ".join(file.name for file in files) or "none"
         raise BrainhiveError(
