@@ -26,6 +26,7 @@ from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.launch import Launch
+from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.train import Train
@@ -258,7 +259,7 @@ def accuracy(on: Setting) -> None:
         asked = [f"align_run={run}", "sheet_rows=0"]
         found = eval_retrieval.run(eval_retrieval.Recipe.resolve("eval-retrieval", "demo", {}, asked), here)
         top1 = found.metrics["overall"]["top1"]
-        print(f"demo {precision}: top-1 {top1['value']:.4f} ({top1['low']:.4f} to {top1['high']:.4f})")
+        print(f"demo {precision}: top-1 {top1['value']:.4f} ({interval_text(top1, 4)})")
         cells = found.metrics["cells"].values()
         hits[precision] = (
             np.array([each["ranks"] for cell in cells for each in cell.values()]) == 1

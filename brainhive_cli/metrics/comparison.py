@@ -34,8 +34,8 @@ class Comparison:
     """
 
     difference: float
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     n: int
     subjects: int
     only_first: int
@@ -69,7 +69,7 @@ def compare(first: Sequence[Ranks], second: Sequence[Ranks]) -> Comparison:
         raise BrainhiveError(f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare alike")
     hits = [[(np.atleast_2d(group) == 1).mean(0) for group in groups] for groups in (first, second)]
     differences = [one - other for one, other in zip(*hits, strict=True)]  # [N] a subject
-    low, high = interval(differences)
+    low, high = interval(differences, limits=(-1, 1), wilson=False)
     one, other = (np.concatenate(group) > 0.5 for group in hits)
     only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
     by_subject = np.array([each.mean() for each in differences])

@@ -14,6 +14,8 @@ from brainhive_cli.metrics.statistics import Metric
 
 FOLDS = 10
 """Parts that are left out in turn for the interval."""
+JACKKNIFE = f"normal, by a jackknife that leaves out one of {FOLDS} parts of the pictures"
+"""How the interval is made."""
 ALONE: Any = {"sync_on_compute": False}
 """One process computes; torchmetrics would have it wait for the others."""
 
@@ -71,7 +73,7 @@ def distances(
     for name, distance in {"fid": fid, "kid": kid}.items():
         value, spread = distance(true, made), _jackknife(distance, true, made)
         ends = (value - 1.96 * spread, value + 1.96 * spread)
-        found.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split))
+        found.append(Metric(name, value, len(true), None, None, *ends, seeds, protocol, split, JACKKNIFE))
     return found
 
 

@@ -1,6 +1,6 @@
 """Retrieval: the rank of the seen image among a gallery, by cosine similarity to the signal's token."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
-from brainhive_cli.metrics.statistics import Metric, Statistic, measure
+from brainhive_cli.metrics.statistics import Limits, Metric, Statistic, measure
 
 TOP = (1, 3, 5)
 """Numbers of candidates within which the seen image counts as found; the field's."""
@@ -139,6 +139,7 @@ def summarise(
     pool: int,
     *,
     split: str,
+    ids: Sequence[Sequence[Hashable]] | None = None,
     protocol: str = "cosine",
     seeds: Sequence[int] = (),
     targets: int = 1,
@@ -151,29 +152,30 @@ def summarise(
             that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
+        ids: Names of the items, one list a subject (see `statistics.interval`).
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
         only: Names of the metrics wanted; all when empty.
     """
     groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
-    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
+    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "ids": ids}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
-    transforms: dict[str, tuple[Callable[[Any], Any], Statistic]] = {
-        **{f"top{k}": (partial(_found, k=k), np.mean) for k in TOP},
-        "mean_rank": (np.asarray, np.mean),
-        "median_rank": (np.asarray, np.median),
-        "mrr": (np.reciprocal, np.mean),
+    transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
+        **{f"top{k}": (partial(_found, k=k), np.mean, (0.0, 1.0)) for k in TOP},
+        "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
+        "median_rank": (np.asarray, np.median, (1.0, float(pool))),
+        "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
     }
     metrics = []
     for name in only or transforms:
-        transform, statistic = transforms[name]
+        transform, statistic, limits = transforms[name]
         chance = float(guess @ transform(possible.astype(np.float64)))
         if statistic is np.median:
             chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
-        values = [transform(group).mean(0) for group in groups]
-        metrics.append(measure(name, values, statistic=statistic, chance=chance, **common))
+        values = [transform(group) for group in groups]
+        metrics.append(measure(name, values, statistic=statistic, chance=chance, limits=limits, **common))
     return metrics
 
 

@@ -1,7 +1,8 @@
-"""A metric with all that it must travel with, and its bootstrap confidence interval."""
+"""A metric with all that it must travel with, and its confidence intervals over items and subjects."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -12,11 +13,32 @@ from brainhive_cli.errors import BrainhiveError
 Values = NDArray[np.floating[Any]]
 Statistic = Callable[..., Any]
 """Reduces values along `axis`, as numpy's mean and median do."""
+Limits = tuple[float | None, float | None]
+"""The least and the largest value that a statistic can take."""
 
 DRAWS = 2000
 """Resamples of an interval: the ends of a 95 % interval then vary by about 2 % of its width."""
 BLOCK = 2**22
 """Values that are resampled at once, to bound memory."""
+ENOUGH_SUBJECTS = 6
+"""With fewer, resampled subjects vary too little: coverage of .82 to .96 instead of .95."""
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A confidence interval, in words too.
+
+    Attributes:
+        low: Lower end; None where there is no interval.
+        high: Upper end.
+        method: How it was made, and for whom it holds.
+        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
+    """
+
+    low: float | None
+    high: float | None
+    method: str
+    these_subjects: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -26,14 +48,18 @@ class Metric:
     Args:
         name: What was measured.
         value: The measurement.
-        n: Items that it was measured on, over all subjects and seeds.
+        n: Items that it was measured on, over all subjects.
         pool: Candidates that each item was compared with; None if there are none.
         chance: Value expected of guessing; None if the metric has none.
-        low: Lower end of the confidence interval.
-        high: Upper end of the confidence interval.
+        low: Lower end of the 95 % confidence interval; None where there is none, as of one item.
+        high: Upper end.
         seeds: Seeds of the trainings that were measured.
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
+        interval: How the interval was made, and for whom it holds.
+        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
+        seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds are not told
+            apart. No interval contains it: they are of models trained with these seeds.
     """
 
     name: str
@@ -41,15 +67,26 @@ class Metric:
     n: int
     pool: int | None
     chance: float | None
-    low: float
-    high: float
+    low: float | None
+    high: float | None
     seeds: tuple[int, ...]
     protocol: str
     split: str
+    interval: str
+    these_subjects: tuple[float, float] | None = None
+    seed_sd: float | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        return {**asdict(self), "seeds": list(self.seeds)}
+        these = None if self.these_subjects is None else list(self.these_subjects)
+        return {**asdict(self), "seeds": list(self.seeds), "these_subjects": these}
+
+
+def interval_text(metric: Mapping[str, Any], digits: int = 3) -> str:
+    """Write the interval of a metric's plain values for a table: a dash where there is none."""
+    if metric["low"] is None:
+        return "–"
+    return f"{metric['low']:.{digits}f}–{metric['high']:.{digits}f}"
 
 
 def measure(
@@ -58,80 +95,241 @@ def measure(
     *,
     protocol: str,
     split: str,
+    ids: Sequence[Sequence[Hashable]] | None = None,
     statistic: Statistic = np.mean,
     pool: int | None = None,
     chance: float | None = None,
     seeds: Sequence[int] = (),
+    limits: Limits = (None, None),
+    wilson: bool = True,
 ) -> Metric:
     """Make a metric of items' values: the mean over subjects of their statistic, with a 95 % interval.
 
     Args:
         name: What was measured.
-        groups: Values of the items [N], one array a subject.
+        groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
+            Where there are as many models as seeds, the spread over seeds is told too.
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
+        ids: As of `interval`.
         statistic: How a group's values become one.
         pool: Candidates that each item was compared with.
         chance: Value expected of guessing.
         seeds: Seeds of the trainings that were measured.
+        limits: As of `interval`.
+        wilson: As of `interval`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
-    low, high = interval(groups, statistic=statistic)
-    value = float(np.mean([statistic(group, axis=-1) for group in groups]))
-    n = sum(len(group) for group in groups)
-    return Metric(name, value, n, pool, chance, low, high, tuple(seeds), protocol, split)
+    models = [np.atleast_2d(group) for group in groups]  # [S, N]
+    averages = [group.mean(0) if len(group) else np.empty(0) for group in models]
+    found = describe(averages, ids=ids, statistic=statistic, limits=limits, wilson=wilson)
+    value = float(np.mean([statistic(group, axis=-1) for group in averages]))
+    spread = None
+    if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
+        spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
+    return Metric(
+        name,
+        value,
+        sum(map(len, averages)),
+        pool,
+        chance,
+        found.low,
+        found.high,
+        tuple(seeds),
+        protocol,
+        split,
+        found.method,
+        found.these_subjects,
+        spread,
+    )
 
 
 def interval(
     groups: Sequence[Values],
     *,
+    ids: Sequence[Sequence[Hashable]] | None = None,
     statistic: Statistic = np.mean,
     level: float = 0.95,
     draws: int = DRAWS,
     seed: int = 0,
-) -> tuple[float, float]:
-    """Bootstrap a percentile interval, over items and, if there are several groups, over groups too.
+    limits: Limits = (None, None),
+    wilson: bool = True,
+) -> tuple[float | None, float | None]:
+    """Give both ends of a confidence interval of the mean over subjects of their statistic.
 
-    Each draw takes as many groups as there are, with replacement, and for each of them as many of its items
-    as it has, with replacement; the statistics are averaged over the groups drawn.
+    Items and subjects are crossed: an item that several subjects saw is easy or hard for all of them. So a
+    draw resamples the items once for all subjects that have them. What the interval holds for:
+
+    - six subjects and more: people in general and pictures in general, by a percentile bootstrap whose every
+      draw resamples the items once and the subjects once;
+    - two to five subjects: the same, by a t interval over subjects (one degree of freedom less than there are
+      subjects) whose variance has the subjects' and, on top, the covariance that the shared items give them;
+      a t interval of the subjects alone would hold for these pictures only;
+    - one subject: this subject and pictures in general, by Wilson's interval where all values are 0 or 1,
+      else by a percentile bootstrap over items;
+    - one item: there is none, and both ends are None.
+
+    `benchmarks/statistics.py` prints how often they hold.
 
     Args:
         groups: Values of the items [N], one array a subject.
+        ids: Names of the items, one list a subject; those that a subject has twice are averaged. None:
+            subjects with as many items have the same ones in the same order, others have none in common.
         statistic: How a group's values become one.
-        level: Share of the draws that lie in the interval.
+        level: How often the interval should hold the truth.
         draws: Number of resamples.
         seed: Seed of the resampling.
+        limits: What the ends are cut to; by default 0 and 1 where all values are one of them.
+        wilson: Whether values that are 0 or 1 are single successes and failures; an average of several can be
+            0 or 1 too.
 
-    Returns:
-        Both ends of the interval.
+    Raises:
+        BrainhiveError: if there is no value, one is not a number, or the ids do not fit.
 
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, chapters 8 and 13.
+    Source: Owen 2007, The pigeonhole bootstrap (crossed resampling); Efron and Tibshirani, An Introduction to
+    the Bootstrap, chapter 13; Wilson 1927, through scipy.stats.
     """
-    _check(groups)
-    random = np.random.default_rng(seed)
-    drawn = random.integers(len(groups), size=(draws, len(groups)))  # [draws, subjects]
-    statistics = np.empty(drawn.shape)
-    for index, group in enumerate(groups):
-        places = drawn == index
-        blocks = list(_resampled(group, int(places.sum()), statistic, random))
-        statistics[places] = np.concatenate(blocks) if blocks else []
-    tail = 50 * (1 - level)
-    low, high = np.percentile(statistics.mean(1), [tail, 100 - tail])
-    return float(low), float(high)
+    found = describe(
+        groups,
+        ids=ids,
+        statistic=statistic,
+        level=level,
+        draws=draws,
+        seed=seed,
+        limits=limits,
+        wilson=wilson,
+    )
+    return found.low, found.high
+
+
+def describe(
+    groups: Sequence[Values],
+    *,
+    ids: Sequence[Sequence[Hashable]] | None = None,
+    statistic: Statistic = np.mean,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+    limits: Limits = (None, None),
+    wilson: bool = True,
+) -> Interval:
+    """Make the interval of `interval`, which describes the arguments, with words and a second one beside."""
+    _check(groups, ids)
+    groups, places = _by_item(groups, ids)
+    items, subjects = max(int(place.max()) for place in places) + 1, len(groups)
+    values = np.concatenate(groups)
+    is_binary = wilson and statistic is np.mean and bool(np.isin(values, (0, 1)).all())
+    if items == 1:
+        return Interval(None, None, "none: one item")
+    if is_binary and (subjects == 1 or values.min() == values.max()):
+        return Interval(*_wilson(values.mean(), items, level), "Wilson, over items")
+    if is_binary and limits == (None, None):
+        limits = (0.0, 1.0)
+    random, filling, choosing = np.random.default_rng(seed).spawn(3)
+    resampled = np.concatenate(list(_resampled(groups, places, statistic, draws, random, filling)))
+    over_items = _cut(_percentiles(resampled.mean(1), level), limits)
+    if subjects == 1:
+        return Interval(*over_items, "bootstrap over items")
+    if subjects < ENOUGH_SUBJECTS:
+        found = np.array([statistic(group, axis=-1) for group in groups])
+        ends = _cut(_t_interval(found, resampled, level), limits)
+        method = f"t over {subjects} subjects, with the variance of shared items; for people in general"
+        return Interval(*ends, method, over_items)
+    chosen = choosing.integers(subjects, size=resampled.shape)
+    both = np.take_along_axis(resampled, chosen, 1).mean(1)
+    method = f"bootstrap over {subjects} subjects and, shared by them, items; for people in general"
+    return Interval(*_cut(_percentiles(both, level), limits), method, over_items)
+
+
+def _by_item(
+    groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None
+) -> tuple[list[Values], list[NDArray[np.int64]]]:
+    """Average what a subject has of an item; give each item's place among those of all subjects."""
+    named = [[(len(group), n) for n in range(len(group))] for group in groups] if ids is None else ids
+    number = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(named)))}
+    averages: list[Values] = []
+    places: list[NDArray[np.int64]] = []
+    for group, names in zip(groups, named, strict=True):
+        place, which, counts = np.unique(
+            [number[name] for name in names], return_inverse=True, return_counts=True
+        )
+        averages.append(np.bincount(which, group) / counts)
+        places.append(place)
+    return averages, places
 
 
 def _resampled(
-    values: Values, count: int, statistic: Statistic, random: np.random.Generator
+    groups: Sequence[Values],
+    places: Sequence[NDArray[np.int64]],
+    statistic: Statistic,
+    draws: int,
+    random: np.random.Generator,
+    filling: np.random.Generator,
 ) -> Iterator[Values]:
-    rows = max(1, BLOCK // len(values))
-    for start in range(0, count, rows):
-        index = random.integers(len(values), size=(min(rows, count - start), len(values)))
-        yield statistic(values[index], axis=-1)
+    """Resample the items of all subjects together, block by block: statistics [draws, subjects].
+
+    A draw is a sequence of all subjects' items; a subject takes those of it that it has, in order, and as
+    many as it has. What it lacks at the end is drawn for it alone.
+    """
+    items = max(int(place.max()) for place in places) + 1
+    rows = max(1, BLOCK // items)
+    for start in range(0, draws, rows):
+        drawn = random.integers(items, size=(min(rows, draws - start), items))
+        found = []
+        for values, place in zip(groups, places, strict=True):
+            index = drawn if len(place) == items else _own(drawn, place, items, filling)
+            found.append(statistic(values[index], axis=-1))
+        yield np.stack(found, 1)
 
 
-def _check(groups: Sequence[Values]) -> None:
+def _own(
+    drawn: NDArray[np.int64], place: NDArray[np.int64], items: int, filling: np.random.Generator
+) -> NDArray[np.int64]:
+    """Take the items [draws, N] that a subject has out of those drawn for all."""
+    local = np.full(items, -1)
+    local[place] = np.arange(len(place))
+    mine = local[drawn]
+    index = filling.integers(len(place), size=(len(drawn), len(place)))
+    order = (mine >= 0).cumsum(1) - 1
+    row, column = np.nonzero((mine >= 0) & (order < len(place)))
+    index[row, order[row, column]] = mine[row, column]
+    return index
+
+
+def _t_interval(found: Values, resampled: Values, level: float) -> tuple[float, float]:
+    """Make a t interval over subjects, whose variance contains what they share because items are the same."""
+    from scipy.stats import t
+
+    count = len(found)
+    together, alone = resampled.mean(1).var(), resampled.var(0).mean()
+    shared = max(0.0, (count * together - alone) / (count - 1))  # covariance of two subjects, on average
+    least = (alone - shared) / count  # subjects that are alike differ by so much
+    error = np.sqrt(max(found.var(ddof=1) / count, least) + shared)
+    reach = t.ppf((1 + level) / 2, count - 1) * error
+    return float(found.mean() - reach), float(found.mean() + reach)
+
+
+def _percentiles(values: Values, level: float) -> tuple[float, float]:
+    tail = 50 * (1 - level)
+    low, high = np.percentile(values, [tail, 100 - tail])
+    return float(low), float(high)
+
+
+def _wilson(share: float, count: int, level: float) -> tuple[float, float]:
+    from scipy.stats import binomtest
+
+    found = binomtest(round(share * count), count).proportion_ci(level, method="wilson")
+    return float(found.low), float(found.high)
+
+
+def _cut(ends: tuple[float, float], limits: Limits) -> tuple[float, float]:
+    low, high = np.clip(ends, *limits) if limits != (None, None) else ends
+    return float(low), float(high)
+
+
+def _check(groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None) -> None:
     if not groups or any(np.ndim(group) != 1 or len(group) == 0 for group in groups):
         raise BrainhiveError(
             "nothing to measure: a subject has no items", "check the split that is evaluated"
@@ -139,4 +337,10 @@ def _check(groups: Sequence[Values]) -> None:
     if not all(np.isfinite(group).all() for group in groups):
         raise BrainhiveError(
             "a value to be measured is not a finite number", "look for NaN in the model's output"
+        )
+    sizes = [len(group) for group in groups]
+    if ids is not None and sizes != [len(names) for names in ids]:
+        raise BrainhiveError(
+            f"subjects with {sizes} values have {[len(names) for names in ids]} item names",
+            "give one list of names a subject, one name a value",
         )

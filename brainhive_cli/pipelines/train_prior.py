@@ -8,7 +8,7 @@ import torch
 from brainhive_cli import console
 from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.metrics.statistics import interval_text, measure
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._advice import command, seen
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
@@ -117,9 +117,7 @@ def _measured(name: str, values: Any, protocol: str, named: dict[str, Any]) -> d
 def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
     rows = [
-        (name, m["value"], f"{m['low']:.4f}–{m['high']:.4f}", m["n"])
-        for name, m in metrics.items()
-        if "missing" not in m
+        (name, m["value"], interval_text(m, 4), m["n"]) for name, m in metrics.items() if "missing" not in m
     ]
     for name, m in metrics.items():
         if "missing" in m:

@@ -48,7 +48,7 @@ def draw_curve(
     for number, (name, words) in enumerate(metrics.items()):
         found, colour = [point[name] for point in points], f"C{number}"
         axes.plot(at, [each["value"] for each in found], "o-", color=colour, markersize=4, label=words)
-        low, high = ([each[end] for each in found] for end in ("low", "high"))
+        low, high = ([_end(each, end) for each in found] for end in ("low", "high"))
         axes.fill_between(at, low, high, color=colour, alpha=0.2, linewidth=0)
         axes.axhline(found[0]["chance"], color=colour, linestyle="--", linewidth=1, label=f"{words}, chance")
     if doubling:
@@ -58,3 +58,8 @@ def draw_curve(
     axes.title.set_fontsize("small")
     axes.legend(fontsize="small", frameon=False)
     figure.savefig(path)
+
+
+def _end(metric: Mapping[str, Any], end: str) -> float:
+    """Give an end of the band; it has no width where there is no interval."""
+    return float(metric["value"] if metric[end] is None else metric[end])

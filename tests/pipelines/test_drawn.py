@@ -34,13 +34,30 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     assert (metric.low, metric.high) == pytest.approx(interval([items]))
 
 
-def test_subjects_are_resampled_too_and_each_counts_alike():
+def test_the_interval_is_over_subjects_too_and_each_counts_alike():
     one, other = [0.1, 0.1, 0.1], [0.9, 0.9, 0.9]
 
     metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test")["ssim"]
 
     assert (metric.value, metric.n) == (pytest.approx(0.5), 6)
-    assert (metric.low, metric.high) == pytest.approx((0.1, 0.9))  # all draws of one subject twice
+    reach = 12.706 * 0.4  # t with one degree of freedom, and the standard error of .1 and .9
+    assert (metric.low, metric.high) == pytest.approx((0.5 - reach, 0.5 + reach), rel=1e-4)
+    assert metric.these_subjects == pytest.approx((0.5, 0.5))  # their items do not differ
+
+
+def test_subjects_who_saw_the_same_pictures_share_their_resamples():
+    """In whatever order the files were found: three pictures leave the error of three, not of six."""
+    values = [0.1, 0.4, 0.9]
+    other = scored(2, 5, ssim=values[::-1])
+    turned = Scored(
+        Drawn("brain", "", (5,), dict(reversed(other.drawn.files.items())), 2),
+        {"ssim": np.array(values[::-1])},
+    )
+
+    metric = metrics_of([scored(1, 5, ssim=values), turned], "mindeye2", "test")["ssim"]
+
+    alone = metrics_of([scored(1, 5, ssim=values)], "mindeye2", "test")["ssim"]
+    assert metric.these_subjects == pytest.approx((alone.low, alone.high))
 
 
 def test_identification_tells_its_pool_and_chance():

@@ -51,7 +51,7 @@ def test_some_window_carries_the_picture_and_the_last_one_less(curves):
 
     assert [point["at"] for point in points] == [100, 300, 500, 700, 900]
     top5 = [point["top5"]["value"] for point in points]
-    assert max(point["top5"]["low"] for point in points) > 0.05
+    assert max(point["top5"]["these_subjects"][0] for point in points) > 0.05
     assert top5[-1] < max(top5)
 
 

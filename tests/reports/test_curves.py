@@ -19,6 +19,12 @@ def pixels(path: Path, points: list[dict], doubling: bool = False) -> np.ndarray
         return np.asarray(picture.convert("RGB")).astype(int)
 
 
+def test_a_point_without_an_interval_has_no_band(tmp_path: Path):
+    bare = [{"at": p["at"], "top1": {**p["top1"], "low": None, "high": None}} for p in POINTS]
+
+    assert not np.array_equal(pixels(tmp_path, bare), pixels(tmp_path, POINTS))
+
+
 def test_a_curve_is_a_picture_of_its_points_and_of_chance(tmp_path: Path):
     drawn = pixels(tmp_path, POINTS)
     guessed = [{"at": p["at"], "top1": {**p["top1"], "chance": 0.2}} for p in POINTS]

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainhive_cli.console import Table
+from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._alignment.cells import Cell
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
@@ -45,8 +46,7 @@ def _row(cell: Mapping[str, Any]) -> tuple[Any, ...]:
     top1 = cell["validation"].get("top1")
     if top1 is None:
         return (cell["epoch"], "–", "–", "–", "–")
-    interval = f"{top1['low']:.3f}–{top1['high']:.3f}"
-    return (cell["epoch"], top1["value"], interval, top1["n"], top1["chance"])
+    return (cell["epoch"], top1["value"], interval_text(top1), top1["n"], top1["chance"])
 
 
 def _spread(cells: Sequence[Mapping[str, Any]]) -> str:

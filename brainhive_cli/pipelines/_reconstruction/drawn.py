@@ -120,13 +120,15 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item."""
     seeds = tuple(sorted({seed for each in scored for seed in each.drawn.seeds}))
     subjects = dict.fromkeys(each.drawn.subject for each in scored)
-    means = [_over_seeds([each for each in scored if each.drawn.subject == subject]) for subject in subjects]
+    groups = [[each for each in scored if each.drawn.subject == subject] for subject in subjects]
+    ids, means = zip(*map(_over_seeds, groups), strict=True)
     return {
         name: measure(
             name,
             [values[name] for values in means],
             protocol=protocol,
             split=split,
+            ids=ids,
             pool=None if chance_of(name) is None else len(means[0][name]),
             chance=chance_of(name),
             seeds=seeds,
@@ -135,13 +137,13 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
     }
 
 
-def _over_seeds(scored: Sequence[Scored]) -> dict[str, NDArray[np.float64]]:
-    """Average one subject's reconstructions by several models, so that an item counts once: [N] by metric."""
+def _over_seeds(scored: Sequence[Scored]) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
+    """Average one subject's reconstructions by several models: image ids, each once, and by metric [N]."""
     ids, place = np.unique(
         [image_id for each in scored for image_id in each.drawn.files], return_inverse=True
     )
     counts = np.bincount(place, minlength=len(ids))
-    return {
+    return ids.tolist(), {
         name: np.bincount(place, values) / counts
         for name, values in _joined([each.means for each in scored]).items()
     }

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainhive_cli.console import Table
+from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
 from brainhive_cli.reports.reconstructions import short
 
@@ -37,8 +38,8 @@ def _together(metrics: Metrics) -> Table:
         for source, figures in metrics["sources"].items():
             m = figures[name]
             chance, pool = ("–" if m[key] is None else m[key] for key in ("chance", "pool"))
-            interval = f"{m['low']:.3f}–{m['high']:.3f}"
-            rows.append((_arrowed(name, name), TITLES[source], m["value"], interval, m["n"], pool, chance))
+            shown = (m["value"], interval_text(m), m["n"], pool, chance)
+            rows.append((_arrowed(name, name), TITLES[source], *shown))
     rows += [(_arrowed(name, name), "–", "missing", *["–"] * 4) for name in metrics["missing"]]
     columns = ("metric", "drawn from", "value", "95 % CI", "n", "pool", "chance")
     return Table(_title(metrics), columns, tuple(rows))

@@ -39,15 +39,16 @@ class Circumstances:
         self,
         groups: Sequence[Sequence[Sequence[int]]],
         seeds: Sequence[int],
+        ids: Sequence[Sequence[str]],
         *,
         pool: int | None = None,
         targets: int = 1,
         only: Sequence[str] = (),
     ) -> Described:
-        """Summarise ranks [S, N] of the subjects."""
+        """Summarise ranks [S, N] of the subjects, whose items have these ids [N]."""
         found = [torch.tensor(group) for group in groups]
-        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": seeds, "targets": targets}
-        return _described(summarise(found, pool or self.pool, **named, only=only))
+        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": seeds, "ids": ids}
+        return _described(summarise(found, pool or self.pool, **named, targets=targets, only=only))
 
 
 def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
@@ -114,13 +115,14 @@ def totals(cells: Sequence[Cell], scores: Mapping[str, Scores], common: Circumst
     seeds = tuple(sorted({cell.seed for cell in cells}))
     chosen = [scores[cell.name] for cell in cells]
     rankings = _by_subject(each.rankings for each in chosen)
+    ids = _ids(rankings)
     return {
         "overall": _forward(rankings, seeds, common),
         "backward": _backward(rankings, seeds, common, ()),
-        "subsets": _subsets(_by_subject(each.subsets for each in chosen), seeds, common),
+        "subsets": _subsets(_by_subject(each.subsets for each in chosen), seeds, ids, common),
         "curves": {
-            "repetitions": _curve(_by_subject(each.repetitions for each in chosen), seeds, common),
-            "sliding": _curve(_by_subject(each.sliding for each in chosen), seeds, common),
+            "repetitions": _curve(_by_subject(each.repetitions for each in chosen), seeds, ids, common),
+            "sliding": _curve(_by_subject(each.sliding for each in chosen), seeds, ids, common),
         },
     }
 
@@ -151,9 +153,10 @@ def items(scores: Mapping[str, Scores]) -> dict[str, list[str]]:
 
 def verdict(mean_rank: Mapping[str, Any]) -> str:
     """Say on which side of chance the interval of the mean rank lies."""
-    if mean_rank["high"] < mean_rank["chance"]:
-        return "above chance"
-    return "below chance" if mean_rank["low"] > mean_rank["chance"] else "at chance"
+    low, high = mean_rank["these_subjects"] or (mean_rank["low"], mean_rank["high"])
+    if low is None or low <= mean_rank["chance"] <= high:
+        return "at chance"
+    return "below chance" if low > mean_rank["chance"] else "above chance"
 
 
 def label(subject: int) -> str:
@@ -175,14 +178,20 @@ def _forward(rankings: list[list[Ranking]], seeds: Sequence[int], common: Circum
     chance = np.mean([_chance_of_precision(common.pool, each) for group in rankings for each in group])
     precision = measure(
         "map",
-        [np.mean([each.precision for each in group], axis=0) for group in rankings],
+        [np.array([each.precision for each in group]) for group in rankings],
+        ids=_ids(rankings),
+        limits=(0.0, 1.0),
         protocol=common.protocol,
         split=common.split,
         pool=common.pool,
         chance=float(chance),
         seeds=seeds,
     )
-    return common.summary(ranks, seeds) | _described([precision])
+    return common.summary(ranks, seeds, _ids(rankings)) | _described([precision])
+
+
+def _ids(rankings: Sequence[Sequence[Ranking]]) -> list[list[str]]:
+    return [group[0].image_ids for group in rankings]
 
 
 def _chance_of_precision(pool: int, ranking: Ranking) -> float:
@@ -200,30 +209,36 @@ def _backward(
         return {}
     pool, shown = sizes.pop()
     ranks = [[each.backward for each in group] for group in rankings]
-    return common.summary(ranks, seeds, pool=pool, targets=shown, only=only)
+    ids = [group[0].pictures for group in rankings]
+    return common.summary(ranks, seeds, ids, pool=pool, targets=shown, only=only)
 
 
-def _subsets(hits: list[list[Any]], seeds: Sequence[int], common: Circumstances) -> Described:
+def _subsets(
+    hits: list[list[Any]], seeds: Sequence[int], ids: list[list[str]], common: Circumstances
+) -> Described:
     """Describe top-1 among drawn subsets, in both directions."""
     if not common.subsets:
         return {}
     ways, draws = common.subsets.ways, common.subsets.draws
-    named: Any = {"split": common.split, "pool": ways, "chance": 1 / ways, "seeds": seeds}
+    named: Any = {"split": common.split, "pool": ways, "chance": 1 / ways, "seeds": seeds, "ids": ids}
     named["protocol"] = f"{common.protocol}, {ways}-way, {draws} draws"
     values = {
-        name: [np.mean([each[way] for each in group], axis=0) for group in hits]
+        name: [np.array([each[way] for each in group]) for group in hits]
         for way, name in enumerate(("forward", "backward"))
     }
+    named["limits"], named["wilson"] = (0.0, 1.0), False  # an item's value is an average over its draws
     return _described([measure(name, groups, **named) for name, groups in values.items()])
 
 
-def _curve(curves: list[list[Curve]], seeds: Sequence[int], common: Circumstances) -> list[Described]:
+def _curve(
+    curves: list[list[Curve]], seeds: Sequence[int], ids: list[list[str]], common: Circumstances
+) -> list[Described]:
     """Describe each point that all subjects have; the draws of a point are averaged as seeds are."""
     shared = set.intersection(*(set(each) for group in curves for each in group)) if curves else set()
     points = []
     for at in sorted(shared):
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        points.append({"at": at, **common.summary(ranks, seeds, only=CURVE)})
+        points.append({"at": at, **common.summary(ranks, seeds, ids, only=CURVE)})
     return points
 
 

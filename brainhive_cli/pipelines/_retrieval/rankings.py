@@ -102,8 +102,9 @@ class Ranking:
         ranks: [N] of the seen picture.
         precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
         relevant: [N] how many these are.
-        backward: Ranks of the seen signal among the signals, one a picture; empty when some pictures were
-            shown more often than others.
+        pictures: Image ids of what was shown, each once.
+        backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
+            were shown more often than others.
         shown: How many signals show each of these pictures.
         named: [N] concept of the picture that is the most similar to the signal.
         likeness: [N] cosine similarity of the seen picture and the named one.
@@ -114,6 +115,7 @@ class Ranking:
     ranks: list[int]
     precision: list[float]
     relevant: list[int]
+    pictures: list[str]
     backward: list[int]
     shown: int
     named: list[str]
@@ -169,6 +171,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             found[part].tolist(),
             precision[part].tolist(),
             (relevant[part] >= 0).sum(1).tolist(),
+            [gallery.image_ids[place] for place in np.unique(each.target)],
             backward,
             shown,
             [gallery.concepts[place] for place in named[part]],

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.console import Table
+from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
 
 NAMES = {
@@ -62,7 +63,7 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
     top1, top5, median = (metrics[name] for name in ("top1", "top5", "median_rank"))
     return (
         top1["value"],
-        _interval(top1),
+        interval_text(top1),
         top5["value"],
         median["value"],
         top1["n"],
@@ -78,7 +79,7 @@ def _directions(metrics: Metrics) -> Table:
     for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
         for name, found in direction.items():
             beside = [published.get(name, "–") if finds == "image" else "–"] if published else []
-            rows.append((NAMES[name], finds, found["value"], *beside, _interval(found), found["chance"]))
+            rows.append((NAMES[name], finds, found["value"], *beside, interval_text(found), found["chance"]))
     columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
     return Table(f"All cells together{_source(published)}", columns, tuple(rows))
 
@@ -116,7 +117,7 @@ def _seeds(metrics: Metrics) -> Table:
 def _subsets(metrics: Metrics) -> Table:
     directions = {"forward": "signal → image", "backward": "image → signal"}
     rows = [
-        (directions[name], found["value"], _interval(found), found["n"], found["pool"], found["chance"])
+        (directions[name], found["value"], interval_text(found), found["n"], found["pool"], found["chance"])
         for name, found in metrics["subsets"].items()
     ]
     title = next((found["protocol"] for found in metrics["subsets"].values()), "")
@@ -129,7 +130,7 @@ def _curve(metrics: Metrics, name: str, axis: str) -> Table:
     rows = []
     for point in metrics["curves"][name]:
         top1, top5 = point["top1"], point["top5"]
-        rows.append((point["at"], top1["value"], _interval(top1), top5["value"], _interval(top5)))
+        rows.append((point["at"], top1["value"], interval_text(top1), top5["value"], interval_text(top5)))
     columns = (axis, "top-1", "95 % CI", "top-5", "95 % CI of it")
     title = f"Accuracy over {axis}: {metrics['curves']['how'].get(name)}"
     if rows:
@@ -157,7 +158,7 @@ def _comparisons(metrics: Metrics) -> Table:
         (
             f"…{each['run'][-9:]}",
             each["difference"],
-            _interval(each),
+            interval_text(each),
             f"{each['only_first']}, {each['only_second']}",
             *(_short(each[f"{test}_p_adjusted"]) for test in ("mcnemar", "wilcoxon", "t")),
             _short(each["cohens_dz"]),
@@ -168,10 +169,6 @@ def _comparisons(metrics: Metrics) -> Table:
     many = " (Benjamini–Hochberg)" if len(rows) > 1 else ""
     title = f"Top-1 less another run's; items only this, only that found; p{many}; Cohen's d_z"
     return Table(title, columns, tuple(rows))
-
-
-def _interval(metric: Metrics) -> str:
-    return f"{metric['low']:.3f}–{metric['high']:.3f}"
 
 
 def _spread(values: Sequence[float]) -> str:
