@@ -28,7 +28,7 @@ SHELVES = {*parts.SHELVES, "signals", "metrics"}
 BUILD = "demo.build"
 LAYERS = [
     {"", "errors", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
-    | {"blocks", "companions", "embeddings", "health", "mixing", "names", "pickles", "recordings"},
+    | {"blocks", "caveats", "companions", "embeddings", "health", "mixing", "names", "pickles", "recordings"},
     {"demo"},
     SHELVES,
     {"aligner", "reports"},

@@ -13,12 +13,15 @@ from torch import Tensor, nn
 
 from brainhive_cli import parts
 from brainhive_cli.aligner import _upstream
+from brainhive_cli.aligner.learned import Learned
 from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._subjects import LAYERS
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError, first_line
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
+FORMAT = 2
+"""Of the model folder. The first had neither a number nor the block `learned`; it is still read."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
 
@@ -67,16 +70,19 @@ class Aligner(nn.Module):
     Args:
         layout: What it is made of.
         initial_logit_scale: Logarithm of the logit scale to start from.
+        learned: What it learned from; default: not known.
 
     Raises:
         RecipeError: if there is no such part, subject layer or similarity.
         BrainhiveError: if the parts do not go together, or the window is too short for the brain encoder.
     """
 
-    def __init__(self, layout: Layout, initial_logit_scale: float = 2.6592) -> None:
+    def __init__(
+        self, layout: Layout, initial_logit_scale: float = 2.6592, learned: Learned | None = None
+    ) -> None:
         super().__init__()
         _check(layout)
-        self.layout = layout
+        self.layout, self.learned = layout, learned or Learned()
         channels, samples, subjects = len(layout.channels), layout.samples, len(layout.subjects)
         self.subject_layer: nn.Module | None = None
         if layout.subject_layer != "none":
@@ -121,8 +127,10 @@ class Aligner(nn.Module):
         return torch.cat(found, dim=-1)
 
     def save(self, folder: Path) -> None:
-        """Write `config.json` and `model.safetensors`."""
-        _write(folder, asdict(self.layout), self.state_dict())
+        """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
+        folder.mkdir(parents=True, exist_ok=True)
+        config = {"format": FORMAT, **asdict(self.layout), "learned": self.learned.save(folder)}
+        _write(folder, config, self.state_dict())
 
     def save_upstream(self, folder: Path) -> None:
         """Write the model folder that the BrainHiVE repository reads; its embeddings go by upstream's names.
@@ -157,11 +165,12 @@ def load(path: Path | str) -> Aligner:
     """Load an aligner from its model folder, or from one of upstream's, ready for evaluation.
 
     An upstream folder names no channels, window or subjects: its channels are called 0, 1, …, the window is
-    the whole signal, and its encoders are upstream's keys.
+    the whole signal, and its encoders are upstream's keys. Neither such a folder nor one of format 1 says
+    what the model learned from.
 
     Raises:
         MissingData: if the folder lacks a file.
-        BrainhiveError: if a file is damaged or the weights do not fit the config.
+        BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
     """
     folder = Path(path)
     weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
@@ -172,13 +181,41 @@ def load(path: Path | str) -> Aligner:
         fields, state = json.loads((folder / "config.json").read_text()), load_file(weights)
         if _upstream.is_upstream(state):
             fields, state = _upstream.read(fields, state)
+        learned = _learned(folder, fields)
         for name in ("channels", "subjects", "window_ms"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
-        aligner = Aligner(Layout(**fields))
+        aligner = Aligner(Layout(**fields), learned=learned)
         aligner.load_state_dict(state)
-    except (ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
-        reason = first_line(error)
-        raise BrainhiveError(
-            f"the model folder {folder} is damaged: {reason}", "run train-align --again, or copy it again"
-        ) from error
+    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
     return aligner.eval()
+
+
+def learned_in(folder: Path) -> Learned:
+    """Read what the model of a folder learned from, without its weights.
+
+    Raises:
+        BrainhiveError: if a file is damaged, or the format is newer.
+    """
+    try:
+        return _learned(folder, json.loads((folder / "config.json").read_text()))
+    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
+        raise _damaged(folder, error) from error
+
+
+def _learned(folder: Path, fields: dict[str, Any]) -> Learned:
+    """Take from a config what is no part of the layout."""
+    block, number = fields.pop("learned", None), fields.pop("format", 1)
+    if number > FORMAT:
+        raise BrainhiveError(
+            f"the model folder {folder} is of format {number}, newer than this version's {FORMAT}",
+            "pip install --upgrade brainhive",
+        )
+    return Learned.load(folder, block) if block else Learned(subjects=tuple(fields.get("subjects", ())))
+
+
+def _damaged(folder: Path, error: Exception) -> BrainhiveError:
+    return BrainhiveError(
+        f"the model folder {folder} is damaged: {first_line(error)}",
+        "run train-align --again, or copy it again",
+    )

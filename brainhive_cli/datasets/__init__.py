@@ -54,6 +54,11 @@ class Dataset(Protocol):
         ...
 
     @property
+    def is_simulated(self) -> bool:
+        """Whether its signals come from a program; all that is made of them says so."""
+        ...
+
+    @property
     def splits(self) -> tuple[str, ...]:
         """The splits of its pictures."""
         ...

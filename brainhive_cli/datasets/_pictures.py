@@ -22,6 +22,7 @@ class Pictures:
     listed: Callable[[str], datasets.ImageSet]
     subjects: tuple[int, ...] = ()
     channels: tuple[str, ...] | None = None
+    is_simulated: bool = False
 
     def images(self, split: str) -> datasets.ImageSet:
         """List the pictures of a split."""

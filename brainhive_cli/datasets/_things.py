@@ -54,6 +54,7 @@ class Things:
     subjects: tuple[int, ...]
     source: str
     splits: tuple[str, ...] = ("train", "test")
+    is_simulated: bool = False
 
     @property
     def recorded_as(self) -> str:

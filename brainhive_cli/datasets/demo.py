@@ -44,6 +44,7 @@ class Demo:
     noise: float
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
+    is_simulated: bool = True
 
     @property
     def recorded_as(self) -> str:

@@ -43,6 +43,7 @@ class Simulated:
     subjects: tuple[int, ...]
     noise: float
     channels: tuple[str, ...] | None = None
+    is_simulated: bool = True
 
     @property
     def name(self) -> str:

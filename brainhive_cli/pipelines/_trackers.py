@@ -9,6 +9,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
+from brainhive_cli.caveats import in_title
 from brainhive_cli.errors import MissingExtra
 
 PROJECT = "brainhive"
@@ -37,7 +38,12 @@ def looks(names: Sequence[str]) -> dict[str, Callable[[], str]]:
 
 @contextmanager
 def tracked(
-    names: Sequence[str], run: Path, cell: str, recipe: Mapping[str, Any], clock: str = "epoch"
+    names: Sequence[str],
+    run: Path,
+    cell: str,
+    recipe: Mapping[str, Any],
+    caveats: Sequence[str] = (),
+    clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Open a cell's run in each tracker; what is given takes events, by their clock.
 
@@ -46,12 +52,13 @@ def tracked(
         run: The run folder, whose name groups the cells.
         cell: The name of their run. Trackers that can go on with it do so when the cell does.
         recipe: What they show beside the curves.
+        caveats: What must be said of the numbers; the name of their run says it.
         clock: Which number of an event says when it was.
     """
     with ExitStack() as stack:
         trackers = []
         for name in names:
-            trackers.append(_begun(name, run, cell, recipe))
+            trackers.append(_begun(name, run, in_title(cell, caveats), recipe))
             stack.callback(_finish, name, trackers[-1])
 
         def tell(event: Mapping[str, Any]) -> None:
@@ -67,7 +74,12 @@ def tracked(
 
 
 def tell_results(
-    names: Sequence[str], run: Path, label: str, recipe: Mapping[str, Any], results: Mapping[str, Any]
+    names: Sequence[str],
+    run: Path,
+    label: str,
+    recipe: Mapping[str, Any],
+    results: Mapping[str, Any],
+    caveats: Sequence[str],
 ) -> None:
     """Tell each tracker what a finished run has measured, as one run of theirs.
 
@@ -77,9 +89,10 @@ def tell_results(
         label: The name of their run.
         recipe: What they show beside.
         results: Metrics by name, by what they are of.
+        caveats: What must be said of them; the name of their run says it.
     """
     values = {f"{of}/{name}": m["value"] for of, some in results.items() for name, m in some.items()}
-    with tracked(names, run, label, recipe) as tell:
+    with tracked(names, run, label, recipe, caveats) as tell:
         tell({"epoch": 0, **values})
 
 

@@ -8,6 +8,7 @@ from typing import Any
 from pydantic import Field
 
 from brainhive_cli import console, recipe
+from brainhive_cli.caveats import SIMULATED, in_title
 from brainhive_cli.console import Table
 from brainhive_cli.demo.recordings import PROVENANCE
 from brainhive_cli.launch import Launch
@@ -49,15 +50,14 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step].metrics)))
     table = Table("Demo, on simulated EEG", ("step", "time", "result"), tuple(summary))
     if launch.is_main:
-        sections = _sections(table, commands, results)
-        folder.replace("index.html", lambda beside: write_page(beside, "Brainhive demo", NOTE, sections))
-        folder.finish({step: result.metrics for step, result in results.items()})
+        sections, title = _sections(table, commands, results), in_title("Brainhive demo", [SIMULATED])
+        folder.replace("index.html", lambda beside: write_page(beside, title, NOTE, sections))
+        folder.finish({"caveats": [SIMULATED]} | {step: made.metrics for step, made in results.items()})
     launch.wait()
     console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
     files = {name: path for result in results.values() for name, path in result.files.items()}
-    return Result(
-        folder.path, (table,), {"commands": commands}, {**files, "page": folder.path / "index.html"}
-    )
+    files["page"] = folder.path / "index.html"
+    return Result(folder.path, (table,), {"caveats": [SIMULATED], "commands": commands}, files)
 
 
 def _from_before(results: dict[str, Result], step: str) -> list[str]:

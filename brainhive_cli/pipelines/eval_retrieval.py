@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli import console, parts, recipe, runs
+from brainhive_cli.caveats import said_in
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
@@ -181,16 +182,15 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             metrics["against"] = comparisons(metrics, [theirs for _, theirs in others])
             if what.sheet_rows:
                 first = Ensemble.load(aligns, cells[0], launch.device)
-                draw_sheet(folder, first, asked, what.sheet_rows)
+                draw_sheet(folder, first, asked, what.sheet_rows, metrics["protocol"])
             draw_curves(folder, metrics)
             folder.finish(metrics)
         launch.wait()
     result = _result(folder, what)
     if launch.is_main:
         found = {name: result.metrics[name] for name in ("overall", "backward")}
-        _trackers.tell_results(
-            what.run.trackers, folder.path, "retrieval", what.model_dump(mode="json"), found
-        )
+        shown, caveats = what.model_dump(mode="json"), said_in(result.metrics["protocol"])
+        _trackers.tell_results(what.run.trackers, folder.path, "retrieval", shown, found, caveats)
     return result
 
 
@@ -215,6 +215,7 @@ def _metrics(
         "run": str(aligns[0].folder.path),
         "runs": [str(align.folder.path) for align in aligns],
         "protocol": common.protocol,
+        "caveats": said_in(common.protocol),
         "gallery": described_gallery(aligns[0], first, asked),
         "verdict": found,
         "prior": aligns[0].prior,

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli import parts, recipe, runs
+from brainhive_cli.caveats import in_protocol
 from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
@@ -14,7 +15,7 @@ from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
 from brainhive_cli.pipelines._reconstruction.footprint import estimate
-from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
+from brainhive_cli.pipelines._reconstruction.initial import FromTokens, Initial, Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.measured import (
     Measuring,
@@ -28,7 +29,7 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
+from brainhive_cli.pipelines._retrieval.metrics import caveats_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -154,9 +155,8 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     made = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
     if launch.is_main:
         shown = what.model_dump(mode="json")
-        _trackers.tell_results(
-            what.run.trackers, made.folder, "reconstruction", shown, made.metrics["sources"]
-        )
+        found, caveats = made.metrics["sources"], made.metrics.get("caveats", [])
+        _trackers.tell_results(what.run.trackers, made.folder, "reconstruction", shown, found, caveats)
     return made
 
 
@@ -184,6 +184,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
         cells = _cells(align, what)
         takes = takes_of(what.sources, align, cells, prior, what.split, what.items, launch.device)
         drawing = _drawing(what, align, prior, launch)
+        trained = _trained(align, drawing.initial)
         if drawing.initial is not None:
             drawing.initial.check(takes)
         for take in takes:
@@ -192,7 +193,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
         launch.wait()
         drawn = [_drawn(take, what.repeats, folder) for take in takes]
         more = {"prior": what.prior.source}
-        made = ", ".join([what.made, *_trained(align)])
+        made = f"{what.made}, {trained}"
         measure_run(folder, what, drawn, _stimuli(align, what.split), made, what.split, launch, more)
     launch.wait()
     return result_of(folder)
@@ -220,9 +221,10 @@ def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
     return [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
 
 
-def _trained(align: AlignRun) -> list[str]:
-    """Say what a reader must know of the brain encoders."""
-    return [f"{align.mode} {align.dataset.name}", *([SELECTED_ON_TEST] if align.is_selected_on_test else [])]
+def _trained(align: AlignRun, initial: Initial | None) -> str:
+    """Say what a reader must know of the brain encoders, also of those that made the first guesses."""
+    both = [align, *([initial.align] if isinstance(initial, FromTokens) else [])]
+    return in_protocol(f"{align.mode} {align.dataset.name}", caveats_of(both))
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:

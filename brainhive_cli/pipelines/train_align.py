@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli import console, parts, recipe
+from brainhive_cli.caveats import together
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
@@ -17,6 +18,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment import finetune as _finetune
 from brainhive_cli.pipelines._alignment.batches import CellData
+from brainhive_cli.pipelines._alignment.beginning import learned_by
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
 from brainhive_cli.pipelines._alignment.finetune import Finetune
 from brainhive_cli.pipelines._alignment.material import Material
@@ -164,7 +166,8 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         _train(what, cells, folder, launch)
         if launch.is_main:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            made = {"mode": what.mode, "dataset": dataset.name, "cells": done}
+            caveats = together(*(cell.get("caveats", []) for cell in done.values()))
+            made = {"mode": what.mode, "dataset": dataset.name, "caveats": caveats, "cells": done}
             folder.finish({**made, **_published(what, dataset.name)})
         launch.wait()
     metrics = folder.metrics()
@@ -214,9 +217,10 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         start,
         tested,
         tested_images,
+        material.learned(what, trials),
     )
-    names = what.run.trackers if worker.is_main else ()
-    with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json")) as track:
+    names, caveats = what.run.trackers if worker.is_main else (), learned_by(data, what.train).caveats
+    with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json"), caveats) as track:
 
         def told(event: dict[str, Any]) -> None:
             folder.log(**event)

@@ -83,7 +83,7 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
     """Train, drawing now and then, and tell log and trackers of it; return the losses at the start."""
     what, launch = training.what, training.launch
     names = what.run.trackers if launch.is_main else ()
-    with _trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), "step") as track:
+    with _trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), clock="step") as track:
 
         def after_step(step: int) -> None:
             is_due = what.sample_every and step % what.sample_every == 0 and step < what.train.steps

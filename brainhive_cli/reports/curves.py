@@ -54,8 +54,8 @@ def draw_curve(
     if doubling:
         axes.set_xscale("log", base=2)
         axes.set_xticks(at, [f"{each:g}" for each in at])
-    axes.set(xlabel=axis, ylabel="accuracy", ylim=(0, None), title=title)
-    axes.title.set_fontsize("small")
+    axes.set(xlabel=axis, ylabel="accuracy", ylim=(0, None))
+    axes.set_title(title, fontsize="small", wrap=True)  # what it says of its numbers must not be cut off
     axes.legend(fontsize="small", frameon=False)
     figure.savefig(path)
 

@@ -18,6 +18,7 @@ def top_k_sheet(
     scores: NDArray[np.float32],
     target: NDArray[np.int64],
     k: int = 5,
+    title: str = "",
 ) -> Image.Image:
     """Draw each query's true picture, then the k retrieved with score; the true one is framed.
 
@@ -26,6 +27,7 @@ def top_k_sheet(
         scores: [N, M] similarity of each query with each gallery picture.
         target: [N] row of the true picture.
         k: How many are shown.
+        title: What stands above, in as many lines as it takes.
     """
     rows = []
     for query, true in zip(scores, target, strict=True):
@@ -35,7 +37,7 @@ def top_k_sheet(
         for row in best:
             tiles.append(_tile(open_picture(int(row)), f"{query[row]:.2f}", RIGHT if row == true else WRONG))
         rows.append(tiles)
-    return _grid(rows)
+    return _below(title, _grid(rows)) if title else _grid(rows)
 
 
 def contact_sheet(
@@ -73,6 +75,23 @@ def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
     for y, row in enumerate(rows):
         for x, tile in enumerate(row):
             sheet.paste(tile, (GAP_PX + x * step_x + (GAP_PX if x else 0), GAP_PX + y * step_y))
+    return sheet
+
+
+def _below(title: str, grid: Image.Image) -> Image.Image:
+    """Put a title above a grid; none of its words is left out."""
+    font, lines = ImageFont.load_default(12), [""]
+    for word in title.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) > grid.width - 2 * GAP_PX:
+            lines.append(word)
+        else:
+            lines[-1] = longer
+    height = len(lines) * LABEL_PX + GAP_PX
+    sheet = Image.new("RGB", (grid.width, height + grid.height), PAPER)
+    sheet.paste(grid, (0, height))
+    for place, line in enumerate(lines):
+        ImageDraw.Draw(sheet).text((GAP_PX, GAP_PX + place * LABEL_PX), line, INK, font)
     return sheet
 
 

@@ -47,7 +47,7 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
 
     page = (home / result.files["page"]).read_text()
     assert page.count('src="data:image/png;base64,') == page.count("<img") == 5  # needs no other file
-    assert PROVENANCE in page
+    assert PROVENANCE in page and "<h1>Brainhive demo (simulated)</h1>" in page
     for title in ("Retrieval", "Reconstruction", "Fusion Prior", "Embeddings of demo"):
         assert title in page
     assert [row[0] for row in result.tables[0].rows] == STEPS

@@ -40,7 +40,7 @@ def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, train
     assert chance_is_in(metrics["overall"]["mean_rank"]) and chance_is_in(metrics["backward"]["mean_rank"])
     assert metrics["overall"]["top1"]["value"] <= 0.03
     word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
-    assert metrics["protocol"] == f"intra, {DATASET}, {word}"
+    assert metrics["protocol"] == f"intra, {DATASET}, {word}, simulated"
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):

@@ -88,7 +88,7 @@ def test_a_metric_never_travels_alone(go, world, trained):
 
     for metric in result.metrics["overall"].values():
         assert (metric["n"], metric["pool"], metric["seeds"], metric["split"]) == (200, 100, [1], "test")
-        assert metric["protocol"] == "intra, demo-noise-0.3"
+        assert metric["protocol"] == "intra, demo-noise-0.3, simulated"
         assert metric["low"] <= metric["value"] <= metric["high"]
         assert metric["chance"] is not None
     top1 = result.metrics["overall"]["top1"]
@@ -165,7 +165,7 @@ def test_the_sheet_shows_as_many_queries_as_asked(go, world, trained):
     few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
 
     with Image.open(few.files["top-k sheet"]) as sheet:
-        assert sheet.height == pytest.approx(2 * 118, abs=10)  # a row: picture, label, gap
+        assert sheet.height == pytest.approx(22 + 2 * 118, abs=10)  # title; a row: picture, label, gap
     assert not none.files
 
 

@@ -52,7 +52,7 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
         assert cell["ranks"] == ranked((one + other) / 2, target)
         assert cell["ranks"] != ranked(one, target)
         assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
-    assert metrics["protocol"] == f"intra, {DATASET}, mean of 2 runs"
+    assert metrics["protocol"] == f"intra, {DATASET}, mean of 2 runs, simulated"
     assert metrics["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
 
 

@@ -559,7 +559,7 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, se
 
     assert both.tables[0].title == (
         "Reconstruction of test pictures: brainhive, 2 repeats, adapter skip, intra demo-noise-0.3, "
-        "seeds 1, 2"
+        "simulated, seeds 1, 2"
     )
     assert {metric["n"] for metric in both.metrics["overall"].values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]

@@ -17,7 +17,8 @@ def test_tensorboard_gets_the_log_a_run_for_each_cell(go, small, world, tmp_path
 
     log = [json.loads(line) for line in (result.folder / "log.jsonl").read_text().splitlines()]
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
-        curves = accumulator.EventAccumulator(str(result.folder / "tensorboard" / cell)).Reload()
+        shown = result.folder / "tensorboard" / f"{cell} (trained on simulated signals)"
+        curves = accumulator.EventAccumulator(str(shown)).Reload()
         for name in ("loss", "validation_top1"):
             told = [(each["epoch"], each[name]) for each in log if each["cell"] == cell]
             drawn = [(point.step, point.value) for point in curves.Scalars(name)]
@@ -51,7 +52,8 @@ def test_tensorboard_gets_the_metrics_of_an_evaluation_and_of_pictures(
     evaluated = go("eval-retrieval", runs, told, "sheet_rows=0")
     drawn = go("reconstruct", runs, told, *drawn_by, "items=2", "repeats=1", "metrics=pixcorr,ssim")
 
-    for result, label, of in ((evaluated, "retrieval", "overall"), (drawn, "reconstruction", "brain")):
+    for result, name, of in ((evaluated, "retrieval", "overall"), (drawn, "reconstruction", "brain")):
+        label = f"{name} (simulated)"
         shown = accumulator.EventAccumulator(str(result.folder / "tensorboard" / label)).Reload()
         metrics = result.metrics["overall"]
         for name, metric in metrics.items():
@@ -59,7 +61,7 @@ def test_tensorboard_gets_the_metrics_of_an_evaluation_and_of_pictures(
             assert point.value == pytest.approx(metric["value"])
     assert (
         "backward/top1"
-        in accumulator.EventAccumulator(str(evaluated.folder / "tensorboard" / "retrieval"))
+        in accumulator.EventAccumulator(str(evaluated.folder / "tensorboard" / "retrieval (simulated)"))
         .Reload()
         .Tags()["scalars"]
     )

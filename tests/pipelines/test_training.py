@@ -183,7 +183,7 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
     _, metrics, _ = train(data, validation=0)
 
-    assert metrics == {"epoch": 4, "selected_on": "last epoch", "validation": {}}
+    assert metrics == {"epoch": 4, "selected_on": "last epoch", "caveats": [], "validation": {}}
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):

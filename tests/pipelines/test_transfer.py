@@ -105,7 +105,7 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", "sheet_rows=0")
 
     metrics = result.metrics
-    assert metrics["protocol"] == "intra, demo-noise-0.5, zero-shot from demo-noise-0.3"
+    assert metrics["protocol"] == "intra, demo-noise-0.5, zero-shot from demo-noise-0.3, simulated"
     assert list(metrics["cells"]) == ["sub-01_seed-1", "sub-02_seed-1"]
     assert all(list(cell) == ["sub-01", "sub-02"] for cell in metrics["cells"].values())
     assert metrics["verdict"] == "above chance"
@@ -156,5 +156,8 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
         image = model.encode_image({key: torch.from_numpy(np.array(pictures.embedding))})
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics["cells"]["published"]["sub-02"]["ranks"] == ranks(signal, image, target).tolist()
-    assert metrics["protocol"] == "model folder, demo-noise-0.3, trained on data that it does not name"
+    assert metrics["protocol"] == (
+        "model folder, demo-noise-0.3, trained on data that it does not name, simulated, "
+        "nothing says how its epoch was selected"
+    )
     assert metrics["verdict"] == "above chance"

@@ -9,6 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from brainhive_cli.aligner.learned import Learned
 from brainhive_cli.launch import Launch
 from brainhive_cli.mixing import Mixing
 from brainhive_cli.pipelines._alignment.train import Train
@@ -35,6 +36,7 @@ class CellData:
         start: Model folder whose weights training begins from.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         tested_images: Embeddings of the test pictures, by the fuser's key, on the device.
+        learned: What is kept of all this with the model; what selects the epoch is added.
     """
 
     trials: list[Trials]
@@ -45,6 +47,7 @@ class CellData:
     start: Path | None = None
     tested: list[Trials] | None = None
     tested_images: dict[str, Tensor] = field(default_factory=dict)
+    learned: Learned = field(default_factory=Learned)
 
 
 @dataclass(frozen=True)

@@ -7,8 +7,10 @@ import torch
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.aligner.learned import Learned
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.batches import CellData
+from brainhive_cli.pipelines._alignment.train import Train
 
 
 def begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Aligner:
@@ -25,6 +27,12 @@ def begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Alig
         aligner.fuser.load_state_dict(data.fuser.state_dict())
         aligner.fuser.requires_grad_(False)
     return aligner
+
+
+def learned_by(data: CellData, train: Train) -> Learned:
+    """Say what the model of a cell will have learned from, with all that it begins from."""
+    own = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
+    return own if data.start is None else own.after(aligners.learned_in(data.start))
 
 
 def take_over(aligner: Aligner, folder: Path) -> None:

@@ -4,10 +4,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 from torch import Tensor
 
 from brainhive_cli import embeddings
 from brainhive_cli.aligner import Layout
+from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.launch import Launch
@@ -104,6 +106,18 @@ class Material:
     def _trials(self, subject: int, split: str, pictures: EmbeddingStore, form: Form) -> Trials:
         paths, signal = self.what.paths, self.what.signal
         return open_trials(self.dataset, paths, signal, subject, split, pictures, form=form)
+
+    def learned(self, what: "Recipe", trials: Sequence[Trials]) -> Learned:
+        """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
+        rows = np.unique(np.concatenate([each.picture for each in trials]))
+        return Learned(
+            dataset=self.dataset.name,
+            recordings=self.dataset.recorded_as,
+            subjects=tuple(each.subject for each in trials),
+            preparation=what.signal.model_dump(mode="json"),
+            is_simulated=self.dataset.is_simulated,
+            pictures=np.sort(hashes_of(self.dataset.name, self.pictures.image_ids[rows])),
+        )
 
     @property
     def frozen_fuser(self) -> Any:

@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brainhive_cli.caveats import in_tables
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -39,7 +40,7 @@ def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ..
     if published := metrics.get("published"):
         row = tuple(published.get(name, "–") for name in ("top1", "top5", "source"))
         shown.append(Table("Published, on the test pictures", ("top-1", "top-5", "source"), (row,)))
-    return tuple(shown)
+    return in_tables(shown, metrics.get("caveats", []))
 
 
 def _row(cell: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -47,6 +47,12 @@ class Train(Section):
         "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
     )
 
+    def selected_on(self, has_validation: bool) -> str:
+        """Say what selects the epoch that is kept, in the words of a model folder."""
+        if self.selection == "best":
+            return "validation" if has_validation else "last epoch"
+        return {"last": "last epoch", "test": "test"}[self.selection]
+
     @model_validator(mode="after")
     def _can_stop(self) -> Self:
         if self.patience is not None and not self.validation:

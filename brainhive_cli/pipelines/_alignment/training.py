@@ -8,12 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.caveats import in_protocol
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.retrieval import summarise
 from brainhive_cli.mixing import Mixing
 from brainhive_cli.pipelines._alignment.batch_norm import normalise_together
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.beginning import begin
+from brainhive_cli.pipelines._alignment.beginning import begin, learned_by
 from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.memory import keep_freed_memory
 from brainhive_cli.pipelines._alignment.state import State
@@ -55,6 +56,7 @@ def train_cell(
     tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
     aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
+    aligner.learned = learned_by(data, train)
     aligner = normalise_together(aligner, launch)
     loss_of = loss_config.build().to(launch.device)
     batches = Batches(data, train, loss_config.mix_alpha, launch)
@@ -93,9 +95,8 @@ def train_cell(
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
             tell(event)
     if launch.is_main:
-        by = {"best": "validation" if validation else "last epoch", "last": "last epoch", "test": "test"}
         pool = len(validation[0].shown) if validation else 0
-        _finish(folder, name, seed, learner.result, state, pool, by[train.selection])
+        _finish(folder, name, seed, learner.result, state, pool)
 
 
 def _by_heads(
@@ -106,18 +107,17 @@ def _by_heads(
     return torch.stack([loss_of(*head, aligner.logit_scale, mixing) for head in heads]).mean()
 
 
-def _finish(
-    folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, pool: int, selected_on: str
-) -> None:
+def _finish(folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, pool: int) -> None:
     """Write model and metrics of the epoch that is kept."""
     assert state.kept is not None
     aligner.load_state_dict(state.kept["weights"])
     folder.replace(f"cells/{name}/model", aligner.save)
-    validation = {}
+    validation, caveats = {}, aligner.learned.caveats
     if pool:
-        named = {"seeds": (seed,), "protocol": "held-out training concepts", "split": "validation"}
+        protocol = in_protocol("held-out training concepts", caveats)
+        named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
         metrics = summarise([state.kept["ranks"]], pool, **named)  # type: ignore[arg-type]
         validation = {metric.name: metric.as_dict() for metric in metrics}
-    content = {"epoch": state.kept["epoch"], "selected_on": selected_on, "validation": validation}
-    folder.write_json(f"cells/{name}/metrics.json", content)
+    content = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
+    folder.write_json(f"cells/{name}/metrics.json", content | {"validation": validation})
     (folder.path / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)

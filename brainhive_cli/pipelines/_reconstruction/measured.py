@@ -10,6 +10,7 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 
 from brainhive_cli import console, recipe
+from brainhive_cli.caveats import in_title, said_in
 from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.errors import BrainhiveError, DeviceError
 from brainhive_cli.launch import Launch
@@ -114,7 +115,8 @@ def measure_run(
         for name, sheet in sheets_of(scored, stimuli.open, stimuli.label, how.sheet_rows, protocol).items():
             folder.replace(name, sheet.save)
     folder.replace("values.csv", lambda beside: write_values(beside, scored))
-    metrics = _figures(scored, protocol, split) | {"missing": comparer.missing} | dict(more)
+    more = {"caveats": said_in(protocol), "missing": comparer.missing, **more}
+    metrics = _figures(scored, protocol, split) | more
     folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
     folder.finish(metrics)
 
@@ -186,4 +188,5 @@ def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> No
         PageSection("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
         PageSection("From the best to the worst", "", [], {str(f): f for f in sheets}),
     ]
-    write_page(path, "Reconstruction", str(folder.path.name), sections)
+    title = in_title("Reconstruction", metrics["caveats"])
+    write_page(path, title, str(folder.path.name), sections)

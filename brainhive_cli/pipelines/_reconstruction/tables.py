@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brainhive_cli.caveats import in_tables
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
@@ -17,7 +18,8 @@ def tables(metrics: Metrics) -> tuple[Table, ...]:
     """Draw the tables of a finished run; by cell where there are several."""
     source = next(iter(metrics["sources"]))
     cells = [cell for cell in metrics["cells"].values() if cell["source"] == source]
-    return (_together(metrics), *([_by_cell(cells)] if len(cells) > 1 else []))
+    drawn = (_together(metrics), *([_by_cell(cells)] if len(cells) > 1 else []))
+    return in_tables(drawn, metrics.get("caveats", []))
 
 
 def told(missing: Mapping[str, str]) -> list[str]:

@@ -10,6 +10,8 @@ import torch
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli import parts, runs
+from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.caveats import SIMULATED, together
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
@@ -115,16 +117,25 @@ class AlignRun:
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
-        path = self.folder.path if self._is_model else self.folder.path / "cells" / cell.name / "model"
-        return aligners.load(path).to(device)
+        return aligners.load(self._model_of(cell)).to(device)
 
-    @property
-    def is_selected_on_test(self) -> bool:
-        """Whether the kept epoch of some cell was chosen on the test set."""
+    def _model_of(self, cell: Cell) -> Path:
+        return self.folder.path if self._is_model else self.folder.path / "cells" / cell.name / "model"
+
+    def learned(self, cell: Cell) -> Learned:
+        """Read what a cell's model learned from; models of format 1 leave the selection to their run."""
+        found = aligners.learned_in(self._model_of(cell))
         if self._is_model:
-            return False
-        cells = self.folder.metrics()["cells"].values()
-        return any(cell.get("selected_on") == "test" for cell in cells)
+            return found
+        selected_on = self.folder.metrics()["cells"].get(cell.name, {}).get("selected_on", "")
+        is_of_test = "test" in (found.selection, selected_on)
+        return replace(found, selection="test" if is_of_test else found.selection or selected_on)
+
+    @cached_property
+    def caveats(self) -> list[str]:
+        """What must be said of every number that the run's models have a part in."""
+        simulated = [SIMULATED] if self.dataset.is_simulated else []
+        return together(simulated, *(self.learned(cell).caveats for cell in self.cells))
 
     @property
     def prior(self) -> str | None:

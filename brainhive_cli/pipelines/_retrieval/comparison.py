@@ -25,7 +25,7 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
         _check(mine, other)
         ranks, theirs = _ranks(mine), _ranks(other)
         result = compare([ranks[key] for key in ranks], [theirs[key] for key in ranks])
-        found.append({"run": other["run"], **result.as_dict()})
+        found.append({"run": other["run"], "caveats": other.get("caveats", []), **result.as_dict()})
     for test in TESTS:
         adjusted = benjamini_hochberg([each[test] for each in found])
         for each, p in zip(found, adjusted, strict=True):

@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
+from brainhive_cli.caveats import in_title, said_in
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
 from brainhive_cli.pipelines._retrieval.rankings import Gallery
@@ -19,7 +20,7 @@ from brainhive_cli.store import match_ids
 SHOWN = {"top1": "top-1", "top5": "top-5"}
 
 
-def draw_sheet(folder: RunFolder, ensemble: Ensemble, asked: Asked, rows: int) -> None:
+def draw_sheet(folder: RunFolder, ensemble: Ensemble, asked: Asked, rows: int, protocol: str) -> None:
     """Draw some queries of a cell's first subject beside the pictures that were retrieved."""
     gallery = Gallery.of(ensemble, asked.splits, 0, asked.seed)
     subject = ensemble.cell.tested_on[0]
@@ -28,7 +29,8 @@ def draw_sheet(folder: RunFolder, ensemble: Ensemble, asked: Asked, rows: int) -
     chosen = np.random.default_rng(asked.seed).permutation(len(tokens))[:rows]
     scores = normalize(tokens[chosen], dim=1) @ normalize(gallery.tokens, dim=1).T
     pictures = _pictures(ensemble, asked, gallery)
-    sheet = top_k_sheet(pictures, scores.cpu().numpy(), target[chosen])
+    title = in_title(f"{ensemble.cell.name} on sub-{subject:02d}", said_in(protocol))
+    sheet = top_k_sheet(pictures, scores.cpu().numpy(), target[chosen], title=title)
     folder.replace("top_k.png", sheet.save)
 
 

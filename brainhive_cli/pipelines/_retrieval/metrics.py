@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from brainhive_cli.caveats import in_protocol, together
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -18,8 +19,6 @@ from brainhive_cli.pipelines._retrieval.concepts import by_category, by_concept,
 from brainhive_cli.pipelines._retrieval.curves import Curve
 from brainhive_cli.pipelines._retrieval.rankings import Ranking
 
-SELECTED_ON_TEST = "selected on test"
-"""What every table and protocol of a run says whose epochs were chosen on the test set."""
 CURVE = ("top1", "top5")
 """What a curve shows."""
 Described = dict[str, Any]
@@ -62,8 +61,12 @@ def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
     words += [f"gallery {'+'.join(asked.splits)}"] if len(asked.splits) > 1 else []
     words += [f"{asked.random} random candidates"] if asked.random else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(asked.control, [])
-    words += [SELECTED_ON_TEST] if any(align.is_selected_on_test for align in aligns) else []
-    return ", ".join(words)
+    return in_protocol(", ".join(words), caveats_of(aligns))
+
+
+def caveats_of(aligns: Sequence[AlignRun]) -> list[str]:
+    """Say what must be said of numbers that several runs have a part in: what holds of any of them."""
+    return together(*(align.caveats for align in aligns))
 
 
 def how_curves_are_made(asked: Asked) -> dict[str, str]:

@@ -2,14 +2,13 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
-from brainhive_cli.pipelines._retrieval.metrics import SELECTED_ON_TEST
 
 NAMES = {
     "top1": "top-1",
@@ -30,15 +29,9 @@ def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
     if concept_rows:
         drawn += [_named(metrics, kind, concept_rows) for kind in ("concepts", "categories")]
         drawn.append(_confusions(metrics, concept_rows))
-    drawn.append(_comparisons(metrics))
-    return tuple(_stamped(table, metrics["protocol"]) for table in drawn if table.rows)
-
-
-def _stamped(table: Table, protocol: str) -> Table:
-    """Let every table say what would else be hidden: that the epochs were chosen on the test set."""
-    if SELECTED_ON_TEST not in protocol or SELECTED_ON_TEST in table.title:
-        return table
-    return replace(table, title=f"{table.title} ({SELECTED_ON_TEST})")
+    beside = together(*(each.get("caveats", []) for each in metrics["against"]))
+    drawn += in_tables([_comparisons(metrics)], beside)
+    return in_tables([table for table in drawn if table.rows], said_in(metrics["protocol"]))
 
 
 def _cells(metrics: Metrics) -> Table:

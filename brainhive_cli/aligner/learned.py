@@ -1,0 +1,99 @@
+"""What a model learned from: it travels with the model folder, into whatever begins from that."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import load_file, save_file
+
+from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_SELECTION
+
+FILE = "learned.safetensors"
+"""Where a model folder keeps its arrays; all else is the block `learned` of its config."""
+HARMLESS_FIRST = ("last epoch", "validation", "", "test")
+"""What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
+
+Hashes = NDArray[np.uint64]
+
+
+def hashes_of(dataset: str, image_ids: Sequence[str]) -> Hashes:
+    """Hash the pictures of a data set to 64 bits each: [N]."""
+    joined = b"".join(
+        hashlib.blake2b(f"{dataset}\0{image_id}".encode(), digest_size=8).digest() for image_id in image_ids
+    )
+    return np.frombuffer(joined, "<u8").astype(np.uint64)
+
+
+@dataclass(frozen=True, eq=False)
+class Learned:
+    """What a model, and all that it began from, learned from; made without arguments it is not known.
+
+    Attributes:
+        selection: What the kept epoch was selected by: "validation", "last epoch" or "test"; "" if nothing
+            says. A test anywhere in a model's history is never forgotten.
+        dataset: Name of the data set; "" if nothing says.
+        recordings: The name that its signals are kept under.
+        subjects: Whose signals.
+        split: Split of the data set.
+        preparation: The signal section of the recipe.
+        is_simulated: Whether signals were simulated.
+        pictures: [N] `hashes_of` the pictures, ascending; those held out for validation count as seen.
+    """
+
+    selection: str = ""
+    dataset: str = ""
+    recordings: str = ""
+    subjects: tuple[int, ...] = ()
+    split: str = "train"
+    preparation: dict[str, Any] = field(default_factory=dict)
+    is_simulated: bool = False
+    pictures: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+
+    def after(self, before: Self) -> Self:
+        """Add what the model that training began from had learned from."""
+        datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
+        return replace(
+            self,
+            selection=max(self.selection, before.selection, key=HARMLESS_FIRST.index),
+            dataset=" + ".join(datasets),
+            subjects=tuple(sorted({*self.subjects, *before.subjects})),
+            is_simulated=self.is_simulated or before.is_simulated,
+            pictures=np.union1d(self.pictures, before.pictures),
+        )
+
+    @property
+    def caveats(self) -> list[str]:
+        """What must be said of every number that the model has a part in."""
+        found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
+        return [*([TRAINED_ON_SIMULATED] if self.is_simulated else []), *found]
+
+    def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which pictures of a data set it learned from: [N]."""
+        seen: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.pictures)
+        return seen
+
+    def save(self, folder: Path) -> dict[str, Any]:
+        """Write the arrays; return the block for the config."""
+        save_file({"pictures": self.pictures}, folder / FILE)
+        plain = {key: value for key, value in vars(self).items() if key != "pictures"}
+        return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
+
+    @classmethod
+    def load(cls, folder: Path, block: dict[str, Any]) -> Self:
+        """Read back what `save` wrote.
+
+        Raises:
+            ValueError: if the arrays are not those that the block was written with.
+        """
+        pictures = load_file(folder / FILE)["pictures"]
+        if _digest(pictures) != block["pictures"]["digest"]:
+            raise ValueError(f"{FILE} does not belong to its config.json")
+        return cls(**{**block, "subjects": tuple(block["subjects"]), "pictures": pictures})
+
+
+def _digest(pictures: Hashes) -> str:
+    return hashlib.sha256(pictures.tobytes()).hexdigest()[:16]

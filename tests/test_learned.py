@@ -1,0 +1,102 @@
+"""What a model learned from stands in its folder, and is not lost when another begins from it."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli import aligner
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.aligner.learned import FILE, Learned, hashes_of
+from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_SELECTION
+from brainhive_cli.errors import BrainhiveError
+
+LAYOUT = Layout(
+    backbone={"kind": "linear"},
+    fuser={"kind": "fusion_encoder", "intermediate_size": 8, "dropout": 0.0},
+    dims={"e": 4},
+    encoders={"e": "e"},
+    dim=8,
+    channels=("Oz", "Pz"),
+    samples=10,
+    window_ms=None,
+    scale=1.0,
+    subjects=(1, 2),
+)
+IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
+
+
+def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
+    given = {"selection": "validation", "dataset": dataset, "subjects": (1, 2)} | fields
+    return Learned(pictures=np.sort(hashes_of(dataset, ids)), **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    Aligner(LAYOUT, learned=learned(preparation={"normalise": "channel"})).save(tmp_path / "model")
+    return tmp_path / "model"
+
+
+def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+
+    assert config["format"] == 2
+    assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
+    assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
+    for found in (aligner.load(folder).learned, aligner.learned_in(folder)):
+        assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
+        assert found.has_seen("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
+        assert not found.has_seen("other", IDS).any()  # another data set's are other pictures
+        assert found.caveats == []
+
+
+def test_a_folder_of_format_1_is_read_and_what_it_learned_from_is_not_known(folder: Path) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    del config["format"], config["learned"]
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / FILE).unlink()
+
+    found = aligner.load(folder).learned
+
+    assert found.caveats == aligner.learned_in(folder).caveats == [UNKNOWN_SELECTION]
+    assert found.subjects == (1, 2) and not len(found.pictures)
+
+
+def test_a_newer_format_and_pictures_of_another_model_are_refused(folder: Path, tmp_path: Path) -> None:
+    Aligner(LAYOUT, learned=learned(ids=["other"])).save(tmp_path / "other")
+    (folder / FILE).write_bytes((tmp_path / "other" / FILE).read_bytes())
+    with pytest.raises(BrainhiveError, match="does not belong to its config"):
+        aligner.load(folder)
+
+    config = folder / "config.json"
+    config.write_text(config.read_text().replace('"format": 2', '"format": 3'))
+    for read in (aligner.load, aligner.learned_in):
+        with pytest.raises(BrainhiveError, match="is of format 3, newer than"):
+            read(folder)
+
+
+@pytest.mark.parametrize(
+    ("before", "own", "both"),
+    [
+        ("test", "last epoch", [SELECTED_ON_TEST]),
+        ("last epoch", "test", [SELECTED_ON_TEST]),
+        ("", "validation", [UNKNOWN_SELECTION]),
+        ("", "test", [SELECTED_ON_TEST]),
+        ("last epoch", "validation", []),
+    ],
+)
+def test_a_history_is_as_good_as_its_worst_selection(before: str, own: str, both: list[str]) -> None:
+    assert learned(selection=own).after(learned(selection=before)).caveats == both
+
+
+def test_subjects_pictures_and_simulation_are_inherited() -> None:
+    before = learned("drawn", ["a"], subjects=(1, 3), is_simulated=True)
+
+    found = learned(subjects=(2,)).after(before)
+
+    assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
+    assert found.has_seen("drawn", ["a"]).all() and found.has_seen("faces", IDS).all()
+    assert found.caveats == [TRAINED_ON_SIMULATED]
+    assert replace(found, selection="").caveats == [TRAINED_ON_SIMULATED, UNKNOWN_SELECTION]
