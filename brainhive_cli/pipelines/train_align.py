@@ -105,6 +105,17 @@ class Recipe(recipe.Recipe):
         return self
 
     @model_validator(mode="after")
+    def _no_key_of_training_is_without_effect(self) -> Self:
+        if self.mode == "finetune" and self.train.init != Train().init:
+            raise RecipeError(
+                f"train.init is {self.train.init}, but fine-tuning begins from the weights of a run",
+                "no train.init, or another mode",
+            )
+        if self.mode != "finetune":  # which takes the prior of its run
+            self.train.check_prior(self.prior)
+        return self
+
+    @model_validator(mode="after")
     def _every_variant_holds(self) -> Self:
         if self.sweep:
             variants(self)

@@ -14,6 +14,7 @@ from two import in_two
 
 from brainhive_cli import aligner, parts
 from brainhive_cli.aligner import Layout
+from brainhive_cli.blocks import FusionEncoder
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.losses.clip import ClipLoss
@@ -114,7 +115,7 @@ def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeyp
     layout = replace(layout_of(data, "linear"), fuser={"kind": "heads"}, dims={"e": 8, "f": 3}, dim=11)
     monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
     loss_of, trials = ClipLoss(), data.trials[0]
-    model, learned = begin(1, layout, 2.6592, data), ~data.held_out
+    model, learned = begin(1, layout, 2.6592, data, "torch"), ~data.held_out
 
     _, _, events = train(data, epochs=1, batch_size=PICTURES)
 
@@ -134,13 +135,16 @@ def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeyp
         (None, "clip", {"augment": VARIED}),
         ("random", {"kind": "mixco"}, {"ema": 0.9, "augment": {**VARIED, "repetitions": 1.0}}),
         ("single", {"kind": "siglip"}, {"ema": 0.5, "selection": "last"}),
+        (None, "clip", {"last_batch": "keep", "decay": "weights", "init": "reference", "batch_size": 40}),
+        (None, "clip", {"last_batch": "drop", "prior_dropout": 0.1}),
     ],
 )
 def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     train, embedding, monkeypatch, after, how, loss, knobs
 ):
     data, jitter = data_of(embedding, 2, how), {"e": torch.from_numpy(-embedding)[None]}
-    data = replace(data, jitter=jitter)
+    fuser = FusionEncoder({"e": 8}, 16, 16) if "prior_dropout" in knobs else None
+    data = replace(data, jitter=jitter, fuser=fuser)  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
     monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
@@ -248,7 +252,7 @@ def test_nothing_random_touches_validation(train, embedding):
 
 
 def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:
-    return Batches(data, Train(batch_size=16, **knobs), mix_alpha, launch)
+    return Batches(data, Train(**{"batch_size": 16, **knobs}), mix_alpha, launch)
 
 
 def test_each_trial_is_a_sample_of_its_own(embedding):
@@ -351,7 +355,7 @@ def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
 def _resume_in_two(launch: Launch, folder: Path) -> None:
     """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
     data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
-    config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED)
+    config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED, last_batch="keep")
     loss = parts.resolve("losses", {"kind": "mixco"})
     _training.CHECKPOINT_S = 0.0
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.mixing import Mixing
 from brainhive_cli.pipelines._alignment.train import Train
@@ -119,6 +121,9 @@ class Batches:
         train: How it is trained.
         mix_alpha: How signals are mixed in pairs for the loss; 0 is not.
         launch: Who shares a batch.
+
+    Raises:
+        RecipeError: if the smallest batch has fewer trials than there are processes.
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
@@ -133,12 +138,27 @@ class Batches:
             self.samples, self.count = _apart(repeated, pictures, launch.device)
         picture = self.samples.picture.cpu().numpy()
         self.rows = np.flatnonzero((picture >= 0) & ~data.held_out[picture])
-        self.steps = -(-len(self.rows) // train.batch_size)
+        whole, rest = divmod(len(self.rows), train.batch_size)
+        self.steps = whole + (rest > 0 and train.last_batch != "drop")
+        self.taken = self.steps * train.batch_size  # or all, where they are fewer
+        self.cuts: Any = range(train.batch_size, self.taken, train.batch_size)
+        if train.last_batch == "even":
+            self.cuts = self.steps
+        self._check(train)
 
     def epoch(self, seed: int, epoch: int) -> list[Rows]:
-        """Cut an epoch into batches of nearly one size, in an order that seed and epoch decide."""
+        """Cut an epoch into batches, in an order that seed and epoch decide."""
         order = np.random.default_rng((seed, epoch)).permutation(self.rows)
-        return np.array_split(order, self.steps)
+        return np.array_split(order[: self.taken], self.cuts)
+
+    def _check(self, train: Train) -> None:
+        smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
+        if smallest < self.launch.processes:
+            raise RecipeError(
+                f"last_batch={train.last_batch} cuts {len(self.rows)} trials into {self.steps} batches, "
+                f"the smallest of {smallest}: fewer than one for each of {self.launch.processes} processes",
+                "another train.batch_size, or train.last_batch=even",
+            )
 
     def draw(self, rows: Rows, seed: int) -> Batch:
         """Gather this process's share of a batch, and vary it.

@@ -2,8 +2,10 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import torch
+from torch import Tensor, nn
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
@@ -12,15 +14,29 @@ from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.train import Train
 
+REFERENCE_SD = 0.02
+"""Spread of initial weights: the default of transformers' `initializer_range`."""
 
-def begin(seed: int, layout: Layout, logit_scale: float, data: CellData) -> Aligner:
+
+def begin(
+    seed: int, layout: Layout, logit_scale: float, data: CellData, init: Literal["torch", "reference"]
+) -> Aligner:
     """Make the aligner that the seed decides; weights of a model folder and a prior's fuser are taken over.
+
+    Args:
+        seed: Decides the initial weights.
+        layout: What the aligner is made of.
+        logit_scale: Logarithm of the logit scale to start from.
+        data: Holds the model folder and the prior's fuser, where there are any.
+        init: From which distribution the initial weights are drawn.
 
     Raises:
         BrainhiveError: if the weights of the model folder do not fit.
     """
     torch.manual_seed(seed)
     aligner = Aligner(layout, logit_scale)
+    if init == "reference":
+        aligner.apply(_draw_as_reference)
     if data.start is not None:
         take_over(aligner, data.start)
     if data.fuser is not None:
@@ -33,6 +49,17 @@ def learned_by(data: CellData, train: Train) -> Learned:
     """Say what the model of a cell will have learned from, with all that it begins from."""
     own = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
     return own if data.start is None else own.after(aligners.learned_in(data.start))
+
+
+def _draw_as_reference(module: nn.Module) -> None:
+    """Draw the weights of one module anew; normalisations start from 1 and 0 anyway, other parts stay.
+
+    Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which BrainHiVE's model inherits.
+    """
+    if isinstance(module, nn.Linear | nn.modules.conv._ConvNd | nn.Embedding):
+        nn.init.normal_(module.weight, std=REFERENCE_SD)
+        if isinstance(bias := getattr(module, "bias", None), Tensor):
+            nn.init.zeros_(bias)
 
 
 def take_over(aligner: Aligner, folder: Path) -> None:

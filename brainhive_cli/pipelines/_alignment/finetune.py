@@ -43,6 +43,7 @@ def inherit(what: "Recipe") -> "Recipe":
     Raises:
         MissingData: if there is no such run.
         BrainhiveError: if the run is a sweep, fine-tuned itself, or knows the subjects.
+        RecipeError: if the recipe asks for dropout in a prior, and the run has none.
     """
     if what.mode != "finetune":
         return what
@@ -55,6 +56,7 @@ def inherit(what: "Recipe") -> "Recipe":
             f"no model of {run.path.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
         )
+    what.train.check_prior(made.prior)
     name = runs.reference(run, what.paths.under_home("runs") / "train-align")
     taken = {key: getattr(made, key) for key in INHERITED}
     finetune = what.finetune.model_copy(update={"run": name})

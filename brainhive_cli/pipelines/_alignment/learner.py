@@ -1,6 +1,7 @@
 """What turns gradients into weights: AdamW, its schedule, clipping, and the moving average."""
 
 import math
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -37,7 +38,7 @@ class Learner:
         self.aligner, self.loss, self.grad_norm = aligner, loss, train.grad_norm
         self.parameters = [p for p in (*aligner.parameters(), *loss.parameters()) if p.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            self.parameters, train.lr, betas=train.betas, weight_decay=train.weight_decay, fused=True
+            _groups(self.parameters, (aligner, loss), train), train.lr, betas=train.betas, fused=True
         )
         share = partial(_share_of_lr, warmup=train.warmup_steps, steps=steps)
         self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
@@ -79,6 +80,24 @@ class Learner:
         parts: dict[str, Any] = {"aligner": self.aligner, "loss": self.loss, "average": self.average}
         parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
         return {name: part for name, part in parts.items() if part is not None}
+
+
+def _groups(parameters: Sequence[Tensor], modules: Iterable[nn.Module], train: Train) -> list[dict[str, Any]]:
+    """Group parameters by the weight decay that acts on them.
+
+    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there.
+    """
+    exempt: set[Tensor] = set()
+    if train.decay == "weights":
+        parts = [part for module in modules for part in module.modules()]
+        norms = [part for part in parts if isinstance(part, nn.LayerNorm)]
+        exempt = {parameter for norm in norms for parameter in norm.parameters()}
+        exempt |= {p for part in parts for name, p in part.named_parameters(recurse=False) if "bias" in name}
+    groups = (
+        {"params": [p for p in parameters if p not in exempt], "weight_decay": train.weight_decay},
+        {"params": [p for p in parameters if p in exempt], "weight_decay": 0.0},
+    )
+    return [group for group in groups if group["params"]]
 
 
 def _share_of_lr(step: int, warmup: int, steps: int) -> float:

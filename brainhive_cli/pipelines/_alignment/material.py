@@ -130,7 +130,8 @@ class Material:
         fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim)
         if self.prior:
             hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
-            fuser = {"kind": "fusion_encoder", "intermediate_size": hidden, "dropout": 0.0}
+            fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
+            fuser["dropout"] = what.train.prior_dropout
             dim = self.prior.dim
         return Layout(
             backbone=what.backbone.model_dump(mode="json"),

@@ -4,6 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.recipe import Names, Section
 from brainhive_cli.signals.augmentation import Augment
 
@@ -18,8 +19,24 @@ class Train(Section):
 
     epochs: int = Field(25, gt=0)
     batch_size: int = Field(1024, gt=1, description="trials a step, over all processes")
+    last_batch: Literal["even", "keep", "drop"] = Field(
+        "even",
+        description="what happens to trials that fill no batch: even, all batches of an epoch get nearly one "
+        "size; keep, the last batch is smaller (BrainHiVE: 156 of 16540 trials); drop, they wait for another "
+        "epoch",
+    )
+    init: Literal["torch", "reference"] = Field(
+        "torch",
+        description="initial weights: torch's, or those of transformers' PreTrainedModel, as BrainHiVE's "
+        "(normal with sd 0.02, bias 0)",
+    )
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.05, ge=0)
+    decay: Literal["all", "weights"] = Field(
+        "all",
+        description="what weight_decay acts on: all parameters, or all but biases and LayerNorm (the rule of "
+        "transformers' Trainer, which trained BrainHiVE)",
+    )
     betas: tuple[float, float] = (0.9, 0.995)
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -29,6 +46,12 @@ class Train(Section):
         ge=0,
         lt=1,
         description="decay of the moving average of the weights, which is then what is validated and kept",
+    )
+    prior_dropout: float = Field(
+        0.0,
+        ge=0,
+        lt=1,
+        description="dropout in the prior's frozen fusion encoder while it is the target (BrainHiVE: 0.1)",
     )
     validation: float = Field(0.1, ge=0, lt=1, description="share of training concepts held out")
     selection: Literal["best", "last", "test"] = Field(
@@ -58,3 +81,15 @@ class Train(Section):
         if self.patience is not None and not self.validation:
             raise ValueError("patience looks at validation top-1, so train.validation must be above 0")
         return self
+
+    def check_prior(self, prior: str | None) -> None:
+        """Refuse what acts on a prior alone where there is none.
+
+        Raises:
+            RecipeError: naming the key.
+        """
+        if self.prior_dropout and prior is None:
+            raise RecipeError(
+                f"train.prior_dropout is {self.prior_dropout}, but there is no prior to drop units of",
+                "name one (--prior), or train.prior_dropout=0; a fuser that is trained has fuser.dropout",
+            )

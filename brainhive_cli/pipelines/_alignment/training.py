@@ -55,7 +55,7 @@ def train_cell(
     """
     tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
-    aligner = begin(seed, layout, loss_config.initial_logit_scale, data).to(launch.device)
+    aligner = begin(seed, layout, loss_config.initial_logit_scale, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
     aligner = normalise_together(aligner, launch)
     loss_of = loss_config.build().to(launch.device)

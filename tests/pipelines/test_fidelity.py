@@ -1,0 +1,177 @@
+"""Keys of training that make it the reference's: initial weights, weight decay, the last batch, dropout."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from test_training import HERE, PICTURES, batches_of, data_of, layout_of
+from torch import nn
+
+from brainhive_cli import aligner as aligners
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.losses.clip import ClipLoss
+from brainhive_cli.pipelines._alignment.batches import CellData
+from brainhive_cli.pipelines._alignment.beginning import REFERENCE_SD, _draw_as_reference, begin
+from brainhive_cli.pipelines._alignment.learner import Learner
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines.train_align import Recipe
+from brainhive_cli.priors.fusion_prior import FusionPrior
+
+EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
+LEARNED = PICTURES - 15
+"""Pictures of `data_of` that are not held out."""
+REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "eeg_net"]
+
+
+def long(kind: str) -> Layout:
+    """A layout whose signals are long enough for convolutions."""
+    return replace(layout_of(data_of(EMBEDDING), kind), samples=250, dim=32)
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "sizes"), [("even", [15, 15, 15]), ("keep", [16, 16, 13]), ("drop", [16, 16])]
+)
+def test_trials_that_fill_no_batch_are_spread_kept_or_left_out(last_batch, sizes):
+    batches = batches_of(data_of(EMBEDDING), last_batch=last_batch)
+
+    epochs = [batches.epoch(1, epoch) for epoch in range(8)]
+
+    assert [len(rows) for rows in epochs[0]] == sizes and batches.steps == len(sizes)
+    assert all(len(set(np.concatenate(epoch))) == sum(sizes) for epoch in epochs)  # each once
+    seen = set(np.concatenate([rows for epoch in epochs for rows in epoch]))
+    assert len(seen) == LEARNED  # what one epoch leaves out, another takes
+
+
+def test_an_epoch_of_things_eeg_ends_with_156_trials_as_the_references_does():
+    signal, pictures = np.zeros((16540, 1, 1), np.float32), np.arange(16540)
+    data = CellData([Trials(1, signal, pictures, ("Oz",))], {}, np.zeros(16540, bool), None)
+
+    sizes = [len(rows) for rows in batches_of(data, last_batch="keep", batch_size=1024).epoch(2025, 0)]
+
+    assert sizes == 16 * [1024] + [156]
+
+
+def test_processes_share_a_small_last_batch_as_one_sees_it():
+    data = data_of(EMBEDDING)
+    one, *two = (
+        batches_of(data, launch, last_batch="keep")
+        for launch in (HERE, *(replace(HERE, rank=rank, processes=2) for rank in (0, 1)))
+    )
+    last = one.epoch(3, 0)[-1]
+
+    shares = [batches.draw(batches.epoch(3, 0)[-1], 4).images["e"] for batches in two]
+
+    whole = torch.from_numpy(EMBEDDING[one.samples.picture[torch.from_numpy(last)]])
+    assert [len(share) for share in shares] == [6, 7]
+    assert {tuple(row) for row in torch.cat(shares).tolist()} == {tuple(row) for row in whole.tolist()}
+
+
+@pytest.mark.parametrize(
+    ("last_batch", "size", "processes", "told"),
+    [("keep", 44, 2, "smallest of 1: fewer"), ("drop", 64, 1, "45 trials into 0 batches")],
+)
+def test_batches_that_leave_a_process_nothing_are_refused(last_batch, size, processes, told):
+    with pytest.raises(RecipeError, match=told) as caught:
+        launch = replace(HERE, processes=processes)
+        batches_of(data_of(EMBEDDING), launch, last_batch=last_batch, batch_size=size)
+    assert "train.last_batch=even" in caught.value.hint
+
+
+@pytest.mark.parametrize("kind", REFERENCE_KINDS)
+def test_reference_weights_are_those_that_transformers_draws(kind):
+    from transformers import PretrainedConfig, PreTrainedModel
+
+    class Model(PreTrainedModel):
+        config_class = PretrainedConfig
+
+        def __init__(self, backbone: nn.Module, fuser: nn.Module) -> None:
+            super().__init__(PretrainedConfig())
+            self.backbone, self.fuser = backbone, fuser
+            torch.manual_seed(5)
+            self.post_init()
+
+    theirs, ours = Aligner(long(kind)), Aligner(long(kind))
+    Model(theirs.backbone, theirs.fuser)
+    torch.manual_seed(5)
+    ours.apply(_draw_as_reference)
+
+    expected = theirs.state_dict()
+    drawn = [name for name, module in ours.named_modules() if isinstance(module, nn.Linear | nn.Conv2d)]
+    assert len(drawn) >= 5
+    for name in drawn:
+        found = ours.state_dict()[f"{name}.weight"]
+        assert torch.equal(found, expected[f"{name}.weight"])
+        assert found.std().item() == pytest.approx(REFERENCE_SD, rel=0.25)
+        assert not (expected.get(f"{name}.bias", torch.zeros(1))).any()
+
+
+def test_the_recipe_decides_the_initial_weights_and_a_model_folder_or_prior_goes_before(tmp_path):
+    data = data_of(EMBEDDING)
+    made = {init: begin(1, layout_of(data), 2.0, data, init) for init in ("torch", "reference")}
+    spreads = {init: model.backbone.proj_in.weight.std().item() for init, model in made.items()}
+    assert spreads["torch"] == pytest.approx((3 * 24) ** -0.5, rel=0.15)  # uniform up to 1 / √fan-in
+    assert spreads["reference"] == pytest.approx(0.02, rel=0.15)
+    made["torch"].save(tmp_path / "model")
+
+    begun = begin(2, layout_of(data), 2.0, replace(data, start=tmp_path / "model"), "reference")
+    frozen = begin(2, layout_of(data), 2.0, replace(data, fuser=made["torch"].fuser), "reference")
+
+    assert torch.equal(begun.backbone.proj_in.weight, made["torch"].backbone.proj_in.weight)
+    theirs = made["torch"].fuser.state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in frozen.fuser.state_dict().items())
+
+
+@pytest.mark.parametrize("kind", REFERENCE_KINDS)
+def test_what_does_not_decay_is_what_transformers_trainer_leaves_out(kind):
+    from transformers import Trainer
+
+    model = Aligner(long(kind))
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    decayed, exempt = Learner(model, ClipLoss(), Train(decay="weights"), 1).optimizer.param_groups
+    (every,) = Learner(model, ClipLoss(), Train(), 1).optimizer.param_groups
+
+    theirs = Trainer.get_decay_parameter_names(None, model)
+    assert {names[p] for p in decayed["params"]} == set(theirs) and len(exempt["params"]) > 3
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
+    assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
+
+
+def test_dropout_in_the_priors_fuser_changes_what_is_learned_and_not_the_fuser(
+    go, small, world, tmp_path, prior
+):
+    settings = (*small, "subjects=1", "train.epochs=1", f"prior={prior}", f"paths.runs={tmp_path}")
+    still, dropped = (go("train-align", *settings, f"train.prior_dropout={p}").folder for p in (0, 0.5))
+
+    model, other = (aligners.load(run / "cells" / "sub-01_seed-1" / "model") for run in (dropped, still))
+    assert model.layout.fuser["dropout"] == 0.5  # so it stands in the model folder
+    weights = (each.backbone.proj_in.weight for each in (model, other))
+    assert not torch.equal(*weights)
+    theirs = FusionPrior.load(prior).fusion_encoder["vision_model"].state_dict()
+    assert all(torch.equal(value, theirs[name]) for name, value in model.fuser.state_dict().items())
+
+
+def test_keys_that_would_act_on_nothing_are_refused(go, small, world, tmp_path):
+    here = f"paths.runs={tmp_path}"
+    with pytest.raises(RecipeError, match=r"prior_dropout is 0\.1, but there is no prior"):
+        Recipe.resolve("train-align", None, {}, ["train.prior_dropout=0.1"])
+    with pytest.raises(RecipeError, match="fine-tuning begins from the weights of a run"):
+        Recipe.resolve("train-align", None, {}, ["mode=finetune", f"train.init={other_init()}"])
+    go("train-align", *small, here, "subjects=1", "mode=joint", "train.epochs=1")
+    with pytest.raises(RecipeError, match="there is no prior"):
+        go("train-align", *small, here, "mode=finetune", "subjects=2", "train.prior_dropout=0.1")
+
+
+def other_init() -> str:
+    return {"torch": "reference", "reference": "torch"}[Train().init]
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["train.last_batch=keep", "train.decay=weights", f"train.init={other_init()}", "train.prior_dropout=0.1"],
+)
+def test_each_key_makes_another_run(override):
+    made = [Recipe.resolve("train-align", None, {"prior": "demo:prior"}, given) for given in ([], [override])]
+    assert made[0].fingerprint() != made[1].fingerprint()
