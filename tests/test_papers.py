@@ -51,6 +51,16 @@ def test_a_paper_never_looks_at_test_and_takes_the_last_epoch_unless_it_says_oth
     assert (train.selection, train.validation > 0) == expected
 
 
+@pytest.mark.parametrize("paper", [name for name in PAPERS if name.startswith("brainhive")])
+def test_brainhives_papers_train_as_its_repository_and_say_what_differs(paper: str) -> None:
+    train = resolve(paper).train
+    assert (train.init, train.decay, train.last_batch) == ("reference", "weights", "keep")
+    against = resolve(paper, "prior=demo:prior", "encoders=demo-clip,demo-vae", "train.prior_dropout=0.1")
+    assert against.train.prior_dropout == 0.1
+    recipe = (shipped() / "papers" / paper / "train-align.yaml").read_text()
+    assert "# What still differs from its repository: " in recipe
+
+
 @pytest.mark.parametrize("paper", PAPERS)
 def test_a_papers_plan_lacks_nothing_but_data(paper: str, home: object) -> None:
     what = resolve(paper)
