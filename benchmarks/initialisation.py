@@ -1,0 +1,180 @@
+"""Which initial weights train-align should start from: torch's, or the reference's (`train.init`).
+
+Simulated signals in the shape of THINGS-EEG, of pictures whose embeddings are random functions of a concept
+and of the picture itself; `brain_mlp` is trained as `papers/brainhive-intra` says. Prints, for each
+initialisation, mean and spread over seeds of the training loss, of the loss and top-1 of held-out concepts,
+and of 200-way top-1 of new concepts, whose signals are averaged over 80 trials.
+"""
+
+import argparse
+import statistics
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli import parts
+from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.datasets.things_eeg import POSTERIOR
+from brainhive_cli.demo import recordings
+from brainhive_cli.launch import Launch
+from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.pipelines._alignment.batches import Batches, CellData
+from brainhive_cli.pipelines._alignment.beginning import begin
+from brainhive_cli.pipelines._alignment.learner import Learner
+from brainhive_cli.pipelines._alignment.train import Train
+from brainhive_cli.pipelines._data import Trials
+from brainhive_cli.pipelines._seeds import mixed
+
+HERE = Launch(0, 1, torch.device("cpu"))
+CONCEPTS, EACH, NEW = 1654, 10, 200
+"""Training concepts of THINGS-EEG, pictures of each, and concepts of its test."""
+WIDTHS = {"clip-rn50": 1024, "clip-b32": 512, "vae": 1024}
+SPREADS = {"clip-rn50": 0.06, "clip-b32": 0.45, "vae": 0.9}
+"""Typical size of a feature of these encoders."""
+MEANING, LOOK = 64, 140
+"""Independent things that a picture means, and shows: as many as `recordings.low_level` measures."""
+SIGNAL_SD = 0.6
+"""Of whitened signals, averaged over four trials."""
+CHUNK = 256
+Floats = NDArray[np.float32]
+
+
+def pictures(concepts: int, each: int, seed: int) -> tuple[Floats, Floats]:
+    """Draw what pictures show [N, LOOK] and mean [N, MEANING], the latter mostly by their concept."""
+    random = np.random.default_rng(seed)
+    concept = random.standard_normal((concepts, 1, MEANING))
+    meaning = 0.8 * concept + 0.6 * random.standard_normal((concepts, each, MEANING))
+    decay = np.arange(1, LOOK + 1) ** -0.5  # natural pictures are mostly coarse
+    look = random.standard_normal((concepts * each, LOOK)) * decay / np.linalg.norm(decay)
+    return look.astype(np.float32), (meaning.reshape(-1, MEANING) / MEANING**0.5).astype(np.float32)
+
+
+def embedded(look: Floats, meaning: Floats) -> dict[str, Tensor]:
+    """Embed pictures: two encoders see mostly what they mean, the third how they look."""
+    found = {}
+    for number, (name, width) in enumerate(WIDTHS.items()):
+        random = np.random.default_rng((7, number))  # the same network for all pictures
+        seen = np.concatenate([look, 0.1 * meaning] if name == "vae" else [0.3 * look, meaning], 1)
+        hidden = np.tanh(3 * seen @ random.standard_normal((seen.shape[1], 512)) / seen.std() / 12)
+        values = hidden @ random.standard_normal((512, width))
+        found[name] = torch.from_numpy((SPREADS[name] * values / values.std()).astype(np.float32))
+    return found
+
+
+def recorded(look: Floats, meaning: Floats, repetitions: int, seed: int, noise: float) -> Floats:
+    """Simulate averaged signals [N, C, T], a chunk of pictures at a time."""
+    items, means = np.arange(len(look)), []
+    for start in range(0, len(look), CHUNK):
+        some = slice(start, start + CHUNK)
+        trials = recordings.simulate(look[some], meaning[some], 1, repetitions, seed, noise, items[some])
+        means.append(trials.mean(1))
+    return np.concatenate(means)
+
+
+def made(noise: float, concepts: int) -> tuple[CellData, CellData]:
+    """Make what is learned from, a tenth of its concepts held out, and pictures of new concepts."""
+    learned, new = pictures(concepts, EACH, 1), pictures(NEW, 1, 2)
+    signal, later = recorded(*learned, 4, 1, noise), recorded(*new, 80, 2, noise)
+    scale = SIGNAL_SD / signal.std()
+    held_out = np.arange(concepts).repeat(EACH) >= round(0.9 * concepts)
+    data = [
+        CellData(
+            [Trials(1, scale * each, np.arange(len(each)), POSTERIOR, 250.0)], embedded(*shown), kept, None
+        )
+        for each, shown, kept in ((signal, learned, held_out), (later, new, np.ones(NEW, bool)))
+    ]
+    return data[0], data[1]
+
+
+def layout() -> Layout:
+    """Describe BrainHiVE's aligner."""
+    return Layout(
+        backbone=parts.resolve("backbones", "brain_mlp").model_dump(),
+        fuser=parts.resolve("fusers", "fusion_encoder").model_dump(),
+        dims=WIDTHS,
+        encoders={name: name for name in WIDTHS},
+        dim=1024,
+        channels=POSTERIOR,
+        samples=recordings.SAMPLES,
+        window_ms=None,
+        scale=1.0,
+        subjects=(1,),
+    )
+
+
+@torch.inference_mode()
+def tried(aligner: Aligner, loss_of: torch.nn.Module, data: CellData) -> tuple[float, float]:
+    """Measure the loss, in batches of 200, and top-1 among all held-out pictures."""
+    aligner.eval()
+    rows = np.flatnonzero(data.held_out)
+    signal = aligner.encode_signal(torch.from_numpy(data.trials[0].signal[rows]))
+    image = aligner.encode_image({key: each[rows] for key, each in data.images.items()})
+    order = np.random.default_rng(0).permutation(len(rows))
+    losses = [
+        float(loss_of(signal[some], image[some], aligner.logit_scale, None))
+        for some in np.array_split(order, len(rows) // NEW)
+    ]
+    found = ranks(signal, image, torch.arange(len(rows)))
+    return statistics.mean(losses), float((found == 1).double().mean())
+
+
+def trained(
+    data: CellData, new: CellData, train: Train, seed: int, at: tuple[int, ...]
+) -> Iterator[dict[str, float]]:
+    """Train once, and yield what is found after the epochs `at`."""
+    config = parts.resolve("losses", "clip")
+    aligner, loss_of = begin(seed, layout(), config.initial_logit_scale, data, train.init), config.build()
+    batches = Batches(data, train, 0.0, HERE)
+    learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
+    for epoch in range(train.epochs):
+        aligner.train()
+        losses = []
+        for step, rows in enumerate(batches.epoch(seed, epoch)):
+            torch.manual_seed(mixed(seed, epoch, step))
+            batch = batches.draw(rows, mixed(seed, epoch, step))
+            with HERE.autocast(train.precision):
+                signal = aligner.encode_signal(batch.signal, batch.subject).float()
+                image = aligner.encode_image(batch.images).float()
+            loss = loss_of(signal, image, aligner.logit_scale, None)
+            loss.backward()
+            learner.step()
+            losses.append(float(loss.detach()))
+        if epoch + 1 in at:
+            held_loss, held_top1 = tried(aligner, loss_of, data)
+            yield {
+                "training loss": statistics.mean(losses),
+                "held-out loss": held_loss,
+                "held-out top-1": held_top1,
+                "200-way top-1": tried(aligner, loss_of, new)[1],
+            }
+
+
+def main() -> None:
+    """Train each initialisation with each seed, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=25)
+    parser.add_argument("--noise", type=float, default=0.5, help="1 is that of the demo's simulated EEG")
+    parser.add_argument("--concepts", type=int, default=CONCEPTS)
+    on = parser.parse_args()
+    data, new = made(on.noise, on.concepts)
+    at = tuple(sorted({min(10, on.epochs), on.epochs}))
+    base = Train(epochs=on.epochs, warmup_steps=10)
+    print(f"mean ± sd over {on.seeds} seeds; {on.concepts} concepts, noise {on.noise:g}")
+    print(f"{'init':10} {'epoch':>5}  " + "  ".join(f"{name:>17}" for name in _NAMES))
+    for init in ("torch", "reference"):
+        train = Train.model_validate({**base.model_dump(), "init": init})
+        runs = [list(trained(data, new, train, 2025 + seed, at)) for seed in range(on.seeds)]
+        for place, epoch in enumerate(at):
+            found = [[run[place][name] for run in runs] for name in _NAMES]
+            cells = [f"{statistics.mean(v):.3f} ± {statistics.pstdev(v):.3f}" for v in found]
+            print(f"{init:10} {epoch:5}  " + "  ".join(f"{cell:>17}" for cell in cells), flush=True)
+
+
+_NAMES = ("training loss", "held-out loss", "held-out top-1", "200-way top-1")
+
+if __name__ == "__main__":
+    main()
