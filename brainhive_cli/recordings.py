@@ -17,6 +17,8 @@ from brainhive_cli.names import Names
 FORMAT = 1
 CHUNK = 256
 """Pictures copied at a time."""
+STEP_TOLERANCE = 0.02
+"""Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,14 @@ class Recording:
     """What one subject's brain did while the pictures of one split were shown.
 
     Attributes:
-        signal: [N, R, C, T], sliceable along N; need not be in memory.
+        signal: [N, R, C, T], sliceable along N, of the source's dtype; need not be in memory.
         image_ids: [N] image ids, or file stems where the source knows no more.
         times_s: [T] seconds after the picture came on.
         repetitions: [N] how many of R there are; None when all are.
+
+    Raises:
+        BrainhiveError: if an axis of the signal is of another length than its list, or the times are not
+            those of the rate.
     """
 
     signal: Any
@@ -38,6 +44,30 @@ class Recording:
     unit: str
     provenance: dict[str, Any] = field(default_factory=dict)
     repetitions: NDArray[np.int64] | None = None
+
+    def __post_init__(self) -> None:
+        """Hold every axis against every list."""
+        shape = list(self.signal.shape)
+        if len(shape) != 4:
+            raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
+        lists = {"image ids": 0, "repetitions": 0, "channels": 2, "times_s": 3}
+        for name, axis in lists.items():
+            found = getattr(self, name.replace(" ", "_"))
+            if found is not None and len(found) != shape[axis]:
+                raise BrainhiveError(
+                    f"signals {shape} come with {len(found)} {name.removesuffix('_s')}, not {shape[axis]}"
+                )
+        if (
+            self.repetitions is not None
+            and not ((self.repetitions >= 1) & (self.repetitions <= shape[1])).all()
+        ):
+            raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
+        steps = np.diff(self.times_s) * self.rate_hz
+        if (np.abs(steps - 1) > STEP_TOLERANCE).any():
+            raise BrainhiveError(
+                f"times lie {np.median(np.diff(self.times_s)) * 1000:g} ms apart, "
+                f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
+            )
 
 
 @dataclass(frozen=True)
@@ -53,7 +83,7 @@ class SignalStore:
 
         Raises:
             MissingData: if there is none.
-            BrainhiveError: if the file is corrupt or of another format.
+            BrainhiveError: if the file is corrupt or of another format, or an axis does not fit its list.
         """
         with store.open_file(path, "run the command that needs the signals again") as file:
             attributes = store.get_attributes(file)
@@ -61,7 +91,12 @@ class SignalStore:
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
                 )
-            return cls(path, {split: _recording(file, split, attributes) for split in attributes["splits"]})
+            try:
+                return cls(
+                    path, {split: _recording(file, split, attributes) for split in attributes["splits"]}
+                )
+            except BrainhiveError as error:
+                raise BrainhiveError(f"{path}: {error.what}", "delete it and run again") from error
 
     def __getitem__(self, split: str) -> Recording:
         """Return the recording of a split; MissingData when the store does not have it."""
@@ -71,10 +106,21 @@ class SignalStore:
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Recording]) -> None:
-        """Write one subject's recordings by split; the final name appears when all is there."""
+        """Write one subject's recordings by split; the final name appears when all is there.
+
+        Signals of float16 stay so; others are kept as float32.
+
+        Raises:
+            BrainhiveError: if the splits differ in channels, times, rate or unit.
+        """
         part, first = store.part_of(path), next(iter(recordings.values()))
+        for split, recording in recordings.items():
+            if difference := _difference(first, recording):
+                raise BrainhiveError(
+                    f"{path.stem}: the {split} signals have other {difference} than the first"
+                )
         claim = store.Claim.beside(path)
-        spaces = {f"{split}/signal": (tuple(r.signal.shape), "float32") for split, r in recordings.items()}
+        spaces = {f"{split}/signal": (tuple(r.signal.shape), _dtype(r)) for split, r in recordings.items()}
         arrays: dict[str, NDArray[Any]] = {}
         for split, recording in recordings.items():
             count, most = recording.signal.shape[:2]
@@ -104,10 +150,27 @@ def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     return signals / dataset / name / f"sub-{subject:02d}.h5"
 
 
+def size_of(recording: Recording) -> int:
+    """Count the bytes that a recording takes in a store."""
+    return int(np.prod(recording.signal.shape)) * np.dtype(_dtype(recording)).itemsize
+
+
+def _dtype(recording: Recording) -> str:
+    return "float16" if recording.signal.dtype == np.float16 else "float32"
+
+
+def _difference(first: Recording, other: Recording) -> str:
+    """Say in what two splits differ that a store keeps once; empty if in nothing."""
+    for name in ("channels", "times_s", "rate_hz", "unit"):
+        if not np.array_equal(getattr(first, name), getattr(other, name)):
+            return name.removesuffix("_s")
+    return ""
+
+
 def _copy(part: Path, dataset: str, signal: Any) -> None:
     writer = store.RowWriter(part, dataset)
     for start in range(0, len(signal), CHUNK):
-        values = np.asarray(signal[start : start + CHUNK], np.float32)
+        values = np.asarray(signal[start : start + CHUNK])
         writer.write(np.arange(start, start + len(values)), values)
     writer.close()
 

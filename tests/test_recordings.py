@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import pytest
 
@@ -42,6 +43,57 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
     assert set(found["train"].repetitions.tolist()) == {2}
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
+
+
+def test_float16_stays_and_takes_half_the_bytes(path: Path) -> None:
+    signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
+    half = recording(4, 2, signal=signal.astype(np.float16))
+    SignalStore.write(path, {"train": half, "test": recording(4, 2, signal=signal)})
+    found = SignalStore.open(path)
+    assert found["train"].signal.dtype == np.float16 and found["test"].signal.dtype == np.float32
+    np.testing.assert_array_equal(found["train"].signal, half.signal)
+    assert [recordings.size_of(found[split]) for split in ("train", "test")] == [240, 480]
+    assert recordings.size_of(recording(4, 2)) == 480  # float64 becomes float32
+
+
+UNFIT = [
+    ({"image_ids": ["a"] * 5}, r"signals \[4, 2, 3, 5\] come with 5 image ids, not 4"),
+    ({"channels": ("O1", "O2")}, "come with 2 channels, not 3"),
+    ({"times_s": np.arange(6) / 250}, "come with 6 times, not 5"),
+    ({"times_s": np.arange(5) / 200}, "times lie 5 ms apart, not 4 ms as at 250 Hz"),
+    ({"repetitions": np.array([2, 2, 2])}, "come with 3 repetitions, not 4"),
+    ({"repetitions": np.array([2, 2, 0, 2])}, "counts of repetitions beyond 1 to 2"),
+    ({"repetitions": np.array([2, 2, 3, 2])}, "counts of repetitions beyond 1 to 2"),
+    ({"signal": np.zeros((4, 3, 5))}, r"signals \[4, 3, 5\] are not \[N, R, C, T\]"),
+]
+
+
+@pytest.mark.parametrize(("fields", "what"), UNFIT)
+def test_an_axis_of_another_length_than_its_list_is_no_recording(fields: dict[str, Any], what: str) -> None:
+    with pytest.raises(BrainhiveError, match=what):
+        recording(4, 2, **fields)
+
+
+def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
+    assert recording(4, 2, times_s=np.arange(5) / 250.25).rate_hz == 250
+
+
+@pytest.mark.parametrize("name", ["times_s", "channels"])
+def test_a_store_whose_lists_do_not_fit_its_signals_does_not_open(path: Path, name: str) -> None:
+    SignalStore.write(path, {"train": recording(4, 2)})
+    with h5py.File(path, "r+") as file:
+        longer = [*recordings.store.get_attributes(file)[name]] * 2
+        recordings.store.set_attributes(file, {name: longer})
+    with pytest.raises(BrainhiveError, match=rf"sub-03\.h5: signals .* come with {len(longer)}") as caught:
+        SignalStore.open(path)
+    assert caught.value.hint == "delete it and run again"
+
+
+def test_splits_that_do_not_share_their_lists_are_not_written(path: Path) -> None:
+    other = recording(4, 2, times_s=np.arange(5) / 250 + 0.2)
+    with pytest.raises(BrainhiveError, match="sub-03: the test signals have other times than the first"):
+        SignalStore.write(path, {"train": recording(4, 2), "test": other})
+    assert not list(path.parent.glob("*"))
 
 
 def test_a_store_whose_writing_broke_does_not_open_and_is_written_anew(path: Path) -> None:

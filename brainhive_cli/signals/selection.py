@@ -142,6 +142,7 @@ class Selection:
             pictures, repetitions = self.pictures[part], self.repetitions[part]
             among = slice(pictures[0], pictures[-1] + 1)  # a slice is read at once
             chosen = np.asarray(self.recording.signal[among, :, :, self.samples])[:, :, self.rows]
+            chosen = chosen.astype(np.float32, copy=False)  # before sums, for which float16 is too coarse
             if len(chosen) > len(pictures):
                 chosen = chosen[pictures - pictures[0]]
             if (repetitions < chosen.shape[1]).any():

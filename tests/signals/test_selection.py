@@ -88,3 +88,15 @@ def test_a_value_that_is_not_finite_is_refused_naming_picture_and_channel(signal
     ):
         average(recording(signal), ["Oz", "POz"], None, 1.0, "here")
     assert np.isfinite(average(recording(signal), ["Oz"], None, 1.0, "here")).all()
+
+
+def test_signals_of_float16_are_averaged_in_float32() -> None:
+    signal = np.full(
+        (1, 80, 1, 1), 1000.0, np.float16
+    )  # whose sum is beyond float16, as is 1/3000 of its step
+    signal[0, :40] += 1
+    recording = Recording(signal, ["a"], ["O1"], np.zeros(1), 250.0, "µV")
+    selection = Selection.of(recording, None, None, 1.0, "")
+    ((_, average),) = selection.averages()
+    ((_, trials),) = selection.trials()
+    assert average.dtype == trials.dtype == np.float32 and average.item() == pytest.approx(1000.5, abs=1e-3)
