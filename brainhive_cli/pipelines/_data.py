@@ -176,6 +176,22 @@ def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Se
         raise MissingData(first.what + more, first.hint + way)
 
 
+def size_up(
+    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]
+) -> tuple[tuple[int, ...], int]:
+    """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of the stores to be made.
+
+    One recording is opened; the others are taken to be as large.
+    """
+    root, name = paths.under_home("signals"), dataset.recorded_as
+    stores = {subject: recordings.path_of(root, name, signal.name, subject) for subject in subjects}
+    absent = [subject for subject, path in stores.items() if not path.is_file()]
+    if not absent:
+        return SignalStore.open(stores[subjects[0]])["train"].signal.shape, 0
+    found = {split: dataset.recording(absent[0], split) for split in dataset.splits}
+    return found["train"].signal.shape, len(absent) * sum(map(recordings.size_of, found.values()))
+
+
 def prepare_all(
     dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch
 ) -> None:

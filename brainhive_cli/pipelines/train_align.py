@@ -27,7 +27,14 @@ from brainhive_cli.pipelines._alignment.tables import tables
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._alignment.watch import Watch
-from brainhive_cli.pipelines._data import Signal, concepts_of, open_embeddings, prepare_all, require_signals
+from brainhive_cli.pipelines._data import (
+    Signal,
+    concepts_of,
+    open_embeddings,
+    prepare_all,
+    require_signals,
+    size_up,
+)
 from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -144,10 +151,13 @@ def plan(what: Recipe) -> Plan:
 
     def signal() -> str:
         require_signals(dataset(), what.paths, found().signal, subjects())
-        count, most, channels, samples = dataset().recording(subjects()[0], "train").signal.shape
+        (count, most, channels, samples), to_write = size_up(
+            dataset(), what.paths, found().signal, subjects()
+        )
         kept = 1 if found().signal.repetitions == "average" else 1 + most
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
-        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB"
+        stores = f"signal stores: {console.size(to_write)} to write" if to_write else "signal stores: done"
+        return f"{count}×{most}×{channels}×{samples}; a cell holds at most {held / 1e9:.2g} GB; {stores}"
 
     looks: dict[str, Callable[[], Any]] = {
         "subjects": subjects,
