@@ -1,33 +1,53 @@
 """The layout in which THINGS-EEG and THINGS-MEG are distributed: pictures by concept, signals by subject."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+import re
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli import datasets, parts, pickles
+from brainhive_cli import console, datasets, parts, pickles
+from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._files import from_files, pictures_below
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
 
-FOLDERS = {"train": "training_images", "test": "test_images"}
+FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
+"""What the folder of a split's pictures is called; in image ids always the first."""
+CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
+IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
+KEY = "eeg"
+"""What the signal is called in the files, of MEG too."""
+RESIZED = "resize"
+"""What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 
 
 class Layout(parts.Config):
     """Where the files of a THINGS data set lie."""
 
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
-    signals: str = Field("Preprocessed_data*", description="folder of sub-XX/{train,test}.pt below root")
-    trust_pickle: bool = Field(False, description="read files that hold Python objects, which can run code")
+    signals: str = Field(
+        "",
+        description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
+    )
+    trust_pickle: bool = Field(
+        False, description="read files that hold other objects than arrays and lists, which can run code"
+    )
 
-    def open(self, paths: Paths, name: str, **known: Any) -> "Things":
+    def open(self, paths: Paths, name: str, published: str, source: str, **known: Any) -> "Things":
         """Point at the data; nothing is read yet."""
-        root = Path(self.root) if self.root else paths.under_home("data") / name
-        return Things(name, root, self.signals, self.trust_pickle, **known)
+        root = Path(os.path.abspath(self.root or paths.under_home("data") / name))
+        fetch = shlex.join(["hf", "download", source, "--repo-type", "dataset", "--local-dir", str(root)])
+        return Things(name, root, self.signals or published, published, self.trust_pickle, fetch, **known)
 
 
 @dataclass(frozen=True)
@@ -36,42 +56,54 @@ class Things:
 
     Attributes:
         signals: Folder of sub-XX/{train,test}.pt below root; may be a pattern.
-        key: What the signal is called in the files (`eeg`, `meg`).
+        published: What that folder is called in the files as they are distributed.
+        fetch: The line that downloads the data.
+        mirror: Where else they are.
         montage: Channel names in the files' order, used when the files hold none.
         channels: The channels that decoding uses unless told otherwise.
-        source: The line that fetches the data.
     """
 
     name: str
     root: Path
     signals: str
+    published: str
     trust_pickle: bool
-    key: str
+    fetch: str
+    mirror: str
     rate_hz: float
     unit: str
     montage: tuple[str, ...]
     channels: tuple[str, ...] | None
     subjects: tuple[int, ...]
-    source: str
     splits: tuple[str, ...] = ("train", "test")
     is_simulated: bool = False
 
     @property
     def recorded_as(self) -> str:
         """The name that its signals are kept under: another one for a preparation that was chosen by name."""
-        return self.name if "*" in self.signals else f"{self.name}--{self.signals.replace('/', '--')}"
+        is_usual = "*" in self.signals or self.signals == self.published
+        return self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
 
     def images(self, split: str) -> datasets.ImageSet:
-        """List the pictures of a split: `<root>/**/{training,test}_images/<concept>/*`."""
+        """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
+
+        Of several such folders the originals are taken, rather than resized ones.
+        """
         datasets.check_split(self.name, split, self.splits)
-        found = sorted(path for path in self.root.rglob(FOLDERS[split]) if path.is_dir())
-        files = list(pictures_below(found[0].parent, found[0].name)) if found else []
-        if not files:
-            raise MissingData(
-                f"{self.name}: no pictures in {self.root}/**/{FOLDERS[split]}/<concept>/*.jpg", self.source
-            )
-        concepts = [file.split("/")[-2] for file in files]
-        return from_files(self.name, split, found[0].parent, files, concepts)
+        folders = sorted(self._picture_folders(split), key=lambda path: (_is_resized(path, self.root), path))
+        folder = next((path for path in folders if any(pictures_below(path))), None)
+        if folder is None:
+            place, wanted = FOLDERS[split][0], [f"{name}/" for name in FOLDERS[split]]
+            raise self._missing(f"pictures in {self.root}/**/{place}/<concept>/*.jpg", *wanted)
+        _say_once(_choice(self.name, split, folder, folders, _is_resized(folder, self.root)))
+        files = list(pictures_below(folder.parent, folder.name))
+        images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
+        return replace(images, image_ids=Names.of(map(_image_id, files)))
+
+    def _picture_folders(self, split: str) -> Iterator[Path]:
+        for here, below, _ in os.walk(self.root, followlinks=True):
+            yield from (Path(here, name) for name in below if name in FOLDERS[split])
+            below[:] = [name for name in below if name not in CALLED]
 
     def require(self, subject: int) -> None:
         """Hold that a subject's files are there."""
@@ -83,31 +115,29 @@ class Things:
         datasets.check_split(self.name, split, self.splits)
         path = self._file(f"sub-{subject:02d}/{split}.pt")
         content = self._load(path)
-        if self.key not in content or "img" not in content:
-            raise BrainhiveError(
-                f"{path} has keys {sorted(content)}, not {self.key!r} and 'img'", self.source
+        if not isinstance(content, Mapping) or not {KEY, "img"} <= set(content):
+            held = f"has keys {sorted(content)}" if isinstance(content, Mapping) else "is no dict"
+            raise BrainhiveError(f"{path} {held}, not {KEY!r} and 'img'", self.fetch)
+        signal = content[KEY] if isinstance(content[KEY], np.ndarray) else np.asarray(content[KEY])
+        if signal.ndim != 4:
+            raise BrainhiveError(f"{path}: signals {list(signal.shape)} are not [N, R, C, T]", self.fetch)
+        try:
+            return Recording(
+                signal=signal,
+                image_ids=_image_ids(content["img"], signal.shape),
+                channels=self._channel_names(content, signal.shape),
+                times_s=_times_s(content, signal.shape, self.rate_hz),
+                rate_hz=self.rate_hz,
+                unit=self.unit,
+                provenance={"source": path.name, "dataset": self.name, "subject": subject, "split": split},
             )
-        signal = content[self.key]
-        if signal.ndim != 4 or len(signal) != len(content["img"]):
-            shape, pictures = list(signal.shape), len(content["img"])
-            raise BrainhiveError(
-                f"{path} has signals {shape} for {pictures} pictures, not [N, R, C, T]", self.source
-            )
-        times_s = np.asarray(content.get("times", np.arange(signal.shape[-1]) / self.rate_hz), np.float64)
-        return Recording(
-            signal=signal,
-            image_ids=_image_ids(content["img"]),
-            channels=self._channel_names(content, signal.shape[2], path),
-            times_s=times_s,
-            rate_hz=self.rate_hz,
-            unit=self.unit,
-            provenance={"source": path.name, "dataset": self.name, "subject": subject, "split": split},
-        )
+        except BrainhiveError as error:
+            raise BrainhiveError(f"{path}: {error.what}", self.fetch) from error
 
     def _file(self, below: str) -> Path:
         found = sorted(self.root.glob(f"{self.signals}/{below}"))
         if not found:
-            raise MissingData(f"{self.name}: no recording {self.root}/{self.signals}/{below}", self.source)
+            raise self._missing(f"recording {self.root}/{self.signals}/{below}", below)
         if len(found) > 1:
             names = ", ".join(path.relative_to(self.root).parts[0] for path in found)
             raise MissingData(
@@ -115,27 +145,81 @@ class Things:
             )
         return found[0]
 
-    def _load(self, path: Path) -> Mapping[str, Any]:
+    def _missing(self, what: str, *wanted: str) -> MissingData:
+        """Say what is not there; and how to unpack it, or to download and unpack it."""
+        if line := unpacking(self.root, wanted):
+            return MissingData(f"{self.name}: no {what}: archives are there, but not unpacked", line)
+        unpack = f"unzip -nq ARCHIVE.zip -d {self.root}, tar -xf ARCHIVE.tar.gz -C {self.root}"
+        return MissingData(
+            f"{self.name}: no {what}", f"{self.fetch} ({self.mirror}), then unpack its archives ({unpack})"
+        )
+
+    def _load(self, path: Path) -> Any:
         try:
-            content: Mapping[str, Any] = pickles.load(path, self.trust_pickle)
+            return pickles.load(path, self.trust_pickle)
         except pickles.HoldsObjects as error:
             hint = "if you trust whoever made it: dataset.trust_pickle=true"
             raise pickles.HoldsObjects(error.what, hint) from error
-        return content
+        except BrainhiveError as error:
+            raise BrainhiveError(error.what, self.fetch) from error
 
-    def _channel_names(self, content: Mapping[str, Any], count: int, path: Path) -> tuple[str, ...]:
+    def _channel_names(self, content: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[str, ...]:
         """A channel list found with the data always wins."""
         found = next((content[key] for key in ("ch_names", "channels") if key in content), None)
-        names = tuple(map(str, found)) if found is not None else self.montage
-        if not names:
-            names = tuple(f"{self.key.upper()}{number:03d}" for number in range(1, count + 1))
-        if len(names) != count:
-            raise BrainhiveError(f"{path} has {count} channels, its list names {len(names)}", self.source)
-        return names
+        return tuple(map(str, found)) if found is not None else self.montage
 
 
-def _image_ids(images: Any) -> list[str]:
-    """Turn `img` [N, R] paths into image ids, or stems where that is all there is."""
-    first = [row[0] if isinstance(row, list | tuple | np.ndarray) else row for row in images]
-    ids = [Path(str(path)).with_suffix("").as_posix() for path in first]
-    return [next((i[i.index(f) :] for f in FOLDERS.values() if f in i), i.rsplit("/", 1)[-1]) for i in ids]
+def _times_s(content: Mapping[str, Any], shape: tuple[int, ...], rate_hz: float) -> NDArray[np.float64]:
+    """Take the times that belong to the samples [T].
+
+    The published lists cover the epoch from before the picture, though the samples before it were cut off:
+    these times are left out where they, and no others, are too many.
+    """
+    samples = shape[-1]
+    if "times" not in content:
+        return np.arange(samples) / rate_hz
+    times_s = np.asarray(content["times"], np.float64)
+    before = int((times_s < -0.5 / rate_hz).sum())
+    return times_s[before:] if len(times_s) - before == samples else times_s
+
+
+def _image_ids(images: Any, shape: tuple[int, ...]) -> list[str]:
+    """Turn `img`, paths [N] or [N, R], into image ids, or stems where that is all there is.
+
+    Raises:
+        BrainhiveError: if there are not R of each, or they are not of one picture.
+    """
+    paths = np.asarray(images, str)
+    if paths.ndim == 2:
+        if paths.shape[1] != shape[1]:
+            raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")
+        if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
+            raise BrainhiveError(f"the repetitions of row {odd[0]} are of several pictures in 'img'")
+        paths = paths[:, 0]
+    return [_image_id(path) for path in paths.tolist()]
+
+
+def _image_id(path: str) -> str:
+    """Name a picture by its path from the folder of its split on; by its stem where that is not said."""
+    stem = os.path.splitext(path)[0]
+    found = IMAGE.fullmatch(stem)
+    return f"{CALLED[found[1]]}/{found[2]}" if found else stem.rsplit("/", 1)[-1]
+
+
+def _is_resized(folder: Path, root: Path) -> bool:
+    return RESIZED in folder.relative_to(root).as_posix().lower()
+
+
+def _choice(name: str, split: str, folder: Path, folders: list[Path], is_resized: bool) -> str:
+    """Say which pictures are taken, where there was a choice or should have been; else nothing."""
+    others = ", ".join(str(path) for path in folders if path != folder)
+    told = f"{name}: {split} pictures of {folder}"
+    if is_resized:
+        return f"{told}, resized ones: no folder of the originals is there"
+    return f"{told}, not of {others}" if others else ""
+
+
+@cache  # of a process that opens a data set several times, once
+def _say_once(text: str) -> None:
+    if text:
+        console.say(text)

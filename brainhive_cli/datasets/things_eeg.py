@@ -9,10 +9,6 @@ MONTAGE = tuple(
     "POz PO4 PO8 O1 Oz O2".split()
 )
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
-SOURCE = (
-    "hf download Haitao999/things-eeg --repo-type dataset --local-dir data/things-eeg "
-    "(mirror: Haitao999/things-eeg-meg)"
-)
 
 
 class Config(Layout):
@@ -23,13 +19,14 @@ class Config(Layout):
         return self.open(
             paths,
             "things-eeg",
-            key="eeg",
+            "Preprocessed_data_*",
+            "Haitao999/things-eeg",
+            mirror="mirror: Haitao999/things-eeg-meg",
             rate_hz=250.0,
             unit="whitened",
             montage=MONTAGE,
             channels=POSTERIOR,
             subjects=tuple(range(1, 11)),
-            source=SOURCE,
         )
 
 

@@ -3,10 +3,8 @@
 from brainhive_cli.datasets._things import Layout, Things
 from brainhive_cli.recipe import Paths
 
-SOURCE = (
-    "hf download Haitao999/things-eeg-meg --repo-type dataset --local-dir data/things-meg "
-    "(raw: OpenNeuro ds004212)"
-)
+MONTAGE = tuple(f"MEG{number:03d}" for number in range(1, 272))
+"""Names of our own, for files that hold none."""
 
 
 class Config(Layout):
@@ -17,13 +15,14 @@ class Config(Layout):
         return self.open(
             paths,
             "things-meg",
-            key="meg",
+            "Preprocessed_data",
+            "Haitao999/things-eeg-meg",
+            mirror="raw: OpenNeuro ds004212",
             rate_hz=200.0,
-            unit="T",
-            montage=(),
+            unit="z-score",
+            montage=MONTAGE,
             channels=None,
             subjects=(1, 2, 3, 4),
-            source=SOURCE,
         )
 
 

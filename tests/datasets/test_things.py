@@ -1,12 +1,17 @@
 """THINGS-EEG and THINGS-MEG in the layout in which they are distributed, with contents of a few pictures."""
 
+import re
+import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import published
 import pytest
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 
 from brainhive_cli import store
@@ -24,10 +29,13 @@ def pictures(split: str) -> list[str]:
     return [f"{FOLDER[split]}/{concept}/{concept[6:]}_01b.jpg" for concept in CONCEPTS[split]]
 
 
-def content(split: str, key: str = "eeg", channels: int = 63, **more: Any) -> dict[str, Any]:
-    paths = pictures(split)
-    signal = torch.randn(len(paths), 3, channels, 10, generator=torch.Generator().manual_seed(0))
-    return {key: signal, "img": [[f"/somewhere/else/Image_set/{path}"] * 3 for path in paths], **more}
+def signal(split: str, channels: int = 63, samples: int = 10) -> NDArray[np.float16]:
+    shape = len(CONCEPTS[split]), 3, channels, samples
+    return np.random.default_rng(0).normal(size=shape).astype(np.float16)
+
+
+def content(split: str, **changes: Any) -> dict[str, Any]:
+    return published.eeg_content(signal(split), pictures(split), **changes)
 
 
 @pytest.fixture
@@ -35,18 +43,19 @@ def root(home: Path) -> Path:
     """The real layout of THINGS-EEG, below home."""
     root = home / "data/things-eeg"
     for split in CONCEPTS:
-        for path in pictures(split):
-            (root / "Image_set" / path).parent.mkdir(parents=True)
-            Image.new("RGB", (4, 4)).save(root / "Image_set" / path)
-        save(root, split, content(split))
+        paint(root / "Image_set", split)
+        published.save_eeg(root, 1, split, content(split))
     return root
 
 
-def save(root: Path, split: str, made: dict[str, Any], subject: str = "sub-01") -> Path:
-    path = root / "Preprocessed_data_250Hz_whiten" / subject / f"{split}.pt"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    torch.save(made, path)
-    return path
+def paint(folder: Path, split: str, side: int = 4) -> None:
+    for path in pictures(split):
+        (folder / path).parent.mkdir(parents=True)
+        Image.new("RGB", (side, side)).save(folder / path)
+
+
+def save(root: Path, split: str, made: dict[str, Any]) -> Path:
+    return published.save_eeg(root, 1, split, made)
 
 
 def eeg(**knobs: Any) -> _things.Things:
@@ -59,7 +68,7 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
         assert images.image_ids == tuple(path.removesuffix(".jpg") for path in pictures(split))
         assert images.concepts == tuple(CONCEPTS[split])
         assert store.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
-        np.testing.assert_array_equal(recording.signal[:], content(split)["eeg"])
+        np.testing.assert_array_equal(recording.signal, signal(split))
         assert (recording.rate_hz, recording.times_s[1], recording.unit) == (250.0, 0.004, "whitened")
         assert images.open(0).size == (4, 4)
 
@@ -76,45 +85,109 @@ def test_a_channel_list_in_the_file_wins(root: Path) -> None:
     names = [f"E{number}" for number in range(63)]
     save(root, "train", content("train", ch_names=names))
     assert eeg().recording(1, "train").channels == tuple(names)
-    save(root, "train", content("train", ch_names=names[:5]))
-    with pytest.raises(BrainhiveError, match="has 63 channels, its list names 5"):
-        eeg().recording(1, "train")
+    save(root, "train", content("train", ch_names=None))
+    assert eeg().recording(1, "train").channels == things_eeg.MONTAGE
 
 
-def test_times_in_the_file_win(root: Path) -> None:
+def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
+    assert len(content("train")["times"]) == 60
+    np.testing.assert_allclose(eeg().recording(1, "train").times_s, np.arange(10) / 250, atol=1e-12)
+
+
+def test_as_many_times_as_samples_are_taken_as_they_are(root: Path) -> None:
     save(root, "train", content("train", times=np.arange(10) / 250 - 0.2))
     assert eeg().recording(1, "train").times_s[0] == -0.2
 
 
+def test_files_without_times_begin_with_the_picture(root: Path) -> None:
+    save(root, "train", content("train", times=None))
+    assert eeg().recording(1, "train").times_s.tolist() == [sample / 250 for sample in range(10)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"times": np.arange(-20, 41) / 250}, r"\[2, 3, 63, 10\] come with 61 times, not 10"),
+        ({"times": np.arange(9) / 250}, "come with 9 times, not 10"),
+        ({"times": np.arange(10) / 100}, "times lie 10 ms apart, not 4 ms as at 250 Hz"),
+        ({"times": np.arange(10)[::-1] / 250}, "times lie -4 ms apart, not 4 ms"),
+        ({"ch_names": ["Oz", "POz"]}, "come with 2 channels, not 63"),
+        ({"img": np.array([["test_images/a/b.jpg"] * 3] * 9)}, "come with 9 image ids, not 2"),
+        ({"img": np.array([["test_images/a/b.jpg"] * 2] * 2)}, r"come with \[2, 2\] pictures in 'img'"),
+        ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
+        ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
+    ],
+)
+def test_an_axis_that_does_not_fit_its_list_is_refused(
+    root: Path, changes: dict[str, Any], what: str
+) -> None:
+    path = save(root, "train", {**content("train"), **changes})
+    with pytest.raises(BrainhiveError, match=what) as caught:
+        eeg().recording(1, "train")
+    assert caught.value.what.startswith(f"{path}: ")
+
+
+def test_the_signal_is_mapped_where_it_lies_as_float16(root: Path) -> None:
+    large = np.random.default_rng(0).normal(size=(2, 3, 63, 250)).astype(np.float16)
+    save(root, "train", published.eeg_content(large, pictures("train")))
+    recording = eeg().recording(1, "train")
+    assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
+    np.testing.assert_array_equal(recording.signal, large)
+
+
+def test_the_published_files_give_samples_times_and_pictures_that_belong_together(shared: Path) -> None:
+    root = shared / "golden/prepare/formats/whitened_pt"
+    expected = {split: np.load(shared / f"golden/prepare/eeg250_{split}.npz")["data"] for split in CONCEPTS}
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        found = eeg(root=str(root)).recording(1, split)
+        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float16
+        assert found.signal.shape == expected[split].shape
+        np.testing.assert_allclose(  # the means over repetitions, which come in another order
+            found.signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
+        )
+        np.testing.assert_allclose(found.times_s, np.arange(250) / 250, atol=1e-9)
+        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.channels == things_eeg.MONTAGE
+
+
 def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
-    made = content("train")
-    made["img"] = [[Path(path).name] * 3 for path in pictures("train")]
-    save(root, "train", made)
+    names = np.array([[Path(path).name] * 3 for path in pictures("train")])
+    save(root, "train", content("train", img=names))
     recording = eeg().recording(1, "train")
     assert list(recording.image_ids) == ["aardvark_01b", "abacus_01b"]
     assert store.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
 
 
-def in_numpy(made: dict[str, Any]) -> dict[str, Any]:
-    return {
-        "eeg": made["eeg"].numpy(),
-        "img": np.array(made["img"]),
-        "ch_names": np.array(["x"] * 63, dtype=object),
-    }
+def test_tensors_of_any_protocol_are_read_too(root: Path) -> None:
+    made = {**content("train"), "eeg": torch.from_numpy(signal("train")), "img": pictures("train")}
+    for protocol in range(2, 6):
+        torch.save(made, root / "Preprocessed_data_250Hz_whiten/sub-01/train.pt", pickle_protocol=protocol)
+        recording = eeg().recording(1, "train")
+        np.testing.assert_array_equal(recording.signal, signal("train"))
+        assert recording.image_ids[0] == "training_images/00001_aardvark/aardvark_01b"
 
 
-@pytest.mark.parametrize("major", [1, 2])
-def test_numpy_arrays_are_plain_data(root: Path, major: int) -> None:
-    path = save(root, "train", in_numpy(content("train")))
-    if major == 1:  # where NumPy 1 says its maker of arrays lives
-        with zipfile.ZipFile(path) as archive:
-            files = {name: archive.read(name) for name in archive.namelist()}
-        with zipfile.ZipFile(path, "w") as archive:
-            for name, data in files.items():
-                archive.writestr(name, data.replace(b"numpy._core", b"numpy.core"))
-    recording = eeg().recording(1, "train")
-    np.testing.assert_array_equal(recording.signal, content("train")["eeg"])
-    assert recording.image_ids[0] == "training_images/00001_aardvark/aardvark_01b"
+@pytest.mark.parametrize("folder", ["train_images", "training_images"])
+def test_image_ids_do_not_depend_on_what_the_folder_of_pictures_is_called(root: Path, folder: str) -> None:
+    (root / "Image_set/training_images").rename(root / "Image_set" / folder)
+    images = eeg().images("train")
+    assert images.image_ids == [path.removesuffix(".jpg") for path in pictures("train")]
+    assert images.image_ids == list(eeg().recording(1, "train").image_ids)
+    assert images.open(1).size == (4, 4) and images.concepts == CONCEPTS["train"]
+
+
+def test_the_originals_are_taken_beside_resized_pictures_and_it_is_said(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paint(root / "A_resized_set", "train", side=2)
+    paint(root / "Image_set_Resize", "train", side=2)
+    assert eeg().images("train").open(0).size == eeg().images("train").open(0).size == (4, 4)
+    (told,) = capsys.readouterr().err.splitlines()
+    taken, left = (root / f"{name}/training_images" for name in ("Image_set", "Image_set_Resize"))
+    assert told.startswith(f"things-eeg: train pictures of {taken}, not of ") and told.endswith(str(left))
+
+    shutil.rmtree(root / "Image_set")
+    assert eeg().images("train").open(0).size == (2, 2)
+    assert "resized ones: no folder of the originals is there" in capsys.readouterr().err
 
 
 class Danger:
@@ -133,27 +206,10 @@ def test_python_objects_are_refused_unless_trusted(root: Path, home: Path) -> No
     assert path.is_file() and Path("executed").exists()
 
 
-@pytest.mark.parametrize("share", [0.0, 0.3, 0.95])
-def test_a_file_cut_short_is_one_clear_error(root: Path, share: float) -> None:
-    path = save(root, "train", content("train"))
-    data = path.read_bytes()
-    path.write_bytes(data[: int(share * len(data))])
-    with pytest.raises(BrainhiveError, match=r"train\.pt cannot be read, or is cut short") as caught:
-        eeg().recording(1, "train")
-    assert "\n" not in caught.value.what
-
-
-@pytest.mark.parametrize(
-    ("made", "what"),
-    [
-        ({"data": torch.zeros(2, 3, 63, 10)}, r"has keys \['data'\], not 'eeg' and 'img'"),
-        ({**content("train"), "eeg": torch.zeros(2, 63, 10)}, r"signals \[2, 63, 10\] for 2 pictures"),
-        ({**content("train"), "eeg": torch.zeros(9, 3, 63, 10)}, r"signals \[9, 3, 63, 10\] for 2 pictures"),
-    ],
-)
-def test_a_file_of_another_layout_says_what_it_has(root: Path, made: dict[str, Any], what: str) -> None:
+@pytest.mark.parametrize("made", [{"data": np.zeros((2, 3, 63, 10))}, [1, 2]])
+def test_a_file_of_another_layout_says_what_it_has(root: Path, made: Any) -> None:
     save(root, "train", made)
-    with pytest.raises(BrainhiveError, match=what):
+    with pytest.raises(BrainhiveError, match=r"(has keys \['data'\]|is no dict), not 'eeg' and 'img'"):
         eeg().recording(1, "train")
 
 
@@ -162,26 +218,107 @@ def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -
         MissingData, match=r"no pictures in .*data/things-eeg/\*\*/training_images/<concept>"
     ) as caught:
         eeg().images("train")
-    assert caught.value.hint.startswith("hf download ")
-    with pytest.raises(MissingData, match=r"no recording .*Preprocessed_data\*/sub-07/test\.pt"):
+    assert caught.value.hint.startswith(
+        f"hf download Haitao999/things-eeg --repo-type dataset --local-dir {home}/data/things-eeg ("
+    )
+    assert f"unpack its archives (unzip -nq ARCHIVE.zip -d {home}/data/things-eeg," in caught.value.hint
+    with pytest.raises(MissingData, match=r"no recording .*Preprocessed_data_\*/sub-07/test\.pt"):
         eeg().recording(7, "test")
     with pytest.raises(MissingData, match="has no split 'validation'"):
         eeg().images("validation")
 
 
+@pytest.fixture
+def archived(root: Path, home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The same files as they come from the hub: archives; the working directory is another one than home."""
+    signals, pictures = root / "Preprocessed_data_250Hz_whiten", root / "Image_set"
+    shutil.make_archive(str(root / "Image_set"), "zip", root, "Image_set")
+    shutil.make_archive(str(signals / "sub-01"), "gztar", signals, "sub-01")
+    shutil.rmtree(signals / "sub-01")
+    shutil.rmtree(pictures)
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    return root
+
+
+def test_archives_that_are_not_unpacked_are_seen_and_their_lines_unpack_them(archived: Path) -> None:
+    lines = []
+    for missing in (lambda: eeg().images("train"), lambda: require_signals(eeg(), Paths(), Signal(), [1])):
+        with pytest.raises(MissingData, match="archives are there, but not unpacked") as caught:
+            missing()
+        lines.append(caught.value.hint)
+    signals = archived / "Preprocessed_data_250Hz_whiten"
+    tar = f"tar -xf {signals}/sub-01.tar.gz -C {signals}"
+    assert lines == [f"unzip -nq {archived}/Image_set.zip -d {archived} && {tar}", tar]
+
+    zipfile.ZipFile(archived / "Image_set.zip").extractall(archived)  # as unzip does
+    subprocess.run(tar.split(), check=True)
+    assert eeg().images("train").image_ids == list(eeg().recording(1, "train").image_ids)
+    shutil.rmtree(archived / "Image_set")
+    with pytest.raises(MissingData) as caught:
+        eeg().images("train")
+    assert caught.value.hint == f"unzip -nq {archived}/Image_set.zip -d {archived}"
+
+
+def test_an_archive_with_the_files_at_its_top_is_unpacked_into_a_folder_of_its_name(root: Path) -> None:
+    signals = root / "Preprocessed_data_250Hz_whiten"
+    shutil.make_archive(str(signals), "zip", signals)
+    shutil.rmtree(signals)
+    with pytest.raises(MissingData) as caught:
+        eeg().recording(1, "train")
+    assert caught.value.hint == f"unzip -nq {signals}.zip -d {signals}"
+
+
+def test_an_archive_without_what_is_missing_is_not_named(archived: Path) -> None:
+    with pytest.raises(MissingData) as caught:
+        eeg(signals="another").recording(7, "train")
+    assert "Image_set.zip" not in caught.value.hint
+
+
+def test_hints_name_the_home_in_use_and_not_the_working_directory(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (home / "elsewhere").mkdir()
+    monkeypatch.chdir(home / "elsewhere")
+    monkeypatch.setenv("BRAINHIVE_HOME", "..")
+    for name, missing in (
+        ("eeg", lambda: eeg().images("train")),
+        ("meg", lambda: meg().recording(1, "test")),
+    ):
+        with pytest.raises(MissingData) as caught:
+            missing()
+        named = re.findall(r"(?<= )[\w./-]*data/things-\w+", f"{caught.value.what} {caught.value.hint}")
+        assert len(named) == 4 and set(named) == {f"{home}/data/things-{name}"}
+
+
 def test_two_preparations_must_be_told_apart(root: Path) -> None:
-    (root / "Preprocessed_data_100Hz/sub-01").mkdir(parents=True)
-    torch.save(content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt")
+    published.save(content("train"), root / "Preprocessed_data_100Hz/sub-01/train.pt")
     with pytest.raises(MissingData, match="Preprocessed_data_100Hz, Preprocessed_data_250Hz_whiten"):
         eeg().recording(1, "train")
     assert eeg(signals="Preprocessed_data_250Hz_whiten").recording(1, "train").signal.shape[1] == 3
 
 
-def test_meg_is_read_alike(home: Path) -> None:
-    save(home / "elsewhere", "test", content("test", "meg", 271), "sub-04")
-    recording = things_meg.Config(root=str(home / "elsewhere")).build(Paths()).recording(4, "test")
+def test_eeg_and_meg_below_one_root_are_told_apart(root: Path) -> None:
+    made = published.meg_content(signal("test", 271, 201), pictures("test"))
+    published.save_meg(root, 1, "test", made)
+    assert eeg().recording(1, "test").signal.shape == (1, 3, 63, 10)
+    assert meg(root=str(root)).recording(1, "test").signal.shape == (1, 3, 271, 201)
+    assert (eeg().recorded_as, meg().recorded_as) == ("things-eeg", "things-meg")
+
+
+def meg(**knobs: Any) -> _things.Things:
+    return things_meg.Config(**knobs).build(Paths())
+
+
+def test_meg_is_read_as_it_is_published(home: Path) -> None:
+    published.save_meg(
+        home / "elsewhere", 4, "train", published.meg_content(signal("train", 271, 201), pictures("train"))
+    )
+    recording = meg(root=str(home / "elsewhere")).recording(4, "train")
+    assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
     assert len(set(recording.channels)) == 271 and recording.channels[0] == "MEG001"
-    assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (200.0, "T", 0.005)
+    assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (200.0, "z-score", 0.005)
+    assert list(recording.image_ids) == [path.removesuffix(".jpg") for path in pictures("train")]
 
 
 def test_signals_that_are_not_there_are_told_before_any_is_made(root: Path, home: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 import h5py
 import numpy as np
 import psutil
+import published
 import pytest
 import torch
 from PIL import Image
@@ -187,8 +188,6 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
     random = np.random.default_rng(0)
     mixing = random.standard_normal((12, 63 * 40)).astype(np.float32)
     module, preprocess = example()
-    signals = root / "Preprocessed_data_250Hz_whiten" / "sub-01"
-    signals.mkdir(parents=True)
     for folder, split, concepts, each, repetitions in (
         ("training_images", "train", 20, 4, 2),
         ("test_images", "test", getattr(request, "param", 12), 1, 3),
@@ -197,8 +196,8 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
         seen = torch.stack([preprocess(Image.open(file)) for file in files])
         evoked = ((module(seen) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
         eeg = evoked + 0.3 * torch.randn(len(files), repetitions, 63, 40, generator=torch.manual_seed(1))
-        img = [[file.relative_to(root).as_posix()] * repetitions for file in files]
-        torch.save({"eeg": eeg, "img": img}, signals / f"{split}.pt")
+        content = published.eeg_content(eeg.numpy(), [file.relative_to(root).as_posix() for file in files])
+        published.save_eeg(root, 1, split, content)
     return home
 
 
