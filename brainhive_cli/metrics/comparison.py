@@ -1,6 +1,6 @@
 """Whether two runs differ on the same items and subjects, and by how much."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,106 +8,230 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics.statistics import interval
+from brainhive_cli.metrics.statistics import Limits, Values, by_item, describe
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
-"""Differences of shares below this are none."""
+"""Differences below this are none."""
+ALL_SIGNS = 16
+"""Subjects up to which all signs are tried; of more, as many random ones."""
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """The top-1 accuracy of one run against another's.
+    """One run against another on the same items and subjects.
 
-    Args:
+    Attributes:
         difference: First minus second, mean over subjects.
-        low: Lower end of its 95 % bootstrap interval, over items and subjects.
+        low: Lower end of its 95 % interval (see `statistics.interval`); None of one item.
         high: Upper end.
+        interval: How the interval was made, and for whom it holds.
+        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
         n: Items that were compared, over all subjects.
         subjects: Subjects that were compared.
-        only_first: Items that only the first run found.
-        only_second: Items that only the second run found.
-        mcnemar_p: Exact McNemar test on these two counts, two-sided.
-        wilcoxon_p: Wilcoxon signed-rank test of the subjects' accuracies; None for one subject.
-        t_p: Paired t test of the subjects' accuracies; None for one subject, or if all differ by the same.
+        p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a
+            t test over items where values are no hits. None of one item.
+        test: What the headline is.
+        sign_flip_p: Over subjects, for these items: exact test by all signs of the subjects' differences.
+        wilcoxon_p: Over subjects, for these items: signed-rank test. None for one subject, as all three.
+        t_p: Over subjects, for these items: paired t test; None if all differ by the same, too.
+        least_p: The smallest p that the sign-flip and signed-rank tests of so few subjects can give.
         cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
+        only_first: Items that only the first run found; None where values are no hits.
+        only_second: Items that only the second run found.
     """
 
     difference: float
     low: float | None
     high: float | None
+    interval: str
+    these_subjects: tuple[float, float] | None
     n: int
     subjects: int
-    only_first: int
-    only_second: int
-    mcnemar_p: float
+    p_value: float | None
+    test: str
+    sign_flip_p: float | None
     wilcoxon_p: float | None
     t_p: float | None
+    least_p: float | None
     cohens_dz: float | None
+    only_first: int | None = None
+    only_second: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Give the fields as plain values, for JSON."""
-        return asdict(self)
+        these = None if self.these_subjects is None else list(self.these_subjects)
+        return {**asdict(self), "these_subjects": these}
 
 
-def compare(first: Sequence[Ranks], second: Sequence[Ranks]) -> Comparison:
-    """Compare two runs by the ranks of the seen images.
+def compare(
+    first: Sequence[Ranks], second: Sequence[Ranks], *, ids: Sequence[Sequence[Hashable]] | None = None
+) -> Comparison:
+    """Compare two runs by how often they rank the seen image first.
 
-    An item counts as found by a run, for McNemar's test, when more than half of its seeds rank it first.
+    Subjects and items are crossed: a method may suit some subjects and some pictures by chance, and both
+    chances count. minF′ takes both in; a test over subjects alone does not, and holds for these items only.
+
+    For McNemar's test of one subject an item counts as found when more than half of the seeds rank it first.
 
     Args:
-        first: Ranks [S, N] of S seeds and N items, one array a subject.
+        first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
         second: Ranks of the same items and subjects; the number of seeds may be another.
+        ids: Names of the items, one list a subject (see `statistics.interval`).
 
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
 
-    Source: McNemar 1947; Wilcoxon 1945; Cohen 1988 (d_z), through scipy.stats.
+    Source: Clark 1973, The language-as-fixed-effect fallacy (minF′); McNemar 1947; Wilcoxon 1945; Cohen 1988
+    (d_z), through scipy.stats.
     """
-    sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
-    if sizes[0] != sizes[1] or not sizes[0]:
-        raise BrainhiveError(f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare alike")
-    hits = [[(np.atleast_2d(group) == 1).mean(0) for group in groups] for groups in (first, second)]
-    differences = [one - other for one, other in zip(*hits, strict=True)]  # [N] a subject
-    low, high = interval(differences, limits=(-1, 1), wilson=False)
-    one, other = (np.concatenate(group) > 0.5 for group in hits)
-    only_first, only_second = int((one & ~other).sum()), int((other & ~one).sum())
+    hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
+    found = [np.concatenate([group.mean(0) > 0.5 for group in groups]) for groups in hits]
+    _check(*hits)
+    only_first, only_second = (int((one & ~other).sum()) for one, other in (found, found[::-1]))
+    return _compared(*hits, ids=ids, limits=(-1, 1), discordant=(only_first, only_second))
+
+
+def compare_values(
+    first: Sequence[Values], second: Sequence[Values], *, ids: Sequence[Sequence[Hashable]] | None = None
+) -> Comparison:
+    """Compare two runs by values of any kind, as `compare` does by ranks.
+
+    Args:
+        first: Values [S, N] of S seeds and N items, one array a subject; or [N].
+        second: Values of the same items and subjects.
+        ids: Names of the items, one list a subject (see `statistics.interval`).
+
+    Raises:
+        BrainhiveError: if subjects or items are not the same in number.
+    """
+    values = [[np.atleast_2d(group) for group in groups] for groups in (first, second)]
+    _check(*values)
+    return _compared(*values, ids=ids, limits=(None, None), discordant=None)
+
+
+def _compared(
+    first: Sequence[Values],
+    second: Sequence[Values],
+    ids: Sequence[Sequence[Hashable]] | None,
+    limits: Limits,
+    discordant: tuple[int, int] | None,
+) -> Comparison:
+    differences = [one.mean(0) - other.mean(0) for one, other in zip(first, second, strict=True)]
+    found = describe(differences, ids=ids, limits=limits, wilson=False)
     by_subject = np.array([each.mean() for each in differences])
+    if len(differences) > 1:
+        p, test = min_f(differences, ids), "minF′ over subjects and items"
+    elif discordant:
+        p, test = mcnemar(*discordant), "McNemar's over items"
+    else:
+        p, test = _over_items(differences[0]), "t over items"
     return Comparison(
         float(by_subject.mean()),
-        low,
-        high,
-        len(one),
-        len(by_subject),
-        only_first,
-        only_second,
-        mcnemar(only_first, only_second),
+        found.low,
+        found.high,
+        found.method,
+        found.these_subjects,
+        sum(map(len, differences)),
+        len(differences),
+        p,
+        test,
         *over_subjects(by_subject),
+        *(discordant or ()),
     )
 
 
+def min_f(differences: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None = None) -> float | None:
+    """Test over subjects and items that the mean difference is 0: the p of minF′.
+
+    With F₁ over subjects and F₂ over items, minF′ = F₁F₂ / (F₁ + F₂): the squared mean over the sum of both
+    errors' squares. Where nothing varies it has no value, and p is the least that a sign flip could give.
+
+    Args:
+        differences: Of the items [N], one array a subject; two subjects at least.
+        ids: Names of the items, one list a subject (see `statistics.interval`).
+
+    Returns:
+        p, or None if all subjects have one and the same item.
+    """
+    from scipy.stats import f
+
+    groups, places = by_item(differences, ids)
+    place, values = np.concatenate(places), np.concatenate(groups)
+    items = np.bincount(place, values) / np.bincount(place)  # [items], mean over subjects
+    subjects = np.array([group.mean() for group in groups])
+    if len(items) == 1:
+        return None
+    mean = float(subjects.mean())
+    errors = np.array([each.var(ddof=1) / len(each) for each in (subjects, items)])
+    freedom = np.array([len(subjects) - 1, len(items) - 1])
+    if abs(mean) < ROUNDING:
+        return 1.0
+    if errors.sum() < ROUNDING**2:
+        return least_p(len(subjects))
+    denominator = errors.sum() ** 2 / (errors**2 / freedom).sum()
+    return float(f.sf(mean**2 / errors.sum(), 1, denominator))
+
+
 def mcnemar(only_first: int, only_second: int) -> float:
-    """Test whether two counts of discordant pairs differ: exact, two-sided."""
+    """Test whether two counts of discordant pairs of one subject differ: exact, two-sided."""
     from scipy.stats import binomtest
 
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
 
 
-def over_subjects(differences: NDArray[np.floating[Any]]) -> tuple[float | None, float | None, float | None]:
-    """Test the subjects' differences [subjects]: p of Wilcoxon and of t, and Cohen's d_z."""
-    from scipy.stats import ttest_1samp, wilcoxon
+def least_p(subjects: int) -> float:
+    """Give the smallest two-sided p of tests by the signs of so many subjects."""
+    return 2.0 ** (1 - subjects)
 
-    differences = np.where(np.abs(differences) < ROUNDING, 0.0, differences)
+
+def over_subjects(
+    differences: Values,
+) -> tuple[float | None, float | None, float | None, float | None, float | None]:
+    """Test the subjects' differences [subjects]: p of sign flips, Wilcoxon and t, the least p, and d_z."""
+    from scipy.stats import wilcoxon
+
+    differences = np.where(np.abs(differences) < ROUNDING, 0.0, differences).round(12)
     if len(differences) < 2:
-        return None, None, None
+        return None, None, None, None, None
+    least = least_p(len(differences))
     if not differences.any():
-        return 1.0, 1.0, 0.0
-    signed_rank = float(wilcoxon(differences.round(12)).pvalue)  # equal sizes tie, whatever their last digit
+        return 1.0, 1.0, 1.0, least, 0.0
+    signed_rank = float(wilcoxon(differences).pvalue)  # equal sizes tie, whatever their last digit
+    t_p, effect = _t_test(differences)
+    return sign_flip(differences), signed_rank, t_p, least, effect
+
+
+def sign_flip(differences: Values) -> float:
+    """Test differences [subjects]: the share of signs that give a mean as far from 0, two-sided."""
+    count = len(differences)
+    if count <= ALL_SIGNS:
+        signs = 1 - 2 * (np.arange(2**count)[:, None] >> np.arange(count) & 1)
+    else:
+        signs = np.random.default_rng(0).choice((-1, 1), (2**ALL_SIGNS, count))
+        signs[0] = 1  # the observed ones are among them
+    return float((np.abs(signs @ differences) >= abs(differences.sum()) - ROUNDING).mean())
+
+
+def _over_items(differences: Values) -> float | None:
+    """Test the items' differences [N] of one subject; where all are the same, by their signs."""
+    if len(differences) == 1:
+        return None
+    p = _t_test(differences)[0]
+    return least_p(len(differences)) if p is None else p
+
+
+def _t_test(differences: Values) -> tuple[float | None, float | None]:
+    """Test differences [N] by t: p and d_z; neither where all differ by the same and not by nothing."""
+    from scipy.stats import ttest_1samp
+
+    if len(differences) < 2:
+        return None, None
     spread = differences.std(ddof=1)
     if spread < ROUNDING:
-        return signed_rank, None, None
-    return signed_rank, float(ttest_1samp(differences, 0).pvalue), float(differences.mean() / spread)
+        return (1.0, 0.0) if abs(differences.mean()) < ROUNDING else (None, None)
+    return float(ttest_1samp(differences, 0).pvalue), float(differences.mean() / spread)
 
 
 def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
@@ -120,3 +244,9 @@ def benjamini_hochberg(p_values: Sequence[float | None]) -> list[float | None]:
     there = [p for p in p_values if p is not None]
     adjusted = iter(false_discovery_control(there).tolist() if there else [])
     return [None if p is None else next(adjusted) for p in p_values]
+
+
+def _check(first: Sequence[Values], second: Sequence[Values]) -> None:
+    sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
+    if sizes[0] != sizes[1] or not sizes[0]:
+        raise BrainhiveError(f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare alike")

@@ -217,7 +217,7 @@ def describe(
 ) -> Interval:
     """Make the interval of `interval`, which describes the arguments, with words and a second one beside."""
     _check(groups, ids)
-    groups, places = _by_item(groups, ids)
+    groups, places = by_item(groups, ids)
     items, subjects = max(int(place.max()) for place in places) + 1, len(groups)
     values = np.concatenate(groups)
     is_binary = wilson and statistic is np.mean and bool(np.isin(values, (0, 1)).all())
@@ -243,7 +243,7 @@ def describe(
     return Interval(*_cut(_percentiles(both, level), limits), method, over_items)
 
 
-def _by_item(
+def by_item(
     groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None
 ) -> tuple[list[Values], list[NDArray[np.int64]]]:
     """Average what a subject has of an item; give each item's place among those of all subjects."""
@@ -277,11 +277,21 @@ def _resampled(
     rows = max(1, BLOCK // items)
     for start in range(0, draws, rows):
         drawn = random.integers(items, size=(min(rows, draws - start), items))
+        if statistic is np.mean and all(len(place) == items for place in places):
+            yield _means(np.stack(groups, 1), drawn)  # four times as fast
+            continue
         found = []
         for values, place in zip(groups, places, strict=True):
             index = drawn if len(place) == items else _own(drawn, place, items, filling)
             found.append(statistic(values[index], axis=-1))
         yield np.stack(found, 1)
+
+
+def _means(values: Values, drawn: NDArray[np.int64]) -> Values:
+    """Average values [N, subjects] over the items drawn [draws, N]: [draws, subjects]."""
+    count, items = drawn.shape
+    times = np.bincount((drawn + items * np.arange(count)[:, None]).ravel(), minlength=count * items)
+    return (times.reshape(count, items) @ values) / items  # type: ignore[no-any-return]
 
 
 def _own(

@@ -214,6 +214,7 @@ def _metrics(
     return {
         "run": str(aligns[0].folder.path),
         "runs": [str(align.folder.path) for align in aligns],
+        "mode": " + ".join(dict.fromkeys(align.mode for align in aligns)),
         "protocol": common.protocol,
         "caveats": said_in(common.protocol),
         "gallery": described_gallery(aligns[0], first, asked),

@@ -9,6 +9,8 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.metrics.comparison import min_f
+from brainhive_cli.pipelines._retrieval.comparison import FOLDS, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.recordings import SignalStore
 
@@ -76,11 +78,25 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert worse["difference"] == pytest.approx(one.mean() - other.mean()) and worse["difference"] > 0
     assert worse["n"] == 200 and worse["subjects"] == 2
     assert worse["run"] == str(weaker)
-    assert same["difference"] == 0 and same["mcnemar_p"] == 1
-    assert worse["mcnemar_p_adjusted"] == pytest.approx(min(1, 2 * worse["mcnemar_p"]))
+    assert same["difference"] == 0 and same["p_value"] == 1
+    assert worse["test"] == "minF′ over subjects and items"
+    assert worse["p_value"] == min_f([a * 1.0 - b for a, b in zip(*hits, strict=True)])
+    assert worse["p_value_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
+    assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least"]
     table = result.tables[-1]
     assert len(table.rows) == 2 and "Benjamini–Hochberg" in table.title
-    assert "mcnemar_p" in result.as_dict()["metrics"]["against"][0]
+    assert "p_value" in result.as_dict()["metrics"]["against"][0]
+
+
+def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained, weaker):
+    result = go("eval-retrieval", f"run={trained}", f"against={weaker}", "sheet_rows=0")
+    other = go("eval-retrieval", f"run={weaker}", "sheet_rows=0").metrics
+    assert result.metrics["mode"] == other["mode"] == "intra"
+
+    (found,) = comparisons(result.metrics, [{**other, "mode": "inter"}])
+
+    assert FOLDS in found["notes"] and FOLDS not in result.metrics["against"][0]["notes"]
+    assert "0.5 at least" in result.tables[-1].title  # of two subjects
 
 
 def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained, small, tmp_path):

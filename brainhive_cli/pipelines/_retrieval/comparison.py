@@ -7,9 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics.comparison import benjamini_hochberg, compare
+from brainhive_cli.metrics.comparison import Comparison, benjamini_hochberg, compare
 
-TESTS = ("mcnemar_p", "wilcoxon_p", "t_p")
+SIGNIFICANT = 0.05
+TESTS = ("p_value", "sign_flip_p", "wilcoxon_p", "t_p")
+FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
+"""What must be said where each subject is tested on a model of the others."""
 Metrics = Mapping[str, Any]
 """The metrics of a finished `eval-retrieval`."""
 
@@ -24,13 +27,28 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
     for other in others:
         _check(mine, other)
         ranks, theirs = _ranks(mine), _ranks(other)
-        result = compare([ranks[key] for key in ranks], [theirs[key] for key in ranks])
-        found.append({"run": other["run"], "caveats": other.get("caveats", []), **result.as_dict()})
+        ids = [sorted(mine["items"][key]) for key in ranks]
+        result = compare([ranks[key] for key in ranks], [theirs[key] for key in ranks], ids=ids)
+        said = {
+            "run": other["run"],
+            "caveats": other.get("caveats", []),
+            "notes": _notes(mine, other, result),
+        }
+        found.append({**said, **result.as_dict()})
     for test in TESTS:
         adjusted = benjamini_hochberg([each[test] for each in found])
         for each, p in zip(found, adjusted, strict=True):
             each[f"{test}_adjusted"] = p
     return found
+
+
+def _notes(mine: Metrics, other: Metrics, result: Comparison) -> list[str]:
+    """Say what a reader of the p values must know."""
+    notes = []
+    if result.least_p is not None and result.least_p > SIGNIFICANT:
+        notes.append(f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least")
+    is_inter = any("inter" in each.get("mode", "").split(" + ") for each in (mine, other))
+    return [*notes, *([FOLDS] if is_inter and result.subjects > 1 else [])]
 
 
 def _check(mine: Metrics, other: Metrics) -> None:

@@ -9,6 +9,7 @@ import numpy as np
 from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.pipelines._retrieval.comparison import TESTS
 
 NAMES = {
     "top1": "top-1",
@@ -19,6 +20,8 @@ NAMES = {
     "mrr": "MRR",
     "map": "mAP",
 }
+BESIDE = {"these_subjects": "these subjects", "seed_sd": "sd over seeds"}
+"""What may stand beside an interval, and its column."""
 Metrics = Mapping[str, Any]
 
 
@@ -68,13 +71,43 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
 def _directions(metrics: Metrics) -> Table:
     """Show all metrics in both directions; what was published, of the first, beside what is measured."""
     published = {} if metrics["variants"] else metrics["published"]
-    rows = []
+    top1, rows = metrics["overall"]["top1"], []
+    shown = [name for name in BESIDE if top1.get(name) is not None]
     for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
         for name, found in direction.items():
             beside = [published.get(name, "–") if finds == "image" else "–"] if published else []
-            rows.append((NAMES[name], finds, found["value"], *beside, interval_text(found), found["chance"]))
-    columns = ("metric", "finds", "measured", *(["published"] if published else []), "95 % CI", "chance")
-    return Table(f"All cells together{_source(published)}", columns, tuple(rows))
+            rows.append(
+                (
+                    NAMES[name],
+                    finds,
+                    found["value"],
+                    *beside,
+                    interval_text(found),
+                    *(_beside(found, each) for each in shown),
+                    found["chance"],
+                )
+            )
+    columns = (
+        "metric",
+        "finds",
+        "measured",
+        *(["published"] if published else []),
+        "95 % CI",
+        *(BESIDE[name] for name in shown),
+        "chance",
+    )
+    how = f"; CI of top-1: {top1['interval']}" if "interval" in top1 else ""
+    return Table(f"All cells together{how}{_source(published)}", columns, tuple(rows))
+
+
+def _beside(metric: Metrics, name: str) -> str:
+    """Write what stands beside an interval."""
+    found = metric[name]
+    if found is None:
+        return "–"
+    return (
+        f"{found:.3f}" if name == "seed_sd" else interval_text(dict(zip(("low", "high"), found, strict=True)))
+    )
 
 
 def _source(published: Metrics) -> str:
@@ -153,15 +186,23 @@ def _comparisons(metrics: Metrics) -> Table:
             each["difference"],
             interval_text(each),
             f"{each['only_first']}, {each['only_second']}",
-            *(_short(each[f"{test}_p_adjusted"]) for test in ("mcnemar", "wilcoxon", "t")),
+            *(_short(each[f"{test}_adjusted"]) for test in TESTS),
             _short(each["cohens_dz"]),
         )
         for each in metrics["against"]
     ]
-    columns = ("against", "top-1", "95 % CI", "only", "McNemar", "Wilcoxon", "t", "d_z")
-    many = " (Benjamini–Hochberg)" if len(rows) > 1 else ""
-    title = f"Top-1 less another run's; items only this, only that found; p{many}; Cohen's d_z"
-    return Table(title, columns, tuple(rows))
+    if not rows:
+        return Table("", (), ())
+    columns = ("against", "top-1", "95 % CI", "only", "p", "sign-flip", "Wilcoxon", "t", "d_z")
+    parts = [
+        "Top-1 less another run's",
+        "items only this, only that found",
+        f"p: {metrics['against'][0]['test']}",
+    ]
+    parts += ["all p by Benjamini–Hochberg"] if len(rows) > 1 else []
+    parts += ["for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"]
+    notes = dict.fromkeys(note for each in metrics["against"] for note in each["notes"])
+    return Table("; ".join([*parts, *notes]), columns, tuple(rows))
 
 
 def _spread(values: Sequence[float]) -> str:

@@ -1,0 +1,93 @@
+"""How often intervals hold the truth and tests reject a true null, by simulation; prints two tables.
+
+    python benchmarks/simulated_statistics.py [simulations of each design, default 1000]
+
+Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
+mean over all people and pictures. Four minutes on a core.
+"""
+
+import sys
+from collections.abc import Iterator
+from itertools import product
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.stats import norm
+
+from brainhive_cli.metrics.comparison import compare, mcnemar
+from brainhive_cli.metrics.statistics import describe
+
+Hits = NDArray[np.float64]
+ITEMS = 200
+ITEM_SD, SUBJECT_SD = (1.5, 2.5), (0.3, 0.5)
+"""Standard deviations in logits."""
+METHOD_BY_SUBJECT, METHOD_BY_ITEM = 0.2, (0.0, 0.3, 0.5, 1.0)
+"""Of how two methods, equally good for people and pictures in general, differ by subject and by item."""
+
+
+def hits(random: np.random.Generator, logits: NDArray[np.float64]) -> Hits:
+    """Draw hits of these logits."""
+    return (random.random(logits.shape) < 1 / (1 + np.exp(-logits))).astype(np.float64)
+
+
+def mean_hit(centre: float, sd: float) -> float:
+    """Integrate the logistic function over a normal distribution."""
+    at = np.linspace(-8, 8, 4001)
+    return float(np.average(1 / (1 + np.exp(-centre - sd * at)), weights=norm.pdf(at)))
+
+
+def coverage(count: int) -> Iterator[str]:
+    """Simulate how often the nominal 95 % interval holds the truth."""
+    yield "| subjects | item sd | subject sd | mean hit | people in general | mean width | these subjects |"
+    yield "|---|---|---|---|---|---|---|"
+    for subjects, centre, item, subject in product((1, 2, 4, 5, 6, 10), (0.0, -1.5), ITEM_SD, SUBJECT_SD):
+        random, held, widths, held_here = np.random.default_rng(subjects), [], [], []
+        for _ in range(count):
+            of_subject = centre + random.normal(0, subject, (subjects, 1))
+            drawn = hits(random, of_subject + random.normal(0, item, (1, ITEMS)))
+            here = float(np.mean([mean_hit(each, item) for each in of_subject[:, 0]]))
+            found = describe(list(drawn))
+            truth = mean_hit(centre, float(np.hypot(item, subject))) if subjects > 1 else here
+            held.append(found.low <= truth <= found.high)
+            widths.append(found.high - found.low)
+            low, high = found.these_subjects or (found.low, found.high)
+            held_here.append(low <= here <= high)
+        people = f"{np.mean(held):.3f}" if subjects > 1 else "–"
+        yield (
+            f"| {subjects} | {item} | {subject} | {mean_hit(centre, np.hypot(item, subject)):.2f} | {people} "
+            f"| {np.mean(widths):.3f} | {np.mean(held_here):.3f} |"
+        )
+
+
+def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
+    """Simulate how often a true null is rejected at .05: two methods that are equally good in general."""
+    yield "| item × method sd | minF′ | sign-flip | Wilcoxon | t | McNemar, pooled | interval without 0 |"
+    yield "|---|---|---|---|---|---|---|"
+    for by_item in METHOD_BY_ITEM:
+        random, rejected = np.random.default_rng(1), []
+        for _ in range(count):
+            both = random.normal(0, 0.3, (subjects, 1)) + random.normal(0, 1.5, (1, ITEMS))
+            first, second = (
+                hits(
+                    random,
+                    both
+                    + random.normal(0, METHOD_BY_SUBJECT, (subjects, 1))
+                    + random.normal(0, by_item, (1, ITEMS)),
+                )
+                for _ in range(2)
+            )
+            found = compare(list(2 - first), list(2 - second))  # ranks: 1 is a hit
+            pooled = mcnemar(found.only_first, found.only_second)
+            p_values = (found.p_value, found.sign_flip_p, found.wilcoxon_p, found.t_p, pooled)
+            rejected.append([*(p < 0.05 for p in p_values), not found.low <= 0 <= found.high])
+        yield f"| {by_item} | " + " | ".join(f"{share:.3f}" for share in np.mean(rejected, axis=0)) + " |"
+
+
+if __name__ == "__main__":
+    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    print(f"Coverage of the nominal 95 % interval: {ITEMS} items, {count} simulations of each design\n")
+    for line in coverage(count):
+        print(line, flush=True)
+    print(f"\nFalse positives at .05: 10 subjects, {ITEMS} items, subject × method sd {METHOD_BY_SUBJECT}\n")
+    for line in false_positives(count):
+        print(line, flush=True)
