@@ -53,6 +53,25 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
 
 
+def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
+    """Refuse keys that would have no effect, if they are set to another value than their default.
+
+    Args:
+        section: The block of the recipe.
+        keys: Those of its keys that have no effect here.
+        when: Why not, to follow "has no effect".
+        hint: What to do.
+
+    Raises:
+        RecipeError: naming the first of them.
+    """
+    fields = type(section).model_fields
+    for key in keys:
+        if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
+            shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            raise RecipeError(f"{key} is {shown!r}, which has no effect {when}", hint)
+
+
 class Paths(Section):
     """Where things lie, below home (the working directory or BRAINHIVE_HOME)."""
 
@@ -88,16 +107,30 @@ class Run(Section):
         "their results",
     )
 
+    @model_validator(mode="after")
+    def _counts_machines(self) -> Self:
+        if self.machines == 1:
+            refuse_idle(self, ("machine_rank", "main_process_ip"), "on one machine", "run.machines=N")
+        return self
+
 
 class Recipe(Section):
     """What every command's recipe has."""
 
+    is_tracked: ClassVar[bool] = False
+    """Whether the command tells trackers of anything."""
     beside: ClassVar[frozenset[str]] = frozenset({"run"})
     """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
     keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
     paths: Paths = Paths()
     run: Run = Run()
+
+    @model_validator(mode="after")
+    def _tells_trackers(self) -> Self:
+        if not self.is_tracked:
+            refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
+        return self
 
     @model_validator(mode="before")
     @classmethod
@@ -186,13 +219,36 @@ def find(command: str, name: str | None) -> Path:
     )
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that stand twice in one mapping: the parser alone would keep the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node: Any = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
+                raise RecipeError(f"key {key.value!r} stands twice, in lines {lines}", "leave one out")
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
 def read(path: Path) -> dict[str, Any]:
-    """Read a YAML recipe into a plain dict."""
+    """Read a YAML recipe into a plain dict.
+
+    Raises:
+        RecipeError: if it is no YAML, no mapping, or has a key twice.
+    """
     try:
-        fields = yaml.safe_load(path.read_text()) or {}
+        fields = _load(path.read_text()) or {}
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error.what}", error.hint) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
-        raise RecipeError(f"{path} is not valid YAML: {line}", "mend the file") from error
+        raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error
     if not isinstance(fields, dict):
         raise RecipeError(
             f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
@@ -202,7 +258,7 @@ def read(path: Path) -> dict[str, Any]:
 
 def _parse(text: str, override: str) -> Any:
     try:
-        return yaml.safe_load(text)
+        return _load(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
 
@@ -232,7 +288,7 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
         reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         raise RecipeError(
-            f"{key}: {reason}, got {first['input']!r}", "mend the recipe, flag or override"
+            f"{key}: {reason}, got {first['input']!r}", "fix the recipe, flag or override"
         ) from error
 
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 import yaml
 
-from brainhive_cli import __version__, store
+from brainhive_cli import __version__, console, store
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.recipe import Recipe
@@ -191,10 +191,63 @@ def _others(runs: Path, command: str, reference: str) -> str:
 
 
 def newest(
-    runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True
+    runs: Path,
+    command: str,
+    accept: Callable[[RunFolder], bool] = lambda run: True,
+    choose: str = "--run ",
 ) -> RunFolder | None:
-    """Find the newest finished run of a command that `accept` takes."""
-    return next(filter(accept, _finished(runs, command)), None)
+    """Find the newest finished run of a command that `accept` takes, and say which one it is.
+
+    Warns if an older run of the same data set and mode was trained for more epochs, or has more cells: the
+    newest may have been a trial.
+
+    Args:
+        runs: Folder of all runs.
+        command: Whose runs.
+        accept: Whether a run fits.
+        choose: What stands before the name of a run on a command line that chooses it.
+    """
+    found = _finished(runs, command)
+    first = next(filter(accept, found), None)
+    if first is None:
+        return None
+    console.say(f"{command.removeprefix('train-')} run: {first.path} ({_told(first)})")
+    kind, size = _size(first)
+    for other in found[found.index(first) + 1 :]:
+        other_kind, other_size = _size(other)
+        is_more = any(theirs > mine for theirs, mine in zip(other_size, size, strict=True))
+        if other_kind == kind and is_more and accept(other):
+            names = [f"{run.path.name} ({_told(run)})" for run in (first, other)]
+            console.warn(
+                f"{names[0]} is the newest run, but {names[1]} was trained more: "
+                f"{choose}{other.path.name} takes that one"
+            )
+            break
+    return first
+
+
+def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
+    """Say of which kind a run is (data set, mode), and how large: epochs and cells."""
+    is_known = (run.path / "recipe.yaml").is_file()
+    metrics, train = run.metrics(), run.recipe().get("train", {}) if is_known else {}
+    kind = tuple(metrics.get(key) for key in ("dataset", "mode"))
+    return kind, (train.get("epochs", 0), len(metrics.get("cells", ())))
+
+
+def _told(run: RunFolder) -> str:
+    """Say how old a run is, and how large."""
+    counts = zip(_size(run)[1], ("epoch", "cell"), strict=True)
+    told = [f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]
+    return ", ".join([_age((run.path / FINISHED).stat().st_mtime), *told])
+
+
+def _age(since: float) -> str:
+    """Say how long ago a time was."""
+    passed_s = max(0.0, time.time() - since)
+    for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
+        if count := int(passed_s // length_s):
+            return f"{count} {unit}{'s' if count > 1 else ''} ago"
+    return "less than a minute ago"
 
 
 def _finished(runs: Path, command: str) -> list[RunFolder]:

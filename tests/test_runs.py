@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -171,3 +172,40 @@ def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     (run.path / "metrics.json").write_text("{")
     with pytest.raises(BrainhiveError, match="is not JSON"):
         runs.find(home / "runs", "train-align", run.path.name)
+
+
+def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: str = "intra") -> RunFolder:
+    run = RunFolder(home / "runs" / "train-align" / name)
+    run.write_text("recipe.yaml", f"train: {{epochs: {epochs}}}\n")
+    run.write_json("metrics.json", {"dataset": "demo", "mode": mode, "cells": dict.fromkeys(range(cells))})
+    then = time.time() - age_s
+    os.utime(run.path / "metrics.json", (then, then))
+    return run
+
+
+def test_the_newest_run_is_named_with_its_age_and_its_size(home: Path, capsys) -> None:
+    run = aligned(home, "demo-intra-a", 3 * 3600 + 5, epochs=25, cells=30)
+    assert runs.find(home / "runs", "train-align", None).path == run.path
+    said = capsys.readouterr().err
+    assert said == f"align run: {run.path} (3 hours ago, 25 epochs, 30 cells)\n"
+
+
+@pytest.mark.parametrize(("epochs", "cells"), [(1, 30), (25, 1)])
+def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
+    home: Path, capsys, epochs: int, cells: int
+) -> None:
+    aligned(home, "demo-intra-long", 2 * 86400 + 5, epochs=25, cells=30)
+    trial = aligned(home, "demo-intra-trial", 65, epochs, cells)
+    assert runs.find(home / "runs", "train-align", None).path == trial.path
+    said = capsys.readouterr().err
+    assert "warning: demo-intra-trial (1 minute ago, " in said
+    assert "demo-intra-long (2 days ago, 25 epochs, 30 cells) was trained more" in said
+    assert "--run demo-intra-long takes that one" in said
+
+
+def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) -> None:
+    aligned(home, "demo-inter", 900, epochs=25, cells=30, mode="inter")
+    aligned(home, "demo-intra-short", 300, epochs=2, cells=3)
+    aligned(home, "demo-intra-new", 100, epochs=5, cells=3)
+    runs.find(home / "runs", "train-align", None)
+    assert "warning" not in capsys.readouterr().err

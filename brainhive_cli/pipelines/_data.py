@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from brainhive_cli import console, embeddings, parts, recordings
@@ -18,7 +18,7 @@ from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
-from brainhive_cli.recipe import Names, Paths, Section
+from brainhive_cli.recipe import Names, Paths, Section, refuse_idle
 from brainhive_cli.recordings import SignalStore
 from brainhive_cli.signals.normalisation import fit
 from brainhive_cli.signals.prepared import InMemory, Mapped
@@ -52,6 +52,12 @@ class Signal(Section):
         "some at random; validation and test take the average of all",
     )
     random_k: int = Field(2, gt=0, description="trials that a random average takes, anew each time")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.repetitions != "random":
+            refuse_idle(self, ("random_k",), f"with repetitions {self.repetitions}", "repetitions: random")
+        return self
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import importlib
 import shlex
 import time
-from typing import Any
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
@@ -17,14 +17,17 @@ from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.reports.page import Section, write_page
 from brainhive_cli.runs import RunFolder
 
-STEPS = ("embed", "train-align", "eval-retrieval", "train-prior", "reconstruct")
+Step = Literal["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
+STEPS: tuple[Step, ...] = get_args(Step)
 NOTE = f"All signals on this page are simulated, all pictures drawn by a program ({PROVENANCE})."
 
 
 class Recipe(recipe.Recipe):
     """The demo runs the recipe called `demo` of each step."""
 
-    overrides: dict[str, recipe.Names] = Field({}, description="extra key.path=value of a step, by its name")
+    is_tracked: ClassVar[bool] = True
+
+    overrides: dict[Step, recipe.Names] = Field({}, description="extra key.path=value of a step, by its name")
 
 
 def plan(what: Recipe) -> Plan:

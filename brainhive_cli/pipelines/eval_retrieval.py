@@ -1,7 +1,8 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Any, Literal, Self
+from functools import cache
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
@@ -49,6 +50,8 @@ def _data_set(value: Any) -> Any:
 class Recipe(recipe.Recipe):
     """Which run is evaluated, against which pictures."""
 
+    is_tracked: ClassVar[bool] = True
+
     align_run: recipe.Names | None = Field(
         None,
         description="an align run, by folder or name; several are averaged; or a model folder; "
@@ -78,6 +81,12 @@ class Recipe(recipe.Recipe):
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
     seed: int = Field(0, description="seed of all that is drawn")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.repetitions is None:
+            recipe.refuse_idle(self, ("repetition_draws",), "without that curve", "repetitions=all")
+        return self
 
     @classmethod
     def resolve(
@@ -115,15 +124,13 @@ class Recipe(recipe.Recipe):
 
 def plan(what: Recipe) -> Plan:
     """Say which run and cells would be evaluated, and what is missing."""
-    splits = what.asked().splits
+    splits, opened = what.asked().splits, cache(lambda: _open(what))
     return Plan.of(
         {
-            "run": lambda: ", ".join(str(align.folder.path) for align in _open(what)),
-            "cells": lambda: len(groups(_open(what))),
+            "run": lambda: ", ".join(str(align.folder.path) for align in opened()),
+            "cells": lambda: len(groups(opened())),
             f"{what.gallery} pictures of": lambda: ", ".join(
-                dict.fromkeys(
-                    name for align in _open(what) for split in splits for name in align.stores(split)
-                )
+                dict.fromkeys(name for align in opened() for split in splits for name in align.stores(split))
             ),
             "curves": lambda: _curves(what) or "none",
             **_trackers.looks(what.run.trackers),

@@ -1,5 +1,6 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
+from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
@@ -37,6 +38,10 @@ from brainhive_cli.runs import RunFolder
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 
 
+SCORING = {*Measuring.model_fields, *recipe.Recipe.model_fields, "score", "truth"}
+"""Keys that have an effect on pictures which somebody else drew."""
+
+
 class Prior(Section):
     """A Fusion Prior and how much it weighs."""
 
@@ -71,6 +76,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {
         *("batch_size", "offload", "vae_tiling", "metric_batch_size")
     }
+    is_tracked: ClassVar[bool] = True
 
     prior: Annotated[Prior, BeforeValidator(_spelt_out)] = Prior()
     align_run: str | None = Field(
@@ -99,10 +105,29 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     files: str = Field("", description="digest of the files of folders of pictures, filled in")
 
     @model_validator(mode="after")
-    def _truth_is_for_scoring(self) -> Self:
-        if self.truth is not None and self.score is None:
-            raise RecipeError("truth has no effect without pictures to score", "--score FOLDER")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.score is None:
+            recipe.refuse_idle(self, ("truth",), "without pictures to score", "--score FOLDER")
         return self
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve as every recipe; what names pictures to score, file or command line, says not how to draw.
+
+        `--recipe NAME --score FOLDER` takes the metrics of a recipe that draws.
+        """
+        overrides, written = list(overrides), recipe.read(recipe.find(command, name))
+        given = [key for key, value in flags.items() if value is not None]
+        given += [override.partition("=")[0] for override in overrides]
+        given += list(written) if written.get("score") else []
+        idle = [key for key in given if key.split(".")[0] not in SCORING]
+        if "score" in given and idle:
+            raise RecipeError(
+                f"{idle[0]} has no effect on pictures that others made", "leave out it or score"
+            )
+        return super().resolve(command, name, flags, overrides)
 
     @property
     def made(self) -> str:

@@ -1,6 +1,6 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -37,7 +37,7 @@ from brainhive_cli.pipelines._data import (
 )
 from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.priors.fusion_prior import FusionPrior, fuser_of
 from brainhive_cli.runs import RunFolder
 
 Listed = Annotated[list[Any], Field(min_length=1)]
@@ -47,6 +47,7 @@ class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
     beside: ClassVar[frozenset[str]] = frozenset({"run", "published", "train.mapped"})
+    is_tracked: ClassVar[bool] = True
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
@@ -63,7 +64,9 @@ class Recipe(recipe.Recipe):
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
     seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
-    dim: int = Field(1024, gt=0, description="D of the token, where neither fuser nor prior decides it")
+    dim: int | None = Field(
+        None, gt=0, description="D of the token; default: the prior's or the fuser's own, else 1024"
+    )
     backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
         "brain_mlp", validate_default=True, description="brain encoder"
     )
@@ -268,10 +271,26 @@ def _targets(what: Recipe) -> str:
 
 
 def _match_priors(what: Recipe) -> None:
-    """Hold that the encoders of every variant are those of its prior."""
+    """Hold that the encoders of every variant are those of its prior, and so is D of the token."""
     for each in variants(what).values():
         if each.prior is not None:
             match_prior(each.prior, each.encoders)
+            _refuse_other_sizes(each, fuser_of(each.prior))
+
+
+def _refuse_other_sizes(what: Recipe, made: Mapping[str, float]) -> None:
+    """Refuse a fuser, or a width of the token, other than the prior's, which is taken as it is.
+
+    Raises:
+        RecipeError: naming both.
+    """
+    asked = {"dim": what.dim, **what.fuser.model_dump(exclude_defaults=True)}
+    for name, value in asked.items():
+        if value is not None and value != made.get(name, value):
+            key = name if name == "dim" else f"fuser.{name}"
+            raise RecipeError(
+                f"{key} is {value}, but the prior {what.prior} has {made[name]}", f"leave {key} out"
+            )
 
 
 def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:

@@ -19,6 +19,8 @@ OWNER = "fakekungfu"
 """Owner of the published priors: a bare `hub:NAME` means theirs."""
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Weight file of each part folder, as diffusers names it."""
+CONFIG = "fusion_encoder/config.json"
+"""What says which embeddings a prior fuses, and to a token of which width."""
 CLASSES = {
     "fusion_encoder": "FusionEncoderModel",
     "proj": "IPProjectionModel",
@@ -98,14 +100,25 @@ def fused_by(reference: str) -> tuple[Path, dict[str, int]]:
     Raises:
         MissingData: if its config is absent, half-downloaded or does not say so.
     """
-    name = "fusion_encoder/config.json"
-    folder = hub.folder(reference, allow=[name], owner=OWNER)
-    dims = read_config(folder / name).get("proj_meta") if (folder / name).is_file() else None
-    if not dims:
+    folder, config = _fusion_config(reference)
+    if not config.get("proj_meta"):
         raise MissingData(
-            f"the Fusion Prior {folder} lacks {name}, or it has no proj_meta", "download it again"
+            f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
         )
-    return folder, dims
+    return folder, config["proj_meta"]
+
+
+def fuser_of(reference: str) -> dict[str, float]:
+    """Read the sizes of a prior's fusion encoder, by the keys of an align recipe, without its weights."""
+    _, config = _fusion_config(reference)
+    named = {"dim": "hidden_size", "intermediate_size": "intermediate_size"}
+    return {"dropout": 0.0, **{key: config[name] for key, name in named.items() if name in config}}
+
+
+def _fusion_config(reference: str) -> tuple[Path, dict[str, Any]]:
+    """Read the config of a prior's fusion encoder, empty if there is none, and in which folder it lies."""
+    folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
+    return folder, read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
 
 
 class Adapter(nn.Module):

@@ -44,17 +44,19 @@ def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | 
     """Find the samples whose time lies in [start, stop), in milliseconds after the picture; all when None.
 
     Raises:
-        RecipeError: if no sample does.
+        RecipeError: if no sample does, or the window reaches a sample or more beyond the recording.
     """
     if window_ms is None:
         return slice(0, len(times_s))
     times_ms = np.round(times_s * 1000, 3)
+    step_ms = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
     inside = np.flatnonzero((times_ms >= window_ms[0]) & (times_ms < window_ms[1]))
+    spans = f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms"
     if not len(inside):
-        raise RecipeError(
-            f"no sample in the window {list(window_ms)} ms",
-            f"the recording spans {times_ms[0]:g} to {times_ms[-1]:g} ms",
-        )
+        raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
+    is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
+    if is_longer and step_ms:
+        raise RecipeError(f"the window {list(window_ms)} ms is longer than the recording", spans)
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 

@@ -85,7 +85,8 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A Fusion Prior for that generator that fuses mean colours alone; strong enough to be seen."""
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
-    made = fusion_prior.TINY.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build().unet)
+    sizes = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # those of SMALL
+    made = sizes.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build().unet)
     for weight in made.attn_adapter.parameters():
         weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
     made.save(folder)

@@ -66,15 +66,15 @@ def embedded(things: Path, go) -> Path:
         ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean epochs\?"),
         ("encoder=vae", "unknown recipe key 'encoder'", r"did you mean encoders\?"),
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
-        ("train.epochs=many", "train.epochs: .*integer.*'many'", "mend the recipe"),
-        ("train.lr=-1", "train.lr: .*greater than 0.*-1", "mend the recipe"),
-        ("signal.scale=0", "signal.scale: .*greater than 0.*got 0", "mend the recipe"),
-        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "mend the recipe"),
-        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "mend the recipe"),
+        ("train.epochs=many", "train.epochs: .*integer.*'many'", "fix the recipe"),
+        ("train.lr=-1", "train.lr: .*greater than 0.*-1", "fix the recipe"),
+        ("signal.scale=0", "signal.scale: .*greater than 0.*got 0", "fix the recipe"),
+        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "fix the recipe"),
+        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "fix the recipe"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
-        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "mend the recipe"),
-        ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "mend the recipe"),
+        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "fix the recipe"),
+        ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "fix the recipe"),
         ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
         (
             "sweep={prior: [demo:prior], similarity: [centred_cosine]}",
@@ -91,7 +91,7 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
 @pytest.mark.parametrize(
     ("override", "what", "hint"),
     [
-        ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "mend the recipe"),
+        ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "fix the recipe"),
         ("sliding={with_ms: 9}", r"unknown recipe key 'sliding\.with_ms'", r"did you mean width_ms\? known"),
     ],
 )

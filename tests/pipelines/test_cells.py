@@ -95,16 +95,16 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
     ("sweep", "what", "hint"),
     [
         ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean lr?"),
-        ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "mend"),
+        ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "fix"),
         ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),
-        ("sweep={train.lr: []}", "sweep.train.lr: List should have at least 1 item", "mend"),
+        ("sweep={train.lr: []}", "sweep.train.lr: List should have at least 1 item", "fix"),
         ("sweep={dataset: [demo, things-eeg]}", "dataset is one for all cells", "a run of each"),
         ("sweep={run.device: [cpu]}", "run.device is one for all cells", "a run of each"),
         ("sweep={sweep.train.lr: [1]}", "sweep.train.lr is one for all cells", "a run of each"),
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
         ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
         ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
-        ("finetune.share=0", "finetune.share: Input should be greater than or equal to 0.01", "mend"),
+        ("finetune.share=0", "finetune.share: Input should be greater than or equal to 0.01", "fix"),
     ],
 )
 def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs(sweep, what, hint):

@@ -192,15 +192,15 @@ def test_a_plan_reads_the_prior_once_and_tells_the_run_once(aligned, settings, c
 
 
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings, small, runs, prior):
-    run = align(go, small, runs)
+    run = align(go, small, runs, "dim=32")
 
-    with pytest.raises(BrainhiveError, match=r"have 64 dimensions, those of .* 32") as caught:
+    with pytest.raises(BrainhiveError, match=r"have 32 dimensions, those of .* 64") as caught:
         go("reconstruct", *settings, f"align_run={run.name}")
     assert caught.value.hint == f"brainhive train-align --prior {prior}"
 
 
 def test_tokens_of_another_fusion_encoder_are_warned_of(go, world, settings, small, runs, capsys):
-    run = align(go, small, runs, "dim=32", "fuser.intermediate_size=64")
+    run = align(go, small, runs)
 
     go("reconstruct", *settings, f"align_run={run.name}")
 

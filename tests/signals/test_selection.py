@@ -66,7 +66,7 @@ def test_a_channel_that_is_not_in_the_data_is_named_with_the_nearest(wanted: str
         ((0, 1000), (0, 250)),
         ((100, 200), (25, 50)),
         ((99, 101), (25, 26)),
-        ((-50, 4), (0, 1)),
+        ((-3.9, 4), (0, 1)),
     ],
 )
 def test_a_window_holds_its_start_and_not_its_stop(window_ms: Any, expected: tuple[int, int]) -> None:
@@ -77,6 +77,14 @@ def test_a_window_holds_its_start_and_not_its_stop(window_ms: Any, expected: tup
 def test_a_window_outside_the_recording_says_what_it_spans() -> None:
     with pytest.raises(RecipeError, match="no sample in the window") as caught:
         sample_range(MS, (2000, 3000))
+    assert caught.value.hint == "the recording spans 0 to 996 ms"
+
+
+@pytest.mark.parametrize("window_ms", [(0, 1004), (-4, 1000), (-200, 1200)])
+def test_a_window_longer_than_the_recording_is_refused_with_both_spans(window_ms: Any) -> None:
+    said = rf"window \[{window_ms[0]}, {window_ms[1]}\] ms is longer than the recording"
+    with pytest.raises(RecipeError, match=said) as caught:
+        sample_range(MS, window_ms)
     assert caught.value.hint == "the recording spans 0 to 996 ms"
 
 

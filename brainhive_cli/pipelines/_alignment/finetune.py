@@ -1,14 +1,15 @@
 """Fine-tuning: models of an align run go on with a share of the data of subjects that they never saw."""
 
+from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import BaseModel, Field
 
-from brainhive_cli import runs
+from brainhive_cli import console, runs
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of
 from brainhive_cli.pipelines._data import Trials, chosen_subjects
@@ -59,8 +60,19 @@ def inherit(what: "Recipe") -> "Recipe":
     what.train.check_prior(made.prior)
     name = runs.reference(run, what.paths.under_home("runs") / "train-align")
     taken = {key: getattr(made, key) for key in INHERITED}
+    _warn_of_others(what, taken, run.path.name)
     finetune = what.finetune.model_copy(update={"run": name})
     return what.model_copy(update={**taken, "subjects": new, "finetune": finetune})
+
+
+def _warn_of_others(what: "Recipe", taken: Mapping[str, Any], run: str) -> None:
+    """Warn of what is asked for, and is not what the model that is fine-tuned is made of."""
+    usual = type(what)()
+    for key, value in taken.items():
+        asked = getattr(what, key)
+        if asked not in (value, getattr(usual, key)):
+            shown = asked.model_dump(mode="json") if isinstance(asked, BaseModel) else asked
+            console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run}")
 
 
 def model_for(what: "Recipe", cell: Cell) -> Path:
@@ -113,7 +125,9 @@ def _source(what: "Recipe") -> tuple[RunFolder, "Recipe"]:
     """Find the run that is fine-tuned, and what it is made of."""
     base, run = what.paths.under_home("runs"), None
     if what.finetune.run is None:
-        run = runs.newest(base, "train-align", lambda run: run.metrics()["mode"] != "finetune")
+        run = runs.newest(
+            base, "train-align", lambda run: run.metrics()["mode"] != "finetune", "finetune.run="
+        )
     run = run or runs.find(base, "train-align", what.finetune.run)
     made = type(what).model_validate(run.recipe())
     if made.sweep or made.mode == "finetune":

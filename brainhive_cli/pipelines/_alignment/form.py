@@ -27,6 +27,7 @@ def form_of(
         raise RecipeError(
             "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
         )
+    _warn_of_idle(dataset, paths, signal, train, subjects)
     is_repeated = signal.repetitions != "average" or train.augment.repetitions > 0
     if train.mapped != "auto":
         return Form(is_repeated, train.mapped == "yes")
@@ -35,6 +36,23 @@ def form_of(
     if is_mapped:
         console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
     return Form(is_repeated, is_mapped)
+
+
+def _warn_of_idle(
+    dataset: Dataset, paths: Paths, signal: Signal, train: Train, subjects: Sequence[int]
+) -> None:
+    """Warn of keys that do nothing with these recordings, or beside others."""
+    if signal.normalise != "none" and signal.scale != 1:
+        console.warn(
+            f"signal.scale={signal.scale:g} has no effect beside signal.normalise={signal.normalise}"
+        )
+    recorded = [open_signals(dataset, paths, signal, subject)["train"] for subject in subjects]
+    most = max((each.signal.shape[1] for each in recorded), default=0)
+    least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
+    idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
+    idle += ["train.augment.repetitions"] if train.augment.repetitions and most < 2 else []
+    if idle:
+        console.warn(f"{' and '.join(idle)} has no effect: {dataset.name} has {most} repetition(s) a picture")
 
 
 def _bytes(dataset: Dataset, paths: Paths, signal: Signal, subject: int, is_repeated: bool) -> int:

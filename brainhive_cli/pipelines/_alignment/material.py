@@ -12,6 +12,7 @@ from brainhive_cli.aligner import Layout
 from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._alignment.form import form_of
@@ -28,6 +29,9 @@ from brainhive_cli.priors.fusion_prior import FusionPrior
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe
+
+DIM = 1024
+"""D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,14 @@ class Material:
     def layout(self, what: "Recipe", trials: Sequence[Trials], cell: Cell) -> Layout:
         """Say what a cell's model is made of."""
         dims = {key: embedding.shape[-1] for key, embedding in self.images.items()}
-        fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim)
+        fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim or DIM)
         if self.prior:
             hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
             fuser["dropout"] = what.train.prior_dropout
             dim = self.prior.dim
+        if what.dim not in (None, dim):
+            raise RecipeError(f"dim is {what.dim}, but the tokens of this fuser have {dim}", "leave dim out")
         return Layout(
             backbone=what.backbone.model_dump(mode="json"),
             fuser=fuser,

@@ -1,13 +1,13 @@
 """The recipe of train-prior."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli import encoders, parts, recipe
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import RecipeError
-from brainhive_cli.recipe import Section
+from brainhive_cli.recipe import Section, refuse_idle
 
 PARTS = ("fusion_encoder", "proj", "attn_adapter")
 INCEPTION = "inception"
@@ -59,6 +59,8 @@ class Train(Section):
 class Recipe(recipe.Recipe):
     """Which prior is trained on which pictures."""
 
+    is_tracked: ClassVar[bool] = True
+
     dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
         "image-folder", validate_default=True, description="pictures"
     )
@@ -104,3 +106,20 @@ class Recipe(recipe.Recipe):
     )
     seed: int = Field(0, ge=0)
     train: Train = Train()
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.continue_from is not None and self.prior != type(self.prior)():
+            sizes = self.prior.model_dump(mode="json", exclude_defaults=True)
+            raise RecipeError(
+                f"prior is {sizes}, but {self.continue_from} goes on with its own sizes and weights",
+                "continue_from=null, or no prior",
+            )
+        if not self.sample_items:
+            refuse_idle(self, ("sample_every",), "with sample_items 0", "sample_items=6")
+        if not (self.sample_items or self.fid_items):
+            idle = ("sampler", "sample_steps")
+            refuse_idle(self, idle, "with sample_items 0 and fid_items 0", "sample_items=6")
+        if not self.fid_items:
+            refuse_idle(self, ("fid_features",), "with fid_items 0", "fid_items=5000")
+        return self

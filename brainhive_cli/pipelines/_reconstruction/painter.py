@@ -42,7 +42,9 @@ class Sampling(Section):
     vae_tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
 
     @model_validator(mode="after")
-    def _negative_needs_guidance(self) -> Self:
+    def _guides_or_not(self) -> Self:
+        if 0 < self.guidance < 1:
+            raise RecipeError(f"guidance {self.guidance:g} has no effect, only above 1 has", "guidance=0")
         if self.negative_prompt and self.guidance <= 1:
             raise RecipeError("negative_prompt has no effect without guidance", "guidance=5")
         return self

@@ -37,7 +37,6 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
             _training(source, paths),
         )
-    console.say(f"align run: {found.path}")
     return found
 
 

@@ -76,10 +76,12 @@ def fitted(
         half_ms = 500 / origin.rate_hz  # samples may lie a little beside the model's
         window_ms = (float(times_ms[0] - half_ms), float(times_ms[-1] + half_ms))
         signal = signal.model_copy(update={"window_ms": window_ms})
-    taken = sample_range(recording.times_s, signal.window_ms)
-    if taken.stop - taken.start != layout.samples:
+    start_ms, stop_ms = signal.window_ms or (-np.inf, np.inf)
+    times_ms = 1000 * recording.times_s
+    taken = int(((times_ms >= start_ms) & (times_ms < stop_ms)).sum())
+    if taken != layout.samples:
         raise BrainhiveError(
-            f"{where} has {taken.stop - taken.start} samples where the model takes {layout.samples}",
+            f"{where} has {taken} samples where the model takes {layout.samples}",
             "cut or resample its signals to the model's window and rate",
         )
     return signal, channels

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import pickles
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.pipelines._vectors import parquet as _parquet
 
 BATCH = 1024
@@ -54,6 +54,21 @@ def open_vectors(
         MissingData: if nothing there is known.
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
+    found = _recognised(files, known_as, suffix, keys)
+    idle = {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}
+    for key, value in idle.items():
+        if value and key.partition(".")[0] != {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(
+            found.layout
+        ):
+            raise RecipeError(
+                f"{key} is {value!r}, which has no effect on the layout {found.layout}", f"no {key}"
+            )
+    return found
+
+
+def _recognised(
+    files: Sequence[Path], known_as: Sequence[str], suffix: str, keys: tuple[str, str]
+) -> Vectors:
     if len(files) == 1 and (files[0] / NAMES).is_file():
         return _thingsvision(files[0])
     below = [below for file in files for below in (sorted(file.rglob("*")) if file.is_dir() else [file])]
