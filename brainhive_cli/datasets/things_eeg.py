@@ -9,6 +9,7 @@ MONTAGE = tuple(
     "POz PO4 PO8 O1 Oz O2".split()
 )
 POSTERIOR = tuple("P7 P5 P3 P1 Pz P2 P4 P6 P8 PO7 PO3 POz PO4 PO8 O1 Oz O2".split())
+SUBJECTS = tuple(range(1, 11))
 
 
 class Config(Layout):
@@ -26,7 +27,7 @@ class Config(Layout):
             unit="whitened",
             montage=MONTAGE,
             channels=POSTERIOR,
-            subjects=tuple(range(1, 11)),
+            subjects=SUBJECTS,
         )
 
 

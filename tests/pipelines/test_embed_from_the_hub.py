@@ -83,10 +83,14 @@ ROUNDING = 1e-5
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two repositories with all the kinds of files that the real ones hold."""
+    return write_encoders(tmp_path_factory.mktemp("repositories"))
+
+
+def write_encoders(root: Path) -> Path:
+    """Write clip-h14 and the VAE of SDXL at tiny widths."""
     from diffusers import AutoencoderKL
     from transformers import CLIPConfig, CLIPModel
 
-    root = tmp_path_factory.mktemp("repositories")
     clip, vae = root / H14, root / SDXL / "vae"
     torch.manual_seed(0)
     CLIPModel(CLIPConfig(**CLIP_CONFIG)).save_pretrained(clip)

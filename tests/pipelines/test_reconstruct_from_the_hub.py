@@ -65,7 +65,11 @@ SUBJECT = ("subjects=1", "seeds=1", "train.epochs=2", "train.precision=fp32")
 @pytest.fixture(scope="module")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prior and sdxl-turbo with all the kinds of files that the real ones hold."""
-    root = tmp_path_factory.mktemp("repositories")
+    return write_prior_and_turbo(tmp_path_factory.mktemp("repositories"))
+
+
+def write_prior_and_turbo(root: Path) -> Path:
+    """Write a Fusion Prior and sdxl-turbo at tiny widths."""
     unet, turbo = sdxl.TINY.build().unet, root / TURBO
     torch.manual_seed(0)
     prior = fusion_prior.TINY.build(DIMS, unet)
@@ -131,8 +135,8 @@ def brainhive(*argv: str) -> Result:
 def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embedded):
     refused = brainhive(*LINE)
     assert refused.exit_code == MissingData.exit_code
-    (training,) = re.findall("brainhive (train-align .*)", refused.stderr)
-    assert training == f"train-align {' '.join(LINE[1:])}"
+    training, again = re.findall(r"brainhive ([^&]+?)(?: &&|$)", refused.stderr.splitlines()[-1])
+    assert (training, again) == (f"train-align {' '.join(LINE[1:])}", " ".join(LINE))
 
     trained = brainhive(*training.split(), *SUBJECT)
     ended = brainhive(*LINE, "--json")

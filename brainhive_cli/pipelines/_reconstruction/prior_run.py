@@ -1,16 +1,23 @@
 """Which align run makes the tokens that a Fusion Prior takes."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
-from brainhive_cli.encoders import resolve
+from brainhive_cli.embeddings import path_of
+from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._advice import command, seen, taking
-from brainhive_cli.pipelines._fused import match_prior, recipe_around
+from brainhive_cli.pipelines._fused import encoders_of, match_prior, recipe_around
 from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
+
+DEFAULT_DATASET = "things_eeg"
+"""What train-align takes unless told otherwise."""
 
 
 def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -> RunFolder:
@@ -41,11 +48,27 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
 
 
 def _training(source: str, paths: Paths) -> str:
-    """Write the line that trains for a prior, on the data that it is for where that is known."""
+    """Write the lines that lead to pictures, on the data that the prior is for where that is known."""
     arguments, dataset = taking("train-align", source), None
     if "--prior" in arguments and (of := recipe_around(fused_by(source)[0]).get("dataset")):
         dataset = seen(parts.resolve("datasets", of), paths)
-    return command("train-align", dataset, [], *arguments)
+    lines = [
+        command("train-align", dataset, [], *arguments),
+        command("reconstruct", None, [], "--prior", source),
+    ]
+    pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
+    if not _are_embedded(pictures, encoders, paths):
+        lines.insert(0, command("embed", pictures, encoders))
+    return " && ".join(lines)
+
+
+def _are_embedded(pictures: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> bool:
+    root, dataset = paths.under_home("embeddings"), pictures.build(paths)
+    return all(
+        path_of(root, dataset.name, split, config.name).is_file()
+        for split in dataset.splits
+        for config in encoders
+    )
 
 
 def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:

@@ -1,0 +1,152 @@
+"""The three lines that users run, literally, in their order, on files as the publishers' scripts write them.
+
+Cut down are the sizes: two subjects, a few pictures and samples, encoders and generator of tiny widths from a
+hub on this machine.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import published
+import pytest
+import timm
+import torch
+from hub_server import Hub, serving
+from PIL import Image
+from test_embed_from_the_hub import CLIP_CONFIG, PREPROCESSOR, write_encoders
+from test_reconstruct_from_the_hub import write_prior_and_turbo
+from transformers import CLIPConfig, CLIPModel
+from typer.testing import CliRunner, Result
+
+from brainhive_cli.app import app
+from brainhive_cli.datasets import things_eeg
+from brainhive_cli.encoders.synclr_b16 import FILE, PREFIX
+from brainhive_cli.errors import MissingData
+
+LINES = (
+    "embed --encoders clip-h14,vae --dataset things-eeg",
+    "train-align --mode inter",
+    "reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE",
+)
+B32, SYNCLR = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "paulgavrikov/synclr-vit-base-patch16-224"
+SUBJECTS = (1, 2)
+PICTURES = {"training_images": (2, 2), "test_images": (1, 1)}
+"""Concepts, and pictures of each."""
+IMAGES = ("Image_set", "Image_set_Resize")
+REPETITIONS = {"training_images": 4, "test_images": 80}
+SAMPLES = 10
+
+
+@pytest.fixture
+def hub(tmp_path: Path, image_networks_absent: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """All encoders, the prior and the generator; beyond this hub nothing answers."""
+    root = write_prior_and_turbo(write_encoders(tmp_path / "repositories"))
+    write_clip_b32(root / B32)
+    write_synclr(root / SYNCLR)
+    monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    with serving(root) as hub:
+        hub.lead(monkeypatch)
+        yield hub
+
+
+def write_clip_b32(folder: Path) -> None:
+    tower = {**CLIP_CONFIG["vision_config"], "patch_size": 32}
+    config = {**CLIP_CONFIG, "projection_dim": 512, "vision_config": tower}
+    CLIPModel(CLIPConfig(**config)).save_pretrained(folder)
+    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
+
+
+def write_synclr(folder: Path) -> None:
+    """Write the real architecture; all weights are parts of one array, which is kept once."""
+    with torch.device("meta"):
+        shapes = {
+            k: v.shape
+            for k, v in timm.create_model("vit_base_patch16_224", num_classes=0).state_dict().items()
+        }
+    pool = 0.02 * torch.randn(max(shape.numel() for shape in shapes.values()))
+    weights = {PREFIX + name: pool[: shape.numel()].view(shape) for name, shape in shapes.items()}
+    folder.mkdir(parents=True)
+    torch.save({"model": weights}, folder / FILE)
+
+
+@pytest.fixture
+def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """THINGS-EEG as published, of two subjects; originals beside resized pictures."""
+    monkeypatch.setattr(things_eeg, "SUBJECTS", SUBJECTS)
+    root, random = home / "data/things-eeg", np.random.default_rng(0)
+    for folder, (concepts, each) in PICTURES.items():
+        names = [
+            f"{folder}/{c:05d}_thing{c}/thing{c}_{n:02d}b.jpg"
+            for c in range(1, concepts + 1)
+            for n in range(each)
+        ]
+        for name in names:
+            picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
+            for images, side in zip(IMAGES, (500, 224), strict=True):
+                file = root / images / name.replace("training_images", "train_images")
+                file.parent.mkdir(parents=True, exist_ok=True)
+                picture.resize((side, side), Image.Resampling.BICUBIC).save(file)
+        for subject in SUBJECTS:
+            signal = random.normal(size=(len(names), REPETITIONS[folder], 63, SAMPLES))
+            split = "train" if folder == "training_images" else "test"
+            published.save_eeg(root, subject, split, published.eeg_content(signal, names))
+    return home
+
+
+def brainhive(line: str, *more: str) -> Result:
+    return CliRunner().invoke(app, [*line.split(), *more])
+
+
+def test_the_first_two_lines_finish_and_the_third_draws_after_the_lines_that_it_prints(hub, things):
+    embedded, trained, refused = map(brainhive, LINES)
+    assert embedded.exit_code == trained.exit_code == 0, embedded.stderr + trained.stderr
+    originals, resized = (things / f"data/things-eeg/{name}/test_images" for name in IMAGES)
+    assert f"things-eeg: test pictures of {originals}, not of {resized}" in embedded.stderr
+    assert refused.exit_code == MissingData.exit_code
+    printed = re.findall(r"brainhive ([^&]+?)(?: &&|$)", refused.stderr.splitlines()[-1])
+    assert [line.split()[0] for line in printed] == ["embed", "train-align", "reconstruct"]
+    assert printed[-1] == LINES[-1]
+
+    for line in printed:
+        ended = brainhive(line)
+        assert ended.exit_code == 0, ended.stderr
+
+    drawn = (things / "runs/reconstruct").rglob("samples/**/*.png")
+    assert len(list(drawn)) == 10 * len(SUBJECTS)  # of one picture each
+
+
+def test_the_plan_says_how_large_the_signal_stores_would_be(things):
+    size = (
+        2
+        * 63
+        * SAMPLES
+        * sum(concepts * each * REPETITIONS[folder] for folder, (concepts, each) in PICTURES.items())
+    )
+    told = json.loads(brainhive("train-align --check --json").stdout)["plan"]["signal"]
+    assert told.startswith(f"4×4×63×{SAMPLES}; ")
+    assert told.endswith(f"signal stores: {len(SUBJECTS) * size / 1e6:.1f} MB to write")
+
+
+def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatch):
+    root = things / "data/things-eeg"
+    for name in (*IMAGES, "Preprocessed_data_250Hz_whiten"):
+        shutil.make_archive(str(root / name), "zip", root, name)
+        shutil.rmtree(root / name)
+    (things / "elsewhere").mkdir()
+    monkeypatch.chdir(things / "elsewhere")
+
+    pictures, signals = (
+        json.loads(brainhive(f"{command} --check --json").stdout)["missing"]
+        for command in ("embed", "train-align")
+    )
+    assert all("archives are there, but not unpacked" in missing for missing in (pictures[0], signals[-1]))
+    assert pictures[0].endswith(
+        f"({' && '.join(f'unzip -nq {root}/{name}.zip -d {root}' for name in IMAGES)})"
+    )
+    assert signals[-1].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
