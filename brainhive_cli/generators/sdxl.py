@@ -153,12 +153,14 @@ class SDXL:
             self.device = offload_to
             self.pipeline.enable_model_cpu_offload(device=offload_to)
 
-    def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    def encode(
+        self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
+    ) -> Tensor:
         """Turn images [B, 3, H, W] in -1..1 into latents [B, C, H / f, W / f].
 
         Args:
             images: Pictures, -1..1.
-            generator: Samples the posterior; without it, its mode is taken.
+            generator: Samples the posterior, or one for each image; without it, its mode is taken.
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 

@@ -16,7 +16,7 @@ from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import train
-from brainhive_cli.pipelines._priors.views import view_of
+from brainhive_cli.pipelines._priors.views import View
 from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.runs import RunFolder
@@ -82,7 +82,8 @@ def test_the_diffusion_model_stays_as_it_is(settings, begun, generator, tmp_path
 
 
 def test_an_interrupted_training_ends_as_an_uninterrupted_one(go, settings, monkeypatch):
-    settings = (*settings, "train.checkpoint_steps=2", "validation_items=3")
+    settings = (*settings, "train.checkpoint_steps=2", "validation_items=3", "posterior=sample")
+    settings = (*settings, "resize=bilinear", "crop_ids=original")
     straight = go("train-prior", *settings)
     log = RunFolder.log
 
@@ -268,7 +269,7 @@ def test_a_view_is_the_centre_with_the_ids_of_its_crop():
     picture = Image.new("RGB", (40, 20), (255, 0, 0))
     picture.paste((0, 0, 255), (10, 0, 30, 20))  # the central square
 
-    pixels, sizes = view_of(picture, 10)
+    pixels, sizes = View(10, "lanczos")(picture)
 
     assert pixels.shape == (3, 10, 10)
     assert (pixels[0, :, 2:8] < 13).all() and (pixels[2, :, 2:8] > 242).all()

@@ -16,7 +16,7 @@ from torch import Tensor
 from brainhive_cli import console, store
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines._priors.views import Items, loaded
+from brainhive_cli.pipelines._priors.views import Items, View, loaded
 from brainhive_cli.recipe import Paths
 
 FORMAT = 1
@@ -45,12 +45,12 @@ class Latents:
         return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
 
 
-def path_of(paths: Paths, images: ImageSet, vae: Any, side: int) -> Path:
-    """Say where the latents of pictures lie: the name tells VAE and size."""
+def path_of(paths: Paths, images: ImageSet, vae: Any, view: View) -> Path:
+    """Say where the latents of pictures lie: the name tells VAE, size and interpolation."""
     digest = hashlib.sha256(f"{vae.config.scaling_factor}".encode())
     for name, weight in vae.state_dict().items():
         digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
-    name = f"{digest.hexdigest()[:10]}-{side}px.h5"
+    name = f"{digest.hexdigest()[:10]}-{view.side}px-{view.resize}.h5"
     return paths.under_home("latents") / images.dataset / images.split / name
 
 
@@ -58,7 +58,7 @@ def computed(
     images: ImageSet,
     rows: NDArray[np.int64],
     generator: Any,
-    side: int,
+    view: View,
     paths: Paths,
     batch_size: int,
     workers: int,
@@ -70,7 +70,7 @@ def computed(
         images: The pictures.
         rows: Those that can be decoded.
         generator: Encodes them.
-        side: Pixels of a training picture.
+        view: What training sees of a picture.
         paths: Where stores lie.
         batch_size: Pictures that are encoded at once.
         workers: Processes that decode.
@@ -79,10 +79,10 @@ def computed(
     Raises:
         BrainhiveError: if a picture cannot be decoded, or another command writes the store.
     """
-    path = path_of(paths, images, generator.vae, side)
+    path = path_of(paths, images, generator.vae, view)
     lacking = _pending(path, images, rows)
     if launch.gather(lacking is None or len(lacking) > 0)[0]:  # as the main process sees it
-        _fill(path, images, rows, generator, side, batch_size, workers, launch)
+        _fill(path, images, rows, generator, view, batch_size, workers, launch)
     return Latents.open(path)
 
 
@@ -91,7 +91,7 @@ def _fill(
     images: ImageSet,
     rows: NDArray[np.int64],
     generator: Any,
-    side: int,
+    view: View,
     batch_size: int,
     workers: int,
     launch: Launch,
@@ -103,7 +103,7 @@ def _fill(
             if _pending(path, images, rows) is not None:  # finished when fewer pictures could be decoded
                 os.replace(path, part)
             if _pending(part, images, rows) is None:
-                blank = torch.zeros(1, 3, side, side)
+                blank = torch.zeros(1, 3, view.side, view.side)
                 _create(part, images, tuple(generator.encode(blank).shape[1:]))
         launch.wait()
         pending = _pending(part, images, rows)
@@ -115,7 +115,7 @@ def _fill(
         mine = np.array(launch.mine(pending.tolist()), int)
         cut = [mine[start : start + batch_size].tolist() for start in range(0, len(mine), batch_size)]
         with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
-            for batch in loaded(Items(images, side), cut, workers, launch):
+            for batch in loaded(Items(images, view), cut, workers, launch):
                 chosen = batch["rows"].numpy()
                 pixels = as_pixels(batch["image"].to(launch.device))
                 writers["latent"].write(chosen, generator.encode(pixels).cpu().numpy())

@@ -16,7 +16,7 @@ from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.latents import Latents
 from brainhive_cli.pipelines._priors.recipe import Recipe
-from brainhive_cli.pipelines._priors.views import Items, collate, loaded
+from brainhive_cli.pipelines._priors.views import Items, View, collate, loaded
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,7 @@ class Pictures:
     Attributes:
         train: Pictures that are learned.
         held: Pictures that are not, in random order.
-        side: Pixels of a training picture.
+        view: What training sees of a picture.
         latents: What the VAE makes of them, if that was computed before.
     """
 
@@ -34,7 +34,7 @@ class Pictures:
     embedded: Embedded
     train: NDArray[np.int64]
     held: NDArray[np.int64]
-    side: int
+    view: View
     latents: Latents | None = None
 
     @classmethod
@@ -55,13 +55,14 @@ class Pictures:
             console.warn(
                 f"{held} of {len(order)} pictures are kept from training, not {asked}: a fifth at most"
             )
-        return cls(images, embedded, np.sort(order[held:]), order[:held], what.resolution_px)
+        view = View(what.resolution_px, what.resize)
+        return cls(images, embedded, np.sort(order[held:]), order[:held], view)
 
     @property
     def items(self) -> Items:
         """What a picture gives to training."""
         views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
-        return Items(self.images, self.side, views, self.latents)
+        return Items(self.images, self.view, views, self.latents)
 
     def in_a_step(self, size: int, passes: int, processes: int) -> int:
         """Count the pictures of a step: as many as asked for, or all.

@@ -85,6 +85,19 @@ class Recipe(recipe.Recipe):
     )
     freeze: recipe.Names = Field([], description=f"parts that stay as they are: {', '.join(PARTS)}")
     resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
+    resize: Literal["lanczos", "bilinear"] = Field(
+        "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
+    )
+    crop_ids: Literal["resized", "original"] = Field(
+        "resized",
+        description="in which picture's pixels SDXL is told the corner of the crop: the resized one, as SDXL "
+        "was trained, or the original one, as BrainHiVE's repository does",
+    )
+    posterior: Literal["mode", "sample"] = Field(
+        "mode",
+        description="what is taken of the VAE's posterior in training; sample (BrainHiVE's) is drawn by the "
+        "seed, anew in each step, which cache_latents cannot do",
+    )
     token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
     validation_items: int = Field(
         32, ge=0, description="pictures kept from training, for the validation loss"
@@ -122,4 +135,13 @@ class Recipe(recipe.Recipe):
             refuse_idle(self, idle, "with sample_items 0 and fid_items 0", "sample_items=6")
         if not self.fid_items:
             refuse_idle(self, ("fid_features",), "with fid_items 0", "fid_items=5000")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_no_kept_latents(self) -> Self:
+        if self.cache_latents and self.posterior == "sample":
+            raise RecipeError(
+                "posterior is sample, but cache_latents keeps one latent of each picture",
+                "posterior=mode, or cache_latents=false",
+            )
         return self

@@ -23,7 +23,7 @@ from brainhive_cli.metrics.statistics import Metric
 from brainhive_cli.pipelines._embedding.trunks import encode
 from brainhive_cli.pipelines._priors.recipe import INCEPTION
 from brainhive_cli.pipelines._priors.training import Training, load, remember_prompt
-from brainhive_cli.pipelines._priors.views import to_pictures, view_of
+from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.reports.sheets import contact_sheet
 from brainhive_cli.runs import RunFolder
 
@@ -142,7 +142,7 @@ def _batches(chosen: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]
 def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
     """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
     pictures = training.pictures
-    views = [view_of(pictures.images.open(index), pictures.side)[0] for index in chosen.tolist()]
+    views = [pictures.view(pictures.images.open(index))[0] for index in chosen.tolist()]
     return torch.stack(views) / 255
 
 

@@ -19,6 +19,7 @@ from brainhive_cli.pipelines._priors import latents as _latents
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, Pictures, batches
 from brainhive_cli.pipelines._priors.recipe import Recipe
+from brainhive_cli.pipelines._priors.views import crop_of_the_original
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -75,8 +76,8 @@ class Training:
         embeddings = self.embeddings(batch)
         with self.launch.autocast(what.train.precision):
             tokens = self.prior.tokens(self.prior.adapt(self.prior.fuse(embeddings) * kept))
-        sizes = batch.sizes.to(self.launch.device, non_blocking=True)
-        loss: Tensor = self.generator.loss(latents, tokens, noise, timesteps, sizes, what.train.min_snr_gamma)
+        given = (latents, tokens, noise, timesteps, self.ids(batch))
+        loss: Tensor = self.generator.loss(*given, what.train.min_snr_gamma)
         return loss
 
     def draw(self, batch: Batch, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
@@ -92,7 +93,7 @@ class Training:
         levels, train = self.generator.noise_schedule.config.num_train_timesteps, self.what.train
         drawn = []
         for place in batch.places:
-            random = torch.Generator().manual_seed(mixed(self.what.seed, batch.step, place) >> 1)
+            random = self._random(batch.step, place)
             timestep = torch.randint(0, levels, (), generator=random)
             kept = torch.rand(1, generator=random) >= self.what.token_dropout
             noise = torch.randn(shape, generator=random)
@@ -104,9 +105,26 @@ class Training:
         return noise, timesteps, kept
 
     def latents(self, batch: Batch) -> Tensor:
-        """Give the latents [B, C, h, w] of pictures, encoding those that are not known."""
-        image = batch.image.to(self.launch.device, non_blocking=True)
-        return self.generator.encode(_latents.as_pixels(image)) if image.dtype == torch.uint8 else image
+        """Give the latents [B, C, h, w] of pictures, encoding those that are not known.
+
+        The posterior is sampled where the recipe says so and in a step alone: validation takes its mode.
+        """
+        image, random = batch.image.to(self.launch.device, non_blocking=True), None
+        if image.dtype != torch.uint8:
+            return image
+        if self.what.posterior == "sample" and batch.places:
+            random = [self._random(batch.step, place, 1) for place in batch.places]
+        latents: Tensor = self.generator.encode(_latents.as_pixels(image), random)
+        return latents
+
+    def ids(self, batch: Batch) -> Tensor:
+        """Give SDXL's six ids of pictures [B, 6], as the recipe takes the corner of their crops."""
+        is_original = self.what.crop_ids == "original"
+        sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
+        return sizes.to(self.launch.device, non_blocking=True)
+
+    def _random(self, *place: int) -> torch.Generator:
+        return torch.Generator().manual_seed(mixed(self.what.seed, *place) >> 1)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Give the embeddings [B, D] of pictures by the prior's keys."""
@@ -122,10 +140,10 @@ class Training:
         for index in self.pictures.held[: self.what.validation_items]:
             batch = self.pictures.batch(index[None])
             latents = self.latents(batch).expand(len(LEVELS), -1, -1, -1)
-            random = torch.Generator().manual_seed(mixed(self.what.seed, int(index)) >> 1)
+            random = self._random(int(index))
             noise = torch.randn(latents.shape, generator=random).to(self.launch.device)
             tokens = self.prior(self.embeddings(batch)).expand(len(LEVELS), -1, -1)
-            sizes = batch.sizes.expand(len(LEVELS), -1)
+            sizes = self.ids(batch).expand(len(LEVELS), -1)
             losses.append(self.generator.loss(latents, tokens, noise, timesteps, sizes))
         return torch.stack(losses).tolist() if losses else []
 
@@ -231,7 +249,7 @@ def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: 
     rows = np.flatnonzero(pictures.embedded.rows >= 0)
     workers = decoders(what.run.workers, launch)
     return _latents.computed(
-        pictures.images, rows, generator, pictures.side, what.paths, what.train.batch_size, workers, launch
+        pictures.images, rows, generator, pictures.view, what.paths, what.train.batch_size, workers, launch
     )
 
 

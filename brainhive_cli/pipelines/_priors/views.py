@@ -1,7 +1,8 @@
 """Pictures as training sees them, read in processes of their own."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import torch
 from PIL import Image
@@ -14,14 +15,37 @@ from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 
 
-def view_of(picture: Image.Image, side: int) -> tuple[Tensor, Tensor]:
-    """Resize the short side, crop the centre: bytes [3, side, side], and SDXL's six ids in pixels."""
-    from torchvision.transforms.v2 import functional as F
+@dataclass(frozen=True)
+class View:
+    """What training sees of a picture: its short side is resized, and the centre cropped.
 
-    resized = F.resize(picture, [side], F.InterpolationMode.LANCZOS)
-    top, left = (resized.height - side) // 2, (resized.width - side) // 2
-    pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
-    return pixels, torch.tensor([picture.height, picture.width, top, left, side, side], dtype=torch.float32)
+    Attributes:
+        side: Pixels of the crop.
+        resize: Interpolation.
+    """
+
+    side: int
+    resize: Literal["lanczos", "bilinear"]
+
+    def __call__(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
+        """Give bytes [3, side, side], and SDXL's six ids in pixels; the crop lies in the resized picture."""
+        from torchvision.transforms.v2 import functional as F
+
+        side = self.side
+        resized = F.resize(picture, [side], F.InterpolationMode(self.resize))
+        top, left = (round((length - side) / 2) for length in (resized.height, resized.width))
+        pixels = F.pil_to_tensor(F.crop(resized, top, left, side, side))
+        sizes = [picture.height, picture.width, top, left, side, side]
+        return pixels, torch.tensor(sizes, dtype=torch.float32)
+
+
+def crop_of_the_original(sizes: Tensor) -> Tensor:
+    """Replace the crop's corner in ids [B, 6] by that of a crop of the picture before it was resized.
+
+    Source: BrainHiVE's repository, train_prior.py; a side that is too short has 0.
+    """
+    original, target = sizes[:, :2], sizes[:, 4:]
+    return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
 
 
 class Items(TorchDataset[Any]):
@@ -29,7 +53,7 @@ class Items(TorchDataset[Any]):
 
     Args:
         images: The pictures.
-        side: Pixels of a training picture.
+        view: What training sees of a picture.
         views: Preprocessing of encoders, by name.
         latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
     """
@@ -37,11 +61,11 @@ class Items(TorchDataset[Any]):
     def __init__(
         self,
         images: ImageSet,
-        side: int,
+        view: View,
         views: Mapping[str, Callable[[Image.Image], Tensor]] | None = None,
         latents: Callable[[int], tuple[Tensor, Tensor]] | None = None,
     ) -> None:
-        self.images, self.side, self.views, self.latents = images, side, dict(views or {}), latents
+        self.images, self.view, self.views, self.latents = images, view, dict(views or {}), latents
 
     @property
     def decodes(self) -> bool:
@@ -55,7 +79,7 @@ class Items(TorchDataset[Any]):
             if self.decodes:
                 picture = self.images.open(index)
                 views = {name: view(picture) for name, view in self.views.items()}
-            image, sizes = self.latents(index) if self.latents else view_of(picture, self.side)
+            image, sizes = self.latents(index) if self.latents else self.view(picture)
         except BrainhiveError as error:  # a loader would bury it in the worker's traceback
             return error
         return {"rows": index, "image": image, "sizes": sizes, "views": views}
