@@ -12,6 +12,7 @@ from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._reconstruction.baselines import BASELINES, Baselines
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
@@ -28,7 +29,7 @@ from brainhive_cli.pipelines._reconstruction.measured import (
 from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
 from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
-from brainhive_cli.pipelines._reconstruction.takes import Source, Take, takes_of
+from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.metrics import caveats_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -86,9 +87,10 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
         "sdxl", validate_default=True, description="diffusion model"
     )
     sources: Annotated[list[Source], BeforeValidator(recipe.split)] = Field(
-        ["brain"],
+        ["brain", "nearest", "mean"],
         min_length=1,
-        description="brain; images: tokens of the stimuli, the ceiling; shuffled: wrong signals, the floor",
+        description="brain; images: tokens of the stimuli, the ceiling; shuffled: wrong signals, the floor; "
+        "zeroed: no brain; nearest: the training picture nearest to the brain token; mean: that of all",
     )
     split: str = Field("test", description="split whose signals are drawn")
     subjects: recipe.Numbers | None = Field(None, description="subjects drawn for; default: the run's")
@@ -166,6 +168,7 @@ def plan(what: Recipe) -> Plan:
             "prior": lambda: f"{what.prior.source}: {', '.join(prior().dims)}",
             "align run": lambda: str(run().path),
             "pictures": lambda: _count(what, run()),
+            "baselines": lambda: _baselines(what, run(), prior()),
             "generator": what.generator.check,
             "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
@@ -188,10 +191,10 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _score(what: Recipe, launch: Launch, again: bool) -> Result:
     folders = Folders.match(str(what.score), what.truth)
     what = what.model_copy(update={"files": folders.digest})
-    folder = open_run(f"score-{folders.drawn.name}", what, what.metric_encoders, launch, again)
+    folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
-        measure_run(folder, what, [folders.drawn], folders.stimuli, folders.repeats, "scored", launch, more)
+        measure_run(folder, what, [folders.drawn], folders.stimuli, "scored", launch, more)
     launch.wait()
     return result_of(folder)
 
@@ -203,11 +206,13 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
     start = what.initial.folder
     files = digest_of(pictures_in(start).values()) if start else ""
     what = what.model_copy(update={"align_run": name, "files": files})  # so that the fingerprint names them
-    folder = open_run(found.path.name, what, what.metric_encoders, launch, again)
+    align = AlignRun.open(found, what.paths, subjects=what.subjects)
+    baselines = Baselines(align, prior, what.split, what.resolution_px, what.protocol)
+    folder = open_run(found.path.name, what, launch, again, baselines.is_here)
     if not folder.is_finished:
-        align = AlignRun.open(found, what.paths, subjects=what.subjects)
         cells = _cells(align, what)
-        takes = takes_of(what.sources, align, cells, prior, what.split, what.items, launch.device)
+        brain = brain_takes(align, cells, what.split, launch.device)
+        takes = takes_of(what.sources, brain, align, prior, what.split, what.items)
         drawing = _drawing(what, align, prior, launch)
         trained = _trained(align, drawing.initial)
         if drawing.initial is not None:
@@ -215,11 +220,12 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
         for take in takes:
             drawing.draw(take, folder, launch)
         del drawing  # and with it the generator: its memory is the metrics' now
-        launch.wait()
-        drawn = [_drawn(take, what.repeats, folder) for take in takes]
-        more = {"prior": what.prior.source}
-        made = f"{what.made}, {trained}"
-        measure_run(folder, what, drawn, _stimuli(align, what.split), made, what.split, launch, more)
+        shown = [take.first(what.items) for take in brain]
+        others, missing = baselines.make(what.sources, shown, trained, folder, launch)
+        drawn = [*(_drawn(take, what, trained, folder) for take in takes), *others]
+        drawn.sort(key=lambda each: what.sources.index(each.source))
+        more = {"prior": what.prior.source, "missing_sources": missing}
+        measure_run(folder, what, drawn, _stimuli(align, what.split), what.split, launch, more)
     launch.wait()
     return result_of(folder)
 
@@ -233,10 +239,21 @@ def _count(what: Recipe, run: RunFolder) -> str:
     align = AlignRun.open(run, what.paths, subjects=what.subjects)
     cells, items = len(_cells(align, what)), len(align.dataset.images(what.split))
     items = min(items, what.items or items)
-    sets = sum(1 if source == "images" else cells for source in what.sources)
+    drawn_once, not_drawn = {"images", "zeroed"}, set(BASELINES)
+    sets = sum(1 if each in drawn_once else cells for each in set(what.sources) - not_drawn)
     drawn = sets * items * what.repeats
     more = f", of {drawn * what.best_of} drawn" if what.best_of > 1 else ""
     return f"{drawn}: {items} items × {what.repeats} repeats × {sets} cells and sources{more}"
+
+
+def _baselines(what: Recipe, run: RunFolder, prior: FusionPrior) -> str:
+    """Name the baselines of training pictures that are asked for, and those that cannot be made."""
+    align = AlignRun.open(run, what.paths, subjects=what.subjects)
+    makes = Baselines(align, prior, what.split, what.resolution_px, what.protocol)
+    asked = [each for each in BASELINES if each in what.sources]
+    missing = [each for each in asked if not makes.is_here(each)]
+    words = [", ".join(each for each in asked if each not in missing)]
+    return "; ".join(filter(None, [*words, missing and f"missing: {', '.join(missing)}"])) or "none"
 
 
 def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
@@ -265,12 +282,15 @@ def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) 
     )
 
 
-def _drawn(take: Take, repeats: int, folder: RunFolder) -> Drawn:
+def _drawn(take: Take, what: Recipe, trained: str, folder: RunFolder) -> Drawn:
     files = {
-        image_id: [folder.path / take.file(image_id, repeat) for repeat in range(repeats)]
+        image_id: [folder.path / take.file(image_id, repeat) for repeat in range(what.repeats)]
         for image_id in take.image_ids
     }
-    return Drawn(take.source, take.name, (take.cell.seed,) if take.cell else (), files, take.subject)
+    if take.source == "zeroed":  # which starts from noise alone
+        what = what.model_copy(update={"initial": Start()})
+    seeds, made = (take.cell.seed,) if take.cell else (), f"{what.made}, {trained}"
+    return Drawn(take.source, take.name, seeds, files, take.subject, made)
 
 
 def _stimuli(align: AlignRun, split: str) -> Stimuli:

@@ -3,6 +3,7 @@
 import contextlib
 import importlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -133,6 +134,47 @@ def world(shared_world: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
     monkeypatch.chdir(tmp_path)
     return shared_world
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> str:
+    """An override that gives this test runs of its own."""
+    return f"paths.runs={tmp_path / 'runs'}"
+
+
+@pytest.fixture(scope="session")
+def trained(
+    shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Go, small: tuple[str, ...], prior: Path
+) -> Path:
+    """An align run against the prior, of the first subject."""
+    own = f"paths.runs={tmp_path_factory.mktemp('runs')}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        return go("train-align", *small, "subjects=1", "train.epochs=3", own, f"prior={prior}").folder
+
+
+@pytest.fixture
+def aligned(world: Path, runs: str, trained: Path) -> Path:
+    """That run among the runs of this test."""
+    own = Path(runs.removeprefix("paths.runs=")) / "train-align" / trained.name
+    return Path(shutil.copytree(trained, own))
+
+
+@pytest.fixture
+def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, ...]:
+    """Overrides of reconstruct that draw three pictures twice, at 32 px, from the brain."""
+    return (
+        runs,
+        f"prior={prior}",
+        f"generator={{kind: sdxl, source: {generator}}}",
+        "sources=brain",
+        "items=3",
+        "repeats=2",
+        "resolution_px=32",
+        "steps=2",
+        "metrics=pixcorr,ssim",
+        "sheet_rows=0",
+    )
 
 
 @pytest.fixture

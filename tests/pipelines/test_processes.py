@@ -112,7 +112,7 @@ def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path
         f"prior={prior}",
         f"generator={{kind: sdxl, source: {generator}}}",
         f"align_run={run}",
-        "sources=brain,images,shuffled",
+        "sources=brain,images,shuffled,nearest,mean",
         "items=3",
         "repeats=1",
         "resolution_px=32",

@@ -39,41 +39,9 @@ COLOURS = "python:brainhive_cli.encoders.python:example"
 
 
 @pytest.fixture
-def runs(tmp_path: Path) -> str:
-    """An override that gives this test runs of its own."""
-    return f"paths.runs={tmp_path / 'runs'}"
-
-
-@pytest.fixture
-def settings(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, ...]:
-    """Overrides that draw three pictures twice, at 32 px."""
-    return (
-        runs,
-        f"prior={prior}",
-        f"generator={{kind: sdxl, source: {generator}}}",
-        "items=3",
-        "repeats=2",
-        "resolution_px=32",
-        "steps=2",
-        "metrics=pixcorr,ssim",
-        "sheet_rows=0",
-    )
-
-
-@pytest.fixture(scope="module")
-def trained(shared_world: Path, tmp_path_factory, go, small, prior: Path) -> Path:
-    """An align run against the prior."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("BRAINHIVE_HOME", str(shared_world))
-        return align(go, small, f"paths.runs={tmp_path_factory.mktemp('runs')}", f"prior={prior}")
-
-
-@pytest.fixture
-def aligned(world: Path, runs: str, trained: Path) -> Path:
-    """That run among the runs of this test."""
-    return Path(
-        shutil.copytree(trained, Path(runs.removeprefix("paths.runs=")) / "train-align" / trained.name)
-    )
+def settings(drawing: tuple[str, ...]) -> tuple[str, ...]:
+    """Overrides that draw three pictures twice, at 32 px, from the brain."""
+    return drawing
 
 
 def align(go, small, *overrides: str) -> Path:
@@ -537,7 +505,7 @@ def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
         ("scheduler=turbo", "no scheduler called 'turbo'"),
         ("metrics=fid", "no image metric called 'fid'"),
         ("negative_prompt=blurry", "negative_prompt has no effect without guidance"),
-        ("sources=noise", "sources.0: Input should be 'brain', 'images' or 'shuffled'"),
+        ("sources=noise", "sources.0: Input should be 'brain', 'images', 'shuffled', 'zeroed'"),
     ],
 )
 def test_a_recipe_that_cannot_be_drawn_is_refused_before_anything_is_loaded(asked, message):

@@ -24,7 +24,7 @@ from brainhive_cli.embeddings import EmbeddingWriter, path_of
 from brainhive_cli.errors import MissingData
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
-from brainhive_cli.pipelines._reconstruction.takes import takes_of
+from brainhive_cli.pipelines._reconstruction.takes import brain_takes
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
@@ -183,7 +183,7 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     align = AlignRun.open(RunFolder(run), Paths())
     prior = FusionPrior.load(root / PRIOR)
     cells = [(cell, cell.tested_on[0]) for cell in align.cells]
-    (take,) = takes_of(["brain"], align, cells, prior, "test", None, torch.device("cpu"))
+    (take,) = brain_takes(align, cells, "test", torch.device("cpu"))
     pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
     prior.attach(pipeline.unet)
     drawn = {}

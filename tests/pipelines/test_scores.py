@@ -109,7 +109,7 @@ def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[dict[str, 
         for subject, (name, items) in enumerate(names.items())
     ]
     how = Measuring(metrics=["pixcorr", "inception"], sheet_rows=0)
-    measure_run(RunFolder(folder), how, drawn, Stimuli(opens, str), "", "test", HERE, {})
+    measure_run(RunFolder(folder), how, drawn, Stimuli(opens, str), "test", HERE, {})
     return RunFolder(folder).metrics(), opened
 
 

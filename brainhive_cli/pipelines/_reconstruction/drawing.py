@@ -92,7 +92,7 @@ class Drawing:
     def _draw(self, take: Take, drawn: Sequence[tuple[int, int, int]], bar: console.Bar) -> list[Image.Image]:
         seeds = [seed_of(self.seed, take.image_ids[n], repeat, candidate) for n, repeat, candidate in drawn]
         start: dict[str, Any] = {}
-        if self.initial is not None:
+        if self.initial is not None and take.source != "zeroed":  # a first guess would be of the brain too
             pictures = self.initial.pictures(take, [n for n, _, _ in drawn], self.painter.generator)
             start = {"initial": pictures, "strength": self.initial.strength}
         return self.painter.draw(

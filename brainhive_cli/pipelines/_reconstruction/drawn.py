@@ -28,6 +28,7 @@ class Drawn:
         seeds: Of the training.
         files: Image id to the files of its repeats.
         subject: Whose signals; None if they come from none.
+        made: How they were made, in words that travel with their metrics.
     """
 
     source: str
@@ -35,6 +36,7 @@ class Drawn:
     seeds: tuple[int, ...]
     files: Mapping[str, Sequence[Path]]
     subject: int | None = None
+    made: str = ""
 
     @property
     def title(self) -> str:

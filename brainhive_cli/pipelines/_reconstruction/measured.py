@@ -10,8 +10,8 @@ from PIL import Image
 from pydantic import AfterValidator, Field
 
 from brainhive_cli import console, recipe
-from brainhive_cli.caveats import in_title, said_in
-from brainhive_cli.encoders import EncoderConfig, Encoders
+from brainhive_cli.caveats import in_title, said_in, together
+from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import BrainhiveError, DeviceError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result
@@ -73,7 +73,6 @@ def measure_run(
     how: Measuring,
     drawn: Sequence[Drawn],
     stimuli: Stimuli,
-    made: str,
     split: str,
     launch: Launch,
     more: Mapping[str, Any],
@@ -85,7 +84,6 @@ def measure_run(
         how: Which metrics, by which protocol.
         drawn: The reconstructions; the first source is the one that the run is about.
         stimuli: What was seen.
-        made: How the pictures were made, in words that travel with the metrics.
         split: Whose pictures.
         launch: Those who share the work.
         more: What else the metrics file is to hold.
@@ -110,23 +108,42 @@ def measure_run(
         return
     if len(ids) < 2 and comparer.comparisons:
         console.warn("one picture cannot be told from others: no two-way identification")
-    protocol = f"{how.protocol}, {made}"
     if how.sheet_rows:
-        for name, sheet in sheets_of(scored, stimuli.open, stimuli.label, how.sheet_rows, protocol).items():
+        sheets = sheets_of(scored, stimuli.open, stimuli.label, how.sheet_rows, how.protocol)
+        for name, sheet in sheets.items():
             folder.replace(name, sheet.save)
     folder.replace("values.csv", lambda beside: write_values(beside, scored))
-    more = {"caveats": said_in(protocol), "missing": comparer.missing, **more}
-    metrics = _figures(scored, protocol, split) | more
+    caveats = together(*(said_in(each.made) for each in drawn))
+    metrics = _figures(scored, how.protocol, split)
+    metrics |= {"caveats": caveats, "missing": comparer.missing, **more}
     folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
     folder.finish(metrics)
 
 
 def open_run(
-    label: str, what: recipe.Recipe, encoders: Sequence[EncoderConfig], launch: Launch, again: bool
+    label: str,
+    what: Any,
+    launch: Launch,
+    again: bool,
+    has_come: Callable[[str], bool] = lambda source: False,
 ) -> RunFolder:
-    """Open a run of `reconstruct`, unfinished too if weights have come that its metrics lacked."""
+    """Open a run of `reconstruct`, unfinished too if something has come that it lacked.
+
+    Args:
+        label: What a person would call it.
+        what: Its recipe.
+        launch: Those who share it.
+        again: Start anew beside what is there.
+        has_come: Whether a baseline that was missing can be made now.
+    """
     folder = RunFolder.open("reconstruct", label, what, launch, again)
-    if not folder.is_finished or not any(is_here(name, encoders) for name in folder.metrics()["missing"]):
+    if not folder.is_finished:
+        return folder
+    lacked = folder.metrics()
+    if not (
+        any(is_here(name, what.metric_encoders) for name in lacked["missing"])
+        or any(has_come(source) for source in lacked.get("missing_sources", {}))
+    ):
         return folder
     launch.wait()
     if launch.is_main:
@@ -151,7 +168,8 @@ def _opener(stimuli: Stimuli, image_id: str) -> Callable[[], Image.Image]:
 
 def _figures(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, Any]:
     def figures(some: Sequence[Scored]) -> dict[str, Any]:
-        return {name: metric.as_dict() for name, metric in metrics_of(some, protocol, split).items()}
+        how = f"{protocol}, {some[0].drawn.made}"
+        return {name: metric.as_dict() for name, metric in metrics_of(some, how, split).items()}
 
     names = dict.fromkeys(each.drawn.source for each in scored)
     sources = {source: figures([each for each in scored if each.drawn.source == source]) for source in names}
@@ -159,6 +177,7 @@ def _figures(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, A
         each.drawn.name: {
             "source": each.drawn.source,
             "title": each.drawn.title,
+            "subject": each.drawn.subject,
             "metrics": figures([each]),
             "items": each.items,
         }
@@ -170,7 +189,7 @@ def _figures(scored: Sequence[Scored], protocol: str, split: str) -> dict[str, A
 def result_of(folder: RunFolder) -> Result:
     """Read back a finished run; metrics that are missing are told again."""
     metrics = folder.metrics()
-    for line in told(metrics["missing"]):
+    for line in told(metrics["missing"], metrics.get("missing_sources", {})):
         console.warn(line)
     files = {
         name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
@@ -182,9 +201,11 @@ def result_of(folder: RunFolder) -> Result:
 
 def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     sheets = sorted((folder.path / "sheets").rglob("*.png"))
-    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst")]
+    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst", "samples/mean")]
     sections = [
-        PageSection("Metrics", "", tables(metrics), {}, told(metrics["missing"])),
+        PageSection(
+            "Metrics", "", tables(metrics), {}, told(metrics["missing"], metrics.get("missing_sources", {}))
+        ),
         PageSection("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
         PageSection("From the best to the worst", "", [], {str(f): f for f in sheets}),
     ]

@@ -1,6 +1,6 @@
 """Scoring pictures that someone else made: a folder of reconstructions beside one of the true pictures."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
@@ -59,7 +59,8 @@ class Folders:
                 more = " …" if len(names) > NAMED else ""
                 console.warn(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
         files = {truth: [made[name] for name in names] for truth, names in found.items()}
-        return cls(Drawn("scored", Path(score).name, (), files), truths, unmatched, without)
+        drawn = Drawn("scored", Path(score).name, (), files, made=_repeats(files.values()))
+        return cls(drawn, truths, unmatched, without)
 
     @property
     def stimuli(self) -> Stimuli:
@@ -74,9 +75,9 @@ class Folders:
         """Digest of the files of both folders."""
         return digest_of([*self.truths.values(), *(file for _, file in self.drawn.pictures)])
 
-    @property
-    def repeats(self) -> str:
-        """How many reconstructions an item has, in words."""
-        counts = sorted({len(files) for files in self.drawn.files.values()})
-        told = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
-        return f"{told} {'repeat' if counts == [1] else 'repeats'}"
+
+def _repeats(files: Iterable[Sequence[Path]]) -> str:
+    """Say how many reconstructions an item has."""
+    counts = sorted({len(some) for some in files})
+    told = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+    return f"{told} {'repeat' if counts == [1] else 'repeats'}"

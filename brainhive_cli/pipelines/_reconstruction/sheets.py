@@ -18,7 +18,7 @@ def sheets_of(
     open_seen: Callable[[str], Image.Image],
     label: Callable[[str], str],
     rows: int,
-    how: str,
+    protocol: str,
 ) -> Sheets:
     """Draw the sheets, by file name.
 
@@ -30,10 +30,11 @@ def sheets_of(
         open_seen: Image id to stimulus.
         label: Image id to what it shows.
         rows: Items on a sheet.
-        how: How the pictures were made, for the titles.
+        protocol: How they were compared, for the titles.
     """
 
     def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
+        how = f"{protocol}, {order[0][0].drawn.made}"
         stamped = in_title(title, said_in(how))  # first, for a long title is cut off at its end
         return reconstruction_sheet(f"{stamped}: {how}", [row(order, place) for place in places])
 
@@ -55,6 +56,8 @@ def sheets_of(
         "worst.png": sheet("Worst items", together, _each_once(together, forward[::-1])[:half]),
     }
     for each in scored:
+        if each.drawn.source == "mean":  # one picture for all
+            continue
         order = best_first([each])
         steps = np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))
         drawn[f"sheets/{each.drawn.name}.png"] = sheet(f"{each.drawn.title}, best to worst", order, steps)

@@ -9,7 +9,15 @@ from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
 from brainhive_cli.reports.reconstructions import short
 
-TITLES = {"brain": "brain", "images": "images, ceiling", "shuffled": "shuffled, floor", "scored": "scored"}
+TITLES = {
+    "brain": "brain",
+    "images": "images, ceiling",
+    "shuffled": "shuffled, floor",
+    "zeroed": "zeroed, no brain",
+    "nearest": "nearest training picture",
+    "mean": "mean training picture",
+    "scored": "scored",
+}
 """What the sources are called; ↓ beside a metric means that less is better."""
 Metrics = Mapping[str, Any]
 
@@ -22,10 +30,10 @@ def tables(metrics: Metrics) -> tuple[Table, ...]:
     return in_tables(drawn, metrics.get("caveats", []))
 
 
-def told(missing: Mapping[str, str]) -> list[str]:
-    """Say what is missing, and how to get it, once for the metrics of one network."""
+def told(missing: Mapping[str, str], sources: Mapping[str, str] = {}) -> list[str]:
+    """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
     names: dict[str, list[str]] = {}
-    for name, way in missing.items():
+    for name, way in {**missing, **{TITLES[source]: way for source, way in sources.items()}}.items():
         names.setdefault(way, []).append(name)
     return [
         f"not measured: {', '.join(some)}: {way}; then the same command measures them"
@@ -43,6 +51,7 @@ def _together(metrics: Metrics) -> Table:
             shown = (m["value"], interval_text(m), m["n"], pool, chance)
             rows.append((_arrowed(name, name), TITLES[source], *shown))
     rows += [(_arrowed(name, name), "–", "missing", *["–"] * 4) for name in metrics["missing"]]
+    rows += [("all", TITLES[source], "missing", *["–"] * 4) for source in metrics.get("missing_sources", {})]
     columns = ("metric", "drawn from", "value", "95 % CI", "n", "pool", "chance")
     return Table(_title(metrics), columns, tuple(rows))
 

@@ -1,4 +1,4 @@
-"""What pictures are drawn from: brain tokens, image tokens as the ceiling, shuffled signals as the floor."""
+"""What pictures are drawn from: brain or image tokens (the ceiling), shuffled or zeroed ones (the floor)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -6,6 +6,7 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.errors import RecipeError
@@ -15,7 +16,10 @@ from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
-Source = Literal["brain", "images", "shuffled"]
+Source = Literal["brain", "images", "shuffled", "zeroed", "nearest", "mean"]
+"""All but the last two are drawn; those are pictures of the training set (see `baselines`)."""
+BATCH = 8192
+"""Pictures whose embeddings are fused at once."""
 
 
 @dataclass(frozen=True)
@@ -24,10 +28,11 @@ class Take:
 
     Attributes:
         source: Where they come from.
-        cell: Whose brain encoder made them; None for image tokens, which need none.
-        subject: Whose signals; None for image tokens.
+        cell: Whose brain encoder made them; None for image tokens and zeroed ones, which need none.
+        subject: Whose signals; None for tokens of none.
         image_ids: The items, [N].
-        made_of: The image id whose signal or embedding each token was made of; another item's if shuffled.
+        made_of: The image id whose signal or embedding each token was made of: another item's if shuffled,
+            its own if zeroed.
         tokens: [N, D].
     """
 
@@ -42,7 +47,7 @@ class Take:
     def name(self) -> str:
         """The folder of its pictures below `samples`."""
         whose = f"{self.cell.name}/sub-{self.subject:02d}" if self.cell else ""
-        return {"brain": whose, "images": "images", "shuffled": f"shuffled/{whose}"}[self.source]
+        return whose if self.source == "brain" else f"{self.source}/{whose}".rstrip("/")
 
     def file(self, image_id: str, repeat: int) -> str:
         """The path of a picture below the run's folder."""
@@ -55,35 +60,50 @@ class Take:
         )
 
 
+def brain_takes(
+    align: AlignRun, cells: Sequence[tuple[Cell, int]], split: str, device: torch.device
+) -> list[Take]:
+    """Make the tokens of all signals of a split.
+
+    Args:
+        align: The run whose brain encoders are used.
+        cells: Each with a subject it is tested on.
+        split: Whose signals.
+        device: Where brain encoders run.
+    """
+    return [_from_brain(align, cell, subject, split, device) for cell, subject in cells]
+
+
 def takes_of(
     sources: Sequence[Source],
+    brain: Sequence[Take],
     align: AlignRun,
-    cells: Sequence[tuple[Cell, int]],
     prior: FusionPrior,
     split: str,
     items: int | None,
-    device: torch.device,
 ) -> list[Take]:
-    """Make the tokens of each source, for the same items.
+    """Make the tokens of each source that is drawn, for the same items.
 
     Args:
         sources: In the order wanted.
-        align: The run whose brain encoders are used.
-        cells: Each with a subject it is tested on.
+        brain: The tokens of all signals.
+        align: The run whose pictures are embedded.
         prior: Fuses the image tokens.
-        split: Whose signals.
+        split: Whose pictures.
         items: How many of them, from the start; all when None.
-        device: Where brain encoders run.
     """
-    brain = [_from_brain(align, cell, subject, split, device) for cell, subject in cells]
-    made = {"brain": brain}
+    made = {"brain": list(brain)}
     if "shuffled" in sources:
         made["shuffled"] = [_shuffled(take) for take in brain]
     kept = {source: [take.first(items) for take in takes] for source, takes in made.items()}
+    shown = list(dict.fromkeys(image_id for take in kept["brain"] for image_id in take.image_ids))
     if "images" in sources:
-        shown = dict.fromkeys(image_id for take in kept["brain"] for image_id in take.image_ids)
-        kept["images"] = [_from_images(align, list(shown), prior, split)]
-    return [take for source in dict.fromkeys(sources) for take in kept[source]]
+        rows = next(iter(align.stores(split).values())).rows(shown)
+        kept["images"] = [Take("images", None, None, shown, shown, fused(align, prior, split, rows))]
+    if "zeroed" in sources:
+        nothing = torch.zeros_like(brain[0].tokens[:1]).expand(len(shown), -1)
+        kept["zeroed"] = [Take("zeroed", None, None, shown, shown, nothing)]
+    return [take for source in dict.fromkeys(sources) for take in kept.get(source, [])]
 
 
 def _from_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> Take:
@@ -106,15 +126,17 @@ def _shuffled(take: Take) -> Take:
     return replace(take, source="shuffled", made_of=made_of, tokens=take.tokens[torch.from_numpy(giver)])
 
 
-def _from_images(align: AlignRun, image_ids: list[str], prior: FusionPrior, split: str) -> Take:
+def fused(align: AlignRun, prior: FusionPrior, split: str, rows: NDArray[np.int64]) -> Tensor:
+    """Fuse the embeddings of some rows of a split's stores as the prior does: tokens [N, D]."""
     encoders, _ = align.made_with[align.cells[0].variant]
     keys = match_keys(encoders, prior.dims, "the prior")
-    device = next(prior.parameters()).device
-    embeddings = {
-        keys[name]: torch.from_numpy(np.asarray(store.embedding[store.rows(image_ids)], np.float32)).to(
-            device
-        )
-        for name, store in align.stores(split).items()
-    }
-    with torch.inference_mode():
-        return Take("images", None, None, image_ids, image_ids, prior.fuse(embeddings))
+    device, stores = next(prior.parameters()).device, align.stores(split)
+    tokens = []
+    for part in np.array_split(rows, -(-len(rows) // BATCH)):
+        embeddings = {
+            keys[name]: torch.from_numpy(np.asarray(store.embedding[part], np.float32)).to(device)
+            for name, store in stores.items()
+        }
+        with torch.inference_mode():
+            tokens.append(prior.fuse(embeddings))
+    return torch.cat(tokens)

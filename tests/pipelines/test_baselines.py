@@ -1,0 +1,144 @@
+"""Baselines of reconstructions: what is drawn without the brain, and training pictures that nobody draws."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.nn.functional import normalize
+
+from brainhive_cli import aligner
+from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.generators import sdxl
+from brainhive_cli.pipelines import reconstruct
+from brainhive_cli.pipelines._priors.views import to_pictures
+from brainhive_cli.pipelines._reconstruction.drawing import seed_of
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.recordings import SignalStore
+
+COLOURS = "brainhive_cli-encoders-python-example"
+CELL = "sub-01_seed-1/sub-01"
+
+
+def pixels(picture: Image.Image | Path) -> np.ndarray:
+    picture = Image.open(picture) if isinstance(picture, Path) else picture
+    return np.asarray(picture.convert("RGB"), np.int16)
+
+
+def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
+    """Find the training picture nearest to each test signal's token, from the files alone."""
+    model = aligner.load(run / "cells/sub-01_seed-1/model")
+    (signals,) = (world / "signals/demo-noise-0.3").rglob("sub-01.h5")
+    recording = SignalStore.open(signals)["test"]
+    averaged = torch.from_numpy(np.asarray(recording.signal, np.float32).mean(1) * 0.2)
+    (path,) = world.glob("embeddings/demo-noise-0.3/train/*example.h5")
+    store = EmbeddingStore.open(path)
+    with torch.inference_mode():
+        brain = model.encode_signal(averaged, torch.zeros(len(averaged), dtype=torch.long))
+        fused = FusionPrior.load(str(prior)).fuse({COLOURS: torch.from_numpy(np.array(store.embedding))})
+    closest = (normalize(brain, dim=1) @ normalize(fused, dim=1).T).argmax(1)
+    return {i: store.image_ids[n] for i, n in zip(recording.image_ids, closest.tolist(), strict=True)}
+
+
+def test_nearest_is_the_training_picture_whose_token_is_most_like_the_brains(
+    go, world, aligned, drawing, prior
+):
+    result = go("reconstruct", *drawing, "sources=brain,nearest")
+
+    root = result.folder / "samples/nearest" / CELL
+    shown = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.png")}
+    nearest, pictures = by_hand(world, aligned, prior), {s.image_id: draw(s) for s in scenes("train")}
+    assert len(shown) == 3
+    for image_id, file in shown.items():
+        expected = pictures[nearest[image_id]].resize((32, 32), Image.Resampling.BILINEAR)
+        assert np.abs(pixels(file) - pixels(expected)).max() <= 1
+    metric = result.metrics["sources"]["nearest"]["ssim"]
+    assert (metric["n"], metric["seeds"]) == (3, [1])
+    assert metric["protocol"].startswith("brainhive, the nearest of 960 training pictures by brain token")
+    assert ("ssim", "nearest training picture") in [row[:2] for row in result.tables[0].rows]
+
+
+def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, aligned, drawing):
+    result = go("reconstruct", *drawing, "sources=brain,mean", "protocol=mindeye2")
+
+    mean = np.mean([pixels(draw(scene)) for scene in scenes("train")], axis=0).round().astype(np.uint8)
+    expected = Image.fromarray(mean).resize((256, 256), Image.Resampling.BILINEAR)
+    assert np.abs(pixels(result.folder / "samples/mean.png") - pixels(expected)).max() <= 2
+    metric = result.metrics["sources"]["mean"]["pixcorr"]
+    assert metric["protocol"] == "mindeye2, the mean of 960 training pictures"
+    assert (metric["n"], metric["seeds"]) == (3, [])
+
+
+def test_zeroed_is_what_is_drawn_of_no_token_and_from_noise_alone(
+    go, aligned, drawing, generator, prior, tmp_path
+):
+    for scene in scenes("test"):
+        file = tmp_path / "first" / f"{Path(scene.image_id).name}.png"
+        file.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (32, 32), (250, 80, 0)).save(file)
+
+    result = go("reconstruct", *drawing, "sources=zeroed", f"initial.folder={tmp_path / 'first'}")
+
+    files = sorted((result.folder / "samples/zeroed").rglob("*.png"))
+    image_id = files[0].parent.relative_to(result.folder / "samples/zeroed").as_posix()
+    made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
+    fusion.attach(made.unet)
+    with torch.inference_mode():
+        tokens = fusion.tokens(torch.zeros(1, fusion.dim))
+        drawn = made.generate(tokens, [seed_of(0, image_id, 0)], steps=2, resolution_px=32)
+    assert len(files) == 6
+    assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1
+    assert "strength" not in result.metrics["overall"]["ssim"]["protocol"]
+    assert result.metrics["overall"]["ssim"]["seeds"] == []
+
+
+def test_baselines_that_cost_nothing_are_there_unless_others_are_asked_for():
+    assert reconstruct.Recipe.resolve("reconstruct", None, {}, []).sources == ["brain", "nearest", "mean"]
+
+
+def test_the_plan_counts_only_pictures_that_are_drawn(aligned, drawing):
+    asked = [*drawing, "sources=brain,zeroed,nearest,mean"]
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
+
+    assert plan.items["pictures"].startswith("12: 3 items × 2 repeats × 2 cells and sources")
+    assert plan.items["baselines"] == "nearest, mean"
+
+
+def test_baselines_without_training_pictures_are_missing_until_these_have_come(
+    go, things, generator, prior, capsys
+):
+    colours = "encoders=['python:brainhive_cli.encoders.python:example']"
+    go("embed", "dataset=things-eeg", colours)
+    train = ("dim=32", "seeds=1", "subjects=1", "train.epochs=1", "train.precision=fp32")
+    go("train-align", "dataset=things-eeg", colours, f"prior={prior}", *train)
+    folder, away = things / "data/things-eeg/training_images", things / "away"
+    shutil.move(folder, away)
+    asked = (
+        f"prior={prior}",
+        f"generator={{kind: sdxl, source: {generator}}}",
+        *("items=2", "repeats=1", "resolution_px=32", "steps=1", "metrics=pixcorr", "sheet_rows=1"),
+    )
+
+    without = go("reconstruct", *asked)
+
+    assert list(without.metrics["sources"]) == ["brain"]
+    assert without.metrics["missing_sources"].keys() == {"nearest", "mean"}
+    told = capsys.readouterr().err
+    assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
+    assert ("all", "mean training picture", "missing") in [row[:3] for row in without.tables[0].rows]
+    assert "not measured: nearest training picture" in (without.folder / "index.html").read_text()
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
+    assert plan.items["baselines"] == "missing: nearest, mean" and not plan.missing
+    assert go("reconstruct", *asked).folder == without.folder
+    shutil.move(away, folder)
+    again = go("reconstruct", *asked)
+    assert again.folder == without.folder and not again.metrics["missing_sources"]
+    assert list(again.metrics["sources"]) == ["brain", "nearest", "mean"]
+
+
+def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(go, aligned, drawing):
+    result = go("reconstruct", *drawing, "sources=brain,nearest", "split=train", "items=2", "repeats=1")
+
+    assert "the items are training pictures themselves" in result.metrics["missing_sources"]["nearest"]
