@@ -223,7 +223,8 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
         shown = [take.first(what.items) for take in brain]
         others, missing = baselines.make(what.sources, shown, trained, folder, launch)
         drawn = [*(_drawn(take, what, trained, folder) for take in takes), *others]
-        drawn.sort(key=lambda each: what.sources.index(each.source))
+        order = list[str](what.sources)
+        drawn.sort(key=lambda each: order.index(each.source))
         more = {"prior": what.prior.source, "missing_sources": missing}
         measure_run(folder, what, drawn, _stimuli(align, what.split), what.split, launch, more)
     launch.wait()
@@ -253,7 +254,8 @@ def _baselines(what: Recipe, run: RunFolder, prior: FusionPrior) -> str:
     asked = [each for each in BASELINES if each in what.sources]
     missing = [each for each in asked if not makes.is_here(each)]
     words = [", ".join(each for each in asked if each not in missing)]
-    return "; ".join(filter(None, [*words, missing and f"missing: {', '.join(missing)}"])) or "none"
+    words += [f"missing: {', '.join(missing)}"] if missing else []
+    return "; ".join(filter(None, words)) or "none"
 
 
 def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
