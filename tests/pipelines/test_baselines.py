@@ -47,7 +47,7 @@ def test_nearest_is_the_training_picture_whose_token_is_most_like_the_brains(
 ):
     result = go("reconstruct", *drawing, "sources=brain,nearest")
 
-    root = result.folder / "samples/nearest" / CELL
+    root = result.folder / "baselines/nearest" / CELL
     shown = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.png")}
     nearest, pictures = by_hand(world, aligned, prior), {s.image_id: draw(s) for s in scenes("train")}
     assert len(shown) == 3
@@ -65,7 +65,7 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, align
 
     mean = np.mean([pixels(draw(scene)) for scene in scenes("train")], axis=0).round().astype(np.uint8)
     expected = Image.fromarray(mean).resize((256, 256), Image.Resampling.BILINEAR)
-    assert np.abs(pixels(result.folder / "samples/mean.png") - pixels(expected)).max() <= 2
+    assert np.abs(pixels(result.folder / "baselines/mean.png") - pixels(expected)).max() <= 2
     metric = result.metrics["sources"]["mean"]["pixcorr"]
     assert metric["protocol"] == "mindeye2, the mean of 960 training pictures"
     assert (metric["n"], metric["seeds"]) == (3, [])

@@ -108,7 +108,7 @@ class Baselines:
         for take in brain:
             chosen = places[nearest(take.tokens, tokens).numpy()]
             name = f"nearest/{take.name}"
-            files = {image_id: folder.path / f"samples/{name}/{image_id}.png" for image_id in take.image_ids}
+            files = {image_id: folder.path / f"baselines/{name}/{image_id}.png" for image_id in take.image_ids}
             self._keep(dict(zip(files.values(), chosen.tolist(), strict=True)), folder)
             how = f"the nearest of {len(ids)} training pictures by brain token, {trained}"
             assert take.cell is not None
@@ -129,10 +129,10 @@ class Baselines:
 
     def _mean(self, brain: Sequence[Take], folder: RunFolder) -> list[Drawn]:
         count = min(len(self._images), MEAN_OF)
-        file = folder.path / "samples/mean.png"
+        file = folder.path / "baselines/mean.png"
         if not file.is_file():
             rows = np.linspace(0, len(self._images) - 1, count).round().astype(int)
-            folder.replace("samples/mean.png", self._average(rows).save)
+            folder.replace("baselines/mean.png", self._average(rows).save)
         ids = dict.fromkeys(image_id for take in brain for image_id in take.image_ids)
         how = f"the mean of {count} training pictures"
         return [_drawn("mean", "mean", dict.fromkeys(ids, file), how)]

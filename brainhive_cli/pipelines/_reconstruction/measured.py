@@ -201,7 +201,7 @@ def result_of(folder: RunFolder) -> Result:
 
 def _write_page(path: Path, folder: RunFolder, metrics: Mapping[str, Any]) -> None:
     sheets = sorted((folder.path / "sheets").rglob("*.png"))
-    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst", "samples/mean")]
+    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst", "baselines/mean")]
     sections = [
         PageSection(
             "Metrics", "", tables(metrics), {}, told(metrics["missing"], metrics.get("missing_sources", {}))
