@@ -111,7 +111,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
 ):
     colours = "encoders=['python:brainhive_cli.encoders.python:example']"
     go("embed", "dataset=things-eeg", colours)
-    train = ("dim=32", "seeds=1", "subjects=1", "train.epochs=1", "train.precision=fp32")
+    train = ("seeds=1", "subjects=1", "train.epochs=1", "train.precision=fp32")
     go("train-align", "dataset=things-eeg", colours, f"prior={prior}", *train)
     folder, away = things / "data/things-eeg/training_images", things / "away"
     shutil.move(folder, away)

@@ -108,7 +108,8 @@ class Baselines:
         for take in brain:
             chosen = places[nearest(take.tokens, tokens).numpy()]
             name = f"nearest/{take.name}"
-            files = {image_id: folder.path / f"baselines/{name}/{image_id}.png" for image_id in take.image_ids}
+            below = folder.path / "baselines" / name
+            files = {image_id: below / f"{image_id}.png" for image_id in take.image_ids}
             self._keep(dict(zip(files.values(), chosen.tolist(), strict=True)), folder)
             how = f"the nearest of {len(ids)} training pictures by brain token, {trained}"
             assert take.cell is not None
