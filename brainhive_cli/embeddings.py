@@ -27,7 +27,8 @@ class EmbeddingStore:
         embedding: [N, D] or [N, S, D].
         image_ids: The image id of each row.
         concepts: The concept of each row.
-        attributes: Encoder, config, weights, preprocessing, data set, split, versions and health.
+        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the image ids
+            (`pictures`), versions and health.
     """
 
     path: Path
@@ -72,6 +73,27 @@ class EmbeddingStore:
         with h5py.File(self.path, "r") as file:
             return measure(file["embedding"], np.flatnonzero(self.done))
 
+    def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
+        """Refuse a store that was made of other pictures than its data set and split have now.
+
+        Args:
+            image_ids: The pictures that they have, in order.
+            line: The command line that makes the store.
+
+        Raises:
+            BrainhiveError: with that line.
+        """
+        if self.image_ids == image_ids:
+            return
+        mine, theirs = set(self.image_ids), set(image_ids)
+        whose = "{dataset}/{split}".format_map(self.attributes)
+        raise BrainhiveError(
+            f"{self.path} was made of other pictures than {whose} has now: it has {len(mine - theirs)} more, "
+            f"{len(theirs - mine)} are absent"
+            + ("" if mine - theirs or theirs - mine else ", the order is another"),
+            f"{line} --again",
+        )
+
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
         rows = store.match_ids(image_ids, self.image_ids, str(self.path))
@@ -98,7 +120,7 @@ class EmbeddingWriter:
     ) -> None:
         """Create the unfinished store, or keep one that holds the same pictures and encoder."""
         part, ids = store.part_of(path), Names.of(image_ids)
-        attributes = {"format": FORMAT, "dtype": dtype, **attributes}
+        attributes = {"format": FORMAT, "dtype": dtype, "pictures": ids.digest, **attributes}
         if part.is_file() and _is_same(part, ids, attributes):
             return
         count = len(image_ids)

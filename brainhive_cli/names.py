@@ -1,5 +1,6 @@
 """Names of many pictures in one array."""
 
+import hashlib
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Self, overload
 
@@ -60,6 +61,11 @@ class Names(Sequence[str]):
         if isinstance(other, list | tuple):
             return list(self) == list(other)
         return isinstance(other, Names) and np.array_equal(self.packed, other.packed)
+
+    @property
+    def digest(self) -> str:
+        """Digest the names in their order (16 hexadecimal digits), whatever the width of the array."""
+        return hashlib.sha256(b"\0".join(self.packed.tolist())).hexdigest()[:16]
 
     def __repr__(self) -> str:
         """Show the first few."""

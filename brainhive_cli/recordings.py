@@ -137,6 +137,9 @@ class SignalStore:
             "rate_hz": float(first.rate_hz),
             "unit": first.unit,
             "provenance": {split: recording.provenance for split, recording in recordings.items()},
+            "pictures": {
+                split: Names.of(recording.image_ids).digest for split, recording in recordings.items()
+            },
         }
         store.create(part, spaces, arrays, attributes)
         for split, recording in recordings.items():

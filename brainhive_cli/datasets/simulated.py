@@ -83,4 +83,8 @@ class Simulated:
 
     def _embedded(self, split: str) -> embeddings.EmbeddingStore:
         root = self.paths.under_home("embeddings")
-        return embeddings.open_all(root, self.name, split, [self.meaning])[self.meaning]
+        found = embeddings.open_all(root, self.name, split, [self.meaning])[self.meaning]
+        found.refuse_other_pictures(
+            self.images(split).image_ids, f"brainhive embed dataset=… --encoders {self.meaning}"
+        )
+        return found

@@ -1,6 +1,7 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Literal, Self
 
@@ -126,8 +127,12 @@ def open_trials(
     """Average a subject's signals and match them with the pictures of an embedding store.
 
     Trials whose picture was skipped as bad are left out, with a warning.
+
+    Raises:
+        BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
     store = open_signals(dataset, paths, signal, subject)
+    _refuse_other_pictures(store, dataset, split, pictures)
     recording, where = store[split], f"{dataset.name} subject {subject} {split}"
     picture = pictures.rows(recording.image_ids)
     if (picture < 0).any():
@@ -148,6 +153,21 @@ def open_trials(
     return Trials(
         subject, held.averages(), picture[picture >= 0], selection.channels, recording.rate_hz, repeated
     )
+
+
+def _refuse_other_pictures(
+    store: SignalStore, dataset: Dataset, split: str, pictures: EmbeddingStore
+) -> None:
+    """Refuse signals that were simulated when the split was not there, or had other pictures.
+
+    A recording may lack pictures of its split, and is matched with them one by one.
+    """
+    made_of = store.splits[split].image_ids if split in store.splits else ()
+    if dataset.is_simulated and made_of != pictures.image_ids:
+        raise BrainhiveError(
+            f"{store.path} was made when {dataset.name}/{split} had other pictures than {pictures.path}",
+            f"rm {store.path}; the same command then makes it again",
+        )
 
 
 def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[int]:
@@ -223,7 +243,8 @@ def open_embeddings(
 
     Raises:
         MissingData: if a store is missing, with the line that makes it.
-        BrainhiveError: if a store is another data set's, or the stores hold different pictures.
+        BrainhiveError: if a store is another data set's, or of other pictures than the data set or another
+            store.
     """
     root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
     try:
@@ -231,6 +252,8 @@ def open_embeddings(
     except MissingData as error:
         raise MissingData(error.what, line) from error
     first = next(iter(stores.values()))
+    with suppress(MissingData):  # the pictures need not be on this machine
+        first.refuse_other_pictures(dataset.images(split).image_ids, line)
     for other in stores.values():
         warn_of_illness(other)
         whose = "{dataset}/{split}".format_map(other.attributes)

@@ -1,6 +1,6 @@
 """What made the embeddings that a run was trained on, so that nothing else is taken for them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from brainhive_cli.embeddings import EmbeddingStore, making
 from brainhive_cli.errors import BrainhiveError
@@ -8,6 +8,8 @@ from brainhive_cli.runs import RunFolder
 
 KEPT = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""
+MADE_BY = ("weights", "preprocessing")
+"""What the stores of all splits have in common."""
 
 
 def identity_of(found: EmbeddingStore) -> dict[str, str]:
@@ -21,6 +23,7 @@ def identity_of(found: EmbeddingStore) -> dict[str, str]:
         "store": str(found.path),
         "weights": weights,
         "preprocessing": made_by.get("preprocessing", ""),
+        "pictures": found.image_ids.digest,
     }
 
 
@@ -30,13 +33,20 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, EmbeddingStore], is_ma
     Raises:
         BrainhiveError: naming a store that was made otherwise since.
     """
-    refuse_others(folder, stores)
+    refuse_others(folder, stores, (*MADE_BY, "pictures"))
     if is_main:
         folder.write_json(KEPT, {name: identity_of(found) for name, found in stores.items()})
 
 
-def refuse_others(folder: RunFolder, stores: Mapping[str, EmbeddingStore]) -> None:
-    """Refuse stores, of any split, that were not made as those that a run was trained on.
+def refuse_others(
+    folder: RunFolder, stores: Mapping[str, EmbeddingStore], keys: Sequence[str] = MADE_BY
+) -> None:
+    """Refuse stores that were not made as those that a run was trained on, of any split.
+
+    Args:
+        folder: The run.
+        stores: By the encoder's name.
+        keys: What must be the same; `pictures` only where the split is.
 
     Raises:
         BrainhiveError: naming both stores.
@@ -47,7 +57,7 @@ def refuse_others(folder: RunFolder, stores: Mapping[str, EmbeddingStore]) -> No
         if name not in stores:  # of another variant of a sweep
             continue
         here = identity_of(stores[name])
-        differs = [key for key in ("weights", "preprocessing") if here[key] != trained_on[key]]
+        differs = [key for key in keys if here[key] != trained_on.get(key, here[key])]
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than {trained_on['store']} "

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from brainhive_cli.aligner import Aligner
 from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._data import (
     Form,
@@ -81,11 +82,27 @@ class Member:
         return torch.cat(tokens)
 
     def averaged(self, subject: int, split: str) -> Trials:
-        """Open a subject's signals, repetitions averaged; they are kept for the cells that follow."""
+        """Open a subject's signals, repetitions averaged; they are kept for the cells that follow.
+
+        Raises:
+            BrainhiveError: if the model was trained on one of the pictures, those for validation included.
+        """
         trials: Trials = self.align.once(
             self._key("trials", subject, split), lambda: self._trials(subject, split, Form())
         )
+        self._refuse_seen(trials, split)
         return trials
+
+    def _refuse_seen(self, trials: Trials, split: str) -> None:
+        """Refuse to be asked about pictures that the model learned from, by whomever they were seen."""
+        dataset, pictures = self.align.dataset, self.pictures(split).image_ids
+        seen = self.model.learned.has_seen(dataset.name, pictures[np.unique(trials.picture)])
+        if seen.any():
+            raise BrainhiveError(
+                f"{self.align.folder.path}, {self.cell.name}, was trained on {seen.sum()} of the {len(seen)} "
+                f"{split} pictures of {dataset.name} that it is asked about",
+                "evaluate on pictures that were held out, or train again on a split without them",
+            )
 
     def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
