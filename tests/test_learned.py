@@ -10,7 +10,7 @@ import pytest
 from brainhive_cli import aligner
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.aligner.learned import FILE, Learned, hashes_of
-from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_SELECTION
+from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION
 from brainhive_cli.errors import BrainhiveError
 
 LAYOUT = Layout(
@@ -60,7 +60,7 @@ def test_a_folder_of_format_1_is_read_and_what_it_learned_from_is_not_known(fold
 
     found = aligner.load(folder).learned
 
-    assert found.caveats == aligner.learned_in(folder).caveats == [UNKNOWN_SELECTION]
+    assert found.caveats == aligner.learned_in(folder).caveats == [UNKNOWN_PICTURES, UNKNOWN_SELECTION]
     assert found.subjects == (1, 2) and not len(found.pictures)
 
 

@@ -10,7 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_SELECTION
+from brainhive_cli.caveats import (
+    SELECTED_ON_TEST,
+    TRAINED_ON_SIMULATED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+    together,
+)
+from brainhive_cli.signals.normalisation import Normaliser
 
 FILE = "learned.safetensors"
 """Where a model folder keeps its arrays; all else is the block `learned` of its config."""
@@ -41,7 +48,9 @@ class Learned:
         split: Split of the data set.
         preparation: The signal section of the recipe.
         is_simulated: Whether signals were simulated.
-        pictures: [N] `hashes_of` the pictures, ascending; those held out for validation count as seen.
+        pictures: [N] `hashes_of` the pictures, ascending; empty if nothing says. Those held out for
+            validation count as seen.
+        normaliser: The mean of the subjects' own, for others; None where these are normalised by themselves.
     """
 
     selection: str = ""
@@ -52,6 +61,7 @@ class Learned:
     preparation: dict[str, Any] = field(default_factory=dict)
     is_simulated: bool = False
     pictures: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
+    normaliser: Normaliser | None = None
 
     def after(self, before: Self) -> Self:
         """Add what the model that training began from had learned from."""
@@ -69,17 +79,23 @@ class Learned:
     def caveats(self) -> list[str]:
         """What must be said of every number that the model has a part in."""
         found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
-        return [*([TRAINED_ON_SIMULATED] if self.is_simulated else []), *found]
+        simulated = [TRAINED_ON_SIMULATED] if self.is_simulated else []
+        return together(simulated, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
 
     def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Tell which pictures of a data set it learned from: [N]."""
         seen: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.pictures)
         return seen
 
+    def normaliser_of(self, subject: int) -> Normaliser | None:
+        """Give what normalises a subject's signals; None: the subject's own training signals say."""
+        return None if subject in self.subjects else self.normaliser
+
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays; return the block for the config."""
-        save_file({"pictures": self.pictures}, folder / FILE)
-        plain = {key: value for key, value in vars(self).items() if key != "pictures"}
+        arrays = {"pictures": self.pictures, **(vars(self.normaliser) if self.normaliser else {})}
+        save_file(arrays, folder / FILE)
+        plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "normaliser")}
         return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
 
     @classmethod
@@ -89,10 +105,13 @@ class Learned:
         Raises:
             ValueError: if the arrays are not those that the block was written with.
         """
-        pictures = load_file(folder / FILE)["pictures"]
+        arrays = load_file(folder / FILE)
+        pictures = arrays.pop("pictures")
         if _digest(pictures) != block["pictures"]["digest"]:
             raise ValueError(f"{FILE} does not belong to its config.json")
-        return cls(**{**block, "subjects": tuple(block["subjects"]), "pictures": pictures})
+        normaliser = Normaliser(**arrays) if arrays else None
+        given = {"subjects": tuple(block["subjects"]), "pictures": pictures, "normaliser": normaliser}
+        return cls(**{**block, **given})
 
 
 def _digest(pictures: Hashes) -> str:

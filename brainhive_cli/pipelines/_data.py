@@ -21,7 +21,7 @@ from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.recipe import Names, Paths, Section, refuse_idle
 from brainhive_cli.recordings import SignalStore
-from brainhive_cli.signals.normalisation import fit
+from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
 
@@ -47,6 +47,11 @@ class Signal(Section):
         description="by the training signals of each subject: channel (mean 0, variance 1), whiten (also "
         "no correlation between channels)",
     )
+    normalise_by: Literal["subject", "training_subjects"] = Field(
+        "subject",
+        description="whose statistics normalise a subject who was not trained on: the subject's own training "
+        "split, or the mean of those of the subjects trained on",
+    )
     repetitions: Literal["average", "single", "random"] = Field(
         "average",
         description="a training sample is the average of a picture's trials, each trial, or the average of "
@@ -58,6 +63,8 @@ class Signal(Section):
     def _every_key_has_an_effect(self) -> Self:
         if self.repetitions != "random":
             refuse_idle(self, ("random_k",), f"with repetitions {self.repetitions}", "repetitions: random")
+        if self.normalise == "none":
+            refuse_idle(self, ("normalise_by",), "with normalise none", "normalise: channel")
         return self
 
 
@@ -85,6 +92,7 @@ class Trials:
         signal: [N, C, T], repetitions averaged.
         picture: [N] row of the picture.
         repeated: The trials that were averaged, where training takes them apart.
+        moments: Of the subject's training signals, where they normalise.
     """
 
     subject: int
@@ -93,6 +101,7 @@ class Trials:
     channels: tuple[str, ...]
     rate_hz: float = 250.0
     repeated: Repeated | None = None
+    moments: Moments | None = None
 
 
 @dataclass(frozen=True)
@@ -123,10 +132,12 @@ def open_trials(
     pictures: EmbeddingStore,
     channels: Sequence[str] | None = None,
     form: Form = Form(),
+    normaliser: Normaliser | None = None,
 ) -> Trials:
     """Average a subject's signals and match them with the pictures of an embedding store.
 
-    Trials whose picture was skipped as bad are left out, with a warning.
+    Trials whose picture was skipped as bad are left out, with a warning. Where signals are normalised, it is
+    by the `normaliser` that is given, else by the subject's training signals.
 
     Raises:
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
@@ -142,16 +153,25 @@ def open_trials(
         Selection.of(recording, chosen, signal.window_ms, signal.scale, where),
         pictures=np.flatnonzero(picture >= 0),
     )
+    moments = None
     if signal.normalise != "none":
-        learned = Selection.of(store["train"], chosen, signal.window_ms, signal.scale, where)
-        normaliser = fit(signal.normalise, (chunk for _, chunk in learned.averages()))
+        if normaliser is None:
+            learned = Selection.of(store["train"], chosen, signal.window_ms, signal.scale, where)
+            moments = Moments.of(chunk for _, chunk in learned.averages())
+            normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)
     held = Mapped(selection, store.path, split) if form.is_mapped else InMemory(selection)
     repeated = None
     if form.is_repeated:
         repeated = Repeated(held.trials(), selection.repetitions, signal.repetitions, signal.random_k)
     return Trials(
-        subject, held.averages(), picture[picture >= 0], selection.channels, recording.rate_hz, repeated
+        subject,
+        held.averages(),
+        picture[picture >= 0],
+        selection.channels,
+        recording.rate_hz,
+        repeated,
+        moments,
     )
 
 

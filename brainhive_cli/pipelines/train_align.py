@@ -230,8 +230,8 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
     if what.mode == "finetune":
         start = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
-    layout = material.layout(what, trials, cell)
-    tested, tested_images = material.tested(cell) if what.train.selection == "test" else (None, {})
+    layout, learned = material.layout(what, trials, cell), material.learned(what, trials)
+    tested, tested_images = material.tested(cell, learned) if what.train.selection == "test" else (None, {})
     data = CellData(
         trials,
         material.images,
@@ -241,7 +241,7 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         start,
         tested,
         tested_images,
-        material.learned(what, trials),
+        learned,
     )
     names, caveats = what.run.trackers if worker.is_main else (), learned_by(data, what.train).caveats
     with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json"), caveats) as track:

@@ -1,8 +1,8 @@
-"""Normalisation of one subject's signals, by what the training signals of that subject say."""
+"""Normalisation of signals, by the training signals of their subject or of several others."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Literal, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,25 +29,44 @@ class Normaliser:
         return mapped
 
 
-def fit(how: Literal["channel", "whiten"], signals: Iterable[NDArray[np.float32]]) -> Normaliser:
-    """Learn a normalisation from training signals.
+class Moments(NamedTuple):
+    """What normalisation needs to know of signals.
 
-    Args:
-        how: "channel" gives each channel mean 0 and variance 1; "whiten" also takes the correlations between
-            channels away, turning as little as possible (ZCA).
-        signals: Chunks [n, C, T]; all of them together count.
+    Attributes:
+        mean: [C, 1].
+        covariance: [C, C].
     """
-    count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C]
-    for chunk in signals:
-        flat = chunk.transpose(1, 0, 2).reshape(chunk.shape[1], -1).astype(np.float64)  # [C, n T]
-        count += flat.shape[1]
-        total = total + flat.sum(1, keepdims=True)
-        products = products + flat @ flat.T
-    mean = total / count
-    covariance: NDArray[Any] = products / count - mean @ mean.T
-    if how == "channel":
-        covariance = np.diag(np.diag(covariance))
-    variances, directions = np.linalg.eigh(covariance)
-    shrink = 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
-    matrix = (directions * shrink) @ directions.T
-    return Normaliser(mean.astype(np.float32), matrix.astype(np.float32))
+
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, signals: Iterable[NDArray[np.float32]]) -> Self:
+        """Measure chunks [n, C, T]; all of them together count."""
+        count, total, products = 0, np.zeros((1, 1)), np.zeros((1, 1))  # they become [C, 1] and [C, C]
+        for chunk in signals:
+            flat = chunk.transpose(1, 0, 2).reshape(chunk.shape[1], -1).astype(np.float64)  # [C, n T]
+            count += flat.shape[1]
+            total = total + flat.sum(1, keepdims=True)
+            products = products + flat @ flat.T
+        mean = total / count
+        return cls(mean, products / count - mean @ mean.T)
+
+    @classmethod
+    def pooled(cls, subjects: Sequence[Self]) -> Self:
+        """Average the means and the covariances of several subjects: each counts alike."""
+        means, covariances = zip(*subjects, strict=True)
+        return cls(np.mean(means, axis=0), np.mean(covariances, axis=0))
+
+    def normaliser(self, how: Literal["channel", "whiten"]) -> Normaliser:
+        """Make the normalisation that signals of these moments need.
+
+        Args:
+            how: "channel" gives each channel mean 0 and variance 1; "whiten" also takes the correlations
+                between channels away, turning as little as possible (ZCA).
+        """
+        covariance = np.diag(np.diag(self.covariance)) if how == "channel" else self.covariance
+        variances, directions = np.linalg.eigh(covariance)
+        shrink = 1 / np.sqrt(np.maximum(variances, SMALLEST * variances.max()))
+        matrix = (directions * shrink) @ directions.T
+        return Normaliser(self.mean.astype(np.float32), matrix.astype(np.float32))

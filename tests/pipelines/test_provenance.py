@@ -1,12 +1,22 @@
 """What must be said of a model is said of all that is made from it, however it is reached."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
 import pytest
 
-from brainhive_cli.caveats import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
+from brainhive_cli import aligner
+from brainhive_cli.caveats import (
+    NORMALISED_BY_TESTED,
+    SELECTED_ON_TEST,
+    SIMULATED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+)
 from brainhive_cli.console import Table
 from brainhive_cli.pipelines import Result
 
@@ -72,7 +82,9 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
     model = selected_on_test.folder / "cells/all_seed-1/model"
     asked = (f"run={model}", here, THREE, "subjects=1", *QUICK)
 
-    check(go("eval-retrieval", *asked), SIMULATED, SELECTED_ON_TEST)
+    ours = go("eval-retrieval", *asked)
+    check(ours, SIMULATED, SELECTED_ON_TEST)
+    assert ours.metrics["protocol"].startswith("model folder, demo-noise-0.3, simulated")
 
     config = model / "config.json"
     kept = config.read_text()
@@ -80,7 +92,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
         json.dumps({k: v for k, v in json.loads(kept).items() if k not in ("format", "learned")})
     )
     try:
-        check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_SELECTION)
+        check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION)
     finally:
         config.write_text(kept)
 
@@ -100,3 +112,52 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     assert beside.metrics["caveats"] == [SIMULATED]
     tainted = [table.title for table in beside.tables if SELECTED_ON_TEST in table.title]
     assert len(tainted) == 1 and tainted[0].startswith("Top-1 less another run's")
+
+
+@pytest.fixture
+def signals(world: Path, tmp_path: Path) -> str:
+    """An override that gives this test signal stores of its own, to change."""
+    shutil.copytree(world / "signals", tmp_path / "signals")
+    return f"paths.signals={tmp_path / 'signals'}"
+
+
+@pytest.mark.parametrize(("by", "is_changed"), [("subject", True), ("training_subjects", False)])
+def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
+    go, small, here, signals, by, is_changed, tmp_path
+):
+    how = ("mode=inter", "train.epochs=1", "signal.normalise=channel", f"signal.normalise_by={by}")
+    run = go("train-align", *small, here, signals, *how).folder
+    asked = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
+
+    before = go(*asked)
+    with h5py.File(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5", "r+") as file:
+        file["train/signal"][:, :, ::2] *= 5
+    after = go(*asked, again=True)
+
+    check(before, SIMULATED, *([NORMALISED_BY_TESTED] if is_changed else []))
+    first, second = (each.metrics["cells"]["sub-01_seed-1"]["sub-01"]["ranks"] for each in (before, after))
+    assert (first != second) == is_changed
+    model = aligner.load(run / "cells/sub-01_seed-1/model")
+    assert (model.learned.normaliser is None) == is_changed
+
+
+def test_statistics_of_the_training_subjects_are_those_that_these_were_normalised_by(
+    go, small, here, signals, tmp_path
+):
+    how = (
+        "mode=inter",
+        "train.epochs=1",
+        "signal.normalise=channel",
+        "signal.normalise_by=training_subjects",
+    )
+    run = go("train-align", *small, THREE, here, signals, *how).folder
+
+    means, variances = [], []
+    for subject in (1, 2):
+        with h5py.File(tmp_path / f"signals/demo-noise-0.3/default/sub-{subject:02d}.h5") as file:
+            average = 0.2 * np.asarray(file["train/signal"], np.float64).mean(1)  # [N, C, T]
+        means.append(average.mean((0, 2)))
+        variances.append(average.var((0, 2)))
+    normaliser = aligner.load(run / "cells/sub-03_seed-1/model").learned.normaliser
+    np.testing.assert_allclose(normaliser.mean[:, 0], np.mean(means, 0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(np.diag(normaliser.matrix), np.mean(variances, 0) ** -0.5, rtol=1e-4)

@@ -15,6 +15,7 @@ from two import in_two
 from brainhive_cli import aligner, parts
 from brainhive_cli.aligner import Layout
 from brainhive_cli.blocks import FusionEncoder
+from brainhive_cli.caveats import UNKNOWN_PICTURES
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.launch import Launch
 from brainhive_cli.losses.clip import ClipLoss
@@ -187,7 +188,8 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
 
     _, metrics, _ = train(data, validation=0)
 
-    assert metrics == {"epoch": 4, "selected_on": "last epoch", "caveats": [], "validation": {}}
+    kept = {"epoch": 4, "selected_on": "last epoch", "caveats": [UNKNOWN_PICTURES]}
+    assert metrics == {**kept, "validation": {}}
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):

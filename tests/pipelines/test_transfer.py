@@ -86,9 +86,9 @@ def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_
     recorded(samples=50)
     counted = replace(LAYOUT, channels=("0", "1"))
 
-    assert fit(counted, Origin.unknown(), Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
+    assert fit(counted, Origin(""), Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
     with pytest.raises(BrainhiveError, match="gives 3 channels where the model takes 2"):
-        fit(counted, Origin.unknown())
+        fit(counted, Origin(""))
 
 
 @pytest.fixture
@@ -157,7 +157,7 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics["cells"]["published"]["sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics["protocol"] == (
-        "model folder, demo-noise-0.3, trained on data that it does not name, simulated, "
+        "model folder, demo-noise-0.3, simulated, nothing says which pictures it was trained on, "
         "nothing says how its epoch was selected"
     )
     assert metrics["verdict"] == "above chance"

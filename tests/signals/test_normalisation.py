@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.signals.normalisation import fit
+from brainhive_cli.signals.normalisation import Moments
 
 ROUNDING = 1e-4
 
@@ -21,7 +21,7 @@ def covariance(signal: np.ndarray) -> np.ndarray:
 
 
 def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
-    normalised = fit("channel", np.split(signal, 4))(signal)
+    normalised = Moments.of(np.split(signal, 4)).normaliser("channel")(signal)
 
     assert normalised.dtype == np.float32
     np.testing.assert_allclose(normalised.mean((0, 2)), 0, atol=ROUNDING)
@@ -32,7 +32,7 @@ def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
 
 
 def test_whitening_takes_correlations_away_and_turns_nothing(signal):
-    normaliser = fit("whiten", [signal])
+    normaliser = Moments.of([signal]).normaliser("whiten")
 
     np.testing.assert_allclose(covariance(normaliser(signal)), np.eye(3), atol=ROUNDING)
     np.testing.assert_allclose(normaliser.matrix, normaliser.matrix.T, atol=ROUNDING)
@@ -41,4 +41,13 @@ def test_whitening_takes_correlations_away_and_turns_nothing(signal):
 def test_a_dead_channel_stays_quiet(signal):
     signal[:, 1] = 3.0
     for how in ("channel", "whiten"):
-        assert np.abs(fit(how, [signal])(signal)[:, 1]).max() < 0.1
+        assert np.abs(Moments.of([signal]).normaliser(how)(signal)[:, 1]).max() < 0.1
+
+
+def test_several_subjects_count_alike_however_many_signals_they_gave(signal):
+    quiet, loud = Moments.of([signal]), Moments.of([3 * signal[:5]])
+
+    pooled = Moments.pooled([quiet, loud])
+
+    np.testing.assert_allclose(pooled.mean, (quiet.mean + loud.mean) / 2)
+    np.testing.assert_allclose(pooled.covariance, (quiet.covariance + loud.covariance) / 2)

@@ -26,6 +26,7 @@ from brainhive_cli.pipelines._data import (
 )
 from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.signals.normalisation import Moments, Normaliser
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe
@@ -99,21 +100,33 @@ class Material:
             self.trials[subject] = self._trials(subject, "train", self.pictures, self.form)
         return self.trials[subject]
 
-    def tested(self, cell: Cell) -> tuple[list[Trials], dict[str, Tensor]]:
+    def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], dict[str, Tensor]]:
         """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
         what = self.what
         stores = open_embeddings(self.dataset, what.dataset, "test", what.encoders, what.paths)
         pictures = next(iter(stores.values()))
-        trials = [self._trials(subject, "test", pictures, Form()) for subject in cell.tested_on]
+        trials = [
+            self._trials(subject, "test", pictures, Form(), learned.normaliser_of(subject))
+            for subject in cell.tested_on
+        ]
         return trials, as_tensors(stores, self.keys, self.launch.device)
 
-    def _trials(self, subject: int, split: str, pictures: EmbeddingStore, form: Form) -> Trials:
-        paths, signal = self.what.paths, self.what.signal
-        return open_trials(self.dataset, paths, signal, subject, split, pictures, form=form)
+    def _trials(
+        self,
+        subject: int,
+        split: str,
+        pictures: EmbeddingStore,
+        form: Form,
+        normaliser: Normaliser | None = None,
+    ) -> Trials:
+        given = (self.dataset, self.what.paths, self.what.signal, subject, split, pictures)
+        return open_trials(*given, form=form, normaliser=normaliser)
 
     def learned(self, what: "Recipe", trials: Sequence[Trials]) -> Learned:
         """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
         rows = np.unique(np.concatenate([each.picture for each in trials]))
+        moments = [each.moments for each in trials if each.moments]
+        is_pooled = what.signal.normalise_by == "training_subjects"
         return Learned(
             dataset=self.dataset.name,
             recordings=self.dataset.recorded_as,
@@ -121,6 +134,7 @@ class Material:
             preparation=what.signal.model_dump(mode="json"),
             is_simulated=self.dataset.is_simulated,
             pictures=np.sort(hashes_of(self.dataset.name, self.pictures.image_ids[rows])),
+            normaliser=Moments.pooled(moments).normaliser(what.signal.normalise) if is_pooled else None,
         )
 
     @property

@@ -11,7 +11,7 @@ import torch
 from brainhive_cli import aligner as aligners
 from brainhive_cli import parts, runs
 from brainhive_cli.aligner.learned import Learned
-from brainhive_cli.caveats import SIMULATED, together
+from brainhive_cli.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
@@ -97,7 +97,8 @@ class AlignRun:
                 f"brainhive eval-retrieval --run {path} --dataset things-eeg --subjects 1",
             )
         used: Dataset = dataset.build(paths)
-        layout = aligners.load(path).layout
+        model = aligners.load(path)
+        layout, learned = model.layout, model.learned
         found = encoders_by_key(layout.encoders, encoders_around(path))
         if nameless := sorted(layout.encoders.keys() - found.keys()):
             raise MissingData(
@@ -108,7 +109,8 @@ class AlignRun:
             {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         )
         cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
-        made_with, origin = {"": (list(found.values()), signal)}, Origin.unknown()
+        made_with = {"": (list(found.values()), signal)}
+        origin = None if learned.recordings == used.recorded_as else Origin(learned.dataset)
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
@@ -134,8 +136,22 @@ class AlignRun:
     @cached_property
     def caveats(self) -> list[str]:
         """What must be said of every number that the run's models have a part in."""
-        simulated = [SIMULATED] if self.dataset.is_simulated else []
-        return together(simulated, *(self.learned(cell).caveats for cell in self.cells))
+        found = [SIMULATED] if self.dataset.is_simulated else []
+        if any(self._is_normalised_by_tested(cell) for cell in self.cells):
+            found.append(NORMALISED_BY_TESTED)
+        return together(found, *(self.learned(cell).caveats for cell in self.cells))
+
+    @property
+    def are_strangers(self) -> bool:
+        """Whether the subjects are known to be other people than those trained on, of whatever number."""
+        return self.origin is not None and self.origin.is_other
+
+    def _is_normalised_by_tested(self, cell: Cell) -> bool:
+        """Tell whether a subject who was not trained on gave recordings for the normalisation."""
+        learned, (_, signal) = self.learned(cell), self.made_with[cell.variant]
+        if signal.normalise == "none" or learned.normaliser is not None:
+            return False
+        return self.are_strangers or not set(cell.tested_on) <= {*cell.trained_on, *learned.subjects}
 
     @property
     def prior(self) -> str | None:

@@ -23,6 +23,7 @@ from brainhive_cli.pipelines._data import (
 from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.transfer import fitted
+from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
 
 SIGNALS, PICTURES = 4096, 8192
@@ -70,13 +71,12 @@ class Member:
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        origin, device = self.align.origin, self.model.logit_scale.device
-        known = () if origin and origin.is_other else self.model.layout.subjects
+        device, known = self.model.logit_scale.device, self.model.layout.subjects
         tokens = []
         with torch.inference_mode():
             for part in signal.split(SIGNALS):
                 index = None
-                if subject in known:
+                if subject in known and not self.align.are_strangers:
                     index = torch.full((len(part),), known.index(subject), device=device)
                 tokens.append(self.model.encode_signal(part.to(device), index).float())
         return torch.cat(tokens)
@@ -126,7 +126,12 @@ class Member:
     def _trials(self, subject: int, split: str, form: Form) -> Trials:
         signal, channels = self._taken(subject, split)
         given = (self.align.dataset, self.align.paths, signal, subject, split)
-        return open_trials(*given, self.pictures(split), channels, form)
+        return open_trials(*given, self.pictures(split), channels, form, self._normaliser(subject))
+
+    def _normaliser(self, subject: int) -> Normaliser | None:
+        """Give what normalises the signals of a subject; None: the subject's own training signals say."""
+        learned = self.model.learned
+        return learned.normaliser if self.align.are_strangers else learned.normaliser_of(subject)
 
     def _taken(self, subject: int, split: str) -> tuple[Signal, tuple[str, ...]]:
         """Say what the model takes of a recording: window and the like, and channels."""
@@ -137,4 +142,5 @@ class Member:
 
     def _key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         signal = self.align.made_with[self.cell.variant][1]
-        return (what, str(subject), split, *self.model.layout.channels, signal.model_dump_json())
+        own = self.cell.name if self._normaliser(subject) else ""  # which no other cell shares
+        return (what, str(subject), split, *self.model.layout.channels, signal.model_dump_json(), own)

@@ -54,9 +54,7 @@ def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = aligns[0]
     words = [" + ".join(dict.fromkeys(align.mode for align in aligns)), first.dataset.name]
-    if first.origin:
-        name = first.origin.name
-        words.append(f"zero-shot from {name}" if name else "trained on data that it does not name")
+    words += [f"zero-shot from {first.origin.name}"] if first.are_strangers and first.origin else []
     words += [f"mean of {len(aligns)} runs"] if len(aligns) > 1 else []
     words += [f"gallery {'+'.join(asked.splits)}"] if len(asked.splits) > 1 else []
     words += [f"{asked.random} random candidates"] if asked.random else []

@@ -21,7 +21,7 @@ class Origin:
     """The recordings that a model was trained on.
 
     Attributes:
-        name: The data set; empty when nobody knows.
+        name: The data set; empty when nothing says: subjects are then known by their numbers.
         times_s: [T] seconds of their samples; None when the recordings are not at hand.
         rate_hz: Their rate; None when they are not at hand.
     """
@@ -29,11 +29,6 @@ class Origin:
     name: str
     times_s: NDArray[np.float64] | None = None
     rate_hz: float | None = None
-
-    @classmethod
-    def unknown(cls) -> Self:
-        """Stand for what a model was trained on that does not say; it knows subjects by their numbers."""
-        return cls("")
 
     @property
     def is_other(self) -> bool:
