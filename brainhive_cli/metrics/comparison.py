@@ -85,11 +85,11 @@ def compare(
     Source: Clark 1973, The language-as-fixed-effect fallacy (minF′); McNemar 1947; Wilcoxon 1945; Cohen 1988
     (d_z), through scipy.stats.
     """
-    hits = [[(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second)]
-    found = [np.concatenate([group.mean(0) > 0.5 for group in groups]) for groups in hits]
-    _check(*hits)
-    only_first, only_second = (int((one & ~other).sum()) for one, other in (found, found[::-1]))
-    return _compared(*hits, ids=ids, limits=(-1, 1), discordant=(only_first, only_second))
+    hits, others = ([(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second))
+    _check(hits, others)
+    found, by_other = (np.concatenate([group.mean(0) > 0.5 for group in groups]) for groups in (hits, others))
+    discordant = int((found & ~by_other).sum()), int((by_other & ~found).sum())
+    return _compared(hits, others, ids=ids, limits=(-1, 1), discordant=discordant)
 
 
 def compare_values(
@@ -105,9 +105,9 @@ def compare_values(
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
     """
-    values = [[np.atleast_2d(group) for group in groups] for groups in (first, second)]
-    _check(*values)
-    return _compared(*values, ids=ids, limits=(None, None), discordant=None)
+    values, others = ([np.atleast_2d(group) for group in groups] for groups in (first, second))
+    _check(values, others)
+    return _compared(values, others, ids=ids, limits=(None, None), discordant=None)
 
 
 def _compared(
@@ -120,6 +120,7 @@ def _compared(
     differences = [one.mean(0) - other.mean(0) for one, other in zip(first, second, strict=True)]
     found = describe(differences, ids=ids, limits=limits, wilson=False)
     by_subject = np.array([each.mean() for each in differences])
+    p: float | None
     if len(differences) > 1:
         p, test = min_f(differences, ids), "minF′ over subjects and items"
     elif discordant:
