@@ -86,8 +86,8 @@ def subset_hits(
         seed: Seed of the drawing.
 
     Returns:
-        Hits by item, [N] signal to image and [N] image to signal, weighted so that their mean is the mean
-        accuracy of the subsets.
+        Share of an item's own draws in which it was found first, [N] signal to image and [N] image to signal;
+        NaN for an item that was never drawn.
 
     Raises:
         BrainhiveError: if there are fewer items than a subset takes.
@@ -97,14 +97,16 @@ def subset_hits(
     count = len(signal_tokens)
     if ways > count:
         raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"ask for {count} ways")
-    random, forward, backward = np.random.default_rng(seed), np.zeros(count), np.zeros(count)
+    random, drawn = np.random.default_rng(seed), np.zeros(count)
+    forward, backward = np.zeros(count), np.zeros(count)
     for _ in range(draws):
         chosen = random.permutation(count)[:ways]
         signal, image, same = signal_tokens[chosen], image_tokens[chosen], torch.arange(ways)
+        drawn[chosen] += 1
         forward[chosen] += (ranks(signal, image, same) == 1).numpy()
         backward[chosen] += (ranks(image, signal, same) == 1).numpy()
-    weight = count / (ways * draws)
-    return forward * weight, backward * weight
+    drawn[drawn == 0] = np.nan
+    return forward / drawn, backward / drawn
 
 
 def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -21,6 +21,7 @@ from brainhive_cli.pipelines._retrieval.ensembles import Ensemble, groups
 from brainhive_cli.pipelines._retrieval.figures import draw_curves, draw_sheet
 from brainhive_cli.pipelines._retrieval.metrics import (
     Circumstances,
+    above_chance,
     concept_tables,
     described_gallery,
     how_curves_are_made,
@@ -29,7 +30,6 @@ from brainhive_cli.pipelines._retrieval.metrics import (
     protocol_of,
     totals,
     variants_of,
-    verdict,
 )
 from brainhive_cli.pipelines._retrieval.tables import tables
 from brainhive_cli.pipelines._seeds import mixed
@@ -214,9 +214,11 @@ def _metrics(
     cells, first = [group[0] for group in groups(aligns)], next(iter(scores.values()))
     common = Circumstances(protocol_of(aligns, asked), asked.split, first.pool, asked.subsets)
     together = totals(cells, scores, common)
-    found = verdict(together["overall"]["mean_rank"])
-    if found != "above chance" and what.control == "none":
-        console.warn(f"retrieval is {found}: do signals and pictures belong together as they are filed?")
+    test = above_chance(scores)
+    if test.verdict != "above chance" and what.control == "none":
+        console.warn(
+            f"retrieval is {test.verdict}: do signals and pictures belong together as they are filed?"
+        )
     together["curves"]["how"] = how_curves_are_made(asked)
     return {
         "run": str(aligns[0].folder.path),
@@ -225,7 +227,8 @@ def _metrics(
         "protocol": common.protocol,
         "caveats": said_in(common.protocol),
         "gallery": described_gallery(aligns[0], first, asked),
-        "verdict": found,
+        "verdict": test.verdict,
+        "above_chance": test.as_dict(),
         "prior": aligns[0].prior,
         "published": aligns[0].published(first.pool) if len(aligns) == 1 and what.control == "none" else {},
         **together,

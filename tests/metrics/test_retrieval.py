@@ -16,6 +16,7 @@ from brainhive_cli.metrics.retrieval import (
     subset_hits,
     summarise,
 )
+from brainhive_cli.metrics.statistics import interval
 
 
 @pytest.fixture
@@ -237,16 +238,29 @@ def test_subsets_of_all_items_are_the_whole_test(tokens):
     assert np.array_equal(backward == 1, (ranks(tokens, noisy, torch.arange(40)) == 1).numpy())
 
 
-def test_among_fewer_items_more_are_found_and_the_mean_is_that_of_the_subsets(tokens):
+def test_a_perfect_decoder_is_right_in_all_of_an_items_draws_without_doubt(tokens):
+    forward, backward = subset_hits(tokens, tokens, ways=10, draws=30, seed=0)
+
+    assert (forward == 1).all() and (backward == 1).all()
+    assert interval([forward], wilson=False) == (1, 1)
+
+
+def test_an_item_that_is_never_drawn_has_no_share(tokens):
+    forward, _ = subset_hits(tokens, tokens, ways=10, draws=1, seed=0)
+
+    assert np.isnan(forward).sum() == 30 and np.nansum(forward) == 10
+
+
+def test_among_fewer_items_more_are_found_each_in_its_own_draws(tokens):
     noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
 
     forward, _ = subset_hits(noisy, tokens, ways=10, draws=30, seed=0)
 
-    random, accuracy = np.random.default_rng(0), []
-    for _ in range(30):
+    random, found = np.random.default_rng(0), np.full((30, 40), np.nan)
+    for draw in range(30):
         chosen = random.permutation(40)[:10]
-        accuracy.append((in_float64(noisy[chosen], tokens[chosen], torch.arange(10)) == 1).double().mean())
-    assert forward.mean() == pytest.approx(np.mean(accuracy))
+        found[draw, chosen] = in_float64(noisy[chosen], tokens[chosen], torch.arange(10)) == 1
+    assert forward == pytest.approx(np.nanmean(found, 0))
     assert forward.mean() > (ranks(noisy, tokens, torch.arange(40)) == 1).double().mean()
     with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40"):
         subset_hits(noisy, tokens, ways=41, draws=1, seed=0)

@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from brainhive_cli.caveats import in_protocol, together
+from brainhive_cli.metrics.guessing import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -152,12 +154,11 @@ def items(scores: Mapping[str, Scores]) -> dict[str, list[str]]:
     }
 
 
-def verdict(mean_rank: Mapping[str, Any]) -> str:
-    """Say on which side of chance the interval of the mean rank lies."""
-    low, high = mean_rank["these_subjects"] or (mean_rank["low"], mean_rank["high"])
-    if low is None or low <= mean_rank["chance"] <= high:
-        return "at chance"
-    return "below chance" if low > mean_rank["chance"] else "above chance"
+def above_chance(scores: Mapping[str, Scores]) -> RankSum:
+    """Test whether the seen pictures rank better than guesses, over all cells and subjects."""
+    rankings = _by_subject(each.rankings for each in scores.values())
+    groups = [np.array([each.among_split for each in group]) for group in rankings]
+    return rank_sum(groups, rankings[0][0].split_size, _ids(rankings))
 
 
 def label(subject: int) -> str:
@@ -221,14 +222,26 @@ def _subsets(
     if not common.subsets:
         return {}
     ways, draws = common.subsets.ways, common.subsets.draws
-    named: Any = {"split": common.split, "pool": ways, "chance": 1 / ways, "seeds": seeds, "ids": ids}
+    named: Any = {"split": common.split, "pool": ways, "chance": 1 / ways, "seeds": seeds}
     named["protocol"] = f"{common.protocol}, {ways}-way, {draws} draws"
     values = {
         name: [np.array([each[way] for each in group]) for group in hits]
         for way, name in enumerate(("forward", "backward"))
     }
     named["limits"], named["wilson"] = (0.0, 1.0), False  # an item's value is an average over its draws
-    return _described([measure(name, groups, **named) for name, groups in values.items()])
+    return _described([_of_drawn(name, groups, ids, **named) for name, groups in values.items()])
+
+
+def _of_drawn(
+    name: str, groups: Sequence[NDArray[np.float64]], ids: Sequence[Sequence[str]], **named: Any
+) -> Metric:
+    """Measure the items that were drawn at all."""
+    kept, names = [], []
+    for group, image_ids in zip(groups, ids, strict=True):
+        drawn = np.flatnonzero(~np.isnan(group).any(0))
+        kept.append(group[:, drawn])
+        names.append([image_ids[place] for place in drawn.tolist()])
+    return measure(name, kept, ids=names, **named)
 
 
 def _curve(

@@ -86,10 +86,12 @@ class Queries:
     Attributes:
         tokens: [N, D].
         target: [N]; by a control, that of another picture.
+        seen: [N] before a control.
     """
 
     tokens: Tensor
     target: Places
+    seen: Places
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,9 @@ class Ranking:
         image_ids: [N] of what each signal showed.
         concepts: [N] of what each signal showed.
         ranks: [N] of the seen picture.
+        among_split: [N] its rank among the pictures of the signals' split alone: training pictures or random
+            vectors may be more or less like any signal.
+        split_size: How many these are.
         precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
         relevant: [N] how many these are.
         pictures: Image ids of what was shown, each once.
@@ -113,6 +118,8 @@ class Ranking:
     image_ids: list[str]
     concepts: list[str]
     ranks: list[int]
+    among_split: list[int]
+    split_size: int
     precision: list[float]
     relevant: list[int]
     pictures: list[str]
@@ -127,8 +134,9 @@ def read(ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: i
     queries = {}
     for subject in ensemble.cell.tested_on:
         signals, picture = ensemble.signals(subject, split)
-        target = controlled(np.searchsorted(gallery.rows, picture), gallery, control, subject, seed)
-        queries[subject] = Queries(ensemble.tokens(subject, signals), target)
+        seen = np.searchsorted(gallery.rows, picture)
+        target = controlled(seen, gallery, control, subject, seed)
+        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen)
     return queries
 
 
@@ -159,6 +167,9 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         precision = average_precisions(
             tokens, gallery.tokens, torch.from_numpy(relevant), gallery.distractors()
         )
+    size, alone = len(gallery.rows), found
+    if gallery.pool > size:
+        alone = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
     named = nearest(tokens, gallery.tokens)
     alike = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
@@ -169,6 +180,8 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             [gallery.image_ids[place] for place in each.target],
             [gallery.concepts[place] for place in each.target],
             found[part].tolist(),
+            alone[part].tolist(),
+            size,
             precision[part].tolist(),
             (relevant[part] >= 0).sum(1).tolist(),
             [gallery.image_ids[place] for place in np.unique(each.target)],

@@ -51,8 +51,17 @@ def _cells(metrics: Metrics) -> Table:
         rows.append(("published", top1, "–", top5, *["–"] * 4))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = metrics["overall"]["top1"]["split"]
-    title = f"Retrieval of {split} pictures: {metrics['protocol']}: {metrics['verdict']}"
+    title = f"Retrieval of {split} pictures: {metrics['protocol']}: {_verdict(metrics)}"
     return Table(title + _source(published), columns, tuple(rows))
+
+
+def _verdict(metrics: Metrics) -> str:
+    """Say on which side of chance the ranks are, and by which test."""
+    found = metrics.get("above_chance")
+    if found is None:
+        return str(metrics["verdict"])
+    p = min(1.0, 2 * min(found["better"], found["worse"]))
+    return f"{metrics['verdict']} (p {p:.2g}, {found['test']} of {found['n']} pictures among {found['pool']})"
 
 
 def _row(metrics: Metrics) -> tuple[Any, ...]:

@@ -1,0 +1,122 @@
+"""Whether ranks are better than those of guesses: the exact test of their sum, and permuted labels."""
+
+from collections.abc import Hashable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.metrics._rivals import CANDIDATES
+from brainhive_cli.metrics.statistics import Values, by_item
+
+SIGNIFICANT = 0.025
+"""On each side, as a 95 % interval has it."""
+LONGEST = 2**22
+"""Values that a sum of ranks may take for its distribution to be convolved: a quarter of a second."""
+TIE = 1e-6
+"""Similarities in float32 that are closer than this are equal, and rank against the model."""
+
+
+@dataclass(frozen=True)
+class RankSum:
+    """A sum of ranks beside those of guesses.
+
+    Attributes:
+        better: Probability that guesses have a sum as small.
+        worse: Probability that guesses have a sum as large.
+        n: Items whose ranks were added.
+        pool: Candidates of each.
+        test: How the probabilities were found.
+    """
+
+    better: float
+    worse: float
+    n: int
+    pool: int
+    test: str
+
+    @property
+    def verdict(self) -> str:
+        """Say on which side of chance the ranks are, two-sided at .05."""
+        if self.better < SIGNIFICANT:
+            return "above chance"
+        return "below chance" if self.worse < SIGNIFICANT else "at chance"
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        return asdict(self)
+
+
+def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashable]] | None = None) -> RankSum:
+    """Compare the sum of ranks with that of guesses, whose every rank from 1 to `pool` is as probable.
+
+    An item is one guess, however many subjects and models ranked it: its ranks are averaged first. They vary
+    together where all subjects saw a picture that was given a wrong label; to count each rank would call such
+    labels better or worse than chance in half of simulations (ten subjects) instead of 5 %. Where they are
+    independent, the test is conservative.
+
+    Args:
+        groups: Ranks of the items [N], or [S, N] of S models, one array a subject.
+        pool: Candidates.
+        ids: Names of the items, one list a subject (see `statistics.interval`).
+    """
+    averages, places = by_item([np.atleast_2d(group).mean(0) for group in groups], ids)
+    place, values = np.concatenate(places), np.concatenate(averages)
+    ranks = np.bincount(place, values) / np.bincount(place)  # [items]
+    total, count = float(ranks.sum()), len(ranks)
+    least, most = int(np.floor(total + TIE)), int(np.ceil(total - TIE))
+    if count * pool <= LONGEST:
+        chances = _sum_of_guesses(count, pool)  # from `count`, all ranks 1
+        better, worse = chances[: least - count + 1].sum(), chances[most - count :].sum()
+        test = "exact test of the rank sum"
+    else:
+        from scipy.stats import norm
+
+        mean, sd = count * (pool + 1) / 2, np.sqrt(count * (pool**2 - 1) / 12)
+        better, worse = norm.cdf(least + 0.5, mean, sd), norm.sf(most - 0.5, mean, sd)
+        test = "normal approximation of the rank sum"
+    better, worse = np.clip([better, worse], 0, 1).tolist()
+    return RankSum(better, worse, count, pool, test)
+
+
+def _sum_of_guesses(count: int, pool: int) -> NDArray[np.float64]:
+    """Convolve a uniform distribution over `pool` values `count` times with itself."""
+    size = count * (pool - 1) + 1
+    one = np.fft.rfft(np.full(pool, 1 / pool), size)
+    return np.fft.irfft(one**count, size)
+
+
+def ranks_of_all(
+    signal_tokens: Tensor, gallery: Tensor, pictures: int, distractors: Iterable[Tensor] = ()
+) -> NDArray[np.int64]:
+    """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
+
+    Args:
+        signal_tokens: [N, D].
+        gallery: Image tokens [M, D].
+        pictures: P, how many of the gallery, from the first, are ranked.
+        distractors: Further candidates, in blocks [m, D].
+
+    Returns:
+        Ranks [N, P]; ties rank against the model.
+    """
+    signals = torch.nn.functional.normalize(signal_tokens.float(), dim=1)
+    own = _cosines(signals, gallery[:pictures]) - TIE
+    counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
+    for block in _blocks(gallery, distractors):
+        sorted_up = _cosines(signals, block.to(signals.device)).sort(1).values
+        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
+    return counts.cpu().numpy()
+
+
+def _blocks(gallery: Tensor, distractors: Iterable[Tensor]) -> Iterator[Tensor]:
+    for some in chain([gallery], distractors):
+        yield from some.split(CANDIDATES)
+
+
+def _cosines(signals: Tensor, tokens: Tensor) -> Tensor:
+    return (signals @ torch.nn.functional.normalize(tokens.float(), dim=1).T).contiguous()
