@@ -85,6 +85,10 @@ class Paths(Section):
         """Resolve one of the folders against home."""
         return Path(os.environ.get("BRAINHIVE_HOME", ".")).joinpath(getattr(self, name))
 
+    def dataset(self, name: str, root: str = "") -> Path:
+        """Say where a data set lies: at `root`, else at its name below data; absolute, as hints name it."""
+        return Path(os.path.abspath(root or self.under_home("data") / name))
+
 
 class Run(Section):
     """How the work is run; no part of what it computes, so no part of the fingerprint."""

@@ -45,7 +45,7 @@ class Layout(parts.Config):
 
     def open(self, paths: Paths, name: str, published: str, source: str, **known: Any) -> "Things":
         """Point at the data; nothing is read yet."""
-        root = Path(os.path.abspath(self.root or paths.under_home("data") / name))
+        root = paths.dataset(name, self.root)
         fetch = shlex.join(["hf", "download", source, "--repo-type", "dataset", "--local-dir", str(root)])
         return Things(name, root, self.signals or published, published, self.trust_pickle, fetch, **known)
 

@@ -30,7 +30,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> Pictures:
         """See which splits are there."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "coco"
+        root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
         return Pictures("coco", there or tuple(SPLITS), partial(_images, root, self.year))
 

@@ -27,7 +27,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> Pictures:
         """Open the folder; MissingData when it is absent or empty."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "image-folder"
+        root = paths.dataset("image-folder", self.root)
         if not root.is_dir():
             raise MissingData(
                 f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -29,7 +30,7 @@ PACKED: dict[str, Callable[[Sequence[Path], Path], Listing]] = {
 }
 """What lists the files of a form, given the folder of listings that were kept."""
 SOURCE = (
-    "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir data/imagenet "
+    "hf download ILSVRC/imagenet-1k --repo-type dataset --local-dir {root} "
     "(or visual-layer/imagenet-1k-vl-enriched; tars: timm/imagenet-1k-wds; folders: image-net.org)"
 )
 
@@ -50,7 +51,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> Pictures:
         """See which splits are there, and in which form."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "imagenet"
+        root = paths.dataset("imagenet", self.root)
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
         kept = paths.under_home("embeddings") / _index.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
@@ -99,7 +100,7 @@ def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datas
     raise MissingData(
         f"imagenet: no {split} pictures in {root}: neither {split}/n01440764/*.JPEG, nor {split}-*.parquet, "
         f"nor *-{split}-*.tar",
-        SOURCE,
+        SOURCE.format(root=shlex.quote(str(root))),
     )
 
 

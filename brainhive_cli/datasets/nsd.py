@@ -21,7 +21,7 @@ STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
 SPLITS = ("train", "test")
 SOURCE = (
     "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
-    "nsddata/experiments/nsd"
+    "nsddata/experiments/nsd into that folder"
 )
 
 
@@ -36,7 +36,7 @@ class Config(parts.Config):
 
     def build(self, paths: Paths) -> Pictures:
         """Point at the data; nothing is read yet."""
-        root = Path(self.root) if self.root else paths.under_home("data") / "nsd"
+        root = paths.dataset("nsd", self.root)
         return Pictures("nsd", SPLITS, partial(_images, root))
 
 

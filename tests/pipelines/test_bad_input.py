@@ -114,7 +114,7 @@ def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
         ),
         (
             ("embed", "--dataset", "image-folder", "--encoders", COLOURS),
-            "no folder data/image-folder",
+            r"no folder /.*/data/image-folder",
             "dataset.root=FOLDER, one sub-folder a concept",
         ),
         (
