@@ -7,6 +7,7 @@ and of 200-way top-1 of new concepts, whose signals are averaged over 80 trials.
 """
 
 import argparse
+import itertools
 import statistics
 from collections.abc import Iterator
 
@@ -123,8 +124,8 @@ def tried(aligner: Aligner, loss_of: torch.nn.Module, data: CellData) -> tuple[f
 
 def trained(
     data: CellData, new: CellData, train: Train, seed: int, at: tuple[int, ...]
-) -> Iterator[dict[str, float]]:
-    """Train once, and yield what is found after the epochs `at`."""
+) -> Iterator[list[float]]:
+    """Train once, and yield what `_NAMES` names after the epochs `at`."""
     config = parts.resolve("losses", "clip")
     aligner, loss_of = begin(seed, layout(), config.initial_logit_scale, data, train.init), config.build()
     batches = Batches(data, train, 0.0, HERE)
@@ -143,13 +144,8 @@ def trained(
             learner.step()
             losses.append(float(loss.detach()))
         if epoch + 1 in at:
-            held_loss, held_top1 = tried(aligner, loss_of, data)
-            yield {
-                "training loss": statistics.mean(losses),
-                "held-out loss": held_loss,
-                "held-out top-1": held_top1,
-                "200-way top-1": tried(aligner, loss_of, new)[1],
-            }
+            held_out, later = (tried(aligner, loss_of, each) for each in (data, new))
+            yield [statistics.mean(losses), *held_out, later[1]]
 
 
 def main() -> None:
@@ -162,16 +158,22 @@ def main() -> None:
     on = parser.parse_args()
     data, new = made(on.noise, on.concepts)
     at = tuple(sorted({min(10, on.epochs), on.epochs}))
-    base = Train(epochs=on.epochs, warmup_steps=10)
-    print(f"mean ± sd over {on.seeds} seeds; {on.concepts} concepts, noise {on.noise:g}")
-    print(f"{'init':10} {'epoch':>5}  " + "  ".join(f"{name:>17}" for name in _NAMES))
-    for init in ("torch", "reference"):
-        train = Train.model_validate({**base.model_dump(), "init": init})
-        runs = [list(trained(data, new, train, 2025 + seed, at)) for seed in range(on.seeds)]
-        for place, epoch in enumerate(at):
-            found = [[run[place][name] for run in runs] for name in _NAMES]
-            cells = [f"{statistics.mean(v):.3f} ± {statistics.pstdev(v):.3f}" for v in found]
-            print(f"{init:10} {epoch:5}  " + "  ".join(f"{cell:>17}" for cell in cells), flush=True)
+    print(f"{on.concepts} concepts, noise {on.noise:g}; at the end mean ± sd over {on.seeds} seeds")
+    print(f"{'init':10} {'seed':>5} {'epoch':>5}  " + "  ".join(f"{name:>15}" for name in _NAMES))
+    found: dict[tuple[str, int], list[list[float]]] = {}
+    for seed, init in itertools.product(range(2025, 2025 + on.seeds), ("torch", "reference")):
+        train = Train.model_validate({"epochs": on.epochs, "warmup_steps": 10, "init": init})
+        for epoch, values in zip(at, trained(data, new, train, seed, at), strict=True):
+            show(init, str(seed), epoch, [f"{value:.3f}" for value in values])
+            found.setdefault((init, epoch), []).append(values)
+    for (init, epoch), rows in sorted(found.items(), reverse=True):
+        columns = list(zip(*rows, strict=True))
+        show(init, "all", epoch, [f"{statistics.mean(v):.3f} ± {statistics.pstdev(v):.3f}" for v in columns])
+
+
+def show(init: str, seed: str, epoch: int, cells: list[str]) -> None:
+    """Print a row of the table."""
+    print(f"{init:10} {seed:>5} {epoch:5}  " + "  ".join(f"{cell:>15}" for cell in cells), flush=True)
 
 
 _NAMES = ("training loss", "held-out loss", "held-out top-1", "200-way top-1")

@@ -116,12 +116,9 @@ class Recipe(recipe.Recipe):
 
     @model_validator(mode="after")
     def _no_key_of_training_is_without_effect(self) -> Self:
-        if self.mode == "finetune" and self.train.init != Train().init:
-            raise RecipeError(
-                f"train.init is {self.train.init}, but fine-tuning begins from the weights of a run",
-                "no train.init, or another mode",
-            )
-        if self.mode != "finetune":  # which takes the prior of its run
+        if self.mode == "finetune":  # whose run decides the prior
+            recipe.refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
+        else:
             self.train.check_prior(self.prior)
         return self
 

@@ -4,8 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.recipe import Names, Section
+from brainhive_cli.recipe import Names, Section, refuse_idle
 from brainhive_cli.signals.augmentation import Augment
 
 
@@ -88,8 +87,5 @@ class Train(Section):
         Raises:
             RecipeError: naming the key.
         """
-        if self.prior_dropout and prior is None:
-            raise RecipeError(
-                f"train.prior_dropout is {self.prior_dropout}, but there is no prior to drop units of",
-                "name one (--prior), or train.prior_dropout=0; a fuser that is trained has fuser.dropout",
-            )
+        if prior is None:
+            refuse_idle(self, ("prior_dropout",), "without a prior", "fuser.dropout, or name one (--prior)")
