@@ -28,13 +28,20 @@ def reconstruct(
     repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
     sources: Annotated[
         str | None,
-        typer.Option("--from", help="brain, images (the ceiling), shuffled (the floor); several by commas."),
+        typer.Option(
+            "--from",
+            help="brain; images (ceiling); shuffled (floor); zeroed; nearest, mean training picture.",
+            show_default="brain,nearest,mean",
+        ),
     ] = None,
     score: Annotated[
         str | None, typer.Option("--score", help="Score this folder of pictures instead of drawing any.")
     ] = None,
     truth: Annotated[
         str | None, typer.Option("--truth", help="The true pictures of --score, matched by file name.")
+    ] = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Reconstruct runs to compare with, item by item.")
     ] = None,
     recipe: options.RecipeName = None,
     check: options.Check = False,
@@ -50,4 +57,7 @@ def reconstruct(
     Example: brainhive reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE
     """
     flags = {"prior": prior, "align_run": run, "generator.source": generator, "subjects": subjects}
-    execute(context, {**flags, "repeats": repeats, "sources": sources, "score": score, "truth": truth})
+    execute(
+        context,
+        {**flags, "repeats": repeats, "sources": sources, "score": score, "truth": truth, "against": against},
+    )

@@ -22,6 +22,7 @@ from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.measured import (
     Measuring,
     Stimuli,
+    compare_with,
     measure_run,
     open_run,
     result_of,
@@ -39,7 +40,7 @@ from brainhive_cli.runs import RunFolder
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 
 
-SCORING = {*Measuring.model_fields, *recipe.Recipe.model_fields, "score", "truth"}
+SCORING = {*Measuring.model_fields, *recipe.Recipe.model_fields, "score", "truth", "against"}
 """Keys that have an effect on pictures which somebody else drew."""
 
 
@@ -71,11 +72,12 @@ def _spelt_out(prior: Any) -> Any:
 class Recipe(recipe.Recipe, Measuring, Sampling):
     """What is drawn from which run, with which prior and generator; or which folder is scored.
 
-    How much is done at once stands beside the fingerprint: a run that was too large goes on with less.
+    How much is done at once stands beside the fingerprint: a run that was too large goes on with less. What a
+    run is compared with does too.
     """
 
     beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {
-        *("batch_size", "offload", "vae_tiling", "metric_batch_size")
+        *("batch_size", "offload", "vae_tiling", "metric_batch_size", "against")
     }
     is_tracked: ClassVar[bool] = True
 
@@ -102,6 +104,9 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     best_of: int = Field(1, gt=0, description="pictures drawn for each one kept: the one most like its token")
     initial: Start = Start()
     seed: int = Field(0, description="seed of the noise")
+    against: recipe.Names | None = Field(
+        None, description="runs of reconstruct to compare with, item by item; nothing is drawn again for it"
+    )
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
     files: str = Field("", description="digest of the files of folders of pictures, filled in")
@@ -172,6 +177,7 @@ def plan(what: Recipe) -> Plan:
             "generator": what.generator.check,
             "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
+            "against": lambda: ", ".join(str(other.path) for other in _others(what)) or "none",
             **_trackers.looks(what.run.trackers),
         }
     )
@@ -180,7 +186,12 @@ def plan(what: Recipe) -> Plan:
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Draw every item that is not drawn yet, then measure; or measure what others drew."""
     _trackers.require(what.run.trackers)
-    made = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
+    others = _others(what)
+    folder = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
+    if launch.is_main and others:
+        compare_with(folder, others)
+    launch.wait()
+    made = result_of(folder)
     if launch.is_main:
         shown = what.model_dump(mode="json")
         found, caveats = made.metrics["sources"], made.metrics.get("caveats", [])
@@ -188,7 +199,12 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return made
 
 
-def _score(what: Recipe, launch: Launch, again: bool) -> Result:
+def _others(what: Recipe) -> list[RunFolder]:
+    """Find the runs to compare with, before anything is drawn."""
+    return [runs.find(what.paths.under_home("runs"), "reconstruct", name) for name in what.against or []]
+
+
+def _score(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     folders = Folders.match(str(what.score), what.truth)
     what = what.model_copy(update={"files": folders.digest})
     folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
@@ -196,10 +212,10 @@ def _score(what: Recipe, launch: Launch, again: bool) -> Result:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
         measure_run(folder, what, [folders.drawn], folders.stimuli, "scored", launch, more)
     launch.wait()
-    return result_of(folder)
+    return folder
 
 
-def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
+def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     prior = what.prior.load().to(launch.device)
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
@@ -228,7 +244,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> Result:
         more = {"prior": what.prior.source, "missing_sources": missing}
         measure_run(folder, what, drawn, _stimuli(align, what.split), what.split, launch, more)
     launch.wait()
-    return result_of(folder)
+    return folder
 
 
 def _find(what: Recipe, prior: FusionPrior) -> RunFolder:

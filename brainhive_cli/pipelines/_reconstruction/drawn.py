@@ -131,7 +131,7 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
             protocol=protocol,
             split=split,
             ids=ids,
-            pool=None if chance_of(name) is None else len(means[0][name]),
+            pool=None if chance_of(name) is None else len(ids[0]),
             chance=chance_of(name),
             seeds=seeds,
         )
@@ -140,14 +140,12 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
 
 
 def _over_seeds(scored: Sequence[Scored]) -> tuple[list[str], dict[str, NDArray[np.float64]]]:
-    """Average one subject's reconstructions by several models: image ids, each once, and by metric [N]."""
-    ids, place = np.unique(
-        [image_id for each in scored for image_id in each.drawn.files], return_inverse=True
-    )
-    counts = np.bincount(place, minlength=len(ids))
-    return ids.tolist(), {
-        name: np.bincount(place, values) / counts
-        for name, values in _joined([each.means for each in scored]).items()
+    """Stack one subject's reconstructions of the same items by S models: image ids, and by metric [S, N]."""
+    ids = list(scored[0].drawn.files)
+    places = [[list(each.drawn.files).index(image_id) for image_id in ids] for each in scored]
+    return ids, {
+        name: np.stack([each.means[name][place] for each, place in zip(scored, places, strict=True)])
+        for name in scored[0].means
     }
 
 

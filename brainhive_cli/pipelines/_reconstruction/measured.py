@@ -15,6 +15,7 @@ from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import BrainhiveError, DeviceError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Result
+from brainhive_cli.pipelines._reconstruction.compared import with_runs, with_sources
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, metrics_of, write_values
 from brainhive_cli.pipelines._reconstruction.scores import (
     METRICS,
@@ -115,6 +116,7 @@ def measure_run(
     folder.replace("values.csv", lambda beside: write_values(beside, scored))
     caveats = together(*(said_in(each.made) for each in drawn))
     metrics = _figures(scored, how.protocol, split)
+    metrics["comparisons"] = with_sources(metrics)
     metrics |= {"caveats": caveats, "missing": comparer.missing, **more}
     folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
     folder.finish(metrics)
@@ -150,6 +152,22 @@ def open_run(
         (folder.path / FINISHED).unlink()
     launch.wait()
     return RunFolder.open("reconstruct", label, what, launch)
+
+
+def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
+    """Compare a finished run with others, and let its metrics and page say so.
+
+    Raises:
+        BrainhiveError: if a run cannot be paired with this one, or was made by an older version.
+    """
+    metrics = folder.metrics()
+    beside = {str(other.path): other.metrics() for other in others}
+    for name, each in {str(folder.path): metrics, **beside}.items():
+        if any("subject" not in cell for cell in each["cells"].values()):
+            raise BrainhiveError(f"{name} was made by an older version", "run its command again with --again")
+    metrics["against"] = with_runs(metrics, str(folder.path), beside)
+    folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
+    folder.finish(metrics)
 
 
 def _load(how: Measuring, launch: Launch) -> Comparer:

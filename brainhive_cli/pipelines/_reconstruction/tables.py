@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.caveats import in_tables
+from brainhive_cli.caveats import in_tables, together
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
@@ -19,6 +19,8 @@ TITLES = {
     "scored": "scored",
 }
 """What the sources are called; ↓ beside a metric means that less is better."""
+LEVEL = 0.05
+"""p below which a difference is told to be one."""
 Metrics = Mapping[str, Any]
 
 
@@ -26,7 +28,12 @@ def tables(metrics: Metrics) -> tuple[Table, ...]:
     """Draw the tables of a finished run; by cell where there are several."""
     source = next(iter(metrics["sources"]))
     cells = [cell for cell in metrics["cells"].values() if cell["source"] == source]
-    drawn = (_together(metrics), *([_by_cell(cells)] if len(cells) > 1 else []))
+    drawn = [_together(metrics), *([_by_cell(cells)] if len(cells) > 1 else [])]
+    if comparisons := metrics.get("comparisons", []):
+        drawn.append(_comparisons(TITLES[source], comparisons))
+    if against := metrics.get("against", []):
+        beside = together(*(each["caveats"] for each in against))
+        drawn += in_tables([_comparisons("this run", against)], beside)
     return in_tables(drawn, metrics.get("caveats", []))
 
 
@@ -63,6 +70,23 @@ def _title(metrics: Metrics) -> str:
     trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
     split = "" if found[0]["split"] == "scored" else f" of {found[0]['split']} pictures"
     return f"Reconstruction{split}: {found[0]['protocol']}{trained}"
+
+
+def _comparisons(whose: str, comparisons: Sequence[Metrics]) -> Table:
+    """Show how much more than others the reconstructions score, metric by metric."""
+    rows = []
+    for each in comparisons:
+        shown = TITLES.get(each["with"], f"…{each['with'][-9:]}")
+        for name, m in each["metrics"].items():
+            is_more = (m["difference"] > 0) != m["lower_is_better"]
+            is_told = m["p_adjusted"] is not None and m["p_adjusted"] < LEVEL
+            better = (whose if is_more else shown) if is_told else "–"
+            p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
+            rows.append((_arrowed(name, name), shown, f"{m['difference']:+.3f}", interval_text(m), p, better))
+    tests = {m["test"] for each in comparisons for m in each["metrics"].values()}
+    title = f"{whose} less others, paired; p: {', '.join(sorted(tests))} (Benjamini–Hochberg over metrics)"
+    columns = ("metric", "less", "difference", "95 % CI", "p", f"better (p < {LEVEL})")
+    return Table(title[0].upper() + title[1:], columns, tuple(rows))
 
 
 def _by_cell(cells: Sequence[Metrics]) -> Table:
