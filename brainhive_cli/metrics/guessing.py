@@ -10,15 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.metrics._rivals import CANDIDATES
+from brainhive_cli.metrics._rivals import CANDIDATES, TIE, unit
 from brainhive_cli.metrics.statistics import Values, by_item
 
 SIGNIFICANT = 0.025
 """On each side, as a 95 % interval has it."""
 LONGEST = 2**22
 """Values that a sum of ranks may take for its distribution to be convolved: a quarter of a second."""
-TIE = 1e-6
-"""Similarities in float32 that are closer than this are equal, and rank against the model."""
+FRACTION = 1e-6
+"""A sum of averaged ranks that is closer than this to a whole number is one."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashabl
     place, values = np.concatenate(places), np.concatenate(averages)
     ranks = np.bincount(place, values) / np.bincount(place)  # [items]
     total, count = float(ranks.sum()), len(ranks)
-    least, most = int(np.floor(total + TIE)), int(np.ceil(total - TIE))
+    least, most = int(np.floor(total + FRACTION)), int(np.ceil(total - FRACTION))
     if count * pool <= LONGEST:
         chances = _sum_of_guesses(count, pool)  # from `count`, all ranks 1
         better, worse = chances[: least - count + 1].sum(), chances[most - count :].sum()
@@ -104,11 +104,11 @@ def ranks_of_all(
     Returns:
         Ranks [N, P]; ties rank against the model.
     """
-    signals = torch.nn.functional.normalize(signal_tokens.float(), dim=1)
-    own = _cosines(signals, gallery[:pictures]) - TIE
+    signals = unit(signal_tokens)
+    own = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
     counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
     for block in _blocks(gallery, distractors):
-        sorted_up = _cosines(signals, block.to(signals.device)).sort(1).values
+        sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
         counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
     return counts.cpu().numpy()
 
@@ -116,7 +116,3 @@ def ranks_of_all(
 def _blocks(gallery: Tensor, distractors: Iterable[Tensor]) -> Iterator[Tensor]:
     for some in chain([gallery], distractors):
         yield from some.split(CANDIDATES)
-
-
-def _cosines(signals: Tensor, tokens: Tensor) -> Tensor:
-    return (signals @ torch.nn.functional.normalize(tokens.float(), dim=1).T).contiguous()

@@ -43,16 +43,49 @@ def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, train
     assert metrics["protocol"] == f"intra, {DATASET}, {word}, simulated"
 
 
+@pytest.mark.parametrize("control", ["shuffled", "permuted"])
+def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, control):
+    measured = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics["overall"]
+
+    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
+
+    found = result.metrics["control"]
+    assert (found["kind"], found["n"], found["pool"]) == (control, 200, 100) and found["draws"] >= 200
+    for name in ("top1", "top5", "mean_rank", "mrr"):
+        metric, chance = found["metrics"][name], measured[name]["chance"]
+        assert metric["measured"] == pytest.approx(measured[name]["value"])
+        assert metric["mean"] == pytest.approx(chance, rel=0.1)
+        assert metric["low"] <= chance <= metric["high"]
+        assert metric["p"] == 1 / (1 + found["draws"])
+    assert result.tables[1].title.startswith("What is measured, beside 1000 draws")
+
+
+def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
+    """So a draw differs from chance by as much as one subject's does, and not by less for each more."""
+    spread = {}
+    for control in ("shuffled", "permuted"):
+        metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
+        rank = metrics["control"]["metrics"]["mean_rank"]
+        spread[control] = rank["high"] - rank["low"]
+
+    assert spread["permuted"] > 1.1 * spread["shuffled"]
+
+
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
     sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
     assert sound["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with h5py.File(path, "r+") as file:
-            file["test/image_id"][...] = np.random.default_rng(0).permutation(file["test/image_id"][()])
+            file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
     metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
 
     assert metrics["verdict"] == "at chance"
+    controls = [
+        go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
+        for control in ("shuffled", "permuted")
+    ]
+    assert min(each["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
     assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
 
 

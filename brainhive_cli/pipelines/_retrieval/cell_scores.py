@@ -7,6 +7,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from brainhive_cli.metrics.retrieval import subset_hits
+from brainhive_cli.pipelines._retrieval.controls import Broken
 from brainhive_cli.pipelines._retrieval.curves import Curve, Sliding, over_repetitions, over_time
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
 from brainhive_cli.pipelines._retrieval.rankings import Gallery, Queries, Ranking, rank_all, read
@@ -54,6 +55,7 @@ class Scores:
         pool: Candidates.
         pictures: Image ids of those candidates that are pictures.
         subsets: Hits of the items, signal to image and image to signal.
+        broken: What a control leaves of the metrics, draw by draw.
     """
 
     pool: int
@@ -62,6 +64,7 @@ class Scores:
     subsets: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
     repetitions: dict[int, Curve] = field(default_factory=dict)
     sliding: dict[int, Curve] = field(default_factory=dict)
+    broken: dict[int, Broken] = field(default_factory=dict)
 
     @classmethod
     def measure(cls, ensemble: Ensemble, asked: Asked, seed: int) -> Self:
@@ -78,6 +81,9 @@ class Scores:
         for subject, each in queries.items():
             if asked.subsets:
                 scores.subsets[subject] = _subsets(gallery, each, asked.subsets, asked.seed)
+            if asked.control != "none":
+                dealing = asked.seed if asked.control == "permuted" else seed
+                scores.broken[subject] = Broken.of(gallery, each, asked.control, subject, dealing)
             given = (ensemble, gallery, each.target, subject, asked.split)
             if asked.repetitions is not None:
                 draws = asked.repetition_draws

@@ -18,6 +18,7 @@ from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.concepts import by_category, by_concept, confusions
+from brainhive_cli.pipelines._retrieval.controls import described_control
 from brainhive_cli.pipelines._retrieval.curves import Curve
 from brainhive_cli.pipelines._retrieval.rankings import Ranking
 
@@ -152,6 +153,12 @@ def items(scores: Mapping[str, Scores]) -> dict[str, list[str]]:
         for each in scores.values()
         for subject, ranking in each.rankings.items()
     }
+
+
+def control(scores: Mapping[str, Scores], asked: Asked, common: Circumstances) -> Described:
+    """Describe a control's distribution beside what was measured; nothing without a control."""
+    broken = _by_subject(each.broken for each in scores.values())
+    return described_control(asked.control, broken, common.pool) if broken else {}
 
 
 def above_chance(scores: Mapping[str, Scores]) -> RankSum:

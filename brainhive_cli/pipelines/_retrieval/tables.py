@@ -27,7 +27,7 @@ Metrics = Mapping[str, Any]
 
 def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
     """Draw all tables that a run has something for."""
-    drawn = [_cells(metrics), _directions(metrics), _seeds(metrics), _subsets(metrics)]
+    drawn = [_cells(metrics), _control(metrics), _directions(metrics), _seeds(metrics), _subsets(metrics)]
     drawn += [_curve(metrics, "repetitions", "repetitions"), _curve(metrics, "sliding", "window centre, ms")]
     if concept_rows:
         drawn += [_named(metrics, kind, concept_rows) for kind in ("concepts", "categories")]
@@ -53,6 +53,22 @@ def _cells(metrics: Metrics) -> Table:
     split = metrics["overall"]["top1"]["split"]
     title = f"Retrieval of {split} pictures: {metrics['protocol']}: {_verdict(metrics)}"
     return Table(title + _source(published), columns, tuple(rows))
+
+
+def _control(metrics: Metrics) -> Table:
+    """Show what is measured beside what is left of it when signals and pictures are dealt anew."""
+    found = metrics.get("control")
+    if not found:
+        return Table("", (), ())
+    rows = [
+        (NAMES[name], each["measured"], each["mean"], interval_text(each), f"{each['p']:.2g}")
+        for name, each in found["metrics"].items()
+    ]
+    dealt = {"shuffled": "signals shuffled", "permuted": "labels permuted"}[found["kind"]]
+    title = (
+        f"What is measured, beside {found['draws']} draws with {dealt}; n {found['n']}, pool {found['pool']}"
+    )
+    return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
 
 
 def _verdict(metrics: Metrics) -> str:
