@@ -202,6 +202,17 @@ def test_other_opcodes_that_make_objects_are_refused(tmp_path: Path) -> None:
             pickles.load(path)
 
 
+@pytest.mark.parametrize("count", [1, 2**14])  # read, and mapped
+def test_bytes_are_never_taken_for_pointers(tmp_path: Path, count: int) -> None:
+    array = pickle.dumps(np.full(count, 7, np.int64), 5)
+    assert array.count(b"\x8c\x02i8") == 1
+    for code in (b"O8", b"O4"):
+        path = tmp_path / "bare.npy"
+        path.write_bytes(array.replace(b"\x8c\x02i8", b"\x8c\x02" + code))
+        with pytest.raises(BrainhiveError):
+            pickles.load(path)
+
+
 @pytest.mark.parametrize("opcode", [b"B\xff\xff\xff\xff", b"\x8e", b"\x96", b"\x8d", b"\x95", b"\x8b"])
 def test_a_length_beyond_the_end_of_the_file_is_one_clear_error(tmp_path: Path, opcode: bytes) -> None:
     path = tmp_path / "bare.npy"

@@ -16,7 +16,7 @@ from pydantic import Field
 from brainhive_cli import console, datasets, parts, pickles
 from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._files import from_files, pictures_below
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.names import Names
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import Recording
@@ -25,8 +25,13 @@ FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",
 """What the folder of a split's pictures is called; in image ids always the first."""
 CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
 IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
-KEY = "eeg"
-"""What the signal is called in the files, of MEG too."""
+FILES = {
+    "train": ("train.pt", "preprocessed_eeg_training.npy"),
+    "test": ("test.pt", "preprocessed_eeg_test.npy"),
+}
+"""What the file of a split's signals is called; the second, of NICE, ATM and AlignVis, is a bare pickle."""
+KEYS = ("eeg", "preprocessed_eeg_data")
+"""What the signal is called in these files, of MEG too."""
 RESIZED = "resize"
 """What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 
@@ -108,40 +113,48 @@ class Things:
     def require(self, subject: int) -> None:
         """Hold that a subject's files are there."""
         for split in self.splits:
-            self._file(f"sub-{subject:02d}/{split}.pt")
+            self._file(subject, split)
 
     def recording(self, subject: int, split: str) -> Recording:
-        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R]."""
+        """Open `<signals>/sub-XX/{train,test}.pt`: a dict of the signal [N, R, C, T] and `img` [N, R].
+
+        Files without `img` (NICE's) are in the order of the pictures' paths.
+        """
         datasets.check_split(self.name, split, self.splits)
-        path = self._file(f"sub-{subject:02d}/{split}.pt")
+        path = self._file(subject, split)
         content = self._load(path)
-        if not isinstance(content, Mapping) or not {KEY, "img"} <= set(content):
+        key = next((key for key in KEYS if isinstance(content, Mapping) and key in content), None)
+        if key is None or (key == KEYS[0] and "img" not in content):
             held = f"has keys {sorted(content)}" if isinstance(content, Mapping) else "is no dict"
-            raise BrainhiveError(f"{path} {held}, not {KEY!r} and 'img'", self.fetch)
-        signal = content[KEY] if isinstance(content[KEY], np.ndarray) else np.asarray(content[KEY])
-        if signal.ndim != 4:
-            raise BrainhiveError(f"{path}: signals {list(signal.shape)} are not [N, R, C, T]", self.fetch)
+            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and 'img'", self.fetch)
+        ids = None if "img" in content else self.images(split).image_ids
         try:
+            signal = content[key] if isinstance(content[key], np.ndarray) else np.asarray(content[key])
+            if signal.ndim != 4:
+                raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
             return Recording(
                 signal=signal,
-                image_ids=_image_ids(content["img"], signal.shape),
-                channels=self._channel_names(content, signal.shape),
-                times_s=_times_s(content, signal.shape, self.rate_hz),
+                image_ids=_image_ids(content["img"], signal.shape) if ids is None else ids,
+                channels=self._channel_names(content),
+                times_s=_times_s(content, signal.shape[3], self.rate_hz),
                 rate_hz=self.rate_hz,
                 unit=self.unit,
                 provenance={"source": path.name, "dataset": self.name, "subject": subject, "split": split},
             )
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{path}: {error.what}", self.fetch) from error
+        except (BrainhiveError, TypeError, ValueError) as error:
+            raise BrainhiveError(f"{path}: {first_line(error)}", self.fetch) from error
 
-    def _file(self, below: str) -> Path:
-        found = sorted(self.root.glob(f"{self.signals}/{below}"))
+    def _file(self, subject: int, split: str) -> Path:
+        folder = f"{self.signals}/sub-{subject:02d}"
+        found = next(filter(None, (sorted(self.root.glob(f"{folder}/{name}")) for name in FILES[split])), [])
         if not found:
+            below = f"sub-{subject:02d}/{split}.pt"
             raise self._missing(f"recording {self.root}/{self.signals}/{below}", below)
         if len(found) > 1:
             names = ", ".join(path.relative_to(self.root).parts[0] for path in found)
             raise MissingData(
-                f"{self.name}: several recordings of {below}: {names}", "dataset.signals=ONE_OF_THEM"
+                f"{self.name}: several recordings of sub-{subject:02d}/{split}: {names}",
+                "dataset.signals=ONE_OF_THEM",
             )
         return found[0]
 
@@ -163,19 +176,18 @@ class Things:
         except BrainhiveError as error:
             raise BrainhiveError(error.what, self.fetch) from error
 
-    def _channel_names(self, content: Mapping[str, Any], shape: tuple[int, ...]) -> tuple[str, ...]:
+    def _channel_names(self, content: Mapping[str, Any]) -> tuple[str, ...]:
         """A channel list found with the data always wins."""
         found = next((content[key] for key in ("ch_names", "channels") if key in content), None)
         return tuple(map(str, found)) if found is not None else self.montage
 
 
-def _times_s(content: Mapping[str, Any], shape: tuple[int, ...], rate_hz: float) -> NDArray[np.float64]:
+def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> NDArray[np.float64]:
     """Take the times that belong to the samples [T].
 
     The published lists cover the epoch from before the picture, though the samples before it were cut off:
     these times are left out where they, and no others, are too many.
     """
-    samples = shape[-1]
     if "times" not in content:
         return np.arange(samples) / rate_hz
     times_s = np.asarray(content["times"], np.float64)

@@ -115,6 +115,8 @@ def test_files_without_times_begin_with_the_picture(root: Path) -> None:
         ({"img": np.array([["test_images/a/b.jpg"] * 3] * 9)}, "come with 9 image ids, not 2"),
         ({"img": np.array([["test_images/a/b.jpg"] * 2] * 2)}, r"come with \[2, 2\] pictures in 'img'"),
         ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
+        ({"img": [["a.jpg", "a.jpg"], ["b.jpg"]]}, "inhomogeneous"),
+        ({"times": ["soon"] * 10}, "could not convert"),
         ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
     ],
 )
@@ -147,6 +149,27 @@ def test_the_published_files_give_samples_times_and_pictures_that_belong_togethe
         )
         np.testing.assert_allclose(found.times_s, np.arange(250) / 250, atol=1e-9)
         assert found.image_ids[0].startswith(f"{folder}/00001_") and found.channels == things_eeg.MONTAGE
+
+
+def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(shared: Path, home: Path) -> None:
+    formats, root = shared / "golden/prepare/formats", home / "data/things-eeg"
+    index = np.load(formats / "image_metadata.npy", allow_pickle=True).item()
+    for split, folder in (("train", "train_images"), ("test", "test_images")):
+        for concept, name in zip(index[f"{split}_img_concepts"], index[f"{split}_img_files"], strict=True):
+            (root / folder / concept).mkdir(parents=True, exist_ok=True)
+            Image.new("RGB", (4, 4)).save(root / folder / concept / name)
+    (root / "Preprocessed_data_250Hz").symlink_to(formats / "bare_pickle/Preprocessed_data_250Hz")
+    require_signals(eeg(), Paths(), Signal(), [1])
+    for split in CONCEPTS:
+        found, expected = (
+            eeg().recording(1, split),
+            eeg(root=str(formats / "whitened_pt")).recording(1, split),
+        )
+        assert isinstance(found.signal, np.memmap) and found.signal.dtype == np.float64
+        assert list(found.image_ids) == list(expected.image_ids) and found.times_s[0] == pytest.approx(0)
+    shutil.rmtree(root / "train_images" / index["train_img_concepts"][0])
+    with pytest.raises(BrainhiveError, match=r"signals \[6, 1, 63, 250\] come with 3 image ids, not 6"):
+        eeg().recording(1, "train")
 
 
 def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
