@@ -17,7 +17,7 @@ from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
 from brainhive_cli.pipelines._reconstruction.footprint import estimate
-from brainhive_cli.pipelines._reconstruction.initial import FromTokens, Initial, Start, initial_of
+from brainhive_cli.pipelines._reconstruction.initial import Initial, Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.measured import (
     Measuring,
@@ -32,7 +32,6 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.pipelines._retrieval.metrics import caveats_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -283,8 +282,9 @@ def _cells(align: AlignRun, what: Recipe) -> list[tuple[Cell, int]]:
 
 def _trained(align: AlignRun, initial: Initial | None) -> str:
     """Say what a reader must know of the brain encoders, also of those that made the first guesses."""
-    both = [align, *([initial.align] if isinstance(initial, FromTokens) else [])]
-    return in_protocol(f"{align.mode} {align.dataset.name}", caveats_of(both))
+    return in_protocol(
+        f"{align.mode} {align.dataset.name}", [*align.caveats, *(initial.caveats if initial else [])]
+    )
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:

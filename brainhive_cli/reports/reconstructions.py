@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from PIL import Image, ImageDraw, ImageFont
 
-from brainhive_cli.reports.sheets import fitted
+from brainhive_cli.reports.sheets import fitted, wrapped
 
 PICTURE_PX = 128
 GAP_PX = 8
@@ -60,13 +60,15 @@ def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
     )
     step_x, step_y = PICTURE_PX + GAP_PX, PICTURE_PX + lines * LINE_PX + 2 * GAP_PX
     font, bold = ImageFont.load_default(FONT_PX), ImageFont.load_default(FONT_PX + 3)
-    title = fitted(title, bold, max(columns * step_x, 4 * step_x))
-    width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, int(bold.getlength(title)))
-    sheet = Image.new("RGB", (width, 2 * MARGIN_PX + TITLE_PX + len(rows) * step_y), PAPER)
+    titles = wrapped(title, bold, max(columns * step_x, 4 * step_x))
+    width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, *(int(bold.getlength(line)) for line in titles))
+    head = MARGIN_PX + TITLE_PX + (len(titles) - 1) * LINE_PX
+    sheet = Image.new("RGB", (width, head + MARGIN_PX + len(rows) * step_y), PAPER)
     pen = ImageDraw.Draw(sheet)
-    pen.text((MARGIN_PX, MARGIN_PX), title, INK, bold)
+    for number, line in enumerate(titles):
+        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, bold)
     for place_y, row in enumerate(rows):
-        top = MARGIN_PX + TITLE_PX + place_y * step_y
+        top = head + place_y * step_y
         pen.rectangle(
             (MARGIN_PX - 3, top - 3, MARGIN_PX + PICTURE_PX + 2, top + PICTURE_PX + 2), outline=SEEN
         )

@@ -10,6 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 TILE_PX = 96
 GAP_PX = 6
 LABEL_PX = 16
+Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 INK, PAPER, RIGHT, WRONG = (40, 40, 40), (255, 255, 255), (34, 139, 84), (205, 205, 205)
 
 
@@ -80,13 +81,8 @@ def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
 
 def _below(title: str, grid: Image.Image) -> Image.Image:
     """Put a title above a grid; none of its words is left out."""
-    font, lines = ImageFont.load_default(12), [""]
-    for word in title.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) > grid.width - 2 * GAP_PX:
-            lines.append(word)
-        else:
-            lines[-1] = longer
+    font = ImageFont.load_default(12)
+    lines = wrapped(title, font, grid.width - 2 * GAP_PX)
     height = len(lines) * LABEL_PX + GAP_PX
     sheet = Image.new("RGB", (grid.width, height + grid.height), PAPER)
     sheet.paste(grid, (0, height))
@@ -95,12 +91,29 @@ def _below(title: str, grid: Image.Image) -> Image.Image:
     return sheet
 
 
-def fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: float) -> str:
-    """Shorten a line until it fits; the font knows little beyond ASCII."""
-    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
-    text = "".join(letter for letter in plain if not unicodedata.combining(letter))
+def wrapped(text: str, font: Font, width_px: float) -> list[str]:
+    """Break a title into lines that fit; a word that is longer than a line is shortened."""
+    lines = [""]
+    for word in _known(text).split():
+        longer = f"{lines[-1]} {word}".strip()
+        if lines[-1] and font.getlength(longer) > width_px:
+            lines.append(fitted(word, font, width_px))
+        else:
+            lines[-1] = fitted(longer, font, width_px)
+    return lines
+
+
+def fitted(text: str, font: Font, width_px: float) -> str:
+    """Shorten a line until it fits."""
+    text = _known(text)
     if font.getlength(text) <= width_px:
         return text
     while text and font.getlength(text + "…") > width_px:
         text = text[:-1]
     return text + "…"
+
+
+def _known(text: str) -> str:
+    """Spell a text with letters that the font knows, which are few beyond ASCII."""
+    plain = unicodedata.normalize("NFKD", text.replace("–", "-"))
+    return "".join(letter for letter in plain if not unicodedata.combining(letter))

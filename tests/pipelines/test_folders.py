@@ -1,12 +1,18 @@
 """Folders of pictures: whose reconstruction a file is, by its name."""
 
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
 from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._reconstruction.folders import find_by_name, match_repeats, pictures_in
+from brainhive_cli.pipelines._reconstruction.folders import (
+    caveats_around,
+    find_by_name,
+    match_repeats,
+    pictures_in,
+)
 
 TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
 
@@ -63,3 +69,13 @@ def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
         Image.new("RGB", (4, 4)).save(tmp_path / f"x.{ending}")
     with pytest.raises(BrainhiveError, match="have one image id"):
         pictures_in(str(tmp_path))
+
+
+def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
+    samples = tmp_path / "run" / "samples" / "sub-01"
+    for name in ("run/recipe.yaml", "run/metrics.json"):
+        assert caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
+        samples.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps({"caveats": ["selected on test"]}))
+
+    assert caveats_around(str(samples)) == ["selected on test"]

@@ -19,6 +19,7 @@ from brainhive_cli.caveats import (
 )
 from brainhive_cli.console import Table
 from brainhive_cli.pipelines import Result
+from brainhive_cli.pipelines._retrieval import figures
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
@@ -112,6 +113,27 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     assert beside.metrics["caveats"] == [SIMULATED]
     tainted = [table.title for table in beside.tables if SELECTED_ON_TEST in table.title]
     assert len(tainted) == 1 and tainted[0].startswith("Top-1 less another run's")
+
+
+def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, selected_on_test, monkeypatch):
+    titles: list[str] = []
+
+    def heard(original):
+        return lambda *given, title, **more: titles.append(title) or original(*given, title=title, **more)
+
+    for name in ("top_k_sheet", "draw_curve"):
+        monkeypatch.setattr(figures, name, heard(getattr(figures, name)))
+
+    go(
+        "eval-retrieval",
+        here,
+        f"run={selected_on_test.folder}",
+        "repetitions=[1]",
+        "sheet_rows=1",
+        "subjects=1",
+    )
+
+    assert len(titles) == 2 and all(SIMULATED in each and SELECTED_ON_TEST in each for each in titles)
 
 
 @pytest.fixture

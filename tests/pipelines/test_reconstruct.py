@@ -28,6 +28,7 @@ from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._priors.views import to_pictures
+from brainhive_cli.pipelines._reconstruction import sheets
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
@@ -76,13 +77,33 @@ def test_the_seed_of_noise_depends_on_item_repeat_candidate_and_the_recipes_seed
     assert len({seed_of(*each) for each in drawn}) == len(drawn)
 
 
-def test_pictures_of_a_run_that_was_selected_on_test_say_so(go, settings, small, runs, prior):
+def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_scored(
+    go, settings, small, runs, prior, monkeypatch, tmp_path
+):
+    titles: list[str] = []
+    original = sheets.reconstruction_sheet
+    monkeypatch.setattr(
+        sheets, "reconstruction_sheet", lambda title, rows: titles.append(title) or original(title, rows)
+    )
     align(go, small, runs, f"prior={prior}", "train.selection=test")
 
-    result = go("reconstruct", *settings)
+    drawn = go("reconstruct", *settings, "sheet_rows=2")
+    page = drawn.files["page"].read_text()
+    for file in (drawn.folder / "samples").rglob("00.png"):  # any pictures of these names
+        truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
+        truth.parent.mkdir(exist_ok=True)
+        Image.open(file).save(truth)
+    scored = go(
+        "reconstruct", f"score={drawn.folder}/samples", f"truth={tmp_path}/truth", "metrics=pixcorr", runs
+    )
 
-    assert "selected on test" in result.tables[0].title
-    assert "selected on test" in result.metrics["overall"]["ssim"]["protocol"]
+    for caveat in ("simulated", "selected on test"):
+        for result in (drawn, scored):
+            assert caveat in result.metrics["caveats"]
+            assert all(caveat in table.title for table in result.tables)
+            assert all(caveat in metric["protocol"] for metric in result.metrics["overall"].values())
+        assert titles and all(caveat in title for title in titles)
+        assert caveat in re.search("<h1>(.*)</h1>", page)[1]
 
 
 def test_a_resumed_reconstruct_draws_only_what_is_missing(go, aligned, settings):
@@ -369,6 +390,7 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
         "fuser.kind=concatenation",
         "dim=256",
         "train.epochs=1",
+        "train.selection=test",
         "train.precision=fp32",
     ).folder
     start = (f"initial.align_run={latents}", "initial.strength=0.5", "sources=images,brain", "repeats=1")
@@ -394,6 +416,7 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     dealt = dataclasses.replace(brain, made_of=image_ids[1:] + image_ids[:1])  # as shuffled signals are
     assert torch.equal(initial.pictures(dealt, [0, 1], made), initial.pictures(brain, [1, 2], made))
     usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
+    assert "selected on test" in result.tables[0].title  # as the run of the first guesses was
     lengths = torch.stack(list(initial._made[brain.name].values())).norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
 

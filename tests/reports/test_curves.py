@@ -3,6 +3,9 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 from PIL import Image
 
 from brainhive_cli.reports.curves import draw_curve
@@ -34,3 +37,14 @@ def test_a_curve_is_a_picture_of_its_points_and_of_chance(tmp_path: Path):
     assert blue > 500  # the line, its markers and chance
     assert not np.array_equal(drawn, pixels(tmp_path, guessed))
     assert not np.array_equal(drawn, pixels(tmp_path, POINTS, doubling=True))
+
+
+def test_a_long_title_is_not_cut_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path: drawn.append(figure))
+
+    draw_curve(tmp_path / "curve.png", POINTS, {"top1": "top-1"}, "repetitions", "selected on test, " * 12)
+
+    (figure,) = drawn
+    box = figure.axes[0].title.get_window_extent(FigureCanvasAgg(figure).get_renderer())
+    assert box.x0 >= 0 and box.x1 <= figure.bbox.width

@@ -70,5 +70,6 @@ def test_letters_that_the_font_lacks_are_drawn_without_their_marks():
     assert np.array_equal(marked, plain) and not np.array_equal(plain, unlike)
 
 
-def test_a_long_title_is_shortened_and_an_empty_sheet_is_a_picture_still():
-    assert reconstruction_sheet("long " * 200, []).width < 1000
+def test_a_long_title_takes_lines_and_an_empty_sheet_is_a_picture_still():
+    long, short = reconstruction_sheet("long " * 200, []), reconstruction_sheet("short", [])
+    assert long.width < 1000 and long.height > short.height

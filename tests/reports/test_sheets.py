@@ -13,6 +13,7 @@ from brainhive_cli.reports.sheets import (
     contact_sheet,
     fitted,
     top_k_sheet,
+    wrapped,
 )
 
 COLOURS = [(250, 0, 0), (0, 250, 0), (0, 0, 250), (250, 250, 0), (0, 250, 250), (250, 0, 250)]
@@ -70,3 +71,16 @@ def test_a_label_is_shortened_to_its_tile_and_says_so():
     short = fitted("red_checked_cactus_in_the_sea", font, TILE_PX)
     assert short.endswith("…") and font.getlength(short) <= TILE_PX
     assert fitted("cactus", font, TILE_PX) == "cactus"
+
+
+def test_a_title_stands_above_a_sheet_and_loses_no_word():
+    scores, title = np.array([[0.9, 0.1]], np.float32), "sub-01 (" + "selected on test, " * 12 + "simulated)"
+    plainly = top_k_sheet(plain, scores, np.array([0]), k=1)
+
+    titled = top_k_sheet(plain, scores, np.array([0]), k=1, title=title)
+
+    font, room = ImageFont.load_default(12), plainly.width - 2 * GAP_PX
+    lines = wrapped(title, font, room)
+    assert " ".join(lines) == title and max(map(font.getlength, lines)) <= room
+    assert titled.height == plainly.height + len(lines) * LABEL_PX + GAP_PX
+    assert np.array_equal(np.asarray(titled)[-plainly.height :], np.asarray(plainly))

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from brainhive_cli.datasets import PICTURES, check_unique
 from brainhive_cli.datasets._files import pictures_below
 from brainhive_cli.errors import MissingData
+from brainhive_cli.runs import FINISHED, RunFolder
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
@@ -33,6 +34,15 @@ def pictures_in(folder: str) -> dict[str, Path]:
     names = [file.relative_to(root).with_suffix("").as_posix() for file in files]
     check_unique(names, files.__getitem__)
     return dict(zip(names, files, strict=True))
+
+
+def caveats_around(folder: str) -> list[str]:
+    """Read what must be said of pictures that lie in the folder of a finished run; nothing elsewhere."""
+    for above in Path(folder).resolve().parents:
+        if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
+            found: list[str] = RunFolder(above).metrics().get("caveats", [])
+            return found
+    return []
 
 
 def digest_of(files: Iterable[Path]) -> str:

@@ -20,7 +20,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.fusers.concatenation import Concatenation
 from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._reconstruction.folders import find_by_name, pictures_in
+from brainhive_cli.pipelines._reconstruction.folders import caveats_around, find_by_name, pictures_in
 from brainhive_cli.pipelines._reconstruction.takes import Take
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.member import Member
@@ -56,6 +56,11 @@ class Initial(Protocol):
         """The share of the denoising steps that are done."""
         ...
 
+    @property
+    def caveats(self) -> list[str]:
+        """What must be said of all that begins from these pictures."""
+        ...
+
     def check(self, takes: Sequence[Take]) -> None:
         """Raise MissingData now, and not after hours, if an item has nothing to start from."""
         ...
@@ -89,6 +94,11 @@ class FromFolder:
     resolution_px: int
     strength: float
 
+    @property
+    def caveats(self) -> list[str]:
+        """Those of the run that the folder lies in."""
+        return caveats_around(self.folder)
+
     def check(self, takes: Sequence[Take]) -> None:
         """Look for the picture of every item."""
         for take in takes:
@@ -114,6 +124,11 @@ class FromTokens:
     align: AlignRun
     split: str
     strength: float
+
+    @property
+    def caveats(self) -> list[str]:
+        """Those of the run whose tokens are decoded."""
+        return self.align.caveats
 
     def check(self, takes: Sequence[Take]) -> None:
         """Look for a cell of every subject."""

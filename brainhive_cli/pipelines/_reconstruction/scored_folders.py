@@ -6,10 +6,16 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from brainhive_cli import console
+from brainhive_cli.caveats import in_protocol
 from brainhive_cli.datasets import decode
 from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
-from brainhive_cli.pipelines._reconstruction.folders import digest_of, match_repeats, pictures_in
+from brainhive_cli.pipelines._reconstruction.folders import (
+    caveats_around,
+    digest_of,
+    match_repeats,
+    pictures_in,
+)
 from brainhive_cli.pipelines._reconstruction.measured import Stimuli
 
 NAMED = 5
@@ -59,7 +65,8 @@ class Folders:
                 more = " …" if len(names) > NAMED else ""
                 console.warn(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
         files = {truth: [made[name] for name in names] for truth, names in found.items()}
-        drawn = Drawn("scored", Path(score).name, (), files, made=_repeats(files.values()))
+        how = in_protocol(_repeats(files.values()), caveats_around(score))
+        drawn = Drawn("scored", Path(score).name, (), files, made=how)
         return cls(drawn, truths, unmatched, without)
 
     @property

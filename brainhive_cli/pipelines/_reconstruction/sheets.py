@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterable, Sequence
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.caveats import in_title, said_in
 from brainhive_cli.datasets import decode
 from brainhive_cli.pipelines._reconstruction.drawn import Scored, best_first
 from brainhive_cli.reports.reconstructions import Row, reconstruction_sheet
@@ -35,8 +34,7 @@ def sheets_of(
 
     def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
         how = f"{protocol}, {order[0][0].drawn.made}"
-        stamped = in_title(title, said_in(how))  # first, for a long title is cut off at its end
-        return reconstruction_sheet(f"{stamped}: {how}", [row(order, place) for place in places])
+        return reconstruction_sheet(f"{title}: {how}", [row(order, place) for place in places])
 
     def row(order: Sequence[tuple[Scored, str]], place: int) -> Row:
         each, image_id = order[place]
