@@ -183,7 +183,7 @@ def _refuse_other_pictures(
     A recording may lack pictures of its split, and is matched with them one by one.
     """
     made_of = store.splits[split].image_ids if split in store.splits else ()
-    if dataset.is_simulated and made_of != pictures.image_ids:
+    if dataset.is_simulated and set(made_of) != set(pictures.image_ids):
         raise BrainhiveError(
             f"{store.path} was made when {dataset.name}/{split} had other pictures than {pictures.path}",
             f"rm {store.path}; the same command then makes it again",

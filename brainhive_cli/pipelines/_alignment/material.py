@@ -125,8 +125,9 @@ class Material:
     def learned(self, what: "Recipe", trials: Sequence[Trials]) -> Learned:
         """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
         rows = np.unique(np.concatenate([each.picture for each in trials]))
-        moments = [each.moments for each in trials if each.moments]
-        is_pooled = what.signal.normalise_by == "training_subjects"
+        how, normaliser = what.signal.normalise, None
+        if how != "none" and what.signal.normalise_by == "training_subjects":
+            normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(
             dataset=self.dataset.name,
             recordings=self.dataset.recorded_as,
@@ -134,7 +135,7 @@ class Material:
             preparation=what.signal.model_dump(mode="json"),
             is_simulated=self.dataset.is_simulated,
             pictures=np.sort(hashes_of(self.dataset.name, self.pictures.image_ids[rows])),
-            normaliser=Moments.pooled(moments).normaliser(what.signal.normalise) if is_pooled else None,
+            normaliser=normaliser,
         )
 
     @property
