@@ -13,12 +13,15 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from figures import show
+from numpy.typing import NDArray
 from torch import nn
 
 from brainhive_cli import parts, recordings
@@ -70,13 +73,6 @@ class Setting:
     device: torch.device
 
 
-def show(what: str, value: float, target: float, detail: str, at_most: bool = False) -> None:
-    """Print one figure beside its target."""
-    met = value <= target if at_most else value >= target
-    sign = "<=" if at_most else ">="
-    print(f"{what:44} {value:8.2f}  {sign} {target:<5g} {'met' if met else 'MISSED':7} {detail}", flush=True)
-
-
 def layout(kind: str) -> Layout:
     """Describe the aligner that is trained."""
     return Layout(
@@ -105,10 +101,10 @@ def random_data(count: int, device: torch.device) -> CellData:
     return CellData([trials], images, np.zeros(count, bool), None)
 
 
-def our_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
-    """Train two epochs as a cell does; return samples/s of the faster one."""
+def our_rate(on: Setting, kind: str, data: CellData, precision: str, epochs: int = 2) -> float:
+    """Train some epochs as a cell does; return samples/s of the fastest."""
     events: list[dict[str, Any]] = []
-    train = Train(epochs=2, batch_size=BATCH, precision=precision, selection="last", validation=0)  # type: ignore[arg-type]
+    train = Train(epochs=epochs, batch_size=BATCH, precision=precision, selection="last", validation=0)  # type: ignore[arg-type]
     folder = RunFolder(Path(tempfile.mkdtemp(dir=on.home)))
     loss = parts.resolve("losses", "clip")
     train_cell("cell", 1, layout(kind), data, loss, train, folder, Launch(0, 1, on.device), events.append)
@@ -143,9 +139,9 @@ def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
     return max(rates)
 
 
-def loop(on: Setting) -> None:
+def loop(on: Setting, pictures: int = LOOP) -> None:
     """Compare the training loop with a bare one, in the same precision."""
-    data = random_data(LOOP, on.device)
+    data = random_data(pictures, on.device)
     for kind in on.kinds:
         for precision in ("bf16", "fp32"):
             sides = [
@@ -161,23 +157,29 @@ def loop(on: Setting) -> None:
             )
 
 
-def write_stores(on: Setting, subjects: int) -> None:
+def write_stores(
+    on: Setting, subjects: int, dims: Mapping[str, int] = DIMS, pictures: int = PICTURES
+) -> None:
     """Make the stores that the command reads; all subjects share one file, so that it fits the page cache."""
-    random = np.random.default_rng(0)
-    ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(PICTURES)]
-    for name, width in DIMS.items():
+    random = torch.Generator(on.device).manual_seed(0)
+
+    def normal(*shape: int) -> NDArray[np.float32]:
+        return torch.randn(shape, generator=random, device=on.device).cpu().numpy()
+
+    ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(pictures)]
+    for name, width in dims.items():
         path = path_of(on.home / "embeddings", "things-eeg", "train", name)
         if not path.is_file():
             attributes = {"dataset": "things-eeg", "split": "train"}
             EmbeddingWriter.begin(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes)
             writer = EmbeddingWriter(path)
-            writer.write(np.arange(PICTURES), random.standard_normal((PICTURES, width), np.float32))
+            writer.write(np.arange(pictures), normal(pictures, width))
             writer.close()
             writer.finish()
     first = recordings.path_of(on.home / "signals", "things-eeg", "default", 1)
     if not first.is_file():
-        shape = (PICTURES, on.repetitions, len(POSTERIOR), SAMPLES)
-        signal, times_s = random.standard_normal(shape, np.float32), np.arange(SAMPLES) / RATE_HZ
+        signal = normal(pictures, on.repetitions, len(POSTERIOR), SAMPLES)
+        times_s = np.arange(SAMPLES) / RATE_HZ
         SignalStore.write(first, {"train": Recording(signal, ids, POSTERIOR, times_s, RATE_HZ, "random")})
     for subject in range(2, subjects + 1):
         path = recordings.path_of(on.home / "signals", "things-eeg", "default", subject)

@@ -9,8 +9,8 @@ import os
 import resource
 import tempfile
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import h5py
 import numpy as np
 import torch
+from figures import show
 from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
@@ -25,6 +26,7 @@ from torchvision.transforms import v2
 from brainhive_cli import encoders, launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
 
 ROUNDS = 3
@@ -32,6 +34,8 @@ ROWS, DIM, BATCH = 200_000, 1024, 1024
 """A store of ImageNet's order of size; a batch of BrainHiVE's training."""
 H14 = {"hidden_size": 1280, "intermediate_size": 5120, "num_hidden_layers": 32, "num_attention_heads": 16}
 H14 |= {"patch_size": 14, "image_size": 224, "projection_dim": 1024, "hidden_act": "gelu"}
+SIZES = {"huge": "CLIP ViT-H/14", "autoencoder": "SDXL's VAE", "base": "SynCLR ViT-B/16"}
+"""BrainHiVE's encoders, as functions of this file."""
 VIEW = v2.Compose(
     [
         v2.Resize(224, v2.InterpolationMode.BICUBIC),
@@ -64,8 +68,25 @@ def light() -> tuple[nn.Module, Any]:
 @cache
 def huge() -> tuple[nn.Module, Any]:
     """Return CLIP ViT-H/14 with random weights."""
-    made = encoders.resolve({"kind": "transformers_clip", "source": "random", "architecture": H14}).build()
-    return made.module, VIEW
+    return built({"kind": "transformers_clip", "source": "random", "architecture": H14})
+
+
+@cache
+def autoencoder() -> tuple[nn.Module, Any]:
+    """Return SDXL's autoencoder with random weights."""
+    return built({"kind": "diffusers_vae", "source": "random", "architecture": SDXL["vae"]})
+
+
+@cache
+def base() -> tuple[nn.Module, Any]:
+    """Return SynCLR's ViT-B/16 with random weights."""
+    return built({"kind": "synclr_b16", "source": "random"})
+
+
+def built(config: dict[str, Any]) -> tuple[nn.Module, Any]:
+    """Build an encoder of the package: network and preprocessing."""
+    made = encoders.resolve(config).build()
+    return made.module, made.preprocess
 
 
 def vit(name: str) -> nn.Module:
@@ -139,26 +160,19 @@ def forward(on: Setting, name: str, files: list[Path], batch_size: int, precisio
     views = torch.stack([view(decode(file, file)) for file in files[:batch_size]]).to(here.device)
 
     @torch.inference_mode()
-    def loop() -> None:
+    def loop(batches: int = len(files) // batch_size) -> None:
         with here.autocast(precision):
-            for _ in range(len(files) // batch_size):
+            for _ in range(batches):
                 values = module(views)
             values.float().cpu()
 
-    loop() if here.device.type == "cuda" else module(views[:1])  # warm
+    loop(3 if here.device.type == "cuda" else 1)  # warm
     return on.timed(loop)
 
 
 def in_turns(*sides: Callable[[], float], rounds: int = ROUNDS) -> list[float]:
     """Return the best seconds of each side: noise hits all."""
     return [min(times) for times in zip(*[[side() for side in sides] for _ in range(rounds)], strict=True)]
-
-
-def show(what: str, value: float, target: float, detail: str, at_most: bool = False) -> None:
-    """Print one ratio beside its target."""
-    met = value <= target if at_most else value >= target
-    sign = "<=" if at_most else ">="
-    print(f"{what:44} {value:8.2f}  {sign} {target:<5g} {'met' if met else 'MISSED':7} {detail}", flush=True)
 
 
 def encoder(on: Setting) -> None:
@@ -307,23 +321,51 @@ def gathering(on: Setting) -> None:
     print(f"{'  over Arrow without lists':44} {arrow / mine:8.2f}")
 
 
-def gpu(on: Setting) -> None:
-    """Compare with the bare loop of CLIP ViT-H/14 in bf16 on a GPU, 16 processes decoding."""
-    if not torch.cuda.is_available():
-        print("gpu: no CUDA device is visible")
-        return
-    on = replace(on, workers=16)
-    files = paint(on.home / "gpu", int(16_384 * on.pictures))
-    ours, bare = in_turns(
-        lambda: end_to_end(on, on.home / "gpu", "python:embed:huge", 128, "precision=bf16"),
-        lambda: forward(on, "huge", files, 128, "bf16"),
-        rounds=2,
-    )
-    rates = f"{len(files) / ours:.0f} of {len(files) / bare:.0f} pictures/s"
-    show("ViT-H/14 in bf16 on a GPU: of the bare loop", bare / ours, 0.95, rates)
+def gpu(
+    on: Setting,
+    networks: Mapping[str, str] = SIZES,
+    pictures: int = 12_288,
+    batch_size: int = 128,
+    precision: str = "bf16",
+) -> None:
+    """Compare with the bare loops of BrainHiVE's encoders on a GPU: each alone, and all in one pass.
+
+    Args:
+        on: How everything is measured; 16 processes decode unless it says fewer.
+        networks: Functions of this file, and what they return; the first is the heaviest.
+        pictures: How many the first sees; each other sees a third.
+        batch_size: Of a forward pass.
+        precision: Autocast dtype.
+    """
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):  # which draws weights faster
+        for name in networks:
+            globals()[name]()
+    files = paint(on.home / "gpu", pictures)
+    few = paint(on.home / "gpu-few", pictures // 3)
+    bare_s = {}
+    for name, words in networks.items():
+        mine = files if not bare_s else few
+        forward(on, name, mine[:batch_size], batch_size, precision)  # on the device, and warm
+        ours, bare = in_turns(
+            lambda name=name, mine=mine: end_to_end(
+                on, mine[0].parent, f"python:embed:{name}", batch_size, f"precision={precision}"
+            ),
+            lambda name=name, mine=mine: forward(on, name, mine, batch_size, precision),
+            rounds=1,
+        )
+        bare_s[name] = bare / len(mine)
+        rates = f"{len(mine) / ours:.0f} of {len(mine) / bare:.0f} pictures/s"
+        show(f"embed, {words}: of the bare forward", bare / ours, 0.95, rates)
+    decoded_s = end_to_end(on, few[0].parent, "python:embed:light", batch_size) / len(few)
+    show("embed, next to no network: pictures/s", 1 / decoded_s, detail=f"{on.workers} processes decode")
+    asked = f"[{', '.join(f'python:embed:{name}' for name in networks)}]"
+    together = end_to_end(on, few[0].parent, asked, batch_size, f"precision={precision}") / len(few)
+    alone = sum(bare_s.values())
+    rates = f"{1 / together:.0f} of {1 / alone:.0f} pictures/s"
+    show("embed, all in one pass: of their bare forwards", alone / together, 0.95, rates)
 
 
-PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, opening, gathering, gpu)}
+PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, opening, gathering)}
 
 
 def main() -> None:

@@ -14,12 +14,14 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from embed import Setting, in_turns, paint, show
+from embed import Setting, in_turns, paint
+from figures import peak_bytes, reset_peak, show
 
 from brainhive_cli import launch
 from brainhive_cli.embeddings import EmbeddingWriter, path_of
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
+from brainhive_cli.pipelines._priors import outlook
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import Training, train
@@ -150,19 +152,33 @@ def step(on: Setting) -> None:
 
 def wide(on: Setting) -> None:
     """Compare a training step at SDXL's width with the bare loop: on a GPU, else a picture at a time."""
-    if not torch.cuda.is_available():
-        few = ("train.steps=4", "train.batch_size=1", "sample_items=0")
-        compare(on, "training step, SDXL in bf16, on a CPU", begun(on.home, SDXL, *few, count=8), rounds=2)
+    if torch.cuda.is_available():
+        speed(on)
+        memory(on)
         return
-    compare(on, "training step, SDXL in bf16", begun(on.home, SDXL, "train.steps=20", "train.batch_size=16"))
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    training = begun(on.home, SDXL, "train.steps=3", recipe="prior-24gb")
+    few = ("train.steps=4", "train.batch_size=1", "sample_items=0")
+    compare(on, "training step, SDXL in bf16, on a CPU", begun(on.home, SDXL, *few, count=8), rounds=2)
+
+
+def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
+    """Compare training steps of 16 pictures at SDXL's width with the bare loop, on a GPU."""
+    asked = ("train.steps=12", "train.batch_size=16", *more)
+    training = begun(on.home, architecture, *asked, count=count)
+    compare(on, "train-prior, SDXL's width in bf16", training, rounds=2)
+
+
+def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
+    """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
+    training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
+    estimate = outlook.memory(training.what).total
+    reset_peak()
     whole(on, training)
     settings = training.what.train
-    pictures = settings.batch_size * settings.accumulate
-    peak = torch.cuda.max_memory_reserved() / 1e9
-    show("prior-24gb at SDXL's width: peak memory, GB", peak, 24, f"{pictures} pictures a step", at_most=True)
+    detail = f"{settings.batch_size} × {settings.accumulate} pictures a step"
+    held, reserved = peak_bytes()
+    show("prior-24gb: peak memory reserved, GB", reserved / 1e9, 24, detail, at_most=True)
+    words = f"{held / 1e9:.2f} of {estimate / 1e9:.2f} GB"
+    show("prior-24gb: peak allocated over its estimate", held / estimate, 1.1, words, at_most=True)
 
 
 PARTS = {part.__name__: part for part in (step, wide)}
