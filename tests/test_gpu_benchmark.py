@@ -1,0 +1,60 @@
+"""benchmarks/gpu.py at tiny size: all parts report figures, and one that fails or hangs leaves the others."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
+FIGURES = {
+    "equality": "CPU and GPU: trained weights, relative distance",
+    "cells": "papers/brainhive-intra, 2 cells: seconds",
+    "prior_step": "train-prior, SDXL's width in bf16: of the bare loop",
+    "encoders": "embed, all in one pass: of their bare forwards",
+    "drawing": "reconstruct, SDXL's width: of the bare pipeline, batch 2",
+    "prior_memory": "prior-24gb: peak allocated over its estimate",
+    "profile": "a cell, profiled: share of time that the device is busy",
+    "ranking": "eval-retrieval: two streams of distractors, s",
+}
+"""A figure of each part."""
+
+
+def rehearse(out, *asked, path=""):
+    """Run the script; return its exit code, what it printed, and its report by part."""
+    ended = subprocess.run(
+        [sys.executable, str(SCRIPT), "--tiny", *asked],
+        env={**os.environ, "OUT": str(out), "PYTHONPATH": path},
+        cwd=out,
+        capture_output=True,
+        text=True,
+    )
+    return ended.returncode, ended.stdout + ended.stderr, json.loads((out / "gpu.json").read_text())["parts"]
+
+
+def test_every_part_reports_its_figures(tmp_path):
+    code, printed, parts = rehearse(tmp_path, "--cap", "300")  # others may use the machine
+
+    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(FIGURES, "done"), printed
+    for name, figure in FIGURES.items():
+        assert figure in [each["name"] for each in parts[name]["figures"]] and figure in printed
+    assert all(each["value"] >= 0 for part in parts.values() for each in part["figures"])
+    assert code == 0 and [file.name for file in tmp_path.iterdir()] == ["gpu.json"]
+
+
+def test_a_part_that_fails_leaves_the_others(tmp_path):
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "diffusers.py").write_text("raise RuntimeError('built for another torch')")
+
+    code, printed, parts = rehearse(tmp_path, "--only", "drawing", "ranking", path=str(tmp_path / "broken"))
+
+    assert (parts["drawing"]["status"], parts["ranking"]["status"]) == ("failed", "done"), printed
+    assert "built for another torch" in parts["drawing"]["log"] and parts["ranking"]["figures"]
+    assert code == 1
+
+
+def test_a_part_that_does_not_end_is_stopped(tmp_path):
+    code, printed, parts = rehearse(tmp_path, "--only", "ranking", "--cap", "0.2")
+
+    assert parts["ranking"]["status"] == "stopped" and parts["ranking"]["seconds"] < 20, printed
+    assert code == 1
