@@ -19,7 +19,7 @@ from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.memory import keep_freed_memory
 from brainhive_cli.pipelines._alignment.state import State
 from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.validation import held_out, ranks_of, tested, top1
+from brainhive_cli.pipelines._alignment.validation import Queries, held_out, ranks_of, tested, top1
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.runs import RunFolder
 
@@ -95,8 +95,7 @@ def train_cell(
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
             tell(event)
     if launch.is_main:
-        pool = len(validation[0].shown) if validation else 0
-        _finish(folder, name, seed, learner.result, state, pool)
+        _finish(folder, name, seed, learner.result, state, validation)
 
 
 def _by_heads(
@@ -107,16 +106,19 @@ def _by_heads(
     return torch.stack([loss_of(*head, aligner.logit_scale, mixing) for head in heads]).mean()
 
 
-def _finish(folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, pool: int) -> None:
+def _finish(
+    folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, queries: list[Queries]
+) -> None:
     """Write model and metrics of the epoch that is kept."""
     assert state.kept is not None
     aligner.load_state_dict(state.kept["weights"])
     folder.replace(f"cells/{name}/model", aligner.save)
     validation, caveats = {}, aligner.learned.caveats
-    if pool:
+    for held in queries:
         protocol = in_protocol("held-out training concepts", caveats)
         named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
-        metrics = summarise([state.kept["ranks"]], pool, **named)  # type: ignore[arg-type]
+        ranks, ids = held.by_subject(state.kept["ranks"])
+        metrics = summarise(ranks, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]
         validation = {metric.name: metric.as_dict() for metric in metrics}
     content = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
     folder.write_json(f"cells/{name}/metrics.json", content | {"validation": validation})

@@ -35,6 +35,16 @@ class Queries:
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
+    def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], list[list[int]]]:
+        """Split ranks [N] by subject; and give the picture of each, which several subjects saw."""
+        subject, picture = (
+            each[torch.from_numpy(self.rows)] for each in (self.pool.subject.cpu(), self.pool.picture.cpu())
+        )
+        subjects = subject.unique()
+        return [ranks[subject == each] for each in subjects], [
+            picture[subject == each].tolist() for each in subjects
+        ]
+
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
         index = torch.from_numpy(rows).to(self.pool.picture.device)
         subject = None if self.subject is None else self.subject[index]
