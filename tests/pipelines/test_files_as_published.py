@@ -26,6 +26,7 @@ from brainhive_cli.app import app
 from brainhive_cli.datasets import things_eeg
 from brainhive_cli.encoders.synclr_b16 import FILE, PREFIX
 from brainhive_cli.errors import MissingData
+from brainhive_cli.recordings import SignalStore
 
 LINES = (
     "embed --encoders clip-h14,vae --dataset things-eeg",
@@ -33,6 +34,7 @@ LINES = (
     "reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE",
 )
 B32, SYNCLR = "laion/CLIP-ViT-B-32-laion2B-s34B-b79K", "paulgavrikov/synclr-vit-base-patch16-224"
+COLOURS = "python:brainhive_cli.encoders.python:example"
 SUBJECTS = (1, 2)
 PICTURES = {"training_images": (2, 2), "test_images": (1, 1)}
 """Concepts, and pictures of each."""
@@ -75,26 +77,29 @@ def write_synclr(folder: Path) -> None:
     torch.save({"model": weights}, folder / FILE)
 
 
+def paint(root: Path, folder: str, images: str = "Image_set", side: int = 500) -> list[str]:
+    """Draw the pictures of a split below `root / images`, and name them as the files of signals do."""
+    (concepts, each), random = PICTURES[folder], np.random.default_rng(0)
+    numbers = [(concept, number) for concept in range(1, concepts + 1) for number in range(each)]
+    names = [f"{folder}/{c:05d}_thing{c}/thing{c}_{number:02d}b.jpg" for c, number in numbers]
+    for name in names:
+        file = root / images / name.replace("training_images", "train_images")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
+        picture.resize((side, side), Image.Resampling.BICUBIC).save(file)
+    return names
+
+
 @pytest.fixture
 def things(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """THINGS-EEG as published, of two subjects; originals beside resized pictures."""
     monkeypatch.setattr(things_eeg, "SUBJECTS", SUBJECTS)
     root, random = home / "data/things-eeg", np.random.default_rng(0)
-    for folder, (concepts, each) in PICTURES.items():
-        names = [
-            f"{folder}/{c:05d}_thing{c}/thing{c}_{n:02d}b.jpg"
-            for c in range(1, concepts + 1)
-            for n in range(each)
-        ]
-        for name in names:
-            picture = Image.fromarray(random.integers(0, 256, (6, 6, 3), np.uint8))
-            for images, side in zip(IMAGES, (500, 224), strict=True):
-                file = root / images / name.replace("training_images", "train_images")
-                file.parent.mkdir(parents=True, exist_ok=True)
-                picture.resize((side, side), Image.Resampling.BICUBIC).save(file)
+    for folder, split in (("training_images", "train"), ("test_images", "test")):
+        paint(root, folder, IMAGES[1], 224)
+        names = paint(root, folder, IMAGES[0])
         for subject in SUBJECTS:
             signal = random.normal(size=(len(names), REPETITIONS[folder], 63, SAMPLES))
-            split = "train" if folder == "training_images" else "test"
             published.save_eeg(root, subject, split, published.eeg_content(signal, names))
     return home
 
@@ -150,3 +155,19 @@ def test_check_says_how_to_unpack_archives_wherever_it_is_run(things, monkeypatc
         f"({' && '.join(f'unzip -nq {root}/{name}.zip -d {root}' for name in IMAGES)})"
     )
     assert signals[-1].endswith(f"(unzip -nq {root}/Preprocessed_data_250Hz_whiten.zip -d {root})")
+
+
+def test_meg_goes_from_its_files_to_retrieval(home, go):
+    root, random = home / "data/things-meg", np.random.default_rng(0)
+    for folder, split, repetitions in (("training_images", "train", 1), ("test_images", "test", 12)):
+        names = paint(root, folder, side=16)
+        signal = random.normal(size=(len(names), repetitions, 271, 201))
+        published.save_meg(root, 1, split, published.meg_content(signal, names))
+    meg = ("dataset=things-meg", f"encoders=[{COLOURS!r}]")
+    small = ("dim=16", "fuser.intermediate_size=16", "train.epochs=1", "train.precision=fp32")
+    go("embed", *meg)
+    run = go("train-align", *meg, *small, "subjects=1", "seeds=1").folder
+    assert go("eval-retrieval", f"run={run}").folder.is_dir()
+    stored = SignalStore.open(home / "signals/things-meg/default/sub-01.h5")["test"]
+    assert stored.signal.dtype == np.float16 and stored.signal.shape == (1, 12, 271, 201)
+    assert (stored.unit, stored.rate_hz, stored.times_s[-1]) == ("z-score", 200, 1.0)
