@@ -1,0 +1,143 @@
+"""One subject of THINGS-EEG at full size, from published-like .pt files through `brainhive train-align`.
+
+    python benchmarks/subject.py [--folder FOLDER] [--json FILE] [OVERRIDE ...]
+
+Writes 2.6 GB of files as the publisher's script does (pickle protocol 5, float16) and random embeddings, then
+measures the command from outside: wall time, bytes written, and the most memory that is its own (RssAnon and
+RssShmem of the process and its children; mapped pages of files do not count).
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+CHECKOUT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+
+import published  # noqa: E402
+
+from brainhive_cli.embeddings import EmbeddingWriter, path_of  # noqa: E402
+
+SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200, 1, 80)}
+"""Folder, concepts, pictures of each, and repetitions of each picture."""
+CHANNELS, SAMPLES = 63, 250
+ENCODERS = {"clip-h14": 1024, "vae": 1024}
+LIMIT_GIB = 3.0
+POLL_S = 0.05
+
+
+def names_of(folder: str, concepts: int, each: int) -> list[str]:
+    """Name pictures as THINGS does."""
+    return [
+        f"{folder}/{concept:05d}_thing/thing{concept:05d}_{number:02d}b.jpg"
+        for concept in range(1, concepts + 1)
+        for number in range(each)
+    ]
+
+
+def write(home: Path) -> None:
+    """Write the subject's files, and embeddings of the pictures."""
+    random = np.random.default_rng(0)
+    for split, (folder, concepts, each, repetitions) in SPLITS.items():
+        names = names_of(folder, concepts, each)
+        signal = np.empty((len(names), repetitions, CHANNELS, SAMPLES), np.float16)
+        for row in signal:
+            row[:] = random.standard_normal(row.shape, np.float32)
+        content = published.eeg_content(signal, names)
+        published.save_eeg(home / "data/things-eeg", 1, split, content)
+        ids, whose = [name.removesuffix(".jpg") for name in names], [name.split("/")[1] for name in names]
+        for encoder, dim in ENCODERS.items():
+            path = path_of(home / "embeddings", "things-eeg", split, encoder)
+            told = {"encoder": encoder, "dataset": "things-eeg", "split": split}
+            EmbeddingWriter.begin(path, ids, whose, (dim,), "float32", told)
+            writer = EmbeddingWriter(path)
+            writer.write(np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32))
+            writer.close()
+            writer.finish()
+
+
+def own_bytes(pid: int) -> int:
+    """Sum the memory of a process and its children that no file holds."""
+    total = 0
+    for one in processes(pid):
+        try:
+            lines = Path(f"/proc/{one}/status").read_text().splitlines()
+        except OSError:  # it has just ended
+            continue
+        fields = dict(line.split(":", 1) for line in lines)
+        total += sum(int(fields.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem"))
+    return 1024 * total
+
+
+def processes(pid: int) -> Iterator[int]:
+    """Yield a process and its children."""
+    try:
+        yield from (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
+    except psutil.NoSuchProcess:
+        return
+
+
+def size_of(folder: Path) -> int:
+    """Count the bytes of the files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+
+
+def measure(home: Path, overrides: list[str]) -> dict[str, float]:
+    """Run the command and watch it."""
+    line = [sys.executable, "-m", "brainhive_cli", "train-align", "--subjects", "1", *overrides]
+    environment = {**os.environ, "BRAINHIVE_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
+    planned = subprocess.run(
+        [*line, "--check", "--json"], env=environment, check=True, stdout=subprocess.PIPE
+    )
+    sys.stdout.write(f"planned: {json.loads(planned.stdout)['plan']['signal']}\n")
+    began, store = time.monotonic(), home / "signals/things-eeg/default/sub-01.h5"
+    process = subprocess.Popen(line, env=environment)
+    most = most_preparing = 0
+    prepared_s = None
+    while process.poll() is None:
+        most = max(most, own_bytes(process.pid))
+        if prepared_s is None and store.is_file():
+            prepared_s, most_preparing = time.monotonic() - began, most
+        time.sleep(POLL_S)
+    if process.returncode:
+        raise SystemExit(f"train-align ended with {process.returncode}")
+    return {
+        "wall_s": time.monotonic() - began,
+        "of_it_until_the_store_s": prepared_s or 0.0,
+        "own_memory_gib": most / 2**30,
+        "own_memory_until_the_store_gib": most_preparing / 2**30,
+        "source_gb": size_of(home / "data") / 1e9,
+        "signals_written_gb": size_of(home / "signals") / 1e9,
+        "runs_written_gb": size_of(home / "runs") / 1e9,
+    }
+
+
+def main() -> None:
+    """Measure in a folder that is removed afterwards, and say whether memory keeps within its bound."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--folder", help="where 5.2 GB are free for a while; default: the system's")
+    parser.add_argument("--json", help="file for the figures")
+    parser.add_argument("overrides", nargs="*", help="of the recipe, such as seeds=1")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=asked.folder) as home:
+        write(Path(home))
+        figures = measure(Path(home), asked.overrides)
+    for name, value in figures.items():
+        sys.stdout.write(f"{name:32}{value:8.2f}\n")
+    if asked.json:
+        Path(asked.json).write_text(json.dumps(figures, indent=2))
+    if figures["own_memory_gib"] > LIMIT_GIB:
+        raise SystemExit(f"more than {LIMIT_GIB:g} GiB of its own memory")
+
+
+if __name__ == "__main__":
+    main()
