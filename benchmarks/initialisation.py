@@ -152,8 +152,9 @@ def main() -> None:
     """Train each initialisation with each seed, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=2025)
     parser.add_argument("--epochs", type=int, default=25)
-    parser.add_argument("--noise", type=float, default=0.5, help="1 is that of the demo's simulated EEG")
+    parser.add_argument("--noise", type=float, default=7, help="1 is that of the demo's simulated EEG")
     parser.add_argument("--concepts", type=int, default=CONCEPTS)
     on = parser.parse_args()
     data, new = made(on.noise, on.concepts)
@@ -161,7 +162,8 @@ def main() -> None:
     print(f"{on.concepts} concepts, noise {on.noise:g}; at the end mean ± sd over {on.seeds} seeds")
     print(f"{'init':10} {'seed':>5} {'epoch':>5}  " + "  ".join(f"{name:>15}" for name in _NAMES))
     found: dict[tuple[str, int], list[list[float]]] = {}
-    for seed, init in itertools.product(range(2025, 2025 + on.seeds), ("torch", "reference")):
+    seeds = range(on.first_seed, on.first_seed + on.seeds)
+    for seed, init in itertools.product(seeds, ("torch", "reference")):
         train = Train.model_validate({"epochs": on.epochs, "warmup_steps": 10, "init": init})
         for epoch, values in zip(at, trained(data, new, train, seed, at), strict=True):
             show(init, str(seed), epoch, [f"{value:.3f}" for value in values])
