@@ -2,14 +2,20 @@
 
 import fnmatch
 import hashlib
+import os
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli import console
+from brainhive_cli import console, home
 from brainhive_cli.errors import MissingData
 
+LARGE = 64_000_000
+"""Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
+DIGESTS = ".digests"
+"""Where such digests are kept, below home."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -38,7 +44,7 @@ def folder(
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
         return _snapshot(rest, allow, owner, local)
-    path = Path(__file__).parent / "demo" / "weights" / rest if scheme == "demo" else Path(reference)
+    path = Path(__file__).parent / "demo" / "weights" / rest if scheme == "demo" else home.located(reference)
     if not reference or not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
@@ -189,5 +195,27 @@ def _file_digest(file: Path) -> str:
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
     if file.is_symlink() and len(blob) == 64:
         return blob
+    if file.stat().st_size < LARGE:
+        return _sha256(file)
+    kept = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
+    stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    with suppress(OSError, ValueError):
+        known, found = kept.read_text().rsplit(" ", 1)
+        if known == stamp:
+            return found
+    found = _sha256(file)
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=_made(kept.parent)) as beside:
+        made = Path(beside, kept.name)
+        made.write_text(f"{stamp} {found}")
+        os.replace(made, kept)
+    return found
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _sha256(file: Path) -> str:
     with file.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -19,6 +19,7 @@ from pydantic import (
     model_validator,
 )
 
+from brainhive_cli import home
 from brainhive_cli.errors import RecipeError
 
 M = TypeVar("M", bound=BaseModel)
@@ -69,7 +70,7 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     for key in keys:
         if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
             shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            raise RecipeError(f"{key} is {shown!r}, which has no effect {when}", hint)
+            raise RecipeError(f"{key} has no effect {when}, and is {shown!r}", hint)
 
 
 class Paths(Section):
@@ -83,11 +84,11 @@ class Paths(Section):
 
     def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
         """Resolve one of the folders against home."""
-        return Path(os.environ.get("BRAINHIVE_HOME", ".")).joinpath(getattr(self, name))
+        return home.root().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
         """Say where a data set lies: at `root`, else at its name below data; absolute, as hints name it."""
-        return Path(os.path.abspath(root or self.under_home("data") / name))
+        return Path(os.path.abspath(home.located(root) if root else self.under_home("data") / name))
 
 
 class Run(Section):
@@ -123,12 +124,15 @@ class Recipe(Section):
 
     is_tracked: ClassVar[bool] = False
     """Whether the command tells trackers of anything."""
-    beside: ClassVar[frozenset[str]] = frozenset({"run"})
+    beside: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
     """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
     keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
     paths: Paths = Paths()
     run: Run = Run()
+    digests: dict[str, str] = Field(
+        {}, description="digests of what paths and references of the recipe hold, filled in"
+    )
 
     @model_validator(mode="after")
     def _tells_trackers(self) -> Self:
@@ -160,17 +164,25 @@ class Recipe(Section):
             {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
         )
 
+    def holding(self, digests: Mapping[str, str]) -> Self:
+        """Say what paths and references hold: then that is what they are known by, wherever it lies."""
+        return self.model_copy(update={"digests": dict(sorted(digests.items()))})
+
     def fingerprint(self) -> str:
-        """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits)."""
+        """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits).
+
+        Whatever has a digest counts as that; other paths below home count from there.
+        """
         whole = {key for key in self.beside if "." not in key}
-        what = self.model_dump(mode="json", exclude=whole)
+        what = self.model_dump(mode="json", exclude={*whole, "digests"})
         for section, key in (each.split(".") for each in self.beside - whole):
             what[section][key] = type(getattr(self, section)).model_fields[key].default
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()[:10]
+        known = home.portable(_replaced(what, self.digests))
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""
-        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+        return to_yaml(self.model_dump(mode="json"))
 
     @classmethod
     def resolve(
@@ -197,6 +209,20 @@ class Recipe(Section):
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             put(fields, key, _parse(text, override))
         return validate(cls, fields)
+
+
+def to_yaml(fields: Mapping[str, Any]) -> str:
+    """Write a recipe's fields as YAML, in their order."""
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
+    """Replace every string that has a digest by it."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, digests) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, digests) for each in value]
+    return digests.get(value, value) if isinstance(value, str) else value
 
 
 def shipped() -> Path:

@@ -17,10 +17,10 @@ from typing import Any, Self
 
 import yaml
 
-from brainhive_cli import __version__, console, store
+from brainhive_cli import __version__, console, home, store
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.launch import Launch
-from brainhive_cli.recipe import Recipe
+from brainhive_cli.recipe import Recipe, to_yaml
 
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
 FINISHED = "metrics.json"
@@ -58,7 +58,7 @@ class RunFolder:
         run = cls(path)
         if not run.is_finished:
             run = cls(path, store.Claim(path / ".claim", f"run {path}"))
-            run.write_text("recipe.yaml", recipe.to_yaml())
+            run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
             run.write_json("environment.json", _environment(launch))
         launch.wait()
         return run
@@ -96,8 +96,8 @@ class RunFolder:
         return document
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
-        """Write a JSON document under its final name only when complete."""
-        self.write_text(name, json.dumps(document, indent=2, default=str) + "\n")
+        """Write a JSON document, its paths relative to home, under its final name only when complete."""
+        self.write_text(name, json.dumps(home.portable(document), indent=2, default=str) + "\n")
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
@@ -146,7 +146,7 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
 
 def reference(run: RunFolder, runs: Path) -> str:
     """Name a run so that `find` finds it: by its folder's name where it lies among the command's runs."""
-    return run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path.resolve())
+    return run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
 
 
 def find(runs: Path, command: str, reference: str | None) -> RunFolder:
@@ -157,7 +157,7 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     """
     hint = f"brainhive {command}"
     if reference is not None:
-        for path in (Path(reference), runs / command / reference):
+        for path in (home.located(reference), runs / command / reference):
             if path.is_dir():
                 run = RunFolder(path)
                 if why := _unfit(path, runs, command):

@@ -27,7 +27,7 @@ MODULES = {
 SHELVES = {*parts.SHELVES, "signals", "metrics"}
 BUILD = "demo.build"
 LAYERS = [
-    {"", "errors", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
+    {"", "errors", "home", "recipe", "runs", "launch", "console", "store", "hub", "parts"}
     | {"blocks", "caveats", "companions", "embeddings", "health", "mixing", "names", "pickles", "recordings"},
     {"demo"},
     SHELVES,

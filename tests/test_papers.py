@@ -41,7 +41,51 @@ def test_a_paper_names_its_number_and_where_it_stands(paper: str) -> None:
         assert published is not None and published.source
         assert (published.top1, published.top5) == PUBLISHED[paper]
         assert (published.mode, published.dataset, published.pool) == (what.mode, dataset, 200)
-        assert not published.is_of({"joint"}, dataset)
+
+
+@pytest.mark.parametrize(
+    ("paper", "differs"),
+    [
+        ("brainhive-intra", []),
+        ("brainhive-inter", ["selection last, not test"]),
+        ("brainhive-meg", []),
+        ("nice", [f"{key} not stated" for key in ("encoders", "epochs", "selection", "backbone")]),
+        ("atm-s", ["selection last, not test", "without its text loss"]),
+        ("ubp", ["without its blur prior"]),
+    ],
+)
+def test_a_paper_says_in_what_its_recipe_differs_from_what_was_published(paper: str, differs: list) -> None:
+    assert beside(resolve(paper)) == differs
+
+
+@pytest.mark.parametrize(
+    ("overrides", "differs"),
+    [
+        (["train.epochs=5", "subjects=1"], ["epochs 5, not 25", "subject 1 of 10"]),
+        (["mode=joint"], ["mode joint, not intra"]),
+        (["dataset.signals=mine"], ["dataset things-eeg--mine, not things-eeg"]),
+        (["encoders=[vae]"], ["encoders vae, not clip-b32+clip-rn50+vae"]),
+        (["backbone.kind=nice"], ["backbone nice, not brain_mlp"]),
+        (["backbone.dropout=0.5"], ["backbone.dropout 0.5, not 0.1"]),
+        (["train.selection=best"], []),  # without validation the last epoch is kept
+        (["train.selection=best", "train.validation=0.1"], ["selection best, not last"]),
+    ],
+)
+def test_a_changed_recipe_says_that_the_published_number_is_of_another_set_up(
+    overrides: list, differs: list
+) -> None:
+    assert beside(resolve("brainhive-intra", *overrides)) == differs
+
+
+def test_each_variant_of_a_sweep_is_compared_by_itself() -> None:
+    what = resolve("alignvis-intra")
+    plain, aligned = (beside(each) for each in variants(what).values())
+    assert (plain, aligned) == (["encoders synclr-b16, not synclr-b16+dreamsim"], [])
+
+
+def beside(what: train_align.Recipe) -> list:
+    built = what.dataset.build(what.paths)
+    return what.published.beside(what, built.recorded_as, what.subjects or built.subjects, 200)["differs"]
 
 
 @pytest.mark.parametrize("paper", PAPERS)

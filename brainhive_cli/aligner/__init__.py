@@ -42,6 +42,7 @@ class Layout:
         scale: What signals are multiplied by.
         subjects: Subjects it was trained on; a signal's subject index is the place in this list.
         prior: The Fusion Prior whose fusion encoder it holds frozen; empty when it has its own.
+        prior_digest: Digest of the weights of that prior, by which it is known.
         subject_layer: What is learned for each subject before the brain encoder; one of `SUBJECT_LAYERS`.
         similarity: How tokens are compared; one of `SIMILARITIES`. Centred tokens have mean 0, so that their
             cosine is the centred one.
@@ -62,6 +63,7 @@ class Layout:
     subject_layer: str = "none"
     similarity: str = "cosine"
     normalise: str = "none"
+    prior_digest: str = ""
 
 
 class Aligner(nn.Module):

@@ -11,6 +11,8 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli import home
+
 FOLDER = ".listings"
 """Where listings are kept, below the embeddings."""
 Listed = tuple[list[str], list[str], NDArray[np.int64]]
@@ -25,7 +27,8 @@ def kept(folder: Path, files: Sequence[Path], read: Callable[[Sequence[Path]], L
         files: What is listed, in order.
         read: Reads them through.
     """
-    name = hashlib.sha256(_joined([str(file.absolute()) for file in files]).tobytes()).hexdigest()
+    here = [str(home.portable(str(file.absolute()))) for file in files]
+    name = hashlib.sha256(_joined(here).tobytes()).hexdigest()
     path = folder / f"{name}.npz"
     stamp = [(state.st_size, state.st_mtime_ns) for state in map(os.stat, files)]
     with suppress(OSError, EOFError, KeyError, ValueError, BadZipFile), np.load(path) as found:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from brainhive_cli import hub, parts
+from brainhive_cli import home, hub, parts
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.recipe import split
 
@@ -241,7 +241,7 @@ def _knobs(reference: str) -> Any:
     known = _known(name)
     if known:  # also beside a folder of that name
         return {**known, "output": output} if output else known
-    return {"kind": "reference", "source": reference} if Path(reference).is_dir() else reference
+    return {"kind": "reference", "source": reference} if home.located(reference).is_dir() else reference
 
 
 def _known(name: str) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainhive_cli import hub
+from brainhive_cli import home, hub
 from brainhive_cli.encoders import EncoderConfig, require, slug
 from brainhive_cli.errors import MissingData
 
@@ -28,7 +28,7 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     Raises:
         MissingData: if the folder or one of its files is not there.
     """
-    if not source.startswith("hub:") and not Path(source).is_dir():
+    if not source.startswith("hub:") and not home.located(source).is_dir():
         raise MissingData(f"no folder {source!r}", way)
     folder = hub.folder(source, allow=files)
     require(folder, *files, way=way)

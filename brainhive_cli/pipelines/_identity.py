@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+from brainhive_cli import home
 from brainhive_cli.embeddings import EmbeddingStore, making
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.runs import RunFolder
@@ -60,7 +61,8 @@ def refuse_others(
         differs = [key for key in keys if here[key] != trained_on.get(key, here[key])]
         if differs:
             raise BrainhiveError(
-                f"{here['store']} was made with other {' and '.join(differs)} than {trained_on['store']} "
+                f"{here['store']} was made with other {' and '.join(differs)} than "
+                f"{home.stored(trained_on['store'])} "
                 f"was when {folder.path} was trained on it",
                 f"make both in one way ({making(stores[name].path)} --again), or train again",
             )

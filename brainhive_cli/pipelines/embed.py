@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from brainhive_cli import console, hub, parts, recipe, runs, store
+from brainhive_cli import console, home, hub, parts, recipe, runs, store
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
@@ -93,7 +93,7 @@ class _Job:
     def _attributes(self, what: Recipe) -> dict[str, Any]:
         return {
             "encoder": self.name,
-            "config": self.config.model_dump(mode="json"),
+            "config": home.portable(self.config.model_dump(mode="json")),
             "dataset": self.images.dataset,
             "split": self.images.split,
             "dtype": what.dtype,

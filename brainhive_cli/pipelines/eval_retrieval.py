@@ -1,12 +1,13 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli import console, parts, recipe, runs
+from brainhive_cli import console, home, hub, parts, recipe, runs
 from brainhive_cli.caveats import said_in
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
@@ -175,7 +176,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     others = [_beside(what, other, launch) for other in what.against or []]
     what = what.model_copy(
         update={"align_run": names, "against": [name for name, _ in others] or None}
-    )  # so that the fingerprint names the runs
+    ).holding(_held(what, aligns))  # so that the fingerprint names the runs
     folder = RunFolder.open("eval-retrieval", aligns[0].folder.path.name, what, launch, again)
     if not folder.is_finished:
         asked = what.asked()
@@ -200,6 +201,15 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         shown, caveats = what.model_dump(mode="json"), said_in(result.metrics["protocol"])
         _trackers.tell_results(what.run.trackers, folder.path, "retrieval", shown, found, caveats)
     return result
+
+
+def _held(what: Recipe, aligns: Sequence[AlignRun]) -> dict[str, str]:
+    """Digest what is known by its path alone: model folders, and the table of categories."""
+    held = {str(align.folder.path): hub.digest(align.folder.path) for align in aligns if align.is_model}
+    if what.categories:
+        read = read_categories(what.categories)
+        held[what.categories] = hashlib.sha256(repr(read).encode()).hexdigest()
+    return held
 
 
 def _beside(what: Recipe, other: str, launch: Launch) -> tuple[str, dict[str, Any]]:
@@ -245,6 +255,9 @@ def _metrics(
 
 def _result(folder: RunFolder, what: Recipe) -> Result:
     metrics = folder.metrics()
+    metrics |= {"run": home.stored(metrics["run"]), "runs": [home.stored(each) for each in metrics["runs"]]}
+    for each in metrics["against"]:
+        each["run"] = home.stored(each["run"])
     files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
     hint = ""
     if prior := metrics.get("prior"):  # without one there is nothing to draw through

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli import console, parts, recipe, runs
+from brainhive_cli import console, home, parts, recipe, runs
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
@@ -146,7 +146,7 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
         return False
     found = EmbeddingStore.open(share.path)
     made_of = found.attributes["config"], found.attributes["weights"].get("digest")
-    same = made_of == (config.model_dump(mode="json"), digest)
+    same = made_of == (home.portable(config.model_dump(mode="json")), digest)
     if not same or found.image_ids != share.images.image_ids:
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
@@ -155,7 +155,7 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
 def _identity(config: EncoderConfig, vectors: Vectors, digest: str) -> dict[str, Any]:
     return {
         "encoder": config.name,
-        "config": config.model_dump(mode="json"),
+        "config": home.portable(config.model_dump(mode="json")),
         "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
         "preprocessing": "not known: imported",
         "imported": [file.name for file in vectors.files[:8]],

@@ -32,7 +32,7 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.priors.fusion_prior import FusionPrior, digest
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
 
@@ -108,7 +108,6 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     )
     score: str | None = Field(None, description="a folder of reconstructions to score instead of drawing any")
     truth: str | None = Field(None, description="the folder of the true pictures")
-    files: str = Field("", description="digest of the files of folders of pictures, filled in")
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
@@ -205,7 +204,7 @@ def _others(what: Recipe) -> list[RunFolder]:
 
 def _score(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     folders = Folders.match(str(what.score), what.truth)
-    what = what.model_copy(update={"files": folders.digest})
+    what = what.holding(folders.digests)
     folder = open_run(f"score-{folders.drawn.name}", what, launch, again)
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
@@ -218,9 +217,10 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     prior = what.prior.load().to(launch.device)
     found = _find(what, prior)
     name = runs.reference(found, what.paths.under_home("runs") / "train-align")
-    start = what.initial.folder
-    files = digest_of(pictures_in(start).values()) if start else ""
-    what = what.model_copy(update={"align_run": name, "files": files})  # so that the fingerprint names them
+    held = {what.prior.source: digest(what.prior.source)}
+    if start := what.initial.folder:
+        held[start] = digest_of(pictures_in(start))
+    what = what.model_copy(update={"align_run": name}).holding(held)  # so that the fingerprint names them
     align = AlignRun.open(found, what.paths, subjects=what.subjects)
     baselines = Baselines(align, prior, what.split, what.resolution_px, what.protocol)
     folder = open_run(found.path.name, what, launch, again, baselines.is_here)

@@ -37,7 +37,7 @@ from brainhive_cli.pipelines._data import (
 )
 from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
-from brainhive_cli.priors.fusion_prior import FusionPrior, fuser_of
+from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
 from brainhive_cli.runs import RunFolder
 
 Listed = Annotated[list[Any], Field(min_length=1)]
@@ -46,7 +46,7 @@ Listed = Annotated[list[Any], Field(min_length=1)]
 class Recipe(recipe.Recipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    beside: ClassVar[frozenset[str]] = frozenset({"run", "published", "train.mapped"})
+    beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {"published", "train.mapped"}
     is_tracked: ClassVar[bool] = True
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
@@ -178,6 +178,7 @@ def plan(what: Recipe) -> Plan:
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     what = _finetune.inherit(what)
+    what = what.holding({prior: digest(prior) for prior in _priors(what)})
     dataset: Dataset = what.dataset.build(what.paths)
     cells = cells_of(what)
     _trackers.require(what.run.trackers)
@@ -189,7 +190,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
             caveats = together(*(cell.get("caveats", []) for cell in done.values()))
             made = {"mode": what.mode, "dataset": dataset.name, "caveats": caveats, "cells": done}
-            folder.finish({**made, **_published(what, dataset.name)})
+            folder.finish({**made, **_published(what, dataset, cells)})
         launch.wait()
     metrics = folder.metrics()
     hint = f"brainhive eval-retrieval --run {folder.path}"
@@ -250,21 +251,29 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
 
 
-def _published(what: Recipe, dataset: str) -> dict[str, Any]:
-    """Give what was published of the same way of training, if anything was."""
-    modes = {each.mode for each in variants(what).values()}
-    if what.published is None or not what.published.is_of(modes, dataset):
+def _published(what: Recipe, dataset: Dataset, cells: Sequence[Cell]) -> dict[str, Any]:
+    """Give what was published, if anything was, and how the set-up differs; by variant for a sweep."""
+    if what.published is None:
         return {}
-    return {"published": what.published.model_dump(exclude_none=True)}
+    found = {}
+    for label, each in variants(what).items():
+        tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
+        found[label] = what.published.beside(each, dataset.recorded_as, tested)
+    return {"published": found if what.sweep else found[""]}
 
 
 def _targets(what: Recipe) -> str:
     """Load the priors that are trained for, to find out whether they are whole, and name them."""
     _match_priors(what)
-    priors = dict.fromkeys(each.prior for each in variants(what).values())
-    for prior in filter(None, priors):
+    for prior in _priors(what):
         FusionPrior.load(prior)
+    priors = dict.fromkeys(each.prior for each in variants(what).values())
     return ", ".join(prior or "a fuser of its own" for prior in priors)
+
+
+def _priors(what: Recipe) -> list[str]:
+    """List the priors that the variants are trained for."""
+    return list(dict.fromkeys(each.prior for each in variants(what).values() if each.prior is not None))
 
 
 def _match_priors(what: Recipe) -> None:

@@ -17,6 +17,7 @@ from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
 from brainhive_cli.pipelines._priors.training import Training, train
+from brainhive_cli.priors.fusion_prior import digest
 from brainhive_cli.runs import RunFolder
 
 
@@ -32,6 +33,10 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         DeviceError: if the device's memory is too small.
     """
     _trackers.require(what.run.trackers)
+    for line in what.idle:
+        console.warn(line)
+    if what.continue_from is not None:
+        what = what.holding({what.continue_from: digest(what.continue_from)})
     pictures = Pictures.of(what, launch)
     label = f"{pictures.images.dataset}-{what.prior.kind}"
     folder = RunFolder.open("train-prior", label, what, launch, again)

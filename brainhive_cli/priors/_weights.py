@@ -8,7 +8,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from brainhive_cli import hub
+from brainhive_cli import home, hub
 from brainhive_cli.errors import BrainhiveError, MissingData
 
 
@@ -18,7 +18,7 @@ def find(reference: str) -> Path:
     Raises:
         MissingData: if it is not there.
     """
-    path = Path(reference)
+    path = home.located(reference)
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
         path = hub.folder(folder, allow=[name]) / name
@@ -45,7 +45,7 @@ def is_here(reference: str) -> bool:
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
         return hub.holds(folder, (), (name,))
-    return Path(reference).is_file()
+    return home.located(reference).is_file()
 
 
 def _on_hub(reference: str) -> tuple[str, str]:

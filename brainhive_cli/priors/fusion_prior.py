@@ -121,6 +121,16 @@ def _fusion_config(reference: str) -> tuple[Path, dict[str, Any]]:
     return folder, read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
 
 
+def digest(reference: str) -> str:
+    """Digest a prior's weights (64 hexadecimal digits): by that it is known, wherever it lies.
+
+    Raises:
+        MissingData: if it is not there.
+    """
+    folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
+    return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
+
+
 class Adapter(nn.Module):
     """x + MLP(x), the last step of upstream's fusion encoder."""
 

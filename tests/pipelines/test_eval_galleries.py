@@ -132,8 +132,7 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     assert early == alone["overall"] and late["top1"]["n"] == 100
     assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
     shown = [row[0] for row in result.tables[0].rows]
-    assert shown[-4:] == [*(f"all {variant}" for variant in metrics["variants"]), "all", "published"]
-    assert result.tables[0].rows[-1][1] == 0.5 and "its Table 1" in result.tables[0].title
+    assert shown[-3:] == [*(f"all {variant}" for variant in metrics["variants"]), "all"]
     assert "published" not in result.tables[1].columns  # it is no variants' mean
     with pytest.raises(BrainhiveError, match="is a sweep"):
         go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")

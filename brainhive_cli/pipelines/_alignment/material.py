@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 from torch import Tensor
 
-from brainhive_cli import embeddings
+from brainhive_cli import embeddings, home
 from brainhive_cli.aligner import Layout
 from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.datasets import Dataset
@@ -165,7 +165,8 @@ class Material:
             window_ms=what.signal.window_ms,
             scale=what.signal.scale,
             subjects=cell.trained_on,
-            prior=what.prior or "",
+            prior=home.portable(what.prior or ""),
+            prior_digest=what.digests.get(what.prior or "", ""),
             subject_layer=what.subject_layer,
             similarity=what.similarity,
             normalise=what.signal.normalise,

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 from brainhive_cli import encoders, parts, recipe
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.errors import RecipeError
-from brainhive_cli.recipe import Section, refuse_idle
+from brainhive_cli.recipe import Section
 
 PARTS = ("fusion_encoder", "proj", "attn_adapter")
 INCEPTION = "inception"
@@ -120,22 +120,24 @@ class Recipe(recipe.Recipe):
     seed: int = Field(0, ge=0)
     train: Train = Train()
 
-    @model_validator(mode="after")
-    def _every_key_has_an_effect(self) -> Self:
-        if self.continue_from is not None and self.prior != type(self.prior)():
-            sizes = self.prior.model_dump(mode="json", exclude_defaults=True)
-            raise RecipeError(
-                f"prior is {sizes}, but {self.continue_from} goes on with its own sizes and weights",
-                "continue_from=null, or no prior",
-            )
+    @property
+    def idle(self) -> list[str]:
+        """Keys that are set and have no effect beside others, each with the reason."""
+        found = {}
+        if self.continue_from is not None:
+            found["prior"] = f"continue_from={self.continue_from} brings its own sizes"
         if not self.sample_items:
-            refuse_idle(self, ("sample_every",), "with sample_items 0", "sample_items=6")
+            found["sample_every"] = "sample_items=0 draws nothing"
         if not (self.sample_items or self.fid_items):
-            idle = ("sampler", "sample_steps")
-            refuse_idle(self, idle, "with sample_items 0 and fid_items 0", "sample_items=6")
+            found |= dict.fromkeys(("sampler", "sample_steps"), "sample_items=0 and fid_items=0 draw nothing")
         if not self.fid_items:
-            refuse_idle(self, ("fid_features",), "with fid_items 0", "fid_items=5000")
-        return self
+            found["fid_features"] = "fid_items=0 measures none"
+        usual = type(self)()
+        return [
+            f"{key} has no effect: {why}"
+            for key, why in found.items()
+            if getattr(self, key) != getattr(usual, key)
+        ]
 
     @model_validator(mode="after")
     def _samples_no_kept_latents(self) -> Self:

@@ -3,9 +3,10 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
+from brainhive_cli import home
 from brainhive_cli.datasets import PICTURES, check_unique
 from brainhive_cli.datasets._files import pictures_below
 from brainhive_cli.errors import MissingData
@@ -24,7 +25,7 @@ def pictures_in(folder: str) -> dict[str, Path]:
         MissingData: if there is no such folder, or no picture in it.
         BrainhiveError: if two files differ in their endings only.
     """
-    root = Path(folder)
+    root = home.located(folder)
     if not root.is_dir():
         raise MissingData(f"no folder {folder!r}", "give a folder of pictures that exists")
     below = [PurePosixPath(path) for path in pictures_below(root)]
@@ -38,17 +39,17 @@ def pictures_in(folder: str) -> dict[str, Path]:
 
 def caveats_around(folder: str) -> list[str]:
     """Read what must be said of pictures that lie in the folder of a finished run; nothing elsewhere."""
-    for above in Path(folder).resolve().parents:
+    for above in home.located(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
             found: list[str] = RunFolder(above).metrics().get("caveats", [])
             return found
     return []
 
 
-def digest_of(files: Iterable[Path]) -> str:
-    """Digest what files are called, how large they are and when they were written."""
-    told = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(set(files))]
-    return hashlib.sha256(repr(told).encode()).hexdigest()[:10]
+def digest_of(pictures: Mapping[str, Path]) -> str:
+    """Digest what pictures are called and what their files hold, wherever they lie."""
+    held = [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in sorted(pictures.items())]
+    return hashlib.sha256(repr(held).encode()).hexdigest()
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

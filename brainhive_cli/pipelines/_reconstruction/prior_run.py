@@ -1,6 +1,7 @@
 """Which align run makes the tokens that a Fusion Prior takes."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -9,10 +10,10 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
 from brainhive_cli.embeddings import path_of
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.pipelines._advice import command, seen, taking
 from brainhive_cli.pipelines._fused import encoders_of, match_prior, recipe_around
-from brainhive_cli.priors.fusion_prior import FusionPrior, fused_by
+from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
 
@@ -38,7 +39,7 @@ def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -
         run = runs.find(root, "train-align", asked)
         _check(run, prior, source, paths)
         return run
-    found = runs.newest(root, "train-align", lambda run: _fits(run, prior))
+    found = runs.newest(root, "train-align", lambda run: _fits(run, prior, source))
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
@@ -56,9 +57,10 @@ def _training(source: str, paths: Paths) -> str:
         command("train-align", dataset, [], *arguments),
         command("reconstruct", None, [], "--prior", source),
     ]
-    pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
-    if not _are_embedded(pictures, encoders, paths):
-        lines.insert(0, command("embed", pictures, encoders))
+    pictures = dataset or parts.resolve("datasets", DEFAULT_DATASET)
+    with suppress(RecipeError):  # of encoders that only their makers can name
+        if not _are_embedded(pictures, encoders := encoders_of(source), paths):
+            lines.insert(0, command("embed", pictures, encoders))
     return " && ".join(lines)
 
 
@@ -72,7 +74,7 @@ def _are_embedded(pictures: Any, encoders: Sequence[EncoderConfig], paths: Paths
 
 
 def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:
-    layout, is_same = _compare(run, prior)
+    layout, is_same = _compare(run, prior, source)
     if layout.dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
@@ -83,19 +85,21 @@ def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> Non
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 
 
-def _fits(run: RunFolder, prior: FusionPrior) -> bool:
+def _fits(run: RunFolder, prior: FusionPrior, source: str) -> bool:
     """Whether a run has the prior's tokens; one that is damaged is passed over, with a warning."""
     try:
-        return _compare(run, prior)[1]
+        return _compare(run, prior, source)[1]
     except BrainhiveError as error:
         console.warn(f"{error.what}; passed over")
         return False
 
 
-def _compare(run: RunFolder, prior: FusionPrior) -> tuple[aligners.Layout, bool]:
-    """Read a run's layout, and whether its fusion encoder is the prior's."""
+def _compare(run: RunFolder, prior: FusionPrior, source: str) -> tuple[aligners.Layout, bool]:
+    """Read a run's layout, and whether it was trained for this prior, or one of the same fusion encoder."""
     cells = run.path / "cells"
     model = aligners.load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
+    if model.layout.prior_digest == digest(source):
+        return model.layout, True
     mine = model.fuser.state_dict()
     theirs = prior.fusion_encoder["vision_model"].state_dict()
     same = mine.keys() == theirs.keys() and all(

@@ -31,12 +31,14 @@ class Folders:
         truths: Name to file of the true pictures.
         unmatched: Names of reconstructions that are of no true picture.
         without: Names of true pictures that have no reconstruction.
+        digests: Digests of the pictures of both folders, by what the user calls them.
     """
 
     drawn: Drawn
     truths: Mapping[str, Path]
     unmatched: list[str]
     without: list[str]
+    digests: Mapping[str, str]
 
     @classmethod
     def match(cls, score: str, truth: str | None) -> Self:
@@ -64,10 +66,11 @@ class Folders:
             if names:
                 more = " …" if len(names) > NAMED else ""
                 console.warn(f"{len(names)} {what}: {', '.join(names[:NAMED])}{more}")
-        files = {truth: [made[name] for name in names] for truth, names in found.items()}
+        digests = {score: digest_of(made), truth: digest_of(truths)}
+        files = {name: [made[each] for each in names] for name, names in found.items()}
         how = in_protocol(_repeats(files.values()), caveats_around(score))
         drawn = Drawn("scored", Path(score).name, (), files, made=how)
-        return cls(drawn, truths, unmatched, without)
+        return cls(drawn, truths, unmatched, without, digests)
 
     @property
     def stimuli(self) -> Stimuli:
@@ -76,11 +79,6 @@ class Folders:
             lambda name: decode(str(self.truths[name]), self.truths[name]),
             lambda name: PurePosixPath(name).name,
         )
-
-    @property
-    def digest(self) -> str:
-        """Digest of the files of both folders."""
-        return digest_of([*self.truths.values(), *(file for _, file in self.drawn.pictures)])
 
 
 def _repeats(files: Iterable[Sequence[Path]]) -> str:

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli import aligner as aligners
-from brainhive_cli import parts, runs
+from brainhive_cli import home, parts, runs
 from brainhive_cli.aligner.learned import Learned
 from brainhive_cli.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.datasets import Dataset
@@ -17,7 +17,6 @@ from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import MissingData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
-from brainhive_cli.pipelines._alignment.published import Published
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
 from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
@@ -114,7 +113,8 @@ class AlignRun:
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
-    def _is_model(self) -> bool:
+    def is_model(self) -> bool:
+        """Whether it is a model folder, and no run."""
         return is_model(self.folder.path)
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
@@ -122,12 +122,12 @@ class AlignRun:
         return aligners.load(self._model_of(cell)).to(device)
 
     def _model_of(self, cell: Cell) -> Path:
-        return self.folder.path if self._is_model else self.folder.path / "cells" / cell.name / "model"
+        return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
 
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from; models of format 1 leave the selection to their run."""
         found = aligners.learned_in(self._model_of(cell))
-        if self._is_model:
+        if self.is_model:
             return found
         selected_on = self.folder.metrics()["cells"].get(cell.name, {}).get("selected_on", "")
         is_of_test = "test" in (found.selection, selected_on)
@@ -156,15 +156,16 @@ class AlignRun:
     @property
     def prior(self) -> str | None:
         """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
-        return None if self._is_model else self.folder.recipe().get("prior")
+        return None if self.is_model else self.folder.recipe().get("prior")
 
     def published(self, pool: int) -> dict[str, Any]:
-        """Give what was published, by the recipe, of retrieval in this run's way among so many pictures."""
-        found = None if self._is_model else self.folder.metrics().get("published")
-        if not found or self.origin:
+        """Give what was published, by the recipe, and how retrieval among so many pictures differs."""
+        made = None if self.is_model else Recipe.model_validate(self.folder.recipe())
+        if made is None or made.published is None:
             return {}
-        is_of = Published.model_validate(found).is_of(self.mode.split(" + "), self.dataset.name, pool)
-        return dict(found) if is_of else {}
+        variant = variants(made)[self.cells[0].variant]
+        tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
+        return made.published.beside(variant, self.dataset.recorded_as, tested, pool)
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
@@ -199,8 +200,8 @@ def find(
     subjects: Sequence[int] | None = None,
 ) -> AlignRun:
     """Open a run by folder or name, a model by its folder, or the newest run."""
-    if reference is not None and is_model(Path(reference)):
-        return AlignRun.of_model(Path(reference), paths, dataset, subjects)
+    if reference is not None and is_model(home.located(reference)):
+        return AlignRun.of_model(home.located(reference), paths, dataset, subjects)
     found = runs.find(paths.under_home("runs"), "train-align", reference)
     return AlignRun.open(found, paths, dataset, subjects)
 

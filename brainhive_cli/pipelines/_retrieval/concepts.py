@@ -4,11 +4,11 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli import home
 from brainhive_cli.errors import BrainhiveError, MissingData
 
 NUMBER = re.compile(r"^\d+_")
@@ -84,7 +84,7 @@ def read_categories(path: str) -> dict[str, str]:
         MissingData: if there is no such file.
         BrainhiveError: if a line has no second column.
     """
-    file = Path(path)
+    file = home.located(path)
     if not file.is_file():
         raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
     with file.open(newline="", encoding="utf-8") as stream:

@@ -9,6 +9,7 @@ import numpy as np
 from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.pipelines._alignment.tables import published_table
 from brainhive_cli.pipelines._retrieval.comparison import TESTS
 
 NAMES = {
@@ -34,7 +35,8 @@ def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
         drawn.append(_confusions(metrics, concept_rows))
     beside = together(*(each.get("caveats", []) for each in metrics["against"]))
     drawn += in_tables([_comparisons(metrics)], beside)
-    return in_tables([table for table in drawn if table.rows], said_in(metrics["protocol"]))
+    stamped = in_tables([table for table in drawn if table.rows], said_in(metrics["protocol"]))
+    return (*stamped, *(table for table in [_elsewhere(metrics)] if table.rows))
 
 
 def _cells(metrics: Metrics) -> Table:
@@ -45,14 +47,10 @@ def _cells(metrics: Metrics) -> Table:
             rows.append((shown, *_row(cell["metrics"])))
     rows += [(f"all {variant}", *_row(overall)) for variant, overall in metrics["variants"].items()]
     rows.append(("all", *_row(metrics["overall"])))
-    published = metrics["published"] if metrics["variants"] else {}
-    if published:  # by one of the variants: beside the mean of all it would mislead
-        top1, top5 = (published.get(name, "–") for name in ("top1", "top5"))
-        rows.append(("published", top1, "–", top5, *["–"] * 4))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = metrics["overall"]["top1"]["split"]
     title = f"Retrieval of {split} pictures: {metrics['protocol']}: {_verdict(metrics)}"
-    return Table(title + _source(published), columns, tuple(rows))
+    return Table(title, columns, tuple(rows))
 
 
 def _control(metrics: Metrics) -> Table:
@@ -95,7 +93,7 @@ def _row(metrics: Metrics) -> tuple[Any, ...]:
 
 def _directions(metrics: Metrics) -> Table:
     """Show all metrics in both directions; what was published, of the first, beside what is measured."""
-    published = {} if metrics["variants"] else metrics["published"]
+    published = _of_this_set_up(metrics)
     top1, rows = metrics["overall"]["top1"], []
     shown = [name for name in BESIDE if top1.get(name) is not None]
     for finds, direction in (("image", metrics["overall"]), ("signal", metrics["backward"])):
@@ -133,6 +131,20 @@ def _beside(metric: Metrics, name: str) -> str:
     return (
         f"{found:.3f}" if name == "seed_sd" else interval_text(dict(zip(("low", "high"), found, strict=True)))
     )
+
+
+def _of_this_set_up(metrics: Metrics) -> Metrics:
+    """Give what was published of the same set-up; empty if that is another, or nothing was."""
+    published: Metrics = metrics["published"]
+    return {} if not published or published["differs"] else published
+
+
+def _elsewhere(metrics: Metrics) -> Table:
+    """Show what was published with another set-up, and what differs, apart from what is measured."""
+    published = metrics["published"]
+    if not published or not published["differs"]:
+        return Table("", (), ())
+    return published_table({"": published})
 
 
 def _source(published: Metrics) -> str:

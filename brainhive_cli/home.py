@@ -1,0 +1,38 @@
+"""Home, where a user's files lie, and paths below it: stored relative to it, so that it can be moved."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+
+def root() -> Path:
+    """Return home: BRAINHIVE_HOME, or the working directory."""
+    return Path(os.environ.get("BRAINHIVE_HOME", "."))
+
+
+def located(path: str | Path) -> Path:
+    """Find what a path of a user or a recipe means: as it is given, or else below home."""
+    given = Path(path)
+    below = root() / given
+    return below if not given.exists() and below.exists() else given
+
+
+def stored(path: str) -> str:
+    """Write out what a stored path means: below home if it is there, else as it was given."""
+    below = root() / path
+    return str(below) if below.exists() else path
+
+
+def portable(value: Any) -> Any:
+    """Write paths below home relative to it, in a value as JSON has them; all else stays as it was given."""
+    if isinstance(value, Mapping):
+        return {portable(key): portable(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [portable(each) for each in value]
+    if isinstance(value, str | Path) and os.path.isabs(value):
+        path = os.path.normpath(value)
+        for home in (os.path.abspath(root()), os.path.realpath(root())):
+            if path.startswith(f"{home.rstrip(os.sep)}{os.sep}"):
+                return Path(os.path.relpath(path, home)).as_posix()
+    return value
