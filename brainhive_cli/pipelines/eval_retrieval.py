@@ -8,12 +8,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli import console, home, hub, parts, recipe, runs
-from brainhive_cli.caveats import said_in
+from brainhive_cli.caveats import SIMULATED, said_in
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._advice import command, taking
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
+from brainhive_cli.pipelines._retrieval.ceiling import ceilings
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.comparison import comparisons
 from brainhive_cli.pipelines._retrieval.concepts import read_categories
@@ -78,6 +79,9 @@ class Recipe(recipe.Recipe):
     )
     repetition_draws: int = Field(10, gt=0, description="random choices of repetitions at each number")
     sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
+    ceiling_splits: int = Field(
+        10, ge=0, description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out"
+    )
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
@@ -121,6 +125,7 @@ class Recipe(recipe.Recipe):
             repetitions=self.repetitions,
             repetition_draws=self.repetition_draws,
             sliding=self.sliding,
+            ceiling_splits=self.ceiling_splits,
         )
 
 
@@ -247,10 +252,17 @@ def _metrics(
         "variants": {
             name: totals(some, scores, common)["overall"] for name, some in variants_of(cells).items()
         },
+        "ceiling": _ceiling(aligns[0], scores, asked),
         "cells": per_cell(cells, scores, common),
         "items": items(scores),
         **concept_tables(scores, read_categories(what.categories) if what.categories else {}),
     }
+
+
+def _ceiling(align: AlignRun, scores: Mapping[str, Scores], asked: Asked) -> dict[str, Any]:
+    found = {subject: each for score in scores.values() for subject, each in score.ceilings.items()}
+    simulated = [SIMULATED] if align.dataset.is_simulated else []  # no model has a part in it
+    return ceilings(found, align.dataset.name, asked.split, asked.ceiling_splits, simulated) if found else {}
 
 
 def _result(folder: RunFolder, what: Recipe) -> Result:

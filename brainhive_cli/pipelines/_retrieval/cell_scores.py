@@ -7,10 +7,12 @@ from typing import Literal, Self
 from pydantic import Field
 
 from brainhive_cli.metrics.retrieval import subset_hits
+from brainhive_cli.pipelines._retrieval.ceiling import Ceiling
 from brainhive_cli.pipelines._retrieval.controls import Broken
 from brainhive_cli.pipelines._retrieval.curves import Curve, Sliding, over_repetitions, over_time
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
 from brainhive_cli.pipelines._retrieval.rankings import Gallery, Queries, Ranking, rank_all, read
+from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.recipe import Section
 
 
@@ -40,6 +42,7 @@ class Asked:
     repetitions: Sequence[int] | Literal["all"] | None = None
     repetition_draws: int = 1
     sliding: Sliding | None = None
+    ceiling_splits: int = 0
 
     @property
     def split(self) -> str:
@@ -64,6 +67,7 @@ class Scores:
     subsets: dict[int, tuple[list[float], list[float]]] = field(default_factory=dict)
     repetitions: dict[int, Curve] = field(default_factory=dict)
     sliding: dict[int, Curve] = field(default_factory=dict)
+    ceilings: dict[int, Ceiling] = field(default_factory=dict)
     broken: dict[int, Broken] = field(default_factory=dict)
 
     @classmethod
@@ -90,7 +94,23 @@ class Scores:
                 scores.repetitions[subject] = over_repetitions(*given, asked.repetitions, draws, asked.seed)
             if asked.sliding:
                 scores.sliding[subject] = over_time(*given, asked.sliding)
+            if asked.ceiling_splits:
+                scores.ceilings[subject] = _ceiling(ensemble, subject, asked)
         return scores
+
+
+def _ceiling(ensemble: Ensemble, subject: int, asked: Asked) -> Ceiling:
+    """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
+    first = ensemble.members[0]
+
+    def make() -> Ceiling:
+        (trials, *_), there = ensemble.single_trials(subject, asked.split)
+        _, picture = ensemble.signals(subject, asked.split)
+        ids = [first.pictures(asked.split).image_ids[row] for row in picture]
+        return Ceiling.of(trials, there, ids, asked.ceiling_splits, mixed(asked.seed, subject))
+
+    found: Ceiling = first.align.once(first.key("ceiling", subject, asked.split), make)
+    return found
 
 
 def _subsets(

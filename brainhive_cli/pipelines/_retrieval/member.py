@@ -88,7 +88,7 @@ class Member:
             BrainhiveError: if the model was trained on one of the pictures, those for validation included.
         """
         trials: Trials = self.align.once(
-            self._key("trials", subject, split), lambda: self._trials(subject, split, Form())
+            self.key("trials", subject, split), lambda: self._trials(subject, split, Form())
         )
         self._refuse_seen(trials, split)
         return trials
@@ -107,7 +107,7 @@ class Member:
     def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
         mean: NDArray[np.float32] = self.align.once(
-            self._key("mean", subject, split), lambda: self._trials(subject, split, Form()).signal.mean(0)
+            self.key("mean", subject, split), lambda: self._trials(subject, split, Form()).signal.mean(0)
         )
         return mean
 
@@ -140,7 +140,8 @@ class Member:
             return signal, layout.channels
         return fitted(self.align.origin, layout, signal, self.align.dataset, self.align.paths, subject, split)
 
-    def _key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
+    def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
+        """Name something of a subject's signals as this member takes them, to keep it for other cells."""
         signal = self.align.made_with[self.cell.variant][1]
         own = self.cell.name if self._normaliser(subject) else ""  # which no other cell shares
         return (what, str(subject), split, *self.model.layout.channels, signal.model_dump_json(), own)

@@ -10,6 +10,7 @@ from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._alignment.tables import published_table
+from brainhive_cli.pipelines._retrieval.ceiling import ceiling_table
 from brainhive_cli.pipelines._retrieval.comparison import TESTS
 
 NAMES = {
@@ -29,6 +30,7 @@ Metrics = Mapping[str, Any]
 def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
     """Draw all tables that a run has something for."""
     drawn = [_cells(metrics), _control(metrics), _directions(metrics), _seeds(metrics), _subsets(metrics)]
+    drawn.append(ceiling_table(metrics))
     drawn += [_curve(metrics, "repetitions", "repetitions"), _curve(metrics, "sliding", "window centre, ms")]
     if concept_rows:
         drawn += [_named(metrics, kind, concept_rows) for kind in ("concepts", "categories")]
