@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.recordings import CHUNK, Recording, SignalStore
-from brainhive_cli.signals.normalisation import fit
+from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
 
@@ -33,7 +33,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_mapped_signals_are_those_in_memory(path):
     whole = recorded(path)
-    normaliser = fit("whiten", (chunk for _, chunk in whole.averages()))
+    normaliser = Moments.of(chunk for _, chunk in whole.averages()).normaliser("whiten")
     for chosen in (
         whole,
         replace(whole, pictures=np.arange(0, 200, 3)),
