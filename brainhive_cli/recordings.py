@@ -57,10 +57,8 @@ class Recording:
                 raise BrainhiveError(
                     f"signals {shape} come with {len(found)} {name.removesuffix('_s')}, not {shape[axis]}"
                 )
-        if (
-            self.repetitions is not None
-            and not ((self.repetitions >= 1) & (self.repetitions <= shape[1])).all()
-        ):
+        counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
+        if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
         steps = np.diff(self.times_s) * self.rate_hz
         if (np.abs(steps - 1) > STEP_TOLERANCE).any():

@@ -4,7 +4,7 @@ import os
 import shlex
 import tarfile
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 ZIP = ".zip"
@@ -18,29 +18,27 @@ def unpacking(root: Path, wanted: Sequence[str]) -> str:
         root: The folder of the data set.
         wanted: Parts of paths, one of which the missing files have.
     """
-    return " && ".join(_line(path, wanted) for path in sorted(_archives(root)) if _may_hold(path, wanted))
+    found = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
+    return " && ".join(filter(None, (_line(path, root, wanted) for path in sorted(found))))
 
 
-def _archives(root: Path) -> Iterator[Path]:
-    for here, _, files in os.walk(root, followlinks=True):
-        yield from (Path(here, file) for file in files if file.endswith((ZIP, *TAR)))
-
-
-def _may_hold(path: Path, wanted: Sequence[str]) -> bool:
-    """Look into a zip file's list; a tar file, which has none, is unpacked if its first file is there."""
-    if path.suffix == ZIP:
-        names = _members(path)
-        return not names or any(part in name for name in names for part in wanted)
-    try:
-        with tarfile.open(path) as archive:
-            first = next((member.name for member in archive if member.isfile()), "")
-    except (tarfile.TarError, OSError, EOFError):
-        return True
-    return not (path.parent / first).exists()
+def _line(path: Path, root: Path, wanted: Sequence[str]) -> str:
+    """Unpack beside the archive; one of root with such files at its top, into a folder of its name."""
+    is_zip, ending = path.suffix == ZIP, next((e for e in (ZIP, *TAR) if path.name.endswith(e)), "")
+    names = (_members if is_zip else _first_file)(path) if ending else []
+    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in wanted)  # of any subject
+    is_top = path.parent == root and any(name.startswith(tops) for name in names)
+    into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
+    if is_zip and any(part in name for name in names for part in wanted):
+        return shlex.join(["unzip", "-nq", str(path), "-d", str(into)])
+    if not is_zip and names and not (into / names[0]).exists():
+        make = f"{shlex.join(['mkdir', '-p', str(into)])} && " if is_top else ""
+        return make + shlex.join(["tar", "-xf", str(path), "-C", str(into)])
+    return ""
 
 
 def _members(path: Path) -> list[str]:
-    """List a zip file; nothing for one that is damaged, of which unzip says more."""
+    """List a zip file; nothing for one that is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             return archive.namelist()
@@ -48,10 +46,11 @@ def _members(path: Path) -> list[str]:
         return []
 
 
-def _line(path: Path, wanted: Sequence[str]) -> str:
-    """Unpack beside the archive; into a folder of its name where the missing files lie at its top."""
-    is_top = path.suffix == ZIP and any(name.startswith(tuple(wanted)) for name in _members(path))
-    into = path.with_suffix("") if is_top else path.parent
-    if path.suffix == ZIP:
-        return shlex.join(["unzip", "-nq", str(path), "-d", str(into)])
-    return shlex.join(["tar", "-xf", str(path), "-C", str(into)])
+def _first_file(path: Path) -> list[str]:
+    """Name the first file of a tar file, which has no list: it is unpacked if that is there."""
+    try:
+        with tarfile.open(path) as archive:
+            first = next((member.name for member in archive if member.isfile()), None)
+            return [] if first is None else [first.removeprefix("./")]
+    except (tarfile.TarError, OSError, EOFError):
+        return []

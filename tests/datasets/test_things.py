@@ -21,6 +21,7 @@ from brainhive_cli.pipelines._data import Signal, require_signals
 from brainhive_cli.recipe import Paths
 from brainhive_cli.recordings import path_of
 
+TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
 FOLDER = {"train": "training_images", "test": "test_images"}
 
@@ -283,13 +284,25 @@ def test_archives_that_are_not_unpacked_are_seen_and_their_lines_unpack_them(arc
     assert caught.value.hint == f"unzip -nq {archived}/Image_set.zip -d {archived}"
 
 
-def test_an_archive_with_the_files_at_its_top_is_unpacked_into_a_folder_of_its_name(root: Path) -> None:
+@pytest.mark.parametrize(("form", "line"), [("zip", "unzip -nq {0}.zip -d {0}"), ("gztar", TAR_LINE)])
+def test_an_archive_with_the_files_at_its_top_is_unpacked_into_a_folder_of_its_name(
+    root: Path, form: str, line: str
+) -> None:
     signals = root / "Preprocessed_data_250Hz_whiten"
-    shutil.make_archive(str(signals), "zip", signals)
+    shutil.make_archive(str(signals), form, signals)
     shutil.rmtree(signals)
     with pytest.raises(MissingData) as caught:
         eeg().recording(1, "train")
-    assert caught.value.hint == f"unzip -nq {signals}.zip -d {signals}"
+    assert caught.value.hint == line.format(signals)
+
+
+def test_a_damaged_archive_is_to_be_fetched_again(archived: Path) -> None:
+    for path in (archived / "Image_set.zip", archived / "more.tar.gz"):
+        path.write_bytes(b"PK\x03\x04 and no more")
+    with pytest.raises(MissingData) as caught:
+        eeg(signals="another").images("train")
+    assert caught.value.hint.startswith("tar -xf ") or caught.value.hint.startswith("hf download")
+    assert "Image_set.zip" not in caught.value.hint and "more.tar" not in caught.value.hint
 
 
 def test_an_archive_without_what_is_missing_is_not_named(archived: Path) -> None:

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
-from typing import Any
 
 import torch
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
+from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import path_of
 from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
@@ -57,15 +57,15 @@ def _training(source: str, paths: Paths) -> str:
         command("train-align", dataset, [], *arguments),
         command("reconstruct", None, [], "--prior", source),
     ]
-    pictures = dataset or parts.resolve("datasets", DEFAULT_DATASET)
-    with suppress(RecipeError):  # of encoders that only their makers can name
-        if not _are_embedded(pictures, encoders := encoders_of(source), paths):
+    with suppress(RecipeError):  # of a prior whose encoders have no names that we know
+        pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
+        if not _are_embedded(pictures.build(paths), encoders, paths):
             lines.insert(0, command("embed", pictures, encoders))
     return " && ".join(lines)
 
 
-def _are_embedded(pictures: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> bool:
-    root, dataset = paths.under_home("embeddings"), pictures.build(paths)
+def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Paths) -> bool:
+    root = paths.under_home("embeddings")
     return all(
         path_of(root, dataset.name, split, config.name).is_file()
         for split in dataset.splits
