@@ -216,8 +216,9 @@ def describe(
     wilson: bool = True,
 ) -> Interval:
     """Make the interval of `interval`, which describes the arguments, with words and a second one beside."""
-    _check(groups, ids)
-    groups, places = by_item(groups, ids)
+    given = [np.asarray(group, np.float64) for group in groups]
+    _check(given, ids)
+    groups, places = by_item(given, ids)
     items, subjects = max(int(place.max()) for place in places) + 1, len(groups)
     values = np.concatenate(groups)
     is_binary = wilson and statistic is np.mean and bool(np.isin(values, (0, 1)).all())

@@ -266,6 +266,20 @@ def test_among_fewer_items_more_are_found_each_in_its_own_draws(tokens):
         subset_hits(noisy, tokens, ways=41, draws=1, seed=0)
 
 
+def test_a_summary_matches_the_items_of_subjects_by_their_ids():
+    ranks_of = torch.arange(1, 21)
+    names = [f"{n}" for n in range(20)]
+
+    (turned,) = summarise(
+        [ranks_of, ranks_of.flip(0)], 20, split="test", ids=[names, names[::-1]], only=["mean_rank"]
+    )
+
+    (same,) = summarise([ranks_of, ranks_of], 20, split="test", only=["mean_rank"])
+    (other,) = summarise([ranks_of, ranks_of.flip(0)], 20, split="test", only=["mean_rank"])
+    assert turned.these_subjects == same.these_subjects != other.these_subjects
+    assert other.these_subjects == (10.5, 10.5)  # what is good for one is bad for the other
+
+
 def test_only_some_metrics_are_made_when_no_more_are_asked():
     found = summarise([torch.tensor([1, 2])], 10, split="test", only=("top5", "top1"))
 

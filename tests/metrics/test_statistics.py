@@ -160,6 +160,12 @@ def test_an_interval_takes_the_median_of_subjects_of_unequal_size():
     assert describe(groups).these_subjects[1] > 50  # the mean would move
 
 
+def test_hits_may_be_lists_or_one_array_of_truth_values():
+    hits = simulated(3, 1.5, 0.5, 1)[0]
+
+    assert interval(hits == 1) == interval(hits.astype(int).tolist()) == interval(list(hits))
+
+
 def test_ends_stay_within_what_a_share_can_be():
     low, high = interval([np.repeat([1.0, 0.0], [19, 1]), np.repeat([1.0, 0.0], [9, 11])])
     assert (low, high) == (0, 1)
