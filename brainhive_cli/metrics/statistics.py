@@ -84,9 +84,17 @@ class Metric:
 
 def interval_text(metric: Mapping[str, Any], digits: int = 3) -> str:
     """Write the interval of a metric's plain values for a table: a dash where there is none."""
-    if metric["low"] is None:
-        return "–"
-    return f"{metric['low']:.{digits}f}–{metric['high']:.{digits}f}"
+    return _ends_text((metric["low"], metric["high"]), digits)
+
+
+def these_subjects_text(metric: Mapping[str, Any], digits: int = 3) -> str:
+    """Write the interval that holds for the subjects who were measured only, as `interval_text`."""
+    return _ends_text(metric.get("these_subjects") or (None, None), digits)
+
+
+def _ends_text(ends: Sequence[float | None], digits: int) -> str:
+    low, high = ends
+    return "–" if low is None else f"{low:.{digits}f}–{high:.{digits}f}"
 
 
 def measure(

@@ -12,7 +12,7 @@ from brainhive_cli.caveats import SIMULATED, in_title
 from brainhive_cli.console import Table
 from brainhive_cli.demo.recordings import PROVENANCE
 from brainhive_cli.launch import Launch
-from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.reports.page import Section, write_page
 from brainhive_cli.runs import RunFolder
@@ -93,7 +93,8 @@ def _headline(step: str, metrics: dict[str, Any]) -> str:
 
 def _described(name: str, m: dict[str, Any]) -> str:
     chance = "" if m["chance"] is None else f", chance {m['chance']:.3g}"
-    return f"{name} {m['value']:.3f} ({interval_text(m)}), n {m['n']}{chance}"
+    these = f"; these subjects {these_subjects_text(m)}" if m.get("these_subjects") else ""
+    return f"{name} {m['value']:.3f} ({interval_text(m)}{these}), n {m['n']}{chance}"
 
 
 def _sections(table: Table, commands: list[str], results: dict[str, Result]) -> list[Section]:

@@ -9,7 +9,7 @@ from scipy.stats import binomtest, norm, t
 
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.metrics import statistics
-from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure
+from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure, these_subjects_text
 
 ITEMS = 200
 
@@ -201,6 +201,13 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
         "these_subjects": [0.5, 0.5],
         "seed_sd": None,
     }
+
+
+def test_both_intervals_are_written_for_tables():
+    several = {"low": 0.1, "high": 0.25, "these_subjects": [0.2, 0.225]}
+
+    assert (interval_text(several), these_subjects_text(several, 2)) == ("0.100–0.250", "0.20–0.23")
+    assert these_subjects_text({**several, "these_subjects": None}) == "–"
 
 
 def test_the_spread_over_seeds_stands_beside_the_interval():

@@ -133,6 +133,7 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
             ids=ids,
             pool=None if chance_of(name) is None else len(ids[0]),
             chance=chance_of(name),
+            limits=(None, None) if chance_of(name) is None else (0.0, 1.0),
             seeds=seeds,
         )
         for name in means[0]

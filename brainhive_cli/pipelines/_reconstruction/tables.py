@@ -5,7 +5,7 @@ from typing import Any
 
 from brainhive_cli.caveats import in_tables, together
 from brainhive_cli.console import Table
-from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
 from brainhive_cli.reports.reconstructions import short
 
@@ -55,11 +55,11 @@ def _together(metrics: Metrics) -> Table:
         for source, figures in metrics["sources"].items():
             m = figures[name]
             chance, pool = ("–" if m[key] is None else m[key] for key in ("chance", "pool"))
-            shown = (m["value"], interval_text(m), m["n"], pool, chance)
+            shown = (m["value"], interval_text(m), these_subjects_text(m), m["n"], pool, chance)
             rows.append((_arrowed(name, name), TITLES[source], *shown))
-    rows += [(_arrowed(name, name), "–", "missing", *["–"] * 4) for name in metrics["missing"]]
-    rows += [("all", TITLES[source], "missing", *["–"] * 4) for source in metrics.get("missing_sources", {})]
-    columns = ("metric", "drawn from", "value", "95 % CI", "n", "pool", "chance")
+    rows += [(_arrowed(name, name), "–", "missing", *["–"] * 5) for name in metrics["missing"]]
+    rows += [("all", TITLES[source], "missing", *["–"] * 5) for source in metrics.get("missing_sources", {})]
+    columns = ("metric", "drawn from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
     return Table(_title(metrics), columns, tuple(rows))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
-from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.pipelines._alignment.tables import published_table
 from brainhive_cli.pipelines._retrieval.ceiling import ceiling_table
 from brainhive_cli.pipelines._retrieval.comparison import TESTS
@@ -127,12 +127,9 @@ def _directions(metrics: Metrics) -> Table:
 
 def _beside(metric: Metrics, name: str) -> str:
     """Write what stands beside an interval."""
-    found = metric[name]
-    if found is None:
-        return "–"
-    return (
-        f"{found:.3f}" if name == "seed_sd" else interval_text(dict(zip(("low", "high"), found, strict=True)))
-    )
+    if name == "these_subjects":
+        return these_subjects_text(metric)
+    return "–" if metric[name] is None else f"{metric[name]:.3f}"
 
 
 def _of_this_set_up(metrics: Metrics) -> Metrics:
