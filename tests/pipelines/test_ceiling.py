@@ -63,6 +63,14 @@ def test_pictures_without_a_second_repetition_are_left_out():
     assert of(signal, there)["overall"]["top1"]["n"] == 60
 
 
+def test_places_of_repetitions_that_are_not_there_are_not_read():
+    there, signal = torch.full((ITEMS,), REPETITIONS), trials(0.01)
+    there[:40] = 4
+    signal[:40, 4:] = torch.nan
+
+    assert of(signal, there)["overall"]["top1"]["value"] == 1
+
+
 def test_without_repetitions_there_is_a_reason_and_no_number():
     found = of(trials(1.0)[:, :1], 1)
 

@@ -56,8 +56,11 @@ class Ceiling:
         if len(ids) < 2:
             few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
             return cls([], most, [], [], few)
-        signal, there = trials[kept].flatten(2), there[kept]  # [N, R, F]
-        signal[torch.arange(signal.shape[1]) >= there[:, None]] = 0  # whatever fills the places of none
+        if not kept.all():
+            trials, there = trials[kept], there[kept]
+        signal, absent = trials.flatten(2), torch.arange(trials.shape[1]) >= there[:, None]  # [N, R, F]
+        if absent.any():  # whatever stands there may be no number
+            signal = signal.masked_fill(absent[:, :, None], 0)
         found, shares = [], []
         for split in range(splits):
             averages = halves(signal, there, torch.Generator().manual_seed(mixed(seed, split)))
