@@ -1,6 +1,7 @@
 """What a model learned from: it travels with the model folder, into whatever begins from that."""
 
 import hashlib
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,6 +22,8 @@ from brainhive_cli.signals.normalisation import Normaliser
 
 FILE = "learned.safetensors"
 """Where a model folder keeps its arrays; all else is the block `learned` of its config."""
+BLOCK = "learned.json"
+"""Where that block lies in a folder whose config is somebody else's."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
 
@@ -97,6 +100,20 @@ class Learned:
         save_file(arrays, folder / FILE)
         plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "normaliser")}
         return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
+
+    def write(self, folder: Path) -> None:
+        """Write all into a folder whose config is somebody else's, as a prior's is."""
+        (folder / BLOCK).write_text(json.dumps(self.save(folder), indent=2) + "\n")
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read back what `write` wrote; not known where there is nothing.
+
+        Raises:
+            ValueError: if the files do not belong together.
+        """
+        block = folder / BLOCK
+        return cls.load(folder, json.loads(block.read_text())) if block.is_file() else cls()
 
     @classmethod
     def load(cls, folder: Path, block: dict[str, Any]) -> Self:

@@ -1,14 +1,15 @@
 """reconstruct: what was seen, drawn from test signals through a Fusion Prior."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli import parts, recipe, runs
+from brainhive_cli.aligner.learned import Learned
 from brainhive_cli.caveats import in_protocol
-from brainhive_cli.errors import MissingData, RecipeError
+from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -32,7 +33,7 @@ from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.priors.fusion_prior import FusionPrior, digest
+from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
 
@@ -228,6 +229,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
         cells = _cells(align, what)
         brain = brain_takes(align, cells, what.split, launch.device)
         takes = takes_of(what.sources, brain, align, prior, what.split, what.items)
+        _refuse_learned(what.prior.source, align.dataset.name, takes)
         drawing = _drawing(what, align, prior, launch)
         trained = _trained(align, drawing.initial)
         if drawing.initial is not None:
@@ -285,6 +287,18 @@ def _trained(align: AlignRun, initial: Initial | None) -> str:
     return in_protocol(
         f"{align.mode} {align.dataset.name}", [*align.caveats, *(initial.caveats if initial else [])]
     )
+
+
+def _refuse_learned(prior: str, dataset: str, takes: Sequence[Take]) -> None:
+    """Refuse to draw pictures that the prior was trained to draw."""
+    image_ids = sorted({image_id for take in takes for image_id in take.image_ids})
+    seen = Learned.read(fused_by(prior)[0]).has_seen(dataset, image_ids)
+    if seen.any():
+        raise BrainhiveError(
+            f"the prior {prior} was trained on {seen.sum()} of the {len(seen)} pictures of {dataset} that "
+            "would be drawn",
+            "draw pictures that were held out, or train a prior on a split without them",
+        )
 
 
 def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:

@@ -1,11 +1,13 @@
 """train-prior: fusion encoder, projection and attention adapter on a frozen SDXL-type model."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from brainhive_cli import console
+from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import interval_text, measure
@@ -17,7 +19,7 @@ from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
 from brainhive_cli.pipelines._priors.training import Training, train
-from brainhive_cli.priors.fusion_prior import digest
+from brainhive_cli.priors.fusion_prior import digest, fused_by
 from brainhive_cli.runs import RunFolder
 
 
@@ -74,7 +76,7 @@ def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) 
         losses["validation_loss"] = training.validate()
         found: dict[str, Any] = {}
         if launch.is_main:
-            folder.replace("model", training.prior.save)
+            folder.replace("model", lambda beside: _save(training, beside))
             found = show(training, folder, "last")
         distribution = _distribution(training, folder)
     named: Any = {"seeds": (what.seed,), "split": "validation"}
@@ -82,6 +84,15 @@ def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) 
     measured = {name: _measured(name, values, denoised, named) for name, values in losses.items()}
     measured |= {name: _measured(name, values, drawn, named) for name, values in found.items()}
     return {name: metric for name, metric in (measured | distribution).items() if metric}
+
+
+def _save(training: Training, folder: Path) -> None:
+    """Save the prior, and which pictures it learned from; those kept for validation count as seen."""
+    training.prior.save(folder)
+    images, source = training.pictures.images, training.what.continue_from
+    pictures = np.sort(hashes_of(images.dataset, images.image_ids))
+    learned = Learned("last epoch", images.dataset, split=images.split, pictures=pictures)
+    (learned if source is None else learned.after(Learned.read(fused_by(source)[0]))).write(folder)
 
 
 def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:

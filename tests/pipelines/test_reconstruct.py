@@ -18,6 +18,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from brainhive_cli import encoders
+from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.app import app
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.embeddings import EmbeddingStore
@@ -104,6 +105,15 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
             assert all(caveat in metric["protocol"] for metric in result.metrics["overall"].values())
         assert titles and all(caveat in title for title in titles)
         assert caveat in re.search("<h1>(.*)</h1>", page)[1]
+
+
+def test_pictures_that_the_prior_was_trained_to_draw_are_refused(go, aligned, settings, prior, tmp_path):
+    shutil.copytree(prior, tmp_path / "seen")
+    ids = scenes("test")[0].image_id, "other"
+    Learned(pictures=np.sort(hashes_of("demo-noise-0.3", ids))).write(tmp_path / "seen")
+
+    with pytest.raises(BrainhiveError, match="was trained on 1 of the 3 pictures of demo"):
+        go("reconstruct", *settings, f"align_run={aligned}", f"prior={tmp_path / 'seen'}")
 
 
 def test_a_resumed_reconstruct_draws_only_what_is_missing(go, aligned, settings):

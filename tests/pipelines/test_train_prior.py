@@ -1,6 +1,7 @@
 """train-prior: what learns, what stays, and what an interruption costs."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
@@ -53,6 +55,19 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
     assert result.files["samples"].is_file()
     colours = "python:brainhive_cli.encoders.python:example"
     assert result.hint == f"brainhive train-align --encoders {colours} --prior {result.folder / 'model'}"
+
+
+def test_a_prior_keeps_which_pictures_it_and_the_one_it_goes_on_from_learned(go, settings, prior, tmp_path):
+    shutil.copytree(prior, tmp_path / "before")
+    Learned("last epoch", "drawn", pictures=hashes_of("drawn", ["a"])).write(tmp_path / "before")
+
+    plain = "prior=fusion_prior"  # which has sizes of its own
+    model = go("train-prior", *settings, plain, f"continue_from={tmp_path / 'before'}").folder / "model"
+
+    learned = Learned.read(model)
+    assert learned.has_seen("drawn", ["a"]).all() and len(learned.pictures) == 1 + 12  # validation's too
+    assert learned.has_seen("pictures", ["concept_0/0"]).all()
+    assert not Learned.read(prior).pictures.size  # one that does not say
 
 
 def test_after_a_prior_of_stimuli_the_next_line_names_their_data_set(go, settings):
