@@ -139,7 +139,7 @@ def trained(
             with HERE.autocast(train.precision):
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()
                 image = aligner.encode_image(batch.images).float()
-            loss = loss_of(signal, image, aligner.logit_scale, None)
+                loss = loss_of(signal, image, aligner.logit_scale, None)
             loss.backward()
             learner.step()
             losses.append(float(loss.detach()))

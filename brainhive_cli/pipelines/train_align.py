@@ -116,6 +116,8 @@ class Recipe(recipe.Recipe):
 
     @model_validator(mode="after")
     def _no_key_of_training_is_without_effect(self) -> Self:
+        if self.sweep:  # each of its variants is checked by itself
+            return self
         if self.mode == "finetune":  # whose run decides the prior
             recipe.refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
         else:
