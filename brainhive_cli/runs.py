@@ -144,9 +144,16 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     return base / (name if number == 1 else f"{name}-{number}")
 
 
-def reference(run: RunFolder, runs: Path) -> str:
-    """Name a run so that `find` finds it: by its folder's name where it lies among the command's runs."""
-    return run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
+def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
+    """Name a run so that it is found: by its folder's name where it lies among the command's runs.
+
+    Args:
+        run: The run.
+        runs: Those of its command.
+        variant: Which variant of a sweep is meant.
+    """
+    name = run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
+    return f"{name}:{variant}" if variant else name
 
 
 def find(runs: Path, command: str, reference: str | None) -> RunFolder:

@@ -15,7 +15,7 @@ def eval_retrieval(
         str | None,
         typer.Option(
             "--run",
-            help="Align run, by folder or name (several are averaged: A,B), or model folder.",
+            help="Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
             show_default="the newest",
         ),
     ] = None,

@@ -16,7 +16,9 @@ def reconstruct(
     ] = None,
     run: Annotated[
         str | None,
-        typer.Option("--run", help="An align run: folder or name.", show_default="the newest that fits"),
+        typer.Option(
+            "--run", help="An align run: folder, name or SWEEP:VARIANT.", show_default="the newest that fits"
+        ),
     ] = None,
     generator: Annotated[
         str | None, typer.Option("--generator", help="SDXL-type model: hub:owner/name or a folder.")

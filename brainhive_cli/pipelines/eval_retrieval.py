@@ -8,15 +8,15 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
 from brainhive_cli import console, home, hub, parts, recipe, runs
-from brainhive_cli.caveats import SIMULATED, said_in
+from brainhive_cli.caveats import SIMULATED, said_in, together
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._advice import command, taking
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.pipelines._retrieval.ceiling import ceilings
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
-from brainhive_cli.pipelines._retrieval.comparison import comparisons
+from brainhive_cli.pipelines._retrieval.comparison import between, comparisons
 from brainhive_cli.pipelines._retrieval.concepts import read_categories
 from brainhive_cli.pipelines._retrieval.curves import Sliding
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble, groups
@@ -32,9 +32,8 @@ from brainhive_cli.pipelines._retrieval.metrics import (
     per_cell,
     protocol_of,
     totals,
-    variants_of,
 )
-from brainhive_cli.pipelines._retrieval.tables import tables
+from brainhive_cli.pipelines._retrieval.tables import sweep_tables, tables
 from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.reports.curves import require_matplotlib
 from brainhive_cli.runs import RunFolder
@@ -57,8 +56,8 @@ class Recipe(recipe.Recipe):
 
     align_run: recipe.Names | None = Field(
         None,
-        description="an align run, by folder or name; several are averaged; or a model folder; "
-        "default: the newest run (key: run)",
+        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or a model "
+        "folder; default: the newest run (key: run)",
     )
     dataset: Annotated[Any, BeforeValidator(_data_set)] = Field(
         None, description="another data set than the run's: zero-shot transfer"
@@ -134,7 +133,7 @@ def plan(what: Recipe) -> Plan:
     splits, opened = what.asked().splits, cache(lambda: _open(what))
     return Plan.of(
         {
-            "run": lambda: ", ".join(str(align.folder.path) for align in opened()),
+            "run": lambda: ", ".join(align.name for align in opened()),
             "cells": lambda: len(groups(opened())),
             f"{what.gallery} pictures of": lambda: ", ".join(
                 dict.fromkeys(name for align in opened() for split in splits for name in align.stores(split))
@@ -147,8 +146,10 @@ def plan(what: Recipe) -> Plan:
 
 def _open(what: Recipe) -> list[AlignRun]:
     """Open the runs; those that are averaged are tested on one data set."""
-    names: Sequence[str | None] = what.align_run or [None]
+    names: Sequence[str | None] = rejoined(what.align_run, what.paths) if what.align_run else [None]
     aligns = [find(name, what.paths, what.dataset, what.subjects) for name in names]
+    for align in aligns if len(aligns) > 1 else ():
+        refuse_sweep(align)
     for other in aligns[1:]:
         if other.dataset.name != aligns[0].dataset.name:
             raise BrainhiveError(
@@ -177,12 +178,14 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     _trackers.require(what.run.trackers)
     aligns, root = _open(what), what.paths.under_home("runs") / "train-align"
     _curves(what)
-    names = [runs.reference(align.folder, root) for align in aligns]
-    others = [_beside(what, other, launch) for other in what.against or []]
+    names = [runs.reference(align.folder, root, align.variant) for align in aligns]
+    if aligns[0].variants and len(aligns) == 1:
+        return _each_variant(what, aligns[0], names[0], launch, again)
+    others = [_beside(what, other, launch) for other in rejoined(what.against or [], what.paths)]
     what = what.model_copy(
         update={"align_run": names, "against": [name for name, _ in others] or None}
     ).holding(_held(what, aligns))  # so that the fingerprint names the runs
-    folder = RunFolder.open("eval-retrieval", aligns[0].folder.path.name, what, launch, again)
+    folder = RunFolder.open("eval-retrieval", aligns[0].label, what, launch, again)
     if not folder.is_finished:
         asked = what.asked()
         cells = groups(aligns)
@@ -208,6 +211,25 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return result
 
 
+def _each_variant(what: Recipe, align: AlignRun, name: str, launch: Launch, again: bool) -> Result:
+    """Evaluate every variant of a sweep by itself, then compare them in pairs; nothing is pooled."""
+    found = {}
+    for variant in align.variants:
+        one = what.model_copy(update={"align_run": [f"{name}:{variant}"]})
+        found[variant] = run(one, launch, again)
+    what = what.model_copy(update={"align_run": [name]}).holding(_held(what, [align]))
+    folder = RunFolder.open("eval-retrieval", align.folder.path.name, what, launch, again)
+    if launch.is_main and not folder.is_finished:
+        each = {variant: result.metrics for variant, result in found.items()}
+        caveats = together(*(found["caveats"] for found in each.values()))
+        said = {"run": align.name, "caveats": caveats}
+        folder.finish({**said, "variants": each, "comparisons": between(each)})
+    launch.wait()
+    metrics = folder.metrics()
+    files = {f"{v} {kind}": path for v, result in found.items() for kind, path in result.files.items()}
+    return Result(folder.path, sweep_tables(metrics), metrics, files)
+
+
 def _held(what: Recipe, aligns: Sequence[AlignRun]) -> dict[str, str]:
     """Digest what is known by its path alone: model folders, and the table of categories."""
     held = {str(align.folder.path): hub.digest(align.folder.path) for align in aligns if align.is_model}
@@ -219,6 +241,7 @@ def _held(what: Recipe, aligns: Sequence[AlignRun]) -> dict[str, str]:
 
 def _beside(what: Recipe, other: str, launch: Launch) -> tuple[str, dict[str, Any]]:
     """Evaluate a run to compare with in the same way; give its name and metrics."""
+    refuse_sweep(find(other, what.paths))
     plain = {"align_run": [other], "against": None, "repetitions": None, "sliding": None, "subsets": None}
     result = run(what.model_copy(update=plain), launch)
     return result.metrics["run"], result.metrics
@@ -237,8 +260,8 @@ def _metrics(
         )
     together["curves"]["how"] = how_curves_are_made(asked)
     return {
-        "run": str(aligns[0].folder.path),
-        "runs": [str(align.folder.path) for align in aligns],
+        "run": aligns[0].name,
+        "runs": [align.name for align in aligns],
         "mode": " + ".join(dict.fromkeys(align.mode for align in aligns)),
         "protocol": common.protocol,
         "caveats": said_in(common.protocol),
@@ -249,9 +272,6 @@ def _metrics(
         "prior": aligns[0].prior,
         "published": aligns[0].published(first.pool) if len(aligns) == 1 and what.control == "none" else {},
         **together,
-        "variants": {
-            name: totals(some, scores, common)["overall"] for name, some in variants_of(cells).items()
-        },
         "ceiling": _ceiling(aligns[0], scores, asked),
         "cells": per_cell(cells, scores, common),
         "items": items(scores),

@@ -166,13 +166,14 @@ def plan(what: Recipe) -> Plan:
             }
         )
     prior = cache(what.prior.load)
-    run = cache(lambda: _find(what, prior()))
+    run = cache(lambda: find_run(what.align_run, prior(), what.prior.source, what.paths))
+    align = cache(lambda: _opened(what, *run()))
     return Plan.of(
         {
             "prior": lambda: f"{what.prior.source}: {', '.join(prior().dims)}",
-            "align run": lambda: str(run().path),
-            "pictures": lambda: _count(what, run()),
-            "baselines": lambda: _baselines(what, run(), prior()),
+            "align run": lambda: ":".join(filter(None, map(str, (run()[0].path, run()[1])))),
+            "pictures": lambda: _count(what, align()),
+            "baselines": lambda: _baselines(what, align(), prior()),
             "generator": what.generator.check,
             "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
@@ -216,15 +217,15 @@ def _score(what: Recipe, launch: Launch, again: bool) -> RunFolder:
 
 def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     prior = what.prior.load().to(launch.device)
-    found = _find(what, prior)
-    name = runs.reference(found, what.paths.under_home("runs") / "train-align")
+    found, variant = find_run(what.align_run, prior, what.prior.source, what.paths)
+    name = runs.reference(found, what.paths.under_home("runs") / "train-align", variant)
     held = {what.prior.source: digest(what.prior.source)}
     if start := what.initial.folder:
         held[start] = digest_of(pictures_in(start))
     what = what.model_copy(update={"align_run": name}).holding(held)  # so that the fingerprint names them
-    align = AlignRun.open(found, what.paths, subjects=what.subjects)
+    align = _opened(what, found, variant)
     baselines = Baselines(align, prior, what.split, what.resolution_px, what.protocol)
-    folder = open_run(found.path.name, what, launch, again, baselines.is_here)
+    folder = open_run(align.label, what, launch, again, baselines.is_here)
     if not folder.is_finished:
         cells = _cells(align, what)
         brain = brain_takes(align, cells, what.split, launch.device)
@@ -248,13 +249,12 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     return folder
 
 
-def _find(what: Recipe, prior: FusionPrior) -> RunFolder:
-    return find_run(what.align_run, prior, what.prior.source, what.paths)
+def _opened(what: Recipe, run: RunFolder, variant: str) -> AlignRun:
+    return AlignRun.open(run, what.paths, subjects=what.subjects, variant=variant)
 
 
-def _count(what: Recipe, run: RunFolder) -> str:
+def _count(what: Recipe, align: AlignRun) -> str:
     """Say how many pictures would be drawn."""
-    align = AlignRun.open(run, what.paths, subjects=what.subjects)
     cells, items = len(_cells(align, what)), len(align.dataset.images(what.split))
     items = min(items, what.items or items)
     drawn_once, not_drawn = {"images", "zeroed"}, set(BASELINES)
@@ -264,9 +264,8 @@ def _count(what: Recipe, run: RunFolder) -> str:
     return f"{drawn}: {items} items × {what.repeats} repeats × {sets} cells and sources{more}"
 
 
-def _baselines(what: Recipe, run: RunFolder, prior: FusionPrior) -> str:
+def _baselines(what: Recipe, align: AlignRun, prior: FusionPrior) -> str:
     """Name the baselines of training pictures that are asked for, and those that cannot be made."""
-    align = AlignRun.open(run, what.paths, subjects=what.subjects)
     makes = Baselines(align, prior, what.split, what.resolution_px, what.protocol)
     asked = [each for each in BASELINES if each in what.sources]
     missing = [each for each in asked if not makes.is_here(each)]

@@ -127,12 +127,26 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     result = go("eval-retrieval", runs[0], f"run={swept}", "sheet_rows=0")
     alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0").metrics
 
-    metrics = result.metrics
-    early, late = metrics["variants"].values()
-    assert early == alone["overall"] and late["top1"]["n"] == 100
+    metrics, variants = result.metrics, ["window_ms=0+400", "window_ms=400+1000"]
+    assert list(metrics["variants"]) == variants and "overall" not in metrics
+    early, late = (each["overall"] for each in metrics["variants"].values())
+    assert without_protocol(early) == without_protocol(alone["overall"]) and late["top1"]["n"] == 100
     assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
-    shown = [row[0] for row in result.tables[0].rows]
-    assert shown[-3:] == [*(f"all {variant}" for variant in metrics["variants"]), "all"]
-    assert "published" not in result.tables[1].columns  # it is no variants' mean
-    with pytest.raises(BrainhiveError, match="is a sweep"):
-        go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")
+    titled = [[table for table in result.tables if table.title.startswith(f"{v}: ")] for v in variants]
+    assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
+    (pair,) = metrics["comparisons"]
+    assert pair["pair"] == variants and pair["difference"] > 0
+    assert result.tables[-1].rows[0][0] == " less ".join(variants)
+    one = go("eval-retrieval", runs[0], f"run={swept}:{variants[1]}", "sheet_rows=0").metrics
+    assert one["overall"] == late and variants[1] in one["protocol"]
+    compared = go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0").metrics
+    first = next(iter(compared["variants"].values()))
+    assert first["against"][0]["difference"] == 0
+    for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
+        with pytest.raises(BrainhiveError) as caught:
+            go("eval-retrieval", runs[0], *(() if "run" in refused else (f"run={plain}",)), refused)
+        assert f"{swept.name}:{variants[0]} or {swept.name}:{variants[1]}" in caught.value.hint
+
+
+def without_protocol(found: dict) -> dict:
+    return {name: {**metric, "protocol": ""} for name, metric in found.items()}

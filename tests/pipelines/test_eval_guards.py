@@ -8,6 +8,7 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import yaml
 
 from brainhive_cli import aligner
 
@@ -122,7 +123,17 @@ def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, sma
 def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go, own, trained):
     run = own / "runs" / "train-align" / trained.name
     metrics = json.loads((run / "metrics.json").read_text())
-    metrics["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1"}
+    recipe = yaml.safe_load((run / "recipe.yaml").read_text())
+    same = {key: recipe[key] for key in ("mode", "encoders", "backbone")}
+    same |= {
+        "dataset": metrics["dataset"],
+        "subjects": [1, 2],
+        "epochs": 12,
+        "selection": "best",
+        "pool": 100,
+    }
+    recipe["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1", **same}
+    (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     metrics["cells"]["sub-02_seed-1"]["selected_on"] = "test"
     (run / "metrics.json").write_text(json.dumps(metrics))
 

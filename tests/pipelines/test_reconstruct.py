@@ -142,13 +142,19 @@ def test_the_newest_run_that_fits_the_prior_is_taken_and_named(
     assert f"align run: {newest}" in capsys.readouterr().err
 
 
-def test_a_sweep_for_the_prior_is_found_and_drawn_from(go, world, settings, small, runs, prior, capsys):
+def test_one_variant_of_a_sweep_is_drawn_from_and_a_whole_sweep_is_refused(
+    go, world, settings, small, runs, prior
+):
     sweep = align(go, small, runs, f"prior={prior}", "train.epochs=1", "sweep.train.lr=1e-3,2e-3")
 
-    result = go("reconstruct", *settings)
+    for asked in ((), (f"align_run={sweep.name}",)):
+        with pytest.raises(RecipeError, match="is a sweep: name one of its variants") as caught:
+            go("reconstruct", *settings, *asked)
+        assert caught.value.hint == f"{sweep.name}:lr=1e-3 or {sweep.name}:lr=2e-3"
+    result = go("reconstruct", *settings, f"align_run={sweep.name}:lr=2e-3")
 
-    assert f"align run: {sweep}" in capsys.readouterr().err
-    assert {path.split("/")[1] for path in drawn(result.folder)} == {"lr=1e-3", "lr=2e-3"}
+    assert {path.split("/")[1] for path in drawn(result.folder)} == {"lr=2e-3"}
+    assert "lr=2e-3" in result.folder.name
 
 
 def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, settings, small, runs, prior):

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from brainhive_cli import home
 from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.pipelines._data import chosen_subjects
 from brainhive_cli.recipe import put, split, validate
@@ -91,6 +92,28 @@ def variants(what: "Recipe") -> dict[str, "Recipe"]:
         if {found[label].mode, what.mode} > {"finetune"}:
             raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
     return found
+
+
+def of_variant(reference: str | None) -> tuple[str | None, str]:
+    """Split `SWEEP:VARIANT`, as a command line names a run; a folder of that name is taken as it is."""
+    if reference is None or ":" not in reference or home.located(reference).is_dir():
+        return reference, ""
+    run, _, variant = reference.rpartition(":")
+    return run, variant
+
+
+def variant_of(made: "Recipe", variant: str, run: str) -> "Recipe":
+    """Take one variant of a run; all of it where it is no sweep.
+
+    Raises:
+        RecipeError: if a sweep has no such variant, or none is named; the hint lists them.
+    """
+    known = variants(made)
+    if variant not in known:
+        said = f"{run} is a sweep: name one of its variants" if not variant else f"{run} has no {variant!r}"
+        listed = " or ".join(f"{run}:{each}" for each in known if each) or f"{run}, which is no sweep"
+        raise RecipeError(said, listed)
+    return known[variant]
 
 
 def _label(key: str, value: Any) -> str:

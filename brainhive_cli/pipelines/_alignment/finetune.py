@@ -11,7 +11,7 @@ from pydantic import BaseModel, Field
 
 from brainhive_cli import console, runs
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.pipelines._alignment.cells import Cell, cells_of
+from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of
 from brainhive_cli.pipelines._data import Trials, chosen_subjects
 from brainhive_cli.recipe import Section
 from brainhive_cli.runs import RunFolder
@@ -30,7 +30,8 @@ class Finetune(Section):
     """Which models are fitted to new subjects, and with how much of their data."""
 
     run: str | None = Field(
-        None, description="align run, by folder or name; default: the newest that is not fine-tuned itself"
+        None,
+        description="align run, by folder or name (SWEEP:VARIANT); default: the newest not fine-tuned itself",
     )
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
@@ -43,12 +44,12 @@ def inherit(what: "Recipe") -> "Recipe":
 
     Raises:
         MissingData: if there is no such run.
-        BrainhiveError: if the run is a sweep, fine-tuned itself, or knows the subjects.
+        BrainhiveError: if the run is fine-tuned itself, or knows the subjects.
         RecipeError: if the recipe asks for dropout in a prior, and the run has none.
     """
     if what.mode != "finetune":
         return what
-    run, made = _source(what)
+    run, made, variant = _source(what)
     asked = chosen_subjects(made.dataset.build(what.paths), what.subjects)
     new = [subject for subject in asked if _new_to(made, subject)]
     if not new or (what.subjects and new != asked):
@@ -58,7 +59,7 @@ def inherit(what: "Recipe") -> "Recipe":
             "fine-tune to others, or a run that was trained without them",
         )
     what.train.check_prior(made.prior)
-    name = runs.reference(run, what.paths.under_home("runs") / "train-align")
+    name = runs.reference(run, what.paths.under_home("runs") / "train-align", variant)
     taken = {key: getattr(made, key) for key in INHERITED}
     _warn_of_others(what, taken, run.path.name)
     finetune = what.finetune.model_copy(update={"run": name})
@@ -81,7 +82,7 @@ def model_for(what: "Recipe", cell: Cell) -> Path:
     Raises:
         BrainhiveError: if there is none, or several could be meant.
     """
-    run, made = _source(what)
+    run, made, variant = _source(what)
     new = _new_to(made, *cell.trained_on)
     of_its_seed = [each for each in new if each.seed == cell.seed]
     names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
@@ -90,7 +91,7 @@ def model_for(what: "Recipe", cell: Cell) -> Path:
             f"{cell.name} could start from {' or '.join(names) or 'no model'} of {run.path.name}",
             "fine-tune a joint run without the subject, or one that leaves a subject out",
         )
-    return run.path / "cells" / names[0] / "model"
+    return run.path / "cells" / variant / names[0] / "model"
 
 
 def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:
@@ -121,19 +122,19 @@ def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
     return replace(value, **fields)  # type: ignore[type-var]
 
 
-def _source(what: "Recipe") -> tuple[RunFolder, "Recipe"]:
-    """Find the run that is fine-tuned, and what it is made of."""
+def _source(what: "Recipe") -> tuple[RunFolder, "Recipe", str]:
+    """Find the run that is fine-tuned, what it is made of, and which variant of a sweep it is."""
     base, run = what.paths.under_home("runs"), None
-    if what.finetune.run is None:
+    asked, variant = of_variant(what.finetune.run)
+    if asked is None:
         run = runs.newest(
             base, "train-align", lambda run: run.metrics()["mode"] != "finetune", "finetune.run="
         )
-    run = run or runs.find(base, "train-align", what.finetune.run)
-    made = type(what).model_validate(run.recipe())
-    if made.sweep or made.mode == "finetune":
-        kind = "a sweep" if made.sweep else "fine-tuned itself"
-        raise BrainhiveError(f"{run.path.name} is {kind}", "name another: finetune.run=NAME")
-    return run, made
+    run = run or runs.find(base, "train-align", asked)
+    made = variant_of(type(what).model_validate(run.recipe()), variant, run.path.name)
+    if made.mode == "finetune":
+        raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
+    return run, made, variant
 
 
 def _new_to(made: "Recipe", *subjects: int) -> list[Cell]:

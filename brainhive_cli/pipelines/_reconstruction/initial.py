@@ -14,7 +14,6 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
-from brainhive_cli import runs
 from brainhive_cli.datasets import decode
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
@@ -22,7 +21,7 @@ from brainhive_cli.fusers.concatenation import Concatenation
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.folders import caveats_around, find_by_name, pictures_in
 from brainhive_cli.pipelines._reconstruction.takes import Take
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
+from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep
 from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.recipe import Paths, Section
 
@@ -80,8 +79,9 @@ def initial_of(start: Start, split: str, resolution_px: int, paths: Paths) -> In
     if start.folder:
         return FromFolder(start.folder, pictures_in(start.folder), resolution_px, start.strength)
     if start.align_run:
-        found = runs.find(paths.under_home("runs"), "train-align", start.align_run)
-        return FromTokens(AlignRun.open(found, paths), split, start.strength)
+        found = find(start.align_run, paths)
+        refuse_sweep(found)
+        return FromTokens(found, split, start.strength)
     return None
 
 

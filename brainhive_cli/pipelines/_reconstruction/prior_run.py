@@ -9,10 +9,12 @@ from brainhive_cli import aligner as aligners
 from brainhive_cli import console, parts, runs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import path_of
-from brainhive_cli.encoders import EncoderConfig, resolve
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.pipelines._advice import command, seen, taking
+from brainhive_cli.pipelines._alignment.cells import of_variant, variant_of
 from brainhive_cli.pipelines._fused import encoders_of, match_prior, recipe_around
+from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 from brainhive_cli.recipe import Paths
 from brainhive_cli.runs import RunFolder
@@ -21,31 +23,38 @@ DEFAULT_DATASET = "things_eeg"
 """What train-align takes unless told otherwise."""
 
 
-def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -> RunFolder:
-    """Take the run asked for, or the newest whose fusion encoder is the prior's.
+def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -> tuple[RunFolder, str]:
+    """Take the run asked for, or the newest whose fusion encoder is the prior's; and the variant of a sweep.
 
     Args:
-        asked: A run's folder or name; None for the newest that fits.
+        asked: A run's folder or name, or `SWEEP:VARIANT`; None for the newest that fits.
         prior: Whose tokens it must make.
         source: What the user calls the prior.
         paths: Where runs lie.
 
     Raises:
         MissingData: if there is none, with the line that makes one.
+        RecipeError: if it is a sweep of which no variant is named; the hint lists them.
         BrainhiveError: if the run asked for makes other tokens; it names both.
     """
     root = paths.under_home("runs")
     if asked is not None:
-        run = runs.find(root, "train-align", asked)
-        _check(run, prior, source, paths)
-        return run
+        name, variant = of_variant(asked)
+        run = runs.find(root, "train-align", name)
+        _check(run, _made(run, variant), variant, prior, source, paths)
+        return run, variant
     found = runs.newest(root, "train-align", lambda run: _fits(run, prior, source))
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
             _training(source, paths),
         )
-    return found
+    _made(found, "")
+    return found, ""
+
+
+def _made(run: RunFolder, variant: str) -> Recipe:
+    return variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
 
 
 def _training(source: str, paths: Paths) -> str:
@@ -73,14 +82,14 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
     )
 
 
-def _check(run: RunFolder, prior: FusionPrior, source: str, paths: Paths) -> None:
-    layout, is_same = _compare(run, prior, source)
+def _check(run: RunFolder, made: Recipe, variant: str, prior: FusionPrior, source: str, paths: Paths) -> None:
+    layout, is_same = _compare(run, prior, source, variant)
     if layout.dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
-    match_prior(source, [resolve(each) for each in run.recipe()["encoders"]])
+    match_prior(source, made.encoders)
     if not is_same:
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 
@@ -94,9 +103,11 @@ def _fits(run: RunFolder, prior: FusionPrior, source: str) -> bool:
         return False
 
 
-def _compare(run: RunFolder, prior: FusionPrior, source: str) -> tuple[aligners.Layout, bool]:
+def _compare(
+    run: RunFolder, prior: FusionPrior, source: str, variant: str = ""
+) -> tuple[aligners.Layout, bool]:
     """Read a run's layout, and whether it was trained for this prior, or one of the same fusion encoder."""
-    cells = run.path / "cells"
+    cells = run.path / "cells" / variant
     model = aligners.load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
     if model.layout.prior_digest == digest(source):
         return model.layout, True

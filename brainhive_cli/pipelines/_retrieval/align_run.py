@@ -15,8 +15,8 @@ from brainhive_cli.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import MissingData
-from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, variants
+from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of, variants
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
 from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
@@ -35,6 +35,8 @@ class AlignRun:
         dataset: Whose signals and pictures are used.
         made_of: Its Config.
         made_with: The encoders and signals that cells were trained with, by the variant of a sweep.
+        recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
+        variant: Which variant of a sweep it is; empty for what is no sweep, or all of one.
         origin: What the models were trained on, when that is not `dataset`; None when it is.
     """
 
@@ -46,6 +48,8 @@ class AlignRun:
     paths: Paths
     mode: str
     origin: Origin | None = None
+    recipe: Recipe | None = None
+    variant: str = ""
     _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -55,6 +59,7 @@ class AlignRun:
         paths: Paths,
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
+        variant: str = "",
     ) -> Self:
         """Read back what the run was made of.
 
@@ -63,12 +68,18 @@ class AlignRun:
             paths: Where stores lie.
             dataset: The data set to use; default: the run's own. On another, every cell meets all subjects.
             subjects: Those to use; default: all that a cell is to be tested on.
+            variant: The only variant of a sweep to use; default: all.
 
         Raises:
             MissingData: if the data set has no such subject.
+            RecipeError: if the run has no such variant.
         """
         made = Recipe.model_validate({**folder.recipe(), "paths": paths})
         recipes, cells = variants(made), cells_of(made)
+        if variant:
+            made = variant_of(made, variant, folder.path.name)
+            recipes = {variant: made}
+            cells = [cell for cell in cells if cell.variant == variant]
         trained_on: Dataset = made.dataset.build(paths)
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
@@ -80,7 +91,23 @@ class AlignRun:
             cells = _restricted(cells, chosen_subjects(used, subjects), str(folder.path))
         made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
         mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
-        return cls(folder, used, dataset or made.dataset, cells, made_with, paths, mode, origin)
+        of = dataset or made.dataset
+        return cls(folder, used, of, cells, made_with, paths, mode, origin, made, variant)
+
+    @property
+    def name(self) -> str:
+        """What a command line calls it: its folder, and the variant of a sweep."""
+        return f"{self.folder.path}:{self.variant}" if self.variant else str(self.folder.path)
+
+    @property
+    def label(self) -> str:
+        """What folders of runs that use it are called after."""
+        return "--".join(filter(None, [self.folder.path.name, self.variant]))
+
+    @property
+    def variants(self) -> list[str]:
+        """The variants of a sweep, of which none was chosen."""
+        return [] if len(self.made_with) == 1 else list(self.made_with)
 
     @classmethod
     def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
@@ -156,16 +183,14 @@ class AlignRun:
     @property
     def prior(self) -> str | None:
         """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
-        return None if self.is_model else self.folder.recipe().get("prior")
+        return None if self.recipe is None else self.recipe.prior
 
     def published(self, pool: int) -> dict[str, Any]:
         """Give what was published, by the recipe, and how retrieval among so many pictures differs."""
-        made = None if self.is_model else Recipe.model_validate(self.folder.recipe())
-        if made is None or made.published is None:
+        if self.recipe is None or self.recipe.published is None:
             return {}
-        variant = variants(made)[self.cells[0].variant]
         tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
-        return made.published.beside(variant, self.dataset.recorded_as, tested, pool)
+        return self.recipe.published.beside(self.recipe, self.dataset.recorded_as, tested, pool)
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
@@ -199,11 +224,44 @@ def find(
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
 ) -> AlignRun:
-    """Open a run by folder or name, a model by its folder, or the newest run."""
+    """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run."""
     if reference is not None and is_model(home.located(reference)):
         return AlignRun.of_model(home.located(reference), paths, dataset, subjects)
-    found = runs.find(paths.under_home("runs"), "train-align", reference)
-    return AlignRun.open(found, paths, dataset, subjects)
+    run, variant = of_variant(reference)
+    found = runs.find(paths.under_home("runs"), "train-align", run)
+    return AlignRun.open(found, paths, dataset, subjects, variant)
+
+
+def refuse_sweep(align: AlignRun) -> None:
+    """Refuse a sweep where one run is wanted.
+
+    Raises:
+        RecipeError: listing its variants.
+    """
+    if align.recipe is not None and align.variants:
+        variant_of(align.recipe, "", align.folder.path.name)
+
+
+def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
+    """Put the names of variants together again that were split at their commas."""
+    joined: list[str] = []
+    for name in names:
+        longer = f"{joined[-1]},{name}" if joined else name
+        run, variant = of_variant(longer)
+        if joined and variant and _begins_a_variant(str(run), variant, paths):
+            joined[-1] = longer
+        else:
+            joined.append(name)
+    return joined
+
+
+def _begins_a_variant(run: str, text: str, paths: Paths) -> bool:
+    """Tell whether a text is the name of a variant of a run, or the beginning of one up to a comma."""
+    try:
+        made = Recipe.model_validate(runs.find(paths.under_home("runs"), "train-align", run).recipe())
+    except BrainhiveError:
+        return False
+    return any(f"{each},".startswith(f"{text},") for each in variants(made))
 
 
 def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:

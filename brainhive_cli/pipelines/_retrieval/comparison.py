@@ -1,5 +1,6 @@
 """One evaluated run beside others: the same items and subjects, and the statistics of their difference."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -21,10 +22,21 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
     """Compare a run with others, item by item; p values of several comparisons are adjusted together.
 
     Raises:
-        BrainhiveError: if a run is a sweep, or was tested among other pictures, on other subjects or items.
+        BrainhiveError: if a run was tested among other pictures, on other subjects or items.
     """
+    return _compared([(mine, other) for other in others])
+
+
+def between(variants: Mapping[str, Metrics]) -> list[dict[str, Any]]:
+    """Compare every two variants of a sweep, as `comparisons` does runs; each says its `pair`."""
+    pairs = list(itertools.combinations(variants, 2))
+    found = _compared([(variants[one], variants[other]) for one, other in pairs])
+    return [{"pair": pair, **each} for pair, each in zip(pairs, found, strict=True)]
+
+
+def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
     found = []
-    for other in others:
+    for mine, other in pairs:
         _check(mine, other)
         ranks, theirs = _ranks(mine), _ranks(other)
         ids = [sorted(mine["items"][key]) for key in ranks]
@@ -52,12 +64,6 @@ def _notes(mine: Metrics, other: Metrics, result: Comparison) -> list[str]:
 
 
 def _check(mine: Metrics, other: Metrics) -> None:
-    for each in (mine, other):
-        if each["variants"]:
-            raise BrainhiveError(
-                f"{each['run']} is a sweep: its cells are of several kinds",
-                "compare runs of one variant each",
-            )
     if mine["gallery"] != other["gallery"]:
         told = [
             f"{each['run']} ({each['gallery']['pictures']} pictures of {each['gallery']['of']}, "

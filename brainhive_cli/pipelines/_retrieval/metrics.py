@@ -58,6 +58,7 @@ def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
     first = aligns[0]
     words = [" + ".join(dict.fromkeys(align.mode for align in aligns)), first.dataset.name]
     words += [f"zero-shot from {first.origin.name}"] if first.are_strangers and first.origin else []
+    words += [align.variant for align in aligns if align.variant]
     words += [f"mean of {len(aligns)} runs"] if len(aligns) > 1 else []
     words += [f"gallery {'+'.join(asked.splits)}"] if len(asked.splits) > 1 else []
     words += [f"{asked.random} random candidates"] if asked.random else []
@@ -89,14 +90,6 @@ def described_gallery(align: AlignRun, scores: Scores, asked: Asked) -> Describe
         "random": asked.random,
         "digest": hashlib.sha256(named.encode()).hexdigest()[:10],
     }
-
-
-def variants_of(cells: Sequence[Cell]) -> dict[str, list[Cell]]:
-    """Group the cells of a sweep by what they vary; none without a sweep."""
-    grouped: dict[str, list[Cell]] = defaultdict(list)
-    for cell in cells:
-        grouped[cell.variant].append(cell)
-    return dict(grouped) if len(grouped) > 1 else {}
 
 
 def per_cell(cells: Sequence[Cell], scores: Mapping[str, Scores], common: Circumstances) -> Described:

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,16 @@ BESIDE = {"these_subjects": "these subjects", "seed_sd": "sd over seeds"}
 Metrics = Mapping[str, Any]
 
 
+def sweep_tables(metrics: Metrics) -> tuple[Table, ...]:
+    """Draw the tables of each variant by itself, and their differences; nothing is pooled over variants."""
+    drawn: list[Table] = []
+    for variant, found in metrics["variants"].items():
+        own = tables({**found, "against": []}, 0)
+        drawn += [replace(table, title=f"{variant}: {table.title}") for table in own]
+    between = _comparisons({"against": metrics["comparisons"]})
+    return (*drawn, *in_tables([between], metrics["caveats"]))
+
+
 def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
     """Draw all tables that a run has something for."""
     drawn = [_cells(metrics), _control(metrics), _directions(metrics), _seeds(metrics), _subsets(metrics)]
@@ -37,8 +48,8 @@ def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
         drawn.append(_confusions(metrics, concept_rows))
     beside = together(*(each.get("caveats", []) for each in metrics["against"]))
     drawn += in_tables([_comparisons(metrics)], beside)
-    stamped = in_tables([table for table in drawn if table.rows], said_in(metrics["protocol"]))
-    return (*stamped, *(table for table in [_elsewhere(metrics)] if table.rows))
+    drawn.append(_elsewhere(metrics))
+    return in_tables([table for table in drawn if table.rows], said_in(metrics["protocol"]))
 
 
 def _cells(metrics: Metrics) -> Table:
@@ -47,7 +58,6 @@ def _cells(metrics: Metrics) -> Table:
         for subject, cell in subjects.items():
             shown = name if name.rpartition("/")[2].startswith(subject) else f"{name} on {subject}"
             rows.append((shown, *_row(cell["metrics"])))
-    rows += [(f"all {variant}", *_row(overall)) for variant, overall in metrics["variants"].items()]
     rows.append(("all", *_row(metrics["overall"])))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = metrics["overall"]["top1"]["split"]
@@ -218,7 +228,7 @@ def _confusions(metrics: Metrics, most: int) -> Table:
 def _comparisons(metrics: Metrics) -> Table:
     rows = [
         (
-            f"…{each['run'][-9:]}",
+            _pair(each),
             each["difference"],
             interval_text(each),
             f"{each['only_first']}, {each['only_second']}",
@@ -239,6 +249,11 @@ def _comparisons(metrics: Metrics) -> Table:
     parts += ["for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"]
     notes = dict.fromkeys(note for each in metrics["against"] for note in each["notes"])
     return Table("; ".join([*parts, *notes]), columns, tuple(rows))
+
+
+def _pair(compared: Metrics) -> str:
+    """Name a run that was compared with, or both variants of a sweep."""
+    return " less ".join(compared["pair"]) if "pair" in compared else f"…{compared['run'][-9:]}"
 
 
 def _spread(values: Sequence[float]) -> str:

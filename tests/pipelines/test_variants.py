@@ -1,0 +1,59 @@
+"""One variant of a sweep, by its name, wherever a run is named."""
+
+import pytest
+
+from brainhive_cli.errors import RecipeError
+from brainhive_cli.pipelines import train_align
+from brainhive_cli.pipelines._alignment import finetune
+from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.pipelines._retrieval.align_run import rejoined
+from brainhive_cli.recipe import Paths
+
+TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
+ONE = "lr=1e-3,weight_decay=0.1"
+
+
+@pytest.fixture(scope="module")
+def swept(shared_world, tmp_path_factory, go, small):
+    """A joint sweep of two keys, so that its variants have a comma."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        runs = tmp_path_factory.mktemp("runs")
+        return go(
+            "train-align", *small, f"paths.runs={runs}", "mode=joint", "subjects=1", "train.epochs=1", TWO
+        ).folder
+
+
+def test_names_of_variants_are_whole_though_they_have_commas(swept):
+    paths = Paths(runs=str(swept.parents[1]))
+    parts = f"{swept.name}:{ONE},other,{swept}:{ONE}".split(",")
+    assert rejoined(parts, paths) == [f"{swept.name}:{ONE}", "other", f"{swept}:{ONE}"]
+    assert rejoined(["a", "b:c", "d"], paths) == ["a", "b:c", "d"]
+
+
+def test_one_variant_is_evaluated_by_its_name(go, world, swept, tmp_path):
+    found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={swept}:{ONE}", "sheet_rows=0").metrics
+    assert list(found["cells"]) == [f"{ONE}/all_seed-1"]
+    assert found["run"] == f"{swept}:{ONE}" and ONE in found["protocol"]
+
+
+def test_several_variants_can_be_averaged(go, world, swept, tmp_path):
+    other = f"{swept}:lr=2e-3,weight_decay=0"
+    found = go("eval-retrieval", f"paths.runs={tmp_path}", f"run={swept}:{ONE},{other}", "sheet_rows=0")
+    assert found.metrics["runs"] == [f"{swept}:{ONE}", other]
+
+
+def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
+    what = train_align.Recipe.resolve(
+        "train-align", None, {}, [*small, "mode=finetune", f"finetune.run={swept}"]
+    )
+    with pytest.raises(RecipeError, match="is a sweep") as caught:
+        finetune.inherit(what)
+    assert f"{swept.name}:{ONE}" in caught.value.hint
+    one = what.model_copy(update={"finetune": finetune.Finetune(run=f"{swept}:{ONE}")})
+
+    taken = finetune.inherit(one)
+
+    assert taken.subjects == [2] and taken.finetune.run == f"{swept}:{ONE}"
+    start = finetune.model_for(taken, Cell("sub-02_seed-1", (2,), (2,), 1))
+    assert start == swept / "cells" / ONE / "all_seed-1" / "model" and start.is_dir()
