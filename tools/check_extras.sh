@@ -27,7 +27,7 @@ step() {
             demo 'backbone={kind: braindecode, model: EEGNeX}' && tests tests/backbones/test_braindecode.py ;;
         open-clip)
             tiny=$(python -c "from brainhive_cli.encoders import open_clip as e; print(e.TINY.model_dump())")
-            brainhive embed --recipe demo "encoders=[{'kind': 'open_clip', ${tiny#\{}]" ;;
+            brainhive embed --recipe demo "encoders=[$tiny]" ;;
         figures) demo && brainhive eval-retrieval --recipe demo repetitions=all ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
