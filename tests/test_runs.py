@@ -110,7 +110,9 @@ def test_the_log_is_one_event_a_line(home: Path) -> None:
 
 
 def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> None:
-    old, new, unfinished = (opened(paths={"data": name}) for name in ("a", "b", "c"))
+    old, new, unfinished = (
+        RunFolder.open("train-align", label, Recipe(), ALONE) for label in ("old", "new", "unfinished")
+    )
     old.finish({"which": "old"})
     new.finish({"which": "new"})
     os.utime(old.path / "metrics.json", (1, 1))

@@ -163,7 +163,9 @@ def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, setti
     with pytest.raises(MissingData, match="no finished align run") as caught:
         go("reconstruct", *settings)
 
-    assert caught.value.hint == f"brainhive train-align --prior {prior}"
+    assert (
+        caught.value.hint == f"brainhive train-align --prior {prior} && brainhive reconstruct --prior {prior}"
+    )
 
 
 @pytest.mark.parametrize("is_shipped", [True, False])
@@ -176,10 +178,10 @@ def test_that_line_names_the_data_that_the_prior_is_for(home, prior, is_shipped)
 
     asked = ["--recipe", "demo"] if is_shipped else ["--prior", str(own)]
     refused = CliRunner().invoke(app, ["reconstruct", *asked])
-    (line,) = re.findall("try: brainhive (.*)", refused.stderr)
+    line = re.findall("brainhive (train-align .*?)(?: && |$)", refused.stderr, re.MULTILINE)[0]
     what = json.loads(CliRunner().invoke(app, [*shlex.split(line), "--check", "--json"]).stdout)["recipe"]
 
-    assert refused.exit_code == MissingData.exit_code and line.startswith("train-align")
+    assert refused.exit_code == MissingData.exit_code
     assert what["prior"] == ("demo:prior" if is_shipped else str(own))
     assert (what["dataset"]["kind"], what["dataset"]["noise"]) == ("demo", 1.0 if is_shipped else 0.3)
 
@@ -201,7 +203,9 @@ def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, settings,
 
     with pytest.raises(BrainhiveError, match=r"have 32 dimensions, those of .* 64") as caught:
         go("reconstruct", *settings, f"align_run={run.name}")
-    assert caught.value.hint == f"brainhive train-align --prior {prior}"
+    assert (
+        caught.value.hint == f"brainhive train-align --prior {prior} && brainhive reconstruct --prior {prior}"
+    )
 
 
 def test_tokens_of_another_fusion_encoder_are_warned_of(go, world, settings, small, runs, capsys):
