@@ -17,6 +17,8 @@ SIGNIFICANT = 0.025
 """On each side, as a 95 % interval has it."""
 LONGEST = 2**22
 """Values that a sum of ranks may take for its distribution to be convolved: a quarter of a second."""
+LEAST = 1e-12
+"""A smaller probability is the convolution's rounding, and is given as this one."""
 FRACTION = 1e-6
 """A sum of averaged ranks that is closer than this to a whole number is one."""
 
@@ -79,7 +81,7 @@ def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashabl
         mean, sd = count * (pool + 1) / 2, np.sqrt(count * (pool**2 - 1) / 12)
         better, worse = norm.cdf(least + 0.5, mean, sd), norm.sf(most - 0.5, mean, sd)
         test = "normal approximation of the rank sum"
-    better, worse = np.clip([better, worse], 0, 1).tolist()
+    better, worse = np.clip([better, worse], LEAST, 1).tolist()
     return RankSum(better, worse, count, pool, test)
 
 

@@ -94,7 +94,10 @@ def these_subjects_text(metric: Mapping[str, Any], digits: int = 3) -> str:
 
 def _ends_text(ends: Sequence[float | None], digits: int) -> str:
     low, high = ends
-    return "–" if low is None else f"{low:.{digits}f}–{high:.{digits}f}"
+    if low is None or high is None:
+        return "–"
+    to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
+    return f"{low:.{digits}f}{to}{high:.{digits}f}"
 
 
 def measure(

@@ -30,6 +30,13 @@ def test_one_item_is_above_chance_only_where_a_guess_would_seldom_be_as_good():
     assert rank_sum([np.array([200])], 200).verdict == "below chance"
 
 
+def test_no_probability_is_smaller_than_the_rounding_of_the_convolution():
+    found = rank_sum([np.ones(100)], 100)  # 1e-200, of which the convolution keeps nothing
+
+    assert (found.better, found.verdict) == (1e-12, "above chance")
+    assert found.worse == 1
+
+
 def test_more_sums_than_can_be_convolved_are_taken_as_normal(monkeypatch):
     given = np.random.default_rng(0).integers(1, 101, 60)
     exact = rank_sum([given], 100)

@@ -207,6 +207,7 @@ def test_both_intervals_are_written_for_tables():
     several = {"low": 0.1, "high": 0.25, "these_subjects": [0.2, 0.225]}
 
     assert (interval_text(several), these_subjects_text(several, 2)) == ("0.100–0.250", "0.20–0.23")
+    assert interval_text({"low": -0.25, "high": -0.1}) == "-0.250 to -0.100"
     assert these_subjects_text({**several, "these_subjects": None}) == "–"
 
 

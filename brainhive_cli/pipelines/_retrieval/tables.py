@@ -9,6 +9,7 @@ import numpy as np
 
 from brainhive_cli.caveats import in_tables, said_in, together
 from brainhive_cli.console import Table
+from brainhive_cli.metrics.guessing import LEAST
 from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.pipelines._alignment.tables import published_table
 from brainhive_cli.pipelines._retrieval.ceiling import ceiling_table
@@ -87,7 +88,8 @@ def _verdict(metrics: Metrics) -> str:
     if found is None:
         return str(metrics["verdict"])
     p = min(1.0, 2 * min(found["better"], found["worse"]))
-    return f"{metrics['verdict']} (p {p:.2g}, {found['test']} of {found['n']} pictures among {found['pool']})"
+    shown = f"{p:.2g}" if p > 2 * LEAST else f"< {2 * LEAST:.2g}"
+    return f"{metrics['verdict']} (p {shown}, {found['test']} of {found['n']} pictures among {found['pool']})"
 
 
 def _row(metrics: Metrics) -> tuple[Any, ...]:
