@@ -182,6 +182,9 @@ def interval(
       else by a percentile bootstrap over items;
     - one item: there is none, and both ends are None.
 
+    Where all of several subjects' values are 0, or all are 1, nothing varies that could be resampled: it is
+    Wilson's over items, for these subjects.
+
     `benchmarks/statistics.py` prints how often they hold.
 
     Args:
@@ -232,11 +235,15 @@ def describe(
     groups, places = by_item(given, ids)
     items, subjects = max(int(place.max()) for place in places) + 1, len(groups)
     values = np.concatenate(groups)
-    is_binary = wilson and statistic is np.mean and bool(np.isin(values, (0, 1)).all())
+    can_be_share = wilson and statistic is np.mean and limits in ((None, None), (0.0, 1.0))
+    is_binary = can_be_share and bool(np.isin(values, (0, 1)).all())
     if items == 1:
         return Interval(None, None, "none: one item")
-    if is_binary and (subjects == 1 or values.min() == values.max()):
+    if is_binary and subjects == 1:
         return Interval(*_wilson(values.mean(), items, level), "Wilson, over items")
+    if is_binary and values.min() == values.max():
+        ends = _wilson(values.mean(), items, level)
+        return Interval(*ends, "Wilson, over items; for these subjects, who do not differ", ends)
     if is_binary and limits == (None, None):
         limits = (0.0, 1.0)
     random, filling, choosing = np.random.default_rng(seed).spawn(3)

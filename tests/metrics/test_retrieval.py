@@ -284,3 +284,12 @@ def test_only_some_metrics_are_made_when_no_more_are_asked():
     found = summarise([torch.tensor([1, 2])], 10, split="test", only=("top5", "top1"))
 
     assert [metric.name for metric in found] == ["top5", "top1"]
+
+
+@pytest.mark.parametrize("subjects", [1, 3])
+def test_the_ranks_of_a_perfect_decoder_have_no_interval_below_the_first(subjects):
+    """They are all 1, as hits are, but no shares: Wilson's interval would begin at a rank of .98."""
+    found = {each.name: each for each in summarise([torch.ones(200)] * subjects, 200, split="test")}
+
+    assert (found["mean_rank"].low, found["mean_rank"].high) == (1, 1)
+    assert found["top1"].low == pytest.approx(0.981, abs=1e-3)

@@ -124,6 +124,13 @@ def test_hits_of_all_are_certain_neither_for_one_nor_for_several_subjects():
     assert interval([np.ones(20)])[0] < 0.9
 
 
+def test_subjects_who_do_not_differ_have_an_interval_for_themselves_only():
+    found = describe([np.ones(20)] * 3)
+
+    assert "for these subjects" in found.method and "people" not in found.method
+    assert found.these_subjects == (found.low, found.high) == pytest.approx(interval([np.ones(20)]))
+
+
 def test_one_item_has_no_interval():
     assert interval([np.ones(1)]) == (None, None)
     assert interval([np.zeros(1), np.ones(1)]) == (None, None)

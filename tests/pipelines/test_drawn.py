@@ -35,14 +35,24 @@ def test_an_item_counts_once_averaged_over_repeats_and_seeds():
 
 
 def test_the_interval_is_over_subjects_too_and_each_counts_alike():
-    one, other = [0.1, 0.1, 0.1], [0.9, 0.9, 0.9]
+    one, other = [0.49, 0.49, 0.49], [0.51, 0.51, 0.51]
 
     metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test")["ssim"]
 
     assert (metric.value, metric.n) == (pytest.approx(0.5), 6)
-    reach = 12.706 * 0.4  # t with one degree of freedom, and the standard error of .1 and .9
+    reach = 12.706 * 0.01  # t with one degree of freedom, and the standard error of .49 and .51
     assert (metric.low, metric.high) == pytest.approx((0.5 - reach, 0.5 + reach), rel=1e-4)
     assert metric.these_subjects == pytest.approx((0.5, 0.5))  # their items do not differ
+
+
+def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
+    one, other = (scored(n, 5, ssim=[0.1 * n] * 3, effnet=[0.9 * n] * 3) for n in (1, 9))
+    found = metrics_of([one, other], "mindeye2", "test")
+    assert (found["ssim"].low, found["ssim"].high) == (-1, 1)
+    assert (found["effnet"].low, found["effnet"].high) == (0, 2)
+
+    equal = metrics_of([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test")["ssim"]
+    assert (equal.low, equal.high) == (1, 1)  # Wilson's of three hits begins at .44
 
 
 def test_subjects_who_saw_the_same_pictures_share_their_resamples():

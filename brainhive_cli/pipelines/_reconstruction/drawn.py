@@ -15,7 +15,7 @@ from brainhive_cli import console
 from brainhive_cli.datasets import decode
 from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import Metric, measure
-from brainhive_cli.pipelines._reconstruction.scores import Truth, chance_of, lower_is_better
+from brainhive_cli.pipelines._reconstruction.scores import Truth, chance_of, limits_of, lower_is_better
 
 
 @dataclass(frozen=True)
@@ -133,7 +133,7 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
             ids=ids,
             pool=None if chance_of(name) is None else len(ids[0]),
             chance=chance_of(name),
-            limits=(None, None) if chance_of(name) is None else (0.0, 1.0),
+            limits=limits_of(name),
             seeds=seeds,
         )
         for name in means[0]

@@ -236,6 +236,13 @@ def chance_of(metric: str) -> float | None:
     return None if metric in PIXEL_METRICS or lower_is_better(metric) else 0.5
 
 
+def limits_of(metric: str) -> tuple[float, float]:
+    """The least and the largest value: a share's, a correlation distance's, or a correlation's (SSIM too)."""
+    if chance_of(metric) is not None:
+        return (0.0, 1.0)
+    return (0.0, 2.0) if lower_is_better(metric) else (-1.0, 1.0)
+
+
 def _as_tensor(picture: Image.Image) -> Tensor:
     return pil_to_tensor(picture)[None] / 255  # [1, 3, H, W]
 
