@@ -34,7 +34,6 @@ from brainhive_cli.pipelines._retrieval.metrics import (
     totals,
 )
 from brainhive_cli.pipelines._retrieval.tables import sweep_tables, tables
-from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.reports.curves import require_matplotlib
 from brainhive_cli.runs import RunFolder
 
@@ -192,7 +191,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         mine = {}
         for group in launch.mine(cells):
             ensemble = Ensemble.load(aligns, group, launch.device)
-            mine[group[0].name] = Scores.measure(ensemble, asked, mixed(what.seed, group[0].seed))
+            mine[group[0].name] = Scores.measure(ensemble, asked)
         scores = {name: score for share in launch.gather(mine) for name, score in share.items()}
         if launch.is_main:
             metrics = _metrics(aligns, scores, asked, what)

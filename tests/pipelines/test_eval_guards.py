@@ -72,6 +72,22 @@ def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
     assert spread["permuted"] > 1.1 * spread["shuffled"]
 
 
+def test_a_control_deals_all_models_of_a_subject_alike(go, small, world, runs):
+    """Their ranks vary together: dealt apart, two seeds would make its distribution too narrow."""
+    one = go("train-align", *small, runs, "subjects=1", "train.epochs=1").folder
+    two = go("train-align", *small, runs, "subjects=1", "train.epochs=1", "seeds=1,2").folder
+    cells = two / "cells"
+    shutil.rmtree(cells / "sub-01_seed-2" / "model")
+    shutil.copytree(cells / "sub-01_seed-1" / "model", cells / "sub-01_seed-2" / "model")
+
+    asked = ("control=shuffled", "sheet_rows=0", "ceiling_splits=0", runs)
+    single, double = (go("eval-retrieval", f"run={run}", *asked).metrics for run in (one, two))
+
+    ranks = [each["sub-01"]["ranks"] for each in double["cells"].values()]
+    assert ranks[0] == ranks[1]
+    assert double["control"] == single["control"]
+
+
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
     sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
     assert sound["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err

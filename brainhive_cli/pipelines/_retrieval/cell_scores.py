@@ -71,23 +71,21 @@ class Scores:
     broken: dict[int, Broken] = field(default_factory=dict)
 
     @classmethod
-    def measure(cls, ensemble: Ensemble, asked: Asked, seed: int) -> Self:
+    def measure(cls, ensemble: Ensemble, asked: Asked) -> Self:
         """Measure all that is asked of a cell; its gallery is encoded once.
 
         Args:
             ensemble: The cell's model, or several.
-            asked: What is wanted.
-            seed: Of what is drawn in this cell.
+            asked: What is wanted. A control deals alike in all cells: seeds share a subject's signals.
         """
         gallery = Gallery.of(ensemble, asked.splits, asked.random, asked.seed)
-        queries = read(ensemble, gallery, asked.split, asked.control, seed)
+        queries = read(ensemble, gallery, asked.split, asked.control, asked.seed)
         scores = cls(gallery.pool, gallery.image_ids, rank_all(gallery, queries))
         for subject, each in queries.items():
             if asked.subsets:
                 scores.subsets[subject] = _subsets(gallery, each, asked.subsets, asked.seed)
             if asked.control != "none":
-                dealing = asked.seed if asked.control == "permuted" else seed
-                scores.broken[subject] = Broken.of(gallery, each, asked.control, subject, dealing)
+                scores.broken[subject] = Broken.of(gallery, each, asked.control, subject, asked.seed)
             given = (ensemble, gallery, each.target, subject, asked.split)
             if asked.repetitions is not None:
                 draws = asked.repetition_draws

@@ -44,7 +44,7 @@ class Broken:
             queries: The subject's signals and what they showed.
             control: As of `controlled`.
             subject: Whose signals.
-            seed: Of the draws; subjects and cells that are given the same have the same permuted labels.
+            seed: Of the draws.
         """
         size = len(gallery.rows)
         ranks = ranks_of_all(queries.tokens, gallery.tokens, size, gallery.distractors())

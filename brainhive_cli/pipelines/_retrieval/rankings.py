@@ -148,7 +148,7 @@ def controlled(target: Places, gallery: Gallery, control: str, subject: int, see
         gallery: Among which.
         control: `none`; `shuffled`: each subject's signals are dealt anew; `permuted`: the pictures are.
         subject: Whose signals.
-        seed: Seed of the cell and of the command.
+        seed: Of the dealing; the same for all models of a subject, whose ranks vary together.
     """
     if control == "shuffled":
         return np.random.default_rng(mixed(seed, subject)).permutation(target)
