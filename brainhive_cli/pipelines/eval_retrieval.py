@@ -222,9 +222,12 @@ def _each_variant(what: Recipe, align: AlignRun, name: str, launch: Launch, agai
         each = {variant: result.metrics for variant, result in found.items()}
         caveats = together(*(found["caveats"] for found in each.values()))
         said = {"run": align.name, "caveats": caveats}
-        folder.finish({**said, "variants": each, "comparisons": between(each)})
+        compared, reasons = between(each)
+        folder.finish({**said, "variants": each, "comparisons": compared, "not_compared": reasons})
     launch.wait()
     metrics = folder.metrics()
+    for reason in metrics.get("not_compared", []):
+        console.warn(f"not compared: {reason}")
     files = {f"{v} {kind}": path for v, result in found.items() for kind, path in result.files.items()}
     return Result(folder.path, sweep_tables(metrics), metrics, files)
 

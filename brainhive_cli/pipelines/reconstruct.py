@@ -243,7 +243,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
         drawn = [*(_drawn(take, what, trained, folder) for take in takes), *others]
         order = list[str](what.sources)
         drawn.sort(key=lambda each: order.index(each.source))
-        more = {"prior": what.prior.source, "missing_sources": missing}
+        more = {"prior": what.prior.source, "mode": align.mode, "missing_sources": missing}
         measure_run(folder, what, drawn, _stimuli(align, what.split), what.split, launch, more)
     launch.wait()
     return folder

@@ -9,6 +9,7 @@ import pytest
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
 from brainhive_cli.pipelines._reconstruction.compared import with_runs, with_sources
+from brainhive_cli.pipelines._retrieval.comparison import FOLDS
 
 RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]
@@ -19,10 +20,13 @@ def cell(source: str, subject: int | None, ids: list[str], **values: Any) -> dic
     return {"source": source, "subject": subject, "items": items}
 
 
-def metrics(*cells: dict[str, Any], protocol: str = "brainhive, 10 repeats") -> dict[str, Any]:
+def metrics(
+    *cells: dict[str, Any], protocol: str = "brainhive, 10 repeats", mode: str = ""
+) -> dict[str, Any]:
     """The part of a metrics file that comparisons read."""
     names = {each["source"]: {"ssim": {"protocol": protocol}} for each in cells}
     return {
+        "mode": mode,
         "overall": next(iter(names.values())),
         "sources": names,
         "cells": {str(n): each for n, each in enumerate(cells)},
@@ -65,6 +69,17 @@ def test_what_is_of_no_subject_is_compared_with_every_subject():
     assert found["metrics"]["ssim"]["n"] == 50
 
 
+def test_folds_of_inter_and_few_subjects_are_said():
+    ssim = RANDOM.random((4, 30))
+    cells = [cell(("brain", "nearest")[n // 2], n % 2, IDS, ssim=ssim[n]) for n in range(4)]
+
+    (found,) = with_sources(metrics(*cells, mode="inter"))
+    (intra,) = with_sources(metrics(*cells, mode="intra"))
+
+    assert FOLDS in found["notes"] and FOLDS not in intra["notes"]
+    assert any("2 subjects" in note for note in intra["notes"])
+
+
 def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_when_less():
     base, noise = RANDOM.random((2, 30))
     brain = cell("brain", 1, IDS, ssim=base + noise, pixcorr=base + 0.2 * noise, swav=base)
@@ -88,6 +103,7 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
             "mine was measured by",
         ),
         (metrics(cell("brain", 1, IDS, clip=range(30))), "no metric in common"),
+        (metrics(cell("scored", None, ["other"], ssim=[1])), "no item in common"),
     ],
 )
 def test_runs_that_cannot_be_paired_are_refused(other, message):

@@ -57,3 +57,14 @@ def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, sm
     assert taken.subjects == [2] and taken.finetune.run == f"{swept}:{ONE}"
     start = finetune.model_for(taken, Cell("sub-02_seed-1", (2,), (2,), 1))
     assert start == swept / "cells" / ONE / "all_seed-1" / "model" and start.is_dir()
+
+
+def test_variants_of_other_subjects_are_evaluated_and_not_compared(go, world, small, runs, capsys):
+    sweep = go("train-align", *small, runs, "train.epochs=1", "sweep={subjects: [[1], [2]]}").folder
+
+    found = go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
+
+    assert list(found.metrics["variants"]) == ["subjects=1", "subjects=2"]
+    assert found.metrics["comparisons"] == [] and len(found.metrics["not_compared"]) == 1
+    assert "have different subjects" in capsys.readouterr().err
+    assert all(table.rows for table in found.tables)

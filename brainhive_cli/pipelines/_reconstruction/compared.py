@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
+from brainhive_cli.pipelines._retrieval.comparison import notes
 
 Metrics = Mapping[str, Any]
 """The metrics of a run of `reconstruct`."""
@@ -27,7 +28,7 @@ def with_sources(metrics: Metrics) -> list[dict[str, Any]]:
             "with": source,
             "protocol": next(iter(metrics["sources"][source].values()))["protocol"],
             "caveats": [],
-            **_compared(mine, _subjects(metrics, source), first, source),
+            **_compared(mine, _subjects(metrics, source), first, source, (metrics.get("mode", ""),) * 2),
         }
         for source in others
     ]
@@ -54,7 +55,8 @@ def with_runs(mine: Metrics, run: str, others: Mapping[str, Metrics]) -> list[di
             )
         first, second = (_subjects(each, next(iter(each["sources"]))) for each in (mine, other))
         how = {"protocol": protocols[1], "caveats": other.get("caveats", [])}
-        found.append({"with": name, **how, **_compared(first, second, run, name)})
+        modes = mine.get("mode", ""), other.get("mode", "")
+        found.append({"with": name, **how, **_compared(first, second, run, name, modes)})
     return found
 
 
@@ -66,7 +68,9 @@ def _subjects(metrics: Metrics, source: str) -> Subjects:
     return found
 
 
-def _compared(first: Subjects, second: Subjects, one: str, other: str) -> dict[str, Any]:
+def _compared(
+    first: Subjects, second: Subjects, one: str, other: str, modes: tuple[str, str]
+) -> dict[str, Any]:
     """Compare by every metric that both have; what is of no subject is compared with all of them."""
     subjects: list[int | None] = [each for each in {**first, **second} if each is not None]
     subjects = subjects or [None]
@@ -79,6 +83,8 @@ def _compared(first: Subjects, second: Subjects, one: str, other: str) -> dict[s
                 f"{one} and {other} are of different items: {min(difference)} is of one only",
                 "compare runs of the same items",
             )
+    if not all(ids):
+        raise BrainhiveError(f"{one} and {other} have no item in common", "compare runs of the same items")
     names = [name for name in _metrics(pairs[0][0]) if name in _metrics(pairs[0][1])]
     if not names:
         raise BrainhiveError(f"{one} and {other} have no metric in common", "measure both by one metric")
@@ -88,9 +94,13 @@ def _compared(first: Subjects, second: Subjects, one: str, other: str) -> dict[s
             [_values(pair[side], some, name) for pair, some in zip(pairs, ids, strict=True)]
             for side in (0, 1)
         ]
-        found[name] = {**compare_values(*values, ids=ids).as_dict(), "lower_is_better": lower_is_better(name)}
+        result = compare_values(*values, ids=ids)
+        found[name] = {**result.as_dict(), "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
-    return {"metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(names, adjusted, strict=True)}}
+    return {
+        "notes": notes(*modes, result),
+        "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(names, adjusted, strict=True)},
+    }
 
 
 def _of(subjects: Subjects, subject: int | None, whose: str) -> list[Items]:

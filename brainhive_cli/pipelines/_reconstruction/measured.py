@@ -116,8 +116,8 @@ def measure_run(
     folder.replace("values.csv", lambda beside: write_values(beside, scored))
     caveats = together(*(said_in(each.made) for each in drawn))
     metrics = _figures(scored, how.protocol, split)
-    metrics["comparisons"] = with_sources(metrics)
     metrics |= {"caveats": caveats, "missing": comparer.missing, **more}
+    metrics["comparisons"] = with_sources(metrics)
     folder.replace("index.html", lambda beside: _write_page(beside, folder, metrics))
     folder.finish(metrics)
 

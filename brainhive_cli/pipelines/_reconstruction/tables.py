@@ -82,10 +82,12 @@ def _comparisons(whose: str, comparisons: Sequence[Metrics]) -> Table:
             is_told = m["p_adjusted"] is not None and m["p_adjusted"] < LEVEL
             better = (whose if is_more else shown) if is_told else "–"
             p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
-            rows.append((_arrowed(name, name), shown, f"{m['difference']:+.3f}", interval_text(m), p, better))
+            measured = f"{m['difference']:+.3f}", interval_text(m), m["n"], p
+            rows.append((_arrowed(name, name), shown, *measured, better))
     tests = {m["test"] for each in comparisons for m in each["metrics"].values()}
     title = f"{whose} less others, paired; p: {', '.join(sorted(tests))} (Benjamini–Hochberg over metrics)"
-    columns = ("metric", "less", "difference", "95 % CI", "p", f"better (p < {LEVEL})")
+    title = "; ".join([title, *dict.fromkeys(note for each in comparisons for note in each.get("notes", []))])
+    columns = ("metric", "less", "difference", "95 % CI", "n", "p", f"better (p < {LEVEL})")
     return Table(title[0].upper() + title[1:], columns, tuple(rows))
 
 

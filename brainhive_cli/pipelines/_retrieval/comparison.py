@@ -14,6 +14,8 @@ SIGNIFICANT = 0.05
 TESTS = ("p_value", "sign_flip_p", "wilcoxon_p", "t_p")
 FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
 """What must be said where each subject is tested on a model of the others."""
+TWO = "of two subjects minF′ may be too small; the interval takes in how little they say of others"
+"""It rejects a true null in 10 % of simulations where subject × method has a sd of .4 logits."""
 Metrics = Mapping[str, Any]
 """The metrics of a finished `eval-retrieval`."""
 
@@ -27,11 +29,21 @@ def comparisons(mine: Metrics, others: Sequence[Metrics]) -> list[dict[str, Any]
     return _compared([(mine, other) for other in others])
 
 
-def between(variants: Mapping[str, Metrics]) -> list[dict[str, Any]]:
-    """Compare every two variants of a sweep, as `comparisons` does runs; each says its `pair`."""
-    pairs = list(itertools.combinations(variants, 2))
+def between(variants: Mapping[str, Metrics]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Compare every two variants of a sweep, as `comparisons` does runs; each says its `pair`.
+
+    Returns:
+        The comparisons, and why some pairs cannot be compared, as those of different subjects.
+    """
+    pairs, reasons = [], []
+    for one, other in itertools.combinations(variants, 2):
+        try:
+            _check(variants[one], variants[other])
+            pairs.append((one, other))
+        except BrainhiveError as error:
+            reasons.append(error.what)
     found = _compared([(variants[one], variants[other]) for one, other in pairs])
-    return [{"pair": pair, **each} for pair, each in zip(pairs, found, strict=True)]
+    return [{"pair": pair, **each} for pair, each in zip(pairs, found, strict=True)], reasons
 
 
 def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
@@ -44,7 +56,7 @@ def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
         said = {
             "run": other["run"],
             "caveats": other.get("caveats", []),
-            "notes": _notes(mine, other, result),
+            "notes": notes(mine.get("mode", ""), other.get("mode", ""), result),
         }
         found.append({**said, **result.as_dict()})
     for test in TESTS:
@@ -54,13 +66,15 @@ def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
     return found
 
 
-def _notes(mine: Metrics, other: Metrics, result: Comparison) -> list[str]:
-    """Say what a reader of the p values must know."""
-    notes = []
+def notes(mode: str, other_mode: str, result: Comparison) -> list[str]:
+    """Say what a reader of the p values must know, of runs trained in these modes."""
+    said = []
     if result.least_p is not None and result.least_p > SIGNIFICANT:
-        notes.append(f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least")
-    is_inter = any("inter" in each.get("mode", "").split(" + ") for each in (mine, other))
-    return [*notes, *([FOLDS] if is_inter and result.subjects > 1 else [])]
+        said.append(f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least")
+    if result.subjects == 2:
+        said.append(TWO)
+    is_inter = any("inter" in each.split(" + ") for each in (mode, other_mode))
+    return [*said, *([FOLDS] if is_inter and result.subjects > 1 else [])]
 
 
 def _check(mine: Metrics, other: Metrics) -> None:

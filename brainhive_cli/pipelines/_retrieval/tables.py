@@ -36,7 +36,7 @@ def sweep_tables(metrics: Metrics) -> tuple[Table, ...]:
         own = tables({**found, "against": []}, 0)
         drawn += [replace(table, title=f"{variant}: {table.title}") for table in own]
     between = _comparisons({"against": metrics["comparisons"]})
-    return (*drawn, *in_tables([between], metrics["caveats"]))
+    return (*drawn, *in_tables([between] if between.rows else [], metrics["caveats"]))
 
 
 def tables(metrics: Metrics, concept_rows: int) -> tuple[Table, ...]:
@@ -217,7 +217,7 @@ def _named(metrics: Metrics, kind: str, most: int) -> Table:
     table = list(metrics[kind].items())
     chosen = table if len(table) <= 2 * most else [*table[:most], *table[-most:]]
     rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
-    title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, found best first"
+    title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, found best first; n over subjects and seeds"
     return Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows))
 
 
@@ -243,7 +243,7 @@ def _comparisons(metrics: Metrics) -> Table:
         return Table("", (), ())
     columns = ("against", "top-1", "95 % CI", "only", "p", "sign-flip", "Wilcoxon", "t", "d_z")
     parts = [
-        "Top-1 less another run's",
+        f"Top-1 less another run's, n {metrics['against'][0]['n']}",
         "items only this, only that found",
         f"p: {metrics['against'][0]['test']}",
     ]
