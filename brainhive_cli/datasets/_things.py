@@ -162,7 +162,8 @@ class Things:
         """Say what is not there; and how to unpack it, or to download and unpack it."""
         if line := unpacking(self.root, wanted):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
-        unpack = f"unzip -nq ARCHIVE.zip -d {self.root}, tar -xf ARCHIVE.tar.gz -C {self.root}"
+        root = shlex.quote(str(self.root))
+        unpack = f"unzip -nq ARCHIVE.zip -d {root}, tar -xf ARCHIVE.tar.gz -C {root}"
         return MissingData(
             f"{self.name}: no {what}", f"{self.fetch} ({self.mirror}), then unpack its archives ({unpack})"
         )

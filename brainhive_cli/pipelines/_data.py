@@ -1,5 +1,7 @@
 """Signals and embeddings of a data set, matched picture by picture."""
 
+import os
+import shlex
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -12,7 +14,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from brainhive_cli import console, embeddings, parts, recordings
-from brainhive_cli.datasets import Dataset
+from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.errors import BrainhiveError, MissingData
@@ -186,7 +188,7 @@ def _refuse_other_pictures(
     if dataset.is_simulated and set(made_of) != set(pictures.image_ids):
         raise BrainhiveError(
             f"{store.path} was made when {dataset.name}/{split} had other pictures than {pictures.path}",
-            f"rm {store.path}; the same command then makes it again",
+            f"{shlex.join(['rm', os.path.abspath(store.path)])}; the same command then makes it again",
         )
 
 
@@ -250,7 +252,12 @@ def prepare_all(
 
 
 def open_embeddings(
-    dataset: Dataset, made_of: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
+    dataset: Dataset,
+    made_of: parts.Config,
+    split: str,
+    encoders: Sequence[EncoderConfig],
+    paths: Paths,
+    images: ImageSet | None = None,
 ) -> dict[str, EmbeddingStore]:
     """Open the stores of several encoders over the same pictures, warning of collapsed ones.
 
@@ -260,6 +267,7 @@ def open_embeddings(
         split: Which of them.
         encoders: One store each.
         paths: Where stores lie.
+        images: The pictures, where they are listed already: of ImageNet that takes a while.
 
     Raises:
         MissingData: if a store is missing, with the line that makes it.
@@ -273,7 +281,7 @@ def open_embeddings(
         raise MissingData(error.what, line) from error
     first = next(iter(stores.values()))
     with suppress(MissingData):  # the pictures need not be on this machine
-        first.refuse_other_pictures(dataset.images(split).image_ids, line)
+        first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
     for other in stores.values():
         warn_of_illness(other)
         whose = "{dataset}/{split}".format_map(other.attributes)

@@ -15,6 +15,7 @@ from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
+from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import train
@@ -289,3 +290,13 @@ def test_a_view_is_the_centre_with_the_ids_of_its_crop():
     assert pixels.shape == (3, 10, 10)
     assert (pixels[0, :, 2:8] < 13).all() and (pixels[2, :, 2:8] > 242).all()
     assert sizes.tolist() == [20, 40, 0, 5, 10, 10]  # height, width; top, left; target
+
+
+def test_pictures_are_listed_once_which_takes_a_while_of_imagenet(settings, pictures):
+    what = Recipe.resolve("train-prior", None, {}, settings)
+    dataset = what.dataset.build(what.paths)
+    images = dataset.images("train")
+    shutil.copy(next(pictures.rglob("*.png")), pictures / "concept_0/one_more.png")
+
+    given = (dataset, what.dataset, images, what.encoders, what.paths, False, ALONE)
+    assert len(Embedded.open(*given).rows) == len(images)

@@ -58,7 +58,8 @@ class Embedded:
         there = {c.name: path_of(root, dataset.name, images.split, c.name).is_file() for c in encoders}
         stored = [config for config in encoders if there[config.name] or not compute_missing]
         try:
-            stores = open_embeddings(dataset, made_of, images.split, stored, paths) if stored else {}
+            given = (dataset, made_of, images.split, stored, paths, images)
+            stores = open_embeddings(*given) if stored else {}
         except MissingData as error:
             raise MissingData(error.what, f"{error.hint}, or add --embed-missing") from error
         first = next(iter(stores.values()), None)
