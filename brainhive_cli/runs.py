@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,8 @@ from brainhive_cli.recipe import Recipe, to_yaml
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
 FINISHED = "metrics.json"
 """The file whose presence says that a run is finished; it is written last."""
+TRACKER_ID = "tracker_id"
+"""The file that says by which id trackers know the run, wherever its folder lies."""
 SHOWN = 5
 """How many runs are named where the one asked for is not there."""
 
@@ -60,6 +63,8 @@ class RunFolder:
             run = cls(path, store.Claim(path / ".claim", f"run {path}"))
             run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
             run.write_json("environment.json", _environment(launch))
+        if recipe.run.trackers and not (path / TRACKER_ID).is_file():
+            run.write_text(TRACKER_ID, uuid.uuid4().hex)
         launch.wait()
         return run
 

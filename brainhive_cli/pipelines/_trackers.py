@@ -11,6 +11,7 @@ from typing import Any
 
 from brainhive_cli.caveats import in_title
 from brainhive_cli.errors import MissingExtra
+from brainhive_cli.runs import TRACKER_ID
 
 PROJECT = "brainhive"
 NO_CURVES = {"epoch", "epochs", "step"}
@@ -125,6 +126,7 @@ def _options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> dict
     if name == "trackio":
         os.environ.setdefault("TRACKIO_DIR", str((run / name).resolve()))  # it has no argument for that
         return options
-    identity = hashlib.sha256(f"{run.resolve()}/{cell}".encode()).hexdigest()[:16]
+    known_as = (run / TRACKER_ID).read_text()
+    identity = hashlib.sha256(f"{known_as}/{cell}".encode()).hexdigest()[:16]
     where = {"dir": str(run)} if name == "wandb" else {"log_dir": str(run / name)}
     return {**options, **where, "id": identity}

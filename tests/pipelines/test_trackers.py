@@ -5,8 +5,15 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from brainhive_cli.errors import MissingExtra, RecipeError
+from brainhive_cli.launch import Launch
+from brainhive_cli.pipelines._trackers import _options
+from brainhive_cli.pipelines.train_align import Recipe
+from brainhive_cli.runs import RunFolder
+
+ALONE = Launch(0, 1, torch.device("cpu"))
 
 ABSENT = [name for name in ("trackio", "wandb", "swanlab") if importlib.util.find_spec(name) is None]
 
@@ -89,3 +96,18 @@ def test_results_are_not_made_for_a_tracker_that_is_not_installed(go, home, comm
 def test_an_unknown_tracker_is_refused(go, small):
     with pytest.raises(RecipeError, match=r"run.trackers.0: Input should be 'tensorboard', 'trackio'"):
         go("train-align", *small, "run.trackers=tensorbord")
+
+
+@pytest.mark.parametrize("name", ["wandb", "swanlab"])
+def test_a_tracker_goes_on_with_the_run_of_a_folder_that_was_moved_and_of_no_other(tmp_path: Path, name):
+    what = Recipe.model_validate({"run": {"trackers": ["tensorboard"]}, "paths": {"runs": str(tmp_path)}})
+    first, second = (RunFolder.open(label, "run", what, ALONE).path for label in ("a", "b"))
+
+    second.joinpath("metrics.json").write_text("{}")  # finished, and told of later
+    second.joinpath("tracker_id").unlink()
+    RunFolder.open("b", "run", what, ALONE)
+    before, other = (_options(name, run, "sub-01", {})["id"] for run in (first, second))
+    moved = first.rename(tmp_path / "moved")
+
+    assert _options(name, moved, "sub-01", {})["id"] == before != other
+    assert _options(name, moved, "sub-02", {})["id"] != before
