@@ -1,5 +1,6 @@
 """train-align: a brain encoder a cell (subjects × seed), trained to hit the visual token."""
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -195,7 +196,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish({**made, **_published(what, dataset, cells)})
         launch.wait()
     metrics = folder.metrics()
-    hint = f"brainhive eval-retrieval --run {folder.path}"
+    hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
     return Result(folder.path, tables(metrics, cells), metrics, hint=hint)
 
 
@@ -283,7 +284,7 @@ def _match_priors(what: Recipe) -> None:
     for each in variants(what).values():
         if each.prior is not None:
             match_prior(each.prior, each.encoders)
-            _refuse_other_sizes(each, fuser_of(each.prior))
+            _refuse_other_sizes(each, {**fuser_of(each.prior), "dropout": each.train.prior_dropout})
 
 
 def _refuse_other_sizes(what: Recipe, made: Mapping[str, float]) -> None:
@@ -296,9 +297,8 @@ def _refuse_other_sizes(what: Recipe, made: Mapping[str, float]) -> None:
     for name, value in asked.items():
         if value is not None and value != made.get(name, value):
             key = name if name == "dim" else f"fuser.{name}"
-            raise RecipeError(
-                f"{key} is {value}, but the prior {what.prior} has {made[name]}", f"leave {key} out"
-            )
+            hint = f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out"
+            raise RecipeError(f"{key} is {value}, but the prior {what.prior} has {made[name]}", hint)
 
 
 def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:

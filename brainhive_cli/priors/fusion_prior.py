@@ -112,7 +112,7 @@ def fuser_of(reference: str) -> dict[str, float]:
     """Read the sizes of a prior's fusion encoder, by the keys of an align recipe, without its weights."""
     _, config = _fusion_config(reference)
     named = {"dim": "hidden_size", "intermediate_size": "intermediate_size"}
-    return {"dropout": 0.0, **{key: config[name] for key, name in named.items() if name in config}}
+    return {key: config[name] for key, name in named.items() if name in config}
 
 
 def _fusion_config(reference: str) -> tuple[Path, dict[str, Any]]:

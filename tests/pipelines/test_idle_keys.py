@@ -86,12 +86,23 @@ def test_a_key_that_stands_twice_is_refused_with_both_lines(home):
 
 
 @pytest.mark.parametrize(
-    ("override", "what"),
-    [("dim=32", "dim is 32, but the prior"), ("fuser.dropout=0.3", r"fuser\.dropout is 0\.3, but the prior")],
+    ("overrides", "what", "hint"),
+    [
+        (["dim=32"], "dim is 32, but the prior", "leave dim out"),
+        (["fuser.dropout=0.3"], r"fuser\.dropout is 0\.3, but the prior", "train.prior_dropout=0.3"),
+        (
+            ["fuser.dropout=0", "train.prior_dropout=0.2"],
+            r"fuser\.dropout is 0\.0, but the prior .* has 0\.2",
+            "train.prior_dropout=0",
+        ),
+    ],
 )
-def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(go, small, world, prior, override, what):
-    with pytest.raises(RecipeError, match=what):
-        go("train-align", *small, f"prior={prior}", override)
+def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(
+    go, small, world, prior, overrides, what, hint
+):
+    with pytest.raises(RecipeError, match=what) as caught:
+        go("train-align", *small, f"prior={prior}", *overrides)
+    assert caught.value.hint == hint
 
 
 def test_a_width_that_the_fuser_does_not_make_is_refused(go, small, world, tmp_path):
