@@ -56,7 +56,7 @@ def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | 
         raise RecipeError(f"no sample in the window {list(window_ms)} ms", spans)
     is_longer = window_ms[0] <= times_ms[0] - step_ms or window_ms[1] >= times_ms[-1] + 2 * step_ms
     if is_longer and step_ms:
-        raise RecipeError(f"the window {list(window_ms)} ms is longer than the recording", spans)
+        raise RecipeError(f"the window {list(window_ms)} ms reaches beyond the recording", spans)
     return slice(int(inside[0]), int(inside[-1]) + 1)
 
 

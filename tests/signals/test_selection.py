@@ -82,7 +82,7 @@ def test_a_window_outside_the_recording_says_what_it_spans() -> None:
 
 @pytest.mark.parametrize("window_ms", [(0, 1004), (-4, 1000), (-200, 1200)])
 def test_a_window_longer_than_the_recording_is_refused_with_both_spans(window_ms: Any) -> None:
-    said = rf"window \[{window_ms[0]}, {window_ms[1]}\] ms is longer than the recording"
+    said = rf"window \[{window_ms[0]}, {window_ms[1]}\] ms reaches beyond the recording"
     with pytest.raises(RecipeError, match=said) as caught:
         sample_range(MS, window_ms)
     assert caught.value.hint == "the recording spans 0 to 996 ms"
