@@ -241,6 +241,11 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
         shown = [take.first(what.items) for take in brain]
         others, missing = baselines.make(what.sources, shown, trained, folder, launch)
         drawn = [*(_drawn(take, what, trained, folder) for take in takes), *others]
+        if not drawn:
+            raise MissingData(
+                f"none of the sources asked for can be made: {', '.join(missing)}",
+                "; ".join(dict.fromkeys(missing.values())),
+            )
         order = list[str](what.sources)
         drawn.sort(key=lambda each: order.index(each.source))
         more = {"prior": what.prior.source, "mode": align.mode, "missing_sources": missing}

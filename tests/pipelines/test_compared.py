@@ -1,6 +1,7 @@
 """Reconstructions compared with other sources and runs: paired by item and subject, in every metric."""
 
 import json
+import shutil
 from typing import Any
 
 import numpy as np
@@ -161,3 +162,16 @@ def test_folders_of_others_are_compared_too(go, home):
     (found,) = second.metrics["against"]
     difference = second.metrics["overall"]["pixcorr"]["value"] - first.metrics["overall"]["pixcorr"]["value"]
     assert found["metrics"]["pixcorr"]["difference"] == pytest.approx(difference)
+
+
+def test_sources_that_are_all_missing_are_an_error_with_the_way_to_get_them(
+    go, world, aligned, drawing, tmp_path, monkeypatch
+):
+    own = shutil.copytree(world, tmp_path / "own", ignore=shutil.ignore_patterns("runs"))
+    monkeypatch.setenv("BRAINHIVE_HOME", str(own))
+    shutil.rmtree(own / "embeddings/demo-noise-0.3/train")
+
+    with pytest.raises(MissingData, match="none of the sources asked for can be made: nearest") as caught:
+        go("reconstruct", *drawing, "sources=nearest")
+
+    assert "embed" in caught.value.hint
