@@ -84,10 +84,9 @@ def test_spearman_brown_doubles_the_repetitions():
     )  # Spearman 1910: two halves that share half of their variance
 
 
-def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, tmp_path):
-    result = go(
-        "eval-retrieval", f"paths.runs={tmp_path}", f"align_run={next(world.glob('runs/train-align/*'))}"
-    )
+def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, small, tmp_path):
+    run = go("train-align", *small).folder  # finished already
+    result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
 
     found = json.loads((result.folder / "metrics.json").read_text())["ceiling"]
     assert found["subjects"].keys() == {"sub-01", "sub-02"} and not found["missing"]
@@ -96,11 +95,6 @@ def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, wor
     assert "10 random splits" in top1["protocol"] and "simulated" in top1["protocol"]
     (table,) = [each for each in result.tables if each.title.startswith("Split-half ceiling")]
     assert [row[0] for row in table.rows] == ["sub-01", "sub-02", "all"] and "simulated" in table.title
-    without = go(
-        "eval-retrieval",
-        f"paths.runs={tmp_path}",
-        f"align_run={next(world.glob('runs/train-align/*'))}",
-        "ceiling_splits=0",
-    )
+    without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
     assert without.metrics["ceiling"] == {}
     assert not [each for each in without.tables if each.title.startswith("Split-half")]

@@ -152,32 +152,23 @@ def _corrected(half: Metric) -> Metric:
 def ceiling_table(metrics: Mapping[str, Any]) -> Table:
     """Show the ceiling of each subject's signals, or why there is none."""
     found = metrics.get("ceiling") or {"subjects": {}, "overall": {}, "missing": {}, "protocol": ""}
-    rows: list[tuple[Any, ...]] = [
-        (name, *_row(each), each["repetitions"]) for name, each in found["subjects"].items()
-    ]
+    rows: list[tuple[Any, ...]] = [(name, *_row(each)) for name, each in found["subjects"].items()]
     if len(rows) > 1 and found["overall"]:
-        rows.append(("all", *_row(found["overall"]), "–"))
-    rows += [(name, f"not available: {reason}", *["–"] * 7) for name, reason in found["missing"].items()]
-    columns = (
-        "signals of",
-        "top-1",
-        "95 % CI",
-        "top-5",
-        "reliability",
-        "95 % CI of it",
-        "n",
-        "pool",
-        "repetitions",
-    )
-    return Table(f"Split-half ceiling of the signals: {found['protocol']}", columns, tuple(rows))
+        rows.append(("all", *_row(found["overall"])))
+    rows += [(name, f"not available: {reason}", *["–"] * 6) for name, reason in found["missing"].items()]
+    counts = [each["repetitions"] for each in found["subjects"].values()]
+    most = f"; {max(counts)} repetitions of a picture at most" if counts else ""
+    title = f"Split-half ceiling of the signals: {found['protocol']}{most}"
+    columns = ("subject", "top-1", "95 % CI", "chance", "reliability", "its 95 % CI", "n", "pool")
+    return Table(title, columns, tuple(rows))
 
 
 def _row(found: Mapping[str, Any]) -> tuple[Any, ...]:
-    top1, top5, reliability = (found[name] for name in ("top1", "top5", "reliability"))
+    top1, reliability = found["top1"], found["reliability"]
     return (
-        top1["value"],
+        f"{top1['value']:.3f}",
         interval_text(top1),
-        top5["value"],
+        top1["chance"],
         reliability["value"],
         interval_text(reliability),
         top1["n"],
