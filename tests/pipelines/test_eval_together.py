@@ -10,7 +10,7 @@ from brainhive_cli import aligner
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import min_f
-from brainhive_cli.pipelines._retrieval.comparison import FOLDS, comparisons
+from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.recordings import SignalStore
 
@@ -82,7 +82,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert worse["test"] == "minF′ over subjects and items"
     assert worse["p_value"] == min_f([a * 1.0 - b for a, b in zip(*hits, strict=True)])
     assert worse["p_value_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
-    assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least"]
+    assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least", TWO]
     table = result.tables[-1]
     assert len(table.rows) == 2 and "Benjamini–Hochberg" in table.title
     assert "p_value" in result.as_dict()["metrics"]["against"][0]

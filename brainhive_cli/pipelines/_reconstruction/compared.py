@@ -28,7 +28,7 @@ def with_sources(metrics: Metrics) -> list[dict[str, Any]]:
             "with": source,
             "protocol": next(iter(metrics["sources"][source].values()))["protocol"],
             "caveats": [],
-            **_compared(mine, _subjects(metrics, source), first, source, (metrics.get("mode", ""),) * 2),
+            **_compared(mine, _subjects(metrics, source), first, source, [metrics.get("mode", "")]),
         }
         for source in others
     ]
@@ -69,7 +69,7 @@ def _subjects(metrics: Metrics, source: str) -> Subjects:
 
 
 def _compared(
-    first: Subjects, second: Subjects, one: str, other: str, modes: tuple[str, str]
+    first: Subjects, second: Subjects, one: str, other: str, modes: Sequence[str]
 ) -> dict[str, Any]:
     """Compare by every metric that both have; what is of no subject is compared with all of them."""
     subjects: list[int | None] = [each for each in {**first, **second} if each is not None]
@@ -94,11 +94,10 @@ def _compared(
             [_values(pair[side], some, name) for pair, some in zip(pairs, ids, strict=True)]
             for side in (0, 1)
         ]
-        result = compare_values(*values, ids=ids)
-        found[name] = {**result.as_dict(), "lower_is_better": lower_is_better(name)}
+        found[name] = {**compare_values(*values, ids=ids).as_dict(), "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     return {
-        "notes": notes(*modes, result),
+        "notes": notes(modes, len(subjects)),
         "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(names, adjusted, strict=True)},
     }
 

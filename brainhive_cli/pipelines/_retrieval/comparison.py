@@ -56,7 +56,7 @@ def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
         said = {
             "run": other["run"],
             "caveats": other.get("caveats", []),
-            "notes": notes(mine.get("mode", ""), other.get("mode", ""), result),
+            "notes": _notes(mine, other, result),
         }
         found.append({**said, **result.as_dict()})
     for test in TESTS:
@@ -66,15 +66,18 @@ def _compared(pairs: Sequence[tuple[Metrics, Metrics]]) -> list[dict[str, Any]]:
     return found
 
 
-def notes(mode: str, other_mode: str, result: Comparison) -> list[str]:
-    """Say what a reader of the p values must know, of runs trained in these modes."""
-    said = []
-    if result.least_p is not None and result.least_p > SIGNIFICANT:
-        said.append(f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least")
-    if result.subjects == 2:
-        said.append(TWO)
-    is_inter = any("inter" in each.split(" + ") for each in (mode, other_mode))
-    return [*said, *([FOLDS] if is_inter and result.subjects > 1 else [])]
+def _notes(mine: Metrics, other: Metrics, result: Comparison) -> list[str]:
+    """Say what a reader of the p values must know."""
+    least, about = result.least_p, notes((mine.get("mode", ""), other.get("mode", "")), result.subjects)
+    if least is None or least <= SIGNIFICANT:
+        return about
+    return [f"{result.subjects} subjects: sign-flip and Wilcoxon give {least:.2g} at least", *about]
+
+
+def notes(modes: Sequence[str], subjects: int) -> list[str]:
+    """Say what a reader of minF′'s p must know, of runs trained in these modes."""
+    is_inter = any("inter" in mode.split(" + ") for mode in modes)
+    return [*([TWO] if subjects == 2 else []), *([FOLDS] if is_inter and subjects > 1 else [])]
 
 
 def _check(mine: Metrics, other: Metrics) -> None:
