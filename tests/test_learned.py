@@ -49,6 +49,7 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
         assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
         assert found.has_seen("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert not found.has_seen("other", IDS).any()  # another data set's are other pictures
+        assert found.has_seen_ids(["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert found.caveats == []
 
 

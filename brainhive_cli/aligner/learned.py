@@ -26,6 +26,8 @@ BLOCK = "learned.json"
 """Where that block lies in a folder whose config is somebody else's."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
+JOINED = " + "
+"""Between the names of several data sets."""
 
 Hashes = NDArray[np.uint64]
 
@@ -72,7 +74,7 @@ class Learned:
         return replace(
             self,
             selection=max(self.selection, before.selection, key=HARMLESS_FIRST.index),
-            dataset=" + ".join(datasets),
+            dataset=JOINED.join(datasets),
             subjects=tuple(sorted({*self.subjects, *before.subjects})),
             is_simulated=self.is_simulated or before.is_simulated,
             pictures=np.union1d(self.pictures, before.pictures),
@@ -88,6 +90,13 @@ class Learned:
     def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Tell which pictures of a data set it learned from: [N]."""
         seen: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.pictures)
+        return seen
+
+    def has_seen_ids(self, image_ids: Sequence[str]) -> NDArray[np.bool_]:
+        """Tell which image ids it learned, of whatever data set: [N]; these may be other pictures."""
+        seen: NDArray[np.bool_] = np.any(
+            [self.has_seen(name, image_ids) for name in self.dataset.split(JOINED)], axis=0
+        )
         return seen
 
     def normaliser_of(self, subject: int) -> Normaliser | None:

@@ -63,6 +63,22 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     assert not list(home.glob("runs/eval-retrieval/*/metrics.json"))
 
 
+def test_pictures_that_were_trained_on_under_another_name_are_warned_of(go, home, photos, capsys):
+    everything, split = simulated(photos, 0), simulated(photos, 0.25)
+    renamed = split.replace("{kind: image-folder,", "{kind: image-folder, name: others,")
+    for dataset in (everything, renamed):
+        go("embed", dataset, COLOURS)
+    asked = (renamed, "subjects=1", "sheet_rows=0")
+
+    for trained_on, times in ((everything, 1), (renamed, 0)):
+        run = go("train-align", trained_on, COLOURS, *SMALL).folder
+        capsys.readouterr()
+        go("eval-retrieval", f"run={run}", *asked)
+        said = " ".join(capsys.readouterr().err.split())
+        alike = f"our photos that have the ids of {TEST} of the {TEST} test pictures of others: if"
+        assert said.count(alike) == times
+
+
 def test_a_run_on_the_rest_is_evaluated_but_not_on_the_concepts_held_out_for_validation(go, home, photos):
     split = simulated(photos, 0.25)
     go("embed", split, COLOURS)

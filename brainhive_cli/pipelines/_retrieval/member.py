@@ -8,6 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli import console
 from brainhive_cli.aligner import Aligner
 from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.errors import BrainhiveError
@@ -28,6 +29,8 @@ from brainhive_cli.signals.selection import sample_range
 
 SIGNALS, PICTURES = 4096, 8192
 """How many are encoded at once."""
+BY_CHANCE = 0.5
+"""Share of the pictures asked about that may have the ids of others, as numbered ones do."""
 
 
 @dataclass(frozen=True)
@@ -95,14 +98,18 @@ class Member:
 
     def _refuse_seen(self, trials: Trials, split: str) -> None:
         """Refuse to be asked about pictures that the model learned from, by whomever they were seen."""
-        dataset, pictures = self.align.dataset, self.pictures(split).image_ids
-        seen = self.model.learned.has_seen(dataset.name, pictures[np.unique(trials.picture)])
-        if seen.any():
+        dataset, learned = self.align.dataset, self.model.learned
+        asked = self.pictures(split).image_ids[np.unique(trials.picture)]
+        model, of = f"{self.align.folder.path}, {self.cell.name},", f"{split} pictures of {dataset.name}"
+        if (seen := learned.has_seen(dataset.name, asked)).any():
             raise BrainhiveError(
-                f"{self.align.folder.path}, {self.cell.name}, was trained on {seen.sum()} of the {len(seen)} "
-                f"{split} pictures of {dataset.name} that it is asked about",
+                f"{model} was trained on {seen.sum()} of the {len(seen)} {of} that it is asked about",
                 "evaluate on pictures that were held out, or train again on a split without them",
             )
+        if (seen := learned.has_seen_ids(asked)).mean() > BY_CHANCE:
+            alike = f"pictures of {learned.dataset} that have the ids of {seen.sum()} of the {len(seen)} {of}"
+            text = f"{model} was trained on {alike}: if they are the same pictures, this is no test of it"
+            self.align.once(("same ids", split), lambda: console.warn(text))
 
     def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
