@@ -60,10 +60,10 @@ class Recording:
         counts = np.asarray(shape[1] if self.repetitions is None else self.repetitions)
         if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
-        steps = np.diff(self.times_s) * self.rate_hz
-        if (np.abs(steps - 1) > STEP_TOLERANCE).any():
+        steps = np.diff(self.times_s) * self.rate_hz  # [T - 1], 1 each
+        if not (np.abs(steps - 1) <= STEP_TOLERANCE).all():  # of NaN, too
             raise BrainhiveError(
-                f"times lie {np.median(np.diff(self.times_s)) * 1000:g} ms apart, "
+                f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
                 f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
             )
 

@@ -61,6 +61,8 @@ UNFIT = [
     ({"channels": ("O1", "O2")}, "come with 2 channels, not 3"),
     ({"times_s": np.arange(6) / 250}, "come with 6 times, not 5"),
     ({"times_s": np.arange(5) / 200}, "times lie 5 ms apart, not 4 ms as at 250 Hz"),
+    ({"times_s": np.array([0, 1, 2, 5, 6]) / 250}, "times lie 12 ms apart, not 4 ms as at 250 Hz"),
+    ({"times_s": np.full(5, np.nan)}, "times lie nan ms apart, not 4 ms as at 250 Hz"),
     ({"repetitions": np.array([2, 2, 2])}, "come with 3 repetitions, not 4"),
     ({"repetitions": np.array([2, 2, 0, 2])}, "counts of repetitions beyond 1 to 2"),
     ({"repetitions": np.array([2, 2, 3, 2])}, "counts of repetitions beyond 1 to 2"),

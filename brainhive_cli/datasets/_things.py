@@ -200,9 +200,11 @@ def _image_ids(images: Any, shape: tuple[int, ...]) -> list[str]:
     """Turn `img`, paths [N] or [N, R], into image ids, or stems where that is all there is.
 
     Raises:
-        BrainhiveError: if there are not R of each, or they are not of one picture.
+        BrainhiveError: if they have other axes, there are not R of each, or they are not of one picture.
     """
     paths = np.asarray(images, str)
+    if paths.ndim not in (1, 2):
+        raise BrainhiveError(f"'img' of shape {list(paths.shape)} is neither [N] nor [N, R]")
     if paths.ndim == 2:
         if paths.shape[1] != shape[1]:
             raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")

@@ -117,6 +117,7 @@ def test_files_without_times_begin_with_the_picture(root: Path) -> None:
         ({"img": np.array([["test_images/a/b.jpg"] * 2] * 2)}, r"come with \[2, 2\] pictures in 'img'"),
         ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
         ({"img": [["a.jpg", "a.jpg"], ["b.jpg"]]}, "inhomogeneous"),
+        ({"img": [[["a.jpg"]] * 3] * 2}, r"'img' of shape \[2, 3, 1\] is neither \[N\] nor \[N, R\]"),
         ({"times": ["soon"] * 10}, "could not convert"),
         ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
     ],
