@@ -230,14 +230,20 @@ def size_up(
     """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of the stores to be made.
 
     One recording is opened; the others are taken to be as large.
+
+    Raises:
+        BrainhiveError: if it has not the channels or the window that are asked for.
     """
     root, name = paths.under_home("signals"), dataset.recorded_as
     stores = {subject: recordings.path_of(root, name, signal.name, subject) for subject in subjects}
     absent = [subject for subject, path in stores.items() if not path.is_file()]
-    if not absent:
-        return SignalStore.open(stores[subjects[0]])["train"].signal.shape, 0
-    found = {split: dataset.recording(absent[0], split) for split in dataset.splits}
-    return found["train"].signal.shape, len(absent) * sum(map(recordings.size_of, found.values()))
+    if absent:
+        found = {split: dataset.recording(absent[0], split) for split in dataset.splits}
+    else:
+        found = {"train": SignalStore.open(stores[subjects[0]])["train"]}
+    train, chosen = found["train"], signal.channels or dataset.channels
+    Selection.of(train, chosen, signal.window_ms, signal.scale, "")  # which refuses what is not there
+    return train.signal.shape, len(absent) * sum(map(recordings.size_of, found.values()))
 
 
 def prepare_all(

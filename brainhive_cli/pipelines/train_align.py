@@ -154,9 +154,9 @@ def plan(what: Recipe) -> Plan:
 
     def signal() -> str:
         require_signals(dataset(), what.paths, found().signal, subjects())
-        (count, most, channels, samples), to_write = size_up(
-            dataset(), what.paths, found().signal, subjects()
-        )
+        signals = {repr(each.signal): each.signal for each in variants(found()).values()}
+        sizes = [size_up(dataset(), what.paths, each, subjects()) for each in signals.values()]
+        (count, most, channels, samples), to_write = sizes[0]
         kept = 1 if found().signal.repetitions == "average" else 1 + most
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in cells())
         stores = f"signal stores: {console.size(to_write)} to write" if to_write else "signal stores: done"

@@ -133,3 +133,17 @@ def test_a_key_that_does_nothing_with_these_recordings_is_said(
 ):
     go("train-align", *small, f"paths.runs={tmp_path}", "subjects=1", "train.epochs=1", *overrides)
     assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("signal.window_ms=[0,5000]", "the window [0.0, 5000.0] ms reaches beyond the recording"),
+        ("sweep={signal.window_ms: [[0, 500], [0, 5000]]}", "the window [0.0, 5000.0] ms reaches beyond"),
+        ("signal.channels=Oz,Xz", "no channel 'Xz' in the data"),
+    ],
+)
+def test_the_plan_says_which_part_of_the_recordings_is_not_there(small, world, override, said):
+    what = train_align.Recipe.resolve("train-align", None, {}, [*small, override])
+    (told,) = train_align.plan(what).missing
+    assert told.startswith(said)
