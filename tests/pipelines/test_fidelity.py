@@ -80,6 +80,13 @@ def test_batches_that_leave_a_process_nothing_are_refused(last_batch, size, proc
     assert "train.last_batch=even" in caught.value.hint
 
 
+def test_a_training_that_is_left_no_trial_says_so():
+    everything = replace(data_of(EMBEDDING), held_out=np.ones(len(EMBEDDING), bool))
+    with pytest.raises(RecipeError, match="no trial is left to train on") as caught:
+        batches_of(everything, HERE)
+    assert "train.validation" in caught.value.hint
+
+
 @pytest.mark.parametrize("kind", REFERENCE_KINDS)
 def test_reference_weights_are_those_that_transformers_draws(kind):
     from transformers import PretrainedConfig, PreTrainedModel

@@ -152,6 +152,11 @@ class Batches:
         return np.array_split(order[: self.taken], self.cuts)
 
     def _check(self, train: Train) -> None:
+        if not len(self.rows):
+            raise RecipeError(
+                "no trial is left to train on: their pictures are held out for validation",
+                f"a smaller train.validation than {train.validation:g}, or more pictures",
+            )
         smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
         if smallest < self.launch.processes:
             raise RecipeError(
