@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics.statistics import Limits, Values, by_item, describe
+from brainhive_cli.metrics.resampling import Values, by_item
+from brainhive_cli.metrics.statistics import Limits, describe
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
@@ -30,7 +31,7 @@ class Comparison:
         n: Items that were compared, over all subjects.
         subjects: Subjects that were compared.
         p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a
-            t test over items where values are no hits. None of one item.
+            t test over items where values are no hits, which one item cannot have: None.
         test: What the headline is.
         sign_flip_p: Over subjects, for these items: exact test by all signs of the subjects' differences.
         wilcoxon_p: Over subjects, for these items: signed-rank test. None for one subject, as all three.

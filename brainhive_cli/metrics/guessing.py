@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.metrics._rivals import CANDIDATES, TIE, unit
-from brainhive_cli.metrics.statistics import Values, by_item
+from brainhive_cli.metrics.resampling import Values, by_item
 
 SIGNIFICANT = 0.025
 """On each side, as a 95 % interval has it."""

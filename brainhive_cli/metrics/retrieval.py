@@ -11,7 +11,8 @@ from torch import Tensor
 
 from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
-from brainhive_cli.metrics.statistics import Limits, Metric, Statistic, measure
+from brainhive_cli.metrics.resampling import Statistic
+from brainhive_cli.metrics.statistics import Limits, Metric, measure
 
 TOP = (1, 3, 5)
 """Numbers of candidates within which the seen image counts as found; the field's."""

@@ -1,25 +1,19 @@
 """A metric with all that it must travel with, and its confidence intervals over items and subjects."""
 
-from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
 
-Values = NDArray[np.floating[Any]]
-Statistic = Callable[..., Any]
-"""Reduces values along `axis`, as numpy's mean and median do."""
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a statistic can take."""
 
 DRAWS = 2000
 """Resamples of an interval: the ends of a 95 % interval then vary by about 2 % of its width."""
-BLOCK = 2**22
-"""Values that are resampled at once, to bound memory."""
 ENOUGH_SUBJECTS = 6
 """With fewer, resampled subjects vary too little: coverage of .82 to .96 instead of .95."""
 
@@ -185,7 +179,7 @@ def interval(
     Where all of several subjects' values are 0, or all are 1, nothing varies that could be resampled: it is
     Wilson's over items, for these subjects.
 
-    `benchmarks/statistics.py` prints how often they hold.
+    `benchmarks/simulated_statistics.py` prints how often they hold.
 
     Args:
         groups: Values of the items [N], one array a subject.
@@ -247,7 +241,7 @@ def describe(
     if is_binary and limits == (None, None):
         limits = (0.0, 1.0)
     random, filling, choosing = np.random.default_rng(seed).spawn(3)
-    resampled = np.concatenate(list(_resampled(groups, places, statistic, draws, random, filling)))
+    resampled = resampled_statistics(groups, places, statistic, draws, random, filling)
     over_items = _cut(_percentiles(resampled.mean(1), level), limits)
     if subjects == 1:
         return Interval(*over_items, "bootstrap over items")
@@ -260,71 +254,6 @@ def describe(
     both = np.take_along_axis(resampled, chosen, 1).mean(1)
     method = f"bootstrap over {subjects} subjects and, shared by them, items; for people in general"
     return Interval(*_cut(_percentiles(both, level), limits), method, over_items)
-
-
-def by_item(
-    groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None
-) -> tuple[list[Values], list[NDArray[np.int64]]]:
-    """Average what a subject has of an item; give each item's place among those of all subjects."""
-    named = [[(len(group), n) for n in range(len(group))] for group in groups] if ids is None else ids
-    number = {name: place for place, name in enumerate(dict.fromkeys(chain.from_iterable(named)))}
-    averages: list[Values] = []
-    places: list[NDArray[np.int64]] = []
-    for group, names in zip(groups, named, strict=True):
-        place, which, counts = np.unique(
-            [number[name] for name in names], return_inverse=True, return_counts=True
-        )
-        averages.append(np.bincount(which, group) / counts)
-        places.append(place)
-    return averages, places
-
-
-def _resampled(
-    groups: Sequence[Values],
-    places: Sequence[NDArray[np.int64]],
-    statistic: Statistic,
-    draws: int,
-    random: np.random.Generator,
-    filling: np.random.Generator,
-) -> Iterator[Values]:
-    """Resample the items of all subjects together, block by block: statistics [draws, subjects].
-
-    A draw is a sequence of all subjects' items; a subject takes those of it that it has, in order, and as
-    many as it has. What it lacks at the end is drawn for it alone.
-    """
-    items = max(int(place.max()) for place in places) + 1
-    rows = max(1, BLOCK // items)
-    for start in range(0, draws, rows):
-        drawn = random.integers(items, size=(min(rows, draws - start), items))
-        if statistic is np.mean and all(len(place) == items for place in places):
-            yield _means(np.stack(groups, 1), drawn)  # four times as fast
-            continue
-        found = []
-        for values, place in zip(groups, places, strict=True):
-            index = drawn if len(place) == items else _own(drawn, place, items, filling)
-            found.append(statistic(values[index], axis=-1))
-        yield np.stack(found, 1)
-
-
-def _means(values: Values, drawn: NDArray[np.int64]) -> Values:
-    """Average values [N, subjects] over the items drawn [draws, N]: [draws, subjects]."""
-    count, items = drawn.shape
-    times = np.bincount((drawn + items * np.arange(count)[:, None]).ravel(), minlength=count * items)
-    return (times.reshape(count, items) @ values) / items  # type: ignore[no-any-return]
-
-
-def _own(
-    drawn: NDArray[np.int64], place: NDArray[np.int64], items: int, filling: np.random.Generator
-) -> NDArray[np.int64]:
-    """Take the items [draws, N] that a subject has out of those drawn for all."""
-    local = np.full(items, -1)
-    local[place] = np.arange(len(place))
-    mine = local[drawn]
-    index = filling.integers(len(place), size=(len(drawn), len(place)))
-    order = (mine >= 0).cumsum(1) - 1
-    row, column = np.nonzero((mine >= 0) & (order < len(place)))
-    index[row, order[row, column]] = mine[row, column]
-    return index
 
 
 def _t_interval(found: Values, resampled: Values, level: float) -> tuple[float, float]:

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, t
 
 from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.metrics import statistics
+from brainhive_cli.metrics import resampling
 from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure, these_subjects_text
 
 ITEMS = 200
@@ -154,7 +154,7 @@ def test_an_interval_over_items_agrees_with_the_normal_theory():
 def test_an_interval_repeats_with_its_seed_and_does_not_depend_on_how_draws_are_cut(monkeypatch):
     values, ids = [np.arange(30.0), np.arange(10.0)], [list(range(30)), list(range(10))]
     once = interval(values, ids=ids, seed=3)
-    monkeypatch.setattr(statistics, "BLOCK", 100)
+    monkeypatch.setattr(resampling, "BLOCK", 100)
 
     assert interval(values, ids=ids, seed=3) == once
     assert interval(values, ids=ids, seed=4) != once
