@@ -1,6 +1,6 @@
 """Resamples of items that several subjects share: crossed, one for all subjects that have them."""
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from itertools import chain
 from typing import Any
 
@@ -56,29 +56,19 @@ def resampled_statistics(
     Returns:
         Statistics [draws, subjects].
     """
-    return np.concatenate(list(_blocks(groups, places, statistic, draws, random, filling)))
-
-
-def _blocks(
-    groups: Sequence[Values],
-    places: Sequence[NDArray[np.int64]],
-    statistic: Statistic,
-    draws: int,
-    random: np.random.Generator,
-    filling: np.random.Generator,
-) -> Iterator[Values]:
     items = max(int(place.max()) for place in places) + 1
-    rows = max(1, BLOCK // items)
+    rows, blocks = max(1, BLOCK // items), []
     for start in range(0, draws, rows):
         drawn = random.integers(items, size=(min(rows, draws - start), items))
         if statistic is np.mean and all(len(place) == items for place in places):
-            yield _means(np.stack(groups, 1), drawn)  # four times as fast
+            blocks.append(_means(np.stack(groups, 1), drawn))  # four times as fast
             continue
         found = []
         for values, place in zip(groups, places, strict=True):
             index = drawn if len(place) == items else _own(drawn, place, items, filling)
             found.append(statistic(values[index], axis=-1))
-        yield np.stack(found, 1)
+        blocks.append(np.stack(found, 1))
+    return np.concatenate(blocks)
 
 
 def _means(values: Values, drawn: NDArray[np.int64]) -> Values:

@@ -131,7 +131,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
         idle = [key for key in given if key.split(".")[0] not in SCORING]
         if "score" in given and idle:
             raise RecipeError(
-                f"{idle[0]} has no effect on pictures that others made", "leave out it or score"
+                f"{idle[0]} has no effect on pictures that others made", f"leave out {idle[0]}, or score"
             )
         return super().resolve(command, name, flags, overrides)
 
