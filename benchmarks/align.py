@@ -24,20 +24,21 @@ from figures import show
 from numpy.typing import NDArray
 from torch import nn
 
-from brainhive_cli import parts, recordings
 from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.core import parts
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.datasets.things_eeg import POSTERIOR
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._data import Signal, Trials, open_trials
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording, SignalStore
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores import recordings
+from brainhive_cli.stores.recordings import Recording, SignalStore
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter, path_of
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}

@@ -18,14 +18,15 @@ import torch
 from figures import show
 from torch import Tensor, nn
 
-from brainhive_cli import aligner, parts
-from brainhive_cli.launch import Launch
+from brainhive_cli import aligner
+from brainhive_cli.core import parts
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._priors.pictures import batches
-from brainhive_cli.recipe import Run
-from brainhive_cli.runs import RunFolder
 
 CPU = torch.device("cpu")
 PICTURES = 256

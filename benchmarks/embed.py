@@ -23,11 +23,12 @@ from PIL import Image
 from torch import nn
 from torchvision.transforms import v2
 
-from brainhive_cli import encoders, launch
+from brainhive_cli import encoders
+from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
 from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024

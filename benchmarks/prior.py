@@ -17,15 +17,15 @@ import torch.nn.functional as F
 from embed import Setting, in_turns, paint
 from figures import peak_bytes, reset_peak, show
 
-from brainhive_cli import launch
-from brainhive_cli.embeddings import EmbeddingWriter, path_of
+from brainhive_cli.core import launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import outlook
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import Training, train
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingWriter, path_of
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024

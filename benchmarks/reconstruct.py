@@ -16,7 +16,9 @@ from typing import Any
 import torch
 from figures import peak_bytes, reset_peak, show
 
-from brainhive_cli import launch
+from brainhive_cli.core import launch
+from brainhive_cli.core.recipe import Run
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators._architecture import TINY
 from brainhive_cli.pipelines._reconstruction import footprint
@@ -24,8 +26,6 @@ from brainhive_cli.pipelines._reconstruction.drawing import Drawing, seed_of
 from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Painter, Sampling
 from brainhive_cli.pipelines._reconstruction.takes import Take
 from brainhive_cli.priors import fusion_prior
-from brainhive_cli.recipe import Run
-from brainhive_cli.runs import RunFolder
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from brainhive_cli import __version__, console
+from brainhive_cli import __version__
 from brainhive_cli.commands.check import check
 from brainhive_cli.commands.demo import demo
 from brainhive_cli.commands.doctor import doctor
@@ -17,6 +17,7 @@ from brainhive_cli.commands.import_embeddings import import_embeddings
 from brainhive_cli.commands.reconstruct import reconstruct
 from brainhive_cli.commands.train_align import train_align
 from brainhive_cli.commands.train_prior import train_prior
+from brainhive_cli.core import console
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from brainhive_cli import aligner
 from brainhive_cli.aligner import SIMILARITIES, Aligner, Layout
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 
 LAYOUT = Layout(
     backbone={"kind": "brain_mlp"},

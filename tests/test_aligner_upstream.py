@@ -12,8 +12,8 @@ from torch import Tensor
 from brainhive_cli import aligner
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.aligner._upstream import KINDS
-from brainhive_cli.blocks import FusionEncoder
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.blocks import FusionEncoder
+from brainhive_cli.core.errors import BrainhiveError
 
 DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}
 CONFIG = {

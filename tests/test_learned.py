@@ -10,8 +10,13 @@ import pytest
 from brainhive_cli import aligner
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.aligner.learned import FILE, Learned, hashes_of
-from brainhive_cli.caveats import SELECTED_ON_TEST, TRAINED_ON_SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.caveats import (
+    SELECTED_ON_TEST,
+    TRAINED_ON_SIMULATED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+)
+from brainhive_cli.core.errors import BrainhiveError
 
 LAYOUT = Layout(
     backbone={"kind": "linear"},

@@ -4,9 +4,9 @@ import re
 
 import pytest
 
+from brainhive_cli.core.recipe import shipped
 from brainhive_cli.pipelines import train_align
 from brainhive_cli.pipelines._alignment.cells import variants
-from brainhive_cli.recipe import shipped
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.multiprocessing import start_processes
 
-from brainhive_cli.launch import Launch, leave
+from brainhive_cli.core.launch import Launch, leave
 
 IMPORTED = (
     *(f"brainhive_cli.pipelines.{name}" for name in ("train_align", "train_prior", "reconstruct")),

@@ -33,7 +33,7 @@ step() {
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
         adamw8bit) python -c "from brainhive_cli.pipelines._priors.learner import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
-        dev) ruff check . && mypy brainhive_cli/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
+        dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;
         docs) mkdocs build -q -d "$work/site" ;;
         all) for extra in $extras; do step "$extra" || return; done ;;
         *) echo "no step is known for the extra $1"; return 1 ;;

@@ -11,12 +11,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli import parts
 from brainhive_cli.aligner import _upstream
 from brainhive_cli.aligner.learned import Learned
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._subjects import LAYERS
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core import parts, signal_shape
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
@@ -107,7 +106,7 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals are of another size.
         """
-        _signal.check(signal, len(self.layout.channels), self.layout.samples)
+        signal_shape.check(signal, len(self.layout.channels), self.layout.samples)
         if self.subject_layer is not None:
             signal = self.subject_layer(signal, subject_index)
         return self._comparable(self.backbone(signal, subject_index))

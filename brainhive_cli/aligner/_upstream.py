@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
-from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
 
 Fields = dict[str, Any]
 State = dict[str, Tensor]

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
-from brainhive_cli.caveats import (
+from brainhive_cli.core.caveats import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,

@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
+from brainhive_cli.core import signal_shape
 
 
 class ConvolutionNet(nn.Module):
@@ -28,5 +28,5 @@ class ConvolutionNet(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.project(self.backbone(signal[:, None]))

@@ -7,12 +7,11 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
 from brainhive_cli.backbones._subjects import rows_of
 from brainhive_cli.backbones.nice import PatchEmbedding
 from brainhive_cli.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
+from brainhive_cli.core import parts, signal_shape
 
 HEADS = 4
 HIDDEN = 256
@@ -51,14 +50,14 @@ class ATM(nn.Module):
     def __init__(self, channels: int, samples: int, dim: int, subjects: int, dropout: float) -> None:
         super().__init__()
         self.size = (channels, samples)
-        patches = _signal.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        patches = signal_shape.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         self.encoder = ChannelEncoder(samples, subjects, dropout)
         self.enc_eeg = nn.Sequential(PatchEmbedding(channels, dropout), nn.Flatten())
         self.proj_eeg = projection_head(FILTERS * patches, dim, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         attended = self.encoder(signal, subject_index)
         # the subject's token is at the beginning, so it is the last channel's that the reference drops
         return self.proj_eeg(self.enc_eeg(attended[:, : self.size[0]]))

@@ -3,9 +3,8 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
-from brainhive_cli.blocks import Stack
+from brainhive_cli.core import parts, signal_shape
+from brainhive_cli.core.blocks import Stack
 
 
 class Config(parts.Config):
@@ -44,5 +43,5 @@ class BrainMLP(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.block(self.proj_in(signal.flatten(1)))

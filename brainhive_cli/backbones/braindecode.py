@@ -7,9 +7,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import companions, parts
-from brainhive_cli.backbones import _signal
-from brainhive_cli.errors import BrainhiveError, MissingExtra, RecipeError, first_line
+from brainhive_cli.core import companions, parts, signal_shape
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
 
 
 class Config(parts.Config):
@@ -76,7 +75,7 @@ class Braindecode(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.model(signal)
 
 

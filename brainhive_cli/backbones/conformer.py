@@ -3,9 +3,8 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
+from brainhive_cli.core import parts, signal_shape
 
 FILTERS = 40
 KERNEL = 25
@@ -49,7 +48,7 @@ class Conformer(nn.Module):
     def __init__(self, channels: int, samples: int, dim: int, depth: int, dropout: float) -> None:
         super().__init__()
         self.size = (channels, samples)
-        patches = _signal.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        patches = signal_shape.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         self.patches = nn.Sequential(
             nn.Conv2d(1, FILTERS, (1, KERNEL)),
             nn.Conv2d(FILTERS, FILTERS, (channels, 1)),
@@ -67,6 +66,6 @@ class Conformer(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         patches = self.patches(signal[:, None]).squeeze(2).transpose(1, 2)  # [B, T', F]
         return self.project(self.transformer(patches).flatten(1))

@@ -3,9 +3,9 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli import parts
 from brainhive_cli.backbones._convolution import ConvolutionNet
-from brainhive_cli.backbones._signal import samples_left
+from brainhive_cli.core import parts
+from brainhive_cli.core.signal_shape import samples_left
 
 TEMPORAL, SPATIAL = 8, 16
 LONG, SHORT = 64, 16

@@ -3,8 +3,7 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
+from brainhive_cli.core import parts, signal_shape
 
 
 class Config(parts.Config):
@@ -39,5 +38,5 @@ class LinearEncoder(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.project(self.dropout(signal.flatten(1)))

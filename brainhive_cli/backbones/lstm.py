@@ -4,9 +4,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
+from brainhive_cli.core import parts, signal_shape
 
 
 class Config(parts.Config):
@@ -52,7 +51,7 @@ class LSTM(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         with torch.autocast(signal.device.type, enabled=False):  # cuDNN knows fp16, not bf16
             states, _ = self.lstm(signal.float().transpose(1, 2))  # [B, T, hidden]
         return self.project(states.mean(1))

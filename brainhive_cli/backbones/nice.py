@@ -3,10 +3,9 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
 from brainhive_cli.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE, convolutions
+from brainhive_cli.core import parts, signal_shape
 
 
 class Config(parts.Config):
@@ -43,12 +42,12 @@ class NICE(nn.Module):
         super().__init__()
         self.size = (channels, samples)
         self.enc_eeg = nn.Sequential(PatchEmbedding(channels, dropout), nn.Flatten())
-        patches = _signal.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
+        patches = signal_shape.samples_left(samples, (KERNEL, 1), (POOL, STRIDE))
         self.proj_eeg = projection_head(FILTERS * patches, dim, dropout)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.proj_eeg(self.enc_eeg(signal))
 
 

@@ -4,9 +4,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._head import projection_head
+from brainhive_cli.core import parts, signal_shape
 
 
 class Config(parts.Config):
@@ -57,7 +56,7 @@ class ResNet1d(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] as tokens [B, D]; the subject does not matter."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         return self.project(self.blocks(self.stem(signal)).flatten(1))
 
 

@@ -3,10 +3,10 @@
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli import parts
 from brainhive_cli.backbones._convolution import ConvolutionNet
 from brainhive_cli.backbones._pooled import PooledConvolution
-from brainhive_cli.backbones._signal import samples_left
+from brainhive_cli.core import parts
+from brainhive_cli.core.signal_shape import samples_left
 
 FILTERS = 40
 KERNEL = 25

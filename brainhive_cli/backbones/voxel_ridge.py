@@ -6,10 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.backbones import _signal
 from brainhive_cli.backbones._subjects import rows_of
-from brainhive_cli.blocks import Stack
+from brainhive_cli.core import parts, signal_shape
+from brainhive_cli.core.blocks import Stack
 
 
 class Config(parts.Config):
@@ -72,7 +71,7 @@ class VoxelRidge(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
-        _signal.check(signal, *self.size)
+        signal_shape.check(signal, *self.size)
         weight = _Penalised.apply(self.weight, self.l2)
         mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(
             self.bias, subject_index

@@ -8,8 +8,8 @@ from typing import Any
 
 import typer
 
-from brainhive_cli import console
-from brainhive_cli.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, MissingExtra
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, MissingExtra
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
@@ -38,7 +38,7 @@ def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -
         console.say("interrupted: the same command goes on where it stopped")
     except Exception as error:
         code = _report(error, bool(context.params.get("debug")))
-    from brainhive_cli import launch
+    from brainhive_cli.core import launch
 
     launch.leave(code)
     raise typer.Exit(code)
@@ -56,7 +56,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     if common["check"]:
         return _check(pipeline.plan(recipe), recipe, common["json"])
 
-    from brainhive_cli import launch
+    from brainhive_cli.core import launch
 
     processes = launch.wanted(recipe.run)
     if processes > 1:
@@ -99,7 +99,7 @@ def _show(result: Any, as_json: bool) -> None:
 
 def _report(error: Exception, debug: bool) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli import launch
+    from brainhive_cli.core import launch
 
     known = _known(error)
     if debug:
@@ -111,7 +111,7 @@ def _report(error: Exception, debug: bool) -> int:
 
 def _known(error: Exception) -> BrainhiveError:
     if isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError):
-        from brainhive_cli import companions
+        from brainhive_cli.core import companions
 
         if broken := companions.behind(error):
             return broken

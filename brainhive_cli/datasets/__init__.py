@@ -7,9 +7,9 @@ from typing import Protocol
 
 from PIL import Image, UnidentifiedImageError
 
-from brainhive_cli.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.names import Names
-from brainhive_cli.recordings import Recording
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.recordings import Recording
 
 PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
 """Endings of picture files."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from PIL import Image
 
 from brainhive_cli import datasets
-from brainhive_cli.names import Names
+from brainhive_cli.stores.ids import Names
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the folder of each split may be called."""

@@ -11,7 +11,7 @@ from zipfile import BadZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import home
+from brainhive_cli.core import home
 
 FOLDER = ".listings"
 """Where listings are kept, below the embeddings."""

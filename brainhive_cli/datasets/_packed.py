@@ -8,7 +8,7 @@ from typing import Protocol
 from PIL import Image
 
 from brainhive_cli import datasets
-from brainhive_cli.names import Names
+from brainhive_cli.stores.ids import Names
 
 
 class Archive(Protocol):

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import datasets
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 from brainhive_cli.datasets._packed import Listing
-from brainhive_cli.errors import BrainhiveError, MissingExtra, first_line
 
 
 @dataclass

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from brainhive_cli import datasets
-from brainhive_cli.errors import MissingData
-from brainhive_cli.recordings import Recording
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.stores.recordings import Recording
 
 
 @dataclass(frozen=True)

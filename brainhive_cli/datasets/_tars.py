@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import datasets
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.datasets import _index
 from brainhive_cli.datasets._packed import Listing
-from brainhive_cli.errors import BrainhiveError
 
 READERS = 16
 """Threads that read headers: each is a seek away from the one before, so that several seek at once."""

@@ -13,13 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli import console, datasets, parts, pickles
+from brainhive_cli import datasets
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._files import from_files, pictures_below
-from brainhive_cli.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.names import Names
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording
+from brainhive_cli.stores import pickles
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.recordings import Recording
 
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
 """What the folder of a split's pictures is called; in image ids always the first."""

@@ -8,11 +8,12 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli import datasets, parts
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._files import from_files, pictures_below
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.recipe import Paths
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
 SOURCE = "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org there"

@@ -8,11 +8,12 @@ import numpy as np
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli import datasets, parts
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import pictures, recordings
-from brainhive_cli.names import Names
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.recordings import Recording
 
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}

@@ -6,11 +6,12 @@ from pathlib import Path, PurePath
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli import datasets, parts
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.errors import MissingData
-from brainhive_cli.recipe import Paths
 
 
 class Config(parts.Config):

@@ -11,14 +11,15 @@ from typing import Literal
 
 from pydantic import Field
 
-from brainhive_cli import datasets, parts
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import _index, _parquet, _tars
 from brainhive_cli.datasets._files import SPLITS, from_files, pictures_below
 from brainhive_cli.datasets._packed import Listing, Packed
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.errors import MissingData
-from brainhive_cli.names import Names
-from brainhive_cli.recipe import Paths
+from brainhive_cli.stores.ids import Names
 
 CALLED = {name: split for split, names in SPLITS.items() for name in names}
 NAMED = re.compile(rf"(?<![a-z])({'|'.join(CALLED)})(?![a-z])")

@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import Field
 
-from brainhive_cli import datasets, parts, store
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.names import Names
-from brainhive_cli.recipe import Paths
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.ids import Names
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
 SPLITS = ("train", "test")
@@ -68,7 +70,7 @@ def _images(root: Path, split: str) -> datasets.ImageSet:
     """List the pictures of a split."""
     datasets.check_split("nsd", split, SPLITS)
     path = _find(root, STIMULI)
-    with store.open_file(path, SOURCE) as file:
+    with hdf5.open_file(path, SOURCE) as file:
         bricks = file.get("imgBrick")
         if not isinstance(bricks, h5py.Dataset) or bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise BrainhiveError(f"{path} has no imgBrick [N, H, W, 3] of bytes", SOURCE)

@@ -6,11 +6,13 @@ from typing import Annotated, Any
 import numpy as np
 from pydantic import Field
 
-from brainhive_cli import datasets, embeddings, parts
+from brainhive_cli import datasets
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, simulated
 from brainhive_cli.demo import recordings
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording
+from brainhive_cli.stores import targets
+from brainhive_cli.stores.recordings import Recording
 
 
 class Config(parts.Config):
@@ -81,9 +83,9 @@ class Simulated:
             recordings.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
         )
 
-    def _embedded(self, split: str) -> embeddings.EmbeddingStore:
+    def _embedded(self, split: str) -> targets.EmbeddingStore:
         root = self.paths.under_home("embeddings")
-        found = embeddings.open_all(root, self.name, split, [self.meaning])[self.meaning]
+        found = targets.open_all(root, self.name, split, [self.meaning])[self.meaning]
         found.refuse_other_pictures(
             self.images(split).image_ids, f"brainhive embed dataset=… --encoders {self.meaning}"
         )

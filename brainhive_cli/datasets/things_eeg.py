@@ -1,7 +1,7 @@
 """THINGS-EEG2: ten subjects, 63 EEG channels at 250 Hz, 16540 training and 200 test pictures."""
 
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._things import Layout, Things
-from brainhive_cli.recipe import Paths
 
 MONTAGE = tuple(
     "Fp1 Fp2 AF7 AF3 AFz AF4 AF8 F7 F5 F3 F1 F2 F4 F6 F8 FT9 FT7 FC5 FC3 FC1 FCz FC2 FC4 FC6 FT8 FT10 T7 C5 "

@@ -1,7 +1,7 @@
 """THINGS-MEG: four subjects, 271 magnetometers at 200 Hz, 0–1 s."""
 
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._things import Layout, Things
-from brainhive_cli.recipe import Paths
 
 MONTAGE = tuple(f"MEG{number:03d}" for number in range(1, 272))
 """Names of our own, for files that hold none."""

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, SerializeAsAny
 
-from brainhive_cli import home, hub, parts
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.recipe import split
+from brainhive_cli.core import home, hub, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import split
 
 if TYPE_CHECKING:
     import torch

@@ -3,9 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from brainhive_cli import home, hub
+from brainhive_cli.core import home, hub
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import EncoderConfig, require, slug
-from brainhive_cli.errors import MissingData
 
 
 class AlignedConfig(EncoderConfig):

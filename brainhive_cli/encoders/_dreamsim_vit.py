@@ -11,8 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders._aligned import one_line
-from brainhive_cli.errors import MissingData
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import difflib
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
 
 
 def nearest(source: str) -> str:

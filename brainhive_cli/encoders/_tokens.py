@@ -9,8 +9,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import EMBEDDING, EncoderConfig
-from brainhive_cli.errors import RecipeError
 
 FORMS = "class|mean|patches"
 GRAMMAR = re.compile(rf"{EMBEDDING}|(?P<last>{FORMS})|block-(?P<block>\d+)(\.(?P<form>{FORMS}))?")

@@ -11,8 +11,8 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import Encoder, EncoderConfig, fetch, require_all, untrained
-from brainhive_cli.errors import MissingData
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
 

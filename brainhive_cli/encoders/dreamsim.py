@@ -10,12 +10,12 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import Encoder, untrained, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
 from brainhive_cli.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of
-from brainhive_cli.errors import MissingData
 
 WAY = "unzip DreamSim's release of this type there: https://github.com/ssundaram21/dreamsim/releases"
 

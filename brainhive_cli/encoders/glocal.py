@@ -12,9 +12,9 @@ from PIL import Image
 from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.encoders import Encoder, EncoderConfig, resolve, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find
-from brainhive_cli.errors import MissingData, RecipeError
 
 FILE = "transform.npz"
 WAY = "git clone https://github.com/LukasMut/gLocal models/gLocal, or name the folder as its `source`"

@@ -9,10 +9,10 @@ from typing import Any, ClassVar
 from pydantic import Field
 from torch import nn
 
+from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.encoders import Encoder, fetch, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of as timm_anatomy_of
-from brainhive_cli.errors import MissingExtra, RecipeError
 
 CONFIG = "open_clip_config.json"
 

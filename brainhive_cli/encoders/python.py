@@ -5,8 +5,8 @@ from typing import Any
 
 from pydantic import Field
 
+from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.encoders import Encoder, EncoderConfig
-from brainhive_cli.errors import MissingExtra, RecipeError
 
 
 class Config(EncoderConfig):

@@ -5,13 +5,13 @@ from pathlib import Path
 
 from pydantic import Field
 
-from brainhive_cli import hub, parts
+from brainhive_cli.core import hub, parts
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
 from brainhive_cli.encoders._nearest import nearest
 from brainhive_cli.encoders._tokens import TokenConfig
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
-from brainhive_cli.errors import MissingData
 
 CONFIGS = ("config.json", "open_clip_config.json")
 """What names the family; a folder may have both."""

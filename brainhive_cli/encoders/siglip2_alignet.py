@@ -9,11 +9,11 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import Encoder, untrained, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
 from brainhive_cli.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of
-from brainhive_cli.errors import MissingData
 
 FILE, PREFIX = "alignet_siglip2_b.safetensors", "encoder."
 SIDE_PX = 224

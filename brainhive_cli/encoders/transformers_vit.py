@@ -10,10 +10,10 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import console
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import Encoder, fetch, require_all, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
-from brainhive_cli.errors import MissingData
 
 
 @dataclass(frozen=True)

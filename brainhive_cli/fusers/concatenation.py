@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
 
 
 class Config(parts.Config):

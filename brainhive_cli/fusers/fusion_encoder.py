@@ -2,8 +2,8 @@
 
 from pydantic import Field
 
-from brainhive_cli import parts
-from brainhive_cli.blocks import FusionEncoder
+from brainhive_cli.core import parts
+from brainhive_cli.core.blocks import FusionEncoder
 
 
 class Config(parts.Config):

@@ -1,6 +1,6 @@
 """The encoders' own features as heads: each has its own loss; similarity is the mean of their cosines."""
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
 from brainhive_cli.fusers.concatenation import Concatenation
 
 

@@ -8,8 +8,8 @@ import torch
 from safetensors import SafetensorError
 from torch import nn
 
-from brainhive_cli import console, hub
-from brainhive_cli.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core import console, hub
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.generators._architecture import Architecture
 
 RANDOM = "random"

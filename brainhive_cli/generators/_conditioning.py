@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 
 def conditioning(

@@ -5,7 +5,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 
 def check(schedule: Any) -> None:

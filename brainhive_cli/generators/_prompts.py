@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli.errors import MissingData, first_line
+from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.generators import _components
 
 EMPTY_TOKENS = 77

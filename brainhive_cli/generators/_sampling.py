@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
 
 def check_size(pipeline: Any, resolution_px: int) -> None:

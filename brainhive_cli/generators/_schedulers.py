@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "euler": ("EulerDiscreteScheduler", {}),

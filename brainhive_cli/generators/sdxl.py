@@ -8,7 +8,7 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli import hub, parts
+from brainhive_cli.core import hub, parts
 from brainhive_cli.generators import _architecture, _components, _objective, _sampling, _schedulers
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._conditioning import check_attached, conditioning

@@ -8,8 +8,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.mixing import Mixing
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.mixing import Mixing
 
 MixAlpha = Annotated[
     float,

@@ -5,9 +5,9 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.losses._pairs import MixAlpha, cosines, shares
-from brainhive_cli.mixing import Mixing
 
 
 class Config(parts.Config):

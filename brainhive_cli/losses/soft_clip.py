@@ -3,9 +3,9 @@
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.losses._pairs import MixAlpha, as_mixed, cosines, cross_entropy, scaled
-from brainhive_cli.mixing import Mixing
 
 
 class Config(parts.Config):

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 TIE = 1e-12
 """Similarities closer than this are equal: above the rounding of float64, below that of float32 tokens."""

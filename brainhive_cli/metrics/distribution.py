@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.metrics.statistics import Metric
 
 FOLDS = 10

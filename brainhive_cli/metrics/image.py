@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""

@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli import console, hub
-from brainhive_cli.errors import MissingData, first_line
+from brainhive_cli.core import console, hub
+from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.metrics.image import resize
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

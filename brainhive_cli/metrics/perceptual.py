@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.errors import MissingData, MissingExtra, first_line
+from brainhive_cli.core.errors import MissingData, MissingExtra, first_line
 from brainhive_cli.metrics.networks import DAMAGED, NETWORKS, from_url, kept
 
 T = TypeVar("T")

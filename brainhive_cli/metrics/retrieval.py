@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
 from brainhive_cli.metrics.resampling import Statistic
 from brainhive_cli.metrics.statistics import Limits, Metric, measure

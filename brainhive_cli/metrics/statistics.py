@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
 
 Limits = tuple[float | None, float | None]

@@ -6,9 +6,9 @@ from typing import Any
 
 import yaml
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths, read, shipped
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.recipe import Paths, read, shipped
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:

@@ -13,19 +13,20 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 from torch import Tensor
 
-from brainhive_cli import console, embeddings, parts, recordings
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Names, Paths, Section, refuse_idle
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._advice import command
 from brainhive_cli.pipelines._illness import warn_of_illness
-from brainhive_cli.recipe import Names, Paths, Section, refuse_idle
-from brainhive_cli.recordings import SignalStore
 from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
+from brainhive_cli.stores import recordings, targets
+from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.targets import EmbeddingStore
 
 
 class Signal(Section):
@@ -282,7 +283,7 @@ def open_embeddings(
     """
     root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
     try:
-        stores = embeddings.open_all(root, dataset.name, split, [config.name for config in encoders])
+        stores = targets.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
         raise MissingData(error.what, line) from error
     first = next(iter(stores.values()))
@@ -346,7 +347,7 @@ def open_jitter(
     further = {}
     for name, others in jitter.items():
         first = stores[name]
-        opened = embeddings.open_all(
+        opened = targets.open_all(
             paths.under_home("embeddings"), first.attributes["dataset"], first.attributes["split"], others
         )
         for other in opened.values():

@@ -6,12 +6,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.errors import BrainhiveError, RecipeError
 from brainhive_cli.pipelines._advice import these, written
 from brainhive_cli.priors.fusion_prior import fused_by
-from brainhive_cli.runs import RunFolder
 
 
 def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) -> dict[str, EncoderConfig]:

@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 
-from brainhive_cli import home
-from brainhive_cli.embeddings import EmbeddingStore, making
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingStore, making
 
 KEPT = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""

@@ -1,10 +1,10 @@
 """Ill embedding stores: told by their health figures and what their encoder is known for."""
 
-from brainhive_cli import console, parts
-from brainhive_cli.embeddings import EmbeddingStore, making
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.health import Health
+from brainhive_cli.stores.health import Health
+from brainhive_cli.stores.targets import EmbeddingStore, making
 
 
 def illness(found: EmbeddingStore, health: Health | None = None) -> str:

@@ -6,13 +6,13 @@ from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli import console, recipe
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.core import console, recipe
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.pipelines._illness import illness
 from brainhive_cli.pipelines._vectors import stores as _stores
+from brainhive_cli.stores.targets import EmbeddingStore
 
 
 class Recipe(recipe.Recipe):

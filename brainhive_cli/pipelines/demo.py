@@ -7,15 +7,15 @@ from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
-from brainhive_cli import console, recipe
-from brainhive_cli.caveats import SIMULATED, in_title
-from brainhive_cli.console import Table
+from brainhive_cli.core import console, recipe
+from brainhive_cli.core.caveats import SIMULATED, in_title
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.recordings import PROVENANCE
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
-from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.reports.page import Section, write_page
-from brainhive_cli.runs import RunFolder
 
 Step = Literal["embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 STEPS: tuple[Step, ...] = get_args(Step)

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli import companions, console, recipe, runs
-from brainhive_cli.errors import MissingExtra
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.core import companions, console, hub, recipe, runs
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
 
 MIB = 2**20
 
@@ -68,8 +68,7 @@ def _folders(paths: recipe.Paths, home: Path) -> dict[str, Any]:
 
 
 def _weights() -> dict[str, Any]:
-    folder = Path(__file__).parents[1] / "demo" / "weights"
-    size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
+    size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
     optional = {}
     for library in ("open_clip_torch", "pyarrow", "mne", "braindecode"):
         try:

@@ -12,18 +12,20 @@ import numpy as np
 import torch
 from pydantic import Field
 
-from brainhive_cli import console, home, hub, parts, recipe, runs, store
+from brainhive_cli.core import console, home, hub, parts, recipe, runs
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter, path_of
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
 from brainhive_cli.pipelines._advice import after_embedding
 from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._embedding.streaming import stream
 from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
 from brainhive_cli.pipelines._illness import warn_of_illness
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter, path_of
 
 
 class Recipe(recipe.Recipe):
@@ -234,11 +236,11 @@ def _fill(
     with ExitStack() as held:
         if launch.is_main:
             for job in jobs:
-                claim = store.Claim.beside(job.path)
+                claim = FileLock.for_path(job.path)
                 held.callback(claim.release)
             for job in jobs:
                 if again:
-                    store.part_of(job.path).unlink(missing_ok=True)
+                    hdf5.part_of(job.path).unlink(missing_ok=True)
                 job.begin(trunks[job.path], what)
         launch.wait()
         writers = {job.name: EmbeddingWriter(job.path) for job in jobs}

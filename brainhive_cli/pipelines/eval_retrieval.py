@@ -7,11 +7,12 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
-from brainhive_cli import console, home, hub, parts, recipe, runs
-from brainhive_cli.caveats import SIMULATED, said_in, together
-from brainhive_cli.errors import BrainhiveError, RecipeError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _trackers
+from brainhive_cli.core import console, home, hub, parts, recipe, runs, trackers
+from brainhive_cli.core.caveats import SIMULATED, said_in, together
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._advice import command, taking
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.pipelines._retrieval.ceiling import ceilings
@@ -35,7 +36,6 @@ from brainhive_cli.pipelines._retrieval.metrics import (
 )
 from brainhive_cli.pipelines._retrieval.tables import sweep_tables, tables
 from brainhive_cli.reports.curves import require_matplotlib
-from brainhive_cli.runs import RunFolder
 
 FILES = {
     "top-k sheet": "top_k.png",
@@ -138,7 +138,7 @@ def plan(what: Recipe) -> Plan:
                 dict.fromkeys(name for align in opened() for split in splits for name in align.stores(split))
             ),
             "curves": lambda: _curves(what) or "none",
-            **_trackers.looks(what.run.trackers),
+            **trackers.looks(what.run.trackers),
         }
     )
 
@@ -174,7 +174,7 @@ def _curves(what: Recipe) -> str:
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Evaluate every cell on the subjects it is tested on, then beside other runs."""
-    _trackers.require(what.run.trackers)
+    trackers.require(what.run.trackers)
     aligns, root = _open(what), what.paths.under_home("runs") / "train-align"
     _curves(what)
     names = [runs.reference(align.folder, root, align.variant) for align in aligns]
@@ -206,7 +206,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         found = {name: result.metrics[name] for name in ("overall", "backward")}
         shown, caveats = what.model_dump(mode="json"), said_in(result.metrics["protocol"])
-        _trackers.tell_results(what.run.trackers, folder.path, "retrieval", shown, found, caveats)
+        trackers.tell_results(what.run.trackers, folder.path, "retrieval", shown, found, caveats)
     return result
 
 

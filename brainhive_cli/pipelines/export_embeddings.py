@@ -10,14 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli import console, recipe, store
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result
+from brainhive_cli.core import console, recipe
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.pipelines._illness import encoder_of, warn_of_illness
 from brainhive_cli.pipelines._vectors import parquet as _parquet
 from brainhive_cli.pipelines._vectors import stores as _stores
 from brainhive_cli.pipelines._vectors.reading import BATCH, NAMES
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.targets import EmbeddingStore
 
 
 class Recipe(recipe.Recipe):
@@ -89,11 +90,11 @@ def _write_npy(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *found.embedding.shape[1:])
     header = {"descr": found.embedding.dtype.str, "fortran_order": False, "shape": shape}
-    with store.part_of(file).open("wb") as stream:
+    with hdf5.part_of(file).open("wb") as stream:
         np.lib.format.write_array_header_1_0(stream, header)
         for start in range(0, len(rows), BATCH):
             stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
-    store.part_of(listed).write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
+    hdf5.part_of(listed).write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
     for final in (listed, file):
-        os.replace(store.part_of(final), final)
+        os.replace(hdf5.part_of(final), final)
     return file

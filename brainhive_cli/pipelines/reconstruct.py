@@ -6,12 +6,14 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli import parts, recipe, runs
 from brainhive_cli.aligner.learned import Learned
-from brainhive_cli.caveats import in_protocol
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _trackers
+from brainhive_cli.core import parts, recipe, runs, trackers
+from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.baselines import BASELINES, Baselines
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
@@ -34,8 +36,6 @@ from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
-from brainhive_cli.recipe import Section
-from brainhive_cli.runs import RunFolder
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 
@@ -178,14 +178,14 @@ def plan(what: Recipe) -> Plan:
             "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
             "against": lambda: ", ".join(str(other.path) for other in _others(what)) or "none",
-            **_trackers.looks(what.run.trackers),
+            **trackers.looks(what.run.trackers),
         }
     )
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Draw every item that is not drawn yet, then measure; or measure what others drew."""
-    _trackers.require(what.run.trackers)
+    trackers.require(what.run.trackers)
     others = _others(what)
     folder = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
     if launch.is_main and others:
@@ -195,7 +195,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         shown = what.model_dump(mode="json")
         found, caveats = made.metrics["sources"], made.metrics.get("caveats", [])
-        _trackers.tell_results(what.run.trackers, made.folder, "reconstruction", shown, found, caveats)
+        trackers.tell_results(what.run.trackers, made.folder, "reconstruction", shown, found, caveats)
     return made
 
 

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli import console, parts, recipe
-from brainhive_cli.caveats import together
+from brainhive_cli.core import console, parts, recipe, trackers
+from brainhive_cli.core.caveats import together
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._alignment import finetune as _finetune
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.beginning import learned_by
@@ -39,7 +39,7 @@ from brainhive_cli.pipelines._data import (
 from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingStore
 
 Listed = Annotated[list[Any], Field(min_length=1)]
 
@@ -169,7 +169,7 @@ def plan(what: Recipe) -> Plan:
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
         "target": lambda: _targets(found()),
-        **_trackers.looks(what.run.trackers),
+        **trackers.looks(what.run.trackers),
     }
     if what.sweep:
         looks["variants"] = lambda: ", ".join(variants(what))
@@ -184,7 +184,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     what = what.holding({prior: digest(prior) for prior in _priors(what)})
     dataset: Dataset = what.dataset.build(what.paths)
     cells = cells_of(what)
-    _trackers.require(what.run.trackers)
+    trackers.require(what.run.trackers)
     label = f"{dataset.name}-{what.mode}-" + ("sweep" if what.sweep else what.backbone.kind)
     folder = RunFolder.open("train-align", label, what, launch, again)
     if not folder.is_finished:
@@ -245,7 +245,7 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         learned,
     )
     names, caveats = what.run.trackers if worker.is_main else (), learned_by(data, what.train).caveats
-    with _trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json"), caveats) as track:
+    with trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json"), caveats) as track:
 
         def told(event: dict[str, Any]) -> None:
             folder.log(**event)

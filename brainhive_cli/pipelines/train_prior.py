@@ -6,12 +6,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli import console
 from brainhive_cli.aligner.learned import Learned, hashes_of
-from brainhive_cli.errors import BrainhiveError, DeviceError, first_line
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import console, trackers
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, first_line
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.statistics import interval_text, measure
-from brainhive_cli.pipelines import Plan, Result, _trackers
 from brainhive_cli.pipelines._advice import command, seen
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
 from brainhive_cli.pipelines._priors.outlook import looks
@@ -20,12 +21,11 @@ from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
 from brainhive_cli.pipelines._priors.training import Training, train
 from brainhive_cli.priors.fusion_prior import digest, fused_by
-from brainhive_cli.runs import RunFolder
 
 
 def plan(what: Recipe) -> Plan:
     """Say what would be trained on what, what it needs, and what is missing."""
-    return Plan.of(looks(what) | _trackers.looks(what.run.trackers))
+    return Plan.of(looks(what) | trackers.looks(what.run.trackers))
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -34,7 +34,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         DeviceError: if the device's memory is too small.
     """
-    _trackers.require(what.run.trackers)
+    trackers.require(what.run.trackers)
     for line in what.idle:
         console.warn(line)
     if what.continue_from is not None:
@@ -99,7 +99,7 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
     """Train, drawing now and then, and tell log and trackers of it; return the losses at the start."""
     what, launch = training.what, training.launch
     names = what.run.trackers if launch.is_main else ()
-    with _trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), clock="step") as track:
+    with trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), clock="step") as track:
 
         def after_step(step: int) -> None:
             is_due = what.sample_every and step % what.sample_every == 0 and step < what.train.steps

@@ -6,7 +6,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 CROSS_ATTENTION = "attn2.processor"
 """How diffusers' names of cross-attentions end; `attn1` are the self-attentions."""

@@ -8,8 +8,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from brainhive_cli import home, hub
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core import home, hub
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 
 def find(reference: str) -> Path:

@@ -9,9 +9,9 @@ from pydantic import Field
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from brainhive_cli import hub, parts
-from brainhive_cli.blocks import MLP, FusionEncoder
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core import hub, parts
+from brainhive_cli.core.blocks import MLP, FusionEncoder
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
 from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, is_here, read, read_config
 

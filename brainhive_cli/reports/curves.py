@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.errors import MissingExtra
+from brainhive_cli.core.errors import MissingExtra
 
 SIZE_INCH = (6.0, 3.6)
 DOTS_PER_INCH = 150

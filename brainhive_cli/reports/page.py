@@ -8,7 +8,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from brainhive_cli.console import Table
+from brainhive_cli.core.console import Table
 
 LARGE_BYTES = 500_000
 """A picture of more bytes stands in a page as JPEG; the PNG lies beside."""

@@ -4,9 +4,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.mixing import convex_weights
-from brainhive_cli.recipe import Section
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.mixing import convex_weights
+from brainhive_cli.core.recipe import Section
 
 
 class Augment(Section):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import store
+from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.signals.selection import Chunk, Selection
+from brainhive_cli.stores import hdf5
 
 Signals = NDArray[np.float32]
 
@@ -61,7 +62,7 @@ class Mapped:
     def _mapped(self, what: str, chunks: Iterator[Chunk], shape: tuple[int, ...]) -> Signals:
         name = f"{self.source.stem}_{self.split}_{what}_{self.selection.fingerprint()}.h5"
         path, changed_ns = self.source.parent / "prepared" / name, self.source.stat().st_mtime_ns
-        claim = store.Claim.beside(path, wait=True)  # of processes that want the same, one writes
+        claim = FileLock.for_path(path, wait=True)  # of processes that want the same, one writes
         if not path.is_file() or _read(path)[1] != changed_ns:
             _write(path, chunks, shape, changed_ns)
         claim.release()
@@ -70,14 +71,14 @@ class Mapped:
 
 def _read(path: Path) -> tuple[Signals, int]:
     """Map the signals; and say when what they were made of had changed last."""
-    with store.open_file(path, "run again") as file:
-        return store.mapped(file["signal"]), store.get_attributes(file)["source_changed_ns"]
+    with hdf5.open_file(path, "run again") as file:
+        return hdf5.mapped(file["signal"]), hdf5.get_attributes(file)["source_changed_ns"]
 
 
 def _write(path: Path, chunks: Iterator[Chunk], shape: tuple[int, ...], changed_ns: int) -> None:
-    part = store.part_of(path)
-    store.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
-    writer = store.RowWriter(part, "signal")
+    part = hdf5.part_of(path)
+    hdf5.create(part, {"signal": (shape, "float32")}, {}, {"source_changed_ns": changed_ns})
+    writer = hdf5.RowWriter(part, "signal")
     for rows, chunk in chunks:
         writer.write(np.arange(rows.start, rows.stop), chunk)
     writer.close()

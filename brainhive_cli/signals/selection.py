@@ -9,10 +9,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.errors import BrainhiveError, RecipeError
-from brainhive_cli.recordings import CHUNK, Recording
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.regions import REGIONS, channels_in
+from brainhive_cli.stores.recordings import CHUNK, Recording
 
 Chunk = tuple[slice, NDArray[np.float32]]
 """Where in the whole, and the signals of some pictures."""

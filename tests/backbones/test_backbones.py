@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 
 KINDS = parts.kinds("backbones")
 

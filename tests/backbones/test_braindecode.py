@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brainhive_cli.backbones.braindecode import TINY, Config
-from brainhive_cli.errors import BrainhiveError, MissingExtra, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli import parts
 from brainhive_cli.aligner._upstream import KINDS
+from brainhive_cli.core import parts
 
 TOLERANCE = 1e-5
 """The brief of the golden values: float32, other order of summation."""

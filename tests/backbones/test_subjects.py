@@ -5,10 +5,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from brainhive_cli import parts
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.backbones._subjects import LAYERS
-from brainhive_cli.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.pipelines._alignment.beginning import take_over
 
 LAYOUT = Layout(

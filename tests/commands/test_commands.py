@@ -16,8 +16,9 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from brainhive_cli import __version__, parts
+from brainhive_cli import __version__
 from brainhive_cli.app import app
+from brainhive_cli.core import parts
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
 ON_FILES = {"check", "import-embeddings", "export-embeddings"}

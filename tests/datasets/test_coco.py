@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import BadPicture
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.datasets.coco import Config
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.recipe import Paths
 
 NUMBERS = {"train2017": [9, 25, 30, 34], "val2017": [139], "test2017": [1]}
 

@@ -6,11 +6,11 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import BadPicture, image_folder
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.datasets.image_folder import Config
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.recipe import Paths
 
 
 def draw(path: Path, colour: str = "red", mode: str = "RGB") -> None:

@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import BadPicture, _tars
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.datasets.imagenet import Config
-from brainhive_cli.errors import BrainhiveError, MissingData, MissingExtra
-from brainhive_cli.recipe import Paths
 
 TENCH, GOLDFISH = "n01440764", "n01443537"
 """The first two classes: labels 0 and 1."""

@@ -8,11 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import BadPicture
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.datasets.nsd import INFO, STIMULI, Config
-from brainhive_cli.errors import BrainhiveError, MissingData
-from brainhive_cli.recipe import Paths
 
 COUNT = 73000
 SHARED = [2, 5, 8]

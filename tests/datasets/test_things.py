@@ -14,12 +14,12 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli import store
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import _things, things_eeg, things_meg
-from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._data import Signal, require_signals
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import path_of
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.recordings import path_of
 
 TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
 CONCEPTS = {"train": ["00001_aardvark", "00002_abacus"], "test": ["00001_aircraft_carrier"]}
@@ -68,7 +68,7 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
         images, recording = eeg().images(split), eeg().recording(1, split)
         assert images.image_ids == tuple(path.removesuffix(".jpg") for path in pictures(split))
         assert images.concepts == tuple(CONCEPTS[split])
-        assert store.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
+        assert hdf5.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
         np.testing.assert_array_equal(recording.signal, signal(split))
         assert (recording.rate_hz, recording.times_s[1], recording.unit) == (250.0, 0.004, "whitened")
         assert images.open(0).size == (4, 4)
@@ -179,7 +179,7 @@ def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
     save(root, "train", content("train", img=names))
     recording = eeg().recording(1, "train")
     assert list(recording.image_ids) == ["aardvark_01b", "abacus_01b"]
-    assert store.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
+    assert hdf5.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
 
 
 def test_tensors_of_any_protocol_are_read_too(root: Path) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from brainhive_cli import encoders
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 
 DREAMSIM = (
     *("dino-b16", "dinov2-b14", "synclr-b16", "clip-b32-openai", "clip-b32-laion400m"),

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import SiglipVisionConfig, SiglipVisionModel
 
 from brainhive_cli import encoders
-from brainhive_cli.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 
 SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""

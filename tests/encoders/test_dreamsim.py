@@ -14,9 +14,9 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from brainhive_cli import encoders
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import dreamsim
 from brainhive_cli.encoders._dreamsim_vit import VITS
-from brainhive_cli.errors import MissingData
 
 SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""

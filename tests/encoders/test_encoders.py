@@ -17,9 +17,10 @@ from torch import Tensor
 from torchvision.transforms import v2
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from brainhive_cli import encoders, hub, parts
+from brainhive_cli import encoders
+from brainhive_cli.core import hub, parts
+from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.encoders import Encoder, diffusers_vae, transformers_clip
-from brainhive_cli.errors import MissingData, MissingExtra, RecipeError
 
 SAME = 1e-5
 """One picture and the library's own batch of it, in float32."""

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli import encoders
-from brainhive_cli.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 
 SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""

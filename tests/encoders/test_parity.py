@@ -19,8 +19,8 @@ from torch import Tensor
 from torchvision import transforms
 
 from brainhive_cli import encoders
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.encoders import siglip2
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.fusers.fusion_encoder import TINY, Config
 
 

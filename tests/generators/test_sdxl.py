@@ -11,7 +11,7 @@ from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.priors import fusion_prior

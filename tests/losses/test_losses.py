@@ -10,10 +10,10 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import parts
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.losses import clip, mixco, siglip, soft_clip
-from brainhive_cli.mixing import Mixing
 
 KINDS = parts.kinds("losses")
 LOG_SCALE = 1.5

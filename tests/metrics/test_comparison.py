@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy.stats import f, f_oneway
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.comparison import (
     benjamini_hochberg,
     compare,

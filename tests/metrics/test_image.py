@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.image import correlation_distance, pixcorr, prepare, resize, ssim, two_way
 
 TOLERANCE = 1e-6

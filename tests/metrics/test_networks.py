@@ -11,7 +11,7 @@ import transformers as tf
 from torch import Tensor, nn
 from torchvision.transforms.v2 import functional as TF
 
-from brainhive_cli.errors import MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.metrics.image import resize
 from brainhive_cli.metrics.networks import CLIP, FEATURE_METRICS, IMAGENET, NETWORKS
 

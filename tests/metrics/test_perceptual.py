@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torchvision.models import alexnet
 
-from brainhive_cli.errors import MissingData, MissingExtra
+from brainhive_cli.core.errors import MissingData, MissingExtra
 from brainhive_cli.metrics.perceptual import inception, is_here, lpips
 
 CPU = torch.device("cpu")

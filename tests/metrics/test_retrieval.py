@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import _rivals
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import (

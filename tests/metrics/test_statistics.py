@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, t
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import resampling
 from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure, these_subjects_text
 

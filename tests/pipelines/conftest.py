@@ -21,14 +21,15 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Result, train_prior
+from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.training import Training
 from brainhive_cli.priors import fusion_prior
-from brainhive_cli.store import part_of
+from brainhive_cli.stores.hdf5 import part_of
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 """An encoder of 12 dimensions: mean colours."""

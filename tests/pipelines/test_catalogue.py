@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli import encoders, parts
+from brainhive_cli import encoders
+from brainhive_cli.core import parts
 from brainhive_cli.pipelines._embedding.catalogue import catalogue
 
 

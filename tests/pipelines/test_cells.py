@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.pipelines._alignment.cells import cells_of, variants
 from brainhive_cli.pipelines.train_align import Recipe
 

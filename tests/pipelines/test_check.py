@@ -9,15 +9,15 @@ import pytest
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from brainhive_cli import embeddings, store
 from brainhive_cli.app import app
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
-from brainhive_cli.errors import MissingData
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.pipelines._illness import illness
+from brainhive_cli.stores import hdf5, targets
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
 
 
 def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
-    path = embeddings.path_of(home / "embeddings", "set", "train", encoder)
+    path = targets.path_of(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(values))]
     attributes = {"encoder": encoder, **attributes}
     EmbeddingWriter.begin(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes)
@@ -72,7 +72,7 @@ def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(sound, 
 
 
 def test_again_measures_what_is_in_the_file_now(go, sound):
-    writer = store.RowWriter(sound, "embedding")
+    writer = hdf5.RowWriter(sound, "embedding")
     writer.write(np.arange(150), np.zeros((150, 16), np.float32))
     writer.close()
     assert go("check").exit_code == 0
@@ -92,7 +92,7 @@ def test_a_store_that_does_not_open_is_ill_and_the_others_are_still_told(go, sou
     if content:
         broken.write_bytes(content)
     else:
-        store.create(broken, {}, {}, {"format": 1, "holds": "signal"})
+        hdf5.create(broken, {}, {}, {"format": 1, "holds": "signal"})
     result = go("check")
     assert result.exit_code == 1 and [row[-1] for row in result.tables[0].rows] == ["ill", "sound"]
 
@@ -123,11 +123,11 @@ def test_training_repeats_the_warning(go, command, things, generator, capsys):
     go("embed", COLOURS)
     path = next((things / "embeddings").rglob("train/*.h5"))
     values = np.random.default_rng(0).normal(size=EmbeddingStore.open(path).embedding.shape)
-    writer = store.RowWriter(path, "embedding")
+    writer = hdf5.RowWriter(path, "embedding")
     writer.write(np.arange(len(values)), 20 + values)
     writer.close()
     with h5py.File(path, "r+") as file:
-        store.set_attributes(file, {"health": {}})
+        hdf5.set_attributes(file, {"health": {}})
     source = [f"generator={{kind: sdxl, source: {generator}}}"] if command == "train-prior" else []
     capsys.readouterr()
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
 from brainhive_cli.pipelines._reconstruction.compared import with_runs, with_sources
 from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO

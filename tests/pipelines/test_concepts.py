@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._retrieval.concepts import by_category, by_concept, confusions, read_categories
 
 

@@ -8,12 +8,14 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli import embeddings, encoders, parts
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
+from brainhive_cli import encoders
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.pipelines._embedding.trunks import Trunk
-from brainhive_cli.store import part_of
+from brainhive_cli.stores import targets
+from brainhive_cli.stores.hdf5 import part_of
+from brainhive_cli.stores.targets import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -28,7 +30,7 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
 
 
 def store_of(home: Path, encoder: str = "brainhive_cli-encoders-python-example") -> Path:
-    return embeddings.path_of(home / "embeddings", "pictures", "train", encoder)
+    return targets.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
 def directly(reference: object, pictures: Path, but: Path | None = None) -> np.ndarray:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli import embeddings
-from brainhive_cli.embeddings import EmbeddingStore
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.encoders.python import example
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.stores import targets
+from brainhive_cli.stores.targets import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ROUNDING = 1e-6
@@ -95,7 +95,7 @@ LAYOUTS: list[tuple[str, Write]] = [
 
 def opened(home: Path, dataset: str, split: str) -> EmbeddingStore:
     name = "brainhive_cli-encoders-python-example"
-    return EmbeddingStore.open(embeddings.path_of(home / "embeddings", dataset, split, name))
+    return EmbeddingStore.open(targets.path_of(home / "embeddings", dataset, split, name))
 
 
 def directly(encoded: list[bytes]) -> np.ndarray:

@@ -21,9 +21,10 @@ from torchvision.transforms import v2
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import MissingData
-from brainhive_cli.pipelines import Plan, embed
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.results import Plan
+from brainhive_cli.pipelines import embed
+from brainhive_cli.stores.targets import EmbeddingStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
 H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"

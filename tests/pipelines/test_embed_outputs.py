@@ -9,9 +9,10 @@ import timm
 import torch
 from PIL import Image
 
-from brainhive_cli import embeddings, encoders
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli import encoders
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.stores import targets
+from brainhive_cli.stores.targets import EmbeddingStore
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -36,7 +37,7 @@ def config_of(output: str) -> encoders.EncoderConfig:
 
 
 def store_of(home: Path, output: str) -> Path:
-    return embeddings.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
+    return targets.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
 
 
 def directly(pictures: Path, output: str) -> np.ndarray:

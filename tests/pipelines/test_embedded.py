@@ -7,8 +7,8 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.encoders import timm
-from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines._priors.pictures import batches
 from brainhive_cli.pipelines._priors.training import Training

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines._retrieval.curves import Sliding, doubling, window_starts
 
 

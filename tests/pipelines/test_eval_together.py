@@ -7,12 +7,12 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import min_f
 from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
-from brainhive_cli.recordings import SignalStore
+from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.targets import EmbeddingStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"

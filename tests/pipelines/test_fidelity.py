@@ -10,7 +10,7 @@ from torch import nn
 
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.beginning import REFERENCE_SD, _draw_as_reference, begin

@@ -23,10 +23,10 @@ from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.datasets import things_eeg
 from brainhive_cli.encoders.synclr_b16 import FILE, PREFIX
-from brainhive_cli.errors import MissingData
-from brainhive_cli.recordings import SignalStore
+from brainhive_cli.stores.recordings import SignalStore
 
 LINES = (
     "embed --encoders clip-h14,vae --dataset things-eeg",

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._reconstruction.folders import (
     caveats_around,
     find_by_name,

@@ -8,11 +8,11 @@ from typing import Any
 import h5py
 import pytest
 
-from brainhive_cli import store
-from brainhive_cli.embeddings import EmbeddingStore, path_of
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._identity import keep_identity
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.targets import EmbeddingStore, path_of
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -30,7 +30,7 @@ def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     """Say of a store that something else made it."""
     path = path_of(embeddings, DATASET, split, ENCODER)
     with h5py.File(path, "r+") as file:
-        store.set_attributes(file, made_by)
+        hdf5.set_attributes(file, made_by)
     return str(path)
 
 

@@ -3,9 +3,9 @@
 import pytest
 from typer.testing import CliRunner
 
-from brainhive_cli import recipe
 from brainhive_cli.app import app
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core import recipe
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines import (
     demo,
     embed,

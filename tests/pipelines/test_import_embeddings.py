@@ -11,13 +11,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli import embeddings, pipelines
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.results import Result
 from brainhive_cli.pipelines._vectors.matching import match
+from brainhive_cli.stores import targets
+from brainhive_cli.stores.targets import EmbeddingStore
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
-Import = Callable[..., pipelines.Result]
+Import = Callable[..., Result]
 
 
 @pytest.fixture
@@ -71,7 +72,7 @@ def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> 
 
 
 def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> EmbeddingStore:
-    return EmbeddingStore.open(embeddings.path_of(home / "embeddings", "things-eeg", split, encoder))
+    return EmbeddingStore.open(targets.path_of(home / "embeddings", "things-eeg", split, encoder))
 
 
 def left(home: Path) -> list[str]:

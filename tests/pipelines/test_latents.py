@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines._priors.pictures import batches
 from brainhive_cli.pipelines._priors.training import Training

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli import home as _home
 from brainhive_cli.aligner import load
-from brainhive_cli.errors import MissingData
+from brainhive_cli.core import home as _home
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.pipelines import reconstruct, train_align
 from brainhive_cli.priors.fusion_prior import digest
 
@@ -146,7 +146,7 @@ def test_folders_of_pictures_below_home_have_one_fingerprint_wherever_home_lies(
 
 
 def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(home, monkeypatch):
-    from brainhive_cli import hub
+    from brainhive_cli.core import hub
 
     monkeypatch.setattr(hub, "LARGE", 1)
     file, read = home / "weights.safetensors", []

@@ -10,7 +10,7 @@ from conftest import paint
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 
 ENCODER = "brainhive_cli-encoders-python-example"
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"

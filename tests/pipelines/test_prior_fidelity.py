@@ -9,13 +9,13 @@ from PIL import Image
 from test_latents import stores
 from test_prior_options import first_batch
 
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import shipped
 from brainhive_cli.pipelines._priors.pictures import batches
 from brainhive_cli.pipelines._priors.training import Training
 from brainhive_cli.pipelines._priors.views import View, crop_of_the_original
 from brainhive_cli.pipelines.train_prior import Recipe
-from brainhive_cli.recipe import shipped
 
 KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
 ROUNDING = 1e-5

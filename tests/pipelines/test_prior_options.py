@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from brainhive_cli.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, batches
 from brainhive_cli.pipelines._priors.training import Training, train
-from brainhive_cli.runs import RunFolder
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""

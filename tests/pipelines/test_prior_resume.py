@@ -12,14 +12,14 @@ import torch
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.training import train
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
-from brainhive_cli.runs import RunFolder
 
 LONG = (
     "train.steps=40",  # of 4 among 10 pictures: twenty epochs

@@ -12,15 +12,15 @@ from PIL import Image
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors import samples as _prior_samples
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.samples import measure_distribution, show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
-from brainhive_cli.runs import RunFolder
 
 EXAMPLE = "similarity_brainhive_cli-encoders-python-example"
 

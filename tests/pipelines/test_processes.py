@@ -13,11 +13,11 @@ from PIL import Image
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli.blocks import ResidualMLP
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.blocks import ResidualMLP
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import clip
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"

@@ -10,15 +10,15 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.caveats import (
+from brainhive_cli.core.caveats import (
     NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
     SIMULATED,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
 )
-from brainhive_cli.console import Table
-from brainhive_cli.pipelines import Result
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.results import Result
 from brainhive_cli.pipelines._retrieval import figures
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"

@@ -13,9 +13,9 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.embeddings import EmbeddingStore, EmbeddingWriter
-from brainhive_cli.recordings import SignalStore
-from brainhive_cli.store import part_of
+from brainhive_cli.stores.hdf5 import part_of
+from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3

@@ -20,11 +20,11 @@ from typer.testing import CliRunner
 from brainhive_cli import encoders
 from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.app import app
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.generators import sdxl
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.pipelines._alignment.cells import Cell
@@ -35,7 +35,7 @@ from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.recipe import Paths
+from brainhive_cli.stores.targets import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 

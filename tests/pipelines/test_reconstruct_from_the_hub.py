@@ -20,16 +20,16 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from brainhive_cli.app import app
-from brainhive_cli.embeddings import EmbeddingWriter, path_of
-from brainhive_cli.errors import MissingData
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.pipelines._reconstruction.takes import brain_takes
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.recipe import Paths
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingWriter, path_of
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 PRIOR, TURBO = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE", "stabilityai/sdxl-turbo"

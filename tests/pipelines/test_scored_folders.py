@@ -11,7 +11,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.errors import BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.metrics import image as metrics
 
 PIXELS = "metrics=pixcorr,ssim"

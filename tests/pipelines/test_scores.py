@@ -13,16 +13,16 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli import console
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.measured import Measuring, Stimuli, measure_run
 from brainhive_cli.pipelines._reconstruction.scores import METRICS, Comparer, Truth, chance_of, known_metrics
-from brainhive_cli.runs import RunFolder
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3

@@ -13,9 +13,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
-from brainhive_cli.embeddings import EmbeddingStore, path_of
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._alignment import form as _form
 from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
@@ -24,7 +24,7 @@ from brainhive_cli.pipelines._alignment.validation import held_out as validated_
 from brainhive_cli.pipelines._data import Trials
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.runs import RunFolder
+from brainhive_cli.stores.targets import EmbeddingStore, path_of
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"

@@ -10,10 +10,11 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.aligner.learned import Learned, hashes_of
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.learner import Learner
@@ -22,7 +23,6 @@ from brainhive_cli.pipelines._priors.training import train
 from brainhive_cli.pipelines._priors.views import View
 from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.runs import RunFolder
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ALONE = Launch(0, 1, torch.device("cpu"))

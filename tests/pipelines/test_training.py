@@ -12,12 +12,14 @@ import torch
 from safetensors.torch import load_file
 from two import in_two
 
-from brainhive_cli import aligner, parts
+from brainhive_cli import aligner
 from brainhive_cli.aligner import Layout
-from brainhive_cli.blocks import FusionEncoder
-from brainhive_cli.caveats import UNKNOWN_PICTURES
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import parts
+from brainhive_cli.core.blocks import FusionEncoder
+from brainhive_cli.core.caveats import UNKNOWN_PICTURES
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
@@ -26,7 +28,6 @@ from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._data import Repeated, Trials
-from brainhive_cli.runs import RunFolder
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

@@ -11,14 +11,14 @@ from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.aligner import Layout
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets.demo import Demo
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.pipelines._data import Signal
 from brainhive_cli.pipelines._retrieval.transfer import Origin, fitted
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording, SignalStore, path_of
+from brainhive_cli.stores.recordings import Recording, SignalStore, path_of
+from brainhive_cli.stores.targets import EmbeddingStore
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"

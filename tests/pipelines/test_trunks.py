@@ -4,8 +4,8 @@ import torch
 from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.encoders import Encoder
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._embedding.trunks import encode
 
 

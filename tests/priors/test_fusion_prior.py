@@ -9,7 +9,7 @@ import torch
 from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.priors.fusion_prior import CLASSES, TINY, WEIGHTS, FusionPrior
 
 TOLERANCE = 1e-5

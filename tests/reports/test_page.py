@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from brainhive_cli.console import Table
+from brainhive_cli.core.console import Table
 from brainhive_cli.reports.page import Section, write_page
 
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.signals.augmentation import Augment, augment, mix_repetitions
 
 RATE_HZ = 250.0

@@ -6,11 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.recordings import CHUNK, Recording, SignalStore
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
+from brainhive_cli.stores.recordings import CHUNK, Recording, SignalStore
 
 CHANNELS = ("P7", "Oz", "Cz")
 

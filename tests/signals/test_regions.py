@@ -2,8 +2,8 @@
 
 import pytest
 
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.datasets.things_eeg import MONTAGE, POSTERIOR
-from brainhive_cli.errors import RecipeError
 from brainhive_cli.signals.regions import REGIONS, region_of
 from brainhive_cli.signals.selection import channel_rows
 

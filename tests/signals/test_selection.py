@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from brainhive_cli.errors import BrainhiveError, RecipeError
-from brainhive_cli.recordings import CHUNK, Recording
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.signals.prepared import InMemory
 from brainhive_cli.signals.selection import Selection, channel_rows, sample_range
+from brainhive_cli.stores.recordings import CHUNK, Recording
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
-from brainhive_cli.blocks import FusionEncoder
+from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.demo.build import blank, encoder
 from brainhive_cli.demo.build.features import DIMS, embedded_pool
 from brainhive_cli.demo.build.pool import WEIGHTS

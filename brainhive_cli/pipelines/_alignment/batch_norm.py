@@ -4,9 +4,9 @@ from typing import cast
 
 from torch import nn
 
-from brainhive_cli import console
 from brainhive_cli.aligner import Aligner
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import console
+from brainhive_cli.core.launch import Launch
 
 
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.aligner.learned import Learned
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.train import Train
 

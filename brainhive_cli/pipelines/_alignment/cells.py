@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from brainhive_cli import home
-from brainhive_cli.errors import BrainhiveError, RecipeError
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipe import put, split, validate
 from brainhive_cli.pipelines._data import chosen_subjects
-from brainhive_cli.recipe import put, split, validate
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.aligner import Aligner
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines._alignment.train import Train
 
 Tensors = tuple[Tensor, ...] | list[Tensor]

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field
 
-from brainhive_cli import parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Numbers, Section, split
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.recipe import Numbers, Section, split
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe

@@ -4,8 +4,8 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.caveats import in_tables
-from brainhive_cli.console import Table
+from brainhive_cli.core.caveats import in_tables
+from brainhive_cli.core.console import Table
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._alignment.published import shown as how

@@ -4,7 +4,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.recipe import Names, Section, refuse_idle
+from brainhive_cli.core.recipe import Names, Section, refuse_idle
 from brainhive_cli.signals.augmentation import Augment
 
 

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.aligner import Aligner
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.pipelines._alignment.batches import CellData, Pool, Rows
 

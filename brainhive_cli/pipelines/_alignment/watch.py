@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.console import Table
+from brainhive_cli.core.console import Table
 from brainhive_cli.pipelines._alignment.cells import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")

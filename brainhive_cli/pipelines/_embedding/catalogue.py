@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli import console, parts
-from brainhive_cli.pipelines import Result
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.results import Result
 
 COLUMNS = ("encoder", "D", "px", "weights", "licence", "here")
 

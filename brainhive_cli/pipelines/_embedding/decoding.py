@@ -13,9 +13,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import BadPicture, ImageSet
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._embedding.ring import Ring
 
 DECODERS = 16

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from brainhive_cli.errors import DeviceError
+from brainhive_cli.core.errors import DeviceError
 
 
 class Ring:

@@ -9,8 +9,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.encoders import Encoder, EncoderConfig, joined
-from brainhive_cli.launch import Launch
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,11 +13,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import console, store
+from brainhive_cli.core import console
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.views import Items, View, loaded
-from brainhive_cli.recipe import Paths
+from brainhive_cli.stores import hdf5
 
 FORMAT = 1
 
@@ -37,8 +39,8 @@ class Latents:
     @classmethod
     def open(cls, path: Path) -> Self:
         """Map a finished store."""
-        with store.open_file(path, "brainhive train-prior cache_latents=true") as file:
-            return cls(store.mapped(file["latent"]), store.mapped(file["sizes"]))
+        with hdf5.open_file(path, "brainhive train-prior cache_latents=true") as file:
+            return cls(hdf5.mapped(file["latent"]), hdf5.mapped(file["sizes"]))
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Read the latent [C, h, w] and the ids of one picture."""
@@ -96,10 +98,10 @@ def _fill(
     workers: int,
     launch: Launch,
 ) -> None:
-    part = store.part_of(path)
+    part = hdf5.part_of(path)
     with ExitStack() as held:
         if launch.is_main:
-            held.callback(store.Claim.beside(path).release)
+            held.callback(FileLock.for_path(path).release)
             if _pending(path, images, rows) is not None:  # finished when fewer pictures could be decoded
                 os.replace(path, part)
             if _pending(part, images, rows) is None:
@@ -109,7 +111,7 @@ def _fill(
         pending = _pending(part, images, rows)
         assert pending is not None
         launch.wait()  # nobody writes before everybody knows what is pending
-        writers = {name: store.RowWriter(part, name) for name in ("latent", "sizes", "done")}
+        writers = {name: hdf5.RowWriter(part, name) for name in ("latent", "sizes", "done")}
         for writer in writers.values():
             held.callback(writer.close)
         mine = np.array(launch.mine(pending.tolist()), int)
@@ -130,7 +132,7 @@ def _fill(
 
 def _create(part: Path, images: ImageSet, shape: tuple[int, ...]) -> None:
     count = len(images)
-    store.create(
+    hdf5.create(
         part,
         {"latent": ((count, *shape), "float32"), "sizes": ((count, 6), "float32")},
         {"image_id": images.image_ids.packed, "done": np.zeros(count, np.uint8)},
@@ -142,7 +144,7 @@ def _pending(path: Path, images: ImageSet, rows: NDArray[np.int64]) -> NDArray[n
     """List the rows that a store lacks; None if it is absent, or not of exactly these pictures."""
     try:
         with h5py.File(path, "r") as file:
-            is_known = store.get_attributes(file).get("format") == FORMAT
+            is_known = hdf5.get_attributes(file).get("format") == FORMAT
             if is_known and np.array_equal(file["image_id"][()], images.image_ids.packed):
                 return rows[file["done"][()][rows] == 0]
     except (OSError, KeyError):  # absent, or killed while it was being created

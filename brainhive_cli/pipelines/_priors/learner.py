@@ -8,10 +8,10 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
-from brainhive_cli.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._priors.recipe import PARTS, Train
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.runs import RunFolder
 
 LAST = "last.pt"
 """The newest checkpoint."""

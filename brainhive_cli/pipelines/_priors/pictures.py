@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import console
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.latents import Latents
 from brainhive_cli.pipelines._priors.recipe import Recipe

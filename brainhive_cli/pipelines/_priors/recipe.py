@@ -4,10 +4,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli import encoders, parts, recipe
+from brainhive_cli import encoders
+from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Section
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import RecipeError
-from brainhive_cli.recipe import Section
 
 PARTS = ("fusion_encoder", "proj", "attn_adapter")
 INCEPTION = "inception"

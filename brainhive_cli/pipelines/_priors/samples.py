@@ -13,10 +13,12 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import console, encoders
+from brainhive_cli import encoders
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import BrainhiveError, RecipeError
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.distribution import distances, require
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
@@ -25,7 +27,6 @@ from brainhive_cli.pipelines._priors.recipe import INCEPTION
 from brainhive_cli.pipelines._priors.training import Training, load, remember_prompt
 from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.reports.sheets import contact_sheet
-from brainhive_cli.runs import RunFolder
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 Found = NDArray[np.float64] | BrainhiveError

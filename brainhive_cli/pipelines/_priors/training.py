@@ -10,9 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli import console
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.seeds import mixed
 from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._fused import match_prior
 from brainhive_cli.pipelines._priors import latents as _latents
@@ -20,10 +22,8 @@ from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, Pictures, batches
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.pipelines._priors.views import crop_of_the_original
-from brainhive_cli.pipelines._seeds import mixed
 from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.runs import RunFolder
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
 LEVELS = (0.2, 0.5, 0.8)

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.errors import BrainhiveError
-from brainhive_cli.launch import Launch
 
 
 @dataclass(frozen=True)

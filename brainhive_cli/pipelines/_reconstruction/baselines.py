@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
-from brainhive_cli import console
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.datasets import BadPicture, ImageSet
-from brainhive_cli.errors import MissingData
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.pipelines._priors.views import to_pictures
@@ -24,8 +25,7 @@ from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, fused
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.runs import RunFolder
-from brainhive_cli.store import match_ids
+from brainhive_cli.stores.hdf5 import match_ids
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean")
 MEAN_OF = 2000

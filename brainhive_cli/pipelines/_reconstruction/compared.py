@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
 from brainhive_cli.pipelines._retrieval.comparison import notes

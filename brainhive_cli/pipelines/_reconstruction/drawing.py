@@ -12,13 +12,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli import console
-from brainhive_cli.launch import Launch
+from brainhive_cli.core import console
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._reconstruction.initial import Initial
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.painter import Painter
 from brainhive_cli.pipelines._reconstruction.takes import Take
-from brainhive_cli.runs import RunFolder
 
 WRITERS = 4
 """Threads that write PNG files while the next pictures are drawn."""

@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from brainhive_cli import console
+from brainhive_cli.core import console
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import decode
-from brainhive_cli.launch import Launch
 from brainhive_cli.metrics.statistics import Metric, measure
 from brainhive_cli.pipelines._reconstruction.scores import Truth, chance_of, limits_of, lower_is_better
 

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 
-from brainhive_cli import home
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.datasets import PICTURES, check_unique
 from brainhive_cli.datasets._files import pictures_below
-from brainhive_cli.errors import MissingData
-from brainhive_cli.runs import FINISHED, RunFolder
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""

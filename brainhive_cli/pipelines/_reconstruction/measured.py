@@ -9,12 +9,14 @@ import torch
 from PIL import Image
 from pydantic import AfterValidator, Field
 
-from brainhive_cli import console, recipe
-from brainhive_cli.caveats import in_title, said_in, together
+from brainhive_cli.core import console, recipe
+from brainhive_cli.core.caveats import in_title, said_in, together
+from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.results import Result
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.errors import BrainhiveError, DeviceError
-from brainhive_cli.launch import Launch
-from brainhive_cli.pipelines import Result
 from brainhive_cli.pipelines._reconstruction.compared import with_runs, with_sources
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn, Scored, metrics_of, write_values
 from brainhive_cli.pipelines._reconstruction.scores import (
@@ -27,10 +29,8 @@ from brainhive_cli.pipelines._reconstruction.scores import (
 )
 from brainhive_cli.pipelines._reconstruction.sheets import sheets_of
 from brainhive_cli.pipelines._reconstruction.tables import tables, told
-from brainhive_cli.recipe import Section
 from brainhive_cli.reports.page import Section as PageSection
 from brainhive_cli.reports.page import write_page
-from brainhive_cli.runs import FINISHED, RunFolder
 
 
 class Measuring(Section):

@@ -10,12 +10,12 @@ from PIL import Image
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
-from brainhive_cli.errors import DeviceError, RecipeError
+from brainhive_cli.core.errors import DeviceError, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Section
 from brainhive_cli.generators._schedulers import SCHEDULERS, known
-from brainhive_cli.launch import Launch
 from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.recipe import Section
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Self
 
-from brainhive_cli import console
-from brainhive_cli.caveats import in_protocol
+from brainhive_cli.core import console
+from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.datasets import decode
-from brainhive_cli.errors import MissingData, RecipeError
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.folders import (
     caveats_around,

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.caveats import in_tables, together
-from brainhive_cli.console import Table
+from brainhive_cli.core.caveats import in_tables, together
+from brainhive_cli.core.console import Table
 from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.pipelines._reconstruction.scores import lower_is_better
 from brainhive_cli.reports.reconstructions import short

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun

@@ -9,21 +9,21 @@ from typing import Any, Self
 import torch
 
 from brainhive_cli import aligner as aligners
-from brainhive_cli import home, parts, runs
 from brainhive_cli.aligner.learned import Learned
-from brainhive_cli.caveats import NORMALISED_BY_TESTED, SIMULATED, together
+from brainhive_cli.core import home, parts, runs
+from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.embeddings import EmbeddingStore
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.errors import BrainhiveError, MissingData
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of, variants
 from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
 from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
 from brainhive_cli.pipelines._retrieval.transfer import Origin
 from brainhive_cli.pipelines.train_align import Recipe
-from brainhive_cli.recipe import Paths
-from brainhive_cli.runs import FINISHED, RunFolder
+from brainhive_cli.stores.targets import EmbeddingStore
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.caveats import in_protocol
-from brainhive_cli.console import Table
+from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.seeds import mixed
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.metrics.statistics import Metric, interval_text, measure
-from brainhive_cli.pipelines._seeds import mixed
 
 Halves = tuple[Tensor, Tensor]
 """Averages of two disjoint halves of each picture's repetitions, [N, F] each."""

@@ -6,14 +6,14 @@ from typing import Literal, Self
 
 from pydantic import Field
 
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.seeds import mixed
 from brainhive_cli.metrics.retrieval import subset_hits
 from brainhive_cli.pipelines._retrieval.ceiling import Ceiling
 from brainhive_cli.pipelines._retrieval.controls import Broken
 from brainhive_cli.pipelines._retrieval.curves import Curve, Sliding, over_repetitions, over_time
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
 from brainhive_cli.pipelines._retrieval.rankings import Gallery, Queries, Ranking, rank_all, read
-from brainhive_cli.pipelines._seeds import mixed
-from brainhive_cli.recipe import Section
 
 
 class Subsets(Section):

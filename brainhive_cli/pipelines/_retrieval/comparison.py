@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.comparison import Comparison, benjamini_hochberg, compare
 
 SIGNIFICANT = 0.05

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli import home
-from brainhive_cli.errors import BrainhiveError, MissingData
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 NUMBER = re.compile(r"^\d+_")
 """What THINGS puts before a concept's name in its folders."""

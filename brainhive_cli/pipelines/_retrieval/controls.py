@@ -7,9 +7,9 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.seeds import mixed
 from brainhive_cli.metrics.guessing import ranks_of_all
 from brainhive_cli.pipelines._retrieval.rankings import Gallery, Queries, controlled
-from brainhive_cli.pipelines._seeds import mixed
 
 DRAWS = 1000
 """How often they are dealt; the smallest p is one over one more."""

@@ -8,14 +8,14 @@ import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
-from brainhive_cli.caveats import in_title, said_in
+from brainhive_cli.core.caveats import in_title, said_in
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
 from brainhive_cli.pipelines._retrieval.rankings import Gallery
 from brainhive_cli.reports.curves import draw_curve
 from brainhive_cli.reports.sheets import top_k_sheet
-from brainhive_cli.runs import RunFolder
-from brainhive_cli.store import match_ids
+from brainhive_cli.stores.hdf5 import match_ids
 
 SHOWN = {"top1": "top-1", "top5": "top-5"}
 

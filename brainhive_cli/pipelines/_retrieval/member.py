@@ -8,10 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli import console
 from brainhive_cli.aligner import Aligner
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._data import (
     Form,
@@ -26,6 +25,7 @@ from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.transfer import fitted
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
+from brainhive_cli.stores.targets import EmbeddingStore
 
 SIGNALS, PICTURES = 4096, 8192
 """How many are encoded at once."""

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from brainhive_cli.caveats import in_protocol, together
+from brainhive_cli.core.caveats import in_protocol, together
 from brainhive_cli.metrics.guessing import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
+from brainhive_cli.core.seeds import mixed
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import average_precisions, nearest, ranks
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
-from brainhive_cli.pipelines._seeds import mixed
 
 Places = NDArray[np.int64]
 

@@ -6,14 +6,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import recordings
 from brainhive_cli.aligner import Layout
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._data import Signal, open_signals
-from brainhive_cli.recipe import Paths
-from brainhive_cli.recordings import Recording, SignalStore
 from brainhive_cli.signals.selection import sample_range
+from brainhive_cli.stores import recordings
+from brainhive_cli.stores.recordings import Recording, SignalStore
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import store
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.embeddings import EmbeddingWriter
-from brainhive_cli.errors import BrainhiveError
 from brainhive_cli.pipelines._vectors.reading import Vectors
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.targets import EmbeddingWriter
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,7 @@ def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any
     where, at = vectors.files[0], 0
     with ExitStack() as held:
         for share in shares:
-            claim = store.Claim.beside(share.path)
+            claim = FileLock.for_path(share.path)
             held.callback(claim.release)
         writers: list[EmbeddingWriter] = []
         shape: tuple[int, ...] = ()
@@ -65,7 +66,7 @@ def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any
 def _begin(
     share: Share, attributes: Mapping[str, Any], shape: tuple[int, ...], dtype: str, held: ExitStack
 ) -> EmbeddingWriter:
-    images, part = share.images, store.part_of(share.path)
+    images, part = share.images, hdf5.part_of(share.path)
     part.unlink(missing_ok=True)
     held.callback(part.unlink, missing_ok=True)
     made = {**attributes, "dataset": images.dataset, "split": images.split}

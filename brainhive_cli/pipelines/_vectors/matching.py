@@ -8,8 +8,8 @@ from pathlib import PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.datasets import PICTURES
-from brainhive_cli.errors import BrainhiveError
 
 
 @dataclass(frozen=True)

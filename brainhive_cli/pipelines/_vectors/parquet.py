@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import store
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.targets import EmbeddingStore
 
 MARK = "-part-"
 """Files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
@@ -60,7 +60,7 @@ def write(found: EmbeddingStore, file: Path, rows: NDArray[np.int64]) -> None:
         kind = pyarrow.list_(kind)
     text = pyarrow.string()
     schema = pyarrow.schema({"image_id": text, "path": text, "concept": text, "emb": kind})
-    part = store.part_of(file)
+    part = hdf5.part_of(file)
     with _library().ParquetWriter(part, schema) as writer:
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]

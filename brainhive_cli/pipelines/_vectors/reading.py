@@ -10,9 +10,9 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli import pickles
-from brainhive_cli.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.pipelines._vectors import parquet as _parquet
+from brainhive_cli.stores import pickles
 
 BATCH = 1024
 """Vectors read at a time."""

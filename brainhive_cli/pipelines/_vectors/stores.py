@@ -4,11 +4,11 @@ import glob
 from collections.abc import Iterable
 from pathlib import Path
 
-from brainhive_cli import console
-from brainhive_cli.embeddings import EmbeddingStore
-from brainhive_cli.errors import MissingData
-from brainhive_cli.health import Health
-from brainhive_cli.recipe import Paths
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.stores.health import Health
+from brainhive_cli.stores.targets import EmbeddingStore
 
 COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "is")
 

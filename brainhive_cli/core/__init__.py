@@ -1,0 +1,1 @@
+"""What every layer uses: recipes, parts, runs, launch, console and errors."""

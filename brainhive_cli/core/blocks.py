@@ -1,0 +1,129 @@
+"""The residual blocks that brain encoders, fusers and priors share, under upstream's parameter names."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brainhive_cli.core.errors import BrainhiveError
+
+
+class Dropout(nn.Module):
+    """`nn.Dropout`, with a mask that a CPU draws 16 bits at a time.
+
+    Torch draws it there number by number on one core, which takes longer than a block's matrix product.
+
+    Args:
+        p: Probability of dropping a unit.
+    """
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [...] to [...]."""
+        if x.device.type != "cpu" or not self.training or not self.p:
+            return F.dropout(x, self.p, self.training)
+        bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
+        is_kept = bits[: x.numel()].view_as(x) >= round(self.p * 2**16) - 2**15
+        return x * is_kept.to(x.dtype).div_(1 - self.p)
+
+
+class MLP(nn.Module):
+    """Two linear maps without bias, GELU and dropout between them.
+
+    Args:
+        dim: D, width of input and output.
+        hidden: Width between the two maps.
+        dropout: Probability of dropping a hidden unit.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.w1 = nn.Linear(dim, hidden, bias=False)
+        self.w2 = nn.Linear(hidden, dim, bias=False)
+        self.dropout = Dropout(dropout)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        return self.w2(self.dropout(F.gelu(self.w1(x))))
+
+
+class ResidualMLP(nn.Module):
+    """An MLP around which the input is added, then a LayerNorm.
+
+    Args:
+        dim: D, width of input and output.
+        hidden: Width inside the MLP.
+        dropout: Probability of dropping a hidden unit.
+
+    Source: BrainHiVE (arXiv 2602.07495), published repository, the layer of its fusion encoder.
+    """
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.ff = MLP(dim, hidden, dropout)
+        self.norm = nn.LayerNorm(dim, eps=1e-6)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        return self.norm(x + self.ff(x))
+
+
+class Stack(nn.Module):
+    """Residual MLPs in a row; it exists for upstream's parameter names `block.layers.<i>`."""
+
+    def __init__(self, dim: int, hidden: int, dropout: float = 0.0, depth: int = 1) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(ResidualMLP(dim, hidden, dropout) for _ in range(depth))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [..., D] to [..., D]."""
+        for layer in self.layers:
+            x = layer(x)
+        return x
+
+
+class FusionEncoder(nn.Module):
+    """Several encoders' embeddings to one token: each is projected, the projections are summed, one block.
+
+    Args:
+        dims: Width of each encoder's embedding, by the encoder's key.
+        dim: D, width of the token.
+        hidden: Width inside the block.
+        dropout: Probability of dropping a hidden unit of the block.
+        depth: Number of residual MLPs in the block.
+
+    Source: BrainHiVE (arXiv 2602.07495), published repository.
+    """
+
+    def __init__(
+        self, dims: dict[str, int], dim: int, hidden: int, dropout: float = 0.0, depth: int = 1
+    ) -> None:
+        super().__init__()
+        if not dims:
+            raise BrainhiveError("a fusion encoder needs at least one encoder", "name one under `encoders`")
+        self.dims = dict(dims)
+        self.proj_maps = nn.ModuleDict({key: nn.Linear(width, dim) for key, width in dims.items()})
+        self.block = Stack(dim, hidden, dropout, depth)
+
+    def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
+        """Fuse embeddings, each [B, D_encoder], to a token [B, D].
+
+        Raises:
+            BrainhiveError: if the encoders or their widths are not those it was made for.
+        """
+        self._check({key: e.shape[-1] for key, e in embeddings.items()})
+        projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
+        return self.block(torch.stack(projected).sum(0))  # [B, D]
+
+    def _check(self, dims: dict[str, int]) -> None:
+        if dims != self.dims:
+            raise BrainhiveError(
+                f"the fusion encoder was made for {_listed(self.dims)}, not for {_listed(dims)}",
+                "give the embeddings of exactly those encoders, or one that was trained on yours",
+            )
+
+
+def _listed(dims: dict[str, int]) -> str:
+    return ", ".join(f"{key} ({width})" for key, width in sorted(dims.items())) or "nothing"

@@ -1,0 +1,57 @@
+"""Caveats: what must be said of a number wherever it is shown, and the functions that say it."""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from brainhive_cli.core.console import Table
+
+SIMULATED = "simulated"
+"""The signals that were tested on come from a program."""
+TRAINED_ON_SIMULATED = "trained on simulated signals"
+"""Only the signals that were trained on do."""
+NORMALISED_BY_TESTED = "normalised by the left-out subject's own recordings"
+"""A subject who was not trained on gave (unlabelled) recordings for the normalisation."""
+UNKNOWN_PICTURES = "nothing says which pictures it was trained on"
+UNKNOWN_SELECTION = "nothing says how its epoch was selected"
+SELECTED_ON_TEST = "selected on test"
+"""The epoch that was kept was chosen on the test set, here or in a model that training began from."""
+CAVEATS = (
+    *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED),
+    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, SELECTED_ON_TEST),
+)
+"""All caveats, in the order in which they are said."""
+
+
+def together(*some: Iterable[str]) -> list[str]:
+    """List the caveats of several things, each once and in their order."""
+    found = {caveat for caveats in some for caveat in caveats}
+    if SIMULATED in found:
+        found.discard(TRAINED_ON_SIMULATED)  # nothing was recorded at all
+    return [caveat for caveat in CAVEATS if caveat in found]
+
+
+def said_in(text: str) -> list[str]:
+    """List the caveats that a title or a protocol says; a part of a longer name says none."""
+    return [caveat for caveat in CAVEATS if re.search(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", text)]
+
+
+def in_protocol(protocol: str, caveats: Iterable[str]) -> str:
+    """Add to a protocol the caveats that it does not say yet."""
+    return ", ".join([protocol, *_unsaid(protocol, caveats)])
+
+
+def in_title(title: str, caveats: Iterable[str]) -> str:
+    """Add to a title, in brackets, the caveats that it does not say yet."""
+    unsaid = _unsaid(title, caveats)
+    return f"{title} ({', '.join(unsaid)})" if unsaid else title
+
+
+def in_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
+    """Add caveats to the titles of tables."""
+    return tuple(replace(table, title=in_title(table.title, caveats)) for table in tables)
+
+
+def _unsaid(text: str, caveats: Iterable[str]) -> list[str]:
+    said = said_in(text)
+    return [caveat for caveat in together(caveats) if caveat not in said]

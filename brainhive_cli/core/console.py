@@ -1,0 +1,249 @@
+"""The only writer to the terminal: results on stdout, talk, progress and errors on stderr."""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.progress import Progress
+
+    from brainhive_cli.core.errors import BrainhiveError
+
+WIDE = 10_000
+"""Columns of a pipe: nothing is folded there."""
+PATIENCE_S = 2.0
+"""A progress bar appears only for work that lasts longer than this."""
+AROUND = 6
+"""Lines of a live table that are no rows: its title, its head, empty lines, and one for what is said."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A titled table of plain cells."""
+
+    title: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Any, ...], ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the table as one dict a row, for JSON."""
+        return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
+
+
+def is_speaker() -> bool:
+    """Tell whether this process is the one of its launch that talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def say(text: str) -> None:
+    """Tell the person something, on stderr."""
+    if is_speaker():
+        _stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def warn(text: str) -> None:
+    """Warn the person in one line, on stderr."""
+    if is_speaker():
+        _stderr().print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+
+
+def fail(error: "BrainhiveError") -> None:
+    """Show an error as one line that says what, and one that says what to do."""
+    _stderr().print(f"error: {error.what}", style="red", highlight=False, markup=False, soft_wrap=True)
+    if error.hint:
+        _stderr().print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+
+
+def show_traceback() -> None:
+    """Show the traceback of the error being handled (`--debug`)."""
+    import traceback
+
+    _stderr().print(traceback.format_exc(), highlight=False, markup=False, soft_wrap=True)
+
+
+def show_text(text: str) -> None:
+    """Write plain text as a result, on stdout."""
+    if is_speaker():
+        _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
+
+
+def size(count: int) -> str:
+    """Write a number of bytes on disk for people."""
+    return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+@contextmanager
+def hushed() -> Iterator[None]:
+    """Keep the bars and notes with which transformers and diffusers load weights from stderr.
+
+    One that is not imported yet is left so.
+    """
+    names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
+    libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
+    before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
+    for each in libraries:
+        each.set_verbosity_error()
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        for each, verbosity, has_bar in before:
+            each.set_verbosity(verbosity)
+            if has_bar:
+                each.enable_progress_bar()
+
+
+def flush() -> None:
+    """Hand over what was written, before the process is cut short."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+
+
+def show_json(document: Any) -> None:
+    """Write one JSON document as the result, on stdout."""
+    import json
+
+    show_text(json.dumps(document, indent=2, default=str))
+
+
+def show_table(table: Table) -> None:
+    """Write an aligned table as a result, on stdout."""
+    if not is_speaker():
+        return
+    console = _stdout()
+    for part in _fitting(table, console.width):
+        with console.capture() as written:
+            console.print(_drawn(part), highlight=False, markup=False)
+        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in [*written.get().splitlines(), ""]))
+
+
+def _drawn(table: Table) -> Any:
+    from rich.box import SIMPLE_HEAD
+    from rich.console import Group
+    from rich.table import Table as RichTable
+    from rich.text import Text
+
+    drawn = RichTable(box=SIMPLE_HEAD)
+    drawn.pad_edge = drawn.show_edge = False
+    for column in table.columns:
+        drawn.add_column(column, overflow="fold")
+    for row in table.rows:
+        drawn.add_row(*(Text(_shown(cell)) for cell in row))
+    return Group(Text(table.title, style="bold"), drawn)  # a title of the table's is folded at its width
+
+
+def _shown(cell: Any) -> str:
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+
+
+def _fitting(table: Table, width: int) -> list[Table]:
+    """Take a column over half as wide as the terminal out of a table that does not fit, to stand alone."""
+    columns = list(zip(table.columns, *table.rows, strict=True))
+    widths = [max(len(_shown(cell)) for cell in column) for column in columns]
+    widest = widths.index(max(widths))
+    is_long = widest > 0 and widths[widest] > width / 2
+    if len(columns) < 3 or not is_long or sum(widths) + 3 * (len(widths) - 1) <= width:
+        return [table]
+    alone, title = columns.pop(widest), f"{table.title}: {table.columns[widest]}"
+    return [_table(table.title, columns), _table(title, [columns[0], alone])]
+
+
+def _table(title: str, columns: Sequence[tuple[Any, ...]]) -> Table:
+    names, *rows = zip(*columns, strict=True)
+    return Table(title, names, tuple(rows))
+
+
+class Bar:
+    """A progress bar that shows itself once the work proves long."""
+
+    def __init__(self, progress: "Progress", what: str, total: int) -> None:
+        self._progress = progress
+        self._total = total
+        self._task = progress.add_task(what, total=total, note="")
+        self._born = time.monotonic()
+        self._items = 0
+
+    def expect(self, more: int) -> None:
+        """Expect so many items more than thought; fewer if negative, since they were done before."""
+        self._total += more
+        self._progress.update(self._task, total=self._total)
+
+    def advance(self, items: int = 1, note: str = "") -> None:
+        """Count items done; `note` stands at the end of the line."""
+        self._items += items
+        elapsed_s = time.monotonic() - self._born
+        self._progress.update(self._task, advance=items, note=f"{self._items / elapsed_s:.1f}/s {note}")
+        if not self._progress.live.is_started and elapsed_s > PATIENCE_S:
+            self._progress.start()
+
+
+@contextmanager
+def progress(what: str, total: int) -> Iterator[Bar]:
+    """Show items, rate and time left on stderr while the work lasts; vanish after."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = _stderr()
+    shown = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=20),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[note]}"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not (console.is_terminal and is_speaker()),
+    )
+    try:
+        yield Bar(shown, what, total)
+    finally:
+        if shown.live.is_started:
+            shown.stop()
+
+
+@contextmanager
+def live(table: Callable[[int], Table]) -> Iterator[None]:
+    """Show a table on stderr, drawn anew each second while the work lasts; vanish after.
+
+    What libraries print meanwhile is talk, and goes to stderr too.
+
+    Args:
+        table: Makes the table, given how many rows fit.
+    """
+    from rich.live import Live
+    from rich.text import Text
+
+    console, born = _stderr(), time.monotonic()
+    if not (console.is_terminal and is_speaker()):
+        with redirect_stdout(sys.stderr):
+            yield
+        return
+
+    def draw() -> Any:
+        is_long = time.monotonic() - born > PATIENCE_S
+        return _drawn(table(max(1, console.height - AROUND))) if is_long else Text("")
+
+    with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
+        yield
+
+
+def _stderr() -> Any:
+    return _talking_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+
+
+@lru_cache(1)  # so that what is said goes above a bar or table, which know of their own console only
+def _talking_on(stream: Any) -> Any:
+    from rich.console import Console
+
+    return Console(stderr=True, emoji=False)
+
+
+def _stdout() -> Any:
+    from rich.console import Console
+
+    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file, as wide as its lines
+    return Console(emoji=False, width=WIDE if is_open else None)  # `python:brain:f` is no picture of a brain

@@ -1,0 +1,41 @@
+"""A lock that one process at a time holds on a file."""
+
+import fcntl
+from pathlib import Path
+from typing import Self
+
+from brainhive_cli.core.errors import BrainhiveError
+
+
+class FileLock:
+    """An exclusive lock on a path; it ends with the process that holds it.
+
+    Args:
+        path: The file that is locked.
+        name: What it stands for, for the error.
+        wait: Wait for the holder, rather than fail.
+
+    Raises:
+        BrainhiveError: if another process holds it and `wait` is false.
+    """
+
+    def __init__(self, path: Path, name: str, wait: bool = False) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._path, self._file = path, path.open("a+")
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            self._file.close()
+            raise BrainhiveError(
+                f"{name} is being written by another command", "wait for it, or give this one another recipe"
+            ) from error
+
+    @classmethod
+    def for_path(cls, path: Path, wait: bool = False) -> Self:
+        """Lock a file by a hidden one next to it."""
+        return cls(path.with_name(f".{path.name}.claim"), str(path), wait)
+
+    def release(self) -> None:
+        """Let others lock the path."""
+        self._path.unlink(missing_ok=True)
+        self._file.close()

@@ -1,0 +1,223 @@
+"""From a reference (hub:, demo: or a path) to a local folder, and what it holds."""
+
+import fnmatch
+import hashlib
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core import console, home
+from brainhive_cli.core.errors import MissingData
+
+DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
+"""The embedded world's own, which `demo:` references name."""
+LARGE = 64_000_000
+"""Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
+DIGESTS = ".digests"
+"""Where such digests are kept, below home."""
+WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
+
+
+class Unreachable(MissingData):
+    """What is not in the hub's cache, while the hub cannot be reached."""
+
+
+class NoRepository(MissingData):
+    """A repository that the hub does not have, or does not show."""
+
+
+def folder(
+    reference: str, *, allow: Sequence[str] | None = None, owner: str = "", local: bool = False
+) -> Path:
+    """Resolve a reference to a folder on this machine, fetching it into the hub's cache if need be.
+
+    Args:
+        reference: `hub:owner/name[/subfolder][@revision]`, `demo:name` (shipped weights) or a folder.
+        allow: File patterns to fetch, below the subfolder; all when None.
+        owner: Owner meant by a bare `hub:name`.
+        local: Ask no network: only what is in the hub's cache.
+
+    Raises:
+        MissingData: if the folder, repository or network is not there.
+    """
+    scheme, colon, rest = reference.partition(":")
+    if colon and scheme == "hub":
+        return _snapshot(rest, allow, owner, local)
+    path = DEMO_WEIGHTS / rest if scheme == "demo" else home.located(reference)
+    if not reference or not path.is_dir():
+        raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
+    return path
+
+
+def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import tqdm
+
+    class Fleeting(tqdm):
+        """The hub's bars: they vanish, and are not written into a pipe."""
+
+        def __init__(self, *args: Any, **told: Any) -> None:
+            super().__init__(*args, **{"disable": None, **told, "leave": False})  # type: ignore[no-untyped-call]
+
+    repository, below, revision = _parse(rest, owner)
+    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": Fleeting}
+    try:
+        root = Path(snapshot_download(repository, revision=revision, local_files_only=local, **knobs))
+    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
+        raise _refusal(repository, below, error) from error
+    if not (root / below).is_dir():
+        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
+    return root / below
+
+
+def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
+    """Say, without a network, whether this machine has a reference's `files` and any of its `weights`.
+
+    Args:
+        reference: As `folder` takes it.
+        files: Names of files that must all be there.
+        weights: File patterns; all that the hub has of one of them must be there.
+    """
+    for pattern in weights:
+        with suppress(MissingData):
+            found = folder(reference, allow=(*files, pattern), local=True)
+            if any(found.glob(pattern)) and all((found / name).is_file() for name in files):
+                return True
+    return False
+
+
+def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> int:
+    """Ask the hub how large are `files` and the first of `weights` that it has, and fetch nothing.
+
+    Returns:
+        Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
+
+    Raises:
+        MissingData: if it is not on this machine and the hub cannot say (`Unreachable`, `NoRepository`), or
+            has no such weights.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+
+    scheme, _, rest = reference.partition(":")
+    if scheme != "hub" or holds(reference, files, weights):
+        return 0
+    repository, below, revision = _parse(rest, "")
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)  # it warns of patterns that match nothing: said below
+    disable_progress_bars()
+    try:
+        found = snapshot_download(
+            repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
+        )
+    except (HFValidationError, OSError) as error:
+        raise _refusal(repository, below, error) from error
+    finally:
+        enable_progress_bars()
+        logging.set_verbosity(verbosity)
+    by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
+    chosen = next(filter(None, by_pattern), None)
+    if chosen is None:
+        raise MissingData(f"{repository} has no {_patterns(below, weights)[0]}", "check the name and variant")
+    taken = {*_patterns(below, files), *chosen}
+    return sum(file.file_size or 0 for file in found if file.will_download and file.filename in taken)
+
+
+def to_download(count: int) -> str:
+    """Put what `bytes_to_fetch` says into words."""
+    return f"{console.size(count) if count else 'nothing'} to download"
+
+
+def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:
+    """Split `owner/name[/subfolder][@revision]` into repository, subfolder and revision."""
+    path, _, revision = rest.partition("@")
+    parts = path.split("/")
+    if len(parts) == 1 and owner:
+        parts = [owner, *parts]
+    return "/".join(parts[:2]), "/".join(parts[2:]), revision or None
+
+
+def _patterns(below: str, allow: Sequence[str]) -> list[str]:
+    return [f"{below}/{pattern}" if below else pattern for pattern in allow]
+
+
+def _refusal(repository: str, below: str, error: Exception) -> MissingData:
+    """Say why the hub gives nothing: by its answer, or because it gave none."""
+    from huggingface_hub.errors import (
+        DryRunError,
+        GatedRepoError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    is_for_want = isinstance(error, DryRunError | LocalEntryNotFoundError)
+    answer = error.__cause__ if is_for_want else error
+    if isinstance(answer, GatedRepoError):
+        way = f"accept them at https://huggingface.co/{repository}, then: hf auth login"
+        return MissingData(f"{repository} is for those who accepted its terms", way)
+    if isinstance(answer, RepositoryNotFoundError):
+        way = "check the name, or if it is private: hf auth login"
+        return NoRepository(f"no such repository on the hub: {repository}", way)
+    if isinstance(answer, RevisionNotFoundError):
+        return MissingData(f"{repository} has no such revision", "check what stands after the @")
+    if is_for_want:
+        part = f" --include '{below}/*'" if below else ""
+        way = f"on a machine with a network: hf download {repository}{part}"
+        return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
+    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")
+
+
+def _names(root: Path) -> str:
+    return ", ".join(sorted(p.name for p in root.iterdir()))
+
+
+def revision(path: Path) -> str:
+    """Read the commit of a folder in the hub's cache from its path; empty elsewhere."""
+    parts = path.absolute().parts
+    return parts[parts.index("snapshots") + 1] if "snapshots" in parts[:-1] else ""
+
+
+def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
+    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal)."""
+    files = sorted({file for pattern in weights for file in path.glob(pattern)})
+    total = hashlib.sha256()
+    for file in files:
+        total.update(f"{file.name}={_file_digest(file)}\n".encode())
+    return total.hexdigest()
+
+
+def _file_digest(file: Path) -> str:
+    blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
+    if file.is_symlink() and len(blob) == 64:
+        return blob
+    if file.stat().st_size < LARGE:
+        return _sha256(file)
+    kept = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
+    stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
+    with suppress(OSError, ValueError):
+        known, found = kept.read_text().rsplit(" ", 1)
+        if known == stamp:
+            return found
+    found = _sha256(file)
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=_made(kept.parent)) as beside:
+        made = Path(beside, kept.name)
+        made.write_text(f"{stamp} {found}")
+        os.replace(made, kept)
+    return found
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()

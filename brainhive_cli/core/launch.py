@@ -1,0 +1,248 @@
+"""Processes and devices: accelerate's launcher, ranks, and which part of the work is mine."""
+
+import json
+import logging
+import os
+import sys
+import warnings
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError
+from brainhive_cli.core.recipe import Run
+
+if TYPE_CHECKING:
+    import torch
+
+T = TypeVar("T")
+REPORTS = "BRAINHIVE_REPORTS"
+"""Names the folder where a launched process leaves its error for the launcher to show."""
+PORT = 29500
+"""Where machine 0 waits for the others unless told otherwise; torch's own default."""
+LONGEST_WAIT = timedelta(days=1)
+"""How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """This process among those that share the work.
+
+    Attributes:
+        mixed_precision: What it was launched in; a recipe takes it over as its own precision.
+    """
+
+    rank: int
+    processes: int
+    device: "torch.device"
+    mixed_precision: str | None = None
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes what all of them share."""
+        return self.rank == 0
+
+    @property
+    def device_name(self) -> str:
+        """The device in words."""
+        import torch
+
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
+
+    def mine(self, items: Sequence[T]) -> Sequence[T]:
+        """Cut my contiguous share out of `items`; the shares of all processes are all of them, once."""
+        start, stop = self._share(len(items), self.rank)
+        return items[start:stop]
+
+    def _share(self, count: int, rank: int) -> tuple[int, int]:
+        return count * rank // self.processes, count * (rank + 1) // self.processes
+
+    def queue(self, items: Sequence[T], name: str) -> Iterator[T]:
+        """Take items one by one as this process gets free; each goes to one process, none is lost.
+
+        Args:
+            items: The same in every process.
+            name: Of the queue, which the launch has not used before. It is a counter in the processes' common
+                store, so a killed launch leaves nothing behind.
+        """
+        if self.processes == 1:
+            yield from items
+            return
+        from torch.distributed.distributed_c10d import _get_default_store
+
+        counter = _get_default_store()
+        while (place := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
+            yield items[place]
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        if self.processes > 1:
+            import torch.distributed
+
+            mine = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
+            torch.distributed.barrier(device_ids=mine)
+
+    def gather(self, mine: Any) -> list[Any]:
+        """Collect one picklable object a process, in order of rank, in every process."""
+        if self.processes == 1:
+            return [mine]
+        import torch.distributed
+
+        everyone: list[Any] = [None] * self.processes
+        torch.distributed.all_gather_object(everyone, mine)
+        return everyone
+
+    def gather_rows(self, mine: "torch.Tensor", count: int) -> "torch.Tensor":
+        """Join the shares [B_mine, D] that `mine` cut of `count` rows, in order, with their gradient.
+
+        Every process then computes the same loss over all rows; `average_gradients` makes its gradient whole.
+        """
+        if self.processes == 1:
+            return mine
+        import torch
+        from torch.distributed.nn.functional import all_gather
+
+        shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
+        padded = torch.nn.functional.pad(mine, (0, 0, 0, max(shares) - len(mine)))
+        with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
+            gathered = all_gather(padded)
+        return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
+
+    def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
+        """Average gradients over processes, in one exchange."""
+        if self.processes == 1:
+            return
+        import torch
+        import torch.distributed
+
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        torch.distributed.all_reduce(flat)
+        flat /= self.processes
+        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def autocast(self, precision: str) -> AbstractContextManager[Any]:
+        """Compute in `precision` (fp32, bf16, fp16)."""
+        import torch
+
+        if precision == "fp32":
+            return nullcontext()
+        return torch.autocast(self.device.type, {"bf16": torch.bfloat16, "fp16": torch.float16}[precision])
+
+
+def start(run: Run) -> Launch:
+    """Join the launch that this process belongs to, or be one process alone.
+
+    Raises:
+        DeviceError: if the recipe asks for a device that is not there.
+    """
+    import torch
+
+    has_cuda = torch.cuda.is_available()
+    if run.device == "cuda" and not has_cuda:
+        raise DeviceError(
+            "run.device is cuda, but no CUDA device is visible", "run.device=cpu, or check nvidia-smi"
+        )
+    on_cpu = run.device == "cpu" or not has_cuda
+    here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
+    if not on_cpu and here > there:  # NCCL would fail, in many words
+        raise DeviceError(
+            f"{here} processes on a machine with {there} GPUs: each needs one of its own",
+            f"at most {there} processes a machine, or run.device=cpu",
+        )
+    launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
+    if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
+        raise DeviceError(f"the launch asks for mixed precision {launched}", "use bf16, or no")
+    precision = run.mixed_precision or (None if launched == "no" else launched)
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Launch(0, 1, torch.device("cpu" if on_cpu else "cuda"), precision)
+    from accelerate import PartialState
+
+    state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
+    return Launch(state.process_index, state.num_processes, state.device, precision)
+
+
+def wanted(run: Run) -> int:
+    """Say how many processes to launch; 1 when this process is itself a launched one."""
+    if "LOCAL_RANK" in os.environ:
+        return 1
+    if run.processes is not None:
+        return run.processes
+    import torch
+
+    return 1 if run.device == "cpu" else max(1, torch.cuda.device_count() * run.machines)
+
+
+def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, BrainhiveError | None]:
+    """Run the same command line in `processes` processes through accelerate's launcher.
+
+    Returns:
+        The exit code, and the error of the child that failed first.
+    """
+    from accelerate.commands.launch import launch_command, launch_command_parser
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+
+    logging.disable()  # the child's own line says it all
+    threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
+    asked = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
+    port = run.main_process_port or (PORT if run.machines > 1 else 0)  # machines must agree on one
+    asked += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
+    asked += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
+    asked += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
+    asked += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *argv]
+    with TemporaryDirectory() as reports:
+        os.environ[REPORTS] = reports
+        try:
+            launch_command(launch_command_parser().parse_args(asked))
+        except ChildFailedError as failed:
+            code = failed.get_first_failure()[1].exitcode
+            return _first_report(Path(reports)) or (
+                max(code, 1),
+                BrainhiveError(f"a process ended with {code}"),
+            )
+        except (SignalException, KeyboardInterrupt):
+            return INTERRUPTED, None
+        finally:
+            del os.environ[REPORTS]
+    return 0, None
+
+
+def leave_report(code: int, error: BrainhiveError) -> bool:
+    """Leave this process's error for the launcher; False when no launcher of ours waits for it."""
+    folder = os.environ.get(REPORTS)
+    if folder is None:
+        return False
+    report = {"code": code, "what": error.what, "hint": error.hint}
+    Path(folder, f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(report))
+    return True
+
+
+def leave(code: int) -> None:
+    """End this process here and now if it is one of several.
+
+    A thread of gloo may still let go of tensors when all is done. Should it meet the interpreter shutting
+    down, the process aborts after everything went well (pytorch/pytorch pull request 179291).
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        console.flush()
+        os._exit(code)
+
+
+def _first_report(folder: Path) -> tuple[int, BrainhiveError] | None:
+    reports = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
+    if not reports:
+        return None
+    report = json.loads(reports[0].read_text())
+    return report["code"], BrainhiveError(report["what"], report["hint"])
+
+
+def argv() -> list[str]:
+    """Return this process's own command line, without the program."""
+    return sys.argv[1:]

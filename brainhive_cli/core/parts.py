@@ -1,0 +1,84 @@
+"""What a part is: a frozen Config that builds, in a file whose name is its kind."""
+
+import difflib
+import importlib
+import pkgutil
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import validate
+
+SHELVES = {
+    "datasets": "dataset",
+    "encoders": "encoder",
+    "backbones": "backbone",
+    "fusers": "fuser",
+    "losses": "loss",
+    "priors": "prior",
+    "generators": "generator",
+}
+"""The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
+one part of each is called."""
+
+
+class Config(BaseModel):
+    """Every knob of one part, with its unit, default and source; `build` makes the part."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+    @property
+    def kind(self) -> str:
+        """The name of the file that the part lives in."""
+        return type(self).__module__.rsplit(".", 1)[-1]
+
+    @model_serializer(mode="wrap")
+    def _with_kind(self, fields: Any) -> dict[str, Any]:
+        return {"kind": self.kind, **fields(self)}
+
+
+def kinds(shelf: str) -> list[str]:
+    """List the parts on a shelf without importing them."""
+    package = importlib.import_module(f"brainhive_cli.{shelf}")
+    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+
+
+def file_of(kind: str) -> str:
+    """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is `base_alignment`."""
+    return kind.replace("-", "_").replace("+", "_")
+
+
+def load(shelf: str, kind: str) -> ModuleType:
+    """Import the part called `kind`.
+
+    Raises:
+        RecipeError: if the shelf has no such part.
+    """
+    known = kinds(shelf)
+    name = file_of(kind)
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=1)
+        guess = f"did you mean {near[0]}? " if near else ""
+        raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
+    return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
+
+
+def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
+    """Turn `kind`, or `{kind: …, knob: …}` (kind `default` if it names none), into the part's Config."""
+    if isinstance(value, Config):
+        return value
+    fields = dict(value) if isinstance(value, dict) else {"kind": value}
+    kind = fields.pop("kind", default)
+    if not isinstance(kind, str):
+        raise RecipeError(
+            f"a {SHELVES[shelf]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}"
+        )
+    return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
+
+
+def part(shelf: str, default: str) -> BeforeValidator:
+    """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
+    return BeforeValidator(partial(resolve, shelf, default=default))

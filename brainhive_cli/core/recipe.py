@@ -1,0 +1,334 @@
+"""From a YAML file, flags and overrides to one validated recipe."""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
+
+import yaml
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    model_validator,
+)
+
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import RecipeError
+
+M = TypeVar("M", bound=BaseModel)
+
+
+def split(value: Any) -> Any:
+    """Read `a,b` as a list, so that flags and overrides need no brackets."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, list | tuple | None) else [value]
+
+
+def _no(value: Any) -> Any:
+    """Undo YAML's reading of a bare `no` as false."""
+    return "no" if value is False else value
+
+
+def _each_once(value: list[int]) -> list[int]:
+    if not value or len(set(value)) < len(value):
+        raise ValueError("name each once, and at least one")
+    return value
+
+
+Names = Annotated[list[str], BeforeValidator(split)]
+Numbers = Annotated[list[int], BeforeValidator(split), AfterValidator(_each_once)]
+Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
+
+
+class Section(BaseModel):
+    """A block of a recipe: frozen, and closed to unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+
+
+def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
+    """Refuse keys that would have no effect, if they are set to another value than their default.
+
+    Args:
+        section: The block of the recipe.
+        keys: Those of its keys that have no effect here.
+        when: Why not, to follow "has no effect".
+        hint: What to do.
+
+    Raises:
+        RecipeError: naming the first of them.
+    """
+    fields = type(section).model_fields
+    for key in keys:
+        if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
+            shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            raise RecipeError(f"{key} has no effect {when}, and is {shown!r}", hint)
+
+
+class Paths(Section):
+    """Where things lie, below home (the working directory or BRAINHIVE_HOME)."""
+
+    data: str = Field("data", description="data sets, one folder each")
+    embeddings: str = Field("embeddings", description="embedding stores")
+    signals: str = Field("signals", description="signal stores")
+    runs: str = Field("runs", description="run folders")
+    latents: str = Field("latents", description="what a VAE makes of pictures, for train-prior")
+
+    def under_home(self, name: Literal["data", "embeddings", "signals", "runs", "latents"]) -> Path:
+        """Resolve one of the folders against home."""
+        return home.root().joinpath(getattr(self, name))
+
+    def dataset(self, name: str, root: str = "") -> Path:
+        """Say where a data set lies: at `root`, else at its name below data; absolute, as hints name it."""
+        return Path(os.path.abspath(home.located(root) if root else self.under_home("data") / name))
+
+
+class Run(Section):
+    """How the work is run; no part of what it computes, so no part of the fingerprint."""
+
+    processes: int | None = Field(None, ge=1, description="processes in all (default: one per GPU)")
+    machines: int = Field(1, ge=1, description="machines; each runs the same line")
+    machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
+    main_process_ip: str | None = Field(None, description="address of machine 0")
+    main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: free choice)")
+    mixed_precision: Annotated[Literal["no", "bf16"] | None, BeforeValidator(_no)] = Field(
+        None, description="autocast dtype, instead of the recipe's own precision"
+    )
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    workers: int | None = Field(
+        None, ge=0, description="processes that decode pictures (default: spare cores)"
+    )
+    trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
+        [],
+        description="where train-align and train-prior tell their progress, eval-retrieval and reconstruct "
+        "their results",
+    )
+
+    @model_validator(mode="after")
+    def _counts_machines(self) -> Self:
+        if self.machines == 1:
+            refuse_idle(self, ("machine_rank", "main_process_ip"), "on one machine", "run.machines=N")
+        return self
+
+
+class Recipe(Section):
+    """What every command's recipe has."""
+
+    is_tracked: ClassVar[bool] = False
+    """Whether the command tells trackers of anything."""
+    beside: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
+    """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
+    keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
+
+    paths: Paths = Paths()
+    run: Run = Run()
+    digests: dict[str, str] = Field(
+        {}, description="digests of what paths and references of the recipe hold, filled in"
+    )
+
+    @model_validator(mode="after")
+    def _tells_trackers(self) -> Self:
+        if not self.is_tracked:
+            refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _computes_as_the_run_is_told(cls, fields: Any) -> Any:
+        """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
+        run = fields.get("run") if isinstance(fields, Mapping) else None
+        mixed = _no(run.get("mixed_precision")) if isinstance(run, Mapping) else None
+        if mixed not in ("no", "bf16"):
+            return fields
+        precision = {"precision": "fp32" if mixed == "no" else mixed}
+        if "precision" in cls.model_fields:
+            return {**fields, **precision}
+        train = fields.get("train", {})
+        has_precision = "train" in cls.model_fields and isinstance(train, Mapping)
+        return {**fields, "train": {**train, **precision}} if has_precision else fields
+
+    def launched_in(self, mixed_precision: str | None) -> Self:
+        """Take over the mixed precision of a launch, where the recipe names none."""
+        if mixed_precision is None or self.run.mixed_precision is not None:
+            return self
+        fields = self.model_dump(mode="json")
+        return type(self).model_validate(
+            {**fields, "run": {**fields["run"], "mixed_precision": mixed_precision}}
+        )
+
+    def holding(self, digests: Mapping[str, str]) -> Self:
+        """Say what paths and references hold: then that is what they are known by, wherever it lies."""
+        return self.model_copy(update={"digests": dict(sorted(digests.items()))})
+
+    def fingerprint(self) -> str:
+        """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits).
+
+        Whatever has a digest counts as that; other paths below home count from there.
+        """
+        whole = {key for key in self.beside if "." not in key}
+        what = self.model_dump(mode="json", exclude={*whole, "digests"})
+        for section, key in (each.split(".") for each in self.beside - whole):
+            what[section][key] = type(getattr(self, section)).model_fields[key].default
+        known = home.portable(_replaced(what, self.digests))
+        return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+    def to_yaml(self) -> str:
+        """Write the resolved recipe as YAML that runs as it is."""
+        return to_yaml(self.model_dump(mode="json"))
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Load the recipe, lay flags and then `key.path=value` overrides over it, validate.
+
+        Args:
+            command: The subcommand, whose shipped default is used when `name` is None.
+            name: A YAML file, or the name of a shipped recipe.
+            flags: Dotted recipe key to value; None means not given.
+            overrides: `key.path=value` strings; values are YAML.
+
+        Raises:
+            RecipeError: with the key, the value seen and the nearest known key.
+        """
+        fields = read(find(command, name))
+        for key, value in flags.items():
+            if value is not None:
+                put(fields, key, value)
+        for override in overrides:
+            key, equals, text = override.partition("=")
+            if not equals:
+                raise RecipeError(f"override {override!r} has no value", "write key.path=value")
+            put(fields, key, _parse(text, override))
+        return validate(cls, fields)
+
+
+def to_yaml(fields: Mapping[str, Any]) -> str:
+    """Write a recipe's fields as YAML, in their order."""
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
+
+
+def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
+    """Replace every string that has a digest by it."""
+    if isinstance(value, dict):
+        return {key: _replaced(each, digests) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_replaced(each, digests) for each in value]
+    return digests.get(value, value) if isinstance(value, str) else value
+
+
+def shipped() -> Path:
+    """Return the folder of the shipped recipes (in the wheel, or beside the package in a checkout)."""
+    package = Path(__file__).parents[1]
+    return next(p for p in (package / "recipes", package.parent / "recipes") if p.is_dir())
+
+
+def find(command: str, name: str | None) -> Path:
+    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    if name is None:
+        return shipped() / f"{command}.yaml"
+    candidates = [Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    own = sorted(shipped().rglob(f"{command}.yaml"))
+    known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
+    near = difflib.get_close_matches(name, known, n=1)
+    raise RecipeError(
+        f"no recipe {name!r}: neither a file nor a shipped recipe",
+        (f"did you mean {near[0]}? " if near else "")
+        + f"shipped for {command}: {', '.join(known) or 'none'}",
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML without keys that stand twice in one mapping: the parser alone would keep the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node: Any = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
+                raise RecipeError(f"key {key.value!r} stands twice, in lines {lines}", "leave one out")
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe into a plain dict.
+
+    Raises:
+        RecipeError: if it is no YAML, no mapping, or has a key twice.
+    """
+    try:
+        fields = _load(path.read_text()) or {}
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error.what}", error.hint) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(
+            f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
+        )
+    return fields
+
+
+def _parse(text: str, override: str) -> Any:
+    try:
+        return _load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
+
+
+def put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; naming another `kind` drops the knobs of the part that stood there."""
+    *path, last = key.split(".")
+    for step in path:
+        below = fields.get(step)
+        if isinstance(below, str):  # a part named by its kind alone
+            below = {"kind": below}
+        fields[step] = fields = below if isinstance(below, dict) else {}
+    if last == "kind" and str(fields.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
+        fields.clear()
+    fields[last] = value
+
+
+def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
+    """Validate `fields`, turning pydantic's report into one clear line."""
+    try:
+        return model.model_validate(dict(fields))
+    except ValidationError as error:
+        first = error.errors()[0]
+        named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
+        key = ".".join([where, *named] if where else named)
+        if first["type"] == "extra_forbidden":
+            raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
+        reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
+        raise RecipeError(
+            f"{key}: {reason}, got {first['input']!r}", "fix the recipe, flag or override"
+        ) from error
+
+
+def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    for step in loc[:-1]:
+        field = model.model_fields.get(str(step))
+        inner = field.annotation if field else None
+        for each in (inner, *get_args(inner)):  # a section may be absent: Section | None
+            if isinstance(each, type) and issubclass(each, BaseModel):
+                model = each
+    known = list(model.model_fields)
+    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
+    return (f"did you mean {near[0]}? " if near else "") + f"known here: {', '.join(known)}"

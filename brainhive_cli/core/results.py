@@ -1,0 +1,64 @@
+"""What a command plans and what it returns: its plan (`--check`) and its result."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a command would do, and what is missing for it (`--check`).
+
+    Attributes:
+        items: What is planned: name and value, in order.
+        missing: What is not there, each with the way to get it.
+    """
+
+    items: dict[str, Any]
+    missing: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, looks: Mapping[str, Callable[[], Any]]) -> Self:
+        """Look at each thing by its name; what raises one of our errors is missing, and is told once."""
+        items, missing = {}, {}
+        for name, look in looks.items():
+            try:
+                items[name] = look()
+            except BrainhiveError as error:
+                missing[error.in_one_line] = name
+        return cls(items, list(missing))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a command made.
+
+    Attributes:
+        folder: The run folder, or where the stores lie.
+        tables: What is printed.
+        metrics: What `--json` prints beside the tables.
+        files: Pictures and pages for people, by name.
+        hint: The command that usually comes next.
+        exit_code: What the command ends with; not 0 when what it looked at is not sound.
+    """
+
+    folder: Path
+    tables: tuple[Table, ...] = ()
+    metrics: dict[str, Any] = field(default_factory=dict)
+    files: dict[str, Path] = field(default_factory=dict)
+    hint: str = ""
+    exit_code: int = 0
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the result as a JSON document."""
+        return {
+            "folder": str(self.folder),
+            "tables": [table.as_dict() for table in self.tables],
+            "metrics": self.metrics,
+            "files": {name: str(path) for name, path in self.files.items()},
+            "next": self.hint,
+        }

@@ -1,0 +1,196 @@
+"""The embedding store: one encoder's vectors for one split, tied to how they were made."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import h5py
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.health import Health, measure
+from brainhive_cli.stores.ids import Names
+
+FORMAT = 1
+
+
+@dataclass(frozen=True)
+class EmbeddingStore:
+    """A finished store, mapped into memory.
+
+    Attributes:
+        embedding: [N, D] or [N, S, D].
+        image_ids: The image id of each row.
+        concepts: The concept of each row.
+        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the image ids
+            (`pictures`), versions and health.
+    """
+
+    path: Path
+    embedding: NDArray[Any]
+    image_ids: Names
+    concepts: Names
+    done: NDArray[np.bool_]
+    attributes: dict[str, Any]
+
+    @classmethod
+    def open(cls, path: Path) -> Self:
+        """Open a finished store.
+
+        Raises:
+            MissingData: if it is absent or not finished.
+            BrainhiveError: if the file is corrupt or of another format.
+        """
+        made_by = making(path)
+        with hdf5.open_file(path, made_by) as file:
+            attributes = hdf5.get_attributes(file)
+            if attributes.get("format") != FORMAT or "embedding" not in file:
+                raise BrainhiveError(f"{path} is not an embedding store of format {FORMAT}", made_by)
+            return cls(
+                path,
+                hdf5.mapped(file["embedding"]),
+                Names(file["image_id"][()]),
+                Names(file["concept"][()]),
+                file["done"][()].astype(bool),
+                attributes,
+            )
+
+    @cached_property
+    def health(self) -> Health:
+        """The health figures that the store carries; measured now if it is older than they are."""
+        try:
+            return Health(**self.attributes["health"])
+        except TypeError:
+            return self.measured()
+
+    def measured(self) -> Health:
+        """Measure the health anew."""
+        with h5py.File(self.path, "r") as file:
+            return measure(file["embedding"], np.flatnonzero(self.done))
+
+    def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
+        """Refuse a store that was made of other pictures than its data set and split have now.
+
+        Args:
+            image_ids: The pictures that they have, in order.
+            line: The command line that makes the store.
+
+        Raises:
+            BrainhiveError: with that line.
+        """
+        if self.image_ids == image_ids:
+            return
+        mine, theirs = set(self.image_ids), set(image_ids)
+        whose = "{dataset}/{split}".format_map(self.attributes)
+        raise BrainhiveError(
+            f"{self.path} was made of other pictures than {whose} has now: it has {len(mine - theirs)} more, "
+            f"{len(theirs - mine)} are absent"
+            + ("" if mine - theirs or theirs - mine else ", the order is another"),
+            f"{line} --again",
+        )
+
+    def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
+        """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
+        rows = hdf5.match_ids(image_ids, self.image_ids, str(self.path))
+        return np.where(self.done[rows], rows, -1)
+
+
+class EmbeddingWriter:
+    """A store being written; rows may come in any order and from several processes."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._part = hdf5.part_of(path)
+        self._rows = hdf5.RowWriter(self._part, "embedding")
+        self._marks = hdf5.RowWriter(self._part, "done")
+
+    @staticmethod
+    def begin(
+        path: Path,
+        image_ids: Sequence[str],
+        concepts: Sequence[str],
+        shape: tuple[int, ...],
+        dtype: str,
+        attributes: dict[str, Any],
+    ) -> None:
+        """Create the unfinished store, or keep one that holds the same pictures and encoder."""
+        part, ids = hdf5.part_of(path), Names.of(image_ids)
+        attributes = {"format": FORMAT, "dtype": dtype, "pictures": ids.digest, **attributes}
+        if part.is_file() and _is_same(part, ids, attributes):
+            return
+        count = len(image_ids)
+        hdf5.create(
+            part,
+            {"embedding": ((count, *shape), dtype)},
+            {"image_id": ids.packed, "concept": Names.of(concepts).packed, "done": np.zeros(count, np.uint8)},
+            attributes,
+        )
+
+    @property
+    def pending(self) -> NDArray[np.int64]:
+        """Rows that are not done."""
+        with h5py.File(self._part, "r") as file:
+            return np.flatnonzero(file["done"][()] == 0)
+
+    def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
+        """Write embeddings [B, D] at `rows`, then mark these rows done."""
+        self._rows.write(rows, values)
+        self._marks.write(rows, np.ones(len(rows), np.uint8))
+
+    def close(self) -> None:
+        """Stop writing; what is done stays done."""
+        self._rows.close()
+        self._marks.close()
+
+    def finish(self) -> Health:
+        """Measure health, seal the store and give it its final name."""
+        with h5py.File(self._part, "r") as file:
+            done = file["done"][()].astype(bool)
+            health = measure(file["embedding"], np.flatnonzero(done))
+        with h5py.File(self._part, "r+") as file:
+            hdf5.set_attributes(file, {"health": asdict(health), "skipped": int((~done).sum())})
+        os.replace(self._part, self.path)
+        return health
+
+
+def _is_same(part: Path, ids: Names, attributes: dict[str, Any]) -> bool:
+    try:
+        with h5py.File(part, "r") as file:
+            found = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
+            return attributes.items() <= found.items() and Names(file["image_id"][()]) == ids
+    except (OSError, KeyError):  # killed while it was being created: nothing in it to keep
+        return False
+
+
+def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
+    """Say where the store of (data set, split, encoder) lies."""
+    return embeddings / dataset / split / f"{encoder}.h5"
+
+
+def making(path: Path) -> str:
+    """Say which command line makes the store at `path`."""
+    dataset, split = path.parent.parent.name, path.parent.name
+    return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+
+
+def open_all(
+    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
+) -> dict[str, EmbeddingStore]:
+    """Open one store an encoder.
+
+    Raises:
+        MissingData: naming every store that is missing, with the line that makes them.
+    """
+    paths = {name: path_of(embeddings, dataset, split, name) for name in encoders}
+    absent = [name for name, path in paths.items() if not path.is_file()]
+    if absent:
+        raise MissingData(
+            f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
+            f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
+        )
+    return {name: EmbeddingStore.open(path) for name, path in paths.items()}

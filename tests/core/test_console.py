@@ -1,0 +1,155 @@
+"""Results on stdout as they are; talk, warnings and errors on stderr."""
+
+import io
+import json
+import os
+import re
+import sys
+
+import pytest
+from rich.console import Console
+from rich.progress import Progress
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+
+ODD = "python:brain:make [bold]x[/bold] " + "long " * 40
+
+
+def test_text_is_written_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:
+    console.show_text(ODD)
+    console.show_json({"odd": ODD})
+    shown = capsys.readouterr()
+    assert shown.out.splitlines()[0] == ODD
+    assert json.loads(shown.out[len(ODD) :]) == {"odd": ODD} and not shown.err
+
+
+def test_talk_warnings_and_errors_go_to_stderr_one_line_each(capsys: pytest.CaptureFixture[str]) -> None:
+    console.say(ODD)
+    console.warn(ODD)
+    console.fail(BrainhiveError(ODD, "do this"))
+    shown = capsys.readouterr()
+    assert shown.err.splitlines() == [ODD, f"warning: {ODD}", f"error: {ODD}", "  try: do this"]
+    assert not shown.out
+
+
+def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[str]) -> None:
+    table = console.Table("Title", ("name", "value"), (("python:brain:x", 0.123456), ("b", 7)))
+    console.show_table(table)
+    lines = [line.strip() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    assert lines[0] == "Title" and lines[-2:] == ["python:brain:x   0.1235", "b                7"]
+    assert table.as_dict()["rows"][1] == {"name": "b", "value": 7}
+
+
+@pytest.mark.parametrize(
+    ("width", "shown"),
+    [
+        ("60", [["Title"], ["a", "x" * 30, "1"]]),
+        ("40", [["Title"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
+        (None, [["Title"], ["a", "x" * 30, "1"]]),
+    ],
+)
+def test_a_long_column_stands_alone_where_a_table_does_not_fit(
+    width: str | None,
+    shown: list[list[str]],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("COLUMNS", width) if width else monkeypatch.delenv("COLUMNS", raising=False)
+    table = console.Table("Title", ("name", "path", "value"), (("a", "x" * 30, 1), ("b", "y", 2)))
+    console.show_table(table)
+    lines = capsys.readouterr().out.splitlines()
+    assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
+    assert lines == [line.rstrip() for line in lines]
+
+
+def test_a_title_is_folded_at_the_width_of_the_terminal_not_of_its_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    title = "A title that is longer than the table below it is wide, as many are"
+    console.show_table(console.Table(title, ("name", "value"), (("a", 1),)))
+    assert capsys.readouterr().out.splitlines()[0] == title
+
+
+def test_only_the_first_process_talks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("RANK", "1")
+    console.say("a")
+    console.show_text("b")
+    console.show_table(console.Table("c", ("d",), ()))
+    with console.progress("work", 3) as bar:
+        bar.advance(3)
+    with console.live(lambda rows: console.Table("e", ("f",), ())):
+        pass
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_bar_counts_what_is_left_and_names_what_limits() -> None:
+    progress = Progress(console=Console(file=io.StringIO()))
+    bar = console.Bar(progress, "work", 10)
+
+    bar.expect(-4)  # done before
+    bar.advance(6, "vae limits")
+
+    (task,) = progress.tasks
+    assert (task.completed, task.total) == (6, 6)
+    assert re.fullmatch(r"[\d.]+/s vae limits", task.fields["note"])
+
+
+class Terminal(io.StringIO):
+    """What a terminal would be sent."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, list[int]]:
+    """Draw a live table on a stream of 20 lines, at once; return what it was sent, and the rows asked for."""
+    asked: list[int] = []
+
+    def table(rows: int) -> console.Table:
+        asked.append(rows)
+        return console.Table("2 of [6] cells", ("cell",), (("sub-01",),))
+
+    for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
+    monkeypatch.setattr("sys.stderr", stream)
+    with console.live(table):
+        console.warn("careful")
+    return stream.getvalue(), asked
+
+
+def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    shown, asked = watched(Terminal(), monkeypatch)
+    assert set(asked) == {20 - console.AROUND}
+    assert "2 of [6] cells" in shown and "sub-01" in shown
+    assert shown.index("warning: careful") < shown.rindex("sub-01")
+    assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K")  # up and erased, line by line
+
+
+def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
+
+
+def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:
+    with console.live(lambda rows: console.Table("", (), ())):
+        print("hello from a tracker")
+    assert capsys.readouterr() == ("", "hello from a tracker\n")
+
+
+def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeypatch):
+    console.say("to a pipe")
+    terminal, seen = os.openpty()
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
+
+    with console.progress("pictures", 2) as bar:
+        bar.advance()
+
+    assert "pictures" in os.read(terminal, 2**16).decode()

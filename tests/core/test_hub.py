@@ -1,0 +1,100 @@
+"""References to folders on this machine; the hub's cache has its real layout, and no network is asked."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import hub
+from brainhive_cli.core.errors import MissingData
+
+
+@pytest.fixture
+def published(hub_cache: Callable[[str], Path]) -> Path:
+    """A repository in the hub's cache."""
+    snapshot = hub_cache("owner/name")
+    (snapshot / "vae").mkdir()
+    (snapshot / "config.json").write_text("{}")
+    (snapshot / "vae/model.safetensors").write_bytes(b"weights")
+    return snapshot
+
+
+def test_a_hub_reference_is_its_snapshot(published: Path) -> None:
+    assert hub.folder("hub:owner/name") == published
+    assert hub.folder("hub:owner/name/vae") == published / "vae"
+    assert hub.folder("hub:owner/name@main") == published
+    assert hub.folder(f"hub:owner/name/vae@{published.name}", allow=["*.json"]) == published / "vae"
+
+
+def test_a_bare_hub_name_means_the_owner_given(published: Path) -> None:
+    assert hub.folder("hub:name", owner="owner") == published
+    assert hub.folder("hub:owner/name", owner="other") == published
+
+
+def test_a_folder_and_shipped_weights_are_references_too(tmp_path: Path) -> None:
+    assert hub.folder(str(tmp_path)) == tmp_path
+    assert (hub.folder("demo:encoder") / "config.json").is_file()
+
+
+@pytest.mark.parametrize(
+    ("reference", "what", "hint"),
+    [
+        ("hub:owner/absent", "owner/absent is not in the hub's cache", "hf download owner/absent"),
+        ("hub:owner/name@v9", "owner/name is not in the hub's cache", "hf download owner/name"),
+        ("hub:owner/name/unet", "owner/name has no folder 'unet'", "it has: config.json, vae"),
+        ("hub:not a name", "cannot fetch not a name", "check the name"),
+        ("demo:absent", "no folder 'demo:absent'", "hub:owner/name"),
+        ("", "no folder ''", "hub:owner/name"),
+        ("no/such/folder", "no folder 'no/such/folder'", "hub:owner/name"),
+    ],
+)
+def test_what_is_not_there_is_missing_data_with_the_way_to_it(
+    published: Path, reference: str, what: str, hint: str
+) -> None:
+    with pytest.raises(MissingData, match=what) as caught:
+        hub.folder(reference)
+    assert hint in caught.value.hint
+
+
+def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_without_the_hub(
+    published: Path, tmp_path: Path
+) -> None:
+    for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder", str(tmp_path)):
+        assert hub.bytes_to_fetch(reference, []) == 0
+    assert hub.bytes_to_fetch("hub:owner/name", ["config.json"], ["*.md", "*.json"]) == 0
+    with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
+        hub.bytes_to_fetch("hub:owner/name", ["config.json"])  # its weights are not here
+    with pytest.raises(hub.Unreachable, match="owner/absent is not in the hub's cache and the hub cannot be"):
+        hub.bytes_to_fetch("hub:owner/absent", [])
+    with pytest.raises(MissingData, match="not a name"):
+        hub.bytes_to_fetch("hub:not a name", [])
+
+
+def test_the_revision_is_read_from_the_cache_alone(published: Path, tmp_path: Path) -> None:
+    assert hub.revision(published / "vae") == published.name
+    assert hub.revision(tmp_path) == ""
+
+
+def test_the_digest_is_of_the_weights_by_name_and_content(tmp_path: Path) -> None:
+    def digest(**files: str) -> str:
+        folder = tmp_path / str(len(list(tmp_path.iterdir())))
+        folder.mkdir()
+        for name, content in files.items():
+            (folder / f"{name}.safetensors").write_text(content)
+        (folder / "README.md").write_text(folder.name)
+        return hub.digest(folder)
+
+    assert digest(model="a") == digest(model="a")
+    assert len({digest(model="a"), digest(model="b"), digest(other="a"), digest(model="a", other="a")}) == 4
+
+
+def test_the_digest_of_a_cached_file_is_that_of_its_copy(tmp_path: Path) -> None:
+    content = b"many weights"
+    blob = tmp_path / "blobs" / hashlib.sha256(content).hexdigest()
+    for folder in ("blobs", "snapshot", "copy"):
+        (tmp_path / folder).mkdir()
+    blob.write_bytes(content)
+    (tmp_path / "snapshot/model.safetensors").symlink_to(blob)
+    (tmp_path / "copy/model.safetensors").write_bytes(content)
+    assert hub.digest(tmp_path / "snapshot") == hub.digest(tmp_path / "copy")

@@ -1,0 +1,95 @@
+"""Which part of the work is mine."""
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import torch
+from two import in_two
+
+from brainhive_cli.core import launch
+from brainhive_cli.core.errors import DeviceError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Run
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 7, 16540])
+@pytest.mark.parametrize("processes", [1, 2, 3, 8])
+def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most(count: int, processes: int) -> None:
+    items = list(range(count))
+    shares = [Launch(rank, processes, torch.device("cpu")).mine(items) for rank in range(processes)]
+    assert [item for share in shares for item in share] == items
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+@pytest.mark.parametrize("launched", [None, "no", "bf16"])
+@pytest.mark.parametrize(("precision", "dtype"), [("bf16", torch.bfloat16), ("fp32", torch.float32)])
+def test_work_is_done_in_the_precision_asked_for(
+    launched: str | None, precision: str, dtype: torch.dtype
+) -> None:
+    """What measures asks for float32, also where the recipe has taken over that of a launch in bf16."""
+    with Launch(0, 1, torch.device("cpu"), launched).autocast(precision):
+        assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without CUDA")
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(DeviceError, match="no CUDA device is visible"):
+        launch.start(Run(device="cuda"))
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+
+    with pytest.raises(DeviceError, match="2 processes on a machine with 1 GPU"):
+        launch.start(Run())
+
+
+@pytest.mark.parametrize(("device", "named"), [("cuda:1", [1]), ("cpu:0", None)])
+def test_waiting_names_the_gpu_that_is_mine(device, named, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[object] = []
+    monkeypatch.setattr(torch.distributed, "barrier", lambda device_ids=None: seen.append(device_ids))
+
+    Launch(1, 2, torch.device(device)).wait()
+
+    assert seen == [named]
+
+
+def test_a_launched_process_launches_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert launch.wanted(Run(processes=3)) == 3
+    monkeypatch.setenv("LOCAL_RANK", "0")
+    assert launch.wanted(Run(processes=3)) == 1
+
+
+def test_alone_a_queue_is_all_items_in_order() -> None:
+    assert list(Launch(0, 1, torch.device("cpu")).queue([3, 1, 2], "q")) == [3, 1, 2]
+
+
+def _take(here: Launch, folder: Path) -> None:
+    """Take numbers from a queue; the process that gets the first is slow: it waits for the other to end."""
+    store, taken = torch.distributed.distributed_c10d._get_default_store(), []
+    for number in here.queue(range(7), "first"):
+        taken.append(number)
+        if number == 0:
+            store.wait(["the other is done"], timedelta(seconds=30))
+    store.set("the other is done", "yes")
+    here.wait()
+    again = list(here.queue(range(3), "second"))  # another queue begins at its beginning
+    Path(folder, f"{here.rank}.json").write_text(json.dumps([taken, again]))
+    here.wait()
+
+
+def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_slow_one_leaves(
+    tmp_path: Path,
+) -> None:
+    in_two(_take, tmp_path)
+
+    (first, second), (third, fourth) = (
+        json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1)
+    )
+    assert sorted([first, third], key=len) == [[0], [1, 2, 3, 4, 5, 6]]
+    assert sorted(second + fourth) == [0, 1, 2]

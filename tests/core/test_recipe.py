@@ -1,0 +1,211 @@
+"""From YAML, flags and overrides to one recipe; each test resolves a real recipe of a command."""
+
+import hashlib
+import importlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.pipelines.eval_retrieval import Recipe as EvalRecipe
+from brainhive_cli.pipelines.train_align import Recipe
+
+
+def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> Recipe:
+    flags = {key.replace("__", "."): value for key, value in flags.items()}
+    return Recipe.resolve("train-align", None if recipe is None else str(recipe), flags, overrides)
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 3, lr: 0.1, batch_size: 8}\nbackbone: {kind: nice, dropout: 0.4}\n")
+    return path
+
+
+def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> None:
+    train = resolve(
+        "train.lr=0.3", recipe=written, train__batch_size=16, train__lr=0.2, train__epochs=None
+    ).train
+    assert (train.epochs, train.batch_size, train.lr) == (3, 16, 0.3)
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "guess"),
+    [
+        ("modes=intra", "'modes'", "did you mean mode?"),
+        ("train.epoch=3", "'train.epoch'", "did you mean epochs?"),
+        ("backbone.droput=0", "'backbone.droput'", "did you mean dropout?"),
+        ("run.procesess=2", "'run.procesess'", "did you mean processes?"),
+        ("paths.data.deeper=x", "paths.data", ""),
+    ],
+)
+def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: str, guess: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(override)
+    assert key in caught.value.what and guess in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("override", "shown"),
+    [
+        ("train.epochs=many", "train.epochs: Input should be a valid integer"),
+        ("train.epochs=many", "got 'many'"),
+        ("mode=sideways", "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'"),
+        ("subjects=1,two", "subjects.1: Input should be a valid integer"),
+        ("encoders=", "encoders: Input should be a valid list, got None"),
+        ("backbone.kind=", "a backbone needs a kind"),
+        ("loss.kind=clap", "no loss called 'clap'"),
+        ("run.processes=0", "run.processes: Input should be greater than or equal to 1, got 0"),
+    ],
+)
+def test_a_value_of_the_wrong_type_is_shown_with_its_key(override: str, shown: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(override)
+    assert shown in caught.value.what
+
+
+def test_an_unknown_part_lists_those_there_are() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve("backbone.kind=nise")
+    assert caught.value.hint == f"did you mean nice? there are: {', '.join(parts.kinds('backbones'))}"
+
+
+@pytest.mark.parametrize("override", ["train.epochs", "train: [", "train.epochs=[1"])
+def test_an_override_that_cannot_be_read_says_so(override: str) -> None:
+    with pytest.raises(RecipeError, match=r"has no value|is not valid YAML"):
+        resolve(override)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [("a: [1", "is not valid YAML"), ("- 1", "holds a list"), ("\xff: 1", "is not valid YAML")],
+)
+def test_a_recipe_that_is_not_yaml_keys_is_refused(tmp_path: Path, text: str, what: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_bytes(text.encode("latin-1"))
+    with pytest.raises(RecipeError, match=what):
+        resolve(recipe=path)
+
+
+def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    assert resolve(recipe=path) == Recipe()
+
+
+def test_a_missing_recipe_suggests_the_nearest_shipped_one_of_the_command() -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(recipe="papres/nice")
+    guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
+    assert guess == "did you mean papers/nice?"
+    assert "demo, papers/alignvis-inter, " in known and "prior" not in known
+
+
+def test_a_folder_of_recipes_gives_each_command_its_own() -> None:
+    assert resolve(recipe="demo").dataset.kind == "demo"
+    assert resolve(recipe="demo") == resolve(recipe="demo/train-align")
+
+
+@pytest.mark.parametrize("text", ["1,2,5", "[1, 2, 5]", " 1, 2 ,5,"])
+def test_lists_are_written_with_commas_or_brackets(text: str) -> None:
+    assert resolve(f"subjects={text}").subjects == resolve(subjects=text.strip("[] ")).subjects == [1, 2, 5]
+
+
+def test_one_value_is_a_list_of_one() -> None:
+    assert resolve("seeds=7").seeds == [7]
+    assert [encoder.name for encoder in resolve(encoders="vae").encoders] == ["vae"]
+
+
+def test_yamls_no_is_a_precision() -> None:
+    assert resolve("run.mixed_precision=no").run.mixed_precision == "no"
+
+
+def test_another_kind_drops_the_knobs_of_the_part_that_stood_there(written: Path) -> None:
+    assert resolve(recipe=written).backbone.dropout == 0.4
+    assert resolve("backbone.dropout=0.1", recipe=written, backbone__kind="nice").backbone.dropout == 0.1
+    other = resolve(recipe=written, backbone__kind="brain_mlp").backbone
+    assert other == type(other)()
+
+
+def test_naming_the_same_kind_keeps_its_knobs_however_it_is_written(written: Path) -> None:
+    written.write_text("backbone: {kind: brain-mlp, dropout: 0.4}")
+    assert resolve(recipe=written, backbone__kind="brain_mlp").backbone.dropout == 0.4
+
+
+def test_a_part_named_by_its_kind_alone_takes_knobs() -> None:
+    dataset = resolve("dataset.noise=2", dataset="demo").dataset
+    assert (dataset.kind, dataset.noise) == ("demo", 2.0)
+
+
+def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
+    recipe = resolve()
+    same = ["run.processes=2", "run.device=cpu", "run.mixed_precision=bf16", "run.workers=0"]
+    same += ["run.trackers=tensorboard,wandb", "published={source: a paper}"]
+    same += ["train.mapped=yes", "train.mapped=no", "paths.runs=elsewhere"]
+    assert {resolve(override).fingerprint() for override in same} == {recipe.fingerprint()}
+    others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()]
+    others += ["backbone.dropout=0.5", "backbone.kind=nice", "dataset.root=/elsewhere", "signal.scale=2"]
+    assert len({recipe.fingerprint(), *(resolve(o).fingerprint() for o in others)}) == 1 + len(others)
+
+
+def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
+    """A digest of all but `run`, `paths` and `published`; how signals are held counts as auto."""
+    what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests"})
+    digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+    assert what["train"]["mapped"] == "auto"
+    assert resolve("train.mapped=yes").fingerprint() == resolve().fingerprint() == digest[:10]
+
+
+@pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16"), (None, "bf16")])
+def test_a_mixed_precision_is_the_precision_and_so_part_of_the_fingerprint(
+    mixed: Any, precision: str
+) -> None:
+    flags = {"run__mixed_precision": mixed}
+    plain = f"train.precision={precision}"
+    for override in ("train.epochs=3", "train.precision=fp32" if mixed else "train.lr=1"):
+        found = resolve(override, **flags)
+        assert found.train.precision == precision
+        assert found.fingerprint() == resolve(override, plain).fingerprint()
+
+
+def test_every_recipe_with_a_precision_takes_the_mixed_one() -> None:
+    for command, where in (("embed", ""), ("train-prior", "train"), ("reconstruct", "")):
+        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        found = pipeline.Recipe.resolve(command, None, {"run.mixed_precision": "bf16"}, [])
+        assert (getattr(found, where) if where else found).precision == "bf16"
+    assert EvalRecipe.resolve("eval-retrieval", None, {"run.mixed_precision": "bf16"}, []).run
+
+
+def test_a_launchs_mixed_precision_is_taken_over_unless_the_recipe_names_one() -> None:
+    assert resolve().launched_in("no").train.precision == "fp32"
+    assert resolve().launched_in(None) == resolve()
+    assert resolve("run.mixed_precision=bf16").launched_in("no").train.precision == "bf16"
+    taken = EvalRecipe(align_run=["a"]).launched_in("bf16")
+    assert (taken.align_run, taken.run.mixed_precision) == (["a"], "bf16")
+
+
+def test_defaults_written_out_have_the_fingerprint_of_defaults(tmp_path: Path) -> None:
+    path = tmp_path / "resolved.yaml"
+    path.write_text(Recipe().to_yaml())
+    assert resolve(recipe=path).fingerprint() == Recipe().fingerprint()
+
+
+def test_the_resolved_recipe_runs_as_it_is(tmp_path: Path, written: Path) -> None:
+    recipe = resolve(
+        "signal.window_ms=[0, 500]", "encoders=vae,hub:a/b", "run.mixed_precision=no", recipe=written
+    )
+    path = tmp_path / "resolved.yaml"
+    path.write_text(recipe.to_yaml())
+    assert resolve(recipe=path) == recipe
+
+
+def test_paths_lie_below_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    assert resolve().paths.under_home("runs") == tmp_path / "runs"
+    assert resolve("paths.runs=/elsewhere").paths.under_home("runs") == Path("/elsewhere")
+    monkeypatch.delenv("BRAINHIVE_HOME")
+    assert resolve().paths.under_home("data") == Path("data")

@@ -1,0 +1,213 @@
+"""Run folders: a run is its recipe, one command writes it, and names appear only when complete."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainhive_cli.core import runs
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Recipe, Run
+from brainhive_cli.core.runs import RunFolder
+
+ALONE = Launch(0, 1, torch.device("cpu"))
+
+
+def opened(again: bool = False, **changes: object) -> RunFolder:
+    return RunFolder.open("train-align", "tiny", Recipe(**changes), ALONE, again)
+
+
+def test_a_new_run_says_what_it_is_and_where_it_ran(home: Path) -> None:
+    run = opened()
+    assert run.path.parent == home / "runs/train-align"
+    assert run.path.name == f"tiny-{Recipe().fingerprint()}"
+    assert Recipe.model_validate(run.recipe()) == Recipe()
+    assert torch.__version__.startswith(run.read_json("environment.json")["versions"]["torch"])
+    assert not run.is_finished
+
+
+def test_the_same_recipe_finds_its_run_however_it_is_run(home: Path) -> None:
+    run = opened()
+    run.finish({"top1": 0.5})
+    found = opened(run=Run(workers=0))
+    assert found.path == run.path and found.is_finished and found.metrics() == {"top1": 0.5}
+
+
+def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> None:
+    run = opened()
+    run.write_text("checkpoints/cell.txt", "half way")
+    path = run.path
+    del run  # the process that held it is gone
+    assert (opened().path / "checkpoints/cell.txt").read_text() == "half way"
+    assert opened().path == path
+
+
+def test_again_starts_beside_what_is_there(home: Path) -> None:
+    first = opened()
+    first.finish({})
+    second = opened(again=True)
+    second.finish({})
+    third = opened(again=True)
+    assert [run.path.name for run in (second, third)] == [f"{first.path.name}-2", f"{first.path.name}-3"]
+    assert opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name == "elsewhere"
+
+
+def test_two_commands_never_write_the_same_run(home: Path) -> None:
+    program = """if True:
+        import sys, torch
+        from brainhive_cli.core.launch import Launch
+        from brainhive_cli.core.recipe import Recipe
+        from brainhive_cli.core.runs import RunFolder
+        run = RunFolder.open("train-align", "tiny", Recipe(), Launch(0, 1, torch.device("cpu")))
+        print("ready", flush=True)
+        sys.stdin.read()
+    """
+    pipe = subprocess.PIPE
+    with subprocess.Popen([sys.executable, "-c", program], stdin=pipe, stdout=pipe, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "ready\n"
+        with pytest.raises(BrainhiveError, match="is being written by another command"):
+            opened()
+        other.kill()
+    assert not opened().is_finished
+
+
+@pytest.mark.parametrize("is_folder", [False, True])
+def test_a_final_name_appears_only_when_complete(home: Path, is_folder: bool) -> None:
+    def write(path: Path, text: str, breaks: bool) -> None:
+        if is_folder:
+            path.mkdir(exist_ok=True)
+            path = path / "weights"
+        path.write_text(text)
+        if breaks:
+            raise OSError("no space")
+
+    run = opened()
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert not (run.path / "model").exists()
+    final = run.replace("model", lambda path: write(path, "whole", False))
+    with pytest.raises(OSError):
+        run.replace("model", lambda path: write(path, "half", True))
+    assert (final / "weights" if is_folder else final).read_text() == "whole"
+    run.replace("model", lambda path: write(path, "new", False))
+    assert sorted(path.name for path in run.path.iterdir() if path.name != ".claim") == [
+        "environment.json",
+        "model",
+        "recipe.yaml",
+    ]
+
+
+def test_the_log_is_one_event_a_line(home: Path) -> None:
+    run = opened()
+    run.log(epoch=1, loss=0.5)
+    run.log(epoch=2, loss=torch.tensor(0.25))
+    assert len((run.path / "log.jsonl").read_text().splitlines()) == 2
+
+
+def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> None:
+    old, new, unfinished = (
+        RunFolder.open("train-align", label, Recipe(), ALONE) for label in ("old", "new", "unfinished")
+    )
+    old.finish({"which": "old"})
+    new.finish({"which": "new"})
+    os.utime(old.path / "metrics.json", (1, 1))
+    folder = home / "runs"
+    assert runs.find(folder, "train-align", None).metrics()["which"] == "new"
+    assert runs.find(folder, "train-align", old.path.name).path == old.path
+    assert runs.find(folder, "train-align", str(old.path)).path == old.path
+    accepted = runs.newest(folder, "train-align", lambda run: run.metrics()["which"] == "old")
+    assert accepted and accepted.path == old.path
+    assert not unfinished.is_finished
+
+
+@pytest.mark.parametrize(
+    ("reference", "what"),
+    [(None, "no finished train-align run under"), ("nothing", "no train-align run 'nothing'")],
+)
+def test_a_missing_run_says_which_command_makes_one(home: Path, reference: str | None, what: str) -> None:
+    with pytest.raises(MissingData, match=what) as caught:
+        runs.find(home / "runs", "train-align", reference)
+    assert caught.value.hint == "brainhive train-align"
+
+
+@pytest.mark.parametrize("asked", ["intra-4-", "runs/train-align/demo-itra-4", "nope"])
+def test_a_run_that_is_not_there_is_answered_with_the_newest_and_the_nearest(home: Path, asked: str) -> None:
+    folder = home / "runs"
+    for number in range(7):
+        run = RunFolder(folder / "train-align" / f"demo-intra-{number}-ab{number}")
+        run.write_json("metrics.json", {})
+        os.utime(run.path / "metrics.json", (number, number))
+
+    with pytest.raises(MissingData, match=f"no train-align run '{asked}'") as caught:
+        runs.find(folder, "train-align", asked)
+
+    guess, _, listed = caught.value.hint.rpartition("finished, the newest first: ")
+    assert guess == ("" if asked == "nope" else "did you mean demo-intra-4-ab4? ")
+    newest = ", ".join(f"demo-intra-{number}-ab{number}" for number in (6, 5, 4, 3, 2))
+    assert listed == f"{newest} and 2 more"
+
+
+def test_a_folder_that_is_no_run_is_told_from_an_unfinished_one(home: Path) -> None:
+    (home / "pictures").mkdir()
+    with pytest.raises(MissingData, match=r"pictures is no run: it has no recipe\.yaml") as caught:
+        runs.find(home / "runs", "train-align", str(home / "pictures"))
+    assert caught.value.hint == "brainhive train-align"
+
+
+def test_a_run_of_another_command_is_refused_by_its_command(home: Path) -> None:
+    run = opened()
+    run.write_json("metrics.json", {})
+    with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
+        runs.find(home / "runs", "reconstruct", str(run.path))
+    assert runs.find(home / "runs", "train-align", str(run.path)).path == run.path
+
+
+def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
+    run = opened()
+    with pytest.raises(MissingData, match="is not finished: it has no metrics"):
+        runs.find(home / "runs", "train-align", run.path.name)
+    (run.path / "metrics.json").write_text("{")
+    with pytest.raises(BrainhiveError, match="is not JSON"):
+        runs.find(home / "runs", "train-align", run.path.name)
+
+
+def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: str = "intra") -> RunFolder:
+    run = RunFolder(home / "runs" / "train-align" / name)
+    run.write_text("recipe.yaml", f"train: {{epochs: {epochs}}}\n")
+    run.write_json("metrics.json", {"dataset": "demo", "mode": mode, "cells": dict.fromkeys(range(cells))})
+    then = time.time() - age_s
+    os.utime(run.path / "metrics.json", (then, then))
+    return run
+
+
+def test_the_newest_run_is_named_with_its_age_and_its_size(home: Path, capsys) -> None:
+    run = aligned(home, "demo-intra-a", 3 * 3600 + 5, epochs=25, cells=30)
+    assert runs.find(home / "runs", "train-align", None).path == run.path
+    said = capsys.readouterr().err
+    assert said == f"align run: {run.path} (3 hours ago, 25 epochs, 30 cells)\n"
+
+
+@pytest.mark.parametrize(("epochs", "cells"), [(1, 30), (25, 1)])
+def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
+    home: Path, capsys, epochs: int, cells: int
+) -> None:
+    aligned(home, "demo-intra-long", 2 * 86400 + 5, epochs=25, cells=30)
+    trial = aligned(home, "demo-intra-trial", 65, epochs, cells)
+    assert runs.find(home / "runs", "train-align", None).path == trial.path
+    said = capsys.readouterr().err
+    assert "warning: demo-intra-trial (1 minute ago, " in said
+    assert "demo-intra-long (2 days ago, 25 epochs, 30 cells) was trained more" in said
+    assert "--run demo-intra-long takes that one" in said
+
+
+def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) -> None:
+    aligned(home, "demo-inter", 900, epochs=25, cells=30, mode="inter")
+    aligned(home, "demo-intra-short", 300, epochs=2, cells=3)
+    aligned(home, "demo-intra-new", 100, epochs=5, cells=3)
+    runs.find(home / "runs", "train-align", None)
+    assert "warning" not in capsys.readouterr().err

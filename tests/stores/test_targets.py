@@ -1,0 +1,169 @@
+"""The embedding store: resumable to the byte, honest about its health, closed until complete."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.stores import hdf5, targets
+from brainhive_cli.stores.health import measure
+from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+
+COUNT, DIM = 400, 16
+IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
+CONCEPTS = [f"c{number % 7}" for number in range(COUNT)]
+WRITES = """if True:
+    import sys, time
+    from pathlib import Path
+    import numpy as np
+    from brainhive_cli.stores.targets import EmbeddingWriter
+    writer, values = EmbeddingWriter(Path(sys.argv[1])), np.load(sys.argv[2])
+    for row in writer.pending:
+        writer.write(np.array([row]), values[row : row + 1])
+        print(row, flush=True)
+        time.sleep(0.001)
+"""
+
+
+@pytest.fixture
+def values() -> NDArray[np.float32]:
+    return np.random.default_rng(0).normal(size=(COUNT, DIM)).astype(np.float32)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return targets.path_of(tmp_path, "set", "train", "encoder")
+
+
+def begin(path: Path, **attributes: Any) -> EmbeddingWriter:
+    EmbeddingWriter.begin(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes})
+    return EmbeddingWriter(path)
+
+
+def fill(writer: EmbeddingWriter, values: NDArray[np.float32]) -> None:
+    writer.write(writer.pending, values[writer.pending])
+    writer.close()
+    writer.finish()
+
+
+def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path, weights={"digest": "d"}), values)
+    found = EmbeddingStore.open(path)
+    np.testing.assert_array_equal(found.embedding, values)
+    assert isinstance(found.embedding, np.memmap)
+    assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
+    assert found.attributes["weights"] == {"digest": "d"} and found.attributes["skipped"] == 0
+    assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]
+    with h5py.File(path) as file:
+        np.testing.assert_array_equal(file["embedding"][()], found.embedding)
+
+
+def test_a_store_killed_in_mid_writing_resumes_to_the_same_bytes(
+    path: Path, tmp_path: Path, values: NDArray[np.float32]
+) -> None:
+    np.save(tmp_path / "values.npy", values)
+    begin(path).close()
+    command = [sys.executable, "-c", WRITES, str(path), str(tmp_path / "values.npy")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as writing:
+        assert writing.stdout
+        for _ in range(20):
+            writing.stdout.readline()
+        os.kill(writing.pid, signal.SIGKILL)
+    with pytest.raises(MissingData, match="is not finished"):
+        EmbeddingStore.open(path)
+    resumed = begin(path)
+    assert 0 < len(resumed.pending) <= COUNT - 20
+    fill(resumed, values)
+    time.sleep(1)  # HDF5 keeps times in seconds, when it keeps them
+    fill(begin(path.with_name("direct.h5")), values)
+    assert path.read_bytes() == path.with_name("direct.h5").read_bytes()
+
+
+def test_a_store_that_ran_out_of_space_resumes(
+    path: Path, tmp_path: Path, values: NDArray[np.float32]
+) -> None:
+    np.save(tmp_path / "values.npy", values)
+    begin(path).close()
+    with h5py.File(hdf5.part_of(path)) as file:
+        full = file["done"].id.get_offset() + 150
+    limit = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({full}, {full}))\n{WRITES}"
+    command = [sys.executable, "-c", limit, str(path), str(tmp_path / "values.npy")]
+    failed = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "OSError: [Errno 27]" in failed.stderr and failed.stdout
+    resumed = begin(path)
+    assert len(resumed.pending) == COUNT - 150
+    fill(resumed, values)
+    np.testing.assert_array_equal(EmbeddingStore.open(path).embedding, values)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"weights": {"digest": "other"}}, {"config": {"resolution_px": 64}}, {"preprocessing": "other"}],
+)
+def test_an_unfinished_store_of_another_encoder_is_started_anew(
+    path: Path, values: NDArray[np.float32], change: dict[str, Any]
+) -> None:
+    writer = begin(path)
+    writer.write(np.arange(10), values[:10])
+    writer.close()
+    assert len(begin(path).pending) == COUNT - 10
+    assert len(begin(path, **change).pending) == COUNT
+
+
+def test_a_store_killed_while_it_was_created_is_started_anew(path: Path) -> None:
+    begin(path).close()
+    part = hdf5.part_of(path)
+    part.write_bytes(part.read_bytes()[:1000])
+    assert len(begin(path).pending) == COUNT
+
+
+def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -> None:
+    writer = begin(path)
+    writer.write(np.arange(1, COUNT), values[1:])
+    writer.close()
+    writer.finish()
+    found = EmbeddingStore.open(path)
+    assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
+    assert found.attributes["skipped"] == 1
+
+
+def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
+    values[3, 2] = np.nan
+    fill(begin(path), values)
+    found = EmbeddingStore.open(path)
+    assert found.health == found.measured() == measure(values, np.arange(COUNT))
+    assert found.health.non_finite == 1
+    assert isinstance(found.attributes["health"]["spread"], list)
+
+
+def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path), values)
+    with h5py.File(path, "r+") as file:
+        hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
+    assert EmbeddingStore.open(path).health == measure(values, np.arange(COUNT))
+
+
+def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
+    hdf5.create(path, {}, {}, {"format": 1, "holds": "signal"})
+    with pytest.raises(BrainhiveError, match="is not an embedding store"):
+        EmbeddingStore.open(path)
+
+
+def test_every_missing_store_is_named_with_the_line_that_makes_it(
+    path: Path, values: NDArray[np.float32]
+) -> None:
+    fill(begin(path), values)
+    root = path.parents[2]
+    assert list(targets.open_all(root, "set", "train", ["encoder"])) == ["encoder"]
+    with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
+        targets.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
+    assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
