@@ -26,7 +26,6 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 SHELVES = {*parts.SHELVES, "signals", "metrics"}
-BUILD = "demo.build"
 LAYERS = [
     {"", "core"},
     {"stores"},
@@ -34,7 +33,6 @@ LAYERS = [
     SHELVES,
     {"aligner", "reports"},
     {"pipelines"},
-    {BUILD},
     {"commands"},
     {"app", "__main__"},
 ]
@@ -47,8 +45,7 @@ HEAVY = {*LIBRARIES, "pydantic"}  # which Typer imports itself once a command's 
 
 def room(module: str) -> str:
     """Name the folder or file below the package that a module belongs to."""
-    below = module.split(".")[1:]
-    return BUILD if below[:2] == BUILD.split(".") else "".join(below[:1])
+    return "".join(module.split(".")[1:2])
 
 
 def layer(module: str) -> int:
@@ -75,7 +72,6 @@ def test_imports_point_down_and_never_to_another_shelf(module: str) -> None:
         assert layer(imported) <= layer(module), f"{module} imports {imported}, which stands above it"
         is_foreign = {room(module), room(imported)} <= SHELVES and room(module) != room(imported)
         assert not is_foreign, f"{module} imports {imported} from another shelf"
-        assert room(imported) != BUILD or room(module) == BUILD, f"{module} imports a program: {imported}"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -84,9 +80,7 @@ def test_a_module_opens_by_saying_what_it_is_for(module: str) -> None:
     assert docstring.partition("\n")[0].endswith(".")
 
 
-@pytest.mark.parametrize(
-    "module", sorted(m for m in MODULES if m != "brainhive_cli.core.console" and room(m) != BUILD)
-)
+@pytest.mark.parametrize("module", sorted(m for m in MODULES if m != "brainhive_cli.core.console"))
 def test_only_the_console_writes_to_the_terminal(module: str) -> None:
     for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Name | ast.Attribute):

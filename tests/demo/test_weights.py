@@ -5,11 +5,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
-from brainhive_cli.demo.build import features
-from brainhive_cli.demo.build.pool import WEIGHTS, drawn
 from brainhive_cli.generators import sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from tools.demo_world import features
+from tools.demo_world.pool import drawn
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ def _correlation(image, other):
 
 
 def test_the_demo_stays_within_12_megabytes():
-    package = WEIGHTS.parent
+    package = DEMO_WEIGHTS.parent
     assert sum(file.stat().st_size for file in package.rglob("*.*") if "__pycache__" not in file.parts) < 12e6
 
 
@@ -58,7 +59,7 @@ def test_all_weights_are_half_precision_on_disk_and_single_once_loaded(generator
 def test_diffusers_own_pipeline_reads_the_generator_as_an_sdxl_without_text_encoders():
     from diffusers import StableDiffusionXLPipeline
 
-    pipeline = StableDiffusionXLPipeline.from_pretrained(WEIGHTS / "generator")
+    pipeline = StableDiffusionXLPipeline.from_pretrained(DEMO_WEIGHTS / "generator")
     assert pipeline.text_encoder is None
     assert pipeline.vae_scale_factor == 4
 
@@ -67,7 +68,7 @@ def test_the_encoder_reads_a_picture_through_its_own_processor(pool, embeddings)
     """The tolerance is that of the processor's resampling, which finds nothing to do at 64 px."""
     from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
-    folder = WEIGHTS / "encoder"
+    folder = DEMO_WEIGHTS / "encoder"
     processor = CLIPImageProcessor.from_pretrained(folder)
     model = CLIPVisionModelWithProjection.from_pretrained(folder, dtype=torch.float32).eval()
     image = pictures.draw(pool.scenes[0])
@@ -123,5 +124,5 @@ def test_without_its_token_a_picture_is_another(pool, prior, generator, tokens):
 
 
 def test_no_shipped_file_names_a_place_of_the_machine_that_made_it():
-    named = [path for path in WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
+    named = [path for path in DEMO_WEIGHTS.rglob("*.json") if "_name_or_path" in path.read_text()]
     assert not named, "diffusers notes where a model was loaded from: take the key out"

@@ -85,7 +85,7 @@ def test_the_plan_lists_the_five_commands():
 
 
 @pytest.mark.skipif(
-    not (WEIGHTS / "prior").is_dir(), reason="the demo's weights are not there (brainhive_cli.demo.build)"
+    not (WEIGHTS / "prior").is_dir(), reason="the demo's weights are not there (tools.demo_world)"
 )
 def test_the_shipped_weights_run_the_demo(go, home):
     result = go("demo", overridden(train_align=["train.epochs=5"]))

@@ -7,8 +7,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 from transformers import CLIPVisionModelWithProjection
 
-from brainhive_cli.demo.build import encoder, vae
-from brainhive_cli.demo.build.pool import Pool, random_pool
+from tools.demo_world import encoder, vae
+from tools.demo_world.pool import Pool, random_pool
 
 DIMS = {"demo-clip": 128, "demo-vae": 1024}
 """Width of each embedding, by its key in the prior."""

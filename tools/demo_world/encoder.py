@@ -4,11 +4,12 @@ import torch
 from torch import Tensor, nn
 from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWithProjection
 
-from brainhive_cli.demo.build.pool import WEIGHTS, Pool, random_pool
+from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo.pictures import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Scene
 from brainhive_cli.demo.silhouettes import CATEGORIES
+from tools.demo_world.pool import Pool, random_pool
 
-FOLDER = WEIGHTS / "encoder"
+FOLDER = DEMO_WEIGHTS / "encoder"
 FACTORS = {
     "category": tuple(CATEGORIES),
     "shape": SHAPES,

@@ -6,9 +6,9 @@ import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
 from safetensors.torch import save_file
 
-from brainhive_cli.demo.build.pool import WEIGHTS
+from brainhive_cli.core.hub import DEMO_WEIGHTS
 
-FOLDER = WEIGHTS / "generator"
+FOLDER = DEMO_WEIGHTS / "generator"
 CROSS_ATTENTION_DIM, POOLED_DIM, TIME_ID_DIM = 128, 16, 8
 
 

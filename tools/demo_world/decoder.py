@@ -7,8 +7,8 @@ decoder bear what a generator gets slightly wrong. The shipped decoder had 2,000
 import torch
 from diffusers import AutoencoderKL
 
-from brainhive_cli.demo.build import vae
-from brainhive_cli.demo.build.pool import random_pool
+from tools.demo_world import vae
+from tools.demo_world.pool import random_pool
 
 POOL, STEPS, BATCH, LEARNING_RATE = 16_000, 1_200, 16, 1.5e-3
 NOISE = 0.05  # in units of the latents' spread

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from brainhive_cli.demo.build import blank, prior
-from brainhive_cli.demo.build.features import embedded_pool
-from brainhive_cli.demo.build.optimisers import optimisers_of
 from brainhive_cli.generators import sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from tools.demo_world import blank, prior
+from tools.demo_world.features import embedded_pool
+from tools.demo_world.optimisers import optimisers_of
 
 STEPS, BATCH, WARM_UP = 6_500, 64, 0.05
 # Each at the beginning and at the end:

@@ -3,8 +3,8 @@
 import torch
 import torch.nn.functional as F
 
-from brainhive_cli.demo.build import encoder, optimisers, pool, prior
 from brainhive_cli.demo.pictures import scenes
+from tools.demo_world import encoder, optimisers, pool, prior
 
 
 def test_noisy_tokens_keep_their_spread_and_at_least_the_cosine_asked_for():

@@ -1,6 +1,5 @@
 """Random pictures to train the demo's weights on, as tensors."""
 
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -8,8 +7,6 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.demo.pictures import Scene, draw, random_scene
-
-WEIGHTS = Path(__file__).parents[1] / "weights"
 
 
 class Pool(NamedTuple):

@@ -4,9 +4,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from brainhive_cli.demo.build.pool import WEIGHTS, random_pool
+from brainhive_cli.core.hub import DEMO_WEIGHTS
+from tools.demo_world.pool import random_pool
 
-FOLDER = WEIGHTS / "generator" / "vae"
+FOLDER = DEMO_WEIGHTS / "generator" / "vae"
 POOL, STEPS, BATCH, LEARNING_RATE = 24_000, 2_600, 16, 2e-3
 KL_WEIGHT = 1e-4  # enough to keep the latents near a ball, too little to blur
 

@@ -10,12 +10,12 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 
 from brainhive_cli.core.blocks import FusionEncoder
-from brainhive_cli.demo.build import blank, encoder
-from brainhive_cli.demo.build.features import DIMS, embedded_pool
-from brainhive_cli.demo.build.pool import WEIGHTS
+from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.priors import fusion_prior
+from tools.demo_world import blank, encoder
+from tools.demo_world.features import DIMS, embedded_pool
 
-FOLDER = WEIGHTS / "prior"
+FOLDER = DEMO_WEIGHTS / "prior"
 DIM = 256
 STEPS, BATCH, LEARNING_RATE = 2_500, 256, 1e-3
 LEAST_COSINE = 0.3  # of a noisy token with the true one; brain encoders reach 0.5 to 0.8

@@ -1,4 +1,4 @@
-"""Rebuilds the demo's weights: `python -m brainhive_cli.demo.build [STAGE ...]`."""
+"""Rebuilds the demo's weights: `python -m tools.demo_world [STAGE ...]`."""
 
 import importlib
 import sys
@@ -12,7 +12,7 @@ def main(stages: list[str]) -> None:
     """Run the named stages, or all in their order."""
     for stage in stages or STAGES:
         began = time.monotonic()
-        importlib.import_module(f"brainhive_cli.demo.build.{stage}").main()
+        importlib.import_module(f"tools.demo_world.{stage}").main()
         print(f"{stage}: {time.monotonic() - began:.0f} s", flush=True)
 
 

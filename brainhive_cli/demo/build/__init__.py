@@ -1,1 +1,0 @@
-"""Makes the demo's weights anew: a program above the pipelines that users never need to run."""
