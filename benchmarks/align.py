@@ -29,16 +29,16 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.trials import Signal, Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
-from brainhive_cli.pipelines._data import Signal, Trials, open_trials
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, SignalStore
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}

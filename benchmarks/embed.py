@@ -28,7 +28,7 @@ from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024

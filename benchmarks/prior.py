@@ -25,7 +25,7 @@ from brainhive_cli.pipelines._priors import outlook
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import Training, train
-from brainhive_cli.stores.targets import EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024

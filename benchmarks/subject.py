@@ -25,7 +25,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 
 import published  # noqa: E402
 
-from brainhive_cli.stores.targets import EmbeddingWriter, path_of  # noqa: E402
+from brainhive_cli.stores.target_store import EmbeddingWriter, path_of  # noqa: E402
 
 SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200, 1, 80)}
 """Folder, concepts, pictures of each, and repetitions of each picture."""

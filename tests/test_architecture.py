@@ -32,6 +32,8 @@ LAYERS = [
     {"demo"},
     SHELVES,
     {"aligner", "reports"},
+    {"data"},
+    {"embedding", "alignment", "retrieval", "prior_training", "reconstruction", "exchange"},
     {"pipelines"},
     {"commands"},
     {"app", "__main__"},

@@ -11,7 +11,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, simulated
 from brainhive_cli.demo import recordings
-from brainhive_cli.stores import targets
+from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
 
 
@@ -83,9 +83,9 @@ class Simulated:
             recordings.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
         )
 
-    def _embedded(self, split: str) -> targets.EmbeddingStore:
+    def _embedded(self, split: str) -> target_store.EmbeddingStore:
         root = self.paths.under_home("embeddings")
-        found = targets.open_all(root, self.name, split, [self.meaning])[self.meaning]
+        found = target_store.open_all(root, self.name, split, [self.meaning])[self.meaning]
         found.refuse_other_pictures(
             self.images(split).image_ids, f"brainhive embed dataset=… --encoders {self.meaning}"
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.stores.targets import EmbeddingStore, making
+from brainhive_cli.stores.target_store import EmbeddingStore, making
 
 KEPT = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""

@@ -10,9 +10,9 @@ from brainhive_cli.core import console, recipe
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.pipelines._illness import illness
+from brainhive_cli.data.health_checks import illness
 from brainhive_cli.pipelines._vectors import stores as _stores
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 
 class Recipe(recipe.Recipe):

@@ -17,15 +17,15 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.data.command_lines import after_embedding
+from brainhive_cli.data.decoding import decoders
+from brainhive_cli.data.encoder_groups import Trunk, grouped
+from brainhive_cli.data.health_checks import warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.pipelines._advice import after_embedding
-from brainhive_cli.pipelines._embedding.decoding import decoders
 from brainhive_cli.pipelines._embedding.streaming import stream
-from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
-from brainhive_cli.pipelines._illness import warn_of_illness
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
 
 
 class Recipe(recipe.Recipe):

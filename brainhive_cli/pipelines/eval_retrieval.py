@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines._advice import command, taking
+from brainhive_cli.data.command_lines import command, taking
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.pipelines._retrieval.ceiling import ceilings
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets

@@ -14,15 +14,15 @@ from brainhive_cli.core import console, home, parts, recipe, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.data.command_lines import after_embedding
+from brainhive_cli.data.health_checks import illness, warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.pipelines._advice import after_embedding
-from brainhive_cli.pipelines._illness import illness, warn_of_illness
 from brainhive_cli.pipelines._vectors import stores as _stores
 from brainhive_cli.pipelines._vectors.filling import Share, fill
 from brainhive_cli.pipelines._vectors.matching import match, shown
 from brainhive_cli.pipelines._vectors.reading import Vectors, open_vectors
-from brainhive_cli.stores.targets import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 
 class Keys(recipe.Section):

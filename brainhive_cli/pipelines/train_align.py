@@ -15,6 +15,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.encoder_keys import encoders_of, match_prior
+from brainhive_cli.data.targets import concepts_of, open_embeddings
+from brainhive_cli.data.trials import Signal, prepare_all, require_signals, size_up
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.pipelines._alignment import finetune as _finetune
@@ -28,18 +31,9 @@ from brainhive_cli.pipelines._alignment.tables import tables
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._alignment.watch import Watch
-from brainhive_cli.pipelines._data import (
-    Signal,
-    concepts_of,
-    open_embeddings,
-    prepare_all,
-    require_signals,
-    size_up,
-)
-from brainhive_cli.pipelines._fused import encoders_of, match_prior
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 Listed = Annotated[list[Any], Field(min_length=1)]
 

@@ -12,8 +12,8 @@ from brainhive_cli.core.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import command, seen
 from brainhive_cli.metrics.statistics import interval_text, measure
-from brainhive_cli.pipelines._advice import command, seen
 from brainhive_cli.pipelines._priors.learner import LAST, Learner
 from brainhive_cli.pipelines._priors.outlook import looks
 from brainhive_cli.pipelines._priors.pictures import Pictures

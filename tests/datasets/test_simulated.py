@@ -11,8 +11,8 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo, simulated
 from brainhive_cli.demo import recordings
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingWriter
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingWriter
 
 COUNTS = {"train": 12, "test": 4}
 
@@ -27,7 +27,7 @@ def pictures(home: Path) -> Path:
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
         images = dataset(home).images(split)
-        path = targets.path_of(home / "embeddings", "photos", split, "vae")
+        path = target_store.path_of(home / "embeddings", "photos", split, "vae")
         EmbeddingWriter.begin(path, images.image_ids, images.concepts, (8,), "float32", {})
         writer = EmbeddingWriter(path)
         writer.write(writer.pending, generator.normal(size=(count, 8)).astype(np.float32))
@@ -55,7 +55,7 @@ def test_the_pictures_embeddings_serve_the_simulated_data_set_too(pictures: Path
 
 
 def test_without_embeddings_it_says_which_to_make(pictures: Path) -> None:
-    path = targets.path_of(pictures / "embeddings", "photos", "train", "vae")
+    path = target_store.path_of(pictures / "embeddings", "photos", "train", "vae")
     path.unlink()
     with pytest.raises(MissingData, match="no train embeddings of vae for photos"):
         dataset(pictures).recording(1, "train")

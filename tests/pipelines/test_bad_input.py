@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ENCODER = "brainhive_cli-encoders-python-example"

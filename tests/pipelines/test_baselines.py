@@ -10,14 +10,14 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import reconstruct
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "brainhive_cli-encoders-python-example"
 CELL = "sub-01_seed-1/sub-01"

@@ -11,13 +11,13 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.pipelines._illness import illness
-from brainhive_cli.stores import hdf5, targets
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.data.health_checks import illness
+from brainhive_cli.stores import hdf5, target_store
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
 
 
 def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
-    path = targets.path_of(home / "embeddings", "set", "train", encoder)
+    path = target_store.path_of(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(values))]
     attributes = {"encoder": encoder, **attributes}
     EmbeddingWriter.begin(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes)

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.decoding import AHEAD, decoded
 from brainhive_cli.datasets import BadPicture, ImageSet
-from brainhive_cli.pipelines._embedding.decoding import AHEAD, decoded
 from brainhive_cli.stores.ids import Names
 
 COUNT = 150

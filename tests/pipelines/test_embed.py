@@ -12,10 +12,10 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.pipelines._embedding.trunks import Trunk
-from brainhive_cli.stores import targets
+from brainhive_cli.data.encoder_groups import Trunk
+from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -30,7 +30,7 @@ def folder(home: Path, pictures: Path) -> tuple[str, ...]:
 
 
 def store_of(home: Path, encoder: str = "brainhive_cli-encoders-python-example") -> Path:
-    return targets.path_of(home / "embeddings", "pictures", "train", encoder)
+    return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
 def directly(reference: object, pictures: Path, but: Path | None = None) -> np.ndarray:

@@ -13,8 +13,8 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.encoders.python import example
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ROUNDING = 1e-6
@@ -95,7 +95,7 @@ LAYOUTS: list[tuple[str, Write]] = [
 
 def opened(home: Path, dataset: str, split: str) -> EmbeddingStore:
     name = "brainhive_cli-encoders-python-example"
-    return EmbeddingStore.open(targets.path_of(home / "embeddings", dataset, split, name))
+    return EmbeddingStore.open(target_store.path_of(home / "embeddings", dataset, split, name))
 
 
 def directly(encoded: list[bytes]) -> np.ndarray:

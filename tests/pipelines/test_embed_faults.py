@@ -25,9 +25,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.encoders.python import example
-from brainhive_cli.stores import targets
+from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 WIDE = "python:slow:wide"
@@ -73,7 +73,7 @@ def settings(pictures: Path) -> tuple[str, ...]:
 
 def stores(home: Path) -> dict[str, Path]:
     return {
-        encoder: targets.path_of(home / "embeddings", "pictures", "train", name)
+        encoder: target_store.path_of(home / "embeddings", "pictures", "train", name)
         for encoder, name in NAMES.items()
     }
 
@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert len(told) == 2 and told[0].startswith("1 error: ") and told[0].endswith(": File too large")
     assert "slow-filling.h5" in told[0] and "the same command goes on" in told[1]
     assert not store.exists()
-    lacking = targets.EmbeddingWriter(store).pending
+    lacking = target_store.EmbeddingWriter(store).pending
     assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full
     files = sorted(pictures.rglob("*.png"))
     for row in set(range(12)) - set(lacking.tolist()):
@@ -176,7 +176,7 @@ def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
     workers = [child for child in psutil.Process(launcher.pid).children() if "embed" in child.cmdline()]
     random.Random(0).choice(workers).kill()
     errors = launcher.communicate(timeout=120)[1]
-    done = set(range(12)) - set(targets.EmbeddingWriter(store).pending.tolist())
+    done = set(range(12)) - set(target_store.EmbeddingWriter(store).pending.tolist())
     (home / "HOLD").unlink()
     go("embed", *settings)
 

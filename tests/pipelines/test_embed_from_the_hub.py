@@ -24,7 +24,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Plan
 from brainhive_cli.pipelines import embed
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
 H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"

@@ -17,10 +17,10 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.targets import open_embeddings
 from brainhive_cli.pipelines import embed
-from brainhive_cli.pipelines._data import open_embeddings
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -53,7 +53,7 @@ def open_store(home: Path) -> EmbeddingStore:
 
 
 def path(home: Path, encoder: str = "local--network") -> Path:
-    return targets.path_of(home / "embeddings", "pictures", "train", encoder)
+    return target_store.path_of(home / "embeddings", "pictures", "train", encoder)
 
 
 def directly(network: Path, pictures: Path) -> np.ndarray:
@@ -179,7 +179,7 @@ def test_stores_of_two_data_sets_are_refused_with_both_named(go, home, pictures,
     assert len(two_stores()) == 2
     shutil.copytree(pictures, home / "others")
     go("embed", f"dataset={{kind: image-folder, root: {home / 'others'}}}", "encoders=demo-clip")
-    other = targets.path_of(home / "embeddings", "others", "train", "demo-clip")
+    other = target_store.path_of(home / "embeddings", "others", "train", "demo-clip")
     shutil.copy(other, path(home, "demo-clip"))
 
     with pytest.raises(BrainhiveError, match="holds embeddings of others/train, not of pictures/train"):

@@ -11,8 +11,8 @@ from PIL import Image
 
 from brainhive_cli import encoders
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -37,7 +37,7 @@ def config_of(output: str) -> encoders.EncoderConfig:
 
 
 def store_of(home: Path, output: str) -> Path:
-    return targets.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
+    return target_store.path_of(home / "embeddings", "pictures", "train", config_of(output).name)
 
 
 def directly(pictures: Path, output: str) -> np.ndarray:

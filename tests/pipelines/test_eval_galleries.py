@@ -9,7 +9,7 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"

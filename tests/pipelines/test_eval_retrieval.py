@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.pipelines._advice import taking
+from brainhive_cli.data.command_lines import taking
 from brainhive_cli.pipelines.eval_retrieval import Recipe
 from brainhive_cli.pipelines.reconstruct import DEFAULT_PRIOR
 

@@ -12,7 +12,7 @@ from brainhive_cli.metrics.comparison import min_f
 from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"

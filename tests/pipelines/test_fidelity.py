@@ -11,12 +11,12 @@ from torch import nn
 from brainhive_cli import aligner as aligners
 from brainhive_cli.aligner import Aligner, Layout
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment.batches import CellData
 from brainhive_cli.pipelines._alignment.beginning import REFERENCE_SD, _draw_as_reference, begin
 from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._data import Trials
 from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior
 

@@ -8,8 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from brainhive_cli.data import memory_estimate
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import _footprint, train_prior
+from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.outlook import memory
 from brainhive_cli.pipelines._priors.pictures import batches
@@ -36,7 +37,7 @@ def test_the_peak_is_of_the_tensors_that_live_at_once_without_the_weights():
     with torch.device("meta"):
         network = nn.Sequential(*(nn.Linear(1000, 1000) for _ in range(5))).requires_grad_(False)
 
-    peak = _footprint.peak(lambda: network(torch.empty(10, 1000, device="meta")), network)
+    peak = memory_estimate.peak(lambda: network(torch.empty(10, 1000, device="meta")), network)
 
     assert peak == 3 * 10 * 1000 * 4  # what was given, what a layer reads and what it writes
 
@@ -48,10 +49,10 @@ def test_what_the_way_back_needs_is_kept_and_gradients_stay():
     def work() -> None:
         network(torch.empty(1000, 100, device="meta")).sum().backward()
 
-    peak = _footprint.peak(work, network)
+    peak = memory_estimate.peak(work, network)
 
     kept = 11 * 1000 * 100 * 4  # what was given, and what each layer and each activation made
-    gradients = _footprint.size_of(network)
+    gradients = memory_estimate.size_of(network)
     assert kept < peak < kept + 2 * 1000 * 100 * 4 + gradients
 
 
@@ -63,7 +64,7 @@ def test_attention_takes_no_matrix_of_all_pairs_there_and_back():
     there = torch.nn.functional.scaled_dot_product_attention
     vectors, sums = 4096 * 8 * 4, 4096 * 4
 
-    assert vectors * 5 <= _footprint.peak(attend) < vectors * 8 + sums  # of a matrix that is 512 of them
+    assert vectors * 5 <= memory_estimate.peak(attend) < vectors * 8 + sums  # of a matrix that is 512 of them
     assert nn.functional.scaled_dot_product_attention is there
 
 
@@ -85,7 +86,7 @@ def test_the_estimate_of_drawing_is_less_with_less_at_once_and_parts_elsewhere()
 
 
 def test_bytes_are_told_in_a_unit_that_shows_them():
-    found = _footprint.Footprint(4, {"weights": 3 * 2**30, "optimiser": 1}, {"a": 2**29, "b": 2**20})
+    found = memory_estimate.Footprint(4, {"weights": 3 * 2**30, "optimiser": 1}, {"a": 2**29, "b": 2**20})
 
     assert str(found) == "3.5 GiB for 4 at once: weights 3.0 GiB, optimiser 1 MiB, a 512 MiB or b 1 MiB"
 
@@ -117,7 +118,7 @@ def test_the_estimate_of_training_is_what_a_true_step_takes(settings, begun, mor
         learner.update()
 
     step(0)
-    live = _footprint.Live(training.generator.unet, training.generator.vae, training.prior)
+    live = memory_estimate.Live(training.generator.unet, training.generator.vae, training.prior)
     with live:
         step(1)
 
@@ -125,19 +126,19 @@ def test_the_estimate_of_training_is_what_a_true_step_takes(settings, begun, mor
     assert planned.moments["a step"] == pytest.approx(live.peak, rel=0.01)
     states = [t for state in learner.optimizer.state.values() for t in state.values()]
     averages = learner.average.shadow_params if learner.average else []
-    assert planned.held["optimiser"] == pytest.approx(_footprint.size_of([*states, *averages]), rel=0.01)
+    assert planned.held["optimiser"] == pytest.approx(memory_estimate.size_of([*states, *averages]), rel=0.01)
     networks = (training.generator.unet, training.generator.vae, training.prior)
-    assert planned.held["weights"] == sum(map(_footprint.size_of, networks))
+    assert planned.held["weights"] == sum(map(memory_estimate.size_of, networks))
 
 
 def test_the_estimate_of_training_counts_what_is_there_beside_a_step(settings):
-    def planned(*more: str) -> _footprint.Footprint:
+    def planned(*more: str) -> memory_estimate.Footprint:
         what = train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *more))
         return memory(what)
 
     plain, drawing = planned(), planned("sampler={kind: sdxl, source: random, architecture: " + TINY + "}")
     sampler = sdxl.TINY.build()
-    beside = _footprint.size_of(sampler.unet) + _footprint.size_of(sampler.vae)
+    beside = memory_estimate.size_of(sampler.unet) + memory_estimate.size_of(sampler.vae)
     assert drawing.moments == {**plain.moments, "drawing": plain.moments["drawing"] + beside}
     assert planned("train.optimizer=adamw8bit").held["optimiser"] == plain.held["optimiser"] / 4
     assert planned("train.precision=bf16").held["weights"] < plain.held["weights"]
@@ -168,7 +169,7 @@ def test_the_estimate_of_drawing_on_the_way_is_what_it_takes(settings, begun):
     training = begun(*settings)
     networks = (training.generator.unet, training.generator.vae, training.prior)
 
-    live = _footprint.Live(*networks)
+    live = memory_estimate.Live(*networks)
     with live:
         _draw(training, training.generator, np.arange(4))
 

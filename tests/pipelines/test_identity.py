@@ -12,7 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.targets import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"

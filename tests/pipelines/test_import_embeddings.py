@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
 from brainhive_cli.pipelines._vectors.matching import match
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 Import = Callable[..., Result]
@@ -72,7 +72,7 @@ def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> 
 
 
 def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> EmbeddingStore:
-    return EmbeddingStore.open(targets.path_of(home / "embeddings", "things-eeg", split, encoder))
+    return EmbeddingStore.open(target_store.path_of(home / "embeddings", "things-eeg", split, encoder))
 
 
 def left(home: Path) -> list[str]:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.encoders import resolve
-from brainhive_cli.stores.targets import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 SMALL = ("--subjects", "1", "--seeds", "1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")

@@ -10,8 +10,8 @@ import text_encoders
 import torch
 
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
 from brainhive_cli.priors.fusion_prior import FusionPrior
 

@@ -12,9 +12,9 @@ from test_prior_options import first_batch
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped
+from brainhive_cli.data.views import View, crop_of_the_original
 from brainhive_cli.pipelines._priors.pictures import batches
 from brainhive_cli.pipelines._priors.training import Training
-from brainhive_cli.pipelines._priors.views import View, crop_of_the_original
 from brainhive_cli.pipelines.train_prior import Recipe
 
 KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")

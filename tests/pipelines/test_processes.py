@@ -17,7 +17,7 @@ from brainhive_cli.core.blocks import ResidualMLP
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import clip
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3

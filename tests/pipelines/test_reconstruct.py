@@ -23,19 +23,19 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import sdxl
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction import sheets
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
 from brainhive_cli.pipelines._reconstruction.judge import Judge
 from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 

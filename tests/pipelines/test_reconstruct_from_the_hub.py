@@ -29,7 +29,7 @@ from brainhive_cli.pipelines._reconstruction.takes import brain_takes
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.stores.targets import EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 PRIOR, TURBO = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE", "stabilityai/sdxl-turbo"

@@ -13,6 +13,7 @@ from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.views import View
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines import train_prior
@@ -20,7 +21,6 @@ from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Pictures, batches
 from brainhive_cli.pipelines._priors.training import train
-from brainhive_cli.pipelines._priors.views import View
 from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 

@@ -20,6 +20,7 @@ from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.trials import Repeated, Trials
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.pipelines._alignment import training as _training
 from brainhive_cli.pipelines._alignment.batches import Batches, CellData
@@ -27,7 +28,6 @@ from brainhive_cli.pipelines._alignment.beginning import begin, take_over
 from brainhive_cli.pipelines._alignment.learner import Learner
 from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.pipelines._alignment.training import train_cell
-from brainhive_cli.pipelines._data import Repeated, Trials
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

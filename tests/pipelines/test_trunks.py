@@ -5,8 +5,8 @@ from torch import Tensor, nn
 from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.encoders import Encoder
-from brainhive_cli.pipelines._embedding.trunks import encode
 
 
 class Asked(nn.Module):

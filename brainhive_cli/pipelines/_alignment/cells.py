@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import put, split, validate
-from brainhive_cli.pipelines._data import chosen_subjects
+from brainhive_cli.data.trials import chosen_subjects
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe

@@ -13,8 +13,8 @@ from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.trials import Trials, chosen_subjects
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of
-from brainhive_cli.pipelines._data import Trials, chosen_subjects
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe

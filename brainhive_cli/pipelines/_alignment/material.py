@@ -12,22 +12,16 @@ from brainhive_cli.aligner.learned import Learned, hashes_of
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.targets import as_tensors, open_embeddings, open_jitter
+from brainhive_cli.data.trials import Form, Trials, open_trials
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._alignment.form import form_of
-from brainhive_cli.pipelines._data import (
-    Form,
-    Trials,
-    as_tensors,
-    open_embeddings,
-    open_jitter,
-    open_trials,
-)
-from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.signals.normalisation import Moments, Normaliser
-from brainhive_cli.stores import targets
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores import target_store
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 if TYPE_CHECKING:
     from brainhive_cli.pipelines.train_align import Recipe
@@ -69,7 +63,9 @@ class Material:
         """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
         dataset: Dataset = what.dataset.build(what.paths)
         root, names = what.paths.under_home("embeddings"), [config.name for config in what.encoders]
-        stores = targets.open_all(root, dataset.name, "train", names)  # looked at before, in all variants
+        stores = target_store.open_all(
+            root, dataset.name, "train", names
+        )  # looked at before, in all variants
         prior = FusionPrior.load(what.prior).float() if what.prior else None
         keys = {config.name: config.name for config in what.encoders}
         if prior:

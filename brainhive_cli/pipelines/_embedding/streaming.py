@@ -13,11 +13,11 @@ from torch import Tensor
 
 from brainhive_cli.core.console import Bar
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.decoding import decoded
+from brainhive_cli.data.encoder_groups import Trunk
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.pipelines._embedding.decoding import decoded
 from brainhive_cli.pipelines._embedding.pace import WRITING, Pace
-from brainhive_cli.pipelines._embedding.trunks import Trunk
-from brainhive_cli.stores.targets import EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingWriter
 
 AHEAD = 4
 """Batches of a store that may wait in memory to be written."""

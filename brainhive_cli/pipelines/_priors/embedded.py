@@ -14,12 +14,12 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.device import on_device
+from brainhive_cli.data.encoder_groups import Trunk, grouped
+from brainhive_cli.data.targets import open_embeddings
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.pipelines._data import open_embeddings
-from brainhive_cli.pipelines._embedding.trunks import Trunk, grouped
-from brainhive_cli.pipelines._transfer import on_device
-from brainhive_cli.stores.targets import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.func import functional_call
 
-from brainhive_cli.pipelines._footprint import Footprint, drawing, peak, size_of
+from brainhive_cli.data.memory_estimate import Footprint, drawing, peak, size_of
 from brainhive_cli.pipelines._priors.learner import trainable
 from brainhive_cli.pipelines._priors.recipe import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior

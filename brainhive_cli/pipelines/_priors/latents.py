@@ -17,8 +17,8 @@ from brainhive_cli.core import console
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.views import Items, View, loaded
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.pipelines._priors.views import Items, View, loaded
 from brainhive_cli.stores import hdf5
 
 FORMAT = 1

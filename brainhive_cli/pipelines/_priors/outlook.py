@@ -9,16 +9,16 @@ from brainhive_cli import encoders
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, wanted
+from brainhive_cli.data.memory_estimate import Footprint
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.metrics.distribution import require
-from brainhive_cli.pipelines._footprint import Footprint
 from brainhive_cli.pipelines._priors.footprint import estimate
 from brainhive_cli.pipelines._priors.learner import adamw8bit
 from brainhive_cli.pipelines._priors.pictures import Pictures
 from brainhive_cli.pipelines._priors.recipe import INCEPTION, Recipe
 from brainhive_cli.pipelines._priors.training import make_prior, outline
-from brainhive_cli.stores.targets import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 
 def looks(what: Recipe) -> dict[str, Callable[[], str]]:

@@ -12,11 +12,11 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.views import Items, View, collate, loaded
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.pipelines._priors.embedded import Embedded
 from brainhive_cli.pipelines._priors.latents import Latents
 from brainhive_cli.pipelines._priors.recipe import Recipe
-from brainhive_cli.pipelines._priors.views import Items, View, collate, loaded
 
 
 @dataclass(frozen=True)

@@ -18,14 +18,14 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.encoder_groups import encode
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics.distribution import distances, require
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
-from brainhive_cli.pipelines._embedding.trunks import encode
 from brainhive_cli.pipelines._priors.recipe import INCEPTION
 from brainhive_cli.pipelines._priors.training import Training, load, remember_prompt
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.reports.sheets import contact_sheet
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"

@@ -15,14 +15,14 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import mixed
-from brainhive_cli.pipelines._embedding.decoding import decoders
-from brainhive_cli.pipelines._fused import match_prior
+from brainhive_cli.data.decoding import decoders
+from brainhive_cli.data.device import on_device
+from brainhive_cli.data.encoder_keys import match_prior
+from brainhive_cli.data.views import crop_of_the_original
 from brainhive_cli.pipelines._priors import latents as _latents
 from brainhive_cli.pipelines._priors.learner import Learner
 from brainhive_cli.pipelines._priors.pictures import Batch, Pictures, batches
 from brainhive_cli.pipelines._priors.recipe import Recipe
-from brainhive_cli.pipelines._priors.views import crop_of_the_original
-from brainhive_cli.pipelines._transfer import on_device
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 EMPTY_PROMPT = "empty_prompt.safetensors"

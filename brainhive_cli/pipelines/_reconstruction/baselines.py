@@ -17,10 +17,10 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, fused
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.pipelines._footprint import Footprint, drawing, size_of
+from brainhive_cli.data.memory_estimate import Footprint, drawing, size_of
 from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Sampling
 from brainhive_cli.priors.fusion_prior import FusionPrior
 

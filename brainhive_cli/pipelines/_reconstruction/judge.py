@@ -8,9 +8,9 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.encoder_groups import encode
+from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.pipelines._embedding.trunks import encode
-from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from brainhive_cli.core.errors import DeviceError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
+from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators._schedulers import SCHEDULERS, known
-from brainhive_cli.pipelines._priors.views import to_pictures
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

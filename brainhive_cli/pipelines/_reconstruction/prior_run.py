@@ -10,14 +10,14 @@ from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import command, seen, taking
+from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.pipelines._advice import command, seen, taking
 from brainhive_cli.pipelines._alignment.cells import of_variant, variant_of
-from brainhive_cli.pipelines._fused import encoders_of, match_prior, recipe_around
 from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
-from brainhive_cli.stores.targets import path_of
+from brainhive_cli.stores.target_store import path_of
 
 DEFAULT_DATASET = "things_eeg"
 """What train-align takes unless told otherwise."""

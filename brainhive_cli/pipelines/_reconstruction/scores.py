@@ -15,10 +15,10 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import image as image_metrics
 from brainhive_cli.metrics.networks import FEATURE_METRICS, NETWORKS
-from brainhive_cli.pipelines._embedding.trunks import encode
 
 PIXEL_METRICS = {"pixcorr": image_metrics.pixcorr, "ssim": image_metrics.ssim}
 METRICS = (*PIXEL_METRICS, *FEATURE_METRICS)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.priors.fusion_prior import FusionPrior

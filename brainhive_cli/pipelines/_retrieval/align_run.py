@@ -15,15 +15,16 @@ from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
+from brainhive_cli.data.targets import open_embeddings
+from brainhive_cli.data.trials import Signal, chosen_subjects
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of, variants
-from brainhive_cli.pipelines._data import Signal, chosen_subjects, open_embeddings
-from brainhive_cli.pipelines._fused import encoders_around, encoders_by_key
 from brainhive_cli.pipelines._identity import refuse_others
 from brainhive_cli.pipelines._retrieval.transfer import Origin
 from brainhive_cli.pipelines.train_align import Recipe
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,14 @@ from torch import Tensor
 from brainhive_cli.aligner import Aligner
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.trials import Form, Repeated, Signal, Trials, open_signals, open_trials
 from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._data import (
-    Form,
-    Repeated,
-    Signal,
-    Trials,
-    open_signals,
-    open_trials,
-)
-from brainhive_cli.pipelines._fused import match_keys
 from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.transfer import fitted
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 SIGNALS, PICTURES = 4096, 8192
 """How many are encoded at once."""

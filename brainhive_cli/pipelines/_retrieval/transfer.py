@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from brainhive_cli.aligner import Layout
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.trials import Signal, open_signals
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.pipelines._data import Signal, open_signals
 from brainhive_cli.signals.selection import sample_range
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, SignalStore

@@ -14,7 +14,7 @@ from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.pipelines._vectors.reading import Vectors
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.targets import EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingWriter
 
 
 @dataclass(frozen=True)

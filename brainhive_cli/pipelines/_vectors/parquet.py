@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 MARK = "-part-"
 """Files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""

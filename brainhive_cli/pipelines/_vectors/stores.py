@@ -8,7 +8,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores.health import Health
-from brainhive_cli.stores.targets import EmbeddingStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "is")
 

@@ -4,7 +4,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.health import Health
-from brainhive_cli.stores.targets import EmbeddingStore, making
+from brainhive_cli.stores.target_store import EmbeddingStore, making
 
 
 def illness(found: EmbeddingStore, health: Health | None = None) -> str:

@@ -9,8 +9,8 @@ from typing import Any
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import these, written
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.pipelines._advice import these, written
 from brainhive_cli.priors.fusion_prior import fused_by
 
 

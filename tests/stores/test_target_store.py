@@ -14,9 +14,9 @@ import pytest
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.stores import hdf5, targets
+from brainhive_cli.stores import hdf5, target_store
 from brainhive_cli.stores.health import measure
-from brainhive_cli.stores.targets import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -25,7 +25,7 @@ WRITES = """if True:
     import sys, time
     from pathlib import Path
     import numpy as np
-    from brainhive_cli.stores.targets import EmbeddingWriter
+    from brainhive_cli.stores.target_store import EmbeddingWriter
     writer, values = EmbeddingWriter(Path(sys.argv[1])), np.load(sys.argv[2])
     for row in writer.pending:
         writer.write(np.array([row]), values[row : row + 1])
@@ -41,7 +41,7 @@ def values() -> NDArray[np.float32]:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
-    return targets.path_of(tmp_path, "set", "train", "encoder")
+    return target_store.path_of(tmp_path, "set", "train", "encoder")
 
 
 def begin(path: Path, **attributes: Any) -> EmbeddingWriter:
@@ -163,7 +163,7 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
 ) -> None:
     fill(begin(path), values)
     root = path.parents[2]
-    assert list(targets.open_all(root, "set", "train", ["encoder"])) == ["encoder"]
+    assert list(target_store.open_all(root, "set", "train", ["encoder"])) == ["encoder"]
     with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
-        targets.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
+        target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"

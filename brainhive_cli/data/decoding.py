@@ -15,8 +15,8 @@ from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.ring import Ring
 from brainhive_cli.datasets import BadPicture, ImageSet
-from brainhive_cli.pipelines._embedding.ring import Ring
 
 DECODERS = 16
 """Most decoding processes taken unless told otherwise."""

@@ -1,0 +1,1 @@
+"""The one road from stores to tensors: trials, targets, pictures."""
