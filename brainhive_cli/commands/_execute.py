@@ -49,7 +49,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     if common.get("list_encoders"):
-        from brainhive_cli.pipelines._embedding.catalogue import catalogue
+        from brainhive_cli.embedding.catalogue import catalogue
 
         _show(catalogue(), common["json"])
         return 0

@@ -22,8 +22,8 @@ from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.encoder_groups import Trunk, grouped
 from brainhive_cli.data.health_checks import warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.embedding.streaming import stream
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.pipelines._embedding.streaming import stream
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
 

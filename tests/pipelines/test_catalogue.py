@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli import encoders
 from brainhive_cli.core import parts
-from brainhive_cli.pipelines._embedding.catalogue import catalogue
+from brainhive_cli.embedding.catalogue import catalogue
 
 
 def rows() -> dict[str, dict[str, Any]]:

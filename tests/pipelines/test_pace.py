@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainhive_cli.pipelines._embedding.pace import DECODING, WRITING, Pace
+from brainhive_cli.embedding.throughput import DECODING, WRITING, Pace
 
 
 @pytest.mark.parametrize(

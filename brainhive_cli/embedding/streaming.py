@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.decoding import decoded
 from brainhive_cli.data.encoder_groups import Trunk
 from brainhive_cli.datasets import ImageSet
-from brainhive_cli.pipelines._embedding.pace import WRITING, Pace
+from brainhive_cli.embedding.throughput import WRITING, Pace
 from brainhive_cli.stores.target_store import EmbeddingWriter
 
 AHEAD = 4

@@ -1,0 +1,1 @@
+"""Stimuli through frozen encoders into target stores."""

@@ -1,1 +1,0 @@
-"""Pictures through frozen encoders into stores."""
