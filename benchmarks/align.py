@@ -24,7 +24,10 @@ from figures import show
 from numpy.typing import NDArray
 from torch import nn
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.loop import train_cell
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -33,9 +36,6 @@ from brainhive_cli.data.trials import Signal, Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
-from brainhive_cli.pipelines._alignment.batches import CellData
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, SignalStore
 from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of

@@ -19,13 +19,13 @@ from figures import show
 from torch import Tensor, nn
 
 from brainhive_cli import aligner
+from brainhive_cli.alignment.loop import train_cell
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.training import train_cell
 from brainhive_cli.pipelines._priors.pictures import batches
 
 CPU = torch.device("cpu")

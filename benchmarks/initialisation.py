@@ -16,7 +16,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.initialisation import begin
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.optimisation import Learner
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import mixed
@@ -24,10 +28,6 @@ from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import recordings
 from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.beginning import begin
-from brainhive_cli.pipelines._alignment.learner import Learner
-from brainhive_cli.pipelines._alignment.train import Train
 
 HERE = Launch(0, 1, torch.device("cpu"))
 CONCEPTS, EACH, NEW = 1654, 10, 200

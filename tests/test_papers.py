@@ -4,9 +4,10 @@ import re
 
 import pytest
 
+from brainhive_cli.alignment.published import compared_with_published
+from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.recipe import shipped
 from brainhive_cli.pipelines import train_align
-from brainhive_cli.pipelines._alignment.cells import variants
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
@@ -85,7 +86,7 @@ def test_each_variant_of_a_sweep_is_compared_by_itself() -> None:
 
 def beside(what: train_align.Recipe) -> list:
     built = what.dataset.build(what.paths)
-    return what.published.beside(what, built.recorded_as, what.subjects or built.subjects, 200)["differs"]
+    return compared_with_published(what, built.recorded_as, what.subjects or built.subjects, 200)["differs"]
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, PositiveInt, model_validator
 
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import console, home, hub, parts, recipe, runs, trackers
 from brainhive_cli.core.caveats import SIMULATED, said_in, together
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -14,7 +15,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, taking
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.pipelines._retrieval.ceiling import ceilings
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.comparison import between, comparisons

@@ -6,7 +6,9 @@ from typing import Annotated, Any, ClassVar, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core import parts, recipe, runs, trackers
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -14,7 +16,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.baselines import BASELINES, Baselines
 from brainhive_cli.pipelines._reconstruction.drawing import Drawing
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
@@ -34,7 +35,6 @@ from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
 from brainhive_cli.pipelines._reconstruction.prior_run import find_run
 from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"

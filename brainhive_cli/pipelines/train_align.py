@@ -3,129 +3,35 @@
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core import console, parts, recipe, trackers
+from brainhive_cli.alignment import finetune as _finetune
+from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.identity import keep_identity
+from brainhive_cli.alignment.initialisation import learned_by
+from brainhive_cli.alignment.loop import train_cell
+from brainhive_cli.alignment.progress import Watch
+from brainhive_cli.alignment.published import compared_with_published
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.sweep import variants
+from brainhive_cli.alignment.tables import tables
+from brainhive_cli.alignment.training_data import Material
+from brainhive_cli.core import console, trackers
 from brainhive_cli.core.caveats import together
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.encoder_keys import encoders_of, match_prior
+from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.targets import concepts_of, open_embeddings
-from brainhive_cli.data.trials import Signal, prepare_all, require_signals, size_up
+from brainhive_cli.data.trials import prepare_all, require_signals, size_up
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.encoders import Encoders
-from brainhive_cli.pipelines._alignment import finetune as _finetune
-from brainhive_cli.pipelines._alignment.batches import CellData
-from brainhive_cli.pipelines._alignment.beginning import learned_by
-from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, read_sweep, variants
-from brainhive_cli.pipelines._alignment.finetune import Finetune
-from brainhive_cli.pipelines._alignment.material import Material
-from brainhive_cli.pipelines._alignment.published import Published
-from brainhive_cli.pipelines._alignment.tables import tables
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.training import train_cell
-from brainhive_cli.pipelines._alignment.watch import Watch
-from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
 from brainhive_cli.stores.target_store import EmbeddingStore
-
-Listed = Annotated[list[Any], Field(min_length=1)]
-
-
-class Recipe(recipe.Recipe):
-    """Whose signals are aligned with which embeddings, and how."""
-
-    beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {"published", "train.mapped"}
-    is_tracked: ClassVar[bool] = True
-
-    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
-        "things-eeg", validate_default=True, description="signals and pictures"
-    )
-    encoders: Encoders = Field(
-        ["clip-h14", "vae"],
-        validate_default=True,
-        min_length=1,
-        description="embeddings that are fused; default with a prior: the prior's",
-    )
-    mode: Literal["intra", "inter", "joint", "finetune"] = Field(
-        "intra",
-        description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
-    )
-    subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
-    seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
-    dim: int | None = Field(
-        None, gt=0, description="D of the token; default: the prior's or the fuser's own, else 1024"
-    )
-    backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
-        "brain_mlp", validate_default=True, description="brain encoder"
-    )
-    fuser: Annotated[Any, parts.part("fusers", "fusion_encoder")] = Field(
-        "fusion_encoder", validate_default=True, description="fusion encoder"
-    )
-    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
-        "clip", validate_default=True, description="what pulls tokens together"
-    )
-    prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
-    subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
-        "none", description="what is learned for each subject before the brain encoder"
-    )
-    similarity: Literal["cosine", "centred_cosine"] = Field("cosine", description="how tokens are compared")
-    signal: Signal = Signal()
-    train: Train = Train()
-    finetune: Finetune = Finetune()
-    sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
-        {}, description="dotted recipe key to the values to compare; cells for each combination"
-    )
-    published: Published | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _takes_the_encoders_of_its_prior(cls, fields: Any) -> Any:
-        """Fuse what the prior fuses where no encoders are named."""
-        if not isinstance(fields, dict) or "encoders" in fields:
-            return fields
-        swept = read_sweep(fields.get("sweep") or {})
-        priors = [fields.get("prior"), *(swept.get("prior", []) if isinstance(swept, dict) else [])]
-        named = next((prior for prior in priors if isinstance(prior, str)), None)
-        return {**fields, "encoders": encoders_of(named)} if named else fields
-
-    @model_validator(mode="after")
-    def _has_one_target(self) -> Self:
-        if self.prior and self.fuser.kind != "fusion_encoder":
-            raise RecipeError(
-                f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
-                "prior=null, or no fuser.kind",
-            )
-        if self.prior and self.similarity != "cosine":
-            raise RecipeError(
-                f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
-                "similarity=cosine, or prior=null",
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _no_key_of_training_is_without_effect(self) -> Self:
-        if self.sweep:  # each of its variants is checked by itself
-            return self
-        if self.mode == "finetune":  # whose run decides the prior
-            recipe.refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
-        else:
-            self.train.check_prior(self.prior)
-        return self
-
-    @model_validator(mode="after")
-    def _every_variant_holds(self) -> Self:
-        if self.sweep:
-            variants(self)
-        elif self.mode != "finetune" and self.finetune != Finetune():
-            raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
-        return self
 
 
 def plan(what: Recipe) -> Plan:
@@ -255,7 +161,7 @@ def _published(what: Recipe, dataset: Dataset, cells: Sequence[Cell]) -> dict[st
     found = {}
     for label, each in variants(what).items():
         tested = sorted({s for cell in cells if cell.variant == label for s in cell.tested_on})
-        found[label] = what.published.beside(each, dataset.recorded_as, tested)
+        found[label] = compared_with_published(each, dataset.recorded_as, tested)
     return {"published": found if what.sweep else found[""]}
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from brainhive_cli.aligner.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.core import console, trackers
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, first_line
 from brainhive_cli.core.launch import Launch

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.aligner._upstream import KINDS
+from brainhive_cli.alignment.upstream import KINDS
 from brainhive_cli.core import parts
 
 TOLERANCE = 1e-5

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment.initialisation import take_over
+from brainhive_cli.alignment.model import Aligner, Layout
 from brainhive_cli.backbones._subjects import LAYERS
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.pipelines._alignment.beginning import take_over
 
 LAYOUT = Layout(
     backbone={"kind": "linear"},

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
+from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines.eval_retrieval import Recipe as EvalRecipe
-from brainhive_cli.pipelines.train_align import Recipe
 
 
 def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> Recipe:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import nn
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment.batch_norm import normalise_together
+from brainhive_cli.alignment.model import Aligner, Layout
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.pipelines._alignment.batch_norm import normalise_together
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

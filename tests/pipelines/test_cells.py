@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from brainhive_cli.alignment.cells import cells_of
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.pipelines._alignment.cells import cells_of, variants
-from brainhive_cli.pipelines.train_align import Recipe
 
 
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:

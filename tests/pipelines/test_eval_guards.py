@@ -10,8 +10,6 @@ import numpy as np
 import pytest
 import yaml
 
-from brainhive_cli import aligner
-
 DATASET = "demo-noise-0.3"
 
 
@@ -126,8 +124,8 @@ def test_evaluation_changes_no_model_no_store_and_not_its_own_result(go, own, tr
 def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, small, tmp_path, monkeypatch):
     runs = f"paths.runs={tmp_path}"
     run = go("train-align", *small, runs, "mode=joint", "seeds=1,2", "train.epochs=1").folder
-    loaded, load = [], aligner.load
-    monkeypatch.setattr(aligner, "load", lambda folder: loaded.append(folder.parent.name) or load(folder))
+    loaded, load = [], aligners.load
+    monkeypatch.setattr(aligners, "load", lambda folder: loaded.append(folder.parent.name) or load(folder))
 
     metrics = go("eval-retrieval", runs, f"run={run}", "sheet_rows=0").metrics
 

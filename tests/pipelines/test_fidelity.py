@@ -8,16 +8,16 @@ import torch
 from test_training import HERE, PICTURES, batches_of, data_of, layout_of
 from torch import nn
 
-from brainhive_cli import aligner as aligners
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.initialisation import REFERENCE_SD, _draw_as_reference, begin
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.optimisation import Learner
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.losses.clip import ClipLoss
-from brainhive_cli.pipelines._alignment.batches import CellData
-from brainhive_cli.pipelines._alignment.beginning import REFERENCE_SD, _draw_as_reference, begin
-from brainhive_cli.pipelines._alignment.learner import Learner
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from brainhive_cli.alignment.finetune import share_of
+from brainhive_cli.alignment.settings import Finetune
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.pipelines._alignment.finetune import Finetune, share_of
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
 

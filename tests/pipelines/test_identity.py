@@ -8,9 +8,9 @@ from typing import Any
 import h5py
 import pytest
 
+from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines._identity import keep_identity
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file, save_file
 
-from brainhive_cli.aligner import load
+from brainhive_cli.alignment.model import load
 from brainhive_cli.core import home as _home
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.pipelines import reconstruct, train_align

@@ -18,7 +18,8 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from typer.testing import CliRunner
 
 from brainhive_cli import encoders
-from brainhive_cli.aligner.learned import Learned, hashes_of
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -28,7 +29,6 @@ from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import sdxl
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
-from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction import sheets
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of

@@ -19,6 +19,7 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
+from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
@@ -26,7 +27,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.pipelines._reconstruction.takes import brain_takes
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.stores.target_store import EmbeddingWriter, path_of

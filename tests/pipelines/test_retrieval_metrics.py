@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from brainhive_cli.pipelines._alignment.cells import Cell
+from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.pipelines._retrieval.cell_scores import Scores, Subsets
 from brainhive_cli.pipelines._retrieval.controls import DRAWS, Broken, described_control
 from brainhive_cli.pipelines._retrieval.metrics import Circumstances, above_chance, totals

@@ -2,9 +2,9 @@
 
 import pytest
 
+from brainhive_cli.alignment import tables as _align_tables
+from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.pipelines import train_align
-from brainhive_cli.pipelines._alignment import tables as _align_tables
-from brainhive_cli.pipelines._alignment.cells import Cell
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 

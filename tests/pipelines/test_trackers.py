@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.trackers import _options
-from brainhive_cli.pipelines.train_align import Recipe
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 

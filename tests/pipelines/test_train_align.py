@@ -12,16 +12,16 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
+from brainhive_cli.alignment import loop as _training
+from brainhive_cli.alignment import storage_mode as _form
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.validation import held_out as validated_on
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.pipelines._alignment import form as _form
-from brainhive_cli.pipelines._alignment import training as _training
-from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.validation import held_out as validated_on
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import EmbeddingStore, path_of

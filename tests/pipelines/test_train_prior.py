@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.aligner.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder

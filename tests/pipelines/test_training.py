@@ -13,7 +13,13 @@ from safetensors.torch import load_file
 from two import in_two
 
 from brainhive_cli import aligner
-from brainhive_cli.aligner import Layout
+from brainhive_cli.alignment import loop as _training
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.initialisation import begin, take_over
+from brainhive_cli.alignment.loop import train_cell
+from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.optimisation import Learner
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
@@ -22,12 +28,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.trials import Repeated, Trials
 from brainhive_cli.losses.clip import ClipLoss
-from brainhive_cli.pipelines._alignment import training as _training
-from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.beginning import begin, take_over
-from brainhive_cli.pipelines._alignment.learner import Learner
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.training import train_cell
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))

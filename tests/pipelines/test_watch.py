@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._alignment.watch import Watch, clock
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.progress import Watch, clock
 
 CELLS = [Cell(f"sub-{n:02d}_seed-1", (n,), (n,), 1) for n in range(1, 7)]
 

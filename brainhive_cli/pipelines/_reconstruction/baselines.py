@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torchvision.transforms.v2 import functional as TF
 
+from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
@@ -23,7 +24,6 @@ from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.pipelines._reconstruction.drawn import Drawn
 from brainhive_cli.pipelines._reconstruction.takes import Source, Take, fused
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.hdf5 import match_ids
 

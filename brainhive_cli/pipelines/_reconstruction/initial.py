@@ -14,16 +14,16 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths, Section
 from brainhive_cli.datasets import decode
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.fusers.concatenation import Concatenation
-from brainhive_cli.pipelines._alignment.cells import Cell
 from brainhive_cli.pipelines._reconstruction.folders import caveats_around, find_by_name, pictures_in
 from brainhive_cli.pipelines._reconstruction.takes import Take
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun, find, refuse_sweep
-from brainhive_cli.pipelines._retrieval.member import Member
 
 
 class Start(Section):

@@ -5,7 +5,9 @@ from contextlib import suppress
 
 import torch
 
-from brainhive_cli import aligner as aligners
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -14,8 +16,6 @@ from brainhive_cli.data.command_lines import command, seen, taking
 from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.pipelines._alignment.cells import of_variant, variant_of
-from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 from brainhive_cli.stores.target_store import path_of
 

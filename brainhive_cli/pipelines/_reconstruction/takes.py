@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.trained import AlignRun
+from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.encoder_keys import match_keys
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 Source = Literal["brain", "images", "shuffled", "zeroed", "nearest", "mean"]

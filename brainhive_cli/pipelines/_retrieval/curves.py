@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 from torch import Tensor
 
+from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import mixed
 from brainhive_cli.pipelines._retrieval.ensembles import Ensemble
-from brainhive_cli.pipelines._retrieval.member import Member
 from brainhive_cli.pipelines._retrieval.rankings import Gallery, Places
 from brainhive_cli.signals.augmentation import Augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions

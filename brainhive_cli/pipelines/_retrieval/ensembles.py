@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.trained import AlignRun
+from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.pipelines._retrieval.member import Member
 
 
 @dataclass(frozen=True)

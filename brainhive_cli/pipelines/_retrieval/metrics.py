@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.caveats import in_protocol, together
 from brainhive_cli.metrics.guessing import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
 from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
 from brainhive_cli.pipelines._retrieval.concepts import by_category, by_concept, confusions
 from brainhive_cli.pipelines._retrieval.controls import described_control

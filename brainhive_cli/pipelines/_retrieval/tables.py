@@ -7,11 +7,11 @@ from typing import Any
 
 import numpy as np
 
+from brainhive_cli.alignment.tables import published_table
 from brainhive_cli.core.caveats import in_tables, said_in, together
 from brainhive_cli.core.console import Table
 from brainhive_cli.metrics.guessing import LEAST
 from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
-from brainhive_cli.pipelines._alignment.tables import published_table
 from brainhive_cli.pipelines._retrieval.ceiling import ceiling_table
 from brainhive_cli.pipelines._retrieval.comparison import TESTS
 

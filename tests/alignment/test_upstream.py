@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli import aligner
-from brainhive_cli.aligner import Aligner, Layout
-from brainhive_cli.aligner._upstream import KINDS
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.upstream import KINDS
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.errors import BrainhiveError
 
@@ -68,7 +68,7 @@ def test_an_upstream_folder_gives_the_references_output(
     """Golden values: the BrainHiVE repository's encoders; without a name the kind is known by its weights."""
     golden = load_file(shared / "golden" / "backbones" / f"{kind}.safetensors")
     config = CONFIG | ({"brain_backbone": kind} if is_named else {})
-    model = aligner.load(write(tmp_path, config, state_of(golden)))
+    model = aligners.load(write(tmp_path, config, state_of(golden)))
 
     with torch.no_grad():
         token = model.encode_signal(golden["signal"], golden["subject_index"])
@@ -81,12 +81,12 @@ def test_an_upstream_folder_gives_the_references_output(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("file", aligner.WEIGHTS)
+@pytest.mark.parametrize("file", aligners.WEIGHTS)
 def test_what_was_read_is_written_back_bit_by_bit(shared: Path, tmp_path: Path, kind: str, file: str) -> None:
     state = state_of(load_file(shared / "golden" / "backbones" / f"{kind}.safetensors"))
     folder = write(tmp_path / "theirs", CONFIG | {"brain_backbone": kind}, state, file)
 
-    aligner.load(folder).save_upstream(tmp_path / "ours")
+    aligners.load(folder).save_upstream(tmp_path / "ours")
 
     written = load_file(tmp_path / "ours" / "model.safetensors")
     assert written.keys() == state.keys()
@@ -101,7 +101,7 @@ def test_a_model_of_ours_goes_through_upstreams_layout_with_its_subjects_by_numb
     torch.manual_seed(0)
     made = Aligner(OURS, 1.5).eval()
     made.save_upstream(tmp_path)
-    found = aligner.load(tmp_path)
+    found = aligners.load(tmp_path)
     signal, vae, clip = torch.randn(3, 3, 80), torch.randn(3, 6), torch.randn(3, 4)
     numbers = torch.tensor([found.layout.subjects.index(subject) for subject in OURS.subjects])
 
@@ -147,14 +147,14 @@ def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop:
     write(tmp_path, config, state)
 
     with pytest.raises(BrainhiveError, match=what) as caught:
-        aligner.load(tmp_path)
+        aligners.load(tmp_path)
     assert "\n" not in caught.value.what and caught.value.hint
 
 
 def test_an_upstream_model_is_kept_in_our_layout_too(tmp_path: Path) -> None:
     Aligner(OURS).save_upstream(tmp_path / "theirs")
-    model = aligner.load(tmp_path / "theirs")
+    model = aligners.load(tmp_path / "theirs")
     model.save(tmp_path / "ours")
-    again = aligner.load(tmp_path / "ours")
+    again = aligners.load(tmp_path / "ours")
     assert asdict(again.layout) == asdict(model.layout)
     assert all(torch.equal(again.state_dict()[name], value) for name, value in model.state_dict().items())

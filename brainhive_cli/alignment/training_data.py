@@ -2,13 +2,16 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import numpy as np
 from torch import Tensor
 
-from brainhive_cli.aligner import Layout
-from brainhive_cli.aligner.learned import Learned, hashes_of
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.storage_mode import form_of
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
@@ -16,15 +19,10 @@ from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.targets import as_tensors, open_embeddings, open_jitter
 from brainhive_cli.data.trials import Form, Trials, open_trials
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._alignment.form import form_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import EmbeddingStore
-
-if TYPE_CHECKING:
-    from brainhive_cli.pipelines.train_align import Recipe
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
@@ -47,7 +45,7 @@ class Material:
         trials: Signals by subject, as far as they are open.
     """
 
-    what: "Recipe"
+    what: Recipe
     dataset: Dataset
     launch: Launch
     pictures: EmbeddingStore
@@ -59,7 +57,7 @@ class Material:
     trials: dict[int, Trials]
 
     @classmethod
-    def open(cls, what: "Recipe", subjects: Sequence[int], launch: Launch) -> Self:
+    def open(cls, what: Recipe, subjects: Sequence[int], launch: Launch) -> Self:
         """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
         dataset: Dataset = what.dataset.build(what.paths)
         root, names = what.paths.under_home("embeddings"), [config.name for config in what.encoders]
@@ -83,7 +81,7 @@ class Material:
             {},
         )
 
-    def fits(self, what: "Recipe") -> bool:
+    def fits(self, what: Recipe) -> bool:
         """Tell whether it is what another recipe learns from, too."""
         mine, other = (
             (each.encoders, each.prior, each.signal, train.jitter, train.augment, train.mapped)
@@ -119,7 +117,7 @@ class Material:
         given = (self.dataset, self.what.paths, self.what.signal, subject, split, pictures)
         return open_trials(*given, form=form, normaliser=normaliser)
 
-    def learned(self, what: "Recipe", trials: Sequence[Trials]) -> Learned:
+    def learned(self, what: Recipe, trials: Sequence[Trials]) -> Learned:
         """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
         rows = np.unique(np.concatenate([each.picture for each in trials]))
         how, normaliser = what.signal.normalise, None
@@ -140,7 +138,7 @@ class Material:
         """The prior's fusion encoder; None where the fuser is trained."""
         return self.prior.fusion_encoder["vision_model"] if self.prior else None
 
-    def layout(self, what: "Recipe", trials: Sequence[Trials], cell: Cell) -> Layout:
+    def layout(self, what: Recipe, trials: Sequence[Trials], cell: Cell) -> Layout:
         """Say what a cell's model is made of."""
         dims = {key: embedding.shape[-1] for key, embedding in self.images.items()}
         fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim or DIM)

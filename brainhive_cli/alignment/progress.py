@@ -6,8 +6,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.core.console import Table
-from brainhive_cli.pipelines._alignment.cells import Cell
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 

@@ -1,10 +1,12 @@
-"""The `train:` section of an align recipe."""
+"""The sections of an align recipe: `train`, `finetune`, `published`."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from brainhive_cli.core.recipe import Names, Section, refuse_idle
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
+from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
 
 
@@ -89,3 +91,44 @@ class Train(Section):
         """
         if prior is None:
             refuse_idle(self, ("prior_dropout",), "without a prior", "fuser.dropout, or name one (--prior)")
+
+
+class Finetune(Section):
+    """Which models are fitted to new subjects, and with how much of their data."""
+
+    run: str | None = Field(
+        None,
+        description="align run, by folder or name (SWEEP:VARIANT); default: the newest not fine-tuned itself",
+    )
+    share: float = Field(
+        1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
+    )
+    seed: int = Field(0, description="chooses these pictures; a smaller share is part of a larger one")
+
+
+def _backbone(value: Any) -> Any:
+    return None if value is None else parts.resolve("backbones", value, "brain_mlp")
+
+
+class Published(Section):
+    """What a paper reports: shown beside what is measured in the same set-up, else with the differences.
+
+    What the source does not state is left out, and counts as a difference.
+    """
+
+    top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
+    top5: float | None = Field(None, ge=0, le=1)
+    source: str = Field(description="where it is printed")
+    dataset: str | None = Field(None, description="data set")
+    mode: Literal["intra", "inter", "joint", "finetune"] | None = Field(None, description="as in a recipe")
+    subjects: Numbers | None = Field(None, description="who was tested")
+    encoders: Encoders | None = Field(None, description="embeddings that were fused")
+    backbone: Annotated[Any, BeforeValidator(_backbone)] = Field(None, description="brain encoder")
+    epochs: int | None = Field(None, gt=0, description="most epochs of a training")
+    selection: Literal["best", "last", "test"] | None = Field(
+        None, description="the epoch that was kept, as in `train`"
+    )
+    pool: int | None = Field(None, gt=0, description="pictures searched (200 on THINGS)")
+    lacking: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="what was done there and no recipe offers, in words"
+    )

@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.aligner import Layout
+from brainhive_cli.alignment.model import Layout
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.trials import Signal, open_signals

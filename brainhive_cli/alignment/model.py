@@ -11,8 +11,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.aligner import _upstream
-from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.alignment import upstream
+from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.backbones._subjects import LAYERS
 from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
@@ -139,7 +139,7 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if upstream has no such model.
         """
-        _write(folder, *_upstream.write(asdict(self.layout), self.state_dict()))
+        _write(folder, *upstream.write(asdict(self.layout), self.state_dict()))
 
 
 def _check(layout: Layout) -> None:
@@ -180,8 +180,8 @@ def load(path: Path | str) -> Aligner:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
     try:
         fields, state = json.loads((folder / "config.json").read_text()), load_file(weights)
-        if _upstream.is_upstream(state):
-            fields, state = _upstream.read(fields, state)
+        if upstream.is_upstream(state):
+            fields, state = upstream.read(fields, state)
         learned = _learned(folder, fields)
         for name in ("channels", "subjects", "window_ms"):
             fields[name] = None if fields[name] is None else tuple(fields[name])

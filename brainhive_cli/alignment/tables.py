@@ -4,11 +4,11 @@ import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.published import shown as how
 from brainhive_cli.core.caveats import in_tables
 from brainhive_cli.core.console import Table
 from brainhive_cli.metrics.statistics import interval_text
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._alignment.published import shown as how
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """What a title says of how the epochs were chosen, unless it was the validation."""

@@ -8,8 +8,14 @@ from typing import Any, Self
 
 import torch
 
-from brainhive_cli import aligner as aligners
-from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.identity import refuse_others
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.published import compared_with_published
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
+from brainhive_cli.alignment.transfer import Origin
 from brainhive_cli.core import home, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -20,10 +26,6 @@ from brainhive_cli.data.targets import open_embeddings
 from brainhive_cli.data.trials import Signal, chosen_subjects
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of, variants
-from brainhive_cli.pipelines._identity import refuse_others
-from brainhive_cli.pipelines._retrieval.transfer import Origin
-from brainhive_cli.pipelines.train_align import Recipe
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 
@@ -188,10 +190,10 @@ class AlignRun:
 
     def published(self, pool: int) -> dict[str, Any]:
         """Give what was published, by the recipe, and how retrieval among so many pictures differs."""
-        if self.recipe is None or self.recipe.published is None:
+        if self.recipe is None:
             return {}
         tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
-        return self.recipe.published.beside(self.recipe, self.dataset.recorded_as, tested, pool)
+        return compared_with_published(self.recipe, self.dataset.recorded_as, tested, pool)
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.

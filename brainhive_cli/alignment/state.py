@@ -7,8 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor
 
-from brainhive_cli.aligner import Aligner
-from brainhive_cli.pipelines._alignment.learner import Learner
+from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.optimisation import Learner
 
 
 @dataclass

@@ -7,21 +7,21 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.aligner import Aligner, Layout
+from brainhive_cli.alignment.batch_norm import normalise_together
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.initialisation import begin, learned_by
+from brainhive_cli.alignment.memory import keep_freed_memory
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.optimisation import Learner
+from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.state import State
+from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import mixed
 from brainhive_cli.metrics.retrieval import summarise
-from brainhive_cli.pipelines._alignment.batch_norm import normalise_together
-from brainhive_cli.pipelines._alignment.batches import Batches, CellData
-from brainhive_cli.pipelines._alignment.beginning import begin, learned_by
-from brainhive_cli.pipelines._alignment.learner import Learner
-from brainhive_cli.pipelines._alignment.memory import keep_freed_memory
-from brainhive_cli.pipelines._alignment.state import State
-from brainhive_cli.pipelines._alignment.train import Train
-from brainhive_cli.pipelines._alignment.validation import Queries, held_out, ranks_of, tested, top1
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
-from brainhive_cli.aligner import Aligner
+from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.pipelines._alignment.train import Train
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 

@@ -4,7 +4,7 @@ from typing import cast
 
 from torch import nn
 
-from brainhive_cli.aligner import Aligner
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 

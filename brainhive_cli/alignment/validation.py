@@ -4,11 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.aligner import Aligner
+from brainhive_cli.alignment.batches import CellData, Pool, Rows
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.pipelines._alignment.batches import CellData, Pool, Rows
 
 BLOCK = 1024
 """Signals encoded at once: BrainHiVE's batch, so that what fits in training fits here."""

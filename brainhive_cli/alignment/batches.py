@@ -10,14 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.seeds import mixed
 from brainhive_cli.data.device import on_device
 from brainhive_cli.data.trials import Repeated, Trials
-from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
 

@@ -5,13 +5,13 @@ from collections.abc import Sequence
 import psutil
 import torch
 
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.trials import Form, Signal, open_signals
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.pipelines._alignment.train import Train
 from brainhive_cli.signals.selection import Selection
 
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.aligner import SIMILARITIES, Aligner, Layout
+from brainhive_cli.alignment.model import SIMILARITIES, Aligner, Layout
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 
 LAYOUT = Layout(

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from brainhive_cli import aligner
-from brainhive_cli.aligner import Aligner, Layout
-from brainhive_cli.aligner.learned import FILE, Learned, hashes_of
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.learned import FILE, Learned, hashes_of
+from brainhive_cli.alignment.model import Aligner, Layout
 from brainhive_cli.core.caveats import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
@@ -50,7 +50,7 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     assert config["format"] == 2
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
     assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
-    for found in (aligner.load(folder).learned, aligner.learned_in(folder)):
+    for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
         assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
         assert found.has_seen("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert not found.has_seen("other", IDS).any()  # another data set's are other pictures
@@ -64,9 +64,9 @@ def test_a_folder_of_format_1_is_read_and_what_it_learned_from_is_not_known(fold
     (folder / "config.json").write_text(json.dumps(config))
     (folder / FILE).unlink()
 
-    found = aligner.load(folder).learned
+    found = aligners.load(folder).learned
 
-    assert found.caveats == aligner.learned_in(folder).caveats == [UNKNOWN_PICTURES, UNKNOWN_SELECTION]
+    assert found.caveats == aligners.learned_in(folder).caveats == [UNKNOWN_PICTURES, UNKNOWN_SELECTION]
     assert found.subjects == (1, 2) and not len(found.pictures)
 
 
@@ -74,11 +74,11 @@ def test_a_newer_format_and_pictures_of_another_model_are_refused(folder: Path, 
     Aligner(LAYOUT, learned=learned(ids=["other"])).save(tmp_path / "other")
     (folder / FILE).write_bytes((tmp_path / "other" / FILE).read_bytes())
     with pytest.raises(BrainhiveError, match="does not belong to its config"):
-        aligner.load(folder)
+        aligners.load(folder)
 
     config = folder / "config.json"
     config.write_text(config.read_text().replace('"format": 2', '"format": 3'))
-    for read in (aligner.load, aligner.learned_in):
+    for read in (aligners.load, aligners.learned_in):
         with pytest.raises(BrainhiveError, match="is of format 3, newer than"):
             read(folder)
 

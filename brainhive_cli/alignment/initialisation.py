@@ -7,12 +7,12 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli import aligner as aligners
-from brainhive_cli.aligner import Aligner, Layout
-from brainhive_cli.aligner.learned import Learned
+from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.pipelines._alignment.batches import CellData
-from brainhive_cli.pipelines._alignment.train import Train
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""

@@ -8,14 +8,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.aligner import Aligner
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.trained import AlignRun
+from brainhive_cli.alignment.transfer import fitted
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.trials import Form, Repeated, Signal, Trials, open_signals, open_trials
-from brainhive_cli.pipelines._alignment.cells import Cell
-from brainhive_cli.pipelines._retrieval.align_run import AlignRun
-from brainhive_cli.pipelines._retrieval.transfer import fitted
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
 from brainhive_cli.stores.target_store import EmbeddingStore

@@ -1,95 +1,55 @@
-"""The cells of a run: who is trained on, who is tested on, with which seed, in which variant of a sweep."""
+"""The variants of a sweep: every combination of its values, laid over the recipe."""
 
 import copy
 import itertools
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, TypeVar
 
 from brainhive_cli.core import home
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import put, split, validate
-from brainhive_cli.data.trials import chosen_subjects
-
-if TYPE_CHECKING:
-    from brainhive_cli.pipelines.train_align import Recipe
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep")
 """Sections that all cells of a run share."""
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One training.
+class Swept(Protocol):
+    """A recipe with a sweep; the align recipe is one."""
 
-    Attributes:
-        name: Its folder below `cells/`; in a sweep it begins with the variant.
-        trained_on: The subjects whose signals it learns from.
-        tested_on: The subjects on whom it is evaluated.
-        seed: Decides initial weights, dropout and the order of trials.
-        variant: Which values of a sweep it has; empty without one.
-    """
+    mode: Any
+    sweep: dict[str, list[Any]]
 
-    name: str
-    trained_on: tuple[int, ...]
-    tested_on: tuple[int, ...]
-    seed: int
-    variant: str = ""
+    def model_dump(self, *, mode: str) -> dict[str, Any]:
+        """Return the recipe's fields."""
+        ...
 
 
-def cells_of(what: "Recipe") -> list[Cell]:
-    """List the cells of every variant of a recipe.
-
-    Raises:
-        MissingData: if the data set has not the subjects.
-        BrainhiveError: if `inter` is left with nobody to train on.
-    """
-    return [cell for label, variant in variants(what).items() for cell in _cells_of_one(variant, label)]
+R = TypeVar("R", bound=Swept)
 
 
-def _cells_of_one(what: "Recipe", label: str) -> list[Cell]:
-    subjects = tuple(chosen_subjects(what.dataset.build(what.paths), what.subjects))
-    below = f"{label}/" if label else ""
-    if what.mode == "joint":
-        return [Cell(f"{below}all_seed-{seed}", subjects, subjects, seed, label) for seed in what.seeds]
-    if what.mode == "inter" and len(subjects) < 2:
-        raise BrainhiveError(
-            "mode inter leaves one subject out, so it needs at least two", "name more subjects"
-        )
-    cells = []
-    for subject in subjects:
-        others = tuple(s for s in subjects if s != subject)
-        trained_on = others if what.mode == "inter" else (subject,)
-        cells += [
-            Cell(f"{below}sub-{subject:02d}_seed-{seed}", trained_on, (subject,), seed, label)
-            for seed in what.seeds
-        ]
-    return cells
-
-
-def variants(what: "Recipe") -> dict[str, "Recipe"]:
+def variants(recipe: R) -> dict[str, R]:
     """Lay each combination of a sweep's values over the recipe; without a sweep there is one, labelled "".
 
     Raises:
         RecipeError: if a key is unknown or the whole run's, or a value does not fit or is there twice.
     """
-    if not what.sweep:
-        return {"": what}
-    for key in what.sweep:
+    if not recipe.sweep:
+        return {"": recipe}
+    for key in recipe.sweep:
         if key.split(".")[0] in OF_THE_RUN:
             raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
-    base = {**what.model_dump(mode="json"), "sweep": {}}
-    found: dict[str, Recipe] = {}
-    for values in itertools.product(*what.sweep.values()):
-        fields, chosen = copy.deepcopy(base), dict(zip(what.sweep, values, strict=True))
+    base = {**recipe.model_dump(mode="json"), "sweep": {}}
+    found: dict[str, R] = {}
+    for values in itertools.product(*recipe.sweep.values()):
+        fields, chosen = copy.deepcopy(base), dict(zip(recipe.sweep, values, strict=True))
         for key, value in chosen.items():
             put(fields, key, copy.deepcopy(value))
         label = ",".join(_label(key, value) for key, value in chosen.items())
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
-        found[label] = validate(type(what), fields)
-        if {found[label].mode, what.mode} > {"finetune"}:
+        found[label] = validate(type(recipe), fields)
+        if {found[label].mode, recipe.mode} > {"finetune"}:
             raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
     return found
 
@@ -102,13 +62,13 @@ def of_variant(reference: str | None) -> tuple[str | None, str]:
     return run, variant
 
 
-def variant_of(made: "Recipe", variant: str, run: str) -> "Recipe":
+def variant_of(recipe: R, variant: str, run: str) -> R:
     """Take one variant of a run; all of it where it is no sweep.
 
     Raises:
         RecipeError: if a sweep has no such variant, or none is named; the hint lists them.
     """
-    known = variants(made)
+    known = variants(recipe)
     if variant not in known:
         said = f"{run} is a sweep: name one of its variants" if not variant else f"{run} has no {variant!r}"
         listed = " or ".join(f"{run}:{each}" for each in known if each) or f"{run}, which is no sweep"

@@ -3,21 +3,20 @@
 from collections.abc import Mapping
 from dataclasses import is_dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
+from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.trials import Trials, chosen_subjects
-from brainhive_cli.pipelines._alignment.cells import Cell, cells_of, of_variant, variant_of
-
-if TYPE_CHECKING:
-    from brainhive_cli.pipelines.train_align import Recipe
 
 INHERITED = (
     *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),
@@ -39,7 +38,7 @@ class Finetune(Section):
     seed: int = Field(0, description="chooses these pictures; a smaller share is part of a larger one")
 
 
-def inherit(what: "Recipe") -> "Recipe":
+def inherit(what: Recipe) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over what its models are made of.
 
     Raises:
@@ -66,7 +65,7 @@ def inherit(what: "Recipe") -> "Recipe":
     return what.model_copy(update={**taken, "subjects": new, "finetune": finetune})
 
 
-def _warn_of_others(what: "Recipe", taken: Mapping[str, Any], run: str) -> None:
+def _warn_of_others(what: Recipe, taken: Mapping[str, Any], run: str) -> None:
     """Warn of what is asked for, and is not what the model that is fine-tuned is made of."""
     usual = type(what)()
     for key, value in taken.items():
@@ -76,7 +75,7 @@ def _warn_of_others(what: "Recipe", taken: Mapping[str, Any], run: str) -> None:
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run}")
 
 
-def model_for(what: "Recipe", cell: Cell) -> Path:
+def model_for(what: Recipe, cell: Cell) -> Path:
     """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
 
     Raises:
@@ -122,7 +121,7 @@ def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
     return replace(value, **fields)  # type: ignore[type-var]
 
 
-def _source(what: "Recipe") -> tuple[RunFolder, "Recipe", str]:
+def _source(what: Recipe) -> tuple[RunFolder, Recipe, str]:
     """Find the run that is fine-tuned, what it is made of, and which variant of a sweep it is."""
     base, run = what.paths.under_home("runs"), None
     asked, variant = of_variant(what.finetune.run)
@@ -137,6 +136,6 @@ def _source(what: "Recipe") -> tuple[RunFolder, "Recipe", str]:
     return run, made, variant
 
 
-def _new_to(made: "Recipe", *subjects: int) -> list[Cell]:
+def _new_to(made: Recipe, *subjects: int) -> list[Cell]:
     """List the cells that never saw any of the subjects."""
     return [cell for cell in cells_of(made) if not set(cell.trained_on) & set(subjects)]

@@ -1,1 +1,0 @@
-"""The training of brain encoders, cell by cell."""
