@@ -26,7 +26,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.pipelines._priors.pictures import batches
+from brainhive_cli.prior_training.examples import batches
 
 CPU = torch.device("cpu")
 PICTURES = 256

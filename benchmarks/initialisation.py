@@ -26,7 +26,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import mixed
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
-from brainhive_cli.demo import recordings
+from brainhive_cli.demo import simulation
 from brainhive_cli.metrics.retrieval import ranks
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -70,7 +70,7 @@ def recorded(look: Floats, meaning: Floats, repetitions: int, seed: int, noise: 
     items, means = np.arange(len(look)), []
     for start in range(0, len(look), CHUNK):
         some = slice(start, start + CHUNK)
-        trials = recordings.simulate(look[some], meaning[some], 1, repetitions, seed, noise, items[some])
+        trials = simulation.simulate(look[some], meaning[some], 1, repetitions, seed, noise, items[some])
         means.append(trials.mean(1))
     return np.concatenate(means)
 
@@ -99,7 +99,7 @@ def layout() -> Layout:
         encoders={name: name for name in WIDTHS},
         dim=1024,
         channels=POSTERIOR,
-        samples=recordings.SAMPLES,
+        samples=simulation.SAMPLES,
         window_ms=None,
         scale=1.0,
         subjects=(1,),

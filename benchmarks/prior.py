@@ -21,10 +21,10 @@ from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors import outlook
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.pictures import Pictures, batches
-from brainhive_cli.pipelines._priors.training import Training, train
+from brainhive_cli.prior_training import plan
+from brainhive_cli.prior_training.examples import Pictures, batches
+from brainhive_cli.prior_training.loop import Training, train
+from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
 
 ENCODERS = ("clip-h14", "vae")
@@ -170,7 +170,7 @@ def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int
 def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
     training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
-    estimate = outlook.memory(training.what).total
+    estimate = plan.memory(training.what).total
     reset_peak()
     whole(on, training)
     settings = training.what.train

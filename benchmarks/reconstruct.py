@@ -21,11 +21,11 @@ from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators._architecture import TINY
-from brainhive_cli.pipelines._reconstruction import footprint
-from brainhive_cli.pipelines._reconstruction.drawing import Drawing, seed_of
-from brainhive_cli.pipelines._reconstruction.painter import DTYPES, Painter, Sampling
-from brainhive_cli.pipelines._reconstruction.takes import Take
 from brainhive_cli.priors import fusion_prior
+from brainhive_cli.reconstruction import memory
+from brainhive_cli.reconstruction.conditions import Take
+from brainhive_cli.reconstruction.generation import Drawing, seed_of
+from brainhive_cli.reconstruction.sampler import DTYPES, Painter, Sampling
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
@@ -157,7 +157,7 @@ def gpu(
 ) -> None:
     """Compare at SDXL's width on a GPU, and the peak of memory with what the plan estimates."""
     studio = Studio(config, how, items, repeats, on.home)
-    estimate = footprint.estimate(config, how, studio.prior).total
+    estimate = memory.estimate(config, how, studio.prior).total
     reset_peak()
     studio.ours()
     held, reserved = peak_bytes()

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.alignment import upstream
 from brainhive_cli.alignment.learned import Learned
-from brainhive_cli.backbones._subjects import LAYERS
+from brainhive_cli.alignment.subject_layers import LAYERS
 from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 

@@ -44,12 +44,6 @@ def _differences(
     return [*filter(None, told), *(f"without {each}" for each in published.lacking)]
 
 
-def shown(published: dict[str, Any]) -> str:
-    """Say in how far what was published is of this set-up."""
-    differs = published["differs"]
-    return f"another set-up: {'; '.join(differs)}" if differs else "this set-up"
-
-
 def _joined(encoders: Any) -> str | None:
     return None if encoders is None else "+".join(sorted(config.name for config in encoders))
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.published import shown as how
 from brainhive_cli.core.caveats import in_tables
 from brainhive_cli.core.console import Table
 from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.reports.published_table import published_table
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """What a title says of how the epochs were chosen, unless it was the validation."""
@@ -41,17 +41,6 @@ def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ..
     if published := metrics.get("published"):
         shown.append(published_table({"": published} if "" in by_variant else published))
     return in_tables(shown, metrics.get("caveats", []))
-
-
-def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
-    """Show what was published, by the variant of a sweep, and in how far it is of this set-up."""
-    rows = [
-        (*([variant] if variant else []), *(each.get(name, "–") for name in ("top1", "top5")), how(each))
-        for variant, each in published.items()
-    ]
-    columns = (*(["variant"] if "" not in published else []), "top-1", "top-5", "measured with")
-    source = next(iter(published.values()))["source"]
-    return Table(f"Published, on the test pictures: {source}", columns, tuple(rows))
 
 
 def _row(cell: Mapping[str, Any]) -> tuple[Any, ...]:

@@ -8,10 +8,10 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.backbones._head import projection_head
-from brainhive_cli.backbones._subjects import rows_of
 from brainhive_cli.backbones.nice import PatchEmbedding
 from brainhive_cli.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
 from brainhive_cli.core import parts, signal_shape
+from brainhive_cli.core.subject_bank import rows_of
 
 HEADS = 4
 HIDDEN = 256

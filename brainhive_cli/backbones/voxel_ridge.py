@@ -6,9 +6,9 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from brainhive_cli.backbones._subjects import rows_of
 from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.blocks import Stack
+from brainhive_cli.core.subject_bank import rows_of
 
 
 class Config(parts.Config):

@@ -1,8 +1,10 @@
 """Image sets and the recordings made with them."""
 
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
+from pathlib import Path
 from typing import Protocol
 
 from PIL import Image, UnidentifiedImageError
@@ -84,6 +86,21 @@ class Dataset(Protocol):
     def recording(self, subject: int, split: str) -> Recording:
         """Open one subject's recording of a split."""
         ...
+
+
+def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
+    """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
+
+    Links are followed: folders of concepts are often links into a larger data set.
+    """
+    with os.scandir(root / folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        path = f"{folder}/{entry.name}" if folder else entry.name
+        if entry.is_dir():
+            yield from pictures_below(root, path)
+        elif os.path.splitext(path)[1].lower() in PICTURES and entry.is_file():
+            yield path
 
 
 def check_split(dataset: str, split: str, splits: Sequence[str]) -> None:

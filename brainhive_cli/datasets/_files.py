@@ -1,7 +1,7 @@
 """Pictures that are files of their own, below one folder."""
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,21 +12,6 @@ from brainhive_cli.stores.ids import Names
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the folder of each split may be called."""
-
-
-def pictures_below(root: Path, folder: str = "") -> Iterator[str]:
-    """Yield the picture files in a folder of `root`, as POSIX paths below `root`, sorted name by name.
-
-    Links are followed: folders of concepts are often links into a larger data set.
-    """
-    with os.scandir(root / folder) as found:
-        entries = sorted(found, key=lambda entry: entry.name)
-    for entry in entries:
-        path = f"{folder}/{entry.name}" if folder else entry.name
-        if entry.is_dir():
-            yield from pictures_below(root, path)
-        elif os.path.splitext(path)[1].lower() in datasets.PICTURES and entry.is_file():
-            yield path
 
 
 def from_files(

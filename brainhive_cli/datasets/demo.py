@@ -11,7 +11,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.demo import pictures, recordings
+from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording
 
@@ -66,30 +66,30 @@ class Demo:
         """Simulate one subject's recording."""
         datasets.check_split(self.name, split, self.splits)
         low, meaning = _features(split)
-        signal = recordings.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
+        signal = simulation.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
         return simulated(signal, [scene.image_id for scene in pictures.scenes(split)])  # type: ignore[arg-type]
 
 
 @lru_cache
-def _features(split: str) -> tuple[recordings.Floats, recordings.Floats]:
+def _features(split: str) -> tuple[simulation.Floats, simulation.Floats]:
     """Measure how the scenes of a split look [N, F], and what they mean [N, G]: the same to all subjects."""
     scenes = pictures.scenes(split)  # type: ignore[arg-type]
-    low = np.stack([recordings.low_level(pictures.draw(scene)) for scene in scenes])
-    return low, np.stack([recordings.semantic(scene) for scene in scenes])
+    low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
+    return low, np.stack([simulation.semantic(scene) for scene in scenes])
 
 
 def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
     return pictures.draw(scenes[index])
 
 
-def simulated(signal: recordings.Floats, image_ids: list[str]) -> Recording:
+def simulated(signal: simulation.Floats, image_ids: list[str]) -> Recording:
     """Label simulated signals [N, R, C, T] as what they are."""
     return Recording(
         signal=signal,
         image_ids=image_ids,
-        channels=tuple(recordings.CHANNELS),
-        times_s=np.arange(signal.shape[-1]) / recordings.RATE_HZ,
-        rate_hz=recordings.RATE_HZ,
-        unit=recordings.UNIT,
-        provenance={"simulated": recordings.PROVENANCE},
+        channels=tuple(simulation.CHANNELS),
+        times_s=np.arange(signal.shape[-1]) / simulation.RATE_HZ,
+        rate_hz=simulation.RATE_HZ,
+        unit=simulation.UNIT,
+        provenance={"simulated": simulation.PROVENANCE},
     )

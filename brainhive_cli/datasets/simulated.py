@@ -10,7 +10,7 @@ from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, simulated
-from brainhive_cli.demo import recordings
+from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
 
@@ -73,14 +73,14 @@ class Simulated:
         """Simulate one subject's recording; meaning is scaled by the training embeddings alone."""
         images = self.images(split)
         train, own = (self._embedded(name) for name in ("train", split))
-        low = np.stack([recordings.low_level(images.open(index)) for index in range(len(images))])
+        low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
         meaning = np.asarray(own.embedding[own.rows(images.image_ids)])
         spread = train.embedding.std(axis=0) + 1e-6
-        semantic = recordings.standardise(meaning, train.embedding.mean(axis=0), spread)
+        semantic = simulation.standardise(meaning, train.embedding.mean(axis=0), spread)
         repetitions = REPETITIONS.get(split, REPETITIONS["test"])
         seed = SEEDS.get(split, SEEDS["test"])
         return simulated(
-            recordings.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
+            simulation.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
         )
 
     def _embedded(self, split: str) -> target_store.EmbeddingStore:

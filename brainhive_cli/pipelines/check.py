@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.health_checks import illness
-from brainhive_cli.pipelines._vectors import stores as _stores
+from brainhive_cli.exchange import store_arguments as _stores
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 

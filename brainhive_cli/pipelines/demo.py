@@ -13,7 +13,7 @@ from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.demo.recordings import PROVENANCE
+from brainhive_cli.demo.simulation import PROVENANCE
 from brainhive_cli.metrics.statistics import interval_text, these_subjects_text
 from brainhive_cli.reports.page import Section, write_page
 

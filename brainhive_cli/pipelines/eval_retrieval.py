@@ -15,14 +15,15 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, taking
-from brainhive_cli.pipelines._retrieval.ceiling import ceilings
-from brainhive_cli.pipelines._retrieval.cell_scores import Asked, Scores, Subsets
-from brainhive_cli.pipelines._retrieval.comparison import between, comparisons
-from brainhive_cli.pipelines._retrieval.concepts import read_categories
-from brainhive_cli.pipelines._retrieval.curves import Sliding
-from brainhive_cli.pipelines._retrieval.ensembles import Ensemble, groups
-from brainhive_cli.pipelines._retrieval.figures import draw_curves, draw_sheet
-from brainhive_cli.pipelines._retrieval.metrics import (
+from brainhive_cli.metrics.run_comparison import between, comparisons
+from brainhive_cli.reports.curve_plot import require_matplotlib
+from brainhive_cli.retrieval.ceiling import ceilings
+from brainhive_cli.retrieval.cell_scores import Asked, Scores, Subsets
+from brainhive_cli.retrieval.concepts import read_categories
+from brainhive_cli.retrieval.curves import Sliding
+from brainhive_cli.retrieval.ensembles import Ensemble, groups
+from brainhive_cli.retrieval.figures import draw_curves, draw_sheet
+from brainhive_cli.retrieval.summary import (
     Circumstances,
     above_chance,
     concept_tables,
@@ -34,8 +35,7 @@ from brainhive_cli.pipelines._retrieval.metrics import (
     protocol_of,
     totals,
 )
-from brainhive_cli.pipelines._retrieval.tables import sweep_tables, tables
-from brainhive_cli.reports.curves import require_matplotlib
+from brainhive_cli.retrieval.tables import sweep_tables, tables
 
 FILES = {
     "top-k sheet": "top_k.png",

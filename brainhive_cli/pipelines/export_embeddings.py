@@ -14,9 +14,9 @@ from brainhive_cli.core import console, recipe
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.health_checks import encoder_of, warn_of_illness
-from brainhive_cli.pipelines._vectors import parquet as _parquet
-from brainhive_cli.pipelines._vectors import stores as _stores
-from brainhive_cli.pipelines._vectors.reading import BATCH, NAMES
+from brainhive_cli.exchange import parquet as _parquet
+from brainhive_cli.exchange import store_arguments as _stores
+from brainhive_cli.exchange.reading import BATCH, NAMES
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.target_store import EmbeddingStore
 

@@ -18,10 +18,10 @@ from brainhive_cli.data.command_lines import after_embedding
 from brainhive_cli.data.health_checks import illness, warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.pipelines._vectors import stores as _stores
-from brainhive_cli.pipelines._vectors.filling import Share, fill
-from brainhive_cli.pipelines._vectors.matching import match, shown
-from brainhive_cli.pipelines._vectors.reading import Vectors, open_vectors
+from brainhive_cli.exchange import store_arguments as _stores
+from brainhive_cli.exchange.filling import Share, fill
+from brainhive_cli.exchange.matching import match, shown
+from brainhive_cli.exchange.reading import Vectors, open_vectors
 from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
 

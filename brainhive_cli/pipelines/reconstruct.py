@@ -8,6 +8,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.matching_run import find_run
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core import parts, recipe, runs, trackers
 from brainhive_cli.core.caveats import in_protocol
@@ -16,14 +17,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines._reconstruction.baselines import BASELINES, Baselines
-from brainhive_cli.pipelines._reconstruction.drawing import Drawing
-from brainhive_cli.pipelines._reconstruction.drawn import Drawn
-from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
-from brainhive_cli.pipelines._reconstruction.footprint import estimate
-from brainhive_cli.pipelines._reconstruction.initial import Initial, Start, initial_of
-from brainhive_cli.pipelines._reconstruction.judge import Judge
-from brainhive_cli.pipelines._reconstruction.measured import (
+from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
+from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
+from brainhive_cli.reconstruction.conditions import Source, Take, brain_takes, takes_of
+from brainhive_cli.reconstruction.evaluation import (
     Measuring,
     Stimuli,
     compare_with,
@@ -31,11 +28,14 @@ from brainhive_cli.pipelines._reconstruction.measured import (
     open_run,
     result_of,
 )
-from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
-from brainhive_cli.pipelines._reconstruction.prior_run import find_run
-from brainhive_cli.pipelines._reconstruction.scored_folders import Folders
-from brainhive_cli.pipelines._reconstruction.takes import Source, Take, brain_takes, takes_of
-from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
+from brainhive_cli.reconstruction.folders import digest_of, pictures_in
+from brainhive_cli.reconstruction.generated import Drawn
+from brainhive_cli.reconstruction.generation import Drawing
+from brainhive_cli.reconstruction.initial_images import Initial, Start, initial_of
+from brainhive_cli.reconstruction.memory import estimate
+from brainhive_cli.reconstruction.reranker import Judge
+from brainhive_cli.reconstruction.sampler import Painter, Sampling
+from brainhive_cli.reconstruction.scored_folders import Folders
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
 

@@ -14,12 +14,12 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, seen
 from brainhive_cli.metrics.statistics import interval_text, measure
-from brainhive_cli.pipelines._priors.learner import LAST, Learner
-from brainhive_cli.pipelines._priors.outlook import looks
-from brainhive_cli.pipelines._priors.pictures import Pictures
-from brainhive_cli.pipelines._priors.recipe import Recipe
-from brainhive_cli.pipelines._priors.samples import measure_distribution, show, try_out
-from brainhive_cli.pipelines._priors.training import Training, train
+from brainhive_cli.prior_training.examples import Pictures
+from brainhive_cli.prior_training.loop import Training, train
+from brainhive_cli.prior_training.optimisation import LAST, Learner
+from brainhive_cli.prior_training.plan import looks
+from brainhive_cli.prior_training.recipe import Recipe
+from brainhive_cli.prior_training.samples import measure_distribution, show, try_out
 from brainhive_cli.priors.fusion_prior import digest, fused_by
 
 

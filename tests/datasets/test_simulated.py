@@ -10,7 +10,7 @@ from PIL import Image
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo, simulated
-from brainhive_cli.demo import recordings
+from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import EmbeddingWriter
 
@@ -44,7 +44,7 @@ def dataset(home: Path, **knobs: object) -> simulated.Simulated:
 def test_signals_simulated_from_anyones_pictures_are_labelled_and_repeatable(pictures: Path) -> None:
     first, second = (dataset(pictures).recording(2, "test") for _ in range(2))
     np.testing.assert_array_equal(first.signal, second.signal)
-    assert first.signal.shape == (4, demo.REPETITIONS["test"], len(recordings.CHANNELS), recordings.SAMPLES)
+    assert first.signal.shape == (4, demo.REPETITIONS["test"], len(simulation.CHANNELS), simulation.SAMPLES)
     assert "simulated" in first.provenance and np.isfinite(first.signal).all()
     assert tuple(first.image_ids) == dataset(pictures).images("test").image_ids
     assert not np.array_equal(first.signal, dataset(pictures).recording(3, "test").signal)

@@ -26,8 +26,8 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors.pictures import Pictures
-from brainhive_cli.pipelines._priors.training import Training
+from brainhive_cli.prior_training.examples import Pictures
+from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.stores.hdf5 import part_of
 

@@ -14,8 +14,8 @@ from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import reconstruct
-from brainhive_cli.pipelines._reconstruction.drawing import seed_of
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import EmbeddingStore
 

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from brainhive_cli.pipelines._retrieval.ceiling import Ceiling, ceilings, halves, spearman_brown
+from brainhive_cli.retrieval.ceiling import Ceiling, ceilings, halves, spearman_brown
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
 

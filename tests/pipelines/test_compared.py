@@ -9,8 +9,8 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
-from brainhive_cli.pipelines._reconstruction.compared import with_runs, with_sources
-from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO
+from brainhive_cli.metrics.run_comparison import FOLDS, TWO
+from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 
 RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]

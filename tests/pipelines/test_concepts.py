@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._retrieval.concepts import by_category, by_concept, confusions, read_categories
+from brainhive_cli.retrieval.concepts import by_category, by_concept, confusions, read_categories
 
 
 def test_concepts_are_listed_from_the_best_found_to_the_worst():

@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.demo.recordings import PROVENANCE
+from brainhive_cli.demo.simulation import PROVENANCE
 from brainhive_cli.pipelines import demo
 
 WEIGHTS = Path(demo.__file__).parents[1] / "demo" / "weights"

@@ -10,8 +10,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.encoders import timm
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines._priors.pictures import batches
-from brainhive_cli.pipelines._priors.training import Training
+from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.priors import fusion_prior
 
 TIMM = "{kind: timm, source: random, architecture: test_vit}"

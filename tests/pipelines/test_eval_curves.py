@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.pipelines._retrieval.curves import Sliding, doubling, window_starts
+from brainhive_cli.retrieval.curves import Sliding, doubling, window_starts
 
 
 @pytest.fixture(scope="session")

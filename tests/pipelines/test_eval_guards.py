@@ -10,6 +10,8 @@ import numpy as np
 import pytest
 import yaml
 
+from brainhive_cli.alignment import model as aligners
+
 DATASET = "demo-noise-0.3"
 
 

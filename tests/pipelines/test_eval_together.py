@@ -9,7 +9,7 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.metrics.comparison import min_f
-from brainhive_cli.pipelines._retrieval.comparison import FOLDS, TWO, comparisons
+from brainhive_cli.metrics.run_comparison import FOLDS, TWO, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import EmbeddingStore

@@ -7,12 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.pipelines._reconstruction.folders import (
-    caveats_around,
-    find_by_name,
-    match_repeats,
-    pictures_in,
-)
+from brainhive_cli.reconstruction.folders import caveats_around, find_by_name, match_repeats, pictures_in
 
 TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
 

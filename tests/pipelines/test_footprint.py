@@ -11,13 +11,13 @@ from torch import nn
 from brainhive_cli.data import memory_estimate
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.outlook import memory
-from brainhive_cli.pipelines._priors.pictures import batches
-from brainhive_cli.pipelines._priors.samples import _draw
-from brainhive_cli.pipelines._reconstruction.footprint import estimate
-from brainhive_cli.pipelines._reconstruction.painter import Sampling
+from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.optimisation import Learner
+from brainhive_cli.prior_training.plan import memory
+from brainhive_cli.prior_training.samples import _draw
 from brainhive_cli.priors import fusion_prior
+from brainhive_cli.reconstruction.memory import estimate
+from brainhive_cli.reconstruction.sampler import Sampling
 
 WIDE = {
     **sdxl._architecture.TINY,

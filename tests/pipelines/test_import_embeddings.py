@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
-from brainhive_cli.pipelines._vectors.matching import match
+from brainhive_cli.exchange.matching import match
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import EmbeddingStore
 

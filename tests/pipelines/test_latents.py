@@ -9,8 +9,8 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.pipelines._priors.pictures import batches
-from brainhive_cli.pipelines._priors.training import Training
+from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.loop import Training
 
 CACHED = "cache_latents=true"
 ROUNDING = 1e-5

@@ -114,7 +114,7 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     for folder, content in (("a", b"x"), ("b", b"x"), ("c", b"y")):
         (home / folder).mkdir()
         (home / folder / "1.png").write_bytes(content)
-    from brainhive_cli.pipelines._reconstruction.folders import digest_of, pictures_in
+    from brainhive_cli.reconstruction.folders import digest_of, pictures_in
 
     def fingerprint(folder: str) -> str:
         what = reconstruct.Recipe(initial={"folder": folder})

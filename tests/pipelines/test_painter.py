@@ -12,8 +12,8 @@ import torch
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines._reconstruction.painter import Painter, Sampling
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.reconstruction.sampler import Painter, Sampling
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}

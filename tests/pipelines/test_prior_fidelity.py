@@ -13,9 +13,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import shipped
 from brainhive_cli.data.views import View, crop_of_the_original
-from brainhive_cli.pipelines._priors.pictures import batches
-from brainhive_cli.pipelines._priors.training import Training
 from brainhive_cli.pipelines.train_prior import Recipe
+from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.loop import Training
 
 KEYS = ("resize=bilinear", "crop_ids=original", "posterior=sample")
 ROUNDING = 1e-5
@@ -88,7 +88,7 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
 
 
 def test_samples_are_spread_as_the_posterior_is(settings, begun):
-    from brainhive_cli.pipelines._priors.latents import as_pixels
+    from brainhive_cli.prior_training.latents import as_pixels
 
     training = begun(*settings, "posterior=sample")
     batch = first_batch(training, 1)

@@ -11,9 +11,9 @@ import torch
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.pictures import Batch, batches
-from brainhive_cli.pipelines._priors.training import Training, train
+from brainhive_cli.prior_training.examples import Batch, batches
+from brainhive_cli.prior_training.loop import Training, train
+from brainhive_cli.prior_training.optimisation import Learner
 
 ROUNDING = 1e-6
 """Sums over pictures in another order, float32."""

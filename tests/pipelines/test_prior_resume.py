@@ -16,9 +16,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.recipe import Recipe
-from brainhive_cli.pipelines._priors.training import train
+from brainhive_cli.prior_training.loop import train
+from brainhive_cli.prior_training.optimisation import Learner
+from brainhive_cli.prior_training.recipe import Recipe
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 
 LONG = (

@@ -17,9 +17,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors import samples as _prior_samples
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.samples import measure_distribution, show
+from brainhive_cli.prior_training import samples as _prior_samples
+from brainhive_cli.prior_training.optimisation import Learner
+from brainhive_cli.prior_training.samples import measure_distribution, show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
 
 EXAMPLE = "similarity_brainhive_cli-encoders-python-example"

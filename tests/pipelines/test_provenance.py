@@ -19,7 +19,7 @@ from brainhive_cli.core.caveats import (
 )
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
-from brainhive_cli.pipelines._retrieval import figures
+from brainhive_cli.retrieval import figures
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"

@@ -29,12 +29,12 @@ from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import sdxl
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
-from brainhive_cli.pipelines._reconstruction import sheets
-from brainhive_cli.pipelines._reconstruction.drawing import seed_of
-from brainhive_cli.pipelines._reconstruction.initial import Start, initial_of
-from brainhive_cli.pipelines._reconstruction.judge import Judge
-from brainhive_cli.pipelines._reconstruction.takes import Take, _shuffled
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.reconstruction import sheet_selection
+from brainhive_cli.reconstruction.conditions import Take, _shuffled
+from brainhive_cli.reconstruction.generation import seed_of
+from brainhive_cli.reconstruction.initial_images import Start, initial_of
+from brainhive_cli.reconstruction.reranker import Judge
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
@@ -82,9 +82,11 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
     go, settings, small, runs, prior, monkeypatch, tmp_path
 ):
     titles: list[str] = []
-    original = sheets.reconstruction_sheet
+    original = sheet_selection.reconstruction_sheet
     monkeypatch.setattr(
-        sheets, "reconstruction_sheet", lambda title, rows: titles.append(title) or original(title, rows)
+        sheet_selection,
+        "reconstruction_sheet",
+        lambda title, rows: titles.append(title) or original(title, rows),
     )
     align(go, small, runs, f"prior={prior}", "train.selection=test")
 

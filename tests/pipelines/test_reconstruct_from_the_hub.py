@@ -25,10 +25,10 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines._reconstruction.drawing import seed_of
-from brainhive_cli.pipelines._reconstruction.takes import brain_takes
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
+from brainhive_cli.reconstruction.conditions import brain_takes
+from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")

@@ -20,9 +20,9 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
-from brainhive_cli.pipelines._reconstruction.drawn import Drawn
-from brainhive_cli.pipelines._reconstruction.measured import Measuring, Stimuli, measure_run
-from brainhive_cli.pipelines._reconstruction.scores import METRICS, Comparer, Truth, chance_of, known_metrics
+from brainhive_cli.reconstruction.evaluation import Measuring, Stimuli, measure_run
+from brainhive_cli.reconstruction.generated import Drawn
+from brainhive_cli.reconstruction.scoring import METRICS, Comparer, Truth, chance_of, known_metrics
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3

@@ -17,11 +17,11 @@ from brainhive_cli.data.views import View
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines._priors.embedded import Embedded
-from brainhive_cli.pipelines._priors.learner import Learner
-from brainhive_cli.pipelines._priors.pictures import Pictures, batches
-from brainhive_cli.pipelines._priors.training import train
 from brainhive_cli.pipelines.train_prior import Recipe
+from brainhive_cli.prior_training.embeddings import Embedded
+from brainhive_cli.prior_training.examples import Pictures, batches
+from brainhive_cli.prior_training.loop import train
+from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"

@@ -1,0 +1,235 @@
+"""Simulated EEG of somebody looking at pictures: a linear forward model of what is seen, and much noise.
+
+How it looks (low-level features) drives components from about 90 ms on, what it means (semantic features)
+components from about 170 ms on; each component has a course in time and a smooth pattern over the back of the
+head. Subjects share part of both. The model is fixed: nothing is fitted to any data.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from brainhive_cli.demo.pictures import BACKGROUNDS, COLOURS, SHAPES, TEXTURES, Scene
+from brainhive_cli.demo.silhouettes import CATEGORIES
+
+Floats = NDArray[np.float32]
+
+PROVENANCE = "simulated by brainhive_cli.demo.simulation: no brain was recorded"
+"""Goes into every file that holds such a signal, and beside every figure made of it."""
+RATE_HZ = 250
+SAMPLES = 250
+UNIT = "uV"
+CHANNELS: dict[str, tuple[float, float]] = {
+    "P7": (-0.78, -0.53), "P5": (-0.60, -0.50), "P3": (-0.40, -0.48), "P1": (-0.20, -0.47),
+    "Pz": (0.00, -0.46),
+    "P2": (0.20, -0.47), "P4": (0.40, -0.48), "P6": (0.60, -0.50), "P8": (0.78, -0.53),
+    "PO7": (-0.56, -0.76), "PO3": (-0.30, -0.70),
+    "POz": (0.00, -0.68),
+    "PO4": (0.30, -0.70), "PO8": (0.56, -0.76),
+    "O1": (-0.28, -0.90), "Oz": (0.00, -0.94), "O2": (0.28, -0.90),
+}  # fmt: skip
+"""Channel > rough place on the head from above (x to the right, y to the nose, ears at x = -1 and 1)."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A stage of seeing.
+
+    Args:
+        number: Seeds the stage's patterns.
+        onsets_s: When its components begin.
+        rises_s: How long each takes from onset to peak.
+        gain_uv: Typical size of the whole stage's response.
+    """
+
+    number: int
+    onsets_s: tuple[float, ...]
+    rises_s: tuple[float, ...]
+    gain_uv: float
+
+
+# Peaks as in visual evoked potentials: P1 near 110 ms, N1 near 170 ms; meaning from there on.
+EARLY = Stage(1, (0.092, 0.100, 0.120, 0.140, 0.170), (0.022, 0.035, 0.045, 0.060, 0.080), gain_uv=2.6)
+LATE = Stage(2, (0.170, 0.190, 0.220, 0.270, 0.330), (0.040, 0.060, 0.080, 0.110, 0.150), gain_uv=4.2)
+
+PATTERNS = 6  # scalp patterns of a component, each driven by its own mixture of features
+OWN_SHARE = 0.45  # how much of mixtures and patterns is the subject's own (0 none, 1 all)
+SMOOTHNESS = 0.30  # reach of a scalp pattern, in units of `CHANNELS`
+BACKGROUND_UV, ALPHA_UV = 4.3, 2.4  # of single trials
+JITTER_SAMPLES = 2  # most that a single response comes early or late: 8 ms
+_MEANINGS: dict[str, tuple[float, tuple[str, ...]]] = {
+    "category": (0.4, tuple(CATEGORIES)),
+    "shape": (2.0, SHAPES),
+    "colour": (2.1, tuple(COLOURS)),
+    "texture": (0.1, TEXTURES),
+    "background": (0.9, tuple(BACKGROUNDS)),
+}
+"""Factor > (weight, names); shape and colour weigh most: a person looks for them in a reconstruction."""
+_MODEL_SEED = 20260207
+_BATCH = 32
+
+
+def low_level(image: Image.Image) -> Floats:
+    """Measure how a picture looks: 6x6 maps of brightness and two colour oppositions, 4x4 maps of edges.
+
+    Returns:
+        [F], about zero in the mean and of about unit length, whatever the picture's size.
+    """
+    pixels = np.asarray(image.convert("RGB").resize((48, 48), Image.Resampling.BOX), dtype=np.float32) / 255
+    red, green, blue = np.moveaxis(pixels, -1, 0)
+    grey = (red + green + blue) / 3
+    opponents = (grey - 0.55, red - green, blue - (red + green) / 2)
+    edges = (np.abs(np.gradient(grey, axis=axis)) - 0.03 for axis in (0, 1))
+    maps = [2.0 * _coarse(plane, 6) for plane in opponents] + [45.0 * _coarse(plane, 4) for plane in edges]
+    return (np.concatenate(maps) / 7).astype(np.float32)
+
+
+def semantic(scene: Scene) -> Floats:
+    """Say what a scene means: one-hot category, shape, colour, texture and background.
+
+    Returns:
+        [G], zero in the mean over a balanced set and of unit length.
+    """
+    parts = []
+    for factor, (weight, names) in _MEANINGS.items():
+        part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(names)
+        parts.append(weight * part / np.linalg.norm(part))
+    whole = np.concatenate(parts)
+    return (whole / np.linalg.norm(whole)).astype(np.float32)
+
+
+def standardise(features: NDArray[Any], mean: NDArray[Any], spread: NDArray[Any]) -> Floats:
+    """Bring a network's embeddings [N, G] to the scale that `simulate` expects.
+
+    Args:
+        features: Embeddings [N, G].
+        mean: Of training embeddings, [G]; never of those to be tested on.
+        spread: Their standard deviation, [G].
+    """
+    return ((features - mean) / spread / features.shape[-1] ** 0.5).astype(np.float32)
+
+
+def simulate(
+    low: NDArray[Any],
+    semantic: NDArray[Any],
+    subject: int,
+    repetitions: int,
+    seed: int,
+    noise: float = 1.0,
+    items: Sequence[int] | None = None,
+) -> Floats:
+    """Simulate what a subject's EEG shows of pictures; before 84 ms it is all noise.
+
+    Args:
+        low: Low-level features [N, F].
+        semantic: Semantic features [N, G], rows of about unit length.
+        subject: Whose head.
+        repetitions: R, how often each picture is shown.
+        seed: Of the trials; use one for training and another for test.
+        noise: Size of all noise, 1 as calibrated: the one knob of difficulty.
+        items: Number of each picture in its split; a trial depends on it, not on what else is simulated.
+
+    Returns:
+        [N, R, C, T] in microvolt, one second from the picture's onset.
+    """
+    numbers = range(len(low)) if items is None else items
+    head = Head(subject)
+    evoked = head.respond(EARLY, low) + head.respond(LATE, semantic)  # [N, C, T + 2 * JITTER_SAMPLES]
+    signal = np.empty((len(low), repetitions, len(CHANNELS), SAMPLES), dtype=np.float32)
+    for start in range(0, len(low), _BATCH):
+        chunk = slice(start, min(start + _BATCH, len(low)))
+        rngs = [
+            [np.random.default_rng((_MODEL_SEED, seed, subject, n, r)) for r in range(repetitions)]
+            for n in numbers[chunk]
+        ]
+        signal[chunk] = noise * head.idle(rngs)
+        signal[chunk] += [
+            [_varied(one, rng) for rng in row] for one, row in zip(evoked[chunk], rngs, strict=True)
+        ]
+    return signal
+
+
+class Head:
+    """One subject's way from features to the scalp, with all that goes on besides.
+
+    Args:
+        subject: Whose.
+    """
+
+    def __init__(self, subject: int) -> None:
+        self.subject = subject
+        rng = np.random.default_rng((_MODEL_SEED, subject))
+        self.delay_s = 0.012 * rng.random()
+        self.gain = np.exp(0.1 * rng.standard_normal())
+        alpha_hz = rng.normal(10.0, 0.7)
+        hz = np.fft.rfftfreq(SAMPLES, 1 / RATE_HZ)
+        self.background = _spectrum(np.where(hz > 0, np.maximum(hz, 1) ** -0.7, 0))
+        self.alpha = _spectrum(np.exp(-0.5 * ((hz - alpha_hz) / 1.2) ** 2))
+        channels = len(CHANNELS)
+        self.mixing = 0.8 * self._patterns(rng, channels) / channels**0.5 + 0.6 * np.eye(channels)
+        self.alpha_patterns = self._patterns(rng, 2) / 2**0.5
+
+    def respond(self, stage: Stage, features: NDArray[Any]) -> Floats:
+        """Answer features [N, F] without noise: [N, C, T + 2 * JITTER_SAMPLES], zero before the onset."""
+        components, width = len(stage.onsets_s), features.shape[-1]
+        shared = np.random.default_rng((_MODEL_SEED, stage.number, width))
+        own = np.random.default_rng((_MODEL_SEED, stage.number, width, 1 + self.subject))
+        weights = _mixed(*(rng.standard_normal((width, components, PATTERNS)) for rng in (shared, own)))
+        patterns = _mixed(*(self._patterns(rng, components * PATTERNS) for rng in (shared, own)))
+        sources = np.tensordot(features, weights, axes=1)  # [N, components, PATTERNS]
+        patterns = patterns.reshape(components, PATTERNS, -1)
+        scalp = np.einsum("nkp,kpc->nck", sources, patterns)  # [N, C, components]
+        times = zip(stage.onsets_s, stage.rises_s, strict=True)
+        courses = np.stack([self._course(onset_s, rise_s) for onset_s, rise_s in times])
+        gain = stage.gain_uv * self.gain / (components * PATTERNS) ** 0.5
+        return (gain * scalp @ courses).astype(np.float32)
+
+    def idle(self, rngs: list[list[np.random.Generator]]) -> Floats:
+        """Make the noise of trials, one generator each [N][R]: 1/f background and alpha, [N, R, C, T]."""
+        bins = len(self.background)
+        rows = len(CHANNELS) + len(self.alpha_patterns)
+        shape = (rows, 2 * bins)
+        drawn = np.array([[rng.standard_normal(shape, dtype=np.float32) for rng in row] for row in rngs])
+        waves = drawn.view(np.complex64)  # [N, R, rows, bins]
+        background = self.mixing.astype(np.float32) @ (waves[..., : len(CHANNELS), :] * self.background)
+        alpha = self.alpha_patterns.T.astype(np.float32) @ (waves[..., len(CHANNELS) :, :] * self.alpha)
+        return np.fft.irfft(BACKGROUND_UV * background + ALPHA_UV * alpha, SAMPLES).astype(np.float32)
+
+    def _course(self, onset_s: float, rise_s: float) -> NDArray[np.float64]:
+        """Rise to 1 and fall again, as the gamma distribution does; zero before the onset."""
+        time_s = np.arange(-JITTER_SAMPLES, SAMPLES + JITTER_SAMPLES) / RATE_HZ
+        way = np.maximum(time_s - onset_s - self.delay_s, 0) / rise_s
+        return (way * np.exp(1 - way)) ** 3
+
+    def _patterns(self, rng: np.random.Generator, count: int) -> NDArray[np.float64]:
+        """Draw smooth scalp patterns of unit mean square, [count, C]."""
+        places = np.array(list(CHANNELS.values()))
+        distance = np.linalg.norm(places[:, None] - places[None], axis=-1)
+        patterns = rng.standard_normal((count, len(places))) @ np.exp(-0.5 * (distance / SMOOTHNESS) ** 2)
+        return patterns / np.sqrt((patterns**2).mean(-1, keepdims=True))
+
+
+def _varied(evoked: Floats, rng: np.random.Generator) -> Floats:
+    """Vary the usual response [C, T + 2 * JITTER_SAMPLES] for one trial: early or late, weak or strong."""
+    late = rng.integers(-JITTER_SAMPLES, JITTER_SAMPLES, endpoint=True)
+    strength = np.float32(np.exp(0.2 * rng.standard_normal()))
+    return strength * evoked[:, JITTER_SAMPLES - late :][:, :SAMPLES]
+
+
+def _mixed(shared: NDArray[np.float64], own: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (1 - OWN_SHARE**2) ** 0.5 * shared + OWN_SHARE * own
+
+
+def _spectrum(amplitude: NDArray[np.float64]) -> Floats:
+    """Scale an amplitude spectrum so that its inverse transform with normal phases has unit variance."""
+    power = 4 * (amplitude**2).sum() / SAMPLES**2  # a bin counts twice and has a complex of variance 2
+    return (amplitude / power**0.5).astype(np.float32)
+
+
+def _coarse(plane: NDArray[np.float32], fields: int) -> Floats:
+    side = len(plane) // fields
+    return plane.reshape(fields, side, fields, side).mean((1, 3)).ravel()

@@ -1,0 +1,1 @@
+"""Embeddings in the formats of other projects, in and out."""

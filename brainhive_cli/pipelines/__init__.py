@@ -1,1 +1,0 @@
-"""One file a subcommand: its Recipe, its plan and its run."""

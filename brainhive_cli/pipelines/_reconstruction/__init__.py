@@ -1,1 +1,0 @@
-"""The drawing of what was seen, and its measure."""

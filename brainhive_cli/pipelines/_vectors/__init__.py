@@ -1,1 +1,0 @@
-"""Vectors that others made, to and from stores."""

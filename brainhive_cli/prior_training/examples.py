@@ -1,0 +1,154 @@
+"""What a prior learns from: pictures with their embeddings, in an order that seed and step decide."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.views import Items, View, collate, loaded
+from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.prior_training.embeddings import Embedded
+from brainhive_cli.prior_training.latents import Latents
+from brainhive_cli.prior_training.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Pictures with their embeddings, and which are kept from training.
+
+    Attributes:
+        train: Pictures that are learned.
+        held: Pictures that are not, in random order.
+        view: What training sees of a picture.
+        latents: What the VAE makes of them, if that was computed before.
+    """
+
+    images: ImageSet
+    embedded: Embedded
+    train: NDArray[np.int64]
+    held: NDArray[np.int64]
+    view: View
+    latents: Latents | None = None
+
+    @classmethod
+    def of(cls, what: Recipe, launch: Launch) -> Self:
+        """Match pictures and embeddings, and keep some (a fifth at most) from training.
+
+        Raises:
+            MissingData: if pictures or stores are not there.
+        """
+        dataset: Dataset = what.dataset.build(what.paths)
+        images = dataset.images(what.split)
+        embedded = Embedded.open(
+            dataset, what.dataset, images, what.encoders, what.paths, what.embed_missing, launch
+        )
+        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        asked = max(what.validation_items, what.sample_items, what.fid_items)
+        if (held := min(asked, len(order) // 5)) < asked:
+            console.warn(
+                f"{held} of {len(order)} pictures are kept from training, not {asked}: a fifth at most"
+            )
+        view = View(what.resolution_px, what.resize)
+        return cls(images, embedded, np.sort(order[held:]), order[:held], view)
+
+    @property
+    def items(self) -> Items:
+        """What a picture gives to training."""
+        views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
+        return Items(self.images, self.view, views, self.latents)
+
+    def in_a_step(self, size: int, passes: int, processes: int) -> int:
+        """Count the pictures of a step: as many as asked for, or all.
+
+        Raises:
+            BrainhiveError: if they are fewer than one a pass and process.
+        """
+        size = min(size, len(self.train))
+        if size < passes * processes:
+            raise BrainhiveError(
+                f"{size} pictures to learn are fewer than {passes} passes on {processes} processes",
+                "use more pictures, or lower train.accumulate",
+            )
+        return size
+
+    def batch(self, chosen: NDArray[np.int64]) -> "Batch":
+        """Read pictures here and now."""
+        items = self.items
+        read = collate([items[index] for index in chosen.tolist()])
+        if "error" in read:
+            raise read["error"]
+        return _batch(read)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Some pictures of a step.
+
+    Attributes:
+        rows: [B] which pictures.
+        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
+        sizes: [B, 6] SDXL's size and crop ids, pixels.
+        views: The pictures as encoders see them that embed on the fly, [B, 3, H, W] by name.
+        step: Which step.
+        places: [B] which of the pictures of the step, over all processes.
+        count: Pictures of the step over all processes.
+        is_last: Whether my share of the step ends with it.
+    """
+
+    rows: NDArray[np.int64]
+    image: Tensor
+    sizes: Tensor
+    views: dict[str, Tensor]
+    step: int = 0
+    places: tuple[int, ...] = ()
+    count: int = 0
+    is_last: bool = True
+
+
+def _batch(read: dict[str, Any], **place: Any) -> Batch:
+    return Batch(read["rows"].numpy(), read["image"], read["sizes"], read["views"], **place)
+
+
+def batches(
+    pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
+) -> Iterator[Batch]:
+    """Yield my share of the pictures of `steps`.
+
+    Args:
+        pictures: The pictures.
+        steps: Which steps.
+        size: Pictures a step, over all passes and processes.
+        passes: Batches that my share of a step is cut into.
+        seed: Decides the order; every epoch has another.
+        workers: Processes that decode.
+        launch: This process among those that share the steps.
+
+    Raises:
+        BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
+    """
+    size = pictures.in_a_step(size, passes, launch.processes)
+    cuts = np.array_split(np.asarray(launch.mine(range(size))), passes)
+    rows = _order(pictures.train, steps, cuts, size, seed)
+    read = loaded(pictures.items, rows, workers, launch)
+    for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):
+        yield _batch(items, step=step, places=tuple(cut.tolist()), count=size, is_last=number == passes)
+
+
+def _order(
+    train: NDArray[np.int64], steps: range, cuts: Sequence[NDArray[np.int64]], size: int, seed: int
+) -> Iterator[list[int]]:
+    """Yield the rows of each cut of each step: every epoch is a new order, cut into whole steps."""
+    each, shuffled = len(train) // size, (-1, train)
+    for step in steps:
+        epoch, place = divmod(step, each)
+        if shuffled[0] != epoch:
+            shuffled = (epoch, np.random.default_rng((seed, epoch)).permutation(train))
+        for cut in cuts:
+            yield shuffled[1][place * size + cut].tolist()

@@ -1,0 +1,129 @@
+"""What learns in a prior: optimiser, running average, and the checkpoint of both."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from diffusers.training_utils import EMAModel
+from torch import nn
+
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.prior_training.recipe import PARTS, Train
+from brainhive_cli.priors.fusion_prior import FusionPrior
+
+LAST = "last.pt"
+"""The newest checkpoint."""
+
+
+class Learner:
+    """The parts of a prior that are not frozen, how they learn, and how far they are.
+
+    Args:
+        prior: On its device.
+        frozen: Names of parts that stay as they are.
+        train: Optimiser, learning rate, average.
+
+    Raises:
+        BrainhiveError: if nothing known is left to train.
+    """
+
+    def __init__(self, prior: FusionPrior, frozen: Sequence[str], train: Train) -> None:
+        self.prior, self.grad_norm = prior, train.grad_norm
+        self.parameters = trainable(prior, frozen)
+        self.optimizer = _optimizer(self.parameters, train)
+        self.average = EMAModel(self.parameters, train.ema) if train.ema else None
+        self.step = 0
+        self.norm = torch.tensor(0.0)
+
+    def update(self) -> None:
+        """Go one step along the gradients, and forget them; their norm is remembered."""
+        self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            self.average.step(self.parameters)
+        self.step += 1
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Put the running average, if there is one, in the weights' place for a while."""
+        if self.average is None:
+            yield
+            return
+        self.average.store(self.parameters)
+        self.average.copy_to(self.parameters)
+        try:
+            yield
+        finally:
+            self.average.restore(self.parameters)
+
+    def save(self, folder: RunFolder, **beside: Any) -> None:
+        """Write a checkpoint, with what should be remembered beside it."""
+        content = {
+            "step": self.step,
+            "prior": self.prior.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "average": self.average.state_dict() if self.average else None,
+            "beside": beside,
+        }
+        folder.save_checkpoint(LAST, content)
+
+    def resume(self, folder: RunFolder) -> dict[str, Any] | None:
+        """Go back to the newest checkpoint, if there is one; return what was remembered."""
+        path = folder.path / "checkpoints" / LAST
+        if not path.is_file():
+            return None
+        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.parameters[0].device)
+        self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
+        self.optimizer.load_state_dict(saved.pop("optimizer"))
+        average = saved.pop("average")
+        if self.average:
+            self.average.load_state_dict(average)
+        self.step = saved["step"]
+        beside: dict[str, Any] = saved["beside"]
+        return beside
+
+
+def trainable(prior: FusionPrior, frozen: Sequence[str]) -> list[nn.Parameter]:
+    """Freeze parts of a prior, and list the parameters of the others.
+
+    Raises:
+        BrainhiveError: if nothing known is left.
+    """
+    unknown = set(frozen) - set(PARTS)
+    if unknown or set(frozen) == set(PARTS):
+        raise BrainhiveError(
+            f"freeze: {', '.join(frozen)} leaves nothing known to train", f"parts: {', '.join(PARTS)}"
+        )
+    for part in frozen:
+        prior.get_submodule(part).requires_grad_(False)
+    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
+
+
+def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Optimizer:
+    knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
+    if train.optimizer == "adamw":
+        return torch.optim.AdamW(parameters, fused=True, **knobs)
+    kind = adamw8bit()
+    if parameters[0].device.type != "cuda":
+        raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
+    made: torch.optim.Optimizer = kind(parameters, **knobs)
+    return made
+
+
+def adamw8bit() -> Any:
+    """Import the optimiser that keeps its averages in 8 bits.
+
+    Raises:
+        MissingExtra: if its library is not installed.
+    """
+    try:
+        from bitsandbytes.optim import AdamW8bit
+    except ImportError as error:
+        raise MissingExtra(
+            "train.optimizer=adamw8bit needs bitsandbytes",
+            "pip install 'brainhive[adamw8bit]', or train.optimizer=adamw",
+        ) from error
+    return AdamW8bit

@@ -1,0 +1,1 @@
+"""Stimuli reconstructed from brain signals, and how like they are."""

@@ -1,0 +1,1 @@
+"""The evaluation of brain models: which stimulus of a gallery was seen."""

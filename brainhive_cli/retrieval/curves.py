@@ -1,0 +1,147 @@
+"""How accuracy grows with the repetitions that are averaged, and when in time the signal carries it."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.alignment.trained_cell import Member
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.seeds import mixed
+from brainhive_cli.retrieval.ensembles import Ensemble
+from brainhive_cli.retrieval.rankings import Gallery, Places
+from brainhive_cli.signals.augmentation import Augment, mix_repetitions
+from brainhive_cli.signals.repetitions import shuffle_repetitions
+
+Curve = dict[float, list[list[int]]]
+"""Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
+
+CLOSE_MS = 1e-6
+"""Times closer than this are one: above the rounding of seconds to milliseconds."""
+
+
+class Sliding(Section):
+    """A window that slides over the signal; what lies outside is replaced; the model stays the same."""
+
+    width_ms: float = Field(100, gt=0, description="width of the window")
+    step_ms: float = Field(50, gt=0, description="from window to window")
+    outside: Literal["mean", "zero"] = Field(
+        "mean", description="what the signal is outside: the mean training signal, or zero"
+    )
+
+
+def over_repetitions(
+    ensemble: Ensemble,
+    gallery: Gallery,
+    target: Places,
+    subject: int,
+    split: str,
+    counts: Sequence[int] | Literal["all"],
+    draws: int,
+    seed: int,
+) -> Curve:
+    """Rank with k repetitions averaged, for each k; random ones of each picture, drawn several times.
+
+    Args:
+        ensemble: The models.
+        gallery: The candidates.
+        target: [N] what each signal showed.
+        subject: Whose signals.
+        split: Which of them.
+        counts: The k; `all`: 1, 2, 4, … and all R. A picture with fewer repetitions averages all it has.
+        draws: How often repetitions are drawn; once where there is no choice.
+        seed: Seed of the drawing.
+
+    Raises:
+        RecipeError: if more repetitions are asked for than there are.
+    """
+    trials, there = ensemble.single_trials(subject, split)
+    most, curve = int(there.max()), {}
+    chosen = doubling(most) if counts == "all" else counts
+    if max(chosen) > most:
+        raise RecipeError(
+            f"repetitions: {max(chosen)} of a picture asked for, subject {subject} has {most}",
+            "repetitions=all takes 1, 2, 4, … and all that there are",
+        )
+    for k in chosen:
+        averages = [
+            [_of_some(each, there, k, mixed(seed, subject, k, draw)) for each in trials]
+            for draw in range(draws if k < most else 1)
+        ]
+        curve[float(k)] = _ranked(gallery, [ensemble.tokens(subject, each) for each in averages], target)
+    return curve
+
+
+def doubling(most: int) -> list[int]:
+    """List 1, 2, 4, … and `most`."""
+    return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
+
+
+def _of_some(trials: Tensor, there: Tensor, k: int, seed: int) -> Tensor:
+    """Average k random repetitions of trials [N, R, C, T], or as many as there are: [N, C, T]."""
+    random = torch.Generator().manual_seed(seed)
+    return mix_repetitions(*shuffle_repetitions(trials, there, k, random), Augment(), random)
+
+
+def over_time(
+    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, split: str, sliding: Sliding
+) -> Curve:
+    """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
+
+    The models are those trained on the whole signal: the curve says what they use of each window when nothing
+    else tells pictures apart, not what could be decoded by a model trained on it.
+
+    Args:
+        ensemble: The models.
+        gallery: The candidates.
+        target: [N] what each signal showed.
+        subject: Whose signals.
+        split: Which of them.
+        sliding: The window, and what is put outside: the subject's mean training signal (which no test
+            picture has a part in) or zero.
+
+    Raises:
+        RecipeError: if the window is wider than the signal.
+    """
+    signals, _ = ensemble.signals(subject, split)
+    times_ms = [member.times_ms(subject, split) for member in ensemble.members]
+    rest = [_outside(member, subject, sliding, signals[n][0]) for n, member in enumerate(ensemble.members)]
+    curve = {}
+    for start_ms in window_starts(times_ms[0], sliding):
+        stop_ms = start_ms + sliding.width_ms
+        inside = [torch.from_numpy((t >= start_ms - CLOSE_MS) & (t < stop_ms - CLOSE_MS)) for t in times_ms]
+        seen = [torch.where(*each) for each in zip(inside, signals, rest, strict=True)]
+        centre_ms = round(start_ms + sliding.width_ms / 2, 3)
+        curve[centre_ms] = _ranked(gallery, [ensemble.tokens(subject, seen)], target)
+    return curve
+
+
+def window_starts(times_ms: NDArray[np.floating], sliding: Sliding) -> list[float]:
+    """List where windows begin: from the first sample, as long as they end within the signal."""
+    step = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
+    last = times_ms[-1] + step - sliding.width_ms
+    if last < times_ms[0] - CLOSE_MS:
+        raise RecipeError(
+            f"sliding.width_ms {sliding.width_ms:g} is wider than the signal "
+            f"({times_ms[0]:g} to {times_ms[-1] + step:g} ms)",
+            "take a narrower window",
+        )
+    return list(np.arange(times_ms[0], last + CLOSE_MS, sliding.step_ms))
+
+
+def _outside(member: Member, subject: int, sliding: Sliding, like: Tensor) -> Tensor:
+    """Make what stands outside of the window: [C, T]."""
+    if sliding.outside == "zero":
+        return torch.zeros_like(like)
+    return torch.from_numpy(member.mean_signal(subject, "train"))
+
+
+def _ranked(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:
+    """Rank what the same items showed in several ways: [ways, N]."""
+    found = gallery.rank(torch.cat(list(tokens)), np.tile(target, len(tokens)))
+    return found.reshape(len(tokens), -1).tolist()  # type: ignore[no-any-return]
