@@ -236,7 +236,7 @@ def mapped(on: Setting) -> None:
     """Train on nine subjects at once, as an inter cell does, with the signals on disk."""
     write_stores(on, 9)
     process, most = (
-        started(on, "mode=joint", "subjects=1,2,3,4,5,6,7,8,9", "train.epochs=1", "train.mapped=yes"),
+        started(on, "mode=joint", "subjects=1,2,3,4,5,6,7,8,9", "train.epochs=1", "train.memory_map=yes"),
         0,
     )
     start = time.perf_counter()

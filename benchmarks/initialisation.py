@@ -23,7 +23,7 @@ from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import simulation
@@ -134,8 +134,8 @@ def trained(
         aligner.train()
         losses = []
         for step, rows in enumerate(batches.epoch(seed, epoch)):
-            torch.manual_seed(mixed(seed, epoch, step))
-            batch = batches.draw(rows, mixed(seed, epoch, step))
+            torch.manual_seed(derive_seed(seed, epoch, step))
+            batch = batches.draw(rows, derive_seed(seed, epoch, step))
             with HERE.autocast(train.precision):
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()
                 image = aligner.encode_image(batch.images).float()

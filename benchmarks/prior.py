@@ -77,7 +77,7 @@ class Timed(Learner):
 
 def whole(on: Setting, training: Training) -> float:
     """Time the training as the command runs it, in seconds; of a checkpoint its share of these steps."""
-    settings = training.what.train
+    settings = training.recipe.train
     learner = Timed(training.prior, [], settings)
     learner.on = on
     with tempfile.TemporaryDirectory() as folder:
@@ -88,7 +88,7 @@ def whole(on: Setting, training: Training) -> float:
 
 def bare(on: Setting, training: Training) -> float:
     """Time as many steps of noise, U-Net forward and backward, and optimiser alone, in seconds."""
-    generator, settings = training.generator, training.what.train
+    generator, settings = training.generator, training.recipe.train
     unet, schedule, device = generator.unet, generator.noise_schedule, training.launch.device
     batch = next(batches(training.pictures, range(1), settings.batch_size, 1, 0, 0, training.launch))
     latents, sizes = training.latents(batch), batch.sizes.to(device)
@@ -130,7 +130,7 @@ def finished(work: Callable[[], object]) -> Callable[[], None]:
 
 def compare(on: Setting, what: str, training: Training, rounds: int = 3) -> None:
     """Show the training's share of the bare loop's speed."""
-    settings = training.what.train
+    settings = training.recipe.train
     bare(on, training)  # warm
     ours, alone = in_turns(lambda: whole(on, training), lambda: bare(on, training), rounds=rounds)
     count = settings.steps * settings.batch_size
@@ -170,10 +170,10 @@ def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int
 def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
     training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
-    estimate = plan.memory(training.what).total
+    estimate = plan.memory(training.recipe).total
     reset_peak()
     whole(on, training)
-    settings = training.what.train
+    settings = training.recipe.train
     detail = f"{settings.batch_size} × {settings.accumulate} pictures a step"
     held, reserved = peak_bytes()
     show("prior-24gb: peak memory reserved, GB", reserved / 1e9, 24, detail, at_most=True)

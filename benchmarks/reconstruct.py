@@ -23,9 +23,9 @@ from brainhive_cli.generators import sdxl
 from brainhive_cli.generators._architecture import TINY
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.reconstruction import memory
-from brainhive_cli.reconstruction.conditions import Take
-from brainhive_cli.reconstruction.generation import Drawing, seed_of
-from brainhive_cli.reconstruction.sampler import DTYPES, Painter, Sampling
+from brainhive_cli.reconstruction.conditions import TokenSet
+from brainhive_cli.reconstruction.generation import GenerationJob, seed_of
+from brainhive_cli.reconstruction.sampler import DTYPES, Sampler, Sampling
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
@@ -80,11 +80,11 @@ class Studio:
         self.how, self.repeats, self.home, self.here = how, repeats, home, launch.start(run)
         self.generator = config.build(self.here.device, DTYPES[how.precision])
         self.prior = fusion_prior.Config().build({"vae": 8}, self.generator.unet).to(self.here.device).eval()
-        self.painter = Painter(how, lambda device, dtype: self.generator, self.prior, self.here)
+        self.painter = Sampler(how, lambda device, dtype: self.generator, self.prior, self.here)
         ids = [f"item-{n}" for n in range(items)]
         random = torch.Generator().manual_seed(0)
         tokens = torch.randn(items, self.prior.dim, generator=random).to(self.here.device)
-        self.take = Take("images", None, None, ids, ids, tokens)
+        self.take = TokenSet("images", None, None, ids, ids, tokens)
         warm = tokens[:1].expand(how.batch_size, -1)
         self.painter.draw(warm, list(range(how.batch_size)))  # attached, and warm
 
@@ -96,7 +96,7 @@ class Studio:
     def ours(self) -> None:
         """Draw as the command does: PNG files in a run folder."""
         folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
-        drawing = Drawing(self.painter, self.repeats, self.how.batch_size, self.how.steps, 0)
+        drawing = GenerationJob(self.painter, self.repeats, self.how.batch_size, self.how.steps, 0)
         drawing.draw(self.take, folder, self.here)
 
     @torch.inference_mode()

@@ -15,8 +15,8 @@ from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
-from brainhive_cli.core.seeds import mixed
-from brainhive_cli.data.device import on_device
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.device import to_device
 from brainhive_cli.data.trials import Repeated, Trials
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
@@ -34,7 +34,7 @@ class CellData:
         images: Embeddings of all pictures, [M, D_encoder] by the fuser's key, on the device.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        jitter: Further embeddings of the same pictures, [K, M, D_encoder] by the fuser's key.
+        alternatives: Further embeddings of the same pictures, [K, M, D_encoder] by the fuser's key.
         start: Model folder whose weights training begins from.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         tested_images: Embeddings of the test pictures, by the fuser's key, on the device.
@@ -45,7 +45,7 @@ class CellData:
     images: dict[str, Tensor]
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
-    jitter: dict[str, Tensor] = field(default_factory=dict)
+    alternatives: dict[str, Tensor] = field(default_factory=dict)
     start: Path | None = None
     tested: list[Trials] | None = None
     tested_images: dict[str, Tensor] = field(default_factory=dict)
@@ -53,7 +53,7 @@ class CellData:
 
 
 @dataclass(frozen=True)
-class Pool:
+class SignalBank:
     """Signals of several subjects, one after the other, from which rows are gathered.
 
     Attributes:
@@ -69,7 +69,7 @@ class Pool:
     subject: Tensor
 
     @classmethod
-    def of(cls, signals: Sequence[Signals], pictures: Sequence[Rows], device: torch.device) -> "Pool":
+    def of(cls, signals: Sequence[Signals], pictures: Sequence[Rows], device: torch.device) -> "SignalBank":
         """Put signals on the device, unless they are mapped."""
         counts = [len(signal) for signal in signals]
         return cls(
@@ -84,9 +84,9 @@ class Pool:
         ends = [*np.searchsorted(rows, self.first), len(rows)]
         gathered = torch.empty((len(rows), *self.signals[0].shape[1:]), device=self.signals[0].device)
         for signal, first, start, stop in zip(self.signals, self.first, ends, ends[1:], strict=False):
-            index = on_device(torch.from_numpy(rows[start:stop] - first), signal.device)
+            index = to_device(torch.from_numpy(rows[start:stop] - first), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
-        return on_device(gathered, self.picture.device)
+        return to_device(gathered, self.picture.device)
 
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
@@ -127,11 +127,11 @@ class Batches:
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
-        self.images, self.jitter = data.images, data.jitter
+        self.images, self.alternatives = data.images, data.alternatives
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.rate_hz, self.repeated = data.trials[0].rate_hz, data.trials[0].repeated
         pictures = [each.picture for each in data.trials]
-        self.averages = Pool.of([each.signal for each in data.trials], pictures, launch.device)
+        self.averages = SignalBank.of([each.signal for each in data.trials], pictures, launch.device)
         repeated = [each.repeated for each in data.trials if each.repeated]
         self.samples, self.count = self.averages, None
         if repeated:
@@ -173,8 +173,8 @@ class Batches:
             seed: Decides, with the place of this process, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        mine: Rows = np.sort(self.launch.mine(rows))  # type: ignore[arg-type]
-        index = on_device(torch.from_numpy(mine), self.launch.device)
+        mine: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
+        index = to_device(torch.from_numpy(mine), self.launch.device)
         generator = self._generator(seed, self.launch.rank)
         signal = self._average(self.samples.gather(mine), index, generator)
         signal = augment(signal, self.augment, self.rate_hz, generator)
@@ -186,11 +186,11 @@ class Batches:
         return Batch(signal, self.samples.subject[index], images, mixing)
 
     def _generator(self, *seeds: int) -> torch.Generator:
-        return torch.Generator(self.launch.device).manual_seed(mixed(*seeds))
+        return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
 
     def _mixing(self, count: int, seed: int, rank: int) -> Mixing:
         """Draw partners within the share of a process; each process can do it for all."""
-        share = replace(self.launch, rank=rank).mine(range(count))
+        share = replace(self.launch, rank=rank).shard(range(count))
         return Mixing.draw(len(share), self.mix_alpha, self._generator(seed, rank, 1))
 
     def _average(self, signal: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
@@ -205,7 +205,7 @@ class Batches:
     def _images(self, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Look embeddings up; where there are several of one picture, one is drawn."""
         images = {key: embedding[picture] for key, embedding in self.images.items()}
-        for key, others in self.jitter.items():
+        for key, others in self.alternatives.items():
             drawn = torch.randint(len(others) + 1, picture.shape, generator=generator, device=picture.device)
             is_other = drawn > 0
             images[key][is_other] = others[drawn[is_other] - 1, picture[is_other]]
@@ -214,17 +214,17 @@ class Batches:
 
 def _apart(
     repeated: list[Repeated], pictures: list[Rows], device: torch.device
-) -> tuple[Pool, Tensor | None]:
+) -> tuple[SignalBank, Tensor | None]:
     """Lay out samples made of single trials, and how many of them each has where it has several.
 
     A trial that is not there has picture -1.
     """
     if repeated[0].how != "single":
         count = torch.from_numpy(np.concatenate([each.count for each in repeated])).to(device)
-        return Pool.of([each.signal for each in repeated], pictures, device), count
+        return SignalBank.of([each.signal for each in repeated], pictures, device), count
     singles = [each.signal.reshape(-1, *each.signal.shape[2:]) for each in repeated]
     shown = [_shown(each, picture) for each, picture in zip(repeated, pictures, strict=True)]
-    return Pool.of(singles, shown, device), None
+    return SignalBank.of(singles, shown, device), None
 
 
 def _shown(repeated: Repeated, picture: Rows) -> Rows:

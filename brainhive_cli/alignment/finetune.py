@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, Field
+from pydantic import BaseModel
 
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.settings import Finetune
 from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.trials import Trials, chosen_subjects
 
@@ -23,19 +23,6 @@ INHERITED = (
     *("subject_layer", "similarity", "signal"),
 )
 """Recipe keys that say what a model is made of."""
-
-
-class Finetune(Section):
-    """Which models are fitted to new subjects, and with how much of their data."""
-
-    run: str | None = Field(
-        None,
-        description="align run, by folder or name (SWEEP:VARIANT); default: the newest not fine-tuned itself",
-    )
-    share: float = Field(
-        1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
-    )
-    seed: int = Field(0, description="chooses these pictures; a smaller share is part of a larger one")
 
 
 def inherit(what: Recipe) -> Recipe:

@@ -20,7 +20,7 @@ from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import summarise
 
 CHECKPOINT_S = 60.0
@@ -69,8 +69,8 @@ def train_cell(
         aligner.train()
         for rows in todo:
             # what is random in a step depends on no step before it, so that training can go on at any
-            step_seed = mixed(seed, state.epoch, state.step)
-            torch.manual_seed(mixed(step_seed, launch.rank))
+            step_seed = derive_seed(seed, state.epoch, state.step)
+            torch.manual_seed(derive_seed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
             with launch.autocast(train.precision):
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()

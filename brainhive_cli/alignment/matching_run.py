@@ -99,7 +99,7 @@ def _fits(run: RunFolder, prior: FusionPrior, source: str) -> bool:
     try:
         return _compare(run, prior, source)[1]
     except BrainhiveError as error:
-        console.warn(f"{error.what}; passed over")
+        console.warn(f"{error.message}; passed over")
         return False
 
 

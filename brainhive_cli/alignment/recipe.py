@@ -2,23 +2,24 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
 from brainhive_cli.alignment.settings import Finetune, Published, Train
-from brainhive_cli.alignment.sweep import read_sweep, variants
+from brainhive_cli.alignment.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.encoder_keys import encoders_of
 from brainhive_cli.data.trials import Signal
 from brainhive_cli.encoders import Encoders
 
-Listed = Annotated[list[Any], Field(min_length=1)]
 
-
-class Recipe(recipe.Recipe):
+class Recipe(SweptRecipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {"published", "train.mapped"}
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = recipe.Recipe.FINGERPRINT_EXCLUDE | {
+        "published",
+        "train.memory_map",
+    }
     is_tracked: ClassVar[bool] = True
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
@@ -56,9 +57,6 @@ class Recipe(recipe.Recipe):
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
-    sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
-        {}, description="dotted recipe key to the values to compare; cells for each combination"
-    )
     published: Published | None = None
 
     @model_validator(mode="before")
@@ -99,7 +97,9 @@ class Recipe(recipe.Recipe):
     @model_validator(mode="after")
     def _every_variant_holds(self) -> Self:
         if self.sweep:
-            variants(self)
+            modes = {self.mode, *(each.mode for each in variants(self).values())}
+            if modes > {"finetune"}:
+                raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
         elif self.mode != "finetune" and self.finetune != Finetune():
             raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
         return self

@@ -64,10 +64,10 @@ class Train(Section):
         None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
     )
     augment: Augment = Augment()
-    jitter: dict[str, Names] = Field(
+    embedding_alternatives: dict[str, Names] = Field(
         {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
     )
-    mapped: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
+    memory_map: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
         "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
     )
 

@@ -10,14 +10,14 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Form, Signal, open_signals
+from brainhive_cli.data.trials import Signal, StorageMode, open_signals
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.selection import Selection
 
 
 def form_of(
     dataset: Dataset, paths: Paths, signal: Signal, train: Train, subjects: Sequence[int], launch: Launch
-) -> Form:
+) -> StorageMode:
     """Choose the form of the training signals of all `subjects`, whose stores are there.
 
     Raises:
@@ -29,13 +29,13 @@ def form_of(
         )
     _warn_of_idle(dataset, paths, signal, train, subjects)
     is_repeated = signal.repetitions != "average" or train.augment.repetitions > 0
-    if train.mapped != "auto":
-        return Form(is_repeated, train.mapped == "yes")
+    if train.memory_map != "auto":
+        return StorageMode(is_repeated, train.memory_map == "yes")
     needed = sum(_bytes(dataset, paths, signal, subject, is_repeated) for subject in subjects)
     is_mapped = needed * launch.processes > free_bytes(launch.device) / 2
     if is_mapped:
         console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
-    return Form(is_repeated, is_mapped)
+    return StorageMode(is_repeated, is_mapped)
 
 
 def _warn_of_idle(

@@ -4,28 +4,43 @@ import copy
 import itertools
 import re
 from collections.abc import Mapping
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import put, split, validate
+from brainhive_cli.core.recipe import Recipe, put, split, validate
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep")
 """Sections that all cells of a run share."""
 
 
-class Swept(Protocol):
-    """A recipe with a sweep; the align recipe is one."""
+def read_sweep(value: Any) -> Any:
+    """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3, 1e-4]}`."""
+    if not isinstance(value, Mapping):
+        return value
+    flat: dict[str, Any] = {}
+    for key, values in value.items():
+        if isinstance(values, Mapping):
+            flat |= {f"{key}.{below}": listed for below, listed in read_sweep(values).items()}
+        else:
+            flat[str(key)] = split(values)
+    return flat
 
-    mode: Any
-    sweep: dict[str, list[Any]]
 
-    def model_dump(self, *, mode: str) -> dict[str, Any]:
-        """Return the recipe's fields."""
-        ...
+Listed = Annotated[list[Any], Field(min_length=1)]
 
 
-R = TypeVar("R", bound=Swept)
+class SweptRecipe(Recipe):
+    """A recipe some of whose keys have several values."""
+
+    sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
+        {}, description="dotted recipe key to the values to compare; cells for each combination"
+    )
+
+
+R = TypeVar("R", bound=SweptRecipe)
 
 
 def variants(recipe: R) -> dict[str, R]:
@@ -49,8 +64,6 @@ def variants(recipe: R) -> dict[str, R]:
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         found[label] = validate(type(recipe), fields)
-        if {found[label].mode, recipe.mode} > {"finetune"}:
-            raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
     return found
 
 
@@ -92,16 +105,3 @@ def _text(value: Any) -> str:
     if isinstance(value, bool | None):
         return str(value).lower()
     return re.sub(r"[^\w.+-]+", "-", str(value)).strip("-.") or "none"
-
-
-def read_sweep(value: Any) -> Any:
-    """Read `{train: {lr: 1e-3,1e-4}}`, as overrides nest it, as `{train.lr: [1e-3, 1e-4]}`."""
-    if not isinstance(value, Mapping):
-        return value
-    flat: dict[str, Any] = {}
-    for key, values in value.items():
-        if isinstance(values, Mapping):
-            flat |= {f"{key}.{below}": listed for below, listed in read_sweep(values).items()}
-        else:
-            flat[str(key)] = split(values)
-    return flat

@@ -15,7 +15,7 @@ from brainhive_cli.alignment.transfer import fitted
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.encoder_keys import match_keys
-from brainhive_cli.data.trials import Form, Repeated, Signal, Trials, open_signals, open_trials
+from brainhive_cli.data.trials import Repeated, Signal, StorageMode, Trials, open_signals, open_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
 from brainhive_cli.stores.target_store import EmbeddingStore
@@ -84,7 +84,7 @@ class Member:
             BrainhiveError: if the model was trained on one of the pictures, those for validation included.
         """
         trials: Trials = self.align.once(
-            self.key("trials", subject, split), lambda: self._trials(subject, split, Form())
+            self.key("trials", subject, split), lambda: self._trials(subject, split, StorageMode())
         )
         self._refuse_seen(trials, split)
         return trials
@@ -107,13 +107,14 @@ class Member:
     def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
         mean: NDArray[np.float32] = self.align.once(
-            self.key("mean", subject, split), lambda: self._trials(subject, split, Form()).signal.mean(0)
+            self.key("mean", subject, split),
+            lambda: self._trials(subject, split, StorageMode()).signal.mean(0),
         )
         return mean
 
     def repeated(self, subject: int, split: str) -> tuple[Trials, Repeated]:
         """Open a subject's signals with their single trials."""
-        trials = self._trials(subject, split, Form(is_repeated=True))
+        trials = self._trials(subject, split, StorageMode(is_repeated=True))
         assert trials.repeated is not None
         return trials, trials.repeated
 
@@ -123,7 +124,7 @@ class Member:
         times_s = open_signals(self.align.dataset, self.align.paths, signal, subject)[split].times_s
         return 1000 * times_s[sample_range(times_s, signal.window_ms)]
 
-    def _trials(self, subject: int, split: str, form: Form) -> Trials:
+    def _trials(self, subject: int, split: str, form: StorageMode) -> Trials:
         signal, channels = self._taken(subject, split)
         given = (self.align.dataset, self.align.paths, signal, subject, split)
         return open_trials(*given, self.pictures(split), channels, form, self._normaliser(subject))

@@ -16,8 +16,8 @@ from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
-from brainhive_cli.data.targets import as_tensors, open_embeddings, open_jitter
-from brainhive_cli.data.trials import Form, Trials, open_trials
+from brainhive_cli.data.targets import as_tensors, open_alternatives, open_embeddings
+from brainhive_cli.data.trials import StorageMode, Trials, open_trials
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.signals.normalisation import Moments, Normaliser
@@ -33,27 +33,27 @@ class Material:
     """The embeddings and signals of all cells that learn from the same ones.
 
     Attributes:
-        what: The recipe of one of them.
+        recipe: The recipe of one of them.
         dataset: Whose they are.
         launch: On whose device the embeddings are.
         pictures: One of the embedding stores: which picture each row is.
         keys: The fuser's key of each encoder, by the encoder's store name.
         images: Embeddings [M, D_encoder] by the fuser's key, on the device.
-        jitter: Further embeddings of the same pictures, [K, M, D_encoder].
+        alternatives: Further embeddings of the same pictures, [K, M, D_encoder].
         prior: The Fusion Prior whose fusion encoder is the target, or None.
         form: How signals are held.
         trials: Signals by subject, as far as they are open.
     """
 
-    what: Recipe
+    recipe: Recipe
     dataset: Dataset
     launch: Launch
     pictures: EmbeddingStore
     keys: dict[str, str]
     images: dict[str, Tensor]
-    jitter: dict[str, Tensor]
+    alternatives: dict[str, Tensor]
     prior: FusionPrior | None
-    form: Form
+    form: StorageMode
     trials: dict[int, Trials]
 
     @classmethod
@@ -75,17 +75,24 @@ class Material:
             next(iter(stores.values())),
             keys,
             as_tensors(stores, keys, launch.device),
-            open_jitter(what.train.jitter, stores, keys, what.paths, launch.device),
+            open_alternatives(what.train.embedding_alternatives, stores, keys, what.paths, launch.device),
             prior,
             form_of(dataset, what.paths, what.signal, what.train, subjects, launch),
             {},
         )
 
-    def fits(self, what: Recipe) -> bool:
+    def is_compatible(self, what: Recipe) -> bool:
         """Tell whether it is what another recipe learns from, too."""
         mine, other = (
-            (each.encoders, each.prior, each.signal, train.jitter, train.augment, train.mapped)
-            for each, train in ((self.what, self.what.train), (what, what.train))
+            (
+                each.encoders,
+                each.prior,
+                each.signal,
+                train.embedding_alternatives,
+                train.augment,
+                train.memory_map,
+            )
+            for each, train in ((self.recipe, self.recipe.train), (what, what.train))
         )
         return mine == other
 
@@ -97,11 +104,11 @@ class Material:
 
     def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], dict[str, Tensor]]:
         """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
-        what = self.what
+        what = self.recipe
         stores = open_embeddings(self.dataset, what.dataset, "test", what.encoders, what.paths)
         pictures = next(iter(stores.values()))
         trials = [
-            self._trials(subject, "test", pictures, Form(), learned.normaliser_of(subject))
+            self._trials(subject, "test", pictures, StorageMode(), learned.normaliser_of(subject))
             for subject in cell.tested_on
         ]
         return trials, as_tensors(stores, self.keys, self.launch.device)
@@ -111,10 +118,10 @@ class Material:
         subject: int,
         split: str,
         pictures: EmbeddingStore,
-        form: Form,
+        form: StorageMode,
         normaliser: Normaliser | None = None,
     ) -> Trials:
-        given = (self.dataset, self.what.paths, self.what.signal, subject, split, pictures)
+        given = (self.dataset, self.recipe.paths, self.recipe.signal, subject, split, pictures)
         return open_trials(*given, form=form, normaliser=normaliser)
 
     def learned(self, what: Recipe, trials: Sequence[Trials]) -> Learned:

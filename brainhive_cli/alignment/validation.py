@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.alignment.batches import CellData, Pool, Rows
+from brainhive_cli.alignment.batches import CellData, Rows, SignalBank
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -24,7 +24,9 @@ class Queries:
         subject: [N] subject indices of the pool; None when the model has not learned the subject.
     """
 
-    def __init__(self, pool: Pool, rows: Rows, images: dict[str, Tensor], subject: Tensor | None) -> None:
+    def __init__(
+        self, pool: SignalBank, rows: Rows, images: dict[str, Tensor], subject: Tensor | None
+    ) -> None:
         self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
         index = torch.from_numpy(rows).to(pool.picture.device)
         self.shown, self.target = torch.unique(pool.picture[index], return_inverse=True)
@@ -51,7 +53,7 @@ class Queries:
         return aligner.encode_signal(self.pool.gather(rows), subject).float()
 
 
-def held_out(data: CellData, averages: Pool) -> list[Queries]:
+def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
     """Take the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.picture.cpu().numpy()])
     return [Queries(averages, rows, data.images, averages.subject)] if len(rows) else []
@@ -67,7 +69,7 @@ def tested(data: CellData, device: torch.device) -> list[Queries]:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
     learned, queries = [each.subject for each in data.trials], []
     for trials in data.tested:
-        pool, index = Pool.of([trials.signal], [trials.picture], device), None
+        pool, index = SignalBank.of([trials.signal], [trials.picture], device), None
         if trials.subject in learned:
             index = torch.full_like(pool.subject, learned.index(trials.subject))
         queries.append(Queries(pool, np.arange(len(trials.signal)), data.tested_images, index))

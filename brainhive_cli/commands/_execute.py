@@ -40,7 +40,7 @@ def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -
         code = _report(error, bool(context.params.get("debug")))
     from brainhive_cli.core import launch
 
-    launch.leave(code)
+    launch.exit_worker(code)
     raise typer.Exit(code)
 
 
@@ -58,7 +58,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     from brainhive_cli.core import launch
 
-    processes = launch.wanted(recipe.run)
+    processes = launch.num_processes(recipe.run)
     if processes > 1:
         code, error = launch.relaunch(recipe.run, processes, launch.argv())
         if error:

@@ -46,7 +46,8 @@ class MLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
-        return self.w2(self.dropout(F.gelu(self.w1(x))))
+        out: Tensor = self.w2(self.dropout(F.gelu(self.w1(x))))
+        return out
 
 
 class ResidualMLP(nn.Module):
@@ -67,7 +68,8 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map [..., D] to [..., D]."""
-        return self.norm(x + self.ff(x))
+        out: Tensor = self.norm(x + self.ff(x))
+        return out
 
 
 class Stack(nn.Module):
@@ -115,7 +117,8 @@ class FusionEncoder(nn.Module):
         """
         self._check({key: e.shape[-1] for key, e in embeddings.items()})
         projected = [project(embeddings[key]) for key, project in self.proj_maps.items()]
-        return self.block(torch.stack(projected).sum(0))  # [B, D]
+        token: Tensor = self.block(torch.stack(projected).sum(0))  # [B, D]
+        return token
 
     def _check(self, dims: dict[str, int]) -> None:
         if dims != self.dims:

@@ -33,7 +33,7 @@ def broken() -> list[MissingExtra]:
                 getattr(module, PROBES[name])
         except Exception as error:  # whatever its top level raises: ImportError, RuntimeError, OSError …
             described = behind(error) or _describe(name, error)
-            found.setdefault(described.what.partition(" ")[0], described)
+            found.setdefault(described.message.partition(" ")[0], described)
     return list(found.values())
 
 

@@ -54,7 +54,7 @@ def warn(text: str) -> None:
 
 def fail(error: "BrainhiveError") -> None:
     """Show an error as one line that says what, and one that says what to do."""
-    _stderr().print(f"error: {error.what}", style="red", highlight=False, markup=False, soft_wrap=True)
+    _stderr().print(f"error: {error.message}", style="red", highlight=False, markup=False, soft_wrap=True)
     if error.hint:
         _stderr().print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
 

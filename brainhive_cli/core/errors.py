@@ -2,24 +2,24 @@
 
 
 class BrainhiveError(Exception):
-    """Something the user can mend.
+    """Something the user can fix.
 
     Args:
-        what: One line that says what is wrong and where.
+        message: One line that says what is wrong and where.
         hint: One line that says what to do about it.
     """
 
     exit_code = 1
 
-    def __init__(self, what: str, hint: str = "") -> None:
-        super().__init__(what)
-        self.what = what
+    def __init__(self, message: str, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
         self.hint = hint
 
     @property
     def in_one_line(self) -> str:
         """What is wrong, and what to do in brackets."""
-        return f"{self.what} ({self.hint})" if self.hint else self.what
+        return f"{self.message} ({self.hint})" if self.hint else self.message
 
 
 class RecipeError(BrainhiveError):

@@ -54,8 +54,8 @@ class Launch:
 
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "cpu"
 
-    def mine(self, items: Sequence[T]) -> Sequence[T]:
-        """Cut my contiguous share out of `items`; the shares of all processes are all of them, once."""
+    def shard(self, items: Sequence[T]) -> Sequence[T]:
+        """Return the contiguous share of `items` of this process; the shares of all are all of them, once."""
         start, stop = self._share(len(items), self.rank)
         return items[start:stop]
 
@@ -79,7 +79,7 @@ class Launch:
         while (place := counter.add(f"brainhive/{name}", 1) - 1) < len(items):
             yield items[place]
 
-    def wait(self) -> None:
+    def barrier(self) -> None:
         """Wait until every process is here."""
         if self.processes > 1:
             import torch.distributed
@@ -168,7 +168,7 @@ def start(run: Run) -> Launch:
     return Launch(state.process_index, state.num_processes, state.device, precision)
 
 
-def wanted(run: Run) -> int:
+def num_processes(run: Run) -> int:
     """Say how many processes to launch; 1 when this process is itself a launched one."""
     if "LOCAL_RANK" in os.environ:
         return 1
@@ -219,12 +219,12 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
-    report = {"code": code, "what": error.what, "hint": error.hint}
+    report = {"code": code, "what": error.message, "hint": error.hint}
     Path(folder, f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(report))
     return True
 
 
-def leave(code: int) -> None:
+def exit_worker(code: int) -> None:
     """End this process here and now if it is one of several.
 
     A thread of gloo may still let go of tensors when all is done. Should it meet the interpreter shutting

@@ -124,7 +124,7 @@ class Recipe(Section):
 
     is_tracked: ClassVar[bool] = False
     """Whether the command tells trackers of anything."""
-    beside: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
     """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
     keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
@@ -173,9 +173,9 @@ class Recipe(Section):
 
         Whatever has a digest counts as that; other paths below home count from there.
         """
-        whole = {key for key in self.beside if "." not in key}
+        whole = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
         what = self.model_dump(mode="json", exclude={*whole, "digests"})
-        for section, key in (each.split(".") for each in self.beside - whole):
+        for section, key in (each.split(".") for each in self.FINGERPRINT_EXCLUDE - whole):
             what[section][key] = type(getattr(self, section)).model_fields[key].default
         known = home.portable(_replaced(what, self.digests))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
@@ -275,7 +275,7 @@ def read(path: Path) -> dict[str, Any]:
     try:
         fields = _load(path.read_text()) or {}
     except RecipeError as error:
-        raise RecipeError(f"{path}: {error.what}", error.hint) from error
+        raise RecipeError(f"{path}: {error.message}", error.hint) from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         line = " ".join(str(error).split())
         raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error

@@ -58,7 +58,7 @@ class RunFolder:
         base = recipe.paths.under_home("runs") / command
         path = _numbered(base, f"{label}-{recipe.fingerprint()}", again and launch.is_main)
         if not launch.is_main:
-            launch.wait()
+            launch.barrier()
             return cls(_numbered(path.parent, f"{label}-{recipe.fingerprint()}", False))
         run = cls(path)
         if not run.is_finished:
@@ -67,7 +67,7 @@ class RunFolder:
             run.write_json("environment.json", _environment(launch))
         if recipe.run.trackers and not (path / TRACKER_ID).is_file():
             run.write_text(TRACKER_ID, uuid.uuid4().hex)
-        launch.wait()
+        launch.barrier()
         return run
 
     @property

@@ -3,6 +3,6 @@
 import numpy as np
 
 
-def mixed(*seeds: int) -> int:
+def derive_seed(*seeds: int) -> int:
     """Mix seeds into one of 64 bits."""
     return int(np.random.SeedSequence(seeds).generate_state(1, np.uint64)[0])

@@ -156,7 +156,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
             try:
                 picture = self.images.open(row)
             except BadPicture as error:
-                bad.append(error.what)
+                bad.append(error.message)
                 continue
             for name, preprocess in self.views.items():
                 if self.wanted[name][row]:

@@ -14,7 +14,7 @@ from brainhive_cli.encoders import Encoder, EncoderConfig, joined
 
 
 @dataclass(frozen=True, eq=False)
-class Trunk:
+class EncoderGroup:
     """A network, and the stores that its outputs fill.
 
     Attributes:

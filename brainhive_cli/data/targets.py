@@ -46,7 +46,7 @@ def open_embeddings(
     try:
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
     except MissingData as error:
-        raise MissingData(error.what, line) from error
+        raise MissingData(error.message, line) from error
     first = next(iter(stores.values()))
     with suppress(MissingData):  # the pictures need not be on this machine
         first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
@@ -80,8 +80,8 @@ def as_tensors(
     }
 
 
-def open_jitter(
-    jitter: Mapping[str, Sequence[str]],
+def open_alternatives(
+    alternatives: Mapping[str, Sequence[str]],
     stores: Mapping[str, EmbeddingStore],
     keys: Mapping[str, str],
     paths: Paths,
@@ -90,7 +90,7 @@ def open_jitter(
     """Load further embeddings of the same pictures, [K, M, D_encoder] by the fuser's keys.
 
     Args:
-        jitter: Names of further stores, by the encoder whose embeddings they stand in for.
+        alternatives: Names of further stores, by the encoder whose embeddings they stand in for.
         stores: What they stand in for.
         keys: The fuser's key of each encoder.
         paths: Where stores lie.
@@ -100,13 +100,13 @@ def open_jitter(
         MissingData: if a store is missing.
         BrainhiveError: if one is not of the same pictures and width.
     """
-    if unknown := set(jitter) - set(stores):
+    if unknown := set(alternatives) - set(stores):
         raise BrainhiveError(
-            f"train.jitter names {', '.join(sorted(unknown))}, which is not fused",
+            f"train.embedding_alternatives names {', '.join(sorted(unknown))}, which is not fused",
             f"encoders: {', '.join(stores)}",
         )
     further = {}
-    for name, others in jitter.items():
+    for name, others in alternatives.items():
         first = stores[name]
         opened = target_store.open_all(
             paths.under_home("embeddings"), first.attributes["dataset"], first.attributes["split"], others

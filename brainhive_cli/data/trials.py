@@ -102,7 +102,7 @@ class Trials:
 
 
 @dataclass(frozen=True)
-class Form:
+class StorageMode:
     """How training signals are held: with the single trials or not, in memory or mapped."""
 
     is_repeated: bool = False
@@ -128,7 +128,7 @@ def open_trials(
     split: str,
     pictures: EmbeddingStore,
     channels: Sequence[str] | None = None,
-    form: Form = Form(),
+    form: StorageMode = StorageMode(),
     normaliser: Normaliser | None = None,
 ) -> Trials:
     """Average a subject's signals and match them with the pictures of an embedding store.
@@ -216,7 +216,7 @@ def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Se
         first, there = next(iter(absent.values())), [str(each) for each in subjects if each not in absent]
         way = f"; or those that are there: --subjects {','.join(there)}" if there else ""
         more = f", nor of {len(absent) - 1} more" if len(absent) > 1 else ""
-        raise MissingData(first.what + more, first.hint + way)
+        raise MissingData(first.message + more, first.hint + way)
 
 
 def size_up(
@@ -249,4 +249,4 @@ def prepare_all(
     if launch.is_main:
         for subject in subjects:
             open_signals(dataset, paths, signal, subject)
-    launch.wait()
+    launch.barrier()

@@ -176,9 +176,9 @@ class Things:
             return pickles.load(path, self.trust_pickle)
         except pickles.HoldsObjects as error:
             hint = "if you trust whoever made it: dataset.trust_pickle=true"
-            raise pickles.HoldsObjects(error.what, hint) from error
+            raise pickles.HoldsObjects(error.message, hint) from error
         except BrainhiveError as error:
-            raise BrainhiveError(error.what, self.fetch) from error
+            raise BrainhiveError(error.message, self.fetch) from error
 
     def _channel_names(self, content: Mapping[str, Any]) -> tuple[str, ...]:
         """A channel list found with the data always wins."""

@@ -14,7 +14,7 @@ from torch import Tensor
 from brainhive_cli.core.console import Bar
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.decoding import decoded
-from brainhive_cli.data.encoder_groups import Trunk
+from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.embedding.throughput import WRITING, Pace
 from brainhive_cli.stores.target_store import EmbeddingWriter
@@ -26,7 +26,7 @@ AHEAD = 4
 def stream(
     rows: NDArray[np.int64],
     images: ImageSet,
-    trunks: Sequence[Trunk],
+    trunks: Sequence[EncoderGroup],
     writers: Mapping[str, EmbeddingWriter],
     pending: Mapping[str, NDArray[np.bool_]],
     batch_size: int,

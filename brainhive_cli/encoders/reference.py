@@ -46,7 +46,7 @@ class Config(TokenConfig):
         except hub.NoRepository as error:
             near = nearest(self.source)
             raise MissingData(
-                error.what, f"did you mean {near}? {error.hint}" if near else error.hint
+                error.message, f"did you mean {near}? {error.hint}" if near else error.hint
             ) from error
         family = family_of(folder)
         asked = {} if self.output == EMBEDDING else {"output": self.output}

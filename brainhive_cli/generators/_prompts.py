@@ -68,7 +68,7 @@ class Prompts:
             return self._encoded(words, self._folder(), device)
         except MissingData as error:
             raise MissingData(
-                f"the prompt {words!r} needs text encoders: {error.what}",
+                f"the prompt {words!r} needs text encoders: {error.message}",
                 "give a whole SDXL folder, or no prompt",
             ) from error
 

@@ -20,16 +20,16 @@ class Config(parts.Config):
         description="Whether training moves the scale. False keeps it: a fixed temperature "
         "(AlignVis has 0.04, the initial logit scale 3.2189).",
     )
-    pull: float = Field(
+    cosine_weight: float = Field(
         0.0,
         ge=0,
         description="Weight of 1 - cosine of each pair beside it: retrieval needs only the right order, "
         "but a prior draws from where a token lies. BrainHiVE has none.",
     )
-    hardness: float = Field(
+    hard_negative_beta: float = Field(
         0.0,
         ge=0,
-        description="Wrong candidates weigh more the more similar they are: by exp(hardness · logit), with "
+        description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
         "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all alike. "
         "A picture that is twice in a batch counts as wrong too.",
     )
@@ -38,7 +38,7 @@ class Config(parts.Config):
     def build(self) -> "ClipLoss":
         """Make the loss."""
         fixed = None if self.learn_scale else self.initial_logit_scale
-        return ClipLoss(self.pull, self.hardness, fixed)
+        return ClipLoss(self.cosine_weight, self.hard_negative_beta, fixed)
 
 
 TINY = Config()
@@ -49,16 +49,23 @@ class ClipLoss(nn.Module):
     """Mean of the cross-entropies in both directions, over the batch.
 
     Args:
-        pull: Weight of the mean of 1 - cosine of the pairs.
-        hardness: Exponent with which similar wrong candidates weigh more.
+        cosine_weight: Weight of the mean of 1 - cosine of the pairs.
+        hard_negative_beta: Exponent with which similar wrong candidates weigh more.
         fixed_logit_scale: Logarithm of the scale, instead of the one that is learned.
     """
 
     def __init__(
-        self, pull: float = 0.0, hardness: float = 0.0, fixed_logit_scale: float | None = None
+        self,
+        cosine_weight: float = 0.0,
+        hard_negative_beta: float = 0.0,
+        fixed_logit_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.pull, self.hardness, self.fixed_logit_scale = pull, hardness, fixed_logit_scale
+        self.cosine_weight, self.hard_negative_beta, self.fixed_logit_scale = (
+            cosine_weight,
+            hard_negative_beta,
+            fixed_logit_scale,
+        )
 
     def forward(
         self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor, mixing: Mixing | None = None
@@ -82,18 +89,19 @@ class ClipLoss(nn.Module):
         pairs = shares(mixing, cosine)
         logits = scaled(cosine, logit_scale, self.fixed_logit_scale)
         to_image, to_signal = (
-            cross_entropy(harder(logits, pairs == 0, self.hardness, dim), pairs, dim) for dim in (1, 0)
+            cross_entropy(harder(logits, pairs == 0, self.hard_negative_beta, dim), pairs, dim)
+            for dim in (1, 0)
         )
-        return (to_image + to_signal) / 2 + self.pull * (1 - (pairs * cosine).sum() / len(pairs))
+        return (to_image + to_signal) / 2 + self.cosine_weight * (1 - (pairs * cosine).sum() / len(pairs))
 
 
-def harder(logits: Tensor, is_wrong: Tensor, hardness: float, dim: int) -> Tensor:
-    """Weigh the wrong candidates along `dim` by exp(hardness · logit), with mean 1; all [B, B].
+def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:
+    """Weigh the wrong candidates along `dim` by exp(beta · logit), with mean 1; all [B, B].
 
     A softmax over the result is the one in which each wrong candidate counts as often as it weighs.
     """
-    if not hardness:
+    if not hard_negative_beta:
         return logits
-    similar = (hardness * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
+    similar = (hard_negative_beta * logits).masked_fill(~is_wrong, torch.finfo(logits.dtype).min)
     log_weights = similar - similar.logsumexp(dim, keepdim=True) + is_wrong.sum(dim, keepdim=True).log()
     return torch.where(is_wrong, logits + log_weights, logits)

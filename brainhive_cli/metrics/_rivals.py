@@ -19,7 +19,7 @@ SHORTEST = 1e-12
 """A token shorter than this has no direction: its similarity to all is 0."""
 
 
-def count_rivals(
+def count_at_least(
     queries: Tensor, gallery: Tensor, targets: Tensor, own: Tensor, distractors: Iterable[Tensor] = ()
 ) -> Tensor:
     """Count the wrong candidates whose cosine similarity is at least a query's own; ties count.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics._rivals import BLOCK, count_rivals, similarity_to
+from brainhive_cli.metrics._rivals import BLOCK, count_at_least, similarity_to
 from brainhive_cli.metrics.resampling import Statistic
 from brainhive_cli.metrics.statistics import Limits, Metric, measure
 
@@ -38,7 +38,7 @@ def ranks(
     """
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
-    return 1 + count_rivals(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
+    return 1 + count_at_least(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
 
 
 def average_precisions(
@@ -60,7 +60,7 @@ def average_precisions(
     """
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, relevant)
     own = similarity_to(signal_tokens, gallery, targets)
-    wrong = count_rivals(signal_tokens, gallery, targets, own, distractors)  # [N, K]
+    wrong = count_at_least(signal_tokens, gallery, targets, own, distractors)  # [N, K]
     wrong = wrong.masked_fill(targets < 0, torch.iinfo(wrong.dtype).max // 2).sort(1).values.cpu()
     place = torch.arange(1, wrong.shape[1] + 1)  # among the relevant
     precision = (place / (place + wrong.double())).where((targets >= 0).sort(1, descending=True)[0].cpu(), 0)

@@ -41,7 +41,7 @@ def between(variants: Mapping[str, Metrics]) -> tuple[list[dict[str, Any]], list
             _check(variants[one], variants[other])
             pairs.append((one, other))
         except BrainhiveError as error:
-            reasons.append(error.what)
+            reasons.append(error.message)
     found = _compared([(variants[one], variants[other]) for one, other in pairs])
     return [{"pair": pair, **each} for pair, each in zip(pairs, found, strict=True)], reasons
 

@@ -56,7 +56,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         sections, title = _sections(table, commands, results), in_title("Brainhive demo", [SIMULATED])
         folder.replace("index.html", lambda beside: write_page(beside, title, NOTE, sections))
         folder.finish({"caveats": [SIMULATED]} | {step: made.metrics for step, made in results.items()})
-    launch.wait()
+    launch.barrier()
     console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
     files = {name: path for result in results.values() for name, path in result.files.items()}
     files["page"] = folder.path / "index.html"

@@ -34,7 +34,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     broken = companions.broken()
     for each in broken:
         console.warn(each.in_one_line)
-    found = {**runs.versions(), "broken": "; ".join(each.what for each in broken) or "nothing"}
+    found = {**runs.versions(), "broken": "; ".join(each.message for each in broken) or "nothing"}
     found |= {**_device(launch), **_folders(what.paths, home), **_weights()}
     table = console.Table("This machine", ("what", "found"), tuple(found.items()))
     hint = broken[0].hint if broken else "brainhive demo"

@@ -19,7 +19,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import after_embedding
 from brainhive_cli.data.decoding import decoders
-from brainhive_cli.data.encoder_groups import Trunk, grouped
+from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.health_checks import warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embedding.streaming import stream
@@ -58,7 +58,7 @@ class _Job:
     def name(self) -> str:
         return self.config.name
 
-    def to_do(self, what: Recipe, trunk: Trunk | None) -> str:
+    def to_do(self, what: Recipe, trunk: EncoderGroup | None) -> str:
         """Say why there is work to do; empty for a finished store of these pictures, made in this way.
 
         Weights that are not on this machine (no trunk) are taken to be those of the store, and so is all that
@@ -102,7 +102,7 @@ class _Job:
             "precision": what.precision,
         }
 
-    def begin(self, trunk: Trunk, what: Recipe) -> None:
+    def begin(self, trunk: EncoderGroup, what: Recipe) -> None:
         """Create the unfinished store, or keep the same one that an interrupted command left."""
         made_by = {"weights": trunk.encoder.weights, "preprocessing": trunk.encoder.preprocessing}
         attributes = {**self._attributes(what), **made_by, "versions": runs.versions()}
@@ -148,7 +148,9 @@ def plan(what: Recipe) -> Plan:
     return Plan(items, list(dict.fromkeys(missing)))
 
 
-def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe) -> tuple[str, Trunk | None]:
+def _weights(
+    group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe
+) -> tuple[str, EncoderGroup | None]:
     """Say what the encoder of some stores does, or where its weights are if they are not here (no trunk)."""
     if jobs and not group[0].is_here and not any(job.to_do(what, None) for job in jobs):
         return "not needed: its stores are there", None
@@ -158,11 +160,11 @@ def _weights(group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe)
         return f"weights of unknown size: {error.in_one_line}", None
     if fetched:
         return f"weights to download, {console.size(fetched)} from {getattr(group[0], 'source', '')}", None
-    trunk = Trunk.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
+    trunk = EncoderGroup.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
     return f"on this machine; {trunk.encoder.preprocessing}", trunk
 
 
-def _outlook(job: _Job, trunk: Trunk | None, what: Recipe) -> str:
+def _outlook(job: _Job, trunk: EncoderGroup | None, what: Recipe) -> str:
     """Say whether a store is done, or why not and how many bytes will be written."""
     reason = job.to_do(what, trunk)
     if not reason:
@@ -200,17 +202,17 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return _result(everything, dataset.name, what)
 
 
-def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dict[Path, Trunk]:
+def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dict[Path, EncoderGroup]:
     """Find the stores to be filled, each with its network, and say which are made anew.
 
     Encoders on this machine are built in any case: their stores are held against them.
     """
-    due: dict[Path, Trunk] = {}
+    due: dict[Path, EncoderGroup] = {}
     for group in grouped(what.encoders):
         own = [job for job in jobs if job.config in group]
         if not (again or group[0].is_here or any(job.to_do(what, None) for job in own)):
             continue
-        trunk = Trunk.of(group, what.precision, launch)
+        trunk = EncoderGroup.of(group, what.precision, launch)
         for job in own:
             reason = "" if again else job.to_do(what, trunk)
             if reason and job.path.is_file():
@@ -225,7 +227,7 @@ def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dic
 
 def _fill(
     jobs: Sequence[_Job],
-    trunks: Mapping[Path, Trunk],
+    trunks: Mapping[Path, EncoderGroup],
     what: Recipe,
     launch: Launch,
     again: bool,
@@ -242,17 +244,17 @@ def _fill(
                 if again:
                     hdf5.part_of(job.path).unlink(missing_ok=True)
                 job.begin(trunks[job.path], what)
-        launch.wait()
+        launch.barrier()
         writers = {job.name: EmbeddingWriter(job.path) for job in jobs}
         for writer in writers.values():
             held.callback(writer.close)
         pending = {name: np.zeros(len(images), bool) for name in writers}
         for name, writer in writers.items():
             pending[name][writer.pending] = True
-        launch.wait()  # nobody writes before everybody knows what is pending
+        launch.barrier()  # nobody writes before everybody knows what is pending
         rows = np.flatnonzero(np.logical_or.reduce(list(pending.values())))
         bar.expect(len(rows) - len(images))
-        mine = rows[np.asarray(launch.mine(range(len(rows))), int)]
+        mine = rows[np.asarray(launch.shard(range(len(rows))), int)]
         chosen = list(dict.fromkeys(trunks[job.path] for job in jobs))
         workers = decoders(what.run.workers, launch)
         found = stream(mine, images, chosen, writers, pending, what.batch_size, workers, launch, bar)
@@ -264,7 +266,7 @@ def _fill(
         if launch.is_main and (what.skip_bad or not bad):
             for writer in writers.values():
                 writer.finish()
-        launch.wait()
+        launch.barrier()
     return bad
 
 

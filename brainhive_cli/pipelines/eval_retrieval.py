@@ -18,13 +18,13 @@ from brainhive_cli.data.command_lines import command, taking
 from brainhive_cli.metrics.run_comparison import between, comparisons
 from brainhive_cli.reports.curve_plot import require_matplotlib
 from brainhive_cli.retrieval.ceiling import ceilings
-from brainhive_cli.retrieval.cell_scores import Asked, Scores, Subsets
+from brainhive_cli.retrieval.cell_scores import EvaluationSpec, Scores, Subsets
 from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.curves import Sliding
 from brainhive_cli.retrieval.ensembles import Ensemble, groups
 from brainhive_cli.retrieval.figures import draw_curves, draw_sheet
 from brainhive_cli.retrieval.summary import (
-    Circumstances,
+    MetricContext,
     above_chance,
     concept_tables,
     control,
@@ -112,9 +112,9 @@ class Recipe(recipe.Recipe):
         how = {key: value for key, value in run.items() if key != "kind"}
         return {"align_run": run["kind"], **fields, "run": how}
 
-    def asked(self) -> Asked:
+    def asked(self) -> EvaluationSpec:
         """Say what is measured on each cell."""
-        return Asked(
+        return EvaluationSpec(
             splits=tuple(self.gallery.split("+")),
             random=self.distractors,
             control=self.control,
@@ -189,7 +189,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         asked = what.asked()
         cells = groups(aligns)
         mine = {}
-        for group in launch.mine(cells):
+        for group in launch.shard(cells):
             ensemble = Ensemble.load(aligns, group, launch.device)
             mine[group[0].name] = Scores.measure(ensemble, asked)
         scores = {name: score for share in launch.gather(mine) for name, score in share.items()}
@@ -201,7 +201,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
                 draw_sheet(folder, first, asked, what.sheet_rows, metrics["protocol"])
             draw_curves(folder, metrics)
             folder.finish(metrics)
-        launch.wait()
+        launch.barrier()
     result = _result(folder, what)
     if launch.is_main:
         found = {name: result.metrics[name] for name in ("overall", "backward")}
@@ -224,7 +224,7 @@ def _each_variant(what: Recipe, align: AlignRun, name: str, launch: Launch, agai
         said = {"run": align.name, "caveats": caveats}
         compared, reasons = between(each)
         folder.finish({**said, "variants": each, "comparisons": compared, "not_compared": reasons})
-    launch.wait()
+    launch.barrier()
     metrics = folder.metrics()
     for reason in metrics.get("not_compared", []):
         console.warn(f"not compared: {reason}")
@@ -250,10 +250,10 @@ def _beside(what: Recipe, other: str, launch: Launch) -> tuple[str, dict[str, An
 
 
 def _metrics(
-    aligns: list[AlignRun], scores: Mapping[str, Scores], asked: Asked, what: Recipe
+    aligns: list[AlignRun], scores: Mapping[str, Scores], asked: EvaluationSpec, what: Recipe
 ) -> dict[str, Any]:
     cells, first = [group[0] for group in groups(aligns)], next(iter(scores.values()))
-    common = Circumstances(protocol_of(aligns, asked), asked.split, first.pool, asked.subsets)
+    common = MetricContext(protocol_of(aligns, asked), asked.split, first.pool, asked.subsets)
     together = totals(cells, scores, common)
     test = above_chance(scores)
     if test.verdict != "above chance" and what.control == "none":
@@ -281,7 +281,7 @@ def _metrics(
     }
 
 
-def _ceiling(align: AlignRun, scores: Mapping[str, Scores], asked: Asked) -> dict[str, Any]:
+def _ceiling(align: AlignRun, scores: Mapping[str, Scores], asked: EvaluationSpec) -> dict[str, Any]:
     found = {subject: each for score in scores.values() for subject, each in score.ceilings.items()}
     simulated = [SIMULATED] if align.dataset.is_simulated else []  # no model has a part in it
     return ceilings(found, align.dataset.name, asked.split, asked.ceiling_splits, simulated) if found else {}

@@ -53,7 +53,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             written = write(found, there, Path(what.to))
             rows.append((_stores.short(found), len(there), str(written)))
-    launch.wait()
+    launch.barrier()
     table = console.Table("Exported embeddings", ("store", "vectors", "file"), tuple(rows))
     return Result(Path(what.to), (table,), hint=_importing(opened, what))
 

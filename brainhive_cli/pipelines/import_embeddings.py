@@ -77,7 +77,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         todo = [share for share in shares if again or not _is_done(share, config, digest)]
         if launch.is_main and todo:
             fill(todo, vectors, _identity(config, vectors, digest), what.dtype)
-        launch.wait()
+        launch.barrier()
         found += [EmbeddingStore.open(share.path) for share in shares]
     for one in found:
         warn_of_illness(one)

@@ -19,7 +19,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
 from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
-from brainhive_cli.reconstruction.conditions import Source, Take, brain_takes, takes_of
+from brainhive_cli.reconstruction.conditions import Source, TokenSet, brain_takes, takes_of
 from brainhive_cli.reconstruction.evaluation import (
     Measuring,
     Stimuli,
@@ -29,12 +29,12 @@ from brainhive_cli.reconstruction.evaluation import (
     result_of,
 )
 from brainhive_cli.reconstruction.folders import digest_of, pictures_in
-from brainhive_cli.reconstruction.generated import Drawn
-from brainhive_cli.reconstruction.generation import Drawing
+from brainhive_cli.reconstruction.generated import GeneratedSet
+from brainhive_cli.reconstruction.generation import GenerationJob
 from brainhive_cli.reconstruction.initial_images import Initial, Start, initial_of
 from brainhive_cli.reconstruction.memory import estimate
-from brainhive_cli.reconstruction.reranker import Judge
-from brainhive_cli.reconstruction.sampler import Painter, Sampling
+from brainhive_cli.reconstruction.reranker import Reranker
+from brainhive_cli.reconstruction.sampler import Sampler, Sampling
 from brainhive_cli.reconstruction.scored_folders import Folders
 
 DEFAULT_PRIOR = "hub:Fusion-Prior-SynCLR_B32_VAE"
@@ -76,7 +76,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
     run is compared with does too.
     """
 
-    beside: ClassVar[frozenset[str]] = recipe.Recipe.beside | {
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = recipe.Recipe.FINGERPRINT_EXCLUDE | {
         *("batch_size", "offload", "vae_tiling", "metric_batch_size", "against")
     }
     is_tracked: ClassVar[bool] = True
@@ -190,7 +190,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = _score(what, launch, again) if what.score is not None else _reconstruct(what, launch, again)
     if launch.is_main and others:
         compare_with(folder, others)
-    launch.wait()
+    launch.barrier()
     made = result_of(folder)
     if launch.is_main:
         shown = what.model_dump(mode="json")
@@ -211,7 +211,7 @@ def _score(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     if not folder.is_finished:
         more = {"score": what.score, "unmatched": folders.unmatched, "without": folders.without}
         measure_run(folder, what, [folders.drawn], folders.stimuli, "scored", launch, more)
-    launch.wait()
+    launch.barrier()
     return folder
 
 
@@ -250,7 +250,7 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
         drawn.sort(key=lambda each: order.index(each.source))
         more = {"prior": what.prior.source, "mode": align.mode, "missing_sources": missing}
         measure_run(folder, what, drawn, _stimuli(align, what.split), what.split, launch, more)
-    launch.wait()
+    launch.barrier()
     return folder
 
 
@@ -293,7 +293,7 @@ def _trained(align: AlignRun, initial: Initial | None) -> str:
     )
 
 
-def _refuse_learned(prior: str, dataset: str, takes: Sequence[Take]) -> None:
+def _refuse_learned(prior: str, dataset: str, takes: Sequence[TokenSet]) -> None:
     """Refuse to draw pictures that the prior was trained to draw."""
     image_ids = sorted({image_id for take in takes for image_id in take.image_ids})
     seen = Learned.read(fused_by(prior)[0]).has_seen(dataset, image_ids)
@@ -305,20 +305,20 @@ def _refuse_learned(prior: str, dataset: str, takes: Sequence[Take]) -> None:
         )
 
 
-def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> Drawing:
-    return Drawing(
-        Painter(what, what.generator.build, prior, launch),
+def _drawing(what: Recipe, align: AlignRun, prior: FusionPrior, launch: Launch) -> GenerationJob:
+    return GenerationJob(
+        Sampler(what, what.generator.build, prior, launch),
         what.repeats,
         what.batch_size,
         what.steps,
         what.seed,
         initial_of(what.initial, what.split, what.resolution_px, what.paths),
         what.best_of,
-        Judge(align.made_with[align.cells[0].variant][0], prior, launch) if what.best_of > 1 else None,
+        Reranker(align.made_with[align.cells[0].variant][0], prior, launch) if what.best_of > 1 else None,
     )
 
 
-def _drawn(take: Take, what: Recipe, trained: str, folder: RunFolder) -> Drawn:
+def _drawn(take: TokenSet, what: Recipe, trained: str, folder: RunFolder) -> GeneratedSet:
     files = {
         image_id: [folder.path / take.file(image_id, repeat) for repeat in range(what.repeats)]
         for image_id in take.image_ids
@@ -326,7 +326,7 @@ def _drawn(take: Take, what: Recipe, trained: str, folder: RunFolder) -> Drawn:
     if take.source == "zeroed":  # which starts from noise alone
         what = what.model_copy(update={"initial": Start()})
     seeds, made = (take.cell.seed,) if take.cell else (), f"{what.made}, {trained}"
-    return Drawn(take.source, take.name, seeds, files, take.subject, made)
+    return GeneratedSet(take.source, take.name, seeds, files, take.subject, made)
 
 
 def _stimuli(align: AlignRun, split: str) -> Stimuli:

@@ -94,7 +94,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
             caveats = together(*(cell.get("caveats", []) for cell in done.values()))
             made = {"mode": what.mode, "dataset": dataset.name, "caveats": caveats, "cells": done}
             folder.finish({**made, **_published(what, dataset, cells)})
-        launch.wait()
+        launch.barrier()
     metrics = folder.metrics()
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
     return Result(folder.path, tables(metrics, cells), metrics, hint=hint)
@@ -118,10 +118,10 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
     with console.live(watch.table):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             mine = recipes[cell.variant]
-            if material is None or not material.fits(mine):
+            if material is None or not material.is_compatible(mine):
                 material = Material.open(mine, subjects, launch)
             _train_cell(mine, cell, material, folder, worker)
-    launch.wait()
+    launch.barrier()
 
 
 def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder, worker: Launch) -> None:
@@ -138,7 +138,7 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         material.images,
         held_out,
         material.frozen_fuser,
-        material.jitter,
+        material.alternatives,
         start,
         tested,
         tested_images,

@@ -52,7 +52,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main:
             folder.finish(metrics)
             (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
-        launch.wait()
+        launch.barrier()
     return _result(folder, what)
 
 
@@ -89,7 +89,7 @@ def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) 
 def _save(training: Training, folder: Path) -> None:
     """Save the prior, and which pictures it learned from; those kept for validation count as seen."""
     training.prior.save(folder)
-    images, source = training.pictures.images, training.what.continue_from
+    images, source = training.pictures.images, training.recipe.continue_from
     pictures = np.sort(hashes_of(images.dataset, images.image_ids))
     learned = Learned("last epoch", images.dataset, split=images.split, pictures=pictures)
     (learned if source is None else learned.after(Learned.read(fused_by(source)[0]))).write(folder)
@@ -97,7 +97,7 @@ def _save(training: Training, folder: Path) -> None:
 
 def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:
     """Train, drawing now and then, and tell log and trackers of it; return the losses at the start."""
-    what, launch = training.what, training.launch
+    what, launch = training.recipe, training.launch
     names = what.run.trackers if launch.is_main else ()
     with trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), clock="step") as track:
 
@@ -115,7 +115,7 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
 
 
 def _distribution(training: Training, folder: RunFolder) -> dict[str, Any]:
-    if not training.what.fid_items:
+    if not training.recipe.fid_items:
         return {}
     try:
         return {metric.name: metric.as_dict() for metric in measure_distribution(training, folder)}

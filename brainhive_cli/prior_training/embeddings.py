@@ -14,8 +14,8 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.device import on_device
-from brainhive_cli.data.encoder_groups import Trunk, grouped
+from brainhive_cli.data.device import to_device
+from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.targets import open_embeddings
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig
@@ -61,15 +61,15 @@ class Embedded:
             given = (dataset, made_of, images.split, stored, paths, images)
             stores = open_embeddings(*given) if stored else {}
         except MissingData as error:
-            raise MissingData(error.what, f"{error.hint}, or add --embed-missing") from error
+            raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
         first = next(iter(stores.values()), None)
         rows = first.rows(images.image_ids) if first else np.arange(len(images))
         return cls(stores, rows, tuple(config for config in encoders if config not in stored), launch)
 
     @cached_property
-    def trunks(self) -> list[Trunk]:
+    def trunks(self) -> list[EncoderGroup]:
         """Networks for what no store holds; they are loaded here, onto the device."""
-        made = [Trunk.of(group, "fp32", self.launch) for group in grouped(self.missing)]
+        made = [EncoderGroup.of(group, "fp32", self.launch) for group in grouped(self.missing)]
         for trunk in made:
             trunk.prepare()
         return made
@@ -89,6 +89,6 @@ class Embedded:
         """
         found = {name: store.embedding[self.rows[chosen]] for name, store in self.stores.items()}
         device = self.launch.device
-        read = {name: on_device(torch.from_numpy(np.float32(rows)), device) for name, rows in found.items()}
+        read = {name: to_device(torch.from_numpy(np.float32(rows)), device) for name, rows in found.items()}
         computed = [trunk.encode(views[trunk.name]) for trunk in self.trunks]
         return read | {name: rows.clone() for some in computed for name, rows in some.items()}

@@ -134,7 +134,7 @@ def batches(
         BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
     """
     size = pictures.in_a_step(size, passes, launch.processes)
-    cuts = np.array_split(np.asarray(launch.mine(range(size))), passes)
+    cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
     rows = _order(pictures.train, steps, cuts, size, seed)
     read = loaded(pictures.items, rows, workers, launch)
     for (step, (number, cut)), items in zip(product(steps, enumerate(cuts, 1)), read, strict=True):

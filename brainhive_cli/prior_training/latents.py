@@ -107,14 +107,14 @@ def _fill(
             if _pending(part, images, rows) is None:
                 blank = torch.zeros(1, 3, view.side, view.side)
                 _create(part, images, tuple(generator.encode(blank).shape[1:]))
-        launch.wait()
+        launch.barrier()
         pending = _pending(part, images, rows)
         assert pending is not None
-        launch.wait()  # nobody writes before everybody knows what is pending
+        launch.barrier()  # nobody writes before everybody knows what is pending
         writers = {name: hdf5.RowWriter(part, name) for name in ("latent", "sizes", "done")}
         for writer in writers.values():
             held.callback(writer.close)
-        mine = np.array(launch.mine(pending.tolist()), int)
+        mine = np.array(launch.shard(pending.tolist()), int)
         cut = [mine[start : start + batch_size].tolist() for start in range(0, len(mine), batch_size)]
         with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
             for batch in loaded(Items(images, view), cut, workers, launch):
@@ -124,10 +124,10 @@ def _fill(
                 writers["sizes"].write(chosen, batch["sizes"].numpy())
                 writers["done"].write(chosen, np.ones(len(chosen), np.uint8))
                 bar.advance(len(chosen) * launch.processes)
-        launch.wait()
+        launch.barrier()
         if launch.is_main:
             os.replace(part, path)
-        launch.wait()
+        launch.barrier()
 
 
 def _create(part: Path, images: ImageSet, shape: tuple[int, ...]) -> None:

@@ -14,9 +14,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.decoding import decoders
-from brainhive_cli.data.device import on_device
+from brainhive_cli.data.device import to_device
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.views import crop_of_the_original
 from brainhive_cli.prior_training import latents as _latents
@@ -42,7 +42,7 @@ class Training:
         keys: The prior's key of each encoder, by the encoder's store name.
     """
 
-    what: Recipe
+    recipe: Recipe
     pictures: Pictures
     generator: Any
     prior: FusionPrior
@@ -70,7 +70,7 @@ class Training:
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
-        what = self.what
+        what = self.recipe
         latents = self.latents(batch)
         noise, timesteps, kept = self.draw(batch, tuple(latents.shape[1:]))
         embeddings = self.embeddings(batch)
@@ -90,18 +90,18 @@ class Training:
         Returns:
             Noise [B, C, h, w], timesteps [B], and whether tokens are kept [B, 1].
         """
-        levels, train = self.generator.noise_schedule.config.num_train_timesteps, self.what.train
+        levels, train = self.generator.noise_schedule.config.num_train_timesteps, self.recipe.train
         drawn = []
         for place in batch.places:
             random = self._random(batch.step, place)
             timestep = torch.randint(0, levels, (), generator=random)
-            kept = torch.rand(1, generator=random) >= self.what.token_dropout
+            kept = torch.rand(1, generator=random) >= self.recipe.token_dropout
             noise = torch.randn(shape, generator=random)
             if train.noise_offset:
                 noise += train.noise_offset * torch.randn(shape[0], 1, 1, generator=random)
             drawn.append((noise, timestep, kept))
         device = self.launch.device
-        noise, timesteps, kept = (on_device(torch.stack(each), device) for each in zip(*drawn, strict=True))
+        noise, timesteps, kept = (to_device(torch.stack(each), device) for each in zip(*drawn, strict=True))
         return noise, timesteps, kept
 
     def latents(self, batch: Batch) -> Tensor:
@@ -112,19 +112,19 @@ class Training:
         image, random = batch.image.to(self.launch.device, non_blocking=True), None
         if image.dtype != torch.uint8:
             return image
-        if self.what.posterior == "sample" and batch.places:
+        if self.recipe.posterior == "sample" and batch.places:
             random = [self._random(batch.step, place, 1) for place in batch.places]
         latents: Tensor = self.generator.encode(_latents.as_pixels(image), random)
         return latents
 
     def ids(self, batch: Batch) -> Tensor:
         """Give SDXL's six ids of pictures [B, 6], as the recipe takes the corner of their crops."""
-        is_original = self.what.crop_ids == "original"
+        is_original = self.recipe.crop_ids == "original"
         sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
 
     def _random(self, *place: int) -> torch.Generator:
-        return torch.Generator().manual_seed(mixed(self.what.seed, *place) >> 1)
+        return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *place) >> 1)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Give the embeddings [B, D] of pictures by the prior's keys."""
@@ -137,7 +137,7 @@ class Training:
         losses = []
         levels = self.generator.noise_schedule.config.num_train_timesteps
         timesteps = torch.tensor([int(share * levels) for share in LEVELS], device=self.launch.device)
-        for index in self.pictures.held[: self.what.validation_items]:
+        for index in self.pictures.held[: self.recipe.validation_items]:
             batch = self.pictures.batch(index[None])
             latents = self.latents(batch).expand(len(LEVELS), -1, -1, -1)
             random = self._random(int(index))
@@ -177,7 +177,7 @@ def remember_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch
     file = folder.path / "checkpoints" / name
     if launch.is_main and not file.is_file():
         folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
-    launch.wait()
+    launch.barrier()
     generator.load_empty_prompt(file)
 
 
@@ -200,7 +200,7 @@ def train(
     Returns:
         The validation losses before the first step.
     """
-    what, launch, settings = training.what, training.launch, training.what.train
+    what, launch, settings = training.recipe, training.launch, training.recipe.train
     remember_prompt(training.generator, folder, EMPTY_PROMPT, launch)
     size = settings.batch_size * settings.accumulate * launch.processes
     saved = learner.resume(folder) or {"at_start": training.validate(), "size": size}
@@ -257,7 +257,7 @@ def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[F
     """Load the prior that is gone on with, or make a new one.
 
     Args:
-        what: The recipe.
+        recipe: The recipe.
         dims: D of each encoder's embedding, where it is known.
         generator: The diffusion model that it is for.
 

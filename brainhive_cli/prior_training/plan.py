@@ -8,7 +8,7 @@ import torch
 from brainhive_cli import encoders
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.launch import Launch, wanted
+from brainhive_cli.core.launch import Launch, num_processes
 from brainhive_cli.data.memory_estimate import Footprint
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
@@ -39,7 +39,7 @@ def looks(what: Recipe) -> dict[str, Callable[[], str]]:
 
 
 def _pictures(what: Recipe, size: int) -> str:
-    found, processes = Pictures.of(what, Launch(0, 1, torch.device("cpu"))), wanted(what.run)
+    found, processes = Pictures.of(what, Launch(0, 1, torch.device("cpu"))), num_processes(what.run)
     count = found.in_a_step(size * processes, what.train.accumulate, processes)
     epochs = what.train.steps * count / len(found.train)
     where = f"{processes} processes" if processes > 1 else "one process"
@@ -104,7 +104,7 @@ def memory(what: Recipe) -> Footprint:
         what = what.model_copy(update={"prior": what.prior.model_copy(update={"start_from": None})})
     with torch.device("meta"):
         prior, _ = make_prior(what, _dims(what), generator)
-    return estimate(what, generator, sampler, prior.to("meta", torch.float32), wanted(what.run))
+    return estimate(what, generator, sampler, prior.to("meta", torch.float32), num_processes(what.run))
 
 
 def _dims(what: Recipe) -> dict[str, int]:

@@ -26,7 +26,7 @@ def _known_features(name: str) -> str:
         try:
             encoders.resolve(name)
         except RecipeError as error:
-            raise RecipeError(f"fid_features: {error.what}", f"{INCEPTION}, or {error.hint}") from error
+            raise RecipeError(f"fid_features: {error.message}", f"{INCEPTION}, or {error.hint}") from error
     return name
 
 

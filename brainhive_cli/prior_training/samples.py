@@ -40,7 +40,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Found]:
         Each metric's values [N], or why it has none.
     """
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))
-    what, images = training.what, training.pictures.images
+    what, images = training.recipe, training.pictures.images
     chosen = training.pictures.held[: what.sample_items]
     if not len(chosen):
         return {}
@@ -64,11 +64,11 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
     Raises:
         BrainhiveError: if there are too few, or weights of the network that sees them are missing.
     """
-    what, launch = training.what, training.launch
+    what, launch = training.recipe, training.launch
     chosen = training.pictures.held[: what.fid_items]
     require(len(chosen))
     features = _features(what.fid_features, launch)
-    mine = chosen[list(launch.mine(range(len(chosen))))]
+    mine = chosen[list(launch.shard(range(len(chosen))))]
     seen: list[tuple[Tensor, Tensor]] = []
     with _sampler(training, folder) as generator:
         for some in _batches(mine, what.train.batch_size):
@@ -90,28 +90,28 @@ def try_out(training: Training, folder: RunFolder) -> None:
     """
     if training.launch.is_main:
         found = show(training, folder, "step-000000")
-        if training.what.fid_items:
+        if training.recipe.fid_items:
             found["fid"] = _or_why_not(partial(_try_distribution, training))
         for metric, values in found.items():
             if isinstance(values, BrainhiveError):
                 console.warn(f"there will be no {metric}: {values.in_one_line}")
-    training.launch.wait()
+    training.launch.barrier()
 
 
 def _try_distribution(training: Training) -> NDArray[np.float64]:
-    chosen = training.pictures.held[: training.what.fid_items]
+    chosen = training.pictures.held[: training.recipe.fid_items]
     require(len(chosen))
-    features = _features(training.what.fid_features, training.launch)
+    features = _features(training.recipe.fid_features, training.launch)
     return features(_true(training, chosen[:1])).double().cpu().numpy()
 
 
 @contextmanager
 def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
     """Lend the diffusion model that draws; one of its own is loaded for as long as it is needed."""
-    if training.what.sampler is None:
+    if training.recipe.sampler is None:
         yield training.generator
         return
-    generator = load(training.what.sampler, training.what, training.launch)
+    generator = load(training.recipe.sampler, training.recipe, training.launch)
     remember_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
     training.prior.attach(generator.unet)
     yield generator
@@ -125,7 +125,7 @@ def _drawn(training: Training, folder: RunFolder, chosen: NDArray[np.int64]) -> 
 @torch.no_grad()
 def _draw(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tensor:
     """Draw pictures [N, 3, H, W] in 0..1 of the chosen ones' embeddings."""
-    what, drawn = training.what, []
+    what, drawn = training.recipe, []
     for some in _batches(chosen, what.train.batch_size):
         tokens = training.prior(training.embeddings(training.pictures.batch(some)))
         made = generator.generate(

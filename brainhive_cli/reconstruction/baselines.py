@@ -23,8 +23,8 @@ from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.conditions import Source, Take, fused
-from brainhive_cli.reconstruction.generated import Drawn
+from brainhive_cli.reconstruction.conditions import Source, TokenSet, fused
+from brainhive_cli.reconstruction.generated import GeneratedSet
 from brainhive_cli.stores.hdf5 import match_ids
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean")
@@ -57,11 +57,11 @@ class Baselines:
     def make(
         self,
         sources: Sequence[Source],
-        brain: Sequence[Take],
+        brain: Sequence[TokenSet],
         trained: str,
         folder: RunFolder,
         launch: Launch,
-    ) -> tuple[list[Drawn], dict[str, str]]:
+    ) -> tuple[list[GeneratedSet], dict[str, str]]:
         """Make the baselines asked for; one that lacks its training pictures is passed over.
 
         Args:
@@ -74,7 +74,7 @@ class Baselines:
         Returns:
             The pictures, and for each baseline that is missing the reason with the way to get it.
         """
-        made: list[Drawn] = []
+        made: list[GeneratedSet] = []
         missing: dict[str, str] = {}
         for source in [each for each in BASELINES if each in sources and launch.is_main]:
             try:
@@ -82,7 +82,7 @@ class Baselines:
                 made += self._nearest(brain, trained, folder) if is_of_brain else self._mean(brain, folder)
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
-        found: tuple[list[Drawn], dict[str, str]] = launch.gather((made, missing))[0]
+        found: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((made, missing))[0]
         return found
 
     def is_here(self, source: str) -> bool:
@@ -98,7 +98,7 @@ class Baselines:
             raise MissingData("the items are training pictures themselves", "draw another split")
         return self.align.dataset.images(TRAIN)
 
-    def _nearest(self, brain: Sequence[Take], trained: str, folder: RunFolder) -> list[Drawn]:
+    def _nearest(self, brain: Sequence[TokenSet], trained: str, folder: RunFolder) -> list[GeneratedSet]:
         images, stores = self._images, self.align.stores(TRAIN)
         rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
         ids = [next(iter(stores.values())).image_ids[row] for row in rows]
@@ -128,7 +128,7 @@ class Baselines:
         with ThreadPoolExecutor() as writers:
             list(writers.map(write, todo, todo.values()))
 
-    def _mean(self, brain: Sequence[Take], folder: RunFolder) -> list[Drawn]:
+    def _mean(self, brain: Sequence[TokenSet], folder: RunFolder) -> list[GeneratedSet]:
         count = min(len(self._images), MEAN_OF)
         file = folder.path / "baselines/mean.png"
         if not file.is_file():
@@ -166,6 +166,8 @@ def _drawn(
     made: str,
     seeds: tuple[int, ...] = (),
     subject: int | None = None,
-) -> Drawn:
+) -> GeneratedSet:
     """One picture an item."""
-    return Drawn(source, name, seeds, {image_id: [file] for image_id, file in files.items()}, subject, made)
+    return GeneratedSet(
+        source, name, seeds, {image_id: [file] for image_id, file in files.items()}, subject, made
+    )

@@ -23,7 +23,7 @@ BATCH = 8192
 
 
 @dataclass(frozen=True)
-class Take:
+class TokenSet:
     """Tokens of one source, one for each item.
 
     Attributes:
@@ -53,7 +53,7 @@ class Take:
         """The path of a picture below the run's folder."""
         return f"samples/{self.name}/{image_id}/{repeat:02d}.png"
 
-    def first(self, items: int | None) -> "Take":
+    def first(self, items: int | None) -> "TokenSet":
         """Keep some items, from the start; all when None."""
         return replace(
             self, image_ids=self.image_ids[:items], made_of=self.made_of[:items], tokens=self.tokens[:items]
@@ -62,7 +62,7 @@ class Take:
 
 def brain_takes(
     align: AlignRun, cells: Sequence[tuple[Cell, int]], split: str, device: torch.device
-) -> list[Take]:
+) -> list[TokenSet]:
     """Make the tokens of all signals of a split.
 
     Args:
@@ -76,12 +76,12 @@ def brain_takes(
 
 def takes_of(
     sources: Sequence[Source],
-    brain: Sequence[Take],
+    brain: Sequence[TokenSet],
     align: AlignRun,
     prior: FusionPrior,
     split: str,
     items: int | None,
-) -> list[Take]:
+) -> list[TokenSet]:
     """Make the tokens of each source that is drawn, for the same items.
 
     Args:
@@ -99,22 +99,22 @@ def takes_of(
     shown = list(dict.fromkeys(image_id for take in kept["brain"] for image_id in take.image_ids))
     if "images" in sources:
         rows = next(iter(align.stores(split).values())).rows(shown)
-        kept["images"] = [Take("images", None, None, shown, shown, fused(align, prior, split, rows))]
+        kept["images"] = [TokenSet("images", None, None, shown, shown, fused(align, prior, split, rows))]
     if "zeroed" in sources:
         nothing = torch.zeros_like(brain[0].tokens[:1]).expand(len(shown), -1)
-        kept["zeroed"] = [Take("zeroed", None, None, shown, shown, nothing)]
+        kept["zeroed"] = [TokenSet("zeroed", None, None, shown, shown, nothing)]
     return [take for source in dict.fromkeys(sources) for take in kept.get(source, [])]
 
 
-def _from_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> Take:
+def _from_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> TokenSet:
     member = Member.load(align, cell, device)
     pictures = member.pictures(split)
     tokens, rows = member.tokens(subject, split)
     image_ids = [pictures.image_ids[row] for row in rows]
-    return Take("brain", cell, subject, image_ids, image_ids, tokens)
+    return TokenSet("brain", cell, subject, image_ids, image_ids, tokens)
 
 
-def _shuffled(take: Take) -> Take:
+def _shuffled(take: TokenSet) -> TokenSet:
     """Deal every signal to another item."""
     if len(take.image_ids) < 2:
         raise RecipeError("one signal cannot be shuffled", "leave `shuffled` out of sources")

@@ -17,7 +17,7 @@ from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.reconstruction.generated import Drawn, Scored, metrics_of, write_values
+from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 from brainhive_cli.reconstruction.scoring import (
     METRICS,
@@ -72,7 +72,7 @@ class Stimuli:
 def measure_run(
     folder: RunFolder,
     how: Measuring,
-    drawn: Sequence[Drawn],
+    drawn: Sequence[GeneratedSet],
     stimuli: Stimuli,
     split: str,
     launch: Launch,
@@ -147,10 +147,10 @@ def open_run(
         or any(has_come(source) for source in lacked.get("missing_sources", {}))
     ):
         return folder
-    launch.wait()
+    launch.barrier()
     if launch.is_main:
         (folder.path / FINISHED).unlink()
-    launch.wait()
+    launch.barrier()
     return RunFolder.open("reconstruct", label, what, launch)
 
 
@@ -173,10 +173,10 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
 def _load(how: Measuring, launch: Launch) -> Comparer:
     """Load what is compared by, the main process first: what it fetches, the others find."""
     if not launch.is_main:
-        launch.wait()
+        launch.barrier()
     comparer = Comparer.load(how.metrics, how.metric_encoders, how.protocol, how.metric_batch_size, launch)
     if launch.is_main:
-        launch.wait()
+        launch.barrier()
     return comparer
 
 

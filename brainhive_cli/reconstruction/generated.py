@@ -19,7 +19,7 @@ from brainhive_cli.reconstruction.scoring import Truth, chance_of, limits_of, lo
 
 
 @dataclass(frozen=True)
-class Drawn:
+class GeneratedSet:
     """The reconstructions of one cell and subject, from one source.
 
     Attributes:
@@ -59,11 +59,11 @@ class Scored:
         values: Each metric's values, in the order of `drawn.pictures`.
     """
 
-    drawn: Drawn
+    drawn: GeneratedSet
     values: Mapping[str, NDArray[np.float64]]
 
     @classmethod
-    def of(cls, drawn: Drawn, truth: Truth, places: Mapping[str, int], launch: Launch) -> Self:
+    def of(cls, drawn: GeneratedSet, truth: Truth, places: Mapping[str, int], launch: Launch) -> Self:
         """Score pictures with all processes; every one of them gets all values.
 
         Args:
@@ -73,7 +73,7 @@ class Scored:
             launch: Those who share the work.
         """
         among = np.array(sorted(places[image_id] for image_id in drawn.files))
-        mine = launch.mine(drawn.pictures)
+        mine = launch.shard(drawn.pictures)
         own = np.array([places[image_id] for image_id, _ in mine], dtype=np.int64)
         with console.progress(f"metrics of {drawn.name}", len(mine)) as bar:
             shares = launch.gather(truth.score([_opens(file) for _, file in mine], own, among, bar))

@@ -15,10 +15,10 @@ from torch import Tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reconstruction.conditions import Take
+from brainhive_cli.reconstruction.conditions import TokenSet
 from brainhive_cli.reconstruction.initial_images import Initial
-from brainhive_cli.reconstruction.reranker import Judge
-from brainhive_cli.reconstruction.sampler import Painter
+from brainhive_cli.reconstruction.reranker import Reranker
+from brainhive_cli.reconstruction.sampler import Sampler
 
 WRITERS = 4
 """Threads that write PNG files while the next pictures are drawn."""
@@ -28,7 +28,7 @@ Task = tuple[int, int]
 
 
 @dataclass(frozen=True)
-class Drawing:
+class GenerationJob:
     """How the pictures of takes are drawn.
 
     Attributes:
@@ -42,18 +42,18 @@ class Drawing:
         judge: Says which of them is kept, if there are several.
     """
 
-    painter: Painter
+    painter: Sampler
     repeats: int
     batch_size: int
     steps: int
     seed: int
     initial: Initial | None = None
     candidates: int = 1
-    judge: Judge | None = None
+    judge: Reranker | None = None
 
-    def draw(self, take: Take, folder: RunFolder, launch: Launch) -> None:
+    def draw(self, take: TokenSet, folder: RunFolder, launch: Launch) -> None:
         """Draw my share of a take's pictures that are not there yet; they are written meanwhile."""
-        tasks = launch.mine([(n, r) for n in range(len(take.image_ids)) for r in range(self.repeats)])
+        tasks = launch.shard([(n, r) for n in range(len(take.image_ids)) for r in range(self.repeats)])
         todo = [task for task in tasks if not (folder.path / self._file(take, task)).is_file()]
         saving: list[Future[Path]] = []
         at_once = max(1, self.batch_size // self.candidates)
@@ -72,10 +72,10 @@ class Drawing:
                 bar.advance(len(batch))
             _finish(saving)
 
-    def _file(self, take: Take, task: Task) -> str:
+    def _file(self, take: TokenSet, task: Task) -> str:
         return take.file(take.image_ids[task[0]], task[1])
 
-    def _best(self, take: Take, tasks: Sequence[Task], bar: console.Bar) -> list[Image.Image]:
+    def _best(self, take: TokenSet, tasks: Sequence[Task], bar: console.Bar) -> list[Image.Image]:
         """Draw the candidates of each task, and keep the one most like its token."""
         drawn = [(n, repeat, candidate) for n, repeat in tasks for candidate in range(self.candidates)]
         pictures = [
@@ -85,11 +85,13 @@ class Drawing:
         ]
         if self.judge is None:
             return pictures
-        likeness = self.judge.likeness(pictures, self._tokens(take, drawn))
-        best = likeness.view(len(tasks), self.candidates).argmax(1).tolist()
+        similarity = self.judge.similarity(pictures, self._tokens(take, drawn))
+        best = similarity.view(len(tasks), self.candidates).argmax(1).tolist()
         return [pictures[place * self.candidates + which] for place, which in enumerate(best)]
 
-    def _draw(self, take: Take, drawn: Sequence[tuple[int, int, int]], bar: console.Bar) -> list[Image.Image]:
+    def _draw(
+        self, take: TokenSet, drawn: Sequence[tuple[int, int, int]], bar: console.Bar
+    ) -> list[Image.Image]:
         seeds = [seed_of(self.seed, take.image_ids[n], repeat, candidate) for n, repeat, candidate in drawn]
         start: dict[str, Any] = {}
         if self.initial is not None and take.source != "zeroed":  # a first guess would be of the brain too
@@ -102,7 +104,7 @@ class Drawing:
             **start,
         )
 
-    def _tokens(self, take: Take, drawn: Sequence[tuple[int, int, int]]) -> Tensor:
+    def _tokens(self, take: TokenSet, drawn: Sequence[tuple[int, int, int]]) -> Tensor:
         return torch.stack([take.tokens[n] for n, _, _ in drawn])
 
 

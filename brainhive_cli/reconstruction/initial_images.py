@@ -22,7 +22,7 @@ from brainhive_cli.core.recipe import Paths, Section
 from brainhive_cli.datasets import decode
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.fusers.concatenation import Concatenation
-from brainhive_cli.reconstruction.conditions import Take
+from brainhive_cli.reconstruction.conditions import TokenSet
 from brainhive_cli.reconstruction.folders import caveats_around, find_by_name, pictures_in
 
 
@@ -60,11 +60,11 @@ class Initial(Protocol):
         """What must be said of all that begins from these pictures."""
         ...
 
-    def check(self, takes: Sequence[Take]) -> None:
+    def check(self, takes: Sequence[TokenSet]) -> None:
         """Raise MissingData now, and not after hours, if an item has nothing to start from."""
         ...
 
-    def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
+    def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
         """Give the pictures of the chosen items of a take, [B, 3, H, W] in 0..1."""
         ...
 
@@ -99,12 +99,12 @@ class FromFolder:
         """Those of the run that the folder lies in."""
         return caveats_around(self.folder)
 
-    def check(self, takes: Sequence[Take]) -> None:
+    def check(self, takes: Sequence[TokenSet]) -> None:
         """Look for the picture of every item."""
         for take in takes:
             find_by_name(self.folder, self.files, take.made_of)
 
-    def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
+    def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
         """Open the chosen items' pictures; a shuffled signal's is the other item's."""
         paths = find_by_name(self.folder, self.files, [take.made_of[n] for n in chosen])
         return torch.stack([self._open(path) for path in paths])
@@ -130,13 +130,13 @@ class FromTokens:
         """Those of the run whose tokens are decoded."""
         return self.align.caveats
 
-    def check(self, takes: Sequence[Take]) -> None:
+    def check(self, takes: Sequence[TokenSet]) -> None:
         """Look for a cell of every subject."""
         for take in takes:
             if take.cell is not None:
                 self._cell(take)
 
-    def pictures(self, take: Take, chosen: Sequence[int], generator: Any) -> Tensor:
+    def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
         """Decode the chosen items' latents with the generator's VAE."""
         latents = torch.stack([self._latents(take)[take.made_of[n]] for n in chosen])
         channels = generator.vae.config.latent_channels
@@ -162,7 +162,7 @@ class FromTokens:
             )
         return found[0]
 
-    def _latents(self, take: Take) -> dict[str, Tensor]:
+    def _latents(self, take: TokenSet) -> dict[str, Tensor]:
         """Make the latent of each item of a take, by image id; those of images are the true ones."""
         if take.name not in self._made:
             store = self.align.stores(self.split)[self.vae.name]
@@ -178,7 +178,7 @@ class FromTokens:
                 self._made[take.name] = dict(zip(ids, latents, strict=True))
         return self._made[take.name]
 
-    def _cell(self, take: Take) -> Cell:
+    def _cell(self, take: TokenSet) -> Cell:
         """Take the cell of the same subject, and of the same seed if there is one."""
         assert take.cell is not None
         fitting = [cell for cell in self.align.cells if take.subject in cell.tested_on]

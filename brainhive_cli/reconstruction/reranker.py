@@ -14,7 +14,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 
-class Judge:
+class Reranker:
     """Encodes pictures as the prior's images were, and fuses them; it never sees the stimulus.
 
     Args:
@@ -34,7 +34,7 @@ class Judge:
         self._prior, self._launch = prior, launch
 
     @torch.inference_mode()
-    def likeness(self, pictures: Sequence[Image.Image], tokens: Tensor) -> Tensor:
+    def similarity(self, pictures: Sequence[Image.Image], tokens: Tensor) -> Tensor:
         """Cosine of the pictures' tokens with `tokens` [B, D]; [B]."""
         embeddings = {}
         for key, encoder in self._encoders.items():

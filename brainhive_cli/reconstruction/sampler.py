@@ -50,7 +50,7 @@ class Sampling(Section):
         return self
 
 
-class Painter:
+class Sampler:
     """Prior and generator; they are joined when the first picture is drawn.
 
     Args:

@@ -11,7 +11,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.datasets import decode
 from brainhive_cli.reconstruction.evaluation import Stimuli
 from brainhive_cli.reconstruction.folders import caveats_around, digest_of, match_repeats, pictures_in
-from brainhive_cli.reconstruction.generated import Drawn
+from brainhive_cli.reconstruction.generated import GeneratedSet
 
 NAMED = 5
 """Names that a warning tells; the metrics file holds all."""
@@ -29,7 +29,7 @@ class Folders:
         digests: Digests of the pictures of both folders, by what the user calls them.
     """
 
-    drawn: Drawn
+    drawn: GeneratedSet
     truths: Mapping[str, Path]
     unmatched: list[str]
     without: list[str]
@@ -64,7 +64,7 @@ class Folders:
         digests = {score: digest_of(made), truth: digest_of(truths)}
         files = {name: [made[each] for each in names] for name, names in found.items()}
         how = in_protocol(_repeats(files.values()), caveats_around(score))
-        drawn = Drawn("scored", Path(score).name, (), files, made=how)
+        drawn = GeneratedSet("scored", Path(score).name, (), files, made=how)
         return cls(drawn, truths, unmatched, without, digests)
 
     @property

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.metrics.statistics import Metric, interval_text, measure
 
@@ -63,7 +63,7 @@ class Ceiling:
             signal = signal.masked_fill(absent[:, :, None], 0)
         found, shares = [], []
         for split in range(splits):
-            averages = halves(signal, there, torch.Generator().manual_seed(mixed(seed, split)))
+            averages = halves(signal, there, torch.Generator().manual_seed(derive_seed(seed, split)))
             first, second = (each - each.mean(0) for each in averages)  # what all pictures evoke tells none
             unit = [normalize(each, dim=0) for each in (first, second)]  # over pictures, by channel and time
             shares.append((unit[0] * unit[1]).mean(1) * len(ids))

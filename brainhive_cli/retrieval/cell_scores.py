@@ -7,7 +7,7 @@ from typing import Literal, Self
 from pydantic import Field
 
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import subset_hits
 from brainhive_cli.retrieval.ceiling import Ceiling
 from brainhive_cli.retrieval.controls import Broken
@@ -24,7 +24,7 @@ class Subsets(Section):
 
 
 @dataclass(frozen=True)
-class Asked:
+class EvaluationSpec:
     """What is to be measured, and among which pictures.
 
     Attributes:
@@ -71,7 +71,7 @@ class Scores:
     broken: dict[int, Broken] = field(default_factory=dict)
 
     @classmethod
-    def measure(cls, ensemble: Ensemble, asked: Asked) -> Self:
+    def measure(cls, ensemble: Ensemble, asked: EvaluationSpec) -> Self:
         """Measure all that is asked of a cell; its gallery is encoded once.
 
         Args:
@@ -97,7 +97,7 @@ class Scores:
         return scores
 
 
-def _ceiling(ensemble: Ensemble, subject: int, asked: Asked) -> Ceiling:
+def _ceiling(ensemble: Ensemble, subject: int, asked: EvaluationSpec) -> Ceiling:
     """Measure the ceiling of a subject's signals, once for all cells: they depend on no model."""
     first = ensemble.members[0]
 
@@ -105,7 +105,7 @@ def _ceiling(ensemble: Ensemble, subject: int, asked: Asked) -> Ceiling:
         (trials, *_), there = ensemble.single_trials(subject, asked.split)
         _, picture = ensemble.signals(subject, asked.split)
         ids = [first.pictures(asked.split).image_ids[row] for row in picture]
-        return Ceiling.of(trials, there, ids, asked.ceiling_splits, mixed(asked.seed, subject))
+        return Ceiling.of(trials, there, ids, asked.ceiling_splits, derive_seed(asked.seed, subject))
 
     found: Ceiling = first.align.once(first.key("ceiling", subject, asked.split), make)
     return found

@@ -59,11 +59,11 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
     counts: Counter[tuple[str, str]] = Counter()
     shown: Counter[str] = Counter()
     alike: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for seen, named, likeness in pairs:
+    for seen, named, similarity in pairs:
         shown[seen] += 1
         if seen != named:
             counts[seen, named] += 1
-            alike[seen, named].append(likeness)
+            alike[seen, named].append(similarity)
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
     return [
         {

@@ -7,7 +7,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.guessing import ranks_of_all
 from brainhive_cli.retrieval.rankings import Gallery, Queries, controlled
 
@@ -50,7 +50,8 @@ class Broken:
         ranks = ranks_of_all(queries.tokens, gallery.tokens, size, gallery.distractors())
         signal = np.arange(len(queries.seen))
         dealt = (
-            controlled(queries.seen, gallery, control, subject, mixed(seed, draw)) for draw in range(DRAWS)
+            controlled(queries.seen, gallery, control, subject, derive_seed(seed, draw))
+            for draw in range(DRAWS)
         )
         found = [_measured(ranks[signal, places]) for places in dealt]
         drawn = {name: [each[name] for each in found] for name in MEASURED}

@@ -12,7 +12,7 @@ from torch import Tensor
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Places
 from brainhive_cli.signals.augmentation import Augment, mix_repetitions
@@ -70,7 +70,7 @@ def over_repetitions(
         )
     for k in chosen:
         averages = [
-            [_of_some(each, there, k, mixed(seed, subject, k, draw)) for each in trials]
+            [_of_some(each, there, k, derive_seed(seed, subject, k, draw)) for each in trials]
             for draw in range(draws if k < most else 1)
         ]
         curve[float(k)] = _ranked(gallery, [ensemble.tokens(subject, each) for each in averages], target)

@@ -12,7 +12,7 @@ from brainhive_cli.core.caveats import in_title, said_in
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.curve_plot import draw_curve
 from brainhive_cli.reports.sheets import top_k_sheet
-from brainhive_cli.retrieval.cell_scores import Asked
+from brainhive_cli.retrieval.cell_scores import EvaluationSpec
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery
 from brainhive_cli.stores.hdf5 import match_ids
@@ -20,7 +20,9 @@ from brainhive_cli.stores.hdf5 import match_ids
 SHOWN = {"top1": "top-1", "top5": "top-5"}
 
 
-def draw_sheet(folder: RunFolder, ensemble: Ensemble, asked: Asked, rows: int, protocol: str) -> None:
+def draw_sheet(
+    folder: RunFolder, ensemble: Ensemble, asked: EvaluationSpec, rows: int, protocol: str
+) -> None:
     """Draw some queries of a cell's first subject beside the pictures that were retrieved."""
     gallery = Gallery.of(ensemble, asked.splits, 0, asked.seed)
     subject = ensemble.cell.tested_on[0]
@@ -34,7 +36,7 @@ def draw_sheet(folder: RunFolder, ensemble: Ensemble, asked: Asked, rows: int, p
     folder.replace("top_k.png", sheet.save)
 
 
-def _pictures(ensemble: Ensemble, asked: Asked, gallery: Gallery) -> Any:
+def _pictures(ensemble: Ensemble, asked: EvaluationSpec, gallery: Gallery) -> Any:
     """Return what opens a picture by its place in the gallery."""
     dataset, places = ensemble.members[0].align.dataset, []
     start = 0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from brainhive_cli.core.seeds import mixed
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import average_precisions, nearest, ranks
 from brainhive_cli.retrieval.ensembles import Ensemble
@@ -126,7 +126,7 @@ class Ranking:
     backward: list[int]
     shown: int
     named: list[str]
-    likeness: list[float]
+    similarity: list[float]
 
 
 def read(ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int) -> dict[int, Queries]:
@@ -151,7 +151,7 @@ def controlled(target: Places, gallery: Gallery, control: str, subject: int, see
         seed: Of the dealing; the same for all models of a subject, whose ranks vary together.
     """
     if control == "shuffled":
-        return np.random.default_rng(mixed(seed, subject)).permutation(target)
+        return np.random.default_rng(derive_seed(seed, subject)).permutation(target)
     if control == "permuted":
         return np.random.default_rng(seed).permutation(len(gallery.rows))[target]
     return target

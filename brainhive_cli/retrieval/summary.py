@@ -16,7 +16,7 @@ from brainhive_cli.core.caveats import in_protocol, together
 from brainhive_cli.metrics.guessing import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import Metric, measure
-from brainhive_cli.retrieval.cell_scores import Asked, Scores, Subsets
+from brainhive_cli.retrieval.cell_scores import EvaluationSpec, Scores, Subsets
 from brainhive_cli.retrieval.concepts import by_category, by_concept, confusions
 from brainhive_cli.retrieval.controls import described_control
 from brainhive_cli.retrieval.curves import Curve
@@ -29,7 +29,7 @@ Described = dict[str, Any]
 
 
 @dataclass(frozen=True)
-class Circumstances:
+class MetricContext:
     """What all metrics of an evaluation have in common."""
 
     protocol: str
@@ -53,7 +53,7 @@ class Circumstances:
         return _described(summarise(found, pool or self.pool, **named, targets=targets, only=only))
 
 
-def protocol_of(aligns: Sequence[AlignRun], asked: Asked) -> str:
+def protocol_of(aligns: Sequence[AlignRun], asked: EvaluationSpec) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = aligns[0]
     words = [" + ".join(dict.fromkeys(align.mode for align in aligns)), first.dataset.name]
@@ -71,7 +71,7 @@ def caveats_of(aligns: Sequence[AlignRun]) -> list[str]:
     return together(*(align.caveats for align in aligns))
 
 
-def how_curves_are_made(asked: Asked) -> dict[str, str]:
+def how_curves_are_made(asked: EvaluationSpec) -> dict[str, str]:
     """Say what a reader of each curve must know."""
     how = {"repetitions": f"{asked.repetition_draws} random choices of each number"}
     if asked.sliding:
@@ -80,7 +80,7 @@ def how_curves_are_made(asked: Asked) -> dict[str, str]:
     return how
 
 
-def described_gallery(align: AlignRun, scores: Scores, asked: Asked) -> Described:
+def described_gallery(align: AlignRun, scores: Scores, asked: EvaluationSpec) -> Described:
     """Describe the candidates, so that two runs can be told to have had the same."""
     named = "\n".join([*scores.pictures, str(asked.random), str(asked.seed) if asked.random else ""])
     return {
@@ -92,7 +92,7 @@ def described_gallery(align: AlignRun, scores: Scores, asked: Asked) -> Describe
     }
 
 
-def per_cell(cells: Sequence[Cell], scores: Mapping[str, Scores], common: Circumstances) -> Described:
+def per_cell(cells: Sequence[Cell], scores: Mapping[str, Scores], common: MetricContext) -> Described:
     """Describe each cell and subject by itself, with the rank of every item."""
     described: Described = {}
     for cell in cells:
@@ -107,7 +107,7 @@ def per_cell(cells: Sequence[Cell], scores: Mapping[str, Scores], common: Circum
     return described
 
 
-def totals(cells: Sequence[Cell], scores: Mapping[str, Scores], common: Circumstances) -> Described:
+def totals(cells: Sequence[Cell], scores: Mapping[str, Scores], common: MetricContext) -> Described:
     """Describe several cells together: an item counts once, averaged over the models tried on it."""
     seeds = tuple(sorted({cell.seed for cell in cells}))
     chosen = [scores[cell.name] for cell in cells]
@@ -131,7 +131,7 @@ def concept_tables(scores: Mapping[str, Scores], categories: Mapping[str, str]) 
     for ranking in rankings:
         for concept, rank in zip(ranking.concepts, ranking.ranks, strict=True):
             ranks[concept].append(rank)
-    pairs = [pair for r in rankings for pair in zip(r.concepts, r.named, r.likeness, strict=True)]
+    pairs = [pair for r in rankings for pair in zip(r.concepts, r.named, r.similarity, strict=True)]
     return {
         "concepts": by_concept(ranks),
         "categories": by_category(ranks, categories),
@@ -148,7 +148,7 @@ def items(scores: Mapping[str, Scores]) -> dict[str, list[str]]:
     }
 
 
-def control(scores: Mapping[str, Scores], asked: Asked, common: Circumstances) -> Described:
+def control(scores: Mapping[str, Scores], asked: EvaluationSpec, common: MetricContext) -> Described:
     """Describe a control's distribution beside what was measured; nothing without a control."""
     broken = _by_subject(each.broken for each in scores.values())
     return described_control(asked.control, broken, common.pool) if broken else {}
@@ -175,7 +175,7 @@ def _by_subject(measured: Any) -> list[list[Any]]:
     return list(grouped.values())
 
 
-def _forward(rankings: list[list[Ranking]], seeds: Sequence[int], common: Circumstances) -> Described:
+def _forward(rankings: list[list[Ranking]], seeds: Sequence[int], common: MetricContext) -> Described:
     ranks = [[each.ranks for each in group] for group in rankings]
     chance = np.mean([_chance_of_precision(common.pool, each) for group in rankings for each in group])
     precision = measure(
@@ -203,7 +203,7 @@ def _chance_of_precision(pool: int, ranking: Ranking) -> float:
 
 
 def _backward(
-    rankings: list[list[Ranking]], seeds: Sequence[int], common: Circumstances, only: Sequence[str]
+    rankings: list[list[Ranking]], seeds: Sequence[int], common: MetricContext, only: Sequence[str]
 ) -> Described:
     """Describe the other direction; nothing where some pictures were shown more often than others."""
     sizes = {(len(each.backward) * each.shown, each.shown) for group in rankings for each in group}
@@ -216,7 +216,7 @@ def _backward(
 
 
 def _subsets(
-    hits: list[list[Any]], seeds: Sequence[int], ids: list[list[str]], common: Circumstances
+    hits: list[list[Any]], seeds: Sequence[int], ids: list[list[str]], common: MetricContext
 ) -> Described:
     """Describe top-1 among drawn subsets, in both directions."""
     if not common.subsets:
@@ -245,7 +245,7 @@ def _of_drawn(
 
 
 def _curve(
-    curves: list[list[Curve]], seeds: Sequence[int], ids: list[list[str]], common: Circumstances
+    curves: list[list[Curve]], seeds: Sequence[int], ids: list[list[str]], common: MetricContext
 ) -> list[Described]:
     """Describe each point that all subjects have; the draws of a point are averaged as seeds are."""
     shared = set.intersection(*(set(each) for group in curves for each in group)) if curves else set()

@@ -95,7 +95,7 @@ class SignalStore:
                     path, {split: _recording(file, split, attributes) for split in attributes["splits"]}
                 )
             except BrainhiveError as error:
-                raise BrainhiveError(f"{path}: {error.what}", "delete it and run again") from error
+                raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
 
     def __getitem__(self, split: str) -> Recording:
         """Return the recording of a split; MissingData when the store does not have it."""

@@ -85,7 +85,7 @@ def test_a_damaged_model_folder_is_one_clear_error(
     damage(folder)
     with pytest.raises(BrainhiveError, match=what) as caught:
         aligner.load(folder)
-    assert "\n" not in caught.value.what and caught.value.hint
+    assert "\n" not in caught.value.message and caught.value.hint
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])

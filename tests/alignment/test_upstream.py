@@ -148,7 +148,7 @@ def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop:
 
     with pytest.raises(BrainhiveError, match=what) as caught:
         aligners.load(tmp_path)
-    assert "\n" not in caught.value.what and caught.value.hint
+    assert "\n" not in caught.value.message and caught.value.hint
 
 
 def test_an_upstream_model_is_kept_in_our_layout_too(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def test_an_unknown_model_is_told_with_the_nearest():
 def test_a_model_that_does_not_fit_is_one_clear_line(config, samples, what):
     with pytest.raises(BrainhiveError, match=what) as caught:
         config.build(5, samples, 8)
-    assert "\n" not in caught.value.what and caught.value.hint
+    assert "\n" not in caught.value.message and caught.value.hint
 
 
 def test_without_braindecode_the_pip_line_is_told(monkeypatch):

@@ -66,7 +66,7 @@ def test_a_library_that_fails_by_itself_is_named_with_its_own_repair(site):
 
     (found,) = companions.broken()
 
-    assert "timm 0.1.0 does not import" in found.what and "no_such_name" in found.what
+    assert "timm 0.1.0 does not import" in found.message and "no_such_name" in found.message
     assert found.hint == "pip install --upgrade timm"
 
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.recipe import Run
 @pytest.mark.parametrize("processes", [1, 2, 3, 8])
 def test_shares_lose_and_repeat_nothing_and_differ_by_one_at_most(count: int, processes: int) -> None:
     items = list(range(count))
-    shares = [Launch(rank, processes, torch.device("cpu")).mine(items) for rank in range(processes)]
+    shares = [Launch(rank, processes, torch.device("cpu")).shard(items) for rank in range(processes)]
     assert [item for share in shares for item in share] == items
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
 
@@ -54,15 +54,15 @@ def test_waiting_names_the_gpu_that_is_mine(device, named, monkeypatch: pytest.M
     seen: list[object] = []
     monkeypatch.setattr(torch.distributed, "barrier", lambda device_ids=None: seen.append(device_ids))
 
-    Launch(1, 2, torch.device(device)).wait()
+    Launch(1, 2, torch.device(device)).barrier()
 
     assert seen == [named]
 
 
 def test_a_launched_process_launches_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert launch.wanted(Run(processes=3)) == 3
+    assert launch.num_processes(Run(processes=3)) == 3
     monkeypatch.setenv("LOCAL_RANK", "0")
-    assert launch.wanted(Run(processes=3)) == 1
+    assert launch.num_processes(Run(processes=3)) == 1
 
 
 def test_alone_a_queue_is_all_items_in_order() -> None:
@@ -77,10 +77,10 @@ def _take(here: Launch, folder: Path) -> None:
         if number == 0:
             store.wait(["the other is done"], timedelta(seconds=30))
     store.set("the other is done", "yes")
-    here.wait()
+    here.barrier()
     again = list(here.queue(range(3), "second"))  # another queue begins at its beginning
     Path(folder, f"{here.rank}.json").write_text(json.dumps([taken, again]))
-    here.wait()
+    here.barrier()
 
 
 def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_slow_one_leaves(

@@ -46,7 +46,7 @@ def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> No
 def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: str, guess: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(override)
-    assert key in caught.value.what and guess in caught.value.hint
+    assert key in caught.value.message and guess in caught.value.hint
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: s
 def test_a_value_of_the_wrong_type_is_shown_with_its_key(override: str, shown: str) -> None:
     with pytest.raises(RecipeError) as caught:
         resolve(override)
-    assert shown in caught.value.what
+    assert shown in caught.value.message
 
 
 def test_an_unknown_part_lists_those_there_are() -> None:
@@ -145,7 +145,7 @@ def test_the_fingerprint_ignores_how_a_run_is_run_and_nothing_else() -> None:
     recipe = resolve()
     same = ["run.processes=2", "run.device=cpu", "run.mixed_precision=bf16", "run.workers=0"]
     same += ["run.trackers=tensorboard,wandb", "published={source: a paper}"]
-    same += ["train.mapped=yes", "train.mapped=no", "paths.runs=elsewhere"]
+    same += ["train.memory_map=yes", "train.memory_map=no", "paths.runs=elsewhere"]
     assert {resolve(override).fingerprint() for override in same} == {recipe.fingerprint()}
     others = [f"{key}={value}" for key, value in {"seeds": 1, "train.lr": 0.1}.items()]
     others += ["backbone.dropout=0.5", "backbone.kind=nice", "dataset.root=/elsewhere", "signal.scale=2"]
@@ -157,7 +157,7 @@ def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
     what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests"})
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
     assert what["train"]["mapped"] == "auto"
-    assert resolve("train.mapped=yes").fingerprint() == resolve().fingerprint() == digest[:10]
+    assert resolve("train.memory_map=yes").fingerprint() == resolve().fingerprint() == digest[:10]
 
 
 @pytest.mark.parametrize(("mixed", "precision"), [("no", "fp32"), ("bf16", "bf16"), (None, "bf16")])

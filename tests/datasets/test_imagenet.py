@@ -232,7 +232,7 @@ def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, 
         path.write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
     with pytest.raises(BrainhiveError, match=r"train-0\.\w+ cannot be read, or is cut short: ") as caught:
         imagenet().images("train")
-    assert "\n" not in caught.value.what and caught.value.hint
+    assert "\n" not in caught.value.message and caught.value.hint
 
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])

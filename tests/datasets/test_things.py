@@ -128,7 +128,7 @@ def test_an_axis_that_does_not_fit_its_list_is_refused(
     path = save(root, "train", {**content("train"), **changes})
     with pytest.raises(BrainhiveError, match=what) as caught:
         eeg().recording(1, "train")
-    assert caught.value.what.startswith(f"{path}: ")
+    assert caught.value.message.startswith(f"{path}: ")
 
 
 def test_the_signal_is_mapped_where_it_lies_as_float16(root: Path) -> None:
@@ -324,7 +324,7 @@ def test_hints_name_the_home_in_use_and_not_the_working_directory(
     ):
         with pytest.raises(MissingData) as caught:
             missing()
-        named = re.findall(r"(?<= )[\w./-]*data/things-\w+", f"{caught.value.what} {caught.value.hint}")
+        named = re.findall(r"(?<= )[\w./-]*data/things-\w+", f"{caught.value.message} {caught.value.hint}")
         assert len(named) == 4 and set(named) == {f"{home}/data/things-{name}"}
 
 

@@ -39,7 +39,9 @@ def test_pull_costs_what_the_pairs_lack_in_cosine():
     signal, image, scale = torch.randn(8, 16), torch.randn(8, 16), torch.tensor(TINY.initial_logit_scale)
     apart = 1 - torch.cosine_similarity(signal, image).mean()
 
-    plain, pulled = (Config(pull=pull).build()(signal, image, scale) for pull in (0.0, 5.0))
+    plain, pulled = (
+        Config(cosine_weight=cosine_weight).build()(signal, image, scale) for cosine_weight in (0.0, 5.0)
+    )
 
     assert torch.isclose(pulled - plain, 5 * apart, atol=1e-5)
 

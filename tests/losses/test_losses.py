@@ -52,12 +52,12 @@ def wanted(mixing: Mixing | None, count: int) -> Array:
     return pairs
 
 
-def slow_contrast(logits: Array, targets: Array, hardness: float = 0.0) -> float:
+def slow_contrast(logits: Array, targets: Array, hard_negative_beta: float = 0.0) -> float:
     """The cross-entropy of rows, term by term; a wrong candidate counts as often as it weighs."""
     total = 0.0
     for row, target in zip(logits, targets, strict=True):
         wrong = [j for j in range(len(row)) if target[j] == 0]
-        strength = {j: math.exp(hardness * row[j]) for j in wrong}
+        strength = {j: math.exp(hard_negative_beta * row[j]) for j in wrong}
         weight = {j: s / (sum(strength.values()) / len(wrong)) for j, s in strength.items()}
         below = sum(weight.get(j, 1.0) * math.exp(value) for j, value in enumerate(row))
         for j, value in enumerate(row):
@@ -65,24 +65,29 @@ def slow_contrast(logits: Array, targets: Array, hardness: float = 0.0) -> float
     return total / len(logits)
 
 
-def slow_clip(tokens: tuple[Tensor, Tensor], mixing: Mixing | None, hardness: float = 0.0) -> float:
+def slow_clip(tokens: tuple[Tensor, Tensor], mixing: Mixing | None, hard_negative_beta: float = 0.0) -> float:
     logits, pairs = math.exp(LOG_SCALE) * cosine(*tokens), wanted(mixing, 6)
-    return (slow_contrast(logits, pairs, hardness) + slow_contrast(logits.T, pairs.T, hardness)) / 2
+    return (
+        slow_contrast(logits, pairs, hard_negative_beta)
+        + slow_contrast(logits.T, pairs.T, hard_negative_beta)
+    ) / 2
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
-@pytest.mark.parametrize("hardness", [0.0, 0.5, 2.0])
-def test_clip_and_mixco_equal_the_slow_computation(tokens: Any, hardness: float, mixing: Mixing | None):
-    expected = pytest.approx(slow_clip(tokens, mixing, hardness), abs=EXACT)
+@pytest.mark.parametrize("hard_negative_beta", [0.0, 0.5, 2.0])
+def test_clip_and_mixco_equal_the_slow_computation(
+    tokens: Any, hard_negative_beta: float, mixing: Mixing | None
+):
+    expected = pytest.approx(slow_clip(tokens, mixing, hard_negative_beta), abs=EXACT)
 
-    assert compute(clip.Config(hardness=hardness), tokens, mixing) == expected
-    assert compute(mixco.Config(hardness=hardness), tokens, mixing) == expected
+    assert compute(clip.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
+    assert compute(mixco.Config(hard_negative_beta=hard_negative_beta), tokens, mixing) == expected
 
 
 def test_mixed_signals_are_pulled_to_both_their_images_by_their_shares(tokens: Any):
     expected = slow_clip(tokens, MIXING) + 5 * (1 - (wanted(MIXING, 6) * cosine(*tokens)).sum() / 6)
 
-    assert compute(clip.Config(pull=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
+    assert compute(clip.Config(cosine_weight=5), tokens, MIXING) == pytest.approx(expected, abs=EXACT)
 
 
 def test_hard_negatives_equal_the_papers_formula(tokens: Any):
@@ -96,7 +101,7 @@ def test_hard_negatives_equal_the_papers_formula(tokens: Any):
             reweighted = len(negative) * (importance * negative).sum() / importance.sum()
             total -= math.log(positive / (positive + reweighted))
 
-    assert compute(clip.Config(hardness=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
+    assert compute(clip.Config(hard_negative_beta=beta), tokens) == pytest.approx(total / 12, abs=EXACT)
 
 
 @pytest.mark.parametrize("mixing", [None, MIXING])
@@ -158,7 +163,7 @@ def test_mixed_signals_cost_less_where_their_mixing_is_known(kind: str, tokens: 
 @pytest.mark.parametrize("mixing", [None, MIXING])
 @pytest.mark.parametrize("kind", [*KINDS, "hard"])
 def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any, mixing: Mixing | None):
-    config = clip.Config(hardness=1) if kind == "hard" else parts.load("losses", kind).TINY
+    config = clip.Config(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
     loss = config.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
     scale = torch.tensor(LOG_SCALE, dtype=torch.float64, requires_grad=True)
@@ -175,7 +180,7 @@ def test_few_pairs_and_a_large_scale_give_finite_gradients(kind: str, log_scale:
     torch.manual_seed(0)
     config = parts.load("losses", kind).TINY
     if kind == "clip":
-        config = clip.Config(hardness=4, pull=1)
+        config = clip.Config(hard_negative_beta=4, cosine_weight=1)
     tokens = [torch.randn(count, 4, requires_grad=True) for _ in range(2)]
     swapped = Mixing(torch.arange(count).flip(0), torch.full((count,), 0.5))
 
@@ -231,10 +236,10 @@ def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
 def test_hard_negatives_pull_the_gradient_to_the_nearest_wrong_image(tokens: Any):
     nearest = [np.delete(row, i).argmax() for i, row in enumerate(cosine(*tokens))]
     shares = []
-    for hardness in (0.0, 2.0):
+    for hard_negative_beta in (0.0, 2.0):
         logits = torch.tensor(math.exp(LOG_SCALE) * cosine(*tokens)).requires_grad_()
         is_wrong = ~torch.eye(6, dtype=torch.bool)
-        hard = clip.harder(logits, is_wrong, hardness, 1)
+        hard = clip.harder(logits, is_wrong, hard_negative_beta, 1)
         hard.logsumexp(1).sum().backward()
         pushed = logits.grad[is_wrong].view(6, 5)
         shares.append((pushed[range(6), nearest] / pushed.sum(1)).mean())
@@ -262,7 +267,7 @@ def test_a_linear_encoder_learns_to_find_pictures_it_never_saw(kind: str):
     source = torch.Generator().manual_seed(0)
     image = torch.randn(256, 8)
     signal = image @ torch.randn(8, 32) + torch.randn(256, 32)
-    config = clip.Config(hardness=0.5) if kind == "hard" else parts.load("losses", kind).TINY
+    config = clip.Config(hard_negative_beta=0.5) if kind == "hard" else parts.load("losses", kind).TINY
     encoder, loss = torch.nn.Linear(32, 8), config.build()
     scale = torch.tensor(config.initial_logit_scale, requires_grad=True)
     optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters(), scale], 0.02)

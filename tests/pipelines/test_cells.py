@@ -111,7 +111,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
 def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs(sweep, what, hint):
     with pytest.raises(RecipeError) as caught:
         resolve(sweep)
-    assert what in caught.value.what and hint in caught.value.hint
+    assert what in caught.value.message and hint in caught.value.hint
 
 
 def test_a_sweep_is_part_of_the_fingerprint_and_what_was_published_is_not():

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.metrics.statistics import interval
-from brainhive_cli.reconstruction.generated import Drawn, Scored, best_first, metrics_of, write_values
+from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, best_first, metrics_of, write_values
 from brainhive_cli.reconstruction.sheet_selection import sheets_of
 from brainhive_cli.reports.reconstruction_sheets import MARGIN_PX, TITLE_PX
 
@@ -20,7 +20,7 @@ def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **v
     """Make a subject's reconstructions, every repeat of an item with the item's value."""
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in IDS}
-    drawn = Drawn("brain", name, (seed,), files, subject)
+    drawn = GeneratedSet("brain", name, (seed,), files, subject)
     return Scored(drawn, {metric: np.repeat(found, repeats) for metric, found in values.items()})
 
 
@@ -60,7 +60,7 @@ def test_subjects_who_saw_the_same_pictures_share_their_resamples():
     values = [0.1, 0.4, 0.9]
     other = scored(2, 5, ssim=values[::-1])
     turned = Scored(
-        Drawn("brain", "", (5,), dict(reversed(other.drawn.files.items())), 2),
+        GeneratedSet("brain", "", (5,), dict(reversed(other.drawn.files.items())), 2),
         {"ssim": np.array(values[::-1])},
     )
 
@@ -89,7 +89,7 @@ def test_ties_do_not_make_a_metric_weigh_less():
 
 def test_every_picture_keeps_its_own_value(tmp_path):
     files = {i: [tmp_path / i / f"{repeat}.png" for repeat in range(2)] for i in IDS}
-    each = Scored(Drawn("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
+    each = Scored(GeneratedSet("brain", "cell", (5,), files), {"ssim": np.arange(6) / 10})
 
     write_values(tmp_path / "values.csv", [each])
 

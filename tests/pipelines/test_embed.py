@@ -12,7 +12,7 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.encoder_groups import Trunk
+from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.target_store import EmbeddingStore
@@ -151,7 +151,7 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
 
 
 def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
-    trunk = Trunk.of([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
+    trunk = EncoderGroup.of([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
     batch = torch.rand(3, 3, 2, 2)  # the encoder only flattens it
 
     (found,) = trunk.encode(batch).values()
@@ -164,7 +164,7 @@ def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
 @pytest.mark.parametrize("kind", ["timm", "transformers_clip", "diffusers_vae", "open_clip", "dreamsim"])
 def test_weights_cast_once_give_just_what_autocast_gives(kind):
     launch, config = Launch(0, 1, torch.device("cpu")), parts.load("encoders", kind).TINY
-    as_it_is, ready = (Trunk.of([config], "bf16", launch) for _ in range(2))
+    as_it_is, ready = (EncoderGroup.of([config], "bf16", launch) for _ in range(2))
     picture = ready.encoder.preprocess(Image.radial_gradient("L").convert("RGB"))[None]
 
     ready.prepare()

@@ -63,7 +63,7 @@ def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
 
     with pytest.raises(BrainhiveError, match="not tested on the same subjects") as caught:
         go("eval-retrieval", f"run=[{trained}, {alone}]")
-    assert str(trained) in caught.value.what and str(alone) in caught.value.what
+    assert str(trained) in caught.value.message and str(alone) in caught.value.message
     both = go("eval-retrieval", f"run=[{trained}, {alone}]", "subjects=2", "sheet_rows=0").metrics
     assert list(both["items"]) == ["sub-02"]
 
@@ -110,7 +110,7 @@ def test_runs_on_other_subjects_or_galleries_are_not_compared(go, world, trained
     with pytest.raises(BrainhiveError, match="were tested on different galleries") as caught:
         go("eval-retrieval", f"run={trained}", f"against={elsewhere}", "sheet_rows=0")
     for run in (trained, elsewhere):
-        assert str(run) in caught.value.what
+        assert str(run) in caught.value.message
 
 
 def test_the_plan_names_all_runs_and_what_is_missing(world, trained, weaker):

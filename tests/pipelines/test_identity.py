@@ -52,7 +52,7 @@ def test_a_test_store_of_another_making_is_refused_with_both_named(
     with pytest.raises(BrainhiveError, match=f"other {what} than") as caught:
         go("eval-retrieval", f"run={run}", f"paths.embeddings={own}", f"paths.runs={tmp_path}")
 
-    assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.what))
+    assert {remade, str(trained_on)} <= set(re.split(r"\s", caught.value.message))
 
 
 def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp_path):

@@ -239,7 +239,7 @@ def test_pictures_without_a_vector_are_refused_or_accepted(go, import_, things, 
 
     with pytest.raises(MissingData) as caught:
         import_(tmp_path / "some.pt")
-    assert caught.value.what == (
+    assert caught.value.message == (
         "things-eeg/train: pictures without a vector, 5 of 80: "
         "training_images/concept_0/0, training_images/concept_0/1, training_images/concept_0/2 …; "
         "vectors without a picture, 1: elsewhere/x"

@@ -37,7 +37,7 @@ def refused(go, *asked: str) -> tuple[str, str, int]:
     """What an error says, what to do and its exit code; then its frames hold no run any more."""
     with pytest.raises(BrainhiveError) as caught:
         go(*asked)
-    told = caught.value.what, caught.value.hint, caught.value.exit_code
+    told = caught.value.message, caught.value.hint, caught.value.exit_code
     del caught
     gc.collect()
     return told

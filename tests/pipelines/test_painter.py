@@ -13,7 +13,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators import sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.sampler import Painter, Sampling
+from brainhive_cli.reconstruction.sampler import Sampler, Sampling
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}
@@ -34,7 +34,7 @@ def tokens(prior: FusionPrior) -> torch.Tensor:
 
 def painted(speaking: str, prior: Path, **how: Any) -> np.ndarray:
     fusion = FusionPrior.load(str(prior))
-    painter = Painter(Sampling(**{**SMALL, **how}), sdxl.Config(source=speaking).build, fusion, CPU)
+    painter = Sampler(Sampling(**{**SMALL, **how}), sdxl.Config(source=speaking).build, fusion, CPU)
     return np.stack([np.asarray(p, np.int16) for p in painter.draw(tokens(fusion), SEEDS)])
 
 
@@ -79,14 +79,14 @@ def test_a_setting_reaches_the_generator_and_changes_its_pictures(speaking, prio
 def test_every_step_is_told(speaking, prior):
     steps: list[int] = []
     fusion = FusionPrior.load(str(prior))
-    painter = Painter(Sampling(**SMALL), sdxl.Config(source=speaking).build, fusion, CPU)
+    painter = Sampler(Sampling(**SMALL), sdxl.Config(source=speaking).build, fusion, CPU)
 
     painter.draw(tokens(fusion), SEEDS, on_step=steps.append)
 
     assert steps == [1, 2]
 
 
-class Asked:
+class EvaluationSpec:
     """Stands where the generator does, and keeps what it is asked for."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
@@ -103,9 +103,11 @@ def test_a_generator_is_put_where_the_memory_is_and_computes_in_the_precision_as
         ({"precision": "bf16"}, ("cuda", torch.bfloat16), (None, False)),
         ({"offload": True, "vae_tiling": True}, ("cpu", torch.float16), (gpu, True)),
     ):
-        found = Painter(Sampling(**how), Asked, FusionPrior.load(str(prior)), Launch(0, 1, gpu)).generator
+        found = Sampler(
+            Sampling(**how), EvaluationSpec, FusionPrior.load(str(prior)), Launch(0, 1, gpu)
+        ).generator
         assert (found.built, found.spared) == (built, spared)
-    found = Painter(Sampling(offload=True), Asked, FusionPrior.load(str(prior)), CPU).generator
+    found = Sampler(Sampling(offload=True), EvaluationSpec, FusionPrior.load(str(prior)), CPU).generator
     assert (found.built, found.spared) == (("cpu", torch.float32), (None, False))
 
 
@@ -114,7 +116,7 @@ def test_a_generator_is_put_where_the_memory_is_and_computes_in_the_precision_as
 )
 def test_a_cpu_draws_in_what_was_asked_for_but_in_fp32_for_fp16(speaking, prior, asked, taken):
     fusion = FusionPrior.load(str(prior))
-    painter = Painter(Sampling(**SMALL, precision=asked), sdxl.Config(source=speaking).build, fusion, CPU)
+    painter = Sampler(Sampling(**SMALL, precision=asked), sdxl.Config(source=speaking).build, fusion, CPU)
 
     pictures = painter.draw(tokens(fusion), SEEDS)
 

@@ -22,7 +22,7 @@ ROUNDING = 1e-6
 def trained(
     training: Training, folder: RunFolder, after_step: Callable[[int], None] = lambda _: None
 ) -> Learner:
-    learner = Learner(training.prior, training.what.freeze, training.what.train)
+    learner = Learner(training.prior, training.recipe.freeze, training.recipe.train)
     train(training, folder, learner, after_step)
     return learner
 
@@ -180,7 +180,7 @@ def test_the_gradient_is_clipped_and_its_norm_before_that_is_known(settings, beg
 def test_the_optimiser_has_the_knobs_of_the_recipe(settings, begun):
     training = begun(*settings, "train.lr=0.5", "train.weight_decay=0.25", "train.betas=[0.1, 0.2]")
 
-    learner = Learner(training.prior, [], training.what.train)
+    learner = Learner(training.prior, [], training.recipe.train)
 
     (group,) = learner.optimizer.param_groups
     assert (group["lr"], group["weight_decay"], group["betas"]) == (0.5, 0.25, (0.1, 0.2))
@@ -191,7 +191,7 @@ def test_8_bit_adamw_without_its_library_says_how_to_get_it(settings, begun, mon
     training = begun(*settings, "train.optimizer=adamw8bit")
 
     with pytest.raises(MissingExtra, match="bitsandbytes") as caught:
-        Learner(training.prior, [], training.what.train)
+        Learner(training.prior, [], training.recipe.train)
     assert "pip install 'brainhive[adamw8bit]'" in caught.value.hint
 
 
@@ -210,4 +210,4 @@ def test_no_memory_left_is_told_with_what_to_lower(settings, go, monkeypatch):
         with pytest.raises(DeviceError, match="Tried to allocate 2 GiB") as caught:
             go("train-prior", *settings, *given)
         assert caught.value.hint == way
-        assert "\n" not in caught.value.what
+        assert "\n" not in caught.value.message

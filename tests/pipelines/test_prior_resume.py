@@ -72,7 +72,7 @@ def test_a_killed_training_ends_as_one_that_was_not(settings, go, home):
 
 def test_another_number_of_pictures_a_step_is_refused(settings, begun, tmp_path):
     training, folder = begun(*settings), RunFolder(tmp_path / "run")
-    learner = Learner(training.prior, [], training.what.train)
+    learner = Learner(training.prior, [], training.recipe.train)
     learner.save(folder, at_start=[], size=8)  # as two processes would
 
     assert learner.resume(folder) == {"at_start": [], "size": 8}  # and no tensors, which take memory
@@ -109,7 +109,7 @@ def test_two_killed_processes_end_as_two_that_were_not(settings, home):
 
 def test_what_was_taken_back_of_a_checkpoint_is_not_held_twice(settings, begun, tmp_path):
     training, folder = begun(*settings, "train.ema=0.9"), RunFolder(tmp_path / "run")
-    learner = Learner(training.prior, [], training.what.train)
+    learner = Learner(training.prior, [], training.recipe.train)
     learner.save(folder, at_start=[1.0], size=4)
 
     assert learner.resume(folder) == {"at_start": [1.0], "size": 4}

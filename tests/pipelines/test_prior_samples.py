@@ -63,7 +63,7 @@ def test_drawings_that_are_the_pictures_have_similarity_one(settings, begun, tmp
     found = show(training, RunFolder(tmp_path), "sheet")
 
     assert np.allclose(found[EXAMPLE], 1)
-    other = _prior_samples._similarity(training.what.similarity[0], true, true.flip(0), training.launch)
+    other = _prior_samples._similarity(training.recipe.similarity[0], true, true.flip(0), training.launch)
     assert (other < 0.999).all()
 
 

@@ -143,7 +143,7 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
     torch.manual_seed(0)
     signal, image = torch.randn(2, 7, 16)
     backbone, loss, scale = ResidualMLP(16, 32), clip.Config().build(), torch.nn.Parameter(torch.tensor(2.0))
-    rows = list(launch.mine(range(7)))
+    rows = list(launch.shard(range(7)))
     tokens = launch.gather_rows(backbone(signal[rows]), 7)
     loss(tokens, launch.gather_rows(image[rows], 7), scale).backward()
     parameters = [*backbone.parameters(), scale]

@@ -31,10 +31,10 @@ from brainhive_cli.metrics import image as metrics
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction import sheet_selection
-from brainhive_cli.reconstruction.conditions import Take, _shuffled
+from brainhive_cli.reconstruction.conditions import TokenSet, _shuffled
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.reconstruction.initial_images import Start, initial_of
-from brainhive_cli.reconstruction.reranker import Judge
+from brainhive_cli.reconstruction.reranker import Reranker
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
@@ -313,7 +313,7 @@ def test_image_tokens_are_the_ceiling_drawn_once_for_all_cells(
 def test_shuffled_signals_are_dealt_to_other_items_each_once():
     ids = [f"item {n}" for n in range(9)]
     cell = Cell("intra", (1,), (1,), 5)
-    take = Take("brain", cell, 1, ids, ids, torch.arange(9.0)[:, None])
+    take = TokenSet("brain", cell, 1, ids, ids, torch.arange(9.0)[:, None])
 
     shuffled = _shuffled(take)
 
@@ -332,7 +332,7 @@ def test_one_item_can_be_drawn_from_a_signal_dealt_from_all(go, aligned, setting
 def test_a_shuffled_signal_starts_from_the_picture_of_its_own_item(tmp_path):
     for name, grey in (("a", 10), ("b", 200)):
         Image.new("RGB", (8, 8), (grey,) * 3).save(tmp_path / f"{name}.png")
-    take = Take(
+    take = TokenSet(
         "shuffled", Cell("sub-01_seed-1", (1,), (1,), 1), 1, ["a", "b"], ["b", "a"], torch.zeros(2, 3)
     )
 
@@ -350,11 +350,11 @@ def test_the_best_of_several_is_the_one_most_like_its_token(go, world, aligned, 
     embedded = embedding(world, image_id)
     candidates = painted(generator, prior, embedded, [seed_of(0, image_id, 0, c) for c in range(3)])
     fusion = FusionPrior.load(str(prior))
-    judge = Judge([encoders.resolve(COLOURS)], fusion, Launch(0, 1, torch.device("cpu")))
+    judge = Reranker([encoders.resolve(COLOURS)], fusion, Launch(0, 1, torch.device("cpu")))
     token = fusion.fuse({"brainhive_cli-encoders-python-example": embedded})
-    likeness = judge.likeness(candidates, token.expand(3, -1))
+    similarity = judge.similarity(candidates, token.expand(3, -1))
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
-    assert gaps[int(likeness.argmax())] <= 1 and sorted(gaps)[1] > 1
+    assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its token" in result.tables[0].title
 
 
@@ -425,8 +425,8 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     initial = initial_of(what.initial, "test", 32, what.paths)
     made = sdxl.Config(source=str(generator)).build()
     tokens = torch.zeros(3, 32)
-    ceiling = Take("images", None, None, image_ids, image_ids, tokens)
-    brain = Take("brain", Cell("sub-01_seed-1", (1,), (1,), 1), 1, image_ids, image_ids, tokens)
+    ceiling = TokenSet("images", None, None, image_ids, image_ids, tokens)
+    brain = TokenSet("brain", Cell("sub-01_seed-1", (1,), (1,), 1), 1, image_ids, image_ids, tokens)
     (path,) = (world / "embeddings").glob("demo*/test/local--random*.h5")
     store = EmbeddingStore.open(path)
     true = torch.from_numpy(np.array(store.embedding[store.rows(image_ids)]))
@@ -448,7 +448,7 @@ def refusal(work: Callable[[], Any]) -> tuple[str, str]:
     try:
         work()
     except DeviceError as error:
-        return error.what, error.hint
+        return error.message, error.hint
     raise AssertionError("it was not refused")
 
 
@@ -516,7 +516,7 @@ def test_damaged_parts_are_named_in_one_line(
 
     with pytest.raises(BrainhiveError, match=message) as caught:
         go("reconstruct", *settings, f"generator.source={own[0]}", f"prior={own[1]}")
-    assert caught.value.hint and "\n" not in caught.value.what
+    assert caught.value.hint and "\n" not in caught.value.message
 
 
 def cut(file: Path) -> None:

@@ -6,9 +6,9 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.retrieval.cell_scores import Scores, Subsets
 from brainhive_cli.retrieval.controls import DRAWS, Broken, described_control
 from brainhive_cli.retrieval.rankings import Ranking
-from brainhive_cli.retrieval.summary import Circumstances, above_chance, totals
+from brainhive_cli.retrieval.summary import MetricContext, above_chance, totals
 
-COMMON = Circumstances("intra", "test", 20, Subsets(ways=5, draws=3))
+COMMON = MetricContext("intra", "test", 20, Subsets(ways=5, draws=3))
 
 
 def ranking(names: list[str], ranks: list[int]) -> Ranking:

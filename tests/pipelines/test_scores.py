@@ -21,7 +21,7 @@ from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
 from brainhive_cli.reconstruction.evaluation import Measuring, Stimuli, measure_run
-from brainhive_cli.reconstruction.generated import Drawn
+from brainhive_cli.reconstruction.generated import GeneratedSet
 from brainhive_cli.reconstruction.scoring import METRICS, Comparer, Truth, chance_of, known_metrics
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -103,7 +103,7 @@ def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[dict[str, 
     for number, made in enumerate(MADE):
         made.save(folder / f"{number}.png")
     drawn = [
-        Drawn(
+        GeneratedSet(
             "brain", name, (), {str(n): [folder / f"{of * REPEATS}.png"] for n, of in items.items()}, subject
         )
         for subject, (name, items) in enumerate(names.items())

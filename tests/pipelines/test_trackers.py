@@ -82,7 +82,7 @@ def test_without_trackers_only_the_log_is_written(go, small, world):
 def test_a_tracker_that_is_not_installed_is_told_before_anything_is_made(go, small, world, tmp_path: Path):
     with pytest.raises(MissingExtra) as caught:
         go("train-align", *small, f"paths.runs={tmp_path}", f"run.trackers={ABSENT[0]}")
-    assert ABSENT[0] in caught.value.what and caught.value.hint == f"pip install {ABSENT[0]}"
+    assert ABSENT[0] in caught.value.message and caught.value.hint == f"pip install {ABSENT[0]}"
     assert not list(tmp_path.iterdir())
 
 

@@ -273,7 +273,7 @@ def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
 
 
 def test_signals_on_disk_train_to_the_same_weights(own, go, small, trained):
-    run = go("train-align", *small, "subjects=1", "train.mapped=yes").folder
+    run = go("train-align", *small, "subjects=1", "train.memory_map=yes").folder
 
     assert is_same(weights(run, "sub-01_seed-1"), weights(trained, "sub-01_seed-1"))
     assert list((file_of(own).parent / "prepared").glob("sub-01_train_averages_*.h5"))
@@ -306,21 +306,23 @@ def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_dow
     assert result.metrics["cells"]["sub-01_seed-1"]["selected_on"] == "test"
 
 
-def test_jitter_takes_further_stores_of_the_same_pictures_and_width(go, small, own):
+def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, small, own):
     root = own / "embeddings" / DATASET / "train"
     shutil.copy(root / f"{ENCODER}.h5", root / "other.h5")
     with h5py.File(root / "other.h5", "r+") as file:
         file["embedding"][...] = -file["embedding"][...]
-    jitter = f"train.jitter={{{ENCODER}: [other]}}"
+    jitter = f"train.embedding_alternatives={{{ENCODER}: [other]}}"
 
     varied = go("train-align", *small, "subjects=1", "train.epochs=1", jitter).folder
     plain = go("train-align", *small, "subjects=1", "train.epochs=1").folder
 
     assert not is_same(weights(varied, "sub-01_seed-1"), weights(plain, "sub-01_seed-1"))
-    with pytest.raises(BrainhiveError, match=r"train\.jitter names clip-h14, which is not fused"):
-        go("train-align", *small, "train.jitter={clip-h14: [other]}")
+    with pytest.raises(
+        BrainhiveError, match=r"train\.embedding_alternatives names clip-h14, which is not fused"
+    ):
+        go("train-align", *small, "train.embedding_alternatives={clip-h14: [other]}")
     with pytest.raises(MissingData, match="no train embeddings of absent"):
-        go("train-align", *small, f"train.jitter={{{ENCODER}: [absent]}}")
+        go("train-align", *small, f"train.embedding_alternatives={{{ENCODER}: [absent]}}")
 
 
 def test_single_trials_cannot_be_mixed_over_repetitions(go, small, world, runs):

@@ -90,7 +90,9 @@ def test_frozen_parts_stay_bit_for_bit(go, settings, prior, frozen):
 def test_the_diffusion_model_stays_as_it_is(settings, begun, generator, tmp_path):
     training = begun(*settings)
 
-    train(training, RunFolder(tmp_path), Learner(training.prior, [], training.what.train), lambda step: None)
+    train(
+        training, RunFolder(tmp_path), Learner(training.prior, [], training.recipe.train), lambda step: None
+    )
 
     for name in ("unet", "vae"):
         on_disk = load_file(generator / name / "diffusion_pytorch_model.safetensors")

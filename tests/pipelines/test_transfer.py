@@ -68,7 +68,7 @@ def test_signals_that_do_not_fit_are_refused_in_one_line(recorded, given, what):
 
     with pytest.raises(BrainhiveError) as caught:
         fit()
-    assert what in caught.value.what and caught.value.hint
+    assert what in caught.value.message and caught.value.hint
 
 
 def test_without_the_recordings_of_the_training_only_the_same_number_of_samples_fits(recorded):

@@ -9,7 +9,7 @@ from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.encoders import Encoder
 
 
-class Asked(nn.Module):
+class EvaluationSpec(nn.Module):
     """Keeps whether a GPU's convolutions would round to TF32."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -18,7 +18,7 @@ class Asked(nn.Module):
 
 
 def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu() -> None:
-    before, asked = torch.backends.cudnn.allow_tf32, Asked()
+    before, asked = torch.backends.cudnn.allow_tf32, EvaluationSpec()
 
     encode(
         Encoder(asked, pil_to_tensor, "as it is"),

@@ -56,7 +56,7 @@ def test_a_file_cut_short_is_one_clear_error(path: Path, share: float) -> None:
     with pytest.raises(BrainhiveError, match=r"store\.h5 is corrupt or cut short: ") as caught:
         hdf5.open_file(path, "brainhive embed")
     assert caught.value.hint == "delete it, then: brainhive embed"
-    assert "\n" not in caught.value.what
+    assert "\n" not in caught.value.message
 
 
 def test_a_file_of_something_else_is_the_same_error(path: Path) -> None:

@@ -183,7 +183,7 @@ def test_objects_are_refused_wherever_they_stand_before_anything_runs(
     for path in list(tmp_path.iterdir()):
         with pytest.raises(pickles.HoldsObjects, match="holds Python objects that could run code") as caught:
             pickles.load(path)
-        assert "\n" not in caught.value.what
+        assert "\n" not in caught.value.message
     assert not (tmp_path / "harmed").exists()
 
 
@@ -234,7 +234,7 @@ def test_a_file_cut_short_is_one_clear_error(tmp_path: Path, name: str, share: f
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(BrainhiveError, match="cannot be read, or is cut short") as caught:
         pickles.load(path)
-    assert "\n" not in caught.value.what
+    assert "\n" not in caught.value.message
 
 
 def test_an_npz_of_objects_is_refused(tmp_path: Path) -> None:
