@@ -1,0 +1,86 @@
+"""What a brain model is built for: sensors or voxels, samples, subjects."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from brainhive_cli.core.errors import BrainhiveError
+
+
+@dataclass(frozen=True)
+class SignalSpec:
+    """What a brain model is built for.
+
+    Attributes:
+        names: Sensors in the order of the signal's C channels; () for voxels.
+        samples: T; 1 for fMRI.
+        subjects: Subjects trained on; a signal's subject index is the place in this list.
+        widths: C or V of each subject; equal for sensors.
+        rate_hz: Sampling rate, where it is known.
+        times_s: [T] seconds after stimulus onset, where they are known.
+        regions: Indices of each region's voxels, by region and then by subject.
+
+    Raises:
+        BrainhiveError: if two of these lists contradict each other.
+    """
+
+    names: tuple[str, ...]
+    samples: int
+    subjects: tuple[int, ...]
+    widths: tuple[int, ...]
+    rate_hz: float | None = None
+    times_s: tuple[float, ...] | None = None
+    regions: Mapping[str, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Check every list against the others."""
+        if len(self.widths) != len(self.subjects):
+            raise BrainhiveError(f"{len(self.widths)} widths for {len(self.subjects)} subjects")
+        if self.names and set(self.widths) - {len(self.names)}:
+            raise BrainhiveError(f"{len(self.names)} sensors, but widths {list(self.widths)}")
+        if self.times_s is not None and len(self.times_s) != self.samples:
+            raise BrainhiveError(f"{len(self.times_s)} times for {self.samples} samples")
+        for region, by_subject in self.regions.items():
+            if len(by_subject) != len(self.subjects):
+                raise BrainhiveError(
+                    f"region {region} has indices for {len(by_subject)} of {len(self.subjects)} subjects"
+                )
+            for subject, width, indices in zip(self.subjects, self.widths, by_subject, strict=True):
+                if indices and not 0 <= min(indices) <= max(indices) < width:
+                    raise BrainhiveError(
+                        f"region {region} of subject {subject} goes beyond its {width} voxels"
+                    )
+
+    @property
+    def channels(self) -> int:
+        """The width that all subjects have.
+
+        Raises:
+            BrainhiveError: if subjects differ in width, or there are neither names nor subjects.
+        """
+        widths = set(self.widths) or ({len(self.names)} if self.names else set())
+        if len(widths) != 1:
+            raise BrainhiveError(
+                f"subjects have different widths: {', '.join(map(str, self.widths)) or 'none'}",
+                "a backbone that takes a width for each subject, or a selection of equal width",
+            )
+        return widths.pop()
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a model folder's config.json."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """Read back `as_dict`, also after JSON has turned tuples into lists.
+
+        Raises:
+            TypeError: if a key is missing or unknown.
+            BrainhiveError: if two lists contradict each other.
+        """
+        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        fields["regions"] = {
+            region: tuple(tuple(indices) for indices in by_subject)
+            for region, by_subject in values.get("regions", {}).items()
+        }
+        return cls(**fields)
