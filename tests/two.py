@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch.multiprocessing import start_processes
 
-from brainhive_cli.core.launch import Launch, leave
+from brainhive_cli.core.launch import Launch, exit_worker
 
 IMPORTED = (
     *(f"brainhive_cli.pipelines.{name}" for name in ("train_align", "train_prior", "reconstruct")),
@@ -39,4 +39,4 @@ def _join(
     store = torch.distributed.FileStore(f"{met}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
     work(Launch(rank, 2, torch.device("cpu")), *given)
-    leave(0)
+    exit_worker(0)

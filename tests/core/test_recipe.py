@@ -156,7 +156,7 @@ def test_fingerprints_are_what_they_were_so_that_runs_are_found_again() -> None:
     """A digest of all but `run`, `paths` and `published`; how signals are held counts as auto."""
     what = resolve().model_dump(mode="json", exclude={"run", "paths", "published", "digests"})
     digest = hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
-    assert what["train"]["mapped"] == "auto"
+    assert what["train"]["memory_map"] == "auto"
     assert resolve("train.memory_map=yes").fingerprint() == resolve().fingerprint() == digest[:10]
 
 
