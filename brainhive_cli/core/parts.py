@@ -25,6 +25,9 @@ SHELVES = {
 one part of each is called."""
 
 
+PACKAGE = "brainhive_cli."
+
+
 class Config(BaseModel):
     """Every knob of one part, with its unit, default and source; `build` makes the part."""
 
@@ -32,8 +35,9 @@ class Config(BaseModel):
 
     @property
     def kind(self) -> str:
-        """The name of the file that the part lives in."""
-        return type(self).__module__.rsplit(".", 1)[-1]
+        """The name of the file that the part lives in; the whole import path of one outside the package."""
+        module = type(self).__module__
+        return module.rsplit(".", 1)[-1] if module.startswith(PACKAGE) else module
 
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:
@@ -52,11 +56,13 @@ def file_of(kind: str) -> str:
 
 
 def load(shelf: str, kind: str) -> ModuleType:
-    """Import the part called `kind`.
+    """Import the part called `kind`; a kind with a dot is the import path of a module that is a part.
 
     Raises:
-        RecipeError: if the shelf has no such part.
+        RecipeError: if the shelf has no such part, or the module is not there or is no part.
     """
+    if "." in kind:
+        return _load_module(shelf, kind)
     known = kinds(shelf)
     name = file_of(kind)
     if name not in known:
@@ -64,6 +70,22 @@ def load(shelf: str, kind: str) -> ModuleType:
         guess = f"did you mean {near[0]}? " if near else ""
         raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
     return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
+
+
+def _load_module(shelf: str, path: str) -> ModuleType:
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        raise RecipeError(
+            f"no {SHELVES[shelf]} at {path!r}: {error}", "install the package, or set PYTHONPATH"
+        ) from error
+    config = getattr(module, "Config", None)
+    if not (isinstance(config, type) and issubclass(config, Config) and config.__module__ == path):
+        raise RecipeError(
+            f"the module {path!r} is no {SHELVES[shelf]}",
+            "a part defines `Config`, a subclass of brainhive_cli.core.parts.Config",
+        )
+    return module
 
 
 def resolve(shelf: str, value: Any, default: str | None = None) -> Any:

@@ -1,0 +1,103 @@
+"""The outputs of a brain model, by name: their shapes, and what each is a prediction of."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from brainhive_cli.core.errors import BrainhiveError
+
+TOKEN = "token"
+"""The head of a model with one token, which is what BrainHiVE's models have."""
+FUSED = "fused"
+"""The target of a head that is compared with what the fuser makes of several embeddings."""
+
+
+@dataclass(frozen=True)
+class Head:
+    """One output of a brain model.
+
+    Attributes:
+        shape: Of one item, without the batch: (D,), (S, D), (C, H, W), …
+        target: Key of the embeddings that it predicts, or `FUSED`.
+        digest: Identity of what made them; empty if nothing says.
+    """
+
+    shape: tuple[int, ...]
+    target: str = ""
+    digest: str = ""
+
+    @property
+    def width(self) -> int:
+        """How many numbers an item has."""
+        return math.prod(self.shape)
+
+
+Heads = Mapping[str, Head]
+
+
+def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
+    """Cut vectors [B, sum of the widths] into the heads, in their order: [B, *shape] by name."""
+    parts = values.split([head.width for head in heads.values()], dim=-1)
+    return {
+        name: part.unflatten(-1, head.shape) if len(head.shape) > 1 else part
+        for (name, head), part in zip(heads.items(), parts, strict=True)
+    }
+
+
+def check(found: Mapping[str, Tensor], heads: Heads, what: str) -> None:
+    """Refuse tensors that are not the heads' outputs.
+
+    Args:
+        found: [B, *shape] by name.
+        heads: What they should be.
+        what: Who gave them, to open the message with.
+
+    Raises:
+        BrainhiveError: naming both shapes.
+    """
+    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
+    wanted = {name: head.shape for name, head in heads.items()}
+    if shapes != wanted:
+        raise BrainhiveError(
+            f"{what} gives {_listed(shapes)}, the heads are {_listed(wanted)}",
+            "give each head the shape of its target",
+        )
+
+
+def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
+    """Flatten a head's outputs [B, *shape] to what retrieval compares, unit vectors [B, D].
+
+    Args:
+        values: Outputs or targets of one head.
+        is_centred: Whether each vector's mean is taken away first, so that cosines are correlations.
+    """
+    vectors = values.float().flatten(1)
+    if is_centred:
+        vectors = vectors - vectors.mean(-1, keepdim=True)
+    return F.normalize(vectors, dim=-1)
+
+
+def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
+    """Refuse a target, or what decodes it, that is not what the head was trained to predict.
+
+    Args:
+        name: Name of the head.
+        head: The head.
+        digest: Identity of what made the target, or of the autoencoder that is to decode it.
+        where: What has that identity, as a user calls it.
+
+    Raises:
+        BrainhiveError: naming both digests; where one of them is not known, nothing is refused.
+    """
+    if head.digest and digest and head.digest != digest:
+        raise BrainhiveError(
+            f"the head {name} predicts {head.target} of {head.digest}, {where} is of {digest}",
+            "use the encoder or autoencoder that the head was trained with",
+        )
+
+
+def _listed(shapes: Mapping[str, tuple[int, ...]]) -> str:
+    return ", ".join(f"{name} {list(shape)}" for name, shape in shapes.items()) or "nothing"

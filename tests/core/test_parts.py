@@ -1,0 +1,47 @@
+"""Parts that lie outside the package: found by their import path, and written down by it."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
+
+PART = '''"""A part."""
+from brainhive_cli.core import parts
+
+class Config(parts.Config):
+    """Its knobs."""
+    width: int = 3
+'''
+
+
+@pytest.fixture
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    package = tmp_path / "own_parts"
+    package.mkdir()
+    (package / "__init__.py").touch()
+    (package / "wide_net.py").write_text(PART)
+    (package / "no_part.py").write_text("from brainhive_cli.core.parts import Config\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield "own_parts"
+    for name in [name for name in sys.modules if name.startswith("own_parts")]:
+        del sys.modules[name]
+
+
+def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(own_package: str) -> None:
+    config = parts.resolve("backbones", {"kind": f"{own_package}.wide_net", "width": 5})
+
+    assert config.model_dump() == {"kind": "own_parts.wide_net", "width": 5}
+    assert parts.resolve("backbones", config.model_dump()) == config
+    assert parts.resolve("backbones", "linear").kind == "linear"
+
+
+@pytest.mark.parametrize(
+    ("module", "message"), [("absent", "no backbone at 'own_parts.absent'"), ("no_part", "is no backbone")]
+)
+def test_a_path_without_a_part_is_refused(own_package: str, module: str, message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        parts.resolve("backbones", f"{own_package}.{module}")
+    assert caught.value.hint
