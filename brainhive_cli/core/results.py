@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Measurements
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class Result:
 
     folder: Path
     tables: tuple[Table, ...] = ()
-    metrics: dict[str, Any] = field(default_factory=dict)
+    metrics: Any = field(default_factory=Measurements)
     files: dict[str, Path] = field(default_factory=dict)
     hint: str = ""
     exit_code: int = 0
@@ -58,7 +59,7 @@ class Result:
         return {
             "folder": str(self.folder),
             "tables": [table.as_dict() for table in self.tables],
-            "metrics": self.metrics,
+            "metrics": self.metrics.as_dict() if isinstance(self.metrics, Measurements) else self.metrics,
             "files": {name: str(path) for name, path in self.files.items()},
             "next": self.hint,
         }

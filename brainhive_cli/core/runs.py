@@ -23,6 +23,7 @@ from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, to_yaml
 
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
@@ -83,6 +84,15 @@ class RunFolder:
         """
         return self.read_json(FINISHED)
 
+    def measurements(self) -> Measurements:
+        """Read what a finished run measured.
+
+        Raises:
+            MissingData: if the run is not finished.
+            BrainhiveError: if its metrics are of another schema.
+        """
+        return Measurements.read(self.read_json(FINISHED), self.path)
+
     def recipe(self) -> dict[str, Any]:
         """Read the resolved recipe that the run was made with."""
         fields: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text())
@@ -134,9 +144,9 @@ class RunFolder:
         with (self.path / "log.jsonl").open("a") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
 
-    def finish(self, metrics: Mapping[str, Any]) -> None:
+    def finish(self, metrics: Measurements | Mapping[str, Any]) -> None:
         """Write the metrics, which makes the run finished."""
-        self.write_json(FINISHED, metrics)
+        self.write_json(FINISHED, metrics.as_dict() if isinstance(metrics, Measurements) else metrics)
         if self.lock:
             self.lock.release()
 

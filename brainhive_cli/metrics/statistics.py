@@ -1,12 +1,15 @@
-"""A metric with all that it must travel with, and its confidence intervals over items and subjects."""
+"""Metrics of items' values, and their confidence intervals over items and subjects."""
 
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core import measurements
+from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, said_in
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
 
 Limits = tuple[float | None, float | None]
@@ -35,63 +38,15 @@ class Interval:
     these_subjects: tuple[float, float] | None = None
 
 
-@dataclass(frozen=True)
-class Metric:
-    """A value and its circumstances.
-
-    Args:
-        name: What was measured.
-        value: The measurement.
-        n: Items that it was measured on, over all subjects.
-        pool: Candidates that each item was compared with; None if there are none.
-        chance: Value expected of guessing; None if the metric has none.
-        low: Lower end of the 95 % confidence interval; None where there is none, as of one item.
-        high: Upper end.
-        seeds: Seeds of the trainings that were measured.
-        protocol: Name of the way it was measured.
-        split: Part of the data set that it was measured on.
-        interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
-        seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds are not told
-            apart. No interval contains it: they are of models trained with these seeds.
-    """
-
-    name: str
-    value: float
-    n: int
-    pool: int | None
-    chance: float | None
-    low: float | None
-    high: float | None
-    seeds: tuple[int, ...]
-    protocol: str
-    split: str
-    interval: str
-    these_subjects: tuple[float, float] | None = None
-    seed_sd: float | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields as plain values, for JSON."""
-        these = None if self.these_subjects is None else list(self.these_subjects)
-        return {**asdict(self), "seeds": list(self.seeds), "these_subjects": these}
-
-
 def interval_text(metric: Mapping[str, Any], digits: int = 3) -> str:
     """Write the interval of a metric's plain values for a table: a dash where there is none."""
-    return _ends_text((metric["low"], metric["high"]), digits)
+    return measurements.interval_text(metric["low"], metric["high"], digits)
 
 
 def these_subjects_text(metric: Mapping[str, Any], digits: int = 3) -> str:
     """Write the interval that holds for the subjects who were measured only, as `interval_text`."""
-    return _ends_text(metric.get("these_subjects") or (None, None), digits)
-
-
-def _ends_text(ends: Sequence[float | None], digits: int) -> str:
-    low, high = ends
-    if low is None or high is None:
-        return "–"
-    to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
-    return f"{low:.{digits}f}{to}{high:.{digits}f}"
+    low, high = metric.get("these_subjects") or (None, None)
+    return measurements.interval_text(low, high, digits)
 
 
 def measure(
@@ -148,7 +103,14 @@ def measure(
         found.method,
         found.these_subjects,
         spread,
+        _is_selected(protocol),
     )
+
+
+def _is_selected(protocol: str) -> bool | None:
+    """Whether a protocol says that anything was selected on test; None where nothing is known of it."""
+    caveats = said_in(protocol)
+    return True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False
 
 
 def interval(

@@ -7,6 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest, norm, t
 
+from brainhive_cli.core.caveats import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import resampling
 from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure, these_subjects_text
@@ -207,7 +208,15 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
         "interval": "t over 2 subjects, with the variance of shared items; for people in general",
         "these_subjects": [0.5, 0.5],
         "seed_sd": None,
+        "selected": False,
     }
+
+
+@pytest.mark.parametrize(
+    ("caveat", "selected"), [(SELECTED_ON_TEST, True), (UNKNOWN_SELECTION, None), (SIMULATED, False)]
+)
+def test_a_metric_says_whether_anything_was_selected_on_test(caveat, selected):
+    assert measure("top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test").selected is selected
 
 
 def test_both_intervals_are_written_for_tables():

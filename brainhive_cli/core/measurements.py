@@ -1,0 +1,150 @@
+"""What a run measured: metrics with their context, in the one document that every command writes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Self
+
+from brainhive_cli.core.errors import BrainhiveError
+
+SCHEMA = 1
+"""The number of the document's format; documents of another one are refused."""
+ALL = "all"
+"""The scope of everything that was measured, taken together."""
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A value with the context without which it says nothing.
+
+    Attributes:
+        name: What was measured.
+        value: The measurement.
+        n: Items that it was measured on, over all subjects.
+        pool: Candidates that each item was compared with; None if there are none.
+        chance: Value expected of guessing; None if the metric has none.
+        low: Lower end of the 95 % confidence interval; None where there is none, as of one item.
+        high: Upper end.
+        seeds: Seeds of the trainings that were measured.
+        protocol: Name of the way it was measured.
+        split: Part of the data set that it was measured on.
+        interval: How the interval was made, and for whom it holds.
+        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
+        seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds are not told
+            apart. No interval contains it: they are of models trained with these seeds.
+        selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.
+    """
+
+    name: str
+    value: float
+    n: int
+    pool: int | None
+    chance: float | None
+    low: float | None
+    high: float | None
+    seeds: tuple[int, ...]
+    protocol: str
+    split: str
+    interval: str
+    these_subjects: tuple[float, float] | None = None
+    seed_sd: float | None = None
+    selected: bool | None = False
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the fields as plain values, for JSON."""
+        these = None if self.these_subjects is None else list(self.these_subjects)
+        return {**asdict(self), "seeds": list(self.seeds), "these_subjects": these}
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Self:
+        """Read what `as_dict` gave."""
+        these = plain["these_subjects"]
+        made = {**plain, "seeds": tuple(plain["seeds"]), "these_subjects": these and tuple(these)}
+        return cls(**made)
+
+    def interval_text(self, digits: int = 3) -> str:
+        """Write the interval for a table: a dash where there is none."""
+        return interval_text(self.low, self.high, digits)
+
+    def these_subjects_text(self, digits: int = 3) -> str:
+        """Write the interval that holds for the subjects who were measured only."""
+        low, high = self.these_subjects or (None, None)
+        return interval_text(low, high, digits)
+
+
+def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:
+    """Write an interval for a table: a dash where there is none."""
+    if low is None or high is None:
+        return "–"
+    to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
+    return f"{low:.{digits}f}{to}{high:.{digits}f}"
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """All that a run measured: `{schema, scopes, missing, notes, items}` in JSON.
+
+    Attributes:
+        scopes: Metrics by scope and name. A scope says what they are of: `all`, `subject 1`, the name of a
+            cell, `brain · subject 1` (see `scope`).
+        missing: What could not be measured, and how to get it.
+        notes: All else that a reader of the numbers must know, as plain values: `caveats`, `mode`,
+            comparisons with other runs.
+        items: Raw values, from which runs are compared item by item: by scope, `image_ids` [N] and lists [N]
+            by name.
+    """
+
+    scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
+    missing: Mapping[str, str] = field(default_factory=dict)
+    notes: Mapping[str, Any] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+    @property
+    def overall(self) -> Mapping[str, Metric]:
+        """The metrics of everything taken together; none if there is no such scope."""
+        return self.scopes.get(ALL, {})
+
+    @property
+    def caveats(self) -> list[str]:
+        """What must be said of the numbers wherever they are shown."""
+        return list(self.notes.get("caveats", []))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Give the document as plain values, for JSON."""
+        scopes = {
+            scope: {name: metric.as_dict() for name, metric in metrics.items()}
+            for scope, metrics in self.scopes.items()
+        }
+        rest = {name: dict(getattr(self, name)) for name in ("missing", "notes", "items")}
+        return {"schema": SCHEMA, "scopes": scopes, **rest}
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], path: object) -> Self:
+        """Read what `as_dict` gave.
+
+        Args:
+            document: Plain values.
+            path: Where they come from, for the message.
+
+        Raises:
+            BrainhiveError: if they are of another schema.
+        """
+        if (found := document.get("schema")) != SCHEMA:
+            raise BrainhiveError(
+                f"{path} holds metrics of schema {found}, this version reads {SCHEMA}",
+                "run its command again with --again",
+            )
+        scopes = {
+            scope: {name: Metric.read(plain) for name, plain in metrics.items()}
+            for scope, metrics in document["scopes"].items()
+        }
+        return cls(scopes, **{each.name: document[each.name] for each in fields(cls)[1:]})
+
+
+def scope(*parts: str) -> str:
+    """Name what metrics are of, as `brain · subject 1`; parts that are empty are left out."""
+    return " · ".join(filter(None, parts))
+
+
+def by_name(metrics: Sequence[Metric]) -> dict[str, Metric]:
+    """Give metrics by their names."""
+    return {metric.name: metric for metric in metrics}
