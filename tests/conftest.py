@@ -1,4 +1,4 @@
-"""What all tests share: the shared folder, a home of their own, one thread a process."""
+"""What all tests share: golden values and real data, a home of their own, one thread a process."""
 
 import os
 from collections.abc import Callable
@@ -11,13 +11,24 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond thi
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
+pytest_plugins = ["worlds"]
+
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of golden tensors and real data; the test is skipped where there is none."""
+    """The folder of real data; the test is skipped where there is none."""
     if not SHARED.is_dir():
         pytest.skip(f"no shared folder at {SHARED}")
     return SHARED
+
+
+@pytest.fixture(scope="session")
+def golden() -> Path:
+    """The folder of golden values, BRAINHIVE_GOLDEN; the test is skipped where there is none."""
+    folder = Path(os.environ.get("BRAINHIVE_GOLDEN", SHARED / "golden")).absolute()
+    if not folder.is_dir():
+        pytest.skip(f"no golden values at {folder}")
+    return folder
 
 
 @pytest.fixture

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hub_repositories import H14, SDXL, write_encoders
 from hub_server import Hub, serving
 from huggingface_hub import constants
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from torchvision.transforms import v2
 from typer.testing import CliRunner
 
@@ -27,48 +27,6 @@ from brainhive_cli.pipelines import embed
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
-H14, SDXL = "laion/CLIP-ViT-H-14-laion2B-s32B-b79K", "stabilityai/stable-diffusion-xl-base-1.0"
-TOWER = {"hidden_act": "gelu", "hidden_size": 32, "intermediate_size": 32}
-TOWER |= {"num_attention_heads": 2, "num_hidden_layers": 2}
-CLIP_CONFIG = {
-    "architectures": ["CLIPModel"],
-    "initializer_factor": 1.0,
-    "logit_scale_init_value": 2.6592,
-    "model_type": "clip",
-    "projection_dim": 1024,
-    "text_config": {**TOWER, "vocab_size": 64, "bos_token_id": 0, "eos_token_id": 1},
-    "vision_config": {**TOWER, "image_size": 224, "patch_size": 14},
-    "torch_dtype": "float32",
-}
-"""As LAION wrote it: the width of the projection stands at the top alone."""
-PREPROCESSOR = {
-    "crop_size": 224,
-    "do_center_crop": True,
-    "do_normalize": True,
-    "do_resize": True,
-    "feature_extractor_type": "CLIPFeatureExtractor",
-    "image_mean": [0.48145466, 0.4578275, 0.40821073],
-    "image_std": [0.26862954, 0.26130258, 0.27577711],
-    "resample": 3,
-    "size": 224,
-}
-VAE_CONFIG = {
-    "_class_name": "AutoencoderKL",
-    "_diffusers_version": "0.20.0.dev0",
-    "_name_or_path": "../sdxl-vae/",
-    "act_fn": "silu",
-    "block_out_channels": [8, 8, 8, 8],
-    "down_block_types": ["DownEncoderBlock2D"] * 4,
-    "force_upcast": True,
-    "in_channels": 3,
-    "latent_channels": 4,
-    "layers_per_block": 2,
-    "norm_num_groups": 4,
-    "out_channels": 3,
-    "sample_size": 1024,
-    "scaling_factor": 0.13025,
-    "up_block_types": ["UpDecoderBlock2D"] * 4,
-}
 PICTURES = {
     "training_images": [
         "00001_aardvark/aardvark_01b",
@@ -85,29 +43,6 @@ ROUNDING = 1e-5
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The two repositories with all the kinds of files that the real ones hold."""
     return write_encoders(tmp_path_factory.mktemp("repositories"))
-
-
-def write_encoders(root: Path) -> Path:
-    """Write clip-h14 and the VAE of SDXL at tiny widths."""
-    from diffusers import AutoencoderKL
-    from transformers import CLIPConfig, CLIPModel
-
-    clip, vae = root / H14, root / SDXL / "vae"
-    torch.manual_seed(0)
-    CLIPModel(CLIPConfig(**CLIP_CONFIG)).save_pretrained(clip)
-    AutoencoderKL.from_config(VAE_CONFIG).save_pretrained(vae)
-    (clip / "config.json").write_text(json.dumps(CLIP_CONFIG))
-    (vae / "config.json").write_text(json.dumps(VAE_CONFIG))
-    (clip / "preprocessor_config.json").write_text(json.dumps(PREPROCESSOR))
-    (clip / "open_clip_config.json").write_text("{}")
-    for copy in ("open_clip_model.safetensors", "open_clip_pytorch_model.bin", "pytorch_model.bin"):
-        (clip / copy).write_bytes(b"the same weights for others")
-    halves = {
-        key: value.half() for key, value in load_file(vae / "diffusion_pytorch_model.safetensors").items()
-    }
-    save_file(halves, vae / "diffusion_pytorch_model.fp16.safetensors")
-    (root / SDXL / "sd_xl_base_1.0.safetensors").write_bytes(b"many gigabytes")
-    return root
 
 
 @pytest.fixture

@@ -15,10 +15,9 @@ import published
 import pytest
 import timm
 import torch
+from hub_repositories import CLIP_CONFIG, PREPROCESSOR, write_encoders, write_prior_and_turbo
 from hub_server import Hub, serving
 from PIL import Image
-from test_embed_from_the_hub import CLIP_CONFIG, PREPROCESSOR, write_encoders
-from test_reconstruct_from_the_hub import write_prior_and_turbo
 from transformers import CLIPConfig, CLIPModel
 from typer.testing import CliRunner, Result
 

@@ -6,8 +6,8 @@ import shlex
 from pathlib import Path
 
 import pytest
-from conftest import paint
 from typer.testing import CliRunner
+from worlds import paint
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import text_encoders
 import torch
-from diffusers import AutoencoderKL, EulerAncestralDiscreteScheduler, StableDiffusionXLPipeline
+from diffusers import StableDiffusionXLPipeline
+from hub_repositories import PRIOR, STORES, TURBO, USED, write_prior_and_turbo
 from hub_server import Hub, serving
 from PIL import Image
-from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner, Result
 
 from brainhive_cli.alignment.trained import AlignRun
@@ -24,36 +23,12 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.generators import sdxl
-from brainhive_cli.priors import fusion_prior
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.reconstruction.conditions import brain_takes
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
-PRIOR, TURBO = "fakekungfu/Fusion-Prior-SynCLR_B32_VAE", "stabilityai/sdxl-turbo"
-DIMS = {"synclr_vit_b_16": 768, "CLIP-ViT-B-32-laion2B-s34B-b79K": 512, "vae": 1024}
-STORES = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
-"""The same encoders by our names."""
-USED = (
-    *("unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"),
-    *("text_encoder/model", "text_encoder_2/model"),
-)
-"""Weights of sdxl-turbo that a picture is drawn with."""
-INDEX = {
-    "_class_name": "StableDiffusionXLPipeline",
-    "_diffusers_version": "0.24.0.dev0",
-    "force_zeros_for_empty_prompt": True,
-    "scheduler": ["diffusers", "EulerAncestralDiscreteScheduler"],
-    "text_encoder": ["transformers", "CLIPTextModel"],
-    "text_encoder_2": ["transformers", "CLIPTextModelWithProjection"],
-    "tokenizer": ["transformers", "CLIPTokenizer"],
-    "tokenizer_2": ["transformers", "CLIPTokenizer"],
-    "unet": ["diffusers", "UNet2DConditionModel"],
-    "vae": ["diffusers", "AutoencoderKL"],
-}
-"""model_index.json of sdxl-turbo."""
 SCORED = {"pixcorr": 2, "ssim": 2}
 """Metrics that need no network, and how many items they are of."""
 UNSCORED = {"alexnet2", "alexnet5", "inception", "clip", "effnet", "swav"}
@@ -66,37 +41,6 @@ SUBJECT = ("subjects=1", "seeds=1", "train.epochs=2", "train.precision=fp32")
 def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The prior and sdxl-turbo with all the kinds of files that the real ones hold."""
     return write_prior_and_turbo(tmp_path_factory.mktemp("repositories"))
-
-
-def write_prior_and_turbo(root: Path) -> Path:
-    """Write a Fusion Prior and sdxl-turbo at tiny widths."""
-    unet, turbo = sdxl.TINY.build().unet, root / TURBO
-    torch.manual_seed(0)
-    prior = fusion_prior.TINY.build(DIMS, unet)
-    for weight in prior.attn_adapter.parameters():
-        weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
-    prior.save(root / PRIOR)
-    unet.save_pretrained(turbo / "unet")
-    vae = AutoencoderKL(
-        down_block_types=["DownEncoderBlock2D"] * 4,
-        up_block_types=["UpDecoderBlock2D"] * 4,
-        block_out_channels=[4, 4, 4, 4],
-        norm_num_groups=2,
-        layers_per_block=1,
-        scaling_factor=0.13025,
-        force_upcast=True,
-    )
-    vae.save_pretrained(turbo / "vae")
-    EulerAncestralDiscreteScheduler(
-        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", timestep_spacing="trailing"
-    ).save_pretrained(turbo / "scheduler")
-    text_encoders.write(turbo)
-    (turbo / "model_index.json").write_text(json.dumps(INDEX))
-    for stem in USED:
-        halves = {name: weight.half() for name, weight in load_file(turbo / f"{stem}.safetensors").items()}
-        save_file(halves, turbo / f"{stem}.fp16.safetensors")
-    (turbo / "sd_xl_turbo_1.0_fp16.safetensors").write_bytes(b"many gigabytes")
-    return root
 
 
 @pytest.fixture

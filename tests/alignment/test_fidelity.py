@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from test_training import HERE, PICTURES, batches_of, data_of, layout_of
+from cell_data import HERE, PICTURES, batches_of, data_of, layout_of
 from torch import nn
 
 from brainhive_cli.alignment import model as aligners

@@ -9,15 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from cell_data import HERE, PICTURES, REPETITIONS, batches_of, data_of, layout_of
 from safetensors.torch import load_file
 from two import in_two
 
 from brainhive_cli import aligner
 from brainhive_cli.alignment import loop as _training
-from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.initialisation import begin, take_over
 from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.model import Layout
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
@@ -26,49 +26,14 @@ from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.trials import Repeated, Trials
 from brainhive_cli.losses.clip import ClipLoss
 
-PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
-HERE = Launch(0, 1, torch.device("cpu"))
 Weights = dict[str, torch.Tensor]
-
-
-def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most: int = 2) -> Trials:
-    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
-    random = np.random.default_rng(subject)
-    clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
-    signal = (clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))).astype(np.float32)
-    count = np.full(len(signal), REPETITIONS)
-    count[-1], signal[-1, 1:] = 1, np.nan
-    averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
-    repeated = Repeated(signal, count, how, most) if how else None  # type: ignore[arg-type]
-    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, repeated)
 
 
 @pytest.fixture
 def embedding() -> np.ndarray:
     return np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
-
-
-def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
-    trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
-    return CellData(trials, {"e": torch.from_numpy(embedding)}, np.arange(PICTURES) < 15, None, **more)
-
-
-def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
-    return Layout(
-        backbone={"kind": kind},
-        fuser={"kind": "fusion_encoder", "intermediate_size": 16},
-        dims={"e": 8},
-        encoders={"e": "e"},
-        dim=16,
-        channels=CHANNELS,
-        samples=SAMPLES,
-        window_ms=None,
-        scale=1.0,
-        subjects=tuple(trials.subject for trials in data.trials),
-    )
 
 
 @pytest.fixture
@@ -252,10 +217,6 @@ def test_nothing_random_touches_validation(train, embedding):
 
     assert all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain) and again == metrics
     assert noisy["loss"] != told["loss"]  # but it does touch training
-
-
-def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:
-    return Batches(data, Train(**{"batch_size": 16, **knobs}), mix_alpha, launch)
 
 
 def test_each_trial_is_a_sample_of_its_own(embedding):

@@ -190,7 +190,7 @@ def test_a_wrong_name_of_what_measures_fails_the_plan(settings):
 @pytest.fixture
 def many(tmp_path):
     """A hundred pictures, of which twenty may be kept."""
-    from conftest import paint
+    from worlds import paint
 
     return paint(tmp_path / "many", concepts=10, each=10)
 

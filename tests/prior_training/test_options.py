@@ -7,11 +7,12 @@ from functools import partialmethod
 import numpy as np
 import pytest
 import torch
+from worlds import first_batch
 
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.prior_training.examples import Batch, batches
+from brainhive_cli.prior_training.examples import Batch
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import Learner
 
@@ -30,10 +31,6 @@ def trained(
 def gradients(learner: Learner) -> list[torch.Tensor]:
     """What the optimiser has seen in its first step, up to a factor."""
     return [learner.optimizer.state[parameter]["exp_avg"] for parameter in learner.parameters]
-
-
-def first_batch(training: Training, size: int = 4) -> Batch:
-    return next(batches(training.pictures, range(1), size, 1, 0, 0, training.launch))
 
 
 def many(count: int) -> Batch:

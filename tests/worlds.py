@@ -1,4 +1,4 @@
-"""Small worlds for the pipelines: folders of pictures, the demo's signals, a tiny generator and its prior."""
+"""Fixtures that run commands: folders of pictures, the demo's signals, a tiny generator and its prior."""
 
 import contextlib
 import importlib
@@ -26,7 +26,7 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.prior_training.examples import Pictures
+from brainhive_cli.prior_training.examples import Batch, Pictures, batches
 from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.stores.hdf5 import part_of
@@ -279,3 +279,8 @@ def begun() -> Callable[..., Training]:
         return Training.begin(what, Pictures.of(what, launch), launch)
 
     return begin
+
+
+def first_batch(training: Training, size: int = 4) -> Batch:
+    """The first batch of a training of a prior, in this process."""
+    return next(batches(training.pictures, range(1), size, 1, 0, 0, training.launch))

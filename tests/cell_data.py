@@ -1,0 +1,51 @@
+"""The data and layout of one small cell: random signals that hold their image's embedding."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.settings import Train
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.trials import Repeated, Trials
+
+PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
+HERE = Launch(0, 1, torch.device("cpu"))
+
+
+def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most: int = 2) -> Trials:
+    """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
+    random = np.random.default_rng(subject)
+    clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
+    signal = (clean + 0.5 * random.normal(size=(len(clean), REPETITIONS, 2, 12))).astype(np.float32)
+    count = np.full(len(signal), REPETITIONS)
+    count[-1], signal[-1, 1:] = 1, np.nan
+    averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
+    repeated = Repeated(signal, count, how, most) if how else None  # type: ignore[arg-type]
+    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, repeated)
+
+
+def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
+    trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
+    return CellData(trials, {"e": torch.from_numpy(embedding)}, np.arange(PICTURES) < 15, None, **more)
+
+
+def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
+    return Layout(
+        backbone={"kind": kind},
+        fuser={"kind": "fusion_encoder", "intermediate_size": 16},
+        dims={"e": 8},
+        encoders={"e": "e"},
+        dim=16,
+        channels=CHANNELS,
+        samples=SAMPLES,
+        window_ms=None,
+        scale=1.0,
+        subjects=tuple(trials.subject for trials in data.trials),
+    )
+
+
+def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:
+    return Batches(data, Train(**{"batch_size": 16, **knobs}), mix_alpha, launch)
