@@ -37,7 +37,7 @@ from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.stores import recordings
-from brainhive_cli.stores.recordings import Recording, SignalStore
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
@@ -181,7 +181,9 @@ def write_stores(
     if not first.is_file():
         signal = normal(pictures, on.repetitions, len(POSTERIOR), SAMPLES)
         times_s = np.arange(SAMPLES) / RATE_HZ
-        SignalStore.write(first, {"train": Recording(signal, ids, POSTERIOR, times_s, RATE_HZ, "random")})
+        SignalStore.write(
+            first, {"train": Recording(signal, ids, Sensors(POSTERIOR), times_s, RATE_HZ, "random")}
+        )
     for subject in range(2, subjects + 1):
         path = recordings.path_of(on.home / "signals", "things-eeg", "default", subject)
         if not path.exists():

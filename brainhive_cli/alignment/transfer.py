@@ -13,7 +13,7 @@ from brainhive_cli.data.trials import Signal, open_signals
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.selection import sample_range
 from brainhive_cli.stores import recordings
-from brainhive_cli.stores.recordings import Recording, SignalStore
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def fitted(
     recording = open_signals(dataset, paths, signal, subject)[split]
     where = f"{dataset.name} subject {subject}"
     channels = _channels(layout, signal, dataset, recording, where)
-    if origin.rate_hz and round(origin.rate_hz - recording.rate_hz, 3):
+    if origin.rate_hz and recording.rate_hz and round(origin.rate_hz - recording.rate_hz, 3):
         raise BrainhiveError(
             f"{where} is sampled at {recording.rate_hz:g} Hz, {origin.name} at {origin.rate_hz:g} Hz",
             f"prepare its signals at {origin.rate_hz:g} Hz",
@@ -86,16 +86,17 @@ def _channels(
     layout: Layout, signal: Signal, dataset: Dataset, recording: Recording, where: str
 ) -> tuple[str, ...]:
     """Find the model's channels by name; a model that only counts them takes those of the data set."""
+    names = recording.space.names if isinstance(recording.space, Sensors) else ()
     is_counted = layout.channels == tuple(map(str, range(len(layout.channels))))
     if not is_counted:
-        known = {name.lower() for name in recording.channels}
+        known = {name.lower() for name in names}
         if absent := [name for name in layout.channels if name.lower() not in known]:
             raise BrainhiveError(
                 f"{where} has no channel {', '.join(absent)}, which the model was trained on",
                 "train on channels that both have: signal.channels=…",
             )
         return layout.channels
-    chosen = tuple(signal.channels or dataset.channels or recording.channels)
+    chosen = tuple(signal.channels or dataset.channels or names)
     if len(chosen) != len(layout.channels):
         raise BrainhiveError(
             f"{where} gives {len(chosen)} channels where the model takes {len(layout.channels)}",

@@ -78,7 +78,9 @@ class SignalSpec:
             TypeError: if a key is missing or unknown.
             BrainhiveError: if two lists contradict each other.
         """
-        fields = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        fields: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
+        }
         fields["regions"] = {
             region: tuple(tuple(indices) for indices in by_subject)
             for region, by_subject in values.get("regions", {}).items()

@@ -96,7 +96,7 @@ class Trials:
     signal: NDArray[np.float32]
     picture: NDArray[np.int64]
     channels: tuple[str, ...]
-    rate_hz: float = 250.0
+    rate_hz: float | None = 250.0
     repeated: Repeated | None = None
     moments: Moments | None = None
 

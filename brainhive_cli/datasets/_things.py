@@ -22,7 +22,7 @@ from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._files import from_files
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording
+from brainhive_cli.stores.recordings import Recording, Sensors
 
 FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
 """What the folder of a split's pictures is called; in image ids always the first."""
@@ -138,7 +138,7 @@ class Things:
             return Recording(
                 signal=signal,
                 image_ids=_image_ids(content["img"], signal.shape) if ids is None else ids,
-                channels=self._channel_names(content),
+                space=Sensors(self._channel_names(content)),
                 times_s=_times_s(content, signal.shape[3], self.rate_hz),
                 rate_hz=self.rate_hz,
                 unit=self.unit,

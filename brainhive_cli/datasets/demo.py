@@ -13,7 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording
+from brainhive_cli.stores.recordings import Recording, Sensors
 
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
@@ -87,7 +87,7 @@ def simulated(signal: simulation.Floats, image_ids: list[str]) -> Recording:
     return Recording(
         signal=signal,
         image_ids=image_ids,
-        channels=tuple(simulation.CHANNELS),
+        space=Sensors(tuple(simulation.CHANNELS)),
         times_s=np.arange(signal.shape[-1]) / simulation.RATE_HZ,
         rate_hz=simulation.RATE_HZ,
         unit=simulation.UNIT,

@@ -1,4 +1,4 @@
-"""Augmentation of training signals: what a brain encoder should not mind, drawn anew for every trial."""
+"""Augmentation of training signals, drawn anew for every trial."""
 
 import torch
 from pydantic import Field
@@ -29,20 +29,20 @@ class Augment(Section):
     )
 
 
-def augment(signal: Tensor, config: Augment, rate_hz: float, generator: torch.Generator) -> Tensor:
+def augment(signal: Tensor, config: Augment, rate_hz: float | None, generator: torch.Generator) -> Tensor:
     """Shift, add noise, then drop channels; what is off costs nothing and draws nothing.
 
     Args:
         signal: [B, C, T].
         config: What is varied, and how much.
-        rate_hz: Sampling rate.
+        rate_hz: Sampling rate; None where there is one sample.
         generator: Of the signal's device.
 
     Returns:
         [B, C, T]; the signal itself when all is off.
 
     Raises:
-        RecipeError: if the largest shift is less than a sample, or the whole window.
+        RecipeError: if the largest shift is less than a sample, or the whole window, or there is no rate.
     """
     if config.time_shift_ms:
         signal = shift(signal, _samples(config.time_shift_ms, rate_hz, signal.shape[-1]), generator)
@@ -70,7 +70,7 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
     """Average the repetitions of each trial, with weights drawn anew where `config.repetitions` says so.
 
     Args:
-        signal: [B, R, C, T]; what lies behind a trial's repetitions is never looked at.
+        signal: [B, R, C, T]; values beyond a trial's repetitions are never used.
         count: [B], how many of the R there are, at least one.
         config: How the weights are drawn.
         generator: Of the signal's device.
@@ -87,7 +87,11 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
     return torch.einsum("brct,br->bct", there, weights.to(signal.dtype))
 
 
-def _samples(shift_ms: float, rate_hz: float, samples: int) -> int:
+def _samples(shift_ms: float, rate_hz: float | None, samples: int) -> int:
+    if rate_hz is None:
+        raise RecipeError(
+            "signals without a sampling rate cannot be shifted in time", "train.augment.time_shift_ms=0"
+        )
     most = round(shift_ms * rate_hz / 1000)
     if not 0 < most < samples:
         raise RecipeError(

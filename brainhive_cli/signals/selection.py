@@ -1,8 +1,8 @@
-"""From a recording [N, R, C, T] to what a brain encoder sees: channels, window, mean over repetitions."""
+"""Which part of a recording [N, R, C, T] a brain model sees: channels or regions, window, repetitions."""
 
 import difflib
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Self
 
@@ -12,36 +12,72 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.regions import REGIONS, channels_in
-from brainhive_cli.stores.recordings import CHUNK, Recording
+from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, Voxels
 
 Chunk = tuple[slice, NDArray[np.float32]]
-"""Where in the whole, and the signals of some pictures."""
+"""Rows of the whole, and the signals of these stimuli."""
 
 
-def channel_rows(channels: Sequence[str], wanted: Sequence[str] | None) -> NDArray[np.int64]:
-    """Find the wanted channels by name or region (`occipital`), each once; all when None.
+def space_rows(space: Sensors | Voxels, width: int, wanted: Sequence[str] | None) -> NDArray[np.int64]:
+    """Find the wanted channels, or the voxels of the wanted regions, each once; all of `width` when None.
+
+    Channels come in the order of `wanted`, voxels in that of the data.
 
     Raises:
         RecipeError: naming what the data do not have, and the nearest name.
     """
     if wanted is None:
-        return np.arange(len(channels))
+        return np.arange(width)
+    return (
+        channel_rows(space.names, wanted) if isinstance(space, Sensors) else voxel_rows(space.regions, wanted)
+    )
+
+
+def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """Find the voxels that lie in at least one of the wanted regions, ascending.
+
+    Raises:
+        RecipeError: naming a region that the data do not have or that is empty, and the nearest name.
+    """
+    known = {name.lower(): name for name in regions}
+    masks = []
+    for name in wanted:
+        if name.lower() not in known:
+            hint = f"{_nearest(name, known)}regions: {' '.join(regions) or 'none'}"
+            raise RecipeError(f"no region {name!r} in the data", hint)
+        masks.append(regions[known[name.lower()]])
+    rows = np.flatnonzero(np.any(masks, axis=0))
+    if not len(rows):
+        raise RecipeError(f"no voxel lies in {', '.join(wanted)}", f"regions: {' '.join(regions)}")
+    return rows
+
+
+def channel_rows(channels: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
+    """Find the wanted channels by name or region (`occipital`), each once.
+
+    Raises:
+        RecipeError: naming what the data do not have, and the nearest name.
+    """
     rows = {name.lower(): row for row, name in enumerate(channels)}
     known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
     found: list[int] = []
     for name in wanted:
         members = channels_in(name.lower(), channels) if name.lower() in REGIONS else [name]
         if not members or members[0].lower() not in rows:
-            near = difflib.get_close_matches(name.lower(), known, n=1)
-            guess = f"did you mean {known[near[0]]}? " if near else ""
-            hint = f"{guess}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
+            hint = f"{_nearest(name, known)}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"
             raise RecipeError(f"no channel {name!r} in the data", hint)
         found += [rows[member.lower()] for member in members]
     return np.asarray(list(dict.fromkeys(found)))
 
 
+def _nearest(name: str, known: Mapping[str, str]) -> str:
+    """Guess which of the known names (by lower case) is meant; empty if none is near."""
+    near = difflib.get_close_matches(name.lower(), known, n=1)
+    return f"did you mean {known[near[0]]}? " if near else ""
+
+
 def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | None) -> slice:
-    """Find the samples whose time lies in [start, stop), in milliseconds after the picture; all when None.
+    """Find the samples whose time lies in [start, stop), in milliseconds after onset; all when None.
 
     Raises:
         RecipeError: if no sample does, or the window reaches a sample or more beyond the recording.
@@ -62,11 +98,11 @@ def sample_range(times_s: NDArray[np.float64], window_ms: tuple[float, float] | 
 
 @dataclass(frozen=True)
 class Selection:
-    """The chosen pictures, channels and samples of a recording, scaled and normalised, read in chunks.
+    """The chosen stimuli, channels or voxels, and samples of a recording, scaled and normalised.
 
     Attributes:
-        pictures: [N] which pictures of the recording, ascending.
-        rows: [C] which channels.
+        pictures: [N] which stimuli of the recording, ascending.
+        rows: [C] which channels, or [V] which voxels.
         samples: Which T samples.
         where: What the recording is, for errors.
     """
@@ -88,15 +124,29 @@ class Selection:
         scale: float,
         where: str,
     ) -> Self:
-        """Choose channels by name or region (all when None), and a window in ms after the picture."""
-        rows = channel_rows(recording.channels, channels)
+        """Choose channels by name or region, or voxels by region (all when None), and a window in ms."""
+        rows = space_rows(recording.space, recording.signal.shape[2], channels)
         samples = sample_range(recording.times_s, window_ms)
         return cls(recording, np.arange(len(recording.signal)), rows, samples, scale, where)
 
     @property
     def channels(self) -> tuple[str, ...]:
-        """Names of the chosen channels."""
-        return tuple(self.recording.channels[row] for row in self.rows)
+        """Names of the chosen channels; () for voxels."""
+        space = self.recording.space
+        return tuple(space.names[row] for row in self.rows) if isinstance(space, Sensors) else ()
+
+    @property
+    def regions(self) -> dict[str, tuple[int, ...]]:
+        """Places among the chosen voxels, by region; empty for sensors."""
+        space = self.recording.space
+        if isinstance(space, Sensors):
+            return {}
+        return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in space.regions.items()}
+
+    @property
+    def times_s(self) -> NDArray[np.float64]:
+        """[T] seconds of the chosen samples."""
+        return self.recording.times_s[self.samples]
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -119,7 +169,7 @@ class Selection:
         return chosen.hexdigest()[:10]
 
     def averages(self) -> Iterator[Chunk]:
-        """Yield where, and the averages of the repetitions of some pictures [n, C, T].
+        """Yield where, and the averages of the repetitions of some stimuli [n, C, T].
 
         Raises:
             BrainhiveError: if a value is not finite; it names the picture and the channel.
@@ -129,7 +179,7 @@ class Selection:
             yield part, self._finish(chosen.sum(1) * share, part)
 
     def trials(self) -> Iterator[Chunk]:
-        """Yield where, and the repetitions of some pictures [n, R, C, T]; what is not there means nothing.
+        """Yield where, and the single repetitions of some stimuli [n, R, C, T]; missing ones are zeros.
 
         Raises:
             BrainhiveError: if a value is not finite; it names the picture and the channel.
@@ -154,11 +204,11 @@ class Selection:
 
     def _finish(self, signal: NDArray[np.float32], part: slice) -> NDArray[np.float32]:
         if not np.isfinite(signal).all():
-            place, *_, channel, _ = np.argwhere(~np.isfinite(signal))[0]
+            place, *_, row, _ = np.argwhere(~np.isfinite(signal))[0]
             picture = self.recording.image_ids[self.pictures[part.start + place]]
+            which = f"channel {self.channels[row]}" if self.channels else f"voxel {self.rows[row]}"
             raise BrainhiveError(
-                f"{self.where}: a signal is not finite, of picture {picture}, "
-                f"channel {self.channels[channel]}",
+                f"{self.where}: a signal is not finite, of picture {picture}, {which}",
                 "repair the recording, or leave the channel out with signal.channels",
             )
         return self.normaliser(signal) if self.normaliser else signal

@@ -17,7 +17,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.trials import Signal
 from brainhive_cli.datasets.demo import Demo
 from brainhive_cli.metrics.retrieval import ranks
-from brainhive_cli.stores.recordings import Recording, SignalStore, path_of
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -33,7 +33,7 @@ def recorded(home: Path):
     def write(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0):
         signal = np.zeros((1, 1, len(channels), samples), np.float32)
         times_s = start_s + np.arange(samples) / rate_hz
-        recording = Recording(signal, ["a"], channels, times_s, rate_hz, "µV")
+        recording = Recording(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
         path = path_of(home / "signals", "other", "default", 1)
         path.unlink(missing_ok=True)
         SignalStore.write(path, {"test": recording})

@@ -75,7 +75,7 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
 
 
 def test_the_montage_has_oz_once_and_poz(root: Path) -> None:
-    channels = eeg().recording(1, "train").channels
+    channels = eeg().recording(1, "train").space.names
     assert len(set(channels)) == len(channels) == 63
     assert (channels.index("POz"), channels.index("Oz")) == (57, 61)
     assert eeg().channels is not None and len(set(eeg().channels or ())) == 17
@@ -85,9 +85,9 @@ def test_the_montage_has_oz_once_and_poz(root: Path) -> None:
 def test_a_channel_list_in_the_file_wins(root: Path) -> None:
     names = [f"E{number}" for number in range(63)]
     save(root, "train", content("train", ch_names=names))
-    assert eeg().recording(1, "train").channels == tuple(names)
+    assert eeg().recording(1, "train").space.names == tuple(names)
     save(root, "train", content("train", ch_names=None))
-    assert eeg().recording(1, "train").channels == things_eeg.MONTAGE
+    assert eeg().recording(1, "train").space.names == things_eeg.MONTAGE
 
 
 def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
@@ -150,7 +150,7 @@ def test_the_published_files_give_samples_times_and_pictures_that_belong_togethe
             found.signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
         )
         np.testing.assert_allclose(found.times_s, np.arange(250) / 250, atol=1e-9)
-        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.channels == things_eeg.MONTAGE
+        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == things_eeg.MONTAGE
 
 
 def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(shared: Path, home: Path) -> None:
@@ -353,7 +353,7 @@ def test_meg_is_read_as_it_is_published(home: Path) -> None:
     )
     recording = meg(root=str(home / "elsewhere")).recording(4, "train")
     assert isinstance(recording.signal, np.memmap) and recording.signal.dtype == np.float16
-    assert len(set(recording.channels)) == 271 and recording.channels[0] == "MEG001"
+    assert len(set(recording.space.names)) == 271 and recording.space.names[0] == "MEG001"
     assert (recording.rate_hz, recording.unit, recording.times_s[1]) == (200.0, "z-score", 0.005)
     assert list(recording.image_ids) == [path.removesuffix(".jpg") for path in pictures("train")]
 

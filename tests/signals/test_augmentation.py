@@ -118,3 +118,8 @@ def test_a_mixture_is_the_average_on_average():
     mixed = mix_repetitions(signal, torch.full((20_000,), 4), Augment(repetitions=1), generator())
 
     assert mixed.mean(0)[0].tolist() == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def test_signals_without_a_rate_are_not_shifted(signal: Tensor):
+    with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
+        augment(signal, Augment(time_shift_ms=8), None, generator())

@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.prepared import InMemory, Mapped
 from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores.recordings import CHUNK, Recording, SignalStore
+from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore
 
 CHANNELS = ("P7", "Oz", "Cz")
 
@@ -21,7 +21,7 @@ def recorded(path: Path, seed: int = 0) -> Selection:
     signal = random.normal(size=(count, 3, 3, 8)).astype(np.float32)
     repetitions = np.resize([3, 1, 2], count)
     ids = [f"c/p{number}" for number in range(count)]
-    made = Recording(signal, ids, CHANNELS, np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
+    made = Recording(signal, ids, Sensors(CHANNELS), np.arange(8) / 100, 100.0, "µV", repetitions=repetitions)
     SignalStore.write(path, {"train": made})
     return Selection.of(SignalStore.open(path)["train"], ["Oz", "P7"], (10, 60), 2.0, "here")
 

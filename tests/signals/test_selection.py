@@ -8,7 +8,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.signals.prepared import InMemory
 from brainhive_cli.signals.selection import Selection, channel_rows, sample_range
-from brainhive_cli.stores.recordings import CHUNK, Recording
+from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, Voxels
 
 CHANNELS = ("P7", "POz", "PO7", "Oz")
 MS = np.arange(250) / 250
@@ -19,7 +19,7 @@ ROUNDING = 1e-6
 def recording(signal: Any, repetitions: Any = None) -> Recording:
     ids = [f"train/c/p{number}" for number in range(len(signal))]
     times_s = np.arange(signal.shape[-1]) / 250
-    return Recording(signal, ids, CHANNELS, times_s, 250.0, "µV", repetitions=repetitions)
+    return Recording(signal, ids, Sensors(CHANNELS), times_s, 250.0, "µV", repetitions=repetitions)
 
 
 def average(recording: Recording, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
@@ -103,8 +103,53 @@ def test_signals_of_float16_are_averaged_in_float32() -> None:
         (1, 80, 1, 1), 1000.0, np.float16
     )  # whose sum is beyond float16, as is 1/3000 of its step
     signal[0, :40] += 1
-    recording = Recording(signal, ["a"], ["O1"], np.zeros(1), 250.0, "µV")
+    recording = Recording(signal, ["a"], Sensors(["O1"]), np.zeros(1), 250.0, "µV")
     selection = Selection.of(recording, None, None, 1.0, "")
     ((_, average),) = selection.averages()
     ((_, trials),) = selection.trials()
     assert average.dtype == trials.dtype == np.float32 and average.item() == pytest.approx(1000.5, abs=1e-3)
+
+
+REGIONS = {
+    "V1": np.array([1, 0, 0, 1], bool),
+    "FFA": np.array([0, 0, 1, 1], bool),
+    "none": np.zeros(4, bool),
+}
+
+
+@pytest.fixture
+def voxels() -> Recording:
+    signal = np.arange(8, dtype=np.float16).reshape(2, 1, 4, 1)
+    return Recording(signal, ["a", "b"], Voxels(REGIONS), np.zeros(1), None, "z")
+
+
+@pytest.mark.parametrize(
+    ("wanted", "rows", "regions"),
+    [
+        (None, [0, 1, 2, 3], {"V1": (0, 3), "FFA": (2, 3), "none": ()}),
+        (["ffa", "V1"], [0, 2, 3], {"V1": (0, 2), "FFA": (1, 2), "none": ()}),
+        (["V1"], [0, 3], {"V1": (0, 1), "FFA": (1,), "none": ()}),
+    ],
+)
+def test_regions_select_voxels_each_once_in_the_order_of_the_data(
+    voxels: Recording, wanted: Any, rows: list[int], regions: dict[str, tuple[int, ...]]
+) -> None:
+    selection = Selection.of(voxels, wanted, None, 1.0, "here")
+    assert selection.rows.tolist() == rows and selection.shape == (2, 1, len(rows), 1)
+    assert selection.channels == () and selection.regions == regions
+    ((_, averages),) = selection.averages()
+    np.testing.assert_array_equal(averages, voxels.signal[:, 0, rows])
+
+
+def test_a_region_that_is_not_in_the_data_or_empty_is_refused(voxels: Recording) -> None:
+    with pytest.raises(RecipeError, match="no region 'FFB' in the data") as caught:
+        Selection.of(voxels, ["FFB"], None, 1.0, "here")
+    assert caught.value.hint == "did you mean FFA? regions: V1 FFA none"
+    with pytest.raises(RecipeError, match="no voxel lies in none"):
+        Selection.of(voxels, ["none"], None, 1.0, "here")
+
+
+def test_a_voxel_that_is_not_finite_is_named_by_its_place_in_the_recording(voxels: Recording) -> None:
+    voxels.signal[1, 0, 3] = np.inf
+    with pytest.raises(BrainhiveError, match="not finite, of picture b, voxel 3"):
+        list(Selection.of(voxels, ["V1"], None, 1.0, "here").averages())

@@ -9,14 +9,14 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import hdf5, recordings
-from brainhive_cli.stores.recordings import CHUNK, Recording, SignalStore
+from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore, Voxels
 
 
 def recording(count: int, most: int, **fields: Any) -> Recording:
     made = {
         "signal": np.random.default_rng(count).normal(size=(count, most, 3, 5)),
         "image_ids": [f"train/c/p{number}" for number in range(count)],
-        "channels": ("O1", "Oz", "O2"),
+        "space": Sensors(("O1", "Oz", "O2")),
         "times_s": np.arange(5) / 250,
         "rate_hz": 250.0,
         "unit": "µV",
@@ -38,8 +38,9 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
         assert isinstance(found[split].signal, np.memmap)
         np.testing.assert_array_equal(found[split].signal, written.signal.astype(np.float32))
         np.testing.assert_allclose(found[split].times_s, written.times_s)
-        for name in ("image_ids", "channels", "rate_hz", "unit", "provenance"):
+        for name in ("image_ids", "rate_hz", "unit", "provenance"):
             assert np.all(np.asarray(getattr(found[split], name)) == np.asarray(getattr(written, name)))
+        assert list(found[split].space.names) == ["O1", "Oz", "O2"]
     assert found["test"].repetitions.tolist() == [7, 1, 3, 7]
     assert set(found["train"].repetitions.tolist()) == {2}
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
@@ -58,7 +59,10 @@ def test_float16_stays_and_takes_half_the_bytes(path: Path) -> None:
 
 UNFIT = [
     ({"image_ids": ["a"] * 5}, r"signals \[4, 2, 3, 5\] come with 5 image ids, not 4"),
-    ({"channels": ("O1", "O2")}, "come with 2 channels, not 3"),
+    ({"space": Sensors(("O1", "O2"))}, "come with 2 channels, not 3"),
+    ({"space": Sensors(("O1", "Oz", "O2"), np.zeros((2, 3)))}, "come with 2 positions, not 3"),
+    ({"space": Voxels({"V1": np.ones(4, bool)})}, "come with 4 voxels in the mask of region V1, not 3"),
+    ({"rate_hz": None}, "signals of 5 samples have no sampling rate"),
     ({"times_s": np.arange(6) / 250}, "come with 6 times, not 5"),
     ({"times_s": np.arange(5) / 200}, "times lie 5 ms apart, not 4 ms as at 250 Hz"),
     ({"times_s": np.array([0, 1, 2, 5, 6]) / 250}, "times lie 12 ms apart, not 4 ms as at 250 Hz"),
@@ -89,6 +93,68 @@ def test_a_store_whose_lists_do_not_fit_its_signals_does_not_open(path: Path, na
     with pytest.raises(BrainhiveError, match=rf"sub-03\.h5: signals .* come with {len(longer)}") as caught:
         SignalStore.open(path)
     assert caught.value.hint == "delete it and run again"
+
+
+def voxels(count: int, **regions: list[int]) -> Recording:
+    signal = np.random.default_rng(count).normal(size=(count, 2, 3, 1)).astype(np.float16)
+    space = Voxels({name: np.array(mask, bool) for name, mask in regions.items()})
+    return recording(count, 2, signal=signal, space=space, times_s=np.zeros(1), rate_hz=None)
+
+
+def test_voxels_come_back_with_their_regions_and_without_a_rate(path: Path) -> None:
+    written = voxels(4, V1=[1, 0, 1], FFA=[0, 0, 0])
+    SignalStore.write(path, {"train": written, "test": voxels(2, V1=[1, 0, 1], FFA=[0, 0, 0])})
+    found = SignalStore.open(path)["train"]
+    assert isinstance(found.space, Voxels) and found.rate_hz is None
+    assert {name: mask.tolist() for name, mask in found.space.regions.items()} == {
+        "V1": [True, False, True],
+        "FFA": [False, False, False],
+    }
+    assert found.signal.dtype == np.float16
+    np.testing.assert_array_equal(found.signal, written.signal)
+
+
+def test_voxels_without_regions_come_back(path: Path) -> None:
+    SignalStore.write(path, {"train": voxels(4)})
+    assert SignalStore.open(path)["train"].space == Voxels({})
+
+
+def test_a_store_whose_region_masks_do_not_match_its_voxels_does_not_open(path: Path) -> None:
+    SignalStore.write(path, {"train": voxels(4, V1=[1, 0, 1])})
+    with h5py.File(path, "r+") as file:
+        del file["region_masks"]
+        file["region_masks"] = np.ones((1, 5), bool)
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5: .* 5 voxels in the mask of region V1, not 3"):
+        SignalStore.open(path)
+
+
+def test_positions_of_sensors_come_back(path: Path) -> None:
+    places = np.arange(9.0).reshape(3, 3)
+    SignalStore.write(path, {"train": recording(4, 2, space=Sensors(("O1", "Oz", "O2"), places))})
+    found = SignalStore.open(path)["train"].space
+    assert isinstance(found, Sensors)
+    np.testing.assert_array_equal(found.positions, places)
+
+
+def test_a_store_of_the_first_format_opens(path: Path) -> None:
+    SignalStore.write(path, {"train": recording(4, 2)})
+    with h5py.File(path, "r+") as file:
+        file.attrs["format"] = 1
+        del file.attrs["space"]  # which that format did not have
+    assert SignalStore.open(path)["train"].space == Sensors(["O1", "Oz", "O2"])
+
+
+@pytest.mark.parametrize(
+    ("other", "difference"),
+    [
+        (voxels(2, V1=[1, 1, 1]), "voxels in the mask of region V1"),
+        (voxels(2, V2=[1, 0, 1]), "space"),
+        (recording(2, 2, signal=np.zeros((2, 2, 3, 1)), times_s=np.zeros(1)), "space"),
+    ],
+)
+def test_splits_of_other_voxels_are_not_written(path: Path, other: Recording, difference: str) -> None:
+    with pytest.raises(BrainhiveError, match=f"the test signals have other {difference} than the first"):
+        SignalStore.write(path, {"train": voxels(4, V1=[1, 0, 1]), "test": other})
 
 
 def test_splits_that_do_not_share_their_lists_are_not_written(path: Path) -> None:
