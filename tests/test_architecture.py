@@ -175,7 +175,7 @@ def test_every_tiny_loss_is_a_number(kind: str) -> None:
     assert config.build()(torch.randn(3, 8), torch.randn(3, 8), scale).shape == () and config.mix_alpha >= 0
 
 
-@pytest.mark.parametrize("prior_kind", parts.kinds("priors"))
+@pytest.mark.parametrize("prior_kind", [kind for kind in parts.kinds("priors") if kind != "identity"])
 @pytest.mark.parametrize("kind", parts.kinds("generators"))
 def test_every_tiny_generator_draws_what_every_tiny_prior_says(
     kind: str, prior_kind: str, embeddings: dict[str, Tensor]

@@ -1,1 +1,146 @@
-"""Token to the conditioning of a diffusion model."""
+"""Priors: from decoded heads to the conditioning of a generator."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from inspect import signature
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from brainhive_cli.core import hub, parts
+from brainhive_cli.core.errors import RecipeError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from brainhive_cli.core.conditioning import Conditioning
+    from brainhive_cli.core.decoded import Decoded
+
+DEFAULT = "fusion_prior"
+"""The kind of a prior whose folder does not name one: BrainHiVE's layout."""
+OWNER = "fakekungfu"
+"""Owner of the published priors: a bare `hub:NAME` means theirs."""
+
+
+class Prior(Protocol):
+    """What every kind of prior offers.
+
+    Attributes:
+        kind: The file that it lives in.
+        fuser: Embeddings, by key, to the token that train-align's brain models predict; it stays frozen
+            there. None where a prior brings none.
+        dims: Width of each embedding that the fuser takes, by key.
+        dim: D, width of the token; 0 where there is none.
+    """
+
+    kind: str
+
+    @property
+    def fuser(self) -> "nn.Module | None": ...  # noqa: D102
+
+    @property
+    def dims(self) -> Mapping[str, int]: ...  # noqa: D102
+
+    @property
+    def dim(self) -> int: ...  # noqa: D102
+
+    def attach(self, generator: Any) -> None:
+        """Let a generator take this prior's conditions."""
+        ...
+
+    def detach(self, generator: Any) -> None:
+        """Give a generator back what it had before `attach`."""
+        ...
+
+    def condition(self, decoded: "Decoded", seeds: Sequence[int]) -> "Conditioning":
+        """Condition on the decoded heads of B signals; `seeds` [B] decide whatever is sampled."""
+        ...
+
+    def null(self, n: int, seeds: Sequence[int]) -> "Conditioning":
+        """Make n rows of the unconditional side of guidance."""
+        ...
+
+    def trainable(self) -> "Iterable[nn.Parameter]":
+        """List the parameters that train-prior trains."""
+        ...
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is known of a prior without its weights.
+
+    Attributes:
+        kind: The file of the prior.
+        reference: As the user names it.
+        folder: Where it lies; None for a kind without weights.
+        dims: Width of each embedding that its fuser takes, by key.
+        dim: D, width of its token; 0 where there is none.
+        fuser: Sizes of its fuser, by the keys of an align recipe.
+    """
+
+    kind: str
+    reference: str
+    folder: Path | None = None
+    dims: Mapping[str, int] = field(default_factory=dict)
+    dim: int = 0
+    fuser: Mapping[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def digest(self) -> str:
+        """Digest of the weights (64 hexadecimal digits), which it fetches and reads; empty without any."""
+        return "" if self.folder is None else str(_module(self.kind).digest(self.reference))
+
+
+def load(reference: str, **options: Any) -> Any:
+    """Load a prior of any kind, in float32 on the CPU.
+
+    Args:
+        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, or the name of a kind without weights.
+        options: The kind's own ways of conditioning; None means the kind's default.
+
+    Returns:
+        A `Prior`.
+
+    Raises:
+        MissingData: if it is not there, or not whole.
+        RecipeError: if the kind has no such option.
+    """
+    kind = kind_of(reference)
+    load_kind = _module(kind).load
+    given = {name: value for name, value in options.items() if value is not None}
+    if unknown := given.keys() - signature(load_kind).parameters.keys():
+        name = min(unknown)
+        raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
+    return load_kind(reference, **given)
+
+
+def describe(reference: str) -> Description:
+    """Describe a prior of any kind without reading its weights.
+
+    Raises:
+        MissingData: if its config is absent, or does not say what it must.
+    """
+    described: Description = _module(kind_of(reference)).describe(reference)
+    return described
+
+
+def kind_of(reference: str) -> str:
+    """Find the kind of a prior: a name on the shelf, or what the config.json of its folder says.
+
+    Raises:
+        MissingData: if there is neither such a kind nor such a folder.
+    """
+    if parts.file_of(reference) in parts.kinds("priors"):
+        return parts.file_of(reference)
+    folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
+    with suppress(OSError, ValueError):
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        if isinstance(config, dict) and "kind" in config:
+            return str(config["kind"])
+    return DEFAULT
+
+
+def _module(kind: str) -> Any:
+    return parts.load("priors", kind)

@@ -132,6 +132,11 @@ def is_attached(processor: Any) -> bool:
     return isinstance(processor, ImageAttention)
 
 
+def unet_of(generator: Any) -> Any:
+    """Find the U-Net that a prior attaches to: a generator's, or what is given itself."""
+    return getattr(generator, "unet", generator)
+
+
 def processors_of(unet: Any) -> dict[str, Any]:
     """List a U-Net's attention processors by name, in its own order."""
     if not hasattr(unet, "attn_processors"):

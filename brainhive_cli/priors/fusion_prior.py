@@ -1,8 +1,9 @@
 """The Fusion Prior: embeddings to a token, and the token to the conditioning of an SDXL-type U-Net."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, ClassVar, Literal, Self
 
 import torch
 from pydantic import Field
@@ -11,12 +12,15 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.blocks import MLP, FusionEncoder
+from brainhive_cli.core.conditioning import Conditioning
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of
+from brainhive_cli.core.heads import TOKEN
+from brainhive_cli.priors import OWNER, Description
+from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
 from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, is_here, read, read_config
 
-OWNER = "fakekungfu"
-"""Owner of the published priors: a bare `hub:NAME` means theirs."""
+KIND = "fusion_prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Weight file of each part folder, as diffusers names it."""
 CONFIG = "fusion_encoder/config.json"
@@ -27,6 +31,8 @@ CLASSES = {
     "attn_adapter": "IPAttnAdapterModel",
 }
 """The folders of a prior, and the class that upstream writes into their config.json."""
+AdapterUse = Literal["apply", "skip"]
+"""Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
 
 
 class Config(parts.Config):
@@ -40,7 +46,7 @@ class Config(parts.Config):
         4, gt=0, description="Image tokens that a token becomes; IP-Adapter's value."
     )
     scale: float = Field(
-        1.0, allow_inf_nan=False, description="Weight of the image attention beside the text attention."
+        1.0, allow_inf_nan=False, description="Weight of the image attention next to the text attention."
     )
     start_from: str | None = Field(
         None,
@@ -62,8 +68,9 @@ class Config(parts.Config):
         """
         return bytes_to_fetch(self.start_from) if self.start_from is not None else 0
 
-    def build(self, dims: dict[str, int], unet: Any) -> "FusionPrior":
-        """Make a prior for embeddings of these widths (by upstream key) and this U-Net."""
+    def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
+        """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
+        unet = unet_of(generator)
         sizes = cross_sizes(unet)
         configs = {
             "fusion_encoder": {
@@ -92,6 +99,40 @@ class Config(parts.Config):
 
 TINY = Config(hidden_size=32, intermediate_size=64)
 """Small enough for tests."""
+
+
+def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = None) -> "FusionPrior":
+    """Load a Fusion Prior to condition a generator with, in float32 on the CPU.
+
+    Args:
+        reference: As `FusionPrior.load` takes it.
+        adapter: Whether the trained adapter is applied to decoded tokens.
+        scale: Weight of the image attention next to the text attention; None for the prior's own.
+
+    Raises:
+        MissingData: if it is not there, or not whole.
+    """
+    prior = FusionPrior.load(reference).float()
+    prior.adapter = adapter
+    if scale is not None:
+        prior.scale = scale
+    return prior
+
+
+def describe(reference: str) -> Description:
+    """Describe a Fusion Prior without reading its weights.
+
+    Raises:
+        MissingData: if its config is absent, half-downloaded or names no embeddings.
+    """
+    folder, config = _fusion_config(reference)
+    if not config.get("proj_meta"):
+        raise MissingData(
+            f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
+        )
+    names = {"dim": "hidden_size", "intermediate_size": "intermediate_size"}
+    sizes = {key: config[name] for key, name in names.items() if name in config}
+    return Description(KIND, reference, folder, config["proj_meta"], sizes.get("dim", 0), sizes)
 
 
 def fused_by(reference: str) -> tuple[Path, dict[str, int]]:
@@ -164,12 +205,18 @@ class FusionPrior(nn.Module):
         configs: What the config.json of each part folder holds, by folder.
         sizes: (D_cross, D_inner) of each cross-attention, by its place among the U-Net's processors.
 
+    Attributes:
+        adapter: Whether `condition` and `null` apply the trained adapter.
+
     Source: BrainHiVE (arXiv 2602.07495), published repository.
     """
+
+    kind: ClassVar[str] = KIND
 
     def __init__(self, configs: dict[str, dict[str, Any]], sizes: dict[int, tuple[int, int]]) -> None:
         super().__init__()
         self.configs = configs
+        self.adapter: AdapterUse = "skip"
         fusion, proj, attention = (configs[folder] for folder in CLASSES)
         self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
         self.dim: int = fusion["hidden_size"]
@@ -185,7 +232,7 @@ class FusionPrior(nn.Module):
 
     @property
     def scale(self) -> float:
-        """Weight of the image attention beside the text attention."""
+        """Weight of the image attention next to the text attention."""
         return self.attn_adapter.scale
 
     @scale.setter
@@ -217,17 +264,66 @@ class FusionPrior(nn.Module):
         """Go from embeddings to image tokens [B, S, D_cross], adapter included, as in training."""
         return self.tokens(self.adapt(self.fuse(embeddings)))
 
-    def attach(self, unet: Any) -> None:
+    @property
+    def fuser(self) -> FusionEncoder:
+        """The fusion encoder, without adapter: the target of brain models."""
+        encoder = self.fusion_encoder["vision_model"]
+        assert isinstance(encoder, FusionEncoder)
+        return encoder
+
+    def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
+        """Condition on decoded tokens [B, D]; nothing is sampled, so the seeds have no effect.
+
+        Raises:
+            BrainhiveError: if there is no token, or it is not D wide.
+        """
+        if TOKEN not in decoded.tensors:
+            raise BrainhiveError(
+                f"the Fusion Prior takes the head {TOKEN}, the model has {', '.join(decoded.tensors)}",
+                "use an align run that was trained with --prior on this prior",
+            )
+        return self._condition(decoded.tensors[TOKEN].to(self.proj.proj.weight.device))
+
+    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
+        """Condition n rows on the zeroed token, as a share of the training does."""
+        weight = self.proj.proj.weight
+        found = self._condition(torch.zeros(1, self.dim, device=weight.device, dtype=weight.dtype))
+        assert found.embeddings is not None
+        return Conditioning(embeddings=found.embeddings.expand(n, -1, -1))
+
+    def _condition(self, token: Tensor) -> Conditioning:
+        return Conditioning(embeddings=self.tokens(self.adapt(token) if self.adapter == "apply" else token))
+
+    def condition_on_embeddings(
+        self, embeddings: dict[str, Tensor], kept: Tensor | None = None
+    ) -> Conditioning:
+        """Condition on embeddings of stimuli, adapter included, as in training.
+
+        Args:
+            embeddings: [B, D_encoder] by key.
+            kept: [B, 1], 0 where the token is dropped; None keeps all.
+        """
+        token = self.fuse(embeddings)
+        return Conditioning(embeddings=self.tokens(self.adapt(token if kept is None else token * kept)))
+
+    def trainable(self) -> list[nn.Parameter]:
+        """List the parameters that are not frozen."""
+        return [parameter for parameter in self.parameters() if parameter.requires_grad]
+
+    def attach(self, generator: Any) -> None:
         """Let the U-Net take `cross_attention_kwargs={"ip_hidden_states": tokens}`.
+
+        Args:
+            generator: A generator that has a U-Net, or the U-Net itself.
 
         Raises:
             BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
         """
-        self.attn_adapter.attach(unet)
+        self.attn_adapter.attach(unet_of(generator))
 
-    def detach(self, unet: Any) -> None:
+    def detach(self, generator: Any) -> None:
         """Give the U-Net its own attention processors back."""
-        self.attn_adapter.detach(unet)
+        self.attn_adapter.detach(unet_of(generator))
 
     def start_from(self, file: Path) -> None:
         """Take projection and attention adapter from an IP-Adapter single file.

@@ -1,0 +1,100 @@
+"""The identity prior: decoded heads become the conditioning as they are, by name."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from pydantic import Field
+from torch import nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.conditioning import Conditioning
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.priors import Description
+
+KIND = "identity"
+
+
+class Config(parts.Config):
+    """Which head becomes which condition: the first of each list that a brain model has."""
+
+    embeddings: tuple[str, ...] = Field(
+        ("embeddings", "image", "tokens", "token"), description="Heads that become condition tokens."
+    )
+    texts: tuple[str, ...] = Field(
+        ("texts", "text", "caption"), description="Heads that become text: embeddings, or prompts."
+    )
+    images: tuple[str, ...] = Field(("images", "keyframe"), description="Heads that become condition images.")
+    start: tuple[str, ...] = Field(
+        ("start", "latent"), description="Heads that sampling starts from: latents, or pictures."
+    )
+    masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
+
+    def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
+        """Make the prior; it needs neither widths nor generator."""
+        return Identity(self)
+
+
+TINY = Config()
+"""It has no size."""
+
+
+def load(reference: str) -> "Identity":
+    """Make the prior; nothing is read."""
+    return Identity(TINY)
+
+
+def describe(reference: str) -> Description:
+    """Say that it has no weights and no fuser."""
+    return Description(KIND, reference)
+
+
+class Identity(nn.Module):
+    """A prior without weights.
+
+    Args:
+        config: Which head becomes which condition.
+    """
+
+    kind: ClassVar[str] = KIND
+    fuser: ClassVar[None] = None
+    dim: ClassVar[int] = 0
+
+    def __init__(self, config: Config = TINY) -> None:
+        super().__init__()
+        self.config = config
+        self.dims: dict[str, int] = {}
+
+    def attach(self, generator: Any) -> None:
+        """Leave the generator as it is: the conditions are its own."""
+
+    def detach(self, generator: Any) -> None:
+        """Leave the generator as it is."""
+
+    def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
+        """Pass heads through; a vector [B, D] becomes one token [B, 1, D].
+
+        Raises:
+            BrainhiveError: if no head has the name of a condition.
+        """
+        heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
+        found: dict[str, Any] = {}
+        for condition, names in self.config.model_dump(exclude={"kind"}).items():
+            if (name := next((each for each in names if each in heads), None)) is not None:
+                found[condition] = heads[name]
+        if not found:
+            raise BrainhiveError(
+                f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
+                f"name a head as a condition: {', '.join(Config.model_fields)}",
+            )
+        if "embeddings" in found and found["embeddings"].ndim == 2:
+            found["embeddings"] = found["embeddings"][:, None]  # [B, 1, D]
+        return Conditioning(**found, decoded=decoded)
+
+    def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
+        """Give no condition: what a generator takes for the unconditional side is its own."""
+        return Conditioning()
+
+    def trainable(self) -> list[nn.Parameter]:
+        """List no parameter: there is nothing to train."""
+        return []
