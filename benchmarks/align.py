@@ -32,13 +32,14 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Signal, Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter, path_of
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
@@ -95,11 +96,11 @@ def random_data(count: int, device: torch.device) -> CellData:
     random = np.random.default_rng(0)
     signal = random.standard_normal((count, len(POSTERIOR), SAMPLES), np.float32)
     images = {
-        name: torch.from_numpy(random.standard_normal((count, width), np.float32)).to(device)
+        name: StoreTargets(torch.from_numpy(random.standard_normal((count, width), np.float32)).to(device))
         for name, width in DIMS.items()
     }
     trials = Trials(1, signal, np.arange(count), POSTERIOR, RATE_HZ)
-    return CellData([trials], images, np.zeros(count, bool), None)
+    return CellData([trials], Targets(images), np.zeros(count, bool), None)
 
 
 def our_rate(on: Setting, kind: str, data: CellData, precision: str, epochs: int = 2) -> float:
@@ -128,7 +129,7 @@ def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
         for rows in torch.randperm(count, device=on.device).tensor_split(steps):
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 signals = aligner.encode_signal(signal[rows]).float()
-                images = aligner.encode_image({key: each[rows] for key, each in data.images.items()}).float()
+                images = aligner.encode_image(data.images.gather(rows)).float()
                 loss = loss_of(signals, images, aligner.logit_scale)
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
@@ -172,8 +173,8 @@ def write_stores(
         path = path_of(on.home / "embeddings", "things-eeg", "train", name)
         if not path.is_file():
             attributes = {"dataset": "things-eeg", "split": "train"}
-            EmbeddingWriter.begin(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes)
-            writer = EmbeddingWriter(path)
+            TargetWriter.begin(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes)
+            writer = TargetWriter(path)
             writer.write(np.arange(pictures), normal(pictures, width))
             writer.close()
             writer.finish()
@@ -217,7 +218,7 @@ def opening(on: Setting) -> None:
     write_stores(on, 10)
     paths = Paths(**{name: str(on.home / name) for name in ("data", "embeddings", "signals", "runs")})
     dataset = parts.resolve("datasets", "things-eeg").build(paths)
-    pictures = EmbeddingStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
+    pictures = TargetStore.open(path_of(on.home / "embeddings", "things-eeg", "train", "vae"))
     before, most, start, held = held_bytes(os.getpid()), 0, time.perf_counter(), []
     for subject in range(1, 11):
         held.append(open_trials(dataset, paths, Signal(), subject, "train", pictures))

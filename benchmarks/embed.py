@@ -28,7 +28,7 @@ from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024
@@ -238,8 +238,8 @@ def writing(on: Setting) -> None:
     def ours() -> float:
         path = on.home / "ours.h5"
         path.with_name("ours.h5.part").unlink(missing_ok=True)
-        EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", {})
-        writer = EmbeddingWriter(path)
+        TargetWriter.begin(path, ids, ids, (DIM,), "float32", {})
+        writer = TargetWriter(path)
 
         def write() -> None:
             for start in range(0, rows, 64):
@@ -268,8 +268,8 @@ def large_store(home: Path) -> Path:
     """Make a finished store of 200,000 rows."""
     path = home / "things" / "train" / "large.h5"
     ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(ROWS)]
-    EmbeddingWriter.begin(path, ids, [name.split("/")[1] for name in ids], (DIM,), "float32", {})
-    writer, random = EmbeddingWriter(path), np.random.default_rng(0)
+    TargetWriter.begin(path, ids, [name.split("/")[1] for name in ids], (DIM,), "float32", {})
+    writer, random = TargetWriter(path), np.random.default_rng(0)
     for rows in np.array_split(np.arange(ROWS), 100):
         writer.write(rows, random.random((len(rows), DIM), np.float32))
     writer.close()
@@ -280,7 +280,7 @@ def large_store(home: Path) -> Path:
 def opening(on: Setting) -> None:
     """Time the opening of a large store."""
     path = large_store(on.home)
-    (best,) = in_turns(lambda: on.timed(lambda: EmbeddingStore.open(path)), rounds=7)
+    (best,) = in_turns(lambda: on.timed(lambda: TargetStore.open(path)), rounds=7)
     show("opening 200,000 rows, ms", 1000 * best, 50, "", at_most=True)
 
 
@@ -292,7 +292,7 @@ def gathering(on: Setting) -> None:
     except ModuleNotFoundError:
         print("gathering: pip install pyarrow")
         return
-    store, path = EmbeddingStore.open(large_store(on.home)), on.home / "large.parquet"
+    store, path = TargetStore.open(large_store(on.home)), on.home / "large.parquet"
     values = pyarrow.ListArray.from_arrays(
         pyarrow.array(np.arange(0, (ROWS + 1) * DIM, DIM, np.int32)), pyarrow.array(np.ravel(store.embedding))
     )

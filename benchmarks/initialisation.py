@@ -14,7 +14,6 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.initialisation import begin
@@ -24,6 +23,7 @@ from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import simulation
@@ -53,7 +53,7 @@ def pictures(concepts: int, each: int, seed: int) -> tuple[Floats, Floats]:
     return look.astype(np.float32), (meaning.reshape(-1, MEANING) / MEANING**0.5).astype(np.float32)
 
 
-def embedded(look: Floats, meaning: Floats) -> dict[str, Tensor]:
+def embedded(look: Floats, meaning: Floats) -> Targets:
     """Embed pictures: two encoders see mostly what they mean, the third how they look."""
     found = {}
     for number, (name, width) in enumerate(WIDTHS.items()):
@@ -62,7 +62,7 @@ def embedded(look: Floats, meaning: Floats) -> dict[str, Tensor]:
         hidden = np.tanh(3 * seen @ random.standard_normal((seen.shape[1], 512)) / seen.std() / 12)
         values = hidden @ random.standard_normal((512, width))
         found[name] = torch.from_numpy((SPREADS[name] * values / values.std()).astype(np.float32))
-    return found
+    return Targets({name: StoreTargets(values) for name, values in found.items()})
 
 
 def recorded(look: Floats, meaning: Floats, repetitions: int, seed: int, noise: float) -> Floats:
@@ -112,7 +112,7 @@ def tried(aligner: Aligner, loss_of: torch.nn.Module, data: CellData) -> tuple[f
     aligner.eval()
     rows = np.flatnonzero(data.held_out)
     signal = aligner.encode_signal(torch.from_numpy(data.trials[0].signal[rows]))
-    image = aligner.encode_image({key: each[rows] for key, each in data.images.items()})
+    image = aligner.encode_image(data.images.gather(rows))
     order = np.random.default_rng(0).permutation(len(rows))
     losses = [
         float(loss_of(signal[some], image[some], aligner.logit_scale, None))

@@ -25,7 +25,7 @@ from brainhive_cli.prior_training import plan
 from brainhive_cli.prior_training.examples import Pictures, batches
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import Learner
-from brainhive_cli.stores.target_store import EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import TargetWriter, path_of
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024
@@ -57,8 +57,8 @@ def embedded(home: Path, files: list[Path]) -> None:
     for encoder in ENCODERS:
         path = path_of(home / "embeddings", name, "train", encoder)
         made = {"encoder": encoder, "dataset": name, "split": "train"}
-        EmbeddingWriter.begin(path, ids, ids, (DIM,), "float32", made)
-        writer = EmbeddingWriter(path)
+        TargetWriter.begin(path, ids, ids, (DIM,), "float32", made)
+        writer = TargetWriter(path)
         writer.write(np.arange(len(ids)), random.normal(0.5, 1, (len(ids), DIM)))
         writer.close()
         writer.finish()

@@ -9,6 +9,7 @@ from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.model import Layout
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Repeated, Trials
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
@@ -27,9 +28,15 @@ def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most:
     return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, repeated)
 
 
+def targets_of(tensors: dict[str, torch.Tensor]) -> Targets:
+    return Targets({key: StoreTargets(values) for key, values in tensors.items()})
+
+
 def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
     trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
-    return CellData(trials, {"e": torch.from_numpy(embedding)}, np.arange(PICTURES) < 15, None, **more)
+    return CellData(
+        trials, targets_of({"e": torch.from_numpy(embedding)}), np.arange(PICTURES) < 15, None, **more
+    )
 
 
 def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:

@@ -17,6 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.device import to_device
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Repeated, Trials
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
@@ -31,24 +32,24 @@ class CellData:
 
     Attributes:
         trials: Signals by subject; the place in the list is the subject index.
-        images: Embeddings of all pictures, [M, D_encoder] by the fuser's key, on the device.
+        images: Targets of all pictures, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
         alternatives: Further embeddings of the same pictures, [K, M, D_encoder] by the fuser's key.
         start: Model folder whose weights training begins from.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
-        tested_images: Embeddings of the test pictures, by the fuser's key, on the device.
+        tested_images: Targets of the test pictures, by the fuser's key.
         learned: What is kept of all this with the model; what selects the epoch is added.
     """
 
     trials: list[Trials]
-    images: dict[str, Tensor]
+    images: Targets
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
     alternatives: dict[str, Tensor] = field(default_factory=dict)
     start: Path | None = None
     tested: list[Trials] | None = None
-    tested_images: dict[str, Tensor] = field(default_factory=dict)
+    tested_images: Targets | None = None
     learned: Learned = field(default_factory=Learned)
 
 
@@ -204,7 +205,7 @@ class Batches:
 
     def _images(self, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Look embeddings up; where there are several of one picture, one is drawn."""
-        images = {key: embedding[picture] for key, embedding in self.images.items()}
+        images = self.images.gather(picture)
         for key, others in self.alternatives.items():
             drawn = torch.randint(len(others) + 1, picture.shape, generator=generator, device=picture.device)
             is_other = drawn > 0

@@ -2,14 +2,12 @@
 
 from collections.abc import Sequence
 
-import psutil
-import torch
-
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.device import free_bytes
 from brainhive_cli.data.trials import Signal, StorageMode, open_signals
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.selection import Selection
@@ -60,9 +58,3 @@ def _bytes(dataset: Dataset, paths: Paths, signal: Signal, subject: int, is_repe
     channels = signal.channels or dataset.channels
     count, most, *shape = Selection.of(recording, channels, signal.window_ms, 1.0, "").shape
     return 4 * count * (1 + most * is_repeated) * shape[0] * shape[1]
-
-
-def free_bytes(device: torch.device) -> int:
-    """Count the free memory of this machine, or of the device where it has less."""
-    free: int = psutil.virtual_memory().available
-    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free

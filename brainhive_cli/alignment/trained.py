@@ -22,7 +22,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.targets import open_embeddings
+from brainhive_cli.data.targets import open_stores
 from brainhive_cli.data.trials import Signal, chosen_subjects
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
@@ -204,7 +204,7 @@ class AlignRun:
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
         stores: dict[str, EmbeddingStore] = self.once(
             (split, *(config.name for config in encoders)),
-            lambda: open_embeddings(self.dataset, self.made_of, split, encoders, self.paths),
+            lambda: open_stores(self.dataset, self.made_of, split, encoders, self.paths),
         )
         refuse_others(self.folder, stores)
         return stores

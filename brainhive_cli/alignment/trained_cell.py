@@ -14,7 +14,9 @@ from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.transfer import fitted
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Repeated, Signal, StorageMode, Trials, open_signals, open_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.selection import sample_range
@@ -50,14 +52,10 @@ class Member:
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
             encoders, _ = self.align.made_with[self.cell.variant]
             keys = match_keys(encoders, self.model.layout.dims, f"the model {self.align.folder.path}")
-        tokens = []
+        targets, tokens = Targets.of(stores, Launch(0, 1, device), keys, hold=False), []
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
-            embeddings = {
-                keys[name]: torch.from_numpy(np.asarray(store.embedding[part])).float().to(device)
-                for name, store in stores.items()
-            }
             with torch.inference_mode():
-                tokens.append(self.model.encode_image(embeddings).float())
+                tokens.append(self.model.encode_image(targets.gather(part)).float())
         return torch.cat(tokens)
 
     def tokens(self, subject: int, split: str) -> tuple[Tensor, NDArray[np.int64]]:

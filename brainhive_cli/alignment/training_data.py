@@ -16,7 +16,7 @@ from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
-from brainhive_cli.data.targets import as_tensors, open_alternatives, open_embeddings
+from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import StorageMode, Trials, open_trials
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -38,7 +38,7 @@ class Material:
         launch: On whose device the embeddings are.
         pictures: One of the embedding stores: which picture each row is.
         keys: The fuser's key of each encoder, by the encoder's store name.
-        images: Embeddings [M, D_encoder] by the fuser's key, on the device.
+        images: Targets of these pictures, by the fuser's key.
         alternatives: Further embeddings of the same pictures, [K, M, D_encoder].
         prior: The Fusion Prior whose fusion encoder is the target, or None.
         form: How signals are held.
@@ -50,7 +50,7 @@ class Material:
     launch: Launch
     pictures: EmbeddingStore
     keys: dict[str, str]
-    images: dict[str, Tensor]
+    images: Targets
     alternatives: dict[str, Tensor]
     prior: FusionPrior | None
     form: StorageMode
@@ -74,7 +74,7 @@ class Material:
             launch,
             next(iter(stores.values())),
             keys,
-            as_tensors(stores, keys, launch.device),
+            Targets.of(stores, launch, keys),
             open_alternatives(what.train.embedding_alternatives, stores, keys, what.paths, launch.device),
             prior,
             form_of(dataset, what.paths, what.signal, what.train, subjects, launch),
@@ -102,16 +102,16 @@ class Material:
             self.trials[subject] = self._trials(subject, "train", self.pictures, self.form)
         return self.trials[subject]
 
-    def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], dict[str, Tensor]]:
+    def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
         """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
         what = self.recipe
-        stores = open_embeddings(self.dataset, what.dataset, "test", what.encoders, what.paths)
+        stores = open_stores(self.dataset, what.dataset, "test", what.encoders, what.paths)
         pictures = next(iter(stores.values()))
         trials = [
             self._trials(subject, "test", pictures, StorageMode(), learned.normaliser_of(subject))
             for subject in cell.tested_on
         ]
-        return trials, as_tensors(stores, self.keys, self.launch.device)
+        return trials, Targets.of(stores, self.launch, self.keys)
 
     def _trials(
         self,
@@ -147,7 +147,7 @@ class Material:
 
     def layout(self, what: Recipe, trials: Sequence[Trials], cell: Cell) -> Layout:
         """Say what a cell's model is made of."""
-        dims = {key: embedding.shape[-1] for key, embedding in self.images.items()}
+        dims = self.images.dims
         fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim or DIM)
         if self.prior:
             hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]

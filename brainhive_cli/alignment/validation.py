@@ -8,6 +8,7 @@ from brainhive_cli.alignment.batches import CellData, Rows, SignalBank
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.metrics.retrieval import ranks
 
 BLOCK = 1024
@@ -20,20 +21,18 @@ class Queries:
     Args:
         pool: Signals of one or several subjects.
         rows: Which of them, ascending.
-        images: Embeddings of all pictures, [M, D_encoder] by the fuser's key.
+        images: Targets of all pictures, by the fuser's key.
         subject: [N] subject indices of the pool; None when the model has not learned the subject.
     """
 
-    def __init__(
-        self, pool: SignalBank, rows: Rows, images: dict[str, Tensor], subject: Tensor | None
-    ) -> None:
+    def __init__(self, pool: SignalBank, rows: Rows, images: Targets, subject: Tensor | None) -> None:
         self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
         index = torch.from_numpy(rows).to(pool.picture.device)
         self.shown, self.target = torch.unique(pool.picture[index], return_inverse=True)
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
-        gallery = aligner.encode_image({key: each[self.shown] for key, each in self.images.items()}).float()
+        gallery = aligner.encode_image(self.images.gather(self.shown)).float()
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
@@ -65,7 +64,7 @@ def tested(data: CellData, device: torch.device) -> list[Queries]:
     Raises:
         BrainhiveError: if there are none.
     """
-    if not data.tested:
+    if not data.tested or data.tested_images is None:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
     learned, queries = [each.subject for each in data.trials], []
     for trials in data.tested:

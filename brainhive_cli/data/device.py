@@ -1,5 +1,6 @@
-"""Tensors on their way to a device."""
+"""The device: its free memory, and tensors on their way to it."""
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -9,3 +10,9 @@ def to_device(tensor: Tensor, device: torch.device) -> Tensor:
     if device.type == "cuda" and tensor.device.type == "cpu":
         return tensor.pin_memory().to(device, non_blocking=True)
     return tensor.to(device)
+
+
+def free_bytes(device: torch.device) -> int:
+    """Count the free memory of this machine, or of the device where it has less."""
+    free: int = psutil.virtual_memory().available
+    return min(free, torch.cuda.mem_get_info(device)[0]) if device.type == "cuda" else free

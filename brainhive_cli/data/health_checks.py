@@ -4,10 +4,10 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.health import Health
-from brainhive_cli.stores.target_store import EmbeddingStore, making
+from brainhive_cli.stores.target_store import TargetStore, making
 
 
-def illness(found: EmbeddingStore, health: Health | None = None) -> str:
+def illness(found: TargetStore, health: Health | None = None) -> str:
     """Say in one line what is wrong with a store, the likely cause, and the command that mends it.
 
     Args:
@@ -26,13 +26,13 @@ def illness(found: EmbeddingStore, health: Health | None = None) -> str:
     return f"{what} (likely {problems[0][1]}); {advice}; then: {making(found.path)} --again"
 
 
-def warn_of_illness(found: EmbeddingStore) -> None:
+def warn_of_illness(found: TargetStore) -> None:
     """Warn, in one line, of a store that is ill."""
     if line := illness(found):
         console.warn(f"{found.path} is ill: {line}")
 
 
-def encoder_of(found: EmbeddingStore) -> type[EncoderConfig]:
+def encoder_of(found: TargetStore) -> type[EncoderConfig]:
     """Find the part that made a store; what all encoders are where this version does not have it."""
     try:
         known: type[EncoderConfig] = parts.load("encoders", found.attributes["config"]["kind"]).Config

@@ -1,47 +1,278 @@
-"""Targets of a data set: the stores of several encoders over the same stimuli, opened and loaded."""
+"""Targets: what encoders give for the stimuli of a split, read from stores or computed at each step."""
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
+from math import prod
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.device import free_bytes, to_device
+from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.health_checks import warn_of_illness
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
+
+Rows = NDArray[np.int64]
+CPU = torch.device("cpu")
 
 
-def open_embeddings(
+class TargetSource(Protocol):
+    """What one encoder gives for each stimulus of a split."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target: (D,), (S, D), (C, h, w) …"""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Stimulus id of each row, [N]."""
+        ...
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Whether the stimulus of each row could be decoded, [N]."""
+        ...
+
+    def gather(self, rows: Rows | Tensor) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device."""
+        ...
+
+
+@dataclass(frozen=True)
+class StoreTargets:
+    """Targets read from a store.
+
+    Attributes:
+        values: [N, *shape]: on the device, or the mapped file, from which each batch is gathered.
+        ids: Stimulus id of each row, [N].
+        done: Whether the stimulus of each row could be decoded, [N].
+        device: Where gathered targets go.
+    """
+
+    values: Tensor | NDArray[Any]
+    ids: Sequence[str] = ()
+    done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    device: torch.device = CPU
+
+    @classmethod
+    def of(cls, store: TargetStore, device: torch.device, hold: bool) -> "StoreTargets":
+        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch."""
+        values = torch.from_numpy(np.array(store.embedding)).to(device) if hold else store.embedding
+        return cls(values, store.image_ids, store.done, device)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.values.shape[1:])
+
+    def gather(self, rows: Rows | Tensor) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device."""
+        if isinstance(self.values, Tensor):
+            index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
+            return self.values[to_device(index, self.values.device)].float()
+        chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        return to_device(torch.from_numpy(np.asarray(self.values[chosen], np.float32)), self.device)
+
+
+@dataclass(frozen=True)
+class OnlineTargets:
+    """Targets computed from the stimulus whenever they are gathered.
+
+    Attributes:
+        stimuli: The stimuli of the split.
+        group: The network, with one or several outputs.
+        name: Which of its outputs.
+    """
+
+    stimuli: ImageSet
+    group: EncoderGroup
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return self.group.shapes[self.name]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Stimulus id of each row, [N]."""
+        return self.stimuli.image_ids
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
+        return np.ones(len(self.stimuli), bool)
+
+    def gather(self, rows: Rows | Tensor) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device.
+
+        Raises:
+            BadPicture: if a stimulus cannot be decoded.
+        """
+        return self.group.encode(self.views(rows))[self.name]
+
+    def views(self, rows: Rows | Tensor) -> Tensor:
+        """Decode and preprocess stimuli in this process: [B, 3, H, W]."""
+        return torch.stack([self.group.encoder.preprocess(self.stimuli.open(row)) for row in rows.tolist()])
+
+
+@dataclass(frozen=True)
+class Targets:
+    """What several encoders give for the same stimuli, row by row.
+
+    Attributes:
+        sources: By key: the encoder's name, or the key of a fuser.
+    """
+
+    sources: dict[str, TargetSource]
+
+    @classmethod
+    def of(
+        cls,
+        stores: Mapping[str, TargetStore],
+        launch: Launch,
+        keys: Mapping[str, str] | None = None,
+        hold: bool = True,
+    ) -> "Targets":
+        """Make targets of stores that are open.
+
+        Args:
+            stores: By the encoder's name.
+            launch: On whose device targets are used, and how many processes share the memory.
+            keys: The key of each encoder; default: its name.
+            hold: Copy all to the device where they fit; else each batch is gathered from the files.
+        """
+        needed = sum(store.embedding.nbytes for store in stores.values()) * launch.processes
+        if hold and needed > free_bytes(launch.device) / 2:
+            console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
+            hold = False
+        sources = {name: StoreTargets.of(store, launch.device, hold) for name, store in stores.items()}
+        return cls({(keys or {}).get(name, name): source for name, source in sources.items()})
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of one target, by key."""
+        return {key: source.shape for key, source in self.sources.items()}
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Width of each target, by key, where all are vectors.
+
+        Raises:
+            BrainhiveError: if one is no vector.
+        """
+        for key, shape in self.shapes.items():
+            if len(shape) != 1:
+                raise BrainhiveError(
+                    f"the targets of {key} have the shape {list(shape)}, and only vectors [D] can be fused",
+                    "name an output that is a vector, or give these targets a head of their own",
+                )
+        return {key: prod(shape) for key, shape in self.shapes.items()}
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Stimulus id of each row, [N]."""
+        return next(iter(self.sources.values())).ids
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Whether every source has a target for a row, [N]."""
+        return np.logical_and.reduce([source.done for source in self.sources.values()])
+
+    @property
+    def groups(self) -> list[EncoderGroup]:
+        """The networks that compute targets at each step."""
+        online = [source for source in self.sources.values() if isinstance(source, OnlineTargets)]
+        return list(dict.fromkeys(source.group for source in online))
+
+    def gather(self, rows: Rows | Tensor, views: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+        """Give the targets of some rows, float32 [B, *shape] by key; each network runs once.
+
+        Args:
+            rows: Which stimuli, [B].
+            views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
+        """
+        computed: dict[EncoderGroup, dict[str, Tensor]] = {}
+        found = {}
+        for key, source in self.sources.items():
+            if isinstance(source, OnlineTargets):
+                group = source.group
+                if group not in computed:
+                    given = (views or {}).get(group.name)
+                    computed[group] = group.encode(source.views(rows) if given is None else given)
+                found[key] = computed[group][source.name].clone()  # or it could not be used in training
+            else:
+                found[key] = source.gather(rows)
+        return found
+
+
+def open_targets(
+    dataset: Dataset,
+    made_of: parts.Config,
+    split: str,
+    encoders: Sequence[EncoderConfig],
+    paths: Paths,
+    launch: Launch,
+    keys: Mapping[str, str] | None = None,
+    hold: bool = True,
+    compute_missing: bool = False,
+    images: ImageSet | None = None,
+) -> Targets:
+    """Open the targets of several encoders over the same stimuli, after a health check.
+
+    Args:
+        dataset: Whose stimuli.
+        made_of: The data set's Config, for the command line that would embed it.
+        split: Which of them.
+        encoders: One source each.
+        paths: Where stores lie.
+        launch: On whose device targets are used, and how many processes share the memory.
+        keys: The key of each encoder; default: its name.
+        hold: Copy all to the device where they fit; else each batch is gathered from the files.
+        compute_missing: Compute what has no store at each step.
+        images: The stimuli, where they are listed already: of ImageNet that takes a while.
+
+    Raises:
+        MissingData: if a store is missing, with the line that makes it.
+        BrainhiveError: if a store is another data set's, or of other stimuli than the data set or another
+            store.
+    """
+    stored = list(encoders)
+    if compute_missing:
+        root = paths.under_home("embeddings")
+        stored = [c for c in encoders if target_store.path_of(root, dataset.name, split, c.name).is_file()]
+    stores = open_stores(dataset, made_of, split, stored, paths, images) if stored else {}
+    sources = Targets.of(stores, launch, keys, hold).sources
+    missing = [config for config in encoders if config not in stored]
+    for group in grouped(missing, "fp32", launch):
+        stimuli = images or dataset.images(split)
+        for name in group.names:
+            sources[(keys or {}).get(name, name)] = OnlineTargets(stimuli, group, name)
+    return Targets(sources)
+
+
+def open_stores(
     dataset: Dataset,
     made_of: parts.Config,
     split: str,
     encoders: Sequence[EncoderConfig],
     paths: Paths,
     images: ImageSet | None = None,
-) -> dict[str, EmbeddingStore]:
-    """Open the stores of several encoders over the same pictures, warning of collapsed ones.
-
-    Args:
-        dataset: Whose pictures.
-        made_of: The data set's Config, for the command line that would embed it.
-        split: Which of them.
-        encoders: One store each.
-        paths: Where stores lie.
-        images: The pictures, where they are listed already: of ImageNet that takes a while.
-
-    Raises:
-        MissingData: if a store is missing, with the line that makes it.
-        BrainhiveError: if a store is another data set's, or of other pictures than the data set or another
-            store.
-    """
+) -> dict[str, TargetStore]:
+    """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
     root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
     try:
         stores = target_store.open_all(root, dataset.name, split, [config.name for config in encoders])
@@ -62,27 +293,17 @@ def open_embeddings(
     return stores
 
 
-def _difference(first: EmbeddingStore, other: EmbeddingStore) -> str:
-    """Say how the pictures of two stores differ; empty if row by row they do not."""
+def _difference(first: TargetStore, other: TargetStore) -> str:
+    """Say how the stimuli of two stores differ; empty if row by row they do not."""
     if first.image_ids != other.image_ids:
         is_order = sorted(first.image_ids) == sorted(other.image_ids)
         return "the same pictures in another order" if is_order else "different pictures"
     return "" if np.array_equal(first.done, other.done) else "gaps at different pictures"
 
 
-def as_tensors(
-    stores: Mapping[str, EmbeddingStore], keys: Mapping[str, str], device: torch.device
-) -> dict[str, Tensor]:
-    """Load whole stores onto the device, by the fuser's keys; each [M, D_encoder]."""
-    return {
-        keys[name]: torch.from_numpy(np.array(store.embedding)).float().to(device)
-        for name, store in stores.items()
-    }
-
-
 def open_alternatives(
     alternatives: Mapping[str, Sequence[str]],
-    stores: Mapping[str, EmbeddingStore],
+    stores: Mapping[str, TargetStore],
     keys: Mapping[str, str],
     paths: Paths,
     device: torch.device,
@@ -118,8 +339,3 @@ def open_alternatives(
         values = np.stack([np.asarray(other.embedding) for other in opened.values()])
         further[keys[name]] = torch.from_numpy(values).float().to(device)
     return further
-
-
-def concepts_of(store: EmbeddingStore) -> NDArray[np.str_]:
-    """Return the concept of each row."""
-    return np.asarray(store.concepts)

@@ -83,7 +83,7 @@ class Simulated:
             simulation.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
         )
 
-    def _embedded(self, split: str) -> target_store.EmbeddingStore:
+    def _embedded(self, split: str) -> target_store.TargetStore:
         root = self.paths.under_home("embeddings")
         found = target_store.open_all(root, self.name, split, [self.meaning])[self.meaning]
         found.refuse_other_pictures(

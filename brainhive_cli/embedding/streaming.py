@@ -17,7 +17,7 @@ from brainhive_cli.data.decoding import decoded
 from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.embedding.throughput import WRITING, Pace
-from brainhive_cli.stores.target_store import EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetWriter
 
 AHEAD = 4
 """Batches of a store that may wait in memory to be written."""
@@ -27,7 +27,7 @@ def stream(
     rows: NDArray[np.int64],
     images: ImageSet,
     trunks: Sequence[EncoderGroup],
-    writers: Mapping[str, EmbeddingWriter],
+    writers: Mapping[str, TargetWriter],
     pending: Mapping[str, NDArray[np.bool_]],
     batch_size: int,
     workers: int,
@@ -80,7 +80,7 @@ def stream(
 
 
 def _keep(
-    writer: EmbeddingWriter, rows: NDArray[np.int64], values: Tensor, lacks: NDArray[np.bool_], there: Any
+    writer: TargetWriter, rows: NDArray[np.int64], values: Tensor, lacks: NDArray[np.bool_], there: Any
 ) -> tuple[float, float]:
     """Write what the store lacks of embeddings [B, …] once they are `there`.
 

@@ -14,7 +14,7 @@ from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.exchange.reading import Vectors
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetWriter
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any
         for share in shares:
             claim = FileLock.for_path(share.path)
             held.callback(claim.release)
-        writers: list[EmbeddingWriter] = []
+        writers: list[TargetWriter] = []
         shape: tuple[int, ...] = ()
         for batch in vectors.batches():  # [n, …]
             shape = shape or batch.shape[1:]
@@ -65,12 +65,12 @@ def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any
 
 def _begin(
     share: Share, attributes: Mapping[str, Any], shape: tuple[int, ...], dtype: str, held: ExitStack
-) -> EmbeddingWriter:
+) -> TargetWriter:
     images, part = share.images, hdf5.part_of(share.path)
     part.unlink(missing_ok=True)
     held.callback(part.unlink, missing_ok=True)
     made = {**attributes, "dataset": images.dataset, "split": images.split}
-    EmbeddingWriter.begin(share.path, images.image_ids, images.concepts, shape, dtype, made)
-    writer = EmbeddingWriter(share.path)
+    TargetWriter.begin(share.path, images.image_ids, images.concepts, shape, dtype, made)
+    writer = TargetWriter(share.path)
     held.callback(writer.close)
     return writer

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 MARK = "-part-"
 """Files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
@@ -51,7 +51,7 @@ def vectors(file: Path, batch: int) -> Iterator[NDArray[Any]]:
         yield values.to_numpy(zero_copy_only=False).reshape(shape)
 
 
-def write(found: EmbeddingStore, file: Path, rows: NDArray[np.int64]) -> None:
+def write(found: TargetStore, file: Path, rows: NDArray[np.int64]) -> None:
     """Write rows of a store; the file's final name appears when all is there."""
     import pyarrow
 

@@ -8,7 +8,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores.health import Health
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "is")
 
@@ -45,12 +45,12 @@ def find(named: Iterable[str] | None, paths: Paths) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def short(found: EmbeddingStore) -> str:
+def short(found: TargetStore) -> str:
     """Name a store by data set, split and encoder: where it lies below paths.embeddings."""
     return "/".join(found.path.with_suffix("").parts[-3:])
 
 
-def row(found: EmbeddingStore, health: Health, is_ill: bool) -> tuple[object, ...]:
+def row(found: TargetStore, health: Health, is_ill: bool) -> tuple[object, ...]:
     """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's."""
     shares = (health.median_pair_cosine, health.near_duplicates)
     return (

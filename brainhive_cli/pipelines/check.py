@@ -12,7 +12,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.health_checks import illness
 from brainhive_cli.exchange import store_arguments as _stores
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 
 class Recipe(recipe.Recipe):
@@ -49,7 +49,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
 def _look(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
     """Read one store's row and figures; one that does not open is ill too."""
     try:
-        found = EmbeddingStore.open(path)
+        found = TargetStore.open(path)
         health = found.measured() if again else found.health
         problem = illness(found, health)
     except BrainhiveError as error:

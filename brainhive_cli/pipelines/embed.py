@@ -25,7 +25,7 @@ from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.embedding.streaming import stream
 from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter, path_of
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter, path_of
 
 
 class Recipe(recipe.Recipe):
@@ -66,7 +66,7 @@ class _Job:
         """
         if not self.path.is_file():
             return "is not there"
-        found = EmbeddingStore.open(self.path)
+        found = TargetStore.open(self.path)
         stored, asked = found.attributes, self._attributes(what)
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, asked[key]) != asked[key]
@@ -86,7 +86,7 @@ class _Job:
     @property
     def imported(self) -> str:
         """Say from where the store was imported, and what follows; empty for one that was made here."""
-        files = EmbeddingStore.open(self.path).attributes.get("imported")
+        files = TargetStore.open(self.path).attributes.get("imported")
         if not files:
             return ""
         origin = f"{files[0]} and others" if len(files) > 1 else files[0]
@@ -107,7 +107,7 @@ class _Job:
         made_by = {"weights": trunk.encoder.weights, "preprocessing": trunk.encoder.preprocessing}
         attributes = {**self._attributes(what), **made_by, "versions": runs.versions()}
         shape, images = trunk.shapes[self.name], self.images
-        EmbeddingWriter.begin(self.path, images.image_ids, images.concepts, shape, what.dtype, attributes)
+        TargetWriter.begin(self.path, images.image_ids, images.concepts, shape, what.dtype, attributes)
 
 
 def _jobs(what: Recipe) -> tuple[Dataset, dict[str, list[_Job]]]:
@@ -133,9 +133,9 @@ def plan(what: Recipe) -> Plan:
         items = {f"{dataset.name}/{split}": f"{len(js[0].images)} pictures" for split, js in by_split.items()}
     except BrainhiveError as error:
         missing.append(error.in_one_line)
-    for group in grouped(what.encoders):
-        names = ", ".join(config.name for config in group)
-        own, trunk = [job for job in jobs if job.config in group], None
+    for group in grouped(what.encoders, "fp32", Launch(0, 1, torch.device("cpu"))):
+        names = ", ".join(group.names)
+        own, trunk = [job for job in jobs if job.config in group.configs], None
         try:
             told, trunk = _weights(group, own, what)
             items[names] = told
@@ -148,20 +148,20 @@ def plan(what: Recipe) -> Plan:
     return Plan(items, list(dict.fromkeys(missing)))
 
 
-def _weights(
-    group: Sequence[EncoderConfig], jobs: Sequence[_Job], what: Recipe
-) -> tuple[str, EncoderGroup | None]:
+def _weights(group: EncoderGroup, jobs: Sequence[_Job], what: Recipe) -> tuple[str, EncoderGroup | None]:
     """Say what the encoder of some stores does, or where its weights are if they are not here (no trunk)."""
-    if jobs and not group[0].is_here and not any(job.to_do(what, None) for job in jobs):
+    if jobs and not group.configs[0].is_here and not any(job.to_do(what, None) for job in jobs):
         return "not needed: its stores are there", None
     try:
-        fetched = group[0].bytes_to_fetch()
+        fetched = group.configs[0].bytes_to_fetch()
     except hub.Unreachable as error:
         return f"weights of unknown size: {error.in_one_line}", None
     if fetched:
-        return f"weights to download, {console.size(fetched)} from {getattr(group[0], 'source', '')}", None
-    trunk = EncoderGroup.of(group, "fp32", Launch(0, 1, torch.device("cpu")))
-    return f"on this machine; {trunk.encoder.preprocessing}", trunk
+        return (
+            f"weights to download, {console.size(fetched)} from {getattr(group.configs[0], 'source', '')}",
+            None,
+        )
+    return f"on this machine; {group.encoder.preprocessing}", group
 
 
 def _outlook(job: _Job, trunk: EncoderGroup | None, what: Recipe) -> str:
@@ -187,8 +187,6 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     dataset, by_split = _jobs(what)
     everything = [job for jobs in by_split.values() for job in jobs]
     trunks = _due(everything, what, launch, again)
-    for trunk in dict.fromkeys(trunks.values()):
-        trunk.prepare()
     todo = [due for jobs in by_split.values() if (due := [job for job in jobs if job.path in trunks])]
     bad: list[str] = []
     with console.progress(dataset.name, sum(len(jobs[0].images) for jobs in todo)) as bar:
@@ -208,17 +206,16 @@ def _due(jobs: Sequence[_Job], what: Recipe, launch: Launch, again: bool) -> dic
     Encoders on this machine are built in any case: their stores are held against them.
     """
     due: dict[Path, EncoderGroup] = {}
-    for group in grouped(what.encoders):
-        own = [job for job in jobs if job.config in group]
-        if not (again or group[0].is_here or any(job.to_do(what, None) for job in own)):
+    for group in grouped(what.encoders, what.precision, launch):
+        own = [job for job in jobs if job.config in group.configs]
+        if not (again or group.configs[0].is_here or any(job.to_do(what, None) for job in own)):
             continue
-        trunk = EncoderGroup.of(group, what.precision, launch)
         for job in own:
-            reason = "" if again else job.to_do(what, trunk)
+            reason = "" if again else job.to_do(what, group)
             if reason and job.path.is_file():
                 console.say(f"{job.path} {reason}: it is made anew")
             if again or reason:
-                due[job.path] = trunk
+                due[job.path] = group
     for job in jobs:
         if job.path not in due and job.imported:
             console.say(f"{job.path} {job.imported}")
@@ -245,7 +242,7 @@ def _fill(
                     hdf5.part_of(job.path).unlink(missing_ok=True)
                 job.begin(trunks[job.path], what)
         launch.barrier()
-        writers = {job.name: EmbeddingWriter(job.path) for job in jobs}
+        writers = {job.name: TargetWriter(job.path) for job in jobs}
         for writer in writers.values():
             held.callback(writer.close)
         pending = {name: np.zeros(len(images), bool) for name in writers}
@@ -272,7 +269,7 @@ def _fill(
 
 def _result(jobs: list[_Job], dataset: str, what: Recipe) -> Result:
     rows = []
-    for found in (EmbeddingStore.open(job.path) for job in jobs):
+    for found in (TargetStore.open(job.path) for job in jobs):
         shape = "×".join(map(str, found.embedding.shape[1:]))
         cosine = round(found.health.median_pair_cosine, 3)
         rows.append((found.attributes["encoder"], found.attributes["split"], len(found.done), shape, cosine))

@@ -18,7 +18,7 @@ from brainhive_cli.exchange import parquet as _parquet
 from brainhive_cli.exchange import store_arguments as _stores
 from brainhive_cli.exchange.reading import BATCH, NAMES
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 
 class Recipe(recipe.Recipe):
@@ -46,7 +46,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the pictures that have a vector."""
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[what.format], [], []
     for path in _stores.find(what.stores, what.paths):
-        found = EmbeddingStore.open(path)
+        found = TargetStore.open(path)
         opened.append(found)
         warn_of_illness(found)
         there = np.flatnonzero(found.done)
@@ -58,7 +58,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(Path(what.to), (table,), hint=_importing(opened, what))
 
 
-def _importing(opened: Sequence[EmbeddingStore], what: Recipe) -> str:
+def _importing(opened: Sequence[TargetStore], what: Recipe) -> str:
     """Write the line that reads the files back; empty where each wants a line of its own.
 
     A parquet file says by its name what it holds, a features.npy does not.
@@ -71,7 +71,7 @@ def _importing(opened: Sequence[EmbeddingStore], what: Recipe) -> str:
     return shlex.join(["brainhive", "import-embeddings", what.to, *arguments])
 
 
-def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_parquet(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}_{split}_{encoder}-part-00000-of-00000.parquet`, by upstream's name of the encoder."""
     dataset, split, name = (found.attributes[key] for key in ("dataset", "split", "encoder"))
     known = encoder_of(found)
@@ -83,7 +83,7 @@ def _write_parquet(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> 
     return file
 
 
-def _write_npy(found: EmbeddingStore, rows: NDArray[np.int64], to: Path) -> Path:
+def _write_npy(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, …] and the image id of each row beside it."""
     folder = to.joinpath(*(found.attributes[key] for key in ("dataset", "split", "encoder")))
     folder.mkdir(parents=True, exist_ok=True)

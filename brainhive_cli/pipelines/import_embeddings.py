@@ -22,7 +22,7 @@ from brainhive_cli.exchange import store_arguments as _stores
 from brainhive_cli.exchange.filling import Share, fill
 from brainhive_cli.exchange.matching import match, shown
 from brainhive_cli.exchange.reading import Vectors, open_vectors
-from brainhive_cli.stores.target_store import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import TargetStore, path_of
 
 
 class Keys(recipe.Section):
@@ -78,7 +78,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         if launch.is_main and todo:
             fill(todo, vectors, _identity(config, vectors, digest), what.dtype)
         launch.barrier()
-        found += [EmbeddingStore.open(share.path) for share in shares]
+        found += [TargetStore.open(share.path) for share in shares]
     for one in found:
         warn_of_illness(one)
     rows = [_stores.row(one, one.health, bool(illness(one))) for one in found]
@@ -144,7 +144,7 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
     """
     if not share.path.is_file():
         return False
-    found = EmbeddingStore.open(share.path)
+    found = TargetStore.open(share.path)
     made_of = found.attributes["config"], found.attributes["weights"].get("digest")
     same = made_of == (home.portable(config.model_dump(mode="json")), digest)
     if not same or found.image_ids != share.images.image_ids:

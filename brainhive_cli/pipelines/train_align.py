@@ -27,7 +27,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_keys import match_prior
-from brainhive_cli.data.targets import concepts_of, open_embeddings
+from brainhive_cli.data.targets import open_stores
 from brainhive_cli.data.trials import prepare_all, require_signals, size_up
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
@@ -132,7 +132,7 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         start = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
     layout, learned = material.layout(what, trials, cell), material.learned(what, trials)
-    tested, tested_images = material.tested(cell, learned) if what.train.selection == "test" else (None, {})
+    tested, tested_images = material.tested(cell, learned) if what.train.selection == "test" else (None, None)
     data = CellData(
         trials,
         material.images,
@@ -205,7 +205,7 @@ def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:
     """Open the embeddings of all variants: of the same pictures, or refused."""
     encoders = {each.name: each for variant in variants(what).values() for each in variant.encoders}
     dataset: Dataset = what.dataset.build(what.paths)
-    return open_embeddings(dataset, what.dataset, "train", list(encoders.values()), what.paths)
+    return open_stores(dataset, what.dataset, "train", list(encoders.values()), what.paths)
 
 
 def _few(names: Sequence[str]) -> str:
@@ -215,7 +215,7 @@ def _few(names: Sequence[str]) -> str:
 
 def _held_out(pictures: EmbeddingStore, share: float) -> NDArray[np.bool_]:
     """Choose whole training concepts for validation; the same for every cell of every run."""
-    concepts = concepts_of(pictures)
+    concepts = np.asarray(pictures.concepts)
     names = np.unique(concepts)
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
     return np.isin(concepts, chosen)

@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.targets import Targets, open_targets
 from brainhive_cli.data.views import Items, View, collate, loaded
 from brainhive_cli.datasets import Dataset, ImageSet
-from brainhive_cli.prior_training.embeddings import Embedded
 from brainhive_cli.prior_training.latents import Latents
 from brainhive_cli.prior_training.recipe import Recipe
 
@@ -31,7 +31,7 @@ class Pictures:
     """
 
     images: ImageSet
-    embedded: Embedded
+    targets: Targets
     train: NDArray[np.int64]
     held: NDArray[np.int64]
     view: View
@@ -46,22 +46,33 @@ class Pictures:
         """
         dataset: Dataset = what.dataset.build(what.paths)
         images = dataset.images(what.split)
-        embedded = Embedded.open(
-            dataset, what.dataset, images, what.encoders, what.paths, what.embed_missing, launch
-        )
-        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(embedded.rows >= 0))
+        try:
+            targets = open_targets(
+                dataset,
+                what.dataset,
+                what.split,
+                what.encoders,
+                what.paths,
+                launch,
+                hold=False,  # memory is the generator's
+                compute_missing=what.embed_missing,
+                images=images,
+            )
+        except MissingData as error:
+            raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
+        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(targets.done))
         asked = max(what.validation_items, what.sample_items, what.fid_items)
         if (held := min(asked, len(order) // 5)) < asked:
             console.warn(
                 f"{held} of {len(order)} pictures are kept from training, not {asked}: a fifth at most"
             )
         view = View(what.resolution_px, what.resize)
-        return cls(images, embedded, np.sort(order[held:]), order[:held], view)
+        return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
     @property
     def items(self) -> Items:
         """What a picture gives to training."""
-        views = {trunk.name: trunk.encoder.preprocess for trunk in self.embedded.trunks}
+        views = {group.name: group.encoder.preprocess for group in self.targets.groups}
         return Items(self.images, self.view, views, self.latents)
 
     def in_a_step(self, size: int, passes: int, processes: int) -> int:

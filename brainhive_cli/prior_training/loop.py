@@ -63,7 +63,7 @@ class Training:
             generator.unet.compile(dynamic=False)  # training, validation and drawing each have one size
         if what.cache_latents:
             pictures = replace(pictures, latents=_computed_latents(what, pictures, generator, launch))
-        prior, keys = make_prior(what, pictures.embedded.dims, generator)
+        prior, keys = make_prior(what, pictures.targets.dims, generator)
         prior.attach(generator.unet)
         prior.to(launch.device).train()
         return cls(what, pictures, generator, prior, keys, launch)
@@ -128,7 +128,7 @@ class Training:
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
         """Give the embeddings [B, D] of pictures by the prior's keys."""
-        found = self.pictures.embedded.of(batch.rows, batch.views)
+        found = self.pictures.targets.gather(batch.rows, batch.views)
         return {self.keys[name]: rows for name, rows in found.items()}
 
     @torch.no_grad()
@@ -246,7 +246,7 @@ def _require_finite(loss: float, learner: Learner) -> None:
 
 
 def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: Launch) -> _latents.Latents:
-    rows = np.flatnonzero(pictures.embedded.rows >= 0)
+    rows = np.flatnonzero(pictures.targets.done)
     workers = decoders(what.run.workers, launch)
     return _latents.computed(
         pictures.images, rows, generator, pictures.view, what.paths, what.train.batch_size, workers, launch

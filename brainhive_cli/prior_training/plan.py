@@ -44,7 +44,8 @@ def _pictures(what: Recipe, size: int) -> str:
     epochs = what.train.steps * count / len(found.train)
     where = f"{processes} processes" if processes > 1 else "one process"
     told = f"{len(found.train)} to learn ({epochs:.1f} epochs on {where}), {len(found.held)} kept"
-    computed = [f"{c.name}, {hub.to_download(c.bytes_to_fetch())}" for c in found.embedded.missing]
+    missing = [config for group in found.targets.groups for config in group.configs]
+    computed = [f"{config.name}, {hub.to_download(config.bytes_to_fetch())}" for config in missing]
     return told + (f"; embedded at every step by {'; '.join(computed)}" if computed else "")
 
 

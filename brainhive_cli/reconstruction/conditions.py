@@ -13,7 +13,9 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 Source = Literal["brain", "images", "shuffled", "zeroed", "nearest", "mean"]
@@ -130,13 +132,9 @@ def fused(align: AlignRun, prior: FusionPrior, split: str, rows: NDArray[np.int6
     """Fuse the embeddings of some rows of a split's stores as the prior does: tokens [N, D]."""
     encoders, _ = align.made_with[align.cells[0].variant]
     keys = match_keys(encoders, prior.dims, "the prior")
-    device, stores = next(prior.parameters()).device, align.stores(split)
-    tokens = []
+    alone = Launch(0, 1, next(prior.parameters()).device)
+    targets, tokens = Targets.of(align.stores(split), alone, keys, hold=False), []
     for part in np.array_split(rows, -(-len(rows) // BATCH)):
-        embeddings = {
-            keys[name]: torch.from_numpy(np.asarray(store.embedding[part], np.float32)).to(device)
-            for name, store in stores.items()
-        }
         with torch.inference_mode():
-            tokens.append(prior.fuse(embeddings))
+            tokens.append(prior.fuse(targets.gather(part)))
     return torch.cat(tokens)

@@ -1,4 +1,4 @@
-"""The embedding store: one encoder's vectors for one split, tied to how they were made."""
+"""The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
 import os
 from collections.abc import Sequence
@@ -20,7 +20,7 @@ FORMAT = 1
 
 
 @dataclass(frozen=True)
-class EmbeddingStore:
+class TargetStore:
     """A finished store, mapped into memory.
 
     Attributes:
@@ -100,7 +100,7 @@ class EmbeddingStore:
         return np.where(self.done[rows], rows, -1)
 
 
-class EmbeddingWriter:
+class TargetWriter:
     """A store being written; rows may come in any order and from several processes."""
 
     def __init__(self, path: Path) -> None:
@@ -178,9 +178,7 @@ def making(path: Path) -> str:
     return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
 
 
-def open_all(
-    embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
-) -> dict[str, EmbeddingStore]:
+def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, TargetStore]:
     """Open one store an encoder.
 
     Raises:
@@ -193,4 +191,8 @@ def open_all(
             f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
             f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
         )
-    return {name: EmbeddingStore.open(path) for name, path in paths.items()}
+    return {name: TargetStore.open(path) for name, path in paths.items()}
+
+
+EmbeddingStore = TargetStore  # until every package uses the new names
+EmbeddingWriter = TargetWriter

@@ -16,6 +16,7 @@ from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -47,7 +48,7 @@ def test_trials_that_fill_no_batch_are_spread_kept_or_left_out(last_batch, sizes
 
 def test_an_epoch_of_things_eeg_ends_with_156_trials_as_the_references_does():
     signal, pictures = np.zeros((16540, 1, 1), np.float32), np.arange(16540)
-    data = CellData([Trials(1, signal, pictures, ("Oz",))], {}, np.zeros(16540, bool), None)
+    data = CellData([Trials(1, signal, pictures, ("Oz",))], Targets({}), np.zeros(16540, bool), None)
 
     sizes = [len(rows) for rows in batches_of(data, last_batch="keep", batch_size=1024).epoch(2025, 0)]
 

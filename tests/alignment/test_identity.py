@@ -12,7 +12,7 @@ from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import TargetStore, path_of
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -68,7 +68,7 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     folder = RunFolder(tmp_path)
 
     def begin() -> None:
-        keep_identity(folder, {ENCODER: EmbeddingStore.open(path)}, is_main=True)
+        keep_identity(folder, {ENCODER: TargetStore.open(path)}, is_main=True)
 
     path = path_of(own, DATASET, "train", ENCODER)
     begin()

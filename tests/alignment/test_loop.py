@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from cell_data import HERE, PICTURES, REPETITIONS, batches_of, data_of, layout_of
+from cell_data import HERE, PICTURES, REPETITIONS, batches_of, data_of, layout_of, targets_of
 from safetensors.torch import load_file
 from two import in_two
 
@@ -78,7 +78,7 @@ VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
 
 def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeypatch):
     encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
-    data = replace(data_of(embedding), images=encoders)
+    data = replace(data_of(embedding), images=targets_of(encoders))
     layout = replace(layout_of(data, "linear"), fuser={"kind": "heads"}, dims={"e": 8, "f": 3}, dim=11)
     monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
     loss_of, trials = ClipLoss(), data.trials[0]
@@ -172,7 +172,9 @@ def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
 
 def test_training_stops_when_validation_no_longer_rises(train, embedding):
     noise = np.random.default_rng(5).normal(size=embedding.shape).astype(np.float32)
-    data = replace(data_of(embedding), images={"e": torch.from_numpy(noise)})  # nothing to be learned
+    data = replace(
+        data_of(embedding), images=targets_of({"e": torch.from_numpy(noise)})
+    )  # nothing to be learned
 
     _, metrics, events = train(data, epochs=60, patience=3)
 
@@ -230,7 +232,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     for signal, subject, picture in zip(batch.signal, batch.subject, shown, strict=True):
         own = data.trials[subject].repeated.signal[picture]  # type: ignore[union-attr]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
-    assert torch.equal(batch.images["e"], data.images["e"][shown])
+    assert torch.equal(batch.images["e"], data.images.gather(shown)["e"])
 
 
 def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedding):

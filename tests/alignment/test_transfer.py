@@ -18,7 +18,7 @@ from brainhive_cli.data.trials import Signal
 from brainhive_cli.datasets.demo import Demo
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
@@ -149,7 +149,7 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     model = aligner.load(published)
     recording = SignalStore.open(world / "signals/demo-noise-0.3/default/sub-02.h5")["test"]
     (store,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
-    pictures = EmbeddingStore.open(store)
+    pictures = TargetStore.open(store)
     with torch.inference_mode():
         signal = model.encode_signal(torch.from_numpy(np.asarray(recording.signal).mean(1)), None)
         (key,) = model.layout.dims

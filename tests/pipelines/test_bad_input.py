@@ -16,7 +16,7 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -146,7 +146,7 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused
     refused(*ALIGN, *QUICK, **told)
     refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **told)
     go("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
-    assert EmbeddingStore.open(path).done.all()
+    assert TargetStore.open(path).done.all()
 
 
 def test_a_damaged_signal_store_is_named(embedded, refused, go):
@@ -178,7 +178,7 @@ def test_a_picture_that_cannot_be_decoded_is_named_and_can_be_accepted(folder, h
     accepted = CliRunner().invoke(app, [*argv, "--skip-bad"])
 
     assert accepted.exit_code == 0, accepted.stderr
-    found = EmbeddingStore.open(path)
+    found = TargetStore.open(path)
     assert found.done.sum() == 11 and found.attributes["skipped"] == 1
     assert not found.done[found.image_ids.index("concept_1/0")]
 
@@ -196,7 +196,7 @@ def test_a_mended_picture_is_all_that_is_embedded_the_second_time(folder, home, 
     go("embed", folder, f"encoders=[{COLOURS!r}]")
 
     path = home / "embeddings" / "pictures" / "train" / f"{ENCODER}.h5"
-    assert EmbeddingStore.open(path).done.all()
+    assert TargetStore.open(path).done.all()
 
 
 def test_nan_in_signals_is_told_with_picture_and_channel(embedded, refused):

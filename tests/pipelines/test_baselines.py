@@ -17,7 +17,7 @@ from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "brainhive_cli-encoders-python-example"
 CELL = "sub-01_seed-1/sub-01"
@@ -35,7 +35,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     recording = SignalStore.open(signals)["test"]
     averaged = torch.from_numpy(np.asarray(recording.signal, np.float32).mean(1) * 0.2)
     (path,) = world.glob("embeddings/demo-noise-0.3/train/*example.h5")
-    store = EmbeddingStore.open(path)
+    store = TargetStore.open(path)
     with torch.inference_mode():
         brain = model.encode_signal(averaged, torch.zeros(len(averaged), dtype=torch.long))
         fused = FusionPrior.load(str(prior)).fuse({COLOURS: torch.from_numpy(np.array(store.embedding))})

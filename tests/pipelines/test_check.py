@@ -13,15 +13,15 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.health_checks import illness
 from brainhive_cli.stores import hdf5, target_store
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 
 def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
     path = target_store.path_of(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(values))]
     attributes = {"encoder": encoder, **attributes}
-    EmbeddingWriter.begin(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes)
-    writer = EmbeddingWriter(path)
+    TargetWriter.begin(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes)
+    writer = TargetWriter(path)
     writer.write(np.arange(len(values)), values)
     writer.close()
     writer.finish()
@@ -81,8 +81,8 @@ def test_again_measures_what_is_in_the_file_now(go, sound):
 
 def test_an_encoder_is_held_to_its_own_range(home):
     values = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32) + 2
-    vague = EmbeddingStore.open(make(home, "vague", values, config={"kind": "of_a_later_version"}))
-    known = EmbeddingStore.open(make(home, "clip-b32", values, config={"kind": "clip_b32"}))
+    vague = TargetStore.open(make(home, "vague", values, config={"kind": "of_a_later_version"}))
+    known = TargetStore.open(make(home, "clip-b32", values, config={"kind": "clip_b32"}))
     assert illness(vague) == "" and "usual is 0.7 at most" in illness(known)
 
 
@@ -122,7 +122,7 @@ QUICK = {
 def test_training_repeats_the_warning(go, command, things, generator, capsys):
     go("embed", COLOURS)
     path = next((things / "embeddings").rglob("train/*.h5"))
-    values = np.random.default_rng(0).normal(size=EmbeddingStore.open(path).embedding.shape)
+    values = np.random.default_rng(0).normal(size=TargetStore.open(path).embedding.shape)
     writer = hdf5.RowWriter(path, "embedding")
     writer.write(np.arange(len(values)), 20 + values)
     writer.close()

@@ -12,10 +12,10 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.encoder_groups import EncoderGroup
+from brainhive_cli.data.encoder_groups import EncoderGroup, encode
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -45,7 +45,7 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(go, home, pictur
     go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=5")
 
     for reference in (COLOURS, TIMM):
-        found = EmbeddingStore.open(store_of(home, encoders.resolve(reference).name))
+        found = TargetStore.open(store_of(home, encoders.resolve(reference).name))
         assert np.allclose(found.embedding, directly(reference, pictures), atol=ROUNDING)
         assert found.image_ids[:2] == ["concept_0/0", "concept_0/1"]
         assert found.concepts[-1] == "concept_3"
@@ -55,7 +55,7 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(go, home, pictur
 def test_a_store_says_how_it_was_made(go, home, folder):
     go("embed", *folder, f"encoders=[{TIMM}]")
 
-    attributes = EmbeddingStore.open(store_of(home, encoders.resolve(TIMM).name)).attributes
+    attributes = TargetStore.open(store_of(home, encoders.resolve(TIMM).name)).attributes
 
     assert attributes["config"]["architecture"] == "test_vit"
     assert attributes["weights"] == {"source": "random"}
@@ -80,7 +80,7 @@ def test_again_embeds_anew(go, home, pictures, folder):
 
     go("embed", *folder, f"encoders=[{COLOURS!r}]", again=True)
 
-    assert np.allclose(EmbeddingStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
+    assert np.allclose(TargetStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
 
 
 def test_again_keeps_nothing_of_an_interrupted_store(go, home, pictures, folder):
@@ -92,7 +92,7 @@ def test_again_keeps_nothing_of_an_interrupted_store(go, home, pictures, folder)
 
     go("embed", *folder, f"encoders=[{COLOURS!r}]", again=True)
 
-    assert np.allclose(EmbeddingStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
+    assert np.allclose(TargetStore.open(store_of(home)).embedding, directly(COLOURS, pictures))
 
 
 def test_each_encoder_computes_only_the_rows_that_it_lacks(go, home, pictures, folder):
@@ -105,10 +105,10 @@ def test_each_encoder_computes_only_the_rows_that_it_lacks(go, home, pictures, f
 
     go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]")
 
-    found = EmbeddingStore.open(store_of(home)).embedding
+    found = TargetStore.open(store_of(home)).embedding
     assert np.array_equal(found[:11], before)
     assert np.allclose(found[11], directly(COLOURS, pictures)[11])
-    other = EmbeddingStore.open(store_of(home, encoders.resolve(TIMM).name)).embedding
+    other = TargetStore.open(store_of(home, encoders.resolve(TIMM).name)).embedding
     assert np.allclose(other, directly(TIMM, pictures), atol=ROUNDING)
 
 
@@ -118,7 +118,7 @@ def test_a_changed_picture_folder_is_embedded_again(go, home, pictures, folder):
 
     go("embed", *folder, f"encoders=[{COLOURS!r}]")
 
-    found = EmbeddingStore.open(store_of(home))
+    found = TargetStore.open(store_of(home))
     assert "concept_0/new" in found.image_ids
     assert np.allclose(found.embedding, directly(COLOURS, pictures))
 
@@ -146,12 +146,12 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
     go("embed", *folder, "encoders=['python:slow:load']", "batch_size=1", "run.workers=0")
 
     assert not part_of(store).exists()
-    assert EmbeddingStore.open(store).done.all()
-    assert np.array_equal(EmbeddingStore.open(store).embedding, expected)
+    assert TargetStore.open(store).done.all()
+    assert np.array_equal(TargetStore.open(store).embedding, expected)
 
 
 def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
-    trunk = EncoderGroup.of([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
+    trunk = EncoderGroup([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
     batch = torch.rand(3, 3, 2, 2)  # the encoder only flattens it
 
     (found,) = trunk.encode(batch).values()
@@ -164,10 +164,10 @@ def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
 @pytest.mark.parametrize("kind", ["timm", "transformers_clip", "diffusers_vae", "open_clip", "dreamsim"])
 def test_weights_cast_once_give_just_what_autocast_gives(kind):
     launch, config = Launch(0, 1, torch.device("cpu")), parts.load("encoders", kind).TINY
-    as_it_is, ready = (EncoderGroup.of([config], "bf16", launch) for _ in range(2))
+    ready = EncoderGroup([config], "bf16", launch)
     picture = ready.encoder.preprocess(Image.radial_gradient("L").convert("RGB"))[None]
 
-    ready.prepare()
+    (as_it_is,) = encode(config.build(), picture, "bf16", launch)
 
-    assert any(weight.dtype == torch.bfloat16 for weight in ready.encoder.module.parameters())
-    assert torch.equal(ready.encode(picture)[config.name], as_it_is.encode(picture)[config.name])
+    assert any(weight.dtype == torch.bfloat16 for weight in ready.module.parameters())
+    assert torch.equal(ready.encode(picture)[config.name], as_it_is)

@@ -14,7 +14,7 @@ from PIL import Image
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.encoders.python import example
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ROUNDING = 1e-6
@@ -93,9 +93,9 @@ LAYOUTS: list[tuple[str, Write]] = [
 ]
 
 
-def opened(home: Path, dataset: str, split: str) -> EmbeddingStore:
+def opened(home: Path, dataset: str, split: str) -> TargetStore:
     name = "brainhive_cli-encoders-python-example"
-    return EmbeddingStore.open(target_store.path_of(home / "embeddings", dataset, split, name))
+    return TargetStore.open(target_store.path_of(home / "embeddings", dataset, split, name))
 
 
 def directly(encoded: list[bytes]) -> np.ndarray:

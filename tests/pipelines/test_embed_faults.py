@@ -27,7 +27,7 @@ from brainhive_cli.app import app
 from brainhive_cli.encoders.python import example
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 WIDE = "python:slow:wide"
@@ -103,7 +103,7 @@ def test_killed_at_random_moments_embed_loses_no_row_and_writes_none_wrong(
     assert forked(killed_at(calls, embed, tmp_path / "left")) == 0
     calls -= int((tmp_path / "left").read_text())
     expected = {
-        e: np.array(EmbeddingStore.open(path).embedding) for e, path in stores(tmp_path / "whole").items()
+        e: np.array(TargetStore.open(path).embedding) for e, path in stores(tmp_path / "whole").items()
     }
 
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path / "killed"))
@@ -131,7 +131,7 @@ def test_killed_between_its_last_attributes_and_its_name_a_store_is_not_computed
 
     go("embed", *settings)
 
-    assert EmbeddingStore.open(path).done.all()
+    assert TargetStore.open(path).done.all()
 
 
 def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
@@ -150,7 +150,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert len(told) == 2 and told[0].startswith("1 error: ") and told[0].endswith(": File too large")
     assert "slow-filling.h5" in told[0] and "the same command goes on" in told[1]
     assert not store.exists()
-    lacking = target_store.EmbeddingWriter(store).pending
+    lacking = target_store.TargetWriter(store).pending
     assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full
     files = sorted(pictures.rglob("*.png"))
     for row in set(range(12)) - set(lacking.tolist()):
@@ -158,7 +158,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
 
     go("embed", *settings)
 
-    assert EmbeddingStore.open(store).done.all()
+    assert TargetStore.open(store).done.all()
 
 
 def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
@@ -176,12 +176,12 @@ def test_of_several_processes_one_is_killed_and_nothing_is_lost_or_done_twice(
     workers = [child for child in psutil.Process(launcher.pid).children() if "embed" in child.cmdline()]
     random.Random(0).choice(workers).kill()
     errors = launcher.communicate(timeout=120)[1]
-    done = set(range(12)) - set(target_store.EmbeddingWriter(store).pending.tolist())
+    done = set(range(12)) - set(target_store.TargetWriter(store).pending.tolist())
     (home / "HOLD").unlink()
     go("embed", *settings)
 
     assert len(workers) == 2 and launcher.returncode != 0 and "Traceback" not in errors
-    found = EmbeddingStore.open(store).embedding
+    found = TargetStore.open(store).embedding
     module, preprocess = example()
     files = sorted(pictures.rglob("*.png"))
     direct = module(torch.stack([preprocess(Image.open(file)) for file in files])).numpy()

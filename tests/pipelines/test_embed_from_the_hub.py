@@ -24,7 +24,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Plan
 from brainhive_cli.pipelines import embed
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")
 PICTURES = {
@@ -93,7 +93,7 @@ def test_the_line_of_the_readme_fetches_each_weight_once_and_embeds(
     for split, folder in (("train", "training_images"), ("test", "test_images")):
         views = [Image.open(pictures / folder / f"{name}.jpg").convert("RGB") for name in PICTURES[folder]]
         for encoder, direct in directly(hub.root, views).items():
-            found = EmbeddingStore.open(home / "embeddings" / "things-eeg" / split / f"{encoder}.h5")
+            found = TargetStore.open(home / "embeddings" / "things-eeg" / split / f"{encoder}.h5")
             assert found.image_ids == [f"{folder}/{name}" for name in PICTURES[folder]]
             assert np.abs(found.embedding - direct).max() <= ROUNDING * direct.std()
             assert found.attributes["weights"]["revision"]

@@ -17,10 +17,10 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.targets import open_embeddings
+from brainhive_cli.data.targets import open_stores
 from brainhive_cli.pipelines import embed
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -48,8 +48,8 @@ def write(folder: Path, seed: int, **view: object) -> None:
     (folder / "config.json").write_text(json.dumps({**config, "pretrained_cfg": view}))
 
 
-def open_store(home: Path) -> EmbeddingStore:
-    return EmbeddingStore.open(path(home))
+def open_store(home: Path) -> TargetStore:
+    return TargetStore.open(path(home))
 
 
 def path(home: Path, encoder: str = "local--network") -> Path:
@@ -172,7 +172,7 @@ def two_stores(go, home, pictures, words):
     go("embed", words[0], f"encoders=[{COLOURS!r}, demo-clip]")
     config = parts.resolve("datasets", {"kind": "image-folder", "root": str(pictures)})
     both = [encoders.resolve(COLOURS), encoders.resolve("demo-clip")]
-    return lambda: open_embeddings(config.build(Paths()), config, "train", both, Paths())
+    return lambda: open_stores(config.build(Paths()), config, "train", both, Paths())
 
 
 def test_stores_of_two_data_sets_are_refused_with_both_named(go, home, pictures, two_stores):

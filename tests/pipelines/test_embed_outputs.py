@@ -12,7 +12,7 @@ from PIL import Image
 from brainhive_cli import encoders
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 OUTPUTS = ["class", "mean", "block-2.patches"]
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -77,7 +77,7 @@ def test_outputs_are_a_store_each_from_one_forward(go, home, pictures, folder, s
 
     assert seen == {"transform": 12 + 1, "network": 12 + 1}  # once more to learn the shapes
     for output in OUTPUTS:
-        found = EmbeddingStore.open(store_of(home, output))
+        found = TargetStore.open(store_of(home, output))
         assert found.attributes["config"]["output"] == output
         assert np.allclose(found.embedding, directly(pictures, output), atol=ROUNDING)
     assert found.embedding.shape == (12, 100, 64)
@@ -90,7 +90,7 @@ def test_an_output_more_is_computed_alone(go, home, pictures, folder):
     go("embed", *folder)
 
     assert store_of(home, "class").stat().st_ino == inode
-    assert np.allclose(EmbeddingStore.open(store_of(home, "mean")).embedding, directly(pictures, "mean"))
+    assert np.allclose(TargetStore.open(store_of(home, "mean")).embedding, directly(pictures, "mean"))
 
 
 def test_each_output_of_a_network_gets_only_the_rows_that_it_lacks(go, home, pictures, folder):
@@ -105,8 +105,8 @@ def test_each_output_of_a_network_gets_only_the_rows_that_it_lacks(go, home, pic
     go("embed", *folder)
 
     assert broken.is_file()
-    found = EmbeddingStore.open(store_of(home, "class")).embedding
+    found = TargetStore.open(store_of(home, "class")).embedding
     assert np.array_equal(found[:11], before)
     assert np.allclose(found[11], directly(pictures, "class")[11], atol=ROUNDING)
-    other = EmbeddingStore.open(store_of(home, "mean")).embedding
+    other = TargetStore.open(store_of(home, "mean")).embedding
     assert np.allclose(other, directly(pictures, "mean"), atol=ROUNDING)

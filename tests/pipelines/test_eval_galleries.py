@@ -9,7 +9,7 @@ import torch
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -26,7 +26,7 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     model = aligner.load(trained / "cells" / "sub-01_seed-1" / "model")
     recording = SignalStore.open(world / f"signals/{DATASET}/default/sub-01.h5")["test"]
     stores = {
-        split: EmbeddingStore.open(world / f"embeddings/{DATASET}/{split}/{ENCODER}.h5")
+        split: TargetStore.open(world / f"embeddings/{DATASET}/{split}/{ENCODER}.h5")
         for split in ("test", "train")
     }
     with torch.inference_mode():

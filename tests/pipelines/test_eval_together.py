@@ -12,7 +12,7 @@ from brainhive_cli.metrics.comparison import min_f
 from brainhive_cli.metrics.run_comparison import FOLDS, TWO, comparisons
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -33,7 +33,7 @@ def cosines(run: Path, home: Path, subject: int) -> tuple[torch.Tensor, np.ndarr
     """Without the pipeline's code: cosine of each test signal [N] with each test picture [M], and targets."""
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
     recording = SignalStore.open(home / f"signals/{DATASET}/default/sub-{subject:02d}.h5")["test"]
-    store = EmbeddingStore.open(home / f"embeddings/{DATASET}/test/{ENCODER}.h5")
+    store = TargetStore.open(home / f"embeddings/{DATASET}/test/{ENCODER}.h5")
     with torch.inference_mode():
         signal = model.encode_signal(torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1)), None)
         image = model.encode_image({ENCODER: torch.from_numpy(np.array(store.embedding))})

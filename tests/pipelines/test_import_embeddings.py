@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
 from brainhive_cli.exchange.matching import match
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 Import = Callable[..., Result]
@@ -71,8 +71,8 @@ def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> 
     pyarrow.parquet.write_table(table, path, row_group_size=7)
 
 
-def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> EmbeddingStore:
-    return EmbeddingStore.open(target_store.path_of(home / "embeddings", "things-eeg", split, encoder))
+def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> TargetStore:
+    return TargetStore.open(target_store.path_of(home / "embeddings", "things-eeg", split, encoder))
 
 
 def left(home: Path) -> list[str]:

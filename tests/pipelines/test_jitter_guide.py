@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.encoders import resolve
-from brainhive_cli.stores.target_store import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import TargetStore, path_of
 
 GUIDE = Path(__file__).parents[2] / "docs" / "training.md"
 SMALL = ("--subjects", "1", "--seeds", "1", "dim=32", "fuser.intermediate_size=32", "train.epochs=1")
@@ -37,7 +37,7 @@ def test_mirrored_pictures_are_embedded_and_drawn_from(things, blocks, monkeypat
         assert ended.exit_code == 0, ended.stderr
 
     plain, mirrored = (
-        EmbeddingStore.open(path_of(things / "embeddings", "things-eeg", "train", name))
+        TargetStore.open(path_of(things / "embeddings", "things-eeg", "train", name))
         for name in ("demo-clip", "mirrored-clip")
     )
     encoder = resolve("demo-clip").build()
@@ -56,6 +56,4 @@ def test_vectors_from_elsewhere_are_imported_under_such_a_name(things, blocks):
     ended = CliRunner().invoke(app, shlex.split(blocks[1][2]))
 
     assert ended.exit_code == 0, ended.stderr
-    assert EmbeddingStore.open(
-        path_of(things / "embeddings", "things-eeg", "train", "mirrored-clip")
-    ).done.all()
+    assert TargetStore.open(path_of(things / "embeddings", "things-eeg", "train", "mirrored-clip")).done.all()

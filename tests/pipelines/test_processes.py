@@ -17,7 +17,7 @@ from brainhive_cli.core.blocks import ResidualMLP
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import clip
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -58,11 +58,11 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhiv
     assert (ended.returncode, ended.stdout, len(lines)) == (1, "", 2), ended.stderr
     assert lines[0].startswith("error: 1 pictures cannot be decoded: ") and str(last) in lines[0]
     assert lines[1].startswith("  try: ")
-    assert EmbeddingWriter(path).pending.tolist() == [11]  # no other picture was lost
+    assert TargetWriter(path).pending.tolist() == [11]  # no other picture was lost
     go("embed", *settings, "skip_bad=true")
-    two = np.array(EmbeddingStore.open(path).embedding)
+    two = np.array(TargetStore.open(path).embedding)
     go("embed", *settings, "skip_bad=true", again=True)
-    assert np.array_equal(two, EmbeddingStore.open(path).embedding)
+    assert np.array_equal(two, TargetStore.open(path).embedding)
 
 
 def test_cells_are_shared_whole(world, small, tmp_path, go):

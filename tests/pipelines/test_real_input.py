@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3
@@ -62,7 +62,7 @@ def test_killed_in_the_middle_embed_ends_with_what_the_network_gives_directly(
     module, preprocess = lite0.load()
     seen = 0
     for split in ("train", "test"):
-        found = EmbeddingStore.open(store.parents[1] / split / "lite0-load.h5")
+        found = TargetStore.open(store.parents[1] / split / "lite0-load.h5")
         views = [preprocess(Image.open(photos / f"{name}.jpg").convert("RGB")) for name in found.image_ids]
         with torch.inference_mode():
             direct = module(torch.stack(views)).numpy()
@@ -126,14 +126,14 @@ def test_a_store_of_the_size_of_things_eeg2_is_written_and_mapped_in_seconds(sha
         image_ids = [f"{folder}/{concept}/{file.removesuffix('.jpg')}" for concept, file in files]
         path = tmp_path / split / "real.h5"
         attributes = {"encoder": "real", "config": {}, "dataset": "things-eeg", "split": split}
-        EmbeddingWriter.begin(path, image_ids, concepts, (1024,), "float32", attributes)
-        writer = EmbeddingWriter(path)
+        TargetWriter.begin(path, image_ids, concepts, (1024,), "float32", attributes)
+        writer = TargetWriter(path)
         for rows in np.array_split(np.random.default_rng(0).permutation(count), -(-count // 512)):
             writer.write(rows, vectors_of(rows))
         writer.close()
         writer.finish()
 
-        found = EmbeddingStore.open(path)
+        found = TargetStore.open(path)
         chosen = np.random.default_rng(1).integers(count, size=1024)
         assert np.array_equal(found.rows([image_ids[row] for row in chosen]), chosen)
         assert np.array_equal(found.embedding[chosen], vectors_of(chosen))

@@ -35,7 +35,7 @@ from brainhive_cli.reconstruction.conditions import TokenSet, _shuffled
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.reconstruction.initial_images import Start, initial_of
 from brainhive_cli.reconstruction.reranker import Reranker
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -273,7 +273,7 @@ def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, settings)
 
 def embedding(world: Path, image_id: str) -> torch.Tensor:
     (path,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
-    store = EmbeddingStore.open(path)
+    store = TargetStore.open(path)
     return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
 
 
@@ -428,7 +428,7 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     ceiling = TokenSet("images", None, None, image_ids, image_ids, tokens)
     brain = TokenSet("brain", Cell("sub-01_seed-1", (1,), (1,), 1), 1, image_ids, image_ids, tokens)
     (path,) = (world / "embeddings").glob("demo*/test/local--random*.h5")
-    store = EmbeddingStore.open(path)
+    store = TargetStore.open(path)
     true = torch.from_numpy(np.array(store.embedding[store.rows(image_ids)]))
     assert torch.allclose(
         initial.pictures(ceiling, [1], made), made.decode(true[1].view(1, 4, 8, 8)), atol=1e-5

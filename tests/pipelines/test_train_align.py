@@ -21,10 +21,11 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.stores.target_store import EmbeddingStore, path_of
+from brainhive_cli.stores.target_store import TargetStore, path_of
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -127,12 +128,12 @@ def test_leaving_one_subject_out_needs_two(go, small, world, runs):
 
 
 def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(world):
-    pictures = EmbeddingStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
+    pictures = TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
     concepts = np.asarray(pictures.concepts)
     held_out = _held_out(pictures, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
-    data = CellData([trials, trials], {}, held_out, None)
+    data = CellData([trials, trials], Targets({}), held_out, None)
     batches = Batches(data, Train(batch_size=128), 0.0, Launch(0, 1, torch.device("cpu")))
     (validation,) = validated_on(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
@@ -147,7 +148,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
-    pictures = EmbeddingStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
+    pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
     held_out = _held_out(pictures, 0.1)
     with h5py.File(own / "signals" / DATASET / "default" / "sub-01.h5", "r+") as file:
         signal = file["train/signal"][()]

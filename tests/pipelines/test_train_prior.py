@@ -13,12 +13,12 @@ from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.targets import open_targets
 from brainhive_cli.data.views import View
 from brainhive_cli.generators import sdxl
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines.train_prior import Recipe
-from brainhive_cli.prior_training.embeddings import Embedded
 from brainhive_cli.prior_training.examples import Pictures, batches
 from brainhive_cli.prior_training.loop import train
 from brainhive_cli.prior_training.optimisation import Learner
@@ -300,5 +300,5 @@ def test_pictures_are_listed_once_which_takes_a_while_of_imagenet(settings, pict
     images = dataset.images("train")
     shutil.copy(next(pictures.rglob("*.png")), pictures / "concept_0/one_more.png")
 
-    given = (dataset, what.dataset, images, what.encoders, what.paths, False, ALONE)
-    assert len(Embedded.open(*given).rows) == len(images)
+    given = (dataset, what.dataset, "train", what.encoders, what.paths, ALONE)
+    assert len(open_targets(*given, images=images).ids) == len(images)

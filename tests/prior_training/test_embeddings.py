@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.data.targets import OnlineTargets, StoreTargets
 from brainhive_cli.encoders import timm
 from brainhive_cli.generators import sdxl
 from brainhive_cli.prior_training.examples import batches
@@ -41,7 +42,10 @@ def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, 
     go("embed", dataset, BOTH)
     stored = embeddings(begun(*settings, BOTH))
 
-    assert [len(missing.pictures.embedded.stores), len(missing.pictures.embedded.trunks)] == [1, 1]
+    assert [type(source) for source in missing.pictures.targets.sources.values()] == [
+        StoreTargets,
+        OnlineTargets,
+    ]
     assert computed.keys() == stored.keys() and len(stored) == 2
     for name, values in stored.items():
         assert torch.allclose(values, computed[name], atol=ROUNDING), name

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import hdf5, target_store
 from brainhive_cli.stores.health import measure
-from brainhive_cli.stores.target_store import EmbeddingStore, EmbeddingWriter
+from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -25,8 +25,8 @@ WRITES = """if True:
     import sys, time
     from pathlib import Path
     import numpy as np
-    from brainhive_cli.stores.target_store import EmbeddingWriter
-    writer, values = EmbeddingWriter(Path(sys.argv[1])), np.load(sys.argv[2])
+    from brainhive_cli.stores.target_store import TargetWriter
+    writer, values = TargetWriter(Path(sys.argv[1])), np.load(sys.argv[2])
     for row in writer.pending:
         writer.write(np.array([row]), values[row : row + 1])
         print(row, flush=True)
@@ -44,12 +44,12 @@ def path(tmp_path: Path) -> Path:
     return target_store.path_of(tmp_path, "set", "train", "encoder")
 
 
-def begin(path: Path, **attributes: Any) -> EmbeddingWriter:
-    EmbeddingWriter.begin(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes})
-    return EmbeddingWriter(path)
+def begin(path: Path, **attributes: Any) -> TargetWriter:
+    TargetWriter.begin(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes})
+    return TargetWriter(path)
 
 
-def fill(writer: EmbeddingWriter, values: NDArray[np.float32]) -> None:
+def fill(writer: TargetWriter, values: NDArray[np.float32]) -> None:
     writer.write(writer.pending, values[writer.pending])
     writer.close()
     writer.finish()
@@ -57,7 +57,7 @@ def fill(writer: EmbeddingWriter, values: NDArray[np.float32]) -> None:
 
 def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
     fill(begin(path, weights={"digest": "d"}), values)
-    found = EmbeddingStore.open(path)
+    found = TargetStore.open(path)
     np.testing.assert_array_equal(found.embedding, values)
     assert isinstance(found.embedding, np.memmap)
     assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
@@ -79,7 +79,7 @@ def test_a_store_killed_in_mid_writing_resumes_to_the_same_bytes(
             writing.stdout.readline()
         os.kill(writing.pid, signal.SIGKILL)
     with pytest.raises(MissingData, match="is not finished"):
-        EmbeddingStore.open(path)
+        TargetStore.open(path)
     resumed = begin(path)
     assert 0 < len(resumed.pending) <= COUNT - 20
     fill(resumed, values)
@@ -102,7 +102,7 @@ def test_a_store_that_ran_out_of_space_resumes(
     resumed = begin(path)
     assert len(resumed.pending) == COUNT - 150
     fill(resumed, values)
-    np.testing.assert_array_equal(EmbeddingStore.open(path).embedding, values)
+    np.testing.assert_array_equal(TargetStore.open(path).embedding, values)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +131,7 @@ def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -
     writer.write(np.arange(1, COUNT), values[1:])
     writer.close()
     writer.finish()
-    found = EmbeddingStore.open(path)
+    found = TargetStore.open(path)
     assert found.rows([IDS[0], IDS[1]]).tolist() == [-1, 1]
     assert found.attributes["skipped"] == 1
 
@@ -139,7 +139,7 @@ def test_a_skipped_picture_has_no_row(path: Path, values: NDArray[np.float32]) -
 def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np.float32]) -> None:
     values[3, 2] = np.nan
     fill(begin(path), values)
-    found = EmbeddingStore.open(path)
+    found = TargetStore.open(path)
     assert found.health == found.measured() == measure(values, np.arange(COUNT))
     assert found.health.non_finite == 1
     assert isinstance(found.attributes["health"]["spread"], list)
@@ -149,13 +149,13 @@ def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.fl
     fill(begin(path), values)
     with h5py.File(path, "r+") as file:
         hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
-    assert EmbeddingStore.open(path).health == measure(values, np.arange(COUNT))
+    assert TargetStore.open(path).health == measure(values, np.arange(COUNT))
 
 
 def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
     hdf5.create(path, {}, {}, {"format": 1, "holds": "signal"})
     with pytest.raises(BrainhiveError, match="is not an embedding store"):
-        EmbeddingStore.open(path)
+        TargetStore.open(path)
 
 
 def test_every_missing_store_is_named_with_the_line_that_makes_it(
