@@ -35,7 +35,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Signal, Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
-from brainhive_cli.metrics.statistics import interval_text
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
@@ -264,8 +263,8 @@ def accuracy(on: Setting) -> None:
         run = train_align.run(train_align.Recipe.resolve("train-align", "demo", {}, asked), here).folder
         asked = [f"align_run={run}", "sheet_rows=0"]
         found = eval_retrieval.run(eval_retrieval.Recipe.resolve("eval-retrieval", "demo", {}, asked), here)
-        top1 = found.metrics["overall"]["top1"]
-        print(f"demo {precision}: top-1 {top1['value']:.4f} ({interval_text(top1, 4)})")
+        top1 = found.metrics.overall["top1"]
+        print(f"demo {precision}: top-1 {top1.value:.4f} ({top1.interval_text(4)})")
         cells = found.metrics["cells"].values()
         hits[precision] = (
             np.array([each["ranks"] for cell in cells for each in cell.values()]) == 1

@@ -108,6 +108,10 @@ class Measurements:
         """What must be said of the numbers wherever they are shown."""
         return list(self.notes.get("caveats", []))
 
+    def __or__(self, other: Self) -> Self:
+        """Put two together; where both have a key, it is the second one's."""
+        return type(self)(*({**getattr(self, f.name), **getattr(other, f.name)} for f in fields(self)))
+
     def as_dict(self) -> dict[str, Any]:
         """Give the document as plain values, for JSON."""
         scopes = {

@@ -11,6 +11,7 @@ from typing import Any
 
 from brainhive_cli.core.caveats import in_title
 from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.runs import TRACKER_ID
 
 PROJECT = "brainhive"
@@ -92,9 +93,13 @@ def tell_results(
         results: Metrics by name, by what they are of.
         caveats: What must be said of them; the name of their run says it.
     """
-    values = {f"{of}/{name}": m["value"] for of, some in results.items() for name, m in some.items()}
+    values = {f"{of}/{name}": _value(metric) for of, some in results.items() for name, metric in some.items()}
     with tracked(names, run, label, recipe, caveats) as tell:
         tell({"epoch": 0, **values})
+
+
+def _value(metric: Metric | Mapping[str, Any]) -> float:
+    return metric.value if isinstance(metric, Metric) else metric["value"]
 
 
 def _begun(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:

@@ -50,12 +50,14 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
         made = pipeline.Recipe.resolve(step, "demo", {}, given)
         made = made.model_copy(update={"run": what.run, "paths": what.paths})
         results[step] = pipeline.run(made, launch, again)
-        summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step].metrics)))
+        summary.append((step, f"{time.monotonic() - start:.0f} s", _headline(step, results[step])))
     table = Table("Demo, on simulated EEG", ("step", "time", "result"), tuple(summary))
     if launch.is_main:
         sections, title = _sections(table, commands, results), in_title("Brainhive demo", [SIMULATED])
         folder.replace("index.html", lambda beside: write_page(beside, title, NOTE, sections))
-        folder.finish({"caveats": [SIMULATED]} | {step: made.metrics for step, made in results.items()})
+        folder.finish(
+            {"caveats": [SIMULATED]} | {step: made.as_dict()["metrics"] for step, made in results.items()}
+        )
     launch.barrier()
     console.say("\nEach step by hand:\n" + "\n".join(f"  {command}" for command in commands) + "\n")
     files = {name: path for result in results.values() for name, path in result.files.items()}
@@ -77,18 +79,19 @@ def _command(step: str, overrides: list[str]) -> str:
     return shlex.join(["brainhive", step, "--recipe", "demo", *overrides])
 
 
-def _headline(step: str, metrics: dict[str, Any]) -> str:
+def _headline(step: str, made: Result) -> str:
     """Say in one line what a step achieved."""
+    metrics = made.metrics
     if step == "eval-retrieval":
-        return _described("top-1", metrics["overall"]["top1"])
+        return _described("top-1", metrics.overall["top1"].as_dict())
     if step == "train-prior":
         return _described("validation loss", metrics["validation_loss"])
     if step == "reconstruct":
         name = next(name for name in metrics["overall"] if name.startswith("two_way"))
         return _described("two-way", metrics["overall"][name])
-    return {"embed": "two stores a split", "train-align": f"{len(metrics.get('cells', []))} brain encoders"}[
-        step
-    ]
+    if step == "train-align":
+        return f"{len(list(made.folder.glob('cells/**/model')))} brain encoders"
+    return "two stores a split"
 
 
 def _described(name: str, m: dict[str, Any]) -> str:

@@ -7,8 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
-from brainhive_cli.metrics.run_comparison import notes
+from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values, limits_of_p
 from brainhive_cli.reconstruction.scoring import lower_is_better
 
 Metrics = Mapping[str, Any]
@@ -97,7 +96,7 @@ def _compared(
         found[name] = {**compare_values(*values, ids=ids).as_dict(), "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     return {
-        "notes": notes(modes, len(subjects)),
+        "notes": limits_of_p(modes, len(subjects)),
         "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(names, adjusted, strict=True)},
     }
 

@@ -1,4 +1,4 @@
-"""Which concepts and categories are found, and which are taken for which."""
+"""Which concepts and categories are found, and which are confused."""
 
 import csv
 import re
@@ -50,20 +50,21 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
     """Count which concept was taken for which.
 
     Args:
-        pairs: Seen concept, concept of the most similar picture, and how like the two pictures are (cosine
-            similarity of their tokens), one a signal.
+        pairs: Seen concept, concept of the most similar picture, and the cosine similarity of the
+            two pictures' tokens, one a signal.
 
     Returns:
-        The most frequent pairs of different concepts: count, share of the seen concept's signals, likeness.
+        The most frequent pairs of different concepts: count, share of the seen concept's signals, mean
+        similarity.
     """
     counts: Counter[tuple[str, str]] = Counter()
     shown: Counter[str] = Counter()
-    alike: dict[tuple[str, str], list[float]] = defaultdict(list)
+    similarities: dict[tuple[str, str], list[float]] = defaultdict(list)
     for seen, named, similarity in pairs:
         shown[seen] += 1
         if seen != named:
             counts[seen, named] += 1
-            alike[seen, named].append(similarity)
+            similarities[seen, named].append(similarity)
     order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
     return [
         {
@@ -71,7 +72,7 @@ def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
             "taken_for": pair[1],
             "count": counts[pair],
             "share": counts[pair] / shown[pair[0]],
-            "likeness": float(np.mean(alike[pair])),
+            "similarity": float(np.mean(similarities[pair])),
         }
         for pair in order
     ]

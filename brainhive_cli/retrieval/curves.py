@@ -6,15 +6,14 @@ from typing import Literal
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Places
+from brainhive_cli.retrieval.recipe import Sliding
 from brainhive_cli.signals.augmentation import Augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
 
@@ -23,16 +22,6 @@ Curve = dict[float, list[list[int]]]
 
 CLOSE_MS = 1e-6
 """Times closer than this are one: above the rounding of seconds to milliseconds."""
-
-
-class Sliding(Section):
-    """A window that slides over the signal; what lies outside is replaced; the model stays the same."""
-
-    width_ms: float = Field(100, gt=0, description="width of the window")
-    step_ms: float = Field(50, gt=0, description="from window to window")
-    outside: Literal["mean", "zero"] = Field(
-        "mean", description="what the signal is outside: the mean training signal, or zero"
-    )
 
 
 def over_repetitions(
@@ -60,8 +49,8 @@ def over_repetitions(
     Raises:
         RecipeError: if more repetitions are asked for than there are.
     """
-    trials, there = ensemble.single_trials(subject, split)
-    most, curve = int(there.max()), {}
+    trials, available = ensemble.single_trials(subject, split)
+    most, curve = int(available.max()), {}
     chosen = doubling(most) if counts == "all" else counts
     if max(chosen) > most:
         raise RecipeError(
@@ -70,7 +59,7 @@ def over_repetitions(
         )
     for k in chosen:
         averages = [
-            [_of_some(each, there, k, derive_seed(seed, subject, k, draw)) for each in trials]
+            [_average_some(each, available, k, derive_seed(seed, subject, k, draw)) for each in trials]
             for draw in range(draws if k < most else 1)
         ]
         curve[float(k)] = _ranked(gallery, [ensemble.tokens(subject, each) for each in averages], target)
@@ -82,10 +71,10 @@ def doubling(most: int) -> list[int]:
     return [*(2**n for n in range(most.bit_length()) if 2**n < most), most]
 
 
-def _of_some(trials: Tensor, there: Tensor, k: int, seed: int) -> Tensor:
-    """Average k random repetitions of trials [N, R, C, T], or as many as there are: [N, C, T]."""
+def _average_some(trials: Tensor, available: Tensor, k: int, seed: int) -> Tensor:
+    """Average k random repetitions of trials [N, R, C, T], or as many as there are [N]: [N, C, T]."""
     random = torch.Generator().manual_seed(seed)
-    return mix_repetitions(*shuffle_repetitions(trials, there, k, random), Augment(), random)
+    return mix_repetitions(*shuffle_repetitions(trials, available, k, random), Augment(), random)
 
 
 def over_time(
@@ -94,7 +83,7 @@ def over_time(
     """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
 
     The models are those trained on the whole signal: the curve says what they use of each window when nothing
-    else tells pictures apart, not what could be decoded by a model trained on it.
+    else distinguishes the pictures, not what a model trained on that window could decode.
 
     Args:
         ensemble: The models.
@@ -135,7 +124,7 @@ def window_starts(times_ms: NDArray[np.floating], sliding: Sliding) -> list[floa
 
 
 def _outside(member: Member, subject: int, sliding: Sliding, like: Tensor) -> Tensor:
-    """Make what stands outside of the window: [C, T]."""
+    """Give the signal outside of the window: [C, T]."""
     if sliding.outside == "zero":
         return torch.zeros_like(like)
     return torch.from_numpy(member.mean_signal(subject, "train"))

@@ -16,20 +16,23 @@ from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.trials import Trials
 
+Group = tuple[Cell, ...]
+"""Cells that are averaged, one of each run; the first one's name stands for all."""
+
 
 @dataclass(frozen=True)
 class Ensemble:
     """Models whose cosine similarities are averaged; with one member it is that model.
 
-    Unit tokens laid end to end have the mean of their cosines as cosine, so an ensemble has tokens too.
+    Unit tokens concatenated have the mean of their cosines as cosine, so an ensemble has tokens too.
     """
 
     members: tuple[Member, ...]
 
     @classmethod
-    def load(cls, aligns: Sequence[AlignRun], cells: Sequence[Cell], device: torch.device) -> Self:
+    def load(cls, runs: Sequence[AlignRun], cells: Group, device: torch.device) -> Self:
         """Load one cell of each run."""
-        return cls(tuple(Member.load(*pair, device) for pair in zip(aligns, cells, strict=True)))
+        return cls(tuple(Member.load(*pair, device) for pair in zip(runs, cells, strict=True)))
 
     @property
     def cell(self) -> Cell:
@@ -79,17 +82,17 @@ def _joined(tokens: Sequence[Tensor]) -> Tensor:
     return tokens[0] if len(tokens) == 1 else torch.cat([normalize(each, dim=1) for each in tokens], dim=1)
 
 
-def groups(aligns: Sequence[AlignRun]) -> list[tuple[Cell, ...]]:
+def group_cells(runs: Sequence[AlignRun]) -> list[Group]:
     """Match the cells of several runs: those tested on the same subjects, in the order of their seeds.
 
     Raises:
-        BrainhiveError: if the runs were not made of the same cells; it names two.
+        BrainhiveError: if the runs do not have the same cells; it names two.
     """
-    keyed = [_by_tested(align.cells) for align in aligns]
-    for align, cells in zip(aligns, keyed, strict=True):
+    keyed = [_by_tested(run.cells) for run in runs]
+    for run, cells in zip(runs, keyed, strict=True):
         if cells.keys() != keyed[0].keys():
             one, other = (
-                f"{run.folder.path} ({', '.join(c.name for c in run.cells)})" for run in (aligns[0], align)
+                f"{each.folder.path} ({', '.join(c.name for c in each.cells)})" for each in (runs[0], run)
             )
             raise BrainhiveError(
                 f"{one} and {other} were not tested on the same subjects as often",

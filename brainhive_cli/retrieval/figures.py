@@ -1,46 +1,53 @@
 """The pictures of an evaluated run: the top-k sheet, and the curves."""
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.caveats import in_title, said_in
+from brainhive_cli.core.caveats import in_title
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.curve_plot import draw_curve
 from brainhive_cli.reports.sheets import top_k_sheet
-from brainhive_cli.retrieval.cell_scores import EvaluationSpec
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery
+from brainhive_cli.retrieval.recipe import EvaluationSpec
+from brainhive_cli.retrieval.summary import label, points_of
 from brainhive_cli.stores.hdf5 import match_ids
 
-SHOWN = {"top1": "top-1", "top5": "top-5"}
+FILES = {
+    "top-k sheet": "top_k.png",
+    "repetitions": "repetitions.png",
+    "sliding window": "sliding.png",
+}
+"""What each picture is called, and its file in the run folder."""
+LINES = {"top1": "top-1", "top5": "top-5"}
+AXES = {"repetitions": "repetitions averaged", "sliding": "centre of the window, ms after the picture"}
 
 
 def draw_sheet(
-    folder: RunFolder, ensemble: Ensemble, asked: EvaluationSpec, rows: int, protocol: str
+    folder: RunFolder, ensemble: Ensemble, spec: EvaluationSpec, rows: int, caveats: list[str]
 ) -> None:
-    """Draw some queries of a cell's first subject beside the pictures that were retrieved."""
-    gallery = Gallery.of(ensemble, asked.splits, 0, asked.seed)
+    """Draw some queries of a cell's first subject, each with the pictures that were retrieved."""
+    gallery = Gallery.of(ensemble, spec.splits, 0, spec.seed)
     subject = ensemble.cell.tested_on[0]
-    signals, picture = ensemble.signals(subject, asked.split)
+    signals, picture = ensemble.signals(subject, spec.split)
     tokens, target = ensemble.tokens(subject, signals), np.searchsorted(gallery.rows, picture)
-    chosen = np.random.default_rng(asked.seed).permutation(len(tokens))[:rows]
+    chosen = np.random.default_rng(spec.seed).permutation(len(tokens))[:rows]
     scores = normalize(tokens[chosen], dim=1) @ normalize(gallery.tokens, dim=1).T
-    pictures = _pictures(ensemble, asked, gallery)
-    title = in_title(f"{ensemble.cell.name} on sub-{subject:02d}", said_in(protocol))
-    sheet = top_k_sheet(pictures, scores.cpu().numpy(), target[chosen], title=title)
-    folder.replace("top_k.png", sheet.save)
+    open_picture = _opener(ensemble, spec, gallery)
+    title = in_title(f"{ensemble.cell.name} on {label(subject)}", caveats)
+    sheet = top_k_sheet(open_picture, scores.cpu().numpy(), target[chosen], title=title)
+    folder.replace(FILES["top-k sheet"], sheet.save)
 
 
-def _pictures(ensemble: Ensemble, asked: EvaluationSpec, gallery: Gallery) -> Any:
-    """Return what opens a picture by its place in the gallery."""
-    dataset, places = ensemble.members[0].align.dataset, []
-    start = 0
-    for split in reversed(asked.splits):
+def _opener(ensemble: Ensemble, spec: EvaluationSpec, gallery: Gallery) -> Callable[[int], Image.Image]:
+    """Return a function that opens a picture by its place in the gallery."""
+    dataset, places, start = ensemble.members[0].align.dataset, [], 0
+    for split in reversed(spec.splits):
         images, count = dataset.images(split), len(ensemble.rows(split))
         known = gallery.image_ids[start : start + count]
         places += [(images, row) for row in match_ids(known, images.image_ids, f"{images.dataset} {split}")]
@@ -48,16 +55,17 @@ def _pictures(ensemble: Ensemble, asked: EvaluationSpec, gallery: Gallery) -> An
 
     def open_picture(place: int) -> Image.Image:
         images, row = places[place]
-        return images.open(int(row))
+        picture: Image.Image = images.open(int(row))
+        return picture
 
     return open_picture
 
 
-def draw_curves(folder: RunFolder, metrics: Mapping[str, Any]) -> None:
+def draw_curves(folder: RunFolder, found: Measurements) -> None:
     """Draw the curves that were measured."""
-    axes = {"repetitions": "repetitions averaged", "sliding": "centre of the window, ms after the picture"}
-    for name, axis in axes.items():
-        if points := metrics["curves"][name]:
-            title = f"{metrics['protocol']}\n{metrics['curves']['how'][name]}"
-            draw = partial(draw_curve, points=points, metrics=SHOWN, axis=axis, title=title)
-            folder.replace(f"{name}.png", partial(draw, doubling=name == "repetitions"))
+    for name, curve in found.notes["curves"].items():
+        points = points_of(found, name)
+        lines = {words: [each[metric] for each in points.values()] for metric, words in LINES.items()}
+        title = f"{found.notes['protocol']}\n{curve['description']}"
+        draw = partial(draw_curve, at=list(points), lines=lines, axis=AXES[name], title=title)
+        folder.replace(f"{name}.png", partial(draw, is_logarithmic=name == "repetitions"))

@@ -1,4 +1,4 @@
-"""What the signals of a cell rank: the pictures of a gallery, and these the signals."""
+"""How the signals of a cell rank the pictures of a gallery, and the pictures the signals."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -103,7 +103,7 @@ class Ranking:
         concepts: [N] of what each signal showed.
         ranks: [N] of the seen picture.
         among_split: [N] its rank among the pictures of the signals' split alone: training pictures or random
-            vectors may be more or less like any signal.
+            vectors may be nearer to, or further from, any signal.
         split_size: How many these are.
         precision: [N] average precision; relevant are the gallery's pictures of the seen concept.
         relevant: [N] how many these are.
@@ -111,8 +111,8 @@ class Ranking:
         backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
             were shown more often than others.
         shown: How many signals show each of these pictures.
-        named: [N] concept of the picture that is the most similar to the signal.
-        likeness: [N] cosine similarity of the seen picture and the named one.
+        named: [N] concept of the picture that is most similar to the signal.
+        similarity: [N] cosine similarity of the seen picture and the named one.
     """
 
     image_ids: list[str]
@@ -129,7 +129,9 @@ class Ranking:
     similarity: list[float]
 
 
-def read(ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int) -> dict[int, Queries]:
+def encode_queries(
+    ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int
+) -> dict[int, Queries]:
     """Encode the signals of all subjects of a cell."""
     queries = {}
     for subject in ensemble.cell.tested_on:
@@ -141,14 +143,14 @@ def read(ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: i
 
 
 def controlled(target: Places, gallery: Gallery, control: str, subject: int, seed: int) -> Places:
-    """Break what belongs together, for a control; what is left is chance.
+    """Pair signals with wrong pictures, for a control; what is left is chance.
 
     Args:
         target: [N] place of what each signal showed.
         gallery: Among which.
-        control: `none`; `shuffled`: each subject's signals are dealt anew; `permuted`: the pictures are.
+        control: `none`; `shuffled`: each subject's signals are permuted; `permuted`: the pictures are.
         subject: Whose signals.
-        seed: Of the dealing; the same for all models of a subject, whose ranks vary together.
+        seed: Of the permutation; the same for all models of a subject, whose ranks vary together.
     """
     if control == "shuffled":
         return np.random.default_rng(derive_seed(seed, subject)).permutation(target)
@@ -167,11 +169,11 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         precision = average_precisions(
             tokens, gallery.tokens, torch.from_numpy(relevant), gallery.distractors()
         )
-    size, alone = len(gallery.rows), found
+    size, among_split = len(gallery.rows), found
     if gallery.pool > size:
-        alone = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
+        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
     named = nearest(tokens, gallery.tokens)
-    alike = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
+    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
     for subject, each in queries.items():
         part = slice(start, start := start + len(each.target))
@@ -180,7 +182,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             [gallery.image_ids[place] for place in each.target],
             [gallery.concepts[place] for place in each.target],
             found[part].tolist(),
-            alone[part].tolist(),
+            among_split[part].tolist(),
             size,
             precision[part].tolist(),
             (relevant[part] >= 0).sum(1).tolist(),
@@ -188,7 +190,7 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
             backward,
             shown,
             [gallery.concepts[place] for place in named[part]],
-            alike[part].tolist(),
+            similarity[part].tolist(),
         )
     return rankings
 

@@ -61,7 +61,7 @@ def test_imported_stores_of_several_files_are_taken_together(go, small, own, tmp
         remake(own, split, **IMPORTED, weights={"source": "imported: dictionary", "digest": digest * 64})
     go("train-align", *small, *mine, "subjects=1", "train.epochs=1")
 
-    assert go("eval-retrieval", *mine).metrics["overall"]["top1"]["n"] == 100
+    assert go("eval-retrieval", *mine).metrics.overall["top1"].n == 100
 
 
 def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):

@@ -41,11 +41,11 @@ def test_it_stands_beside_retrieval_of_the_same_set_up_only(train, go, tmp_path)
         return go("eval-retrieval", f"paths.runs={tmp_path}", "sheet_rows=0", *overrides)
 
     same, larger = evaluated(), evaluated("gallery=train+test")
-    assert "published" in same.tables[1].columns and same.metrics["published"]["differs"] == []
+    assert "published" in same.tables[1].columns and same.metrics.notes["published"]["differs"] == []
     assert "published" not in larger.tables[1].columns
     assert larger.tables[-1].rows == ((0.5, "–", "another set-up: pool 1060, not 100"),)
-    assert larger.metrics["published"]["differs"] == ["pool 1060, not 100"]
-    assert evaluated("control=shuffled").metrics["published"] == {}
+    assert larger.metrics.notes["published"]["differs"] == ["pool 1060, not 100"]
+    assert evaluated("control=shuffled").metrics.notes["published"] == {}
 
 
 def test_what_the_source_does_not_state_is_a_difference(train):

@@ -105,15 +105,14 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", "sheet_rows=0")
 
     metrics = result.metrics
-    assert metrics["protocol"] == "intra, demo-noise-0.5, zero-shot from demo-noise-0.3, simulated"
-    assert list(metrics["cells"]) == ["sub-01_seed-1", "sub-02_seed-1"]
-    assert all(list(cell) == ["sub-01", "sub-02"] for cell in metrics["cells"].values())
-    assert metrics["verdict"] == "above chance"
-    assert list(fewer.metrics["items"]) == ["sub-02"]
-    found = [each.metrics["cells"]["sub-01_seed-1"]["sub-02"]["ranks"] for each in (result, fewer)]
+    protocol = "intra, demo-noise-0.5, zero-shot from demo-noise-0.3, simulated"
+    assert (metrics.notes["protocol"], metrics.notes["verdict"]) == (protocol, "above chance")
+    cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
+    assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
+    found = [each.metrics.items["sub-01_seed-1 · sub-02"]["ranks"] for each in (result, fewer)]
     assert found[0] == found[1]
     table = next(table for table in result.tables if "by subject and seed" in table.title)
-    met = [cell["sub-02"]["metrics"]["top1"]["value"] for cell in metrics["cells"].values()]
+    met = [metrics.scopes[cell]["top1"].value for cell in cells[1::2]]
     assert table.rows[1][:2] == ("sub-02", pytest.approx(np.mean(met)))  # two models of one seed
 
 
@@ -155,9 +154,9 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
         (key,) = model.layout.dims
         image = model.encode_image({key: torch.from_numpy(np.array(pictures.embedding))})
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
-    assert metrics["cells"]["published"]["sub-02"]["ranks"] == ranks(signal, image, target).tolist()
-    assert metrics["protocol"] == (
+    assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
+    assert metrics.notes["protocol"] == (
         "model folder, demo-noise-0.3, simulated, nothing says which pictures it was trained on, "
         "nothing says how its epoch was selected"
     )
-    assert metrics["verdict"] == "above chance"
+    assert metrics.notes["verdict"] == "above chance"

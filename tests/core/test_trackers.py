@@ -59,15 +59,16 @@ def test_tensorboard_gets_the_metrics_of_an_evaluation_and_of_pictures(
     evaluated = go("eval-retrieval", runs, told, "sheet_rows=0")
     drawn = go("reconstruct", runs, told, *drawn_by, "items=2", "repeats=1", "metrics=pixcorr,ssim")
 
-    for result, name, of in ((evaluated, "retrieval", "overall"), (drawn, "reconstruction", "brain")):
+    for result, name, of in ((evaluated, "retrieval", "all"), (drawn, "reconstruction", "brain")):
         label = f"{name} (simulated)"
         shown = accumulator.EventAccumulator(str(result.folder / "tensorboard" / label)).Reload()
-        metrics = result.metrics["overall"]
+        metrics = result.as_dict()["metrics"]
+        metrics = metrics["scopes"]["all"] if of == "all" else metrics["overall"]
         for name, metric in metrics.items():
             (point,) = shown.Scalars(f"{of}/{name}")
             assert point.value == pytest.approx(metric["value"])
     assert (
-        "backward/top1"
+        "all · backward/top1"
         in accumulator.EventAccumulator(str(evaluated.folder / "tensorboard" / "retrieval (simulated)"))
         .Reload()
         .Tags()["scalars"]

@@ -92,6 +92,6 @@ def test_the_shipped_weights_run_the_demo(go, home):
 
     by_name = {row[0]: row[2] for row in result.tables[0].rows}
     metrics = json.loads((result.folder / "metrics.json").read_text())
-    assert metrics["eval-retrieval"]["overall"]["top5"]["low"] > 0.05, by_name
+    assert metrics["eval-retrieval"]["scopes"]["all"]["top5"]["low"] > 0.05, by_name
     assert "two-way" in by_name["reconstruct"]
     assert (result.folder / "index.html").stat().st_size < 2**22

@@ -1,5 +1,7 @@
 """Larger and smaller galleries, and the tables over subjects, seeds, concepts and categories."""
 
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import Metric
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -36,11 +39,11 @@ def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
     cosine = torch.cosine_similarity(signal[:, None], image[None], dim=2)
     seen = [stores["test"].image_ids.index(image_id) for image_id in recording.image_ids]
     own = cosine[torch.arange(100), torch.tensor(seen)][:, None]
-    assert metrics["cells"]["sub-01_seed-1"]["sub-01"]["ranks"] == (cosine >= own).sum(1).tolist()
-    top1 = metrics["overall"]["top1"]
-    assert (top1["pool"], top1["split"]) == (1060, "test") and top1["chance"] == pytest.approx(1 / 1060)
-    assert "gallery train+test" in top1["protocol"]
-    assert metrics["backward"]["top1"]["pool"] == 100
+    assert metrics.items["sub-01_seed-1 · sub-01"]["ranks"] == (cosine >= own).sum(1).tolist()
+    top1 = metrics.overall["top1"]
+    assert (top1.pool, top1.split) == (1060, "test") and top1.chance == pytest.approx(1 / 1060)
+    assert "gallery train+test" in top1.protocol
+    assert metrics.scopes["all · backward"]["top1"].pool == 100
 
 
 def test_a_split_that_there_is_not_is_told_with_those_there_are(go, trained):
@@ -53,22 +56,21 @@ def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, 
     plain = go("eval-retrieval", f"run={trained}").metrics
     more = go("eval-retrieval", f"run={trained}", "distractors=5000", "sheet_rows=0").metrics
 
-    assert more["overall"]["top1"]["pool"] == 5100
-    for cell, subjects in more["cells"].items():
-        for subject, found in subjects.items():
-            before = np.array(plain["cells"][cell][subject]["ranks"])
-            assert (np.array(found["ranks"]) >= before).all() and np.mean(found["ranks"]) > 2 * before.mean()
-    assert more["verdict"] == "above chance"
+    assert more.overall["top1"].pool == 5100
+    for cell, found in more.items.items():
+        before = np.array(plain.items[cell]["ranks"])
+        assert (np.array(found["ranks"]) >= before).all() and np.mean(found["ranks"]) > 2 * before.mean()
+    assert more.notes["verdict"] == "above chance"
 
 
 def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained):
     metrics = go("eval-retrieval", f"run={trained}", "subsets={ways: 20, draws: 30}", "sheet_rows=0").metrics
 
-    for name, whole in (("forward", metrics["overall"]), ("backward", metrics["backward"])):
-        found = metrics["subsets"][name]
-        assert found["value"] > whole["top1"]["value"]
-        assert found["these_subjects"][0] > found["chance"] == 1 / 20
-        assert (found["pool"], found["n"]) == (20, 200) and "20-way, 30 draws" in found["protocol"]
+    for direction in ("", " · backward"):
+        whole, found = (metrics.scopes[f"all{of}{direction}"]["top1"] for of in ("", " · subsets"))
+        assert found.value > whole.value
+        assert found.these_subjects[0] > found.chance == 1 / 20
+        assert (found.pool, found.n) == (20, 200) and "20-way, 30 draws" in found.protocol
 
 
 def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, small, tmp_path):
@@ -79,15 +81,15 @@ def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, smal
 
     table = next(table for table in result.tables if "by subject and seed" in table.title)
     assert table.columns == ("subject", "seed 1", "seed 2", "mean ± sd")
+    metrics = result.metrics
     found = {
-        name: next(iter(cell.values()))["metrics"]["top1"]["value"]
-        for name, cell in result.metrics["cells"].items()
+        cell["cell"]: metrics.scopes[name]["top1"].value for name, cell in metrics.notes["cells"].items()
     }
     first = [found["sub-01_seed-1"], found["sub-01_seed-2"]]
     assert table.rows[0] == ("sub-01", *first, f"{np.mean(first):.3f} ± {np.std(first, ddof=1):.3f}")
     means = [np.mean([found[f"sub-0{s}_seed-{seed}"] for seed in (1, 2)]) for s in (1, 2)]
     assert table.rows[-1][-1] == f"{np.mean(means):.3f} ± {np.std(means, ddof=1):.3f}"
-    assert result.metrics["overall"]["top1"]["seeds"] == [1, 2]
+    assert metrics.overall["top1"].seeds == (1, 2)
 
 
 def test_concepts_categories_and_confusions_are_told_in_full(go, trained, tmp_path):
@@ -97,13 +99,11 @@ def test_concepts_categories_and_confusions_are_told_in_full(go, trained, tmp_pa
     run = (f"run={trained}", f"categories={tmp_path / 'colours.tsv'}", "concept_rows=2", "sheet_rows=0")
     result = go("eval-retrieval", *run)
 
-    metrics = result.metrics
-    assert len(metrics["concepts"]) == 100 and all(row["n"] == 2 for row in metrics["concepts"].values())
-    overall = np.mean([row["top1"] for row in metrics["concepts"].values()])
-    assert overall == pytest.approx(metrics["overall"]["top1"]["value"])
-    assert metrics["categories"]["red"]["n"] in (2, 4)
-    wrong = sum(each["count"] for each in metrics["confusions"])
-    assert 0 < wrong <= 200 * (1 - metrics["overall"]["top1"]["value"]) + 1e-9
+    notes, top1 = result.metrics.notes, result.metrics.overall["top1"].value
+    assert len(notes["concepts"]) == 100 and all(row["n"] == 2 for row in notes["concepts"].values())
+    assert np.mean([row["top1"] for row in notes["concepts"].values()]) == pytest.approx(top1)
+    assert notes["categories"]["red"]["n"] in (2, 4)
+    assert 0 < sum(each["count"] for each in notes["confusions"]) <= 200 * (1 - top1) + 1e-9
     shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
     assert len(shown.rows) == 4
 
@@ -128,25 +128,25 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
     alone = go("eval-retrieval", runs[0], f"run={plain}", "sheet_rows=0").metrics
 
     metrics, variants = result.metrics, ["window_ms=0+400", "window_ms=400+1000"]
-    assert list(metrics["variants"]) == variants and "overall" not in metrics
-    early, late = (each["overall"] for each in metrics["variants"].values())
-    assert without_protocol(early) == without_protocol(alone["overall"]) and late["top1"]["n"] == 100
-    assert early["mean_rank"]["value"] < late["mean_rank"]["value"]  # simulated signals fade
+    assert not metrics.overall
+    early, late = (metrics.scopes[f"{variant} · all"] for variant in variants)
+    assert without_protocol(early) == without_protocol(alone.overall) and late["top1"].n == 100
+    assert early["mean_rank"].value < late["mean_rank"].value  # simulated signals fade
     titled = [[table for table in result.tables if table.title.startswith(f"{v}: ")] for v in variants]
     assert all(titled) and sum(map(len, titled)) == len(result.tables) - 1
-    (pair,) = metrics["comparisons"]
+    (pair,) = metrics.notes["comparisons"]
     assert pair["pair"] == variants and pair["difference"] > 0
-    assert result.tables[-1].rows[0][0] == " less ".join(variants)
+    assert result.tables[-1].rows[0][0] == " minus ".join(variants)
     one = go("eval-retrieval", runs[0], f"run={swept}:{variants[1]}", "sheet_rows=0").metrics
-    assert one["overall"] == late and variants[1] in one["protocol"]
-    compared = go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0").metrics
-    first = next(iter(compared["variants"].values()))
-    assert first["against"][0]["difference"] == 0
+    assert one.overall == late and variants[1] in one.notes["protocol"]
+    compared = go("eval-retrieval", runs[0], f"run={swept}", f"against={plain}", "sheet_rows=0")
+    shown = next(table for table in compared.tables if table.title.startswith(f"{variants[0]}: Difference"))
+    assert shown.rows[0][1] == 0
     for refused in (f"against={swept}", f"run=[{plain}, {swept}]", f"run={swept}:lr=1"):
         with pytest.raises(BrainhiveError) as caught:
             go("eval-retrieval", runs[0], *(() if "run" in refused else (f"run={plain}",)), refused)
         assert f"{swept.name}:{variants[0]} or {swept.name}:{variants[1]}" in caught.value.hint
 
 
-def without_protocol(found: dict) -> dict:
-    return {name: {**metric, "protocol": ""} for name, metric in found.items()}
+def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
+    return {name: replace(metric, protocol="") for name, metric in found.items()}

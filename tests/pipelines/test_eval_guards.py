@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from brainhive_cli.alignment import model as aligners
+from brainhive_cli.core.measurements import Metric
 
 DATASET = "demo-noise-0.3"
 
@@ -29,36 +30,37 @@ def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     return tmp_path / "own"
 
 
-def chance_is_in(metric: dict) -> bool:
-    return metric["low"] <= metric["chance"] <= metric["high"]
+def chance_is_in(metric: Metric) -> bool:
+    return metric.low <= metric.chance <= metric.high
 
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
 def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained, control):
     metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
 
-    assert metrics["verdict"] == "at chance"
-    assert chance_is_in(metrics["overall"]["mean_rank"]) and chance_is_in(metrics["backward"]["mean_rank"])
-    assert metrics["overall"]["top1"]["value"] <= 0.03
+    assert metrics.notes["verdict"] == "at chance"
+    assert chance_is_in(metrics.overall["mean_rank"])
+    assert chance_is_in(metrics.scopes["all · backward"]["mean_rank"])
+    assert metrics.overall["top1"].value <= 0.03
     word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
-    assert metrics["protocol"] == f"intra, {DATASET}, {word}, simulated"
+    assert metrics.notes["protocol"] == f"intra, {DATASET}, {word}, simulated"
 
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
 def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, control):
-    measured = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics["overall"]
+    measured = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics.overall
 
     result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
 
-    found = result.metrics["control"]
+    found = result.metrics.notes["control"]
     assert (found["kind"], found["n"], found["pool"]) == (control, 200, 100) and found["draws"] >= 200
     for name in ("top1", "top5", "mean_rank", "mrr"):
-        metric, chance = found["metrics"][name], measured[name]["chance"]
-        assert metric["measured"] == pytest.approx(measured[name]["value"])
+        metric, chance = found["metrics"][name], measured[name].chance
+        assert metric["measured"] == pytest.approx(measured[name].value)
         assert metric["mean"] == pytest.approx(chance, rel=0.1)
         assert metric["low"] <= chance <= metric["high"]
         assert metric["p"] == 1 / (1 + found["draws"])
-    assert result.tables[1].title.startswith("What is measured, beside 1000 draws")
+    assert result.tables[1].title.startswith("Measured, and in 1000 draws")
 
 
 def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
@@ -66,7 +68,7 @@ def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
     spread = {}
     for control in ("shuffled", "permuted"):
         metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
-        rank = metrics["control"]["metrics"]["mean_rank"]
+        rank = metrics.notes["control"]["metrics"]["mean_rank"]
         spread[control] = rank["high"] - rank["low"]
 
     assert spread["permuted"] > 1.1 * spread["shuffled"]
@@ -83,26 +85,26 @@ def test_a_control_deals_all_models_of_a_subject_alike(go, small, world, runs):
     asked = ("control=shuffled", "sheet_rows=0", "ceiling_splits=0", runs)
     single, double = (go("eval-retrieval", f"run={run}", *asked).metrics for run in (one, two))
 
-    ranks = [each["sub-01"]["ranks"] for each in double["cells"].values()]
+    ranks = [each["ranks"] for each in double.items.values()]
     assert ranks[0] == ranks[1]
-    assert double["control"] == single["control"]
+    assert double.notes["control"] == single.notes["control"]
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
     sound = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics
-    assert sound["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
+    assert sound.notes["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
         with h5py.File(path, "r+") as file:
             file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
     metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
 
-    assert metrics["verdict"] == "at chance"
+    assert metrics.notes["verdict"] == "at chance"
     controls = [
         go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
         for control in ("shuffled", "permuted")
     ]
-    assert min(each["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
+    assert min(each.notes["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
     assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
 
 
@@ -132,7 +134,7 @@ def test_a_model_is_loaded_once_a_cell_and_every_cell_has_its_own(go, world, sma
     metrics = go("eval-retrieval", runs, f"run={run}", "sheet_rows=0").metrics
 
     assert loaded == ["all_seed-1", "all_seed-2"]
-    ranks = [metrics["cells"][cell]["sub-01"]["ranks"] for cell in loaded]
+    ranks = [metrics.items[f"{cell} · sub-01"]["ranks"] for cell in loaded]
     assert ranks[0] != ranks[1]
 
 
@@ -155,9 +157,8 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
 
     result = go("eval-retrieval", f"run={run}", "sheet_rows=0")
 
-    assert all(
-        metric["protocol"].endswith("selected on test") for metric in result.metrics["overall"].values()
-    )
+    found = result.metrics.overall.values()
+    assert all(metric.protocol.endswith("selected on test") and metric.selected for metric in found)
     assert len(result.tables) > 3
     assert all(table.title.count("selected on test") == 1 for table in result.tables)
     together = next(table for table in result.tables if "its Table 1" in table.title).as_dict()["rows"]

@@ -59,7 +59,7 @@ def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
     assert drawn.exit_code == 0, drawn.stderr
     for without in (f"run={trained}", f"run={drawn_from / 'cells' / 'sub-01_seed-1' / 'model'}"):
         found = go("eval-retrieval", runs, without, small[0], "subjects=1", "sheet_rows=0")
-        assert found.hint == "" and found.metrics["overall"]
+        assert found.hint == "" and found.metrics.overall
 
 
 def test_a_shipped_recipe_is_named_where_it_is_for_the_prior():
@@ -73,37 +73,38 @@ def test_ranks_and_scores_are_those_of_a_plain_computation(go, world, trained):
 
     for subject in (1, 2):
         ranks, pool = plainly(trained, world, subject)
-        cell = metrics["cells"][f"sub-{subject:02d}_seed-1"][f"sub-{subject:02d}"]
-        assert cell["ranks"] == ranks.tolist()
-        assert cell["metrics"]["top1"]["value"] == pytest.approx((ranks == 1).mean())
-        assert cell["metrics"]["top5"]["value"] == pytest.approx((ranks <= 5).mean())
-        assert cell["metrics"]["median_rank"]["value"] == np.median(ranks)
-        assert cell["metrics"]["top1"]["pool"] == pool == 100
+        cell = f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"
+        assert metrics.items[cell]["ranks"] == ranks.tolist()
+        found = metrics.scopes[cell]
+        assert found["top1"].value == pytest.approx((ranks == 1).mean())
+        assert found["top5"].value == pytest.approx((ranks <= 5).mean())
+        assert found["median_rank"].value == np.median(ranks)
+        assert found["top1"].pool == pool == 100
     everyone = np.concatenate([plainly(trained, world, subject)[0] for subject in (1, 2)])
-    assert metrics["overall"]["top1"]["value"] == pytest.approx((everyone == 1).mean())
+    assert metrics.overall["top1"].value == pytest.approx((everyone == 1).mean())
 
 
 def test_a_metric_never_travels_alone(go, world, trained):
     result = go("eval-retrieval", f"run={trained}")
 
-    for metric in result.metrics["overall"].values():
-        assert (metric["n"], metric["pool"], metric["seeds"], metric["split"]) == (200, 100, [1], "test")
-        assert metric["protocol"] == "intra, demo-noise-0.3, simulated"
-        assert metric["low"] <= metric["value"] <= metric["high"]
-        assert metric["chance"] is not None
-    top1 = result.metrics["overall"]["top1"]
-    assert top1["chance"] == pytest.approx(0.01) and top1["these_subjects"][0] > top1["chance"]
+    for metric in result.metrics.overall.values():
+        assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
+        assert metric.protocol == "intra, demo-noise-0.3, simulated"
+        assert metric.low <= metric.value <= metric.high and metric.selected is False
+        assert metric.chance is not None
+    top1 = result.metrics.overall["top1"]
+    assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
     assert {"95 % CI", "n", "pool", "chance"} < set(result.tables[0].columns)
 
 
 def test_shuffled_signals_score_at_chance(go, world, trained):
     """By the mean rank: of 100 first places one is expected, which is too few to tell."""
-    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics["overall"]
+    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics.overall
 
     rank = shuffled["mean_rank"]
-    assert rank["low"] <= rank["chance"] <= rank["high"]
-    assert shuffled["top1"]["value"] <= 0.03
-    assert "shuffled" in rank["protocol"]
+    assert rank.low <= rank.chance <= rank.high
+    assert shuffled["top1"].value <= 0.03
+    assert "shuffled" in rank.protocol
 
 
 def test_every_way_to_name_the_run_means_the_same(go, world, trained):
@@ -140,7 +141,7 @@ def test_the_newest_finished_run_is_taken(go, world, trained, small, tmp_path):
     newest = go("train-align", *small, runs, "subjects=2", "train.epochs=1").folder
     (tmp_path / "train-align" / "unfinished").mkdir()
 
-    assert go("eval-retrieval", runs).metrics["run"] == str(newest)
+    assert go("eval-retrieval", runs).metrics.notes["run"] == str(newest)
 
 
 def test_without_a_run_the_command_that_makes_one_is_named(go, home):
@@ -155,10 +156,10 @@ def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_
 
     metrics = go("eval-retrieval", runs).metrics
 
-    assert list(metrics["cells"]["sub-01_seed-1"]) == ["sub-01"]
-    assert metrics["overall"]["top1"]["n"] == 200
-    assert metrics["overall"]["top5"]["these_subjects"][0] > metrics["overall"]["top5"]["chance"]
-    assert metrics["protocol"].startswith("inter")
+    assert next(iter(metrics.notes["cells"])) == "sub-01_seed-1 · sub-01"
+    assert metrics.overall["top1"].n == 200
+    assert metrics.overall["top5"].these_subjects[0] > metrics.overall["top5"].chance
+    assert metrics.notes["protocol"].startswith("inter")
 
 
 def test_the_sheet_shows_as_many_queries_as_asked(go, world, trained):
@@ -181,7 +182,7 @@ def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, 
     errors = capsys.readouterr().err
     assert "subject 1 train: 1 trials left out" in errors
     assert "subject 1 test: 1 trials left out" in errors
-    top1 = found.metrics["overall"]["top1"]
-    assert (top1["n"], top1["pool"]) == (11, 11)  # of 12: what cannot be seen is no candidate either
-    assert top1["low"] > top1["chance"]
+    top1 = found.metrics.overall["top1"]
+    assert (top1.n, top1.pool) == (11, 11)  # of 12: what cannot be seen is no candidate either
+    assert top1.low > top1.chance
     assert trained.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]["n"] in (19, 20)

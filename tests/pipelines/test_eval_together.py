@@ -8,9 +8,10 @@ import torch
 
 from brainhive_cli import aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.metrics.comparison import min_f
-from brainhive_cli.metrics.run_comparison import FOLDS, TWO, comparisons
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.metrics.comparison import FOLDS, TWO, min_f
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
+from brainhive_cli.retrieval.comparisons import compare_with
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -50,12 +51,12 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
 
     for subject in (1, 2):
         (one, target), (other, _) = (cosines(run, world, subject) for run in (trained, weaker))
-        cell = metrics["cells"][f"sub-{subject:02d}_seed-1"][f"sub-{subject:02d}"]
+        cell = metrics.items[f"sub-{subject:02d}_seed-1 · sub-{subject:02d}"]
         assert cell["ranks"] == ranked((one + other) / 2, target)
         assert cell["ranks"] != ranked(one, target)
         assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
-    assert metrics["protocol"] == f"intra, {DATASET}, mean of 2 runs, simulated"
-    assert metrics["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
+    assert metrics.notes["protocol"] == f"intra, {DATASET}, mean of 2 runs, simulated"
+    assert metrics.notes["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
 
 
 def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
@@ -65,13 +66,13 @@ def test_runs_of_other_subjects_are_not_averaged(go, world, trained, small):
         go("eval-retrieval", f"run=[{trained}, {alone}]")
     assert str(trained) in caught.value.message and str(alone) in caught.value.message
     both = go("eval-retrieval", f"run=[{trained}, {alone}]", "subjects=2", "sheet_rows=0").metrics
-    assert list(both["items"]) == ["sub-02"]
+    assert [cell["subject"] for cell in both.notes["cells"].values()] == ["sub-02"]
 
 
 def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     result = go("eval-retrieval", f"run={trained}", f"against={weaker},{trained.name}", "sheet_rows=0")
 
-    worse, same = result.metrics["against"]
+    worse, same = result.metrics.notes["against"]
     hits = [[np.array(ranked(*cosines(run, world, s))) == 1 for s in (1, 2)] for run in (trained, weaker)]
     one, other = (np.concatenate(each) for each in hits)
     assert (worse["only_first"], worse["only_second"]) == ((one & ~other).sum(), (other & ~one).sum())
@@ -85,17 +86,18 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least", TWO]
     table = result.tables[-1]
     assert len(table.rows) == 2 and "Benjamini–Hochberg" in table.title
-    assert "p_value" in result.as_dict()["metrics"]["against"][0]
+    assert "p_value" in result.as_dict()["metrics"]["notes"]["against"][0]
 
 
 def test_a_comparison_says_that_folds_share_training_subjects(go, world, trained, weaker):
     result = go("eval-retrieval", f"run={trained}", f"against={weaker}", "sheet_rows=0")
     other = go("eval-retrieval", f"run={weaker}", "sheet_rows=0").metrics
-    assert result.metrics["mode"] == other["mode"] == "intra"
+    assert result.metrics.notes["mode"] == other.notes["mode"] == "intra"
 
-    (found,) = comparisons(result.metrics, [{**other, "mode": "inter"}])
+    folds = other | Measurements(notes={**other.notes, "mode": "inter"})
+    (found,) = compare_with(result.metrics, [folds])
 
-    assert FOLDS in found["notes"] and FOLDS not in result.metrics["against"][0]["notes"]
+    assert FOLDS in found["notes"] and FOLDS not in result.metrics.notes["against"][0]["notes"]
     assert "0.5 at least" in result.tables[-1].title  # of two subjects
 
 

@@ -84,10 +84,7 @@ def test_a_run_on_the_rest_is_evaluated_but_not_on_the_concepts_held_out_for_val
     go("embed", split, COLOURS)
     run = f"run={go('train-align', split, COLOURS, *SMALL).folder}"
 
-    assert (
-        go("eval-retrieval", run, "gallery=train+test", "sheet_rows=0").metrics["overall"]["top1"]["n"]
-        == TEST
-    )
+    assert go("eval-retrieval", run, "gallery=train+test", "sheet_rows=0").metrics.overall["top1"].n == TEST
 
     assert "trained on 36 of the 36 train pictures" in refused(go, "eval-retrieval", run, "gallery=train")[0]
 

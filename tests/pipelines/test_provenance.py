@@ -50,19 +50,15 @@ def all_say(caveat: str, shown: Any) -> bool:
     """Whether every title, or every metric anywhere in a document, says something."""
     if isinstance(shown, Table):
         return caveat in shown.title
-    if isinstance(shown, dict):
-        own = caveat in shown["protocol"] if {"value", "protocol"} <= shown.keys() else True
-        return own and all(all_say(caveat, each) for each in shown.values())
     return not isinstance(shown, list | tuple) or all(all_say(caveat, each) for each in shown)
 
 
 def check(result: Result, *caveats: str) -> None:
-    assert set(result.metrics["caveats"]) == set(caveats)
+    assert set(result.metrics.caveats) == set(caveats)
     assert result.tables and all(all_say(each, result.tables) for each in caveats)
-    of_models = {
-        name: found for name, found in result.metrics.items() if name != "ceiling"
-    }  # of signals alone
-    assert all(all_say(each, of_models) for each in caveats)
+    found = result.metrics.scopes.items()
+    of_models = [metrics for scope, metrics in found if not scope.startswith("ceiling")]
+    assert all(each in metric.protocol for each in caveats for some in of_models for metric in some.values())
 
 
 def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, small, here, selected_on_test):
@@ -88,7 +84,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     ours = go("eval-retrieval", *asked)
     check(ours, SIMULATED, SELECTED_ON_TEST)
-    assert ours.metrics["protocol"].startswith("model folder, demo-noise-0.3, simulated")
+    assert ours.metrics.notes["protocol"].startswith("model folder, demo-noise-0.3, simulated")
 
     config = model / "config.json"
     kept = config.read_text()
@@ -113,9 +109,9 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     beside = go(
         "eval-retrieval", here, f"run={clean.folder.name}", f"against={selected_on_test.folder.name}", *QUICK
     )
-    assert beside.metrics["caveats"] == [SIMULATED]
+    assert beside.metrics.caveats == [SIMULATED]
     tainted = [table.title for table in beside.tables if SELECTED_ON_TEST in table.title]
-    assert len(tainted) == 1 and tainted[0].startswith("Top-1 less another run's")
+    assert len(tainted) == 1 and tainted[0].startswith("Difference in top-1")
 
 
 def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, selected_on_test, monkeypatch):
@@ -160,7 +156,7 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
     after = go(*asked, again=True)
 
     check(before, SIMULATED, *([NORMALISED_BY_TESTED] if is_changed else []))
-    first, second = (each.metrics["cells"]["sub-01_seed-1"]["sub-01"]["ranks"] for each in (before, after))
+    first, second = (each.metrics.items["sub-01_seed-1 · sub-01"]["ranks"] for each in (before, after))
     assert (first != second) == is_changed
     model = aligner.load(run / "cells/sub-01_seed-1/model")
     assert (model.learned.normaliser is None) == is_changed

@@ -90,12 +90,12 @@ def test_what_real_pictures_evoke_is_found_among_pictures_never_trained_on(image
     )
 
     run = go("train-align", *settings).folder
-    top1 = go("eval-retrieval", f"run={run}").metrics["overall"]["top1"]
-    shuffled = go("eval-retrieval", f"run={run}", "control=shuffled").metrics["overall"]["top1"]
+    top1 = go("eval-retrieval", f"run={run}").metrics.overall["top1"]
+    shuffled = go("eval-retrieval", f"run={run}", "control=shuffled").metrics.overall["top1"]
 
-    assert (top1["n"], top1["pool"]) == (120, 30)
-    assert top1["low"] > top1["chance"] == pytest.approx(1 / 30)
-    assert shuffled["low"] <= shuffled["chance"] <= shuffled["high"]
+    assert (top1.n, top1.pool) == (120, 30)
+    assert top1.low > top1.chance == pytest.approx(1 / 30)
+    assert shuffled.low <= shuffled.chance <= shuffled.high
 
 
 def test_the_same_pictures_simulated_with_other_noise_are_other_signals(images, real_home, go):

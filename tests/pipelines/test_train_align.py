@@ -258,8 +258,8 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tm
 
     top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
     assert (top1["n"], top1["pool"]) == (96, 96) and top1["low"] > top1["chance"]
-    tested = go("eval-retrieval", runs).metrics["overall"]["top1"]
-    assert tested["low"] > tested["chance"]
+    tested = go("eval-retrieval", runs).metrics.overall["top1"]
+    assert tested.low > tested.chance
 
 
 def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):

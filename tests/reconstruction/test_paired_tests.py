@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values
-from brainhive_cli.metrics.run_comparison import FOLDS, TWO
+from brainhive_cli.metrics.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 
 RANDOM = np.random.default_rng(0)

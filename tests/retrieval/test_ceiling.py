@@ -1,11 +1,11 @@
 """The split-half ceiling of signals: simulated signals whose reliability is known, and what is told of it."""
 
-import json
-
 import pytest
 import torch
 
-from brainhive_cli.retrieval.ceiling import Ceiling, ceilings, halves, spearman_brown
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.retrieval.ceiling import Ceiling, describe_ceilings, halves, spearman_brown
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
 
@@ -17,31 +17,31 @@ def trials(noise: float, seed: int = 0) -> torch.Tensor:
     return pattern + noise * torch.randn(ITEMS, REPETITIONS, 6, 10, generator=random)
 
 
-def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> dict:
+def of(signal: torch.Tensor, there: int | torch.Tensor = REPETITIONS, splits: int = 10) -> Measurements:
     there = torch.as_tensor(there).expand(len(signal))
-    found = Ceiling.of(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
-    return ceilings({1: found}, "demo", "test", splits, [])
+    found = Ceiling.measure(signal, there, [f"item {n}" for n in range(len(signal))], splits, 0)
+    return describe_ceilings({"sub-01": found}, "demo", "test", splits, [])
 
 
 @pytest.mark.parametrize("noise", [1.0, 3.0, 6.0])
 def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
     """Of an average of R repetitions: 1 / (1 + noise² / R); tolerance: a tenth, and one standard error."""
-    found = of(trials(noise))["overall"]["reliability"]
+    found = of(trials(noise)).scopes["ceiling · all"]["reliability"]
 
     expected = 1 / (1 + noise**2 / REPETITIONS)
-    assert found["value"] == pytest.approx(expected, rel=0.1, abs=0.02)
-    assert found["low"] < expected < found["high"]
+    assert found.value == pytest.approx(expected, rel=0.1, abs=0.02)
+    assert found.low < expected < found.high
 
 
 def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always():
     patterns = trials(0.01)
     noise = torch.randn(patterns.shape, generator=torch.Generator().manual_seed(1))
 
-    by_chance, always = of(noise)["overall"], of(patterns)["overall"]
+    by_chance, always = (of(each).scopes["ceiling · all"] for each in (noise, patterns))
 
-    assert by_chance["top1"]["value"] < 0.04 and by_chance["top1"]["chance"] == pytest.approx(1 / ITEMS)
-    assert abs(by_chance["reliability"]["value"]) < 0.1
-    assert always["top1"]["value"] == 1 and always["reliability"]["value"] == pytest.approx(1, abs=1e-3)
+    assert by_chance["top1"].value < 0.04 and by_chance["top1"].chance == pytest.approx(1 / ITEMS)
+    assert abs(by_chance["reliability"].value) < 0.1
+    assert always["top1"].value == 1 and always["reliability"].value == pytest.approx(1, abs=1e-3)
 
 
 def test_halves_share_no_repetition_and_have_as_many():
@@ -60,7 +60,7 @@ def test_pictures_without_a_second_repetition_are_left_out():
     signal = trials(1.0)
     signal[:40, 1:] = torch.nan
 
-    assert of(signal, there)["overall"]["top1"]["n"] == 60
+    assert of(signal, there).scopes["ceiling · all"]["top1"].n == 60
 
 
 def test_places_of_repetitions_that_are_not_there_are_not_read():
@@ -68,14 +68,14 @@ def test_places_of_repetitions_that_are_not_there_are_not_read():
     there[:40] = 4
     signal[:40, 4:] = torch.nan
 
-    assert of(signal, there)["overall"]["top1"]["value"] == 1
+    assert of(signal, there).scopes["ceiling · all"]["top1"].value == 1
 
 
 def test_without_repetitions_there_is_a_reason_and_no_number():
     found = of(trials(1.0)[:, :1], 1)
 
-    assert (found["subjects"], found["overall"]) == ({}, {})
-    assert found["missing"] == {"sub-01": "one repetition of each picture"}
+    assert found.scopes == {}
+    assert found.missing == {"ceiling · sub-01": "one repetition of each picture"}
 
 
 def test_spearman_brown_doubles_the_repetitions():
@@ -88,13 +88,13 @@ def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, wor
     run = go("train-align", *small).folder  # finished already
     result = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}")
 
-    found = json.loads((result.folder / "metrics.json").read_text())["ceiling"]
-    assert found["subjects"].keys() == {"sub-01", "sub-02"} and not found["missing"]
-    top1 = found["overall"]["top1"]
-    assert (top1["n"], top1["pool"]) == (200, 100)
-    assert "10 random splits" in top1["protocol"] and "simulated" in top1["protocol"]
+    found = RunFolder(result.folder).measurements()
+    assert {"ceiling · sub-01", "ceiling · sub-02"} <= found.scopes.keys() and not found.missing
+    top1 = found.scopes["ceiling · all"]["top1"]
+    assert (top1.n, top1.pool) == (200, 100)
+    assert "10 random splits" in top1.protocol and "simulated" in top1.protocol
     (table,) = [each for each in result.tables if each.title.startswith("Split-half ceiling")]
     assert [row[0] for row in table.rows] == ["sub-01", "sub-02", "all"] and "simulated" in table.title
     without = go("eval-retrieval", f"paths.runs={tmp_path}", f"align_run={run}", "ceiling_splits=0")
-    assert without.metrics["ceiling"] == {}
+    assert not [name for name in without.metrics.scopes if name.startswith("ceiling")]
     assert not [each for each in without.tables if each.title.startswith("Split-half")]

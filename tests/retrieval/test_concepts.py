@@ -34,7 +34,7 @@ def test_confusions_count_what_was_taken_for_what():
         ("cat", "dog", 2),
         ("dog", "cow", 1),
     ]
-    assert found[0]["share"] == pytest.approx(2 / 3) and found[0]["likeness"] == pytest.approx(0.85)
+    assert found[0]["share"] == pytest.approx(2 / 3) and found[0]["similarity"] == pytest.approx(0.85)
 
 
 def test_a_table_of_categories_that_cannot_be_read_is_named(tmp_path: Path):

@@ -5,7 +5,9 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.retrieval.curves import Sliding, doubling, window_starts
+from brainhive_cli.retrieval.curves import doubling, window_starts
+from brainhive_cli.retrieval.recipe import Sliding
+from brainhive_cli.retrieval.summary import points_of
 
 
 @pytest.fixture(scope="session")
@@ -37,21 +39,22 @@ def test_windows_lie_within_the_signal():
 
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
     result, plain = curves
-    points = result.metrics["curves"]["repetitions"]
+    found = points_of(result.metrics, "repetitions")
 
-    assert [point["at"] for point in points] == [1, 2, 4, 8, 16]
+    assert list(found) == [1, 2, 4, 8, 16]
+    points = list(found.values())
     for name in ("top1", "top5"):
-        assert points[-1][name]["value"] == plain.metrics["overall"][name]["value"]
-        assert points[0][name]["value"] < points[-1][name]["value"]
-        assert all(point[name]["n"] == 200 and point[name]["low"] <= point[name]["high"] for point in points)
+        assert points[-1][name].value == plain.metrics.overall[name].value
+        assert points[0][name].value < points[-1][name].value
+        assert all(point[name].n == 200 and point[name].low <= point[name].high for point in points)
 
 
 def test_some_window_carries_the_picture_and_the_last_one_less(curves):
-    points = curves[0].metrics["curves"]["sliding"]
+    points = points_of(curves[0].metrics, "sliding")
 
-    assert [point["at"] for point in points] == [100, 300, 500, 700, 900]
-    top5 = [point["top5"]["value"] for point in points]
-    assert max(point["top5"]["these_subjects"][0] for point in points) > 0.05
+    assert list(points) == [100, 300, 500, 700, 900]
+    top5 = [point["top5"].value for point in points.values()]
+    assert max(point["top5"].these_subjects[0] for point in points.values()) > 0.05
     assert top5[-1] < max(top5)
 
 
@@ -60,8 +63,8 @@ def test_a_window_over_all_of_the_signal_is_the_plain_result(go, world, small, c
 
     for outside in ("mean", "zero"):
         whole = go("eval-retrieval", run, f"sliding={{width_ms: 1000, outside: {outside}}}", "sheet_rows=0")
-        (point,) = whole.metrics["curves"]["sliding"]
-        assert point["top1"]["value"] == curves[1].metrics["overall"]["top1"]["value"]
+        (point,) = points_of(whole.metrics, "sliding").values()
+        assert point["top1"].value == curves[1].metrics.overall["top1"].value
 
 
 def test_curves_come_as_pictures_and_tables_that_say_how_they_were_made(curves):

@@ -3,12 +3,13 @@
 import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.retrieval.cell_scores import Scores, Subsets
-from brainhive_cli.retrieval.controls import DRAWS, Broken, described_control
+from brainhive_cli.retrieval.cell_scores import SubjectScores
+from brainhive_cli.retrieval.controls import DRAWS, ControlDraws, describe_control
 from brainhive_cli.retrieval.rankings import Ranking
-from brainhive_cli.retrieval.summary import MetricContext, above_chance, totals
+from brainhive_cli.retrieval.recipe import Subsets
+from brainhive_cli.retrieval.summary import MetricContext, above_chance, scopes_of_all
 
-COMMON = MetricContext("intra", "test", 20, Subsets(ways=5, draws=3))
+CONTEXT = MetricContext("intra", "test", 20)
 
 
 def ranking(names: list[str], ranks: list[int]) -> Ranking:
@@ -20,8 +21,8 @@ def ranking(names: list[str], ranks: list[int]) -> Ranking:
     )
 
 
-def scores(names: list[str], ranks: list[int], hits: list[float], subject: int) -> Scores:
-    return Scores(20, names, {subject: ranking(names, ranks)}, {subject: (hits, hits)})
+def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
+    return SubjectScores(ranking(names, ranks), (hits, hits), {}, None, None)
 
 
 def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn():
@@ -29,24 +30,21 @@ def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn()
     hits = [1.0] * 18 + [float("nan")] * 2
     cell = Cell("sub-01_seed-1", (1,), (1,), 1)
 
-    found = totals([cell], {cell.name: scores(names, [1] * 20, hits, 1)}, COMMON)["subsets"]["forward"]
+    scopes = scopes_of_all([cell], [[scores(names, [1] * 20, hits)]], CONTEXT, Subsets(ways=5, draws=3))
 
-    assert (found["value"], found["low"], found["high"], found["n"]) == (1, 1, 1, 18)
+    found = scopes["all · subsets"]["top1"]
+    assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 18)
 
 
 def test_subjects_are_matched_by_the_pictures_that_they_saw():
     names, ranks = [f"{n}" for n in range(20)], list(range(1, 21))
     cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
-    there = {
-        cells[0].name: scores(names, ranks, [0.0] * 20, 1),
-        cells[1].name: scores(names[::-1], ranks[::-1], [0.0] * 20, 2),
-    }
+    groups = [[scores(names, ranks, [])], [scores(names[::-1], ranks[::-1], [])]]
 
-    overall, test = totals(cells, there, COMMON)["overall"], above_chance(there)
+    overall, test = scopes_of_all(cells, groups, CONTEXT, None)["all"], above_chance(groups)
 
-    alone = totals(cells[:1], {cells[0].name: there[cells[0].name]}, COMMON)["overall"]
-    rank = overall["mean_rank"]
-    assert rank["these_subjects"] == [alone["mean_rank"]["low"], alone["mean_rank"]["high"]]
+    alone = scopes_of_all(cells[:1], groups[:1], CONTEXT, None)["all"]["mean_rank"]
+    assert overall["mean_rank"].these_subjects == (alone.low, alone.high)
     assert (test.n, test.pool, test.verdict) == (20, 20, "at chance")
 
 
@@ -54,13 +52,13 @@ def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
     """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as good."""
     drawn = np.zeros(DRAWS)
     drawn[:9] = 0.4
-    broken = [
-        [Broken(dict.fromkeys(names, value), {name: drawn.tolist() for name in names}, 10)]
+    draws = [
+        [ControlDraws(dict.fromkeys(names, value), {name: drawn.tolist() for name in names}, 10)]
         for value in (0.3, 0.5)
         for names in [("top1", "top5", "mean_rank", "mrr")]
     ]
 
-    found = described_control("permuted", broken, 20)
+    found = describe_control("permuted", draws, 20)
 
     assert found["metrics"]["top1"]["p"] == 10 / 1001
     assert found["metrics"]["mean_rank"]["p"] == 1  # of which less is better

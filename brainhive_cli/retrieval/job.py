@@ -1,0 +1,126 @@
+"""An evaluation, resolved: which runs and cells, compared with which others."""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
+from brainhive_cli.core import hub, runs
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.reports.curve_plot import require_matplotlib
+from brainhive_cli.retrieval.concepts import read_categories
+from brainhive_cli.retrieval.ensembles import Group, group_cells
+from brainhive_cli.retrieval.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Job:
+    """What eval-retrieval is going to do; each member is resolved once, when it is first needed.
+
+    Attributes:
+        recipe: What was asked for.
+    """
+
+    recipe: Recipe
+
+    @cached_property
+    def runs(self) -> list[AlignRun]:
+        """The runs; several are averaged, and tested on one data set.
+
+        Raises:
+            BrainhiveError: if they are not of one data set, or one is a sweep.
+            RecipeError: if the data set has no such split.
+        """
+        recipe = self.recipe
+        names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
+        found = [find(name, recipe.paths, recipe.dataset, recipe.subjects) for name in names]
+        for run in found if len(found) > 1 else ():
+            refuse_sweep(run)
+        first = found[0]
+        for other in found[1:]:
+            if other.dataset.name != first.dataset.name:
+                raise BrainhiveError(
+                    f"{first.folder.path} is tested on {first.dataset.name}, "
+                    f"{other.folder.path} on {other.dataset.name}",
+                    "name one data set for both: --dataset",
+                )
+        if unknown := [split for split in recipe.splits if split not in first.dataset.splits]:
+            raise RecipeError(
+                f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
+                f"it has: {', '.join(first.dataset.splits)}",
+            )
+        return found
+
+    @cached_property
+    def groups(self) -> list[Group]:
+        """The cells that are measured: one of each run, whose similarities are averaged."""
+        return group_cells(self.runs)
+
+    @cached_property
+    def stores(self) -> list[str]:
+        """The names of the stores that the gallery is read from."""
+        found = [name for run in self.runs for split in self.recipe.splits for name in run.stores(split)]
+        return list(dict.fromkeys(found))
+
+    @property
+    def curves(self) -> list[str]:
+        """The names of the curves that are drawn.
+
+        Raises:
+            MissingExtra: if there are some, and the library that draws them is not installed.
+        """
+        self.require_libraries()
+        return self.recipe.curves
+
+    def require_libraries(self) -> None:
+        """Raise `MissingExtra` before the work if there are curves, and nothing to draw them with."""
+        if self.recipe.curves:
+            require_matplotlib()
+
+    @cached_property
+    def categories(self) -> dict[str, str]:
+        """The category of each concept that has one."""
+        return read_categories(self.recipe.categories) if self.recipe.categories else {}
+
+    @cached_property
+    def variants(self) -> list["Job"]:
+        """The same for each variant of a sweep; none for what is no sweep."""
+        if len(self.runs) > 1:
+            return []
+        (name,) = self.names
+        return [self._of([f"{name}:{variant}"]) for variant in self.runs[0].variants]
+
+    @cached_property
+    def against(self) -> list["Job"]:
+        """The runs to compare with, each measured in the same way but for what is not compared."""
+        plain = {"against": None, "repetitions": None, "sliding": None, "subsets": None}
+        names = rejoined(self.recipe.against or [], self.recipe.paths)
+        jobs = [self._of([name], **plain) for name in names]
+        for job in jobs:
+            refuse_sweep(job.runs[0])
+        return jobs
+
+    @property
+    def names(self) -> list[str]:
+        """The runs as the fingerprint knows them, wherever home lies."""
+        root = self.recipe.paths.under_home("runs") / "train-align"
+        return [runs.reference(run.folder, root, run.variant) for run in self.runs]
+
+    @property
+    def label(self) -> str:
+        """What its folder is called."""
+        return self.runs[0].folder.path.name if self.variants else self.runs[0].label
+
+    @property
+    def pinned(self) -> Recipe:
+        """The recipe whose fingerprint names the runs, and what is known by its path alone."""
+        digests = {str(run.folder.path): hub.digest(run.folder.path) for run in self.runs if run.is_model}
+        if self.recipe.categories:
+            content = repr(self.categories).encode()
+            digests[self.recipe.categories] = hashlib.sha256(content).hexdigest()
+        against = [name for job in self.against for name in job.names] or None
+        return self.recipe.model_copy(update={"align_run": self.names, "against": against}).holding(digests)
+
+    def _of(self, names: list[str], **changes: object) -> "Job":
+        return Job(self.recipe.model_copy(update={"align_run": names, **changes}))

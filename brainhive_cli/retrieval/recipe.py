@@ -1,0 +1,116 @@
+"""The recipe of eval-retrieval: which runs are evaluated, and what is measured on them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BeforeValidator, Field, PositiveInt, model_validator
+
+from brainhive_cli.core import parts, recipe
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import Section
+
+
+class Subsets(Section):
+    """Small galleries drawn from the test pictures, as on NSD."""
+
+    ways: int = Field(300, gt=1, description="pictures of a subset")
+    draws: int = Field(30, gt=0, description="subsets")
+
+
+class Sliding(Section):
+    """A window that slides over the signal; what lies outside is replaced; the model stays the same."""
+
+    width_ms: float = Field(100, gt=0, description="width of the window")
+    step_ms: float = Field(50, gt=0, description="from window to window")
+    outside: Literal["mean", "zero"] = Field(
+        "mean", description="what the signal is outside: the mean training signal, or zero"
+    )
+
+
+class EvaluationSpec(Section):
+    """What is measured on every cell, and among which pictures."""
+
+    gallery: str = Field(
+        "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
+    )
+    distractors: int = Field(
+        0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
+    )
+    control: Literal["none", "shuffled", "permuted"] = Field(
+        "none", description="shuffled: signals dealt to wrong pictures; permuted: pictures' labels; chance"
+    )
+    subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
+    repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
+        None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
+    )
+    repetition_draws: int = Field(10, gt=0, description="random choices of repetitions at each number")
+    sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
+    ceiling_splits: int = Field(
+        10, ge=0, description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out"
+    )
+    seed: int = Field(0, description="seed of all that is drawn")
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.repetitions is None:
+            recipe.refuse_idle(self, ("repetition_draws",), "without that curve", "repetitions=all")
+        return self
+
+    @property
+    def splits(self) -> list[str]:
+        """The splits whose pictures are candidates."""
+        return self.gallery.split("+")
+
+    @property
+    def split(self) -> str:
+        """The split whose signals are used."""
+        return self.splits[-1]
+
+    @property
+    def curves(self) -> list[str]:
+        """The names of the curves that are wanted."""
+        return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
+
+
+def _dataset(value: Any) -> Any:
+    return None if value is None else parts.resolve("datasets", value, "things_eeg")
+
+
+class Recipe(BaseRecipe, EvaluationSpec):
+    """Which runs are evaluated, on whom, and how."""
+
+    is_tracked: ClassVar[bool] = True
+
+    align_run: recipe.Names | None = Field(
+        None,
+        description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or a model "
+        "folder; default: the newest run (key: run)",
+    )
+    dataset: Annotated[Any, BeforeValidator(_dataset)] = Field(
+        None, description="another data set than the run's: zero-shot transfer"
+    )
+    subjects: recipe.Numbers | None = Field(None, description="subjects tested on; default: the run's")
+    against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+    categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
+    concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
+    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
+
+    @classmethod
+    def resolve(
+        cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
+    ) -> Self:
+        """Resolve as every recipe; `run=FOLDER` is short for `align_run=FOLDER`."""
+        full = [f"align_{each}" if each.startswith("run=") else each for each in overrides]
+        return super().resolve(command, name, flags, full)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _run_names_a_run(cls, fields: Any) -> Any:
+        """Let `run: FOLDER` in a file mean the align run; as a section, `run:` says how to run."""
+        run = fields.get("run") if isinstance(fields, dict) else None
+        if isinstance(run, str | list):
+            run = {"kind": run}  # the form that it has when run.processes is set below it
+        if not isinstance(run, dict) or "kind" not in run:
+            return fields
+        options = {key: value for key, value in run.items() if key != "kind"}
+        return {"align_run": run["kind"], **fields, "run": options}
