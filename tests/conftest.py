@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch: threads of severa
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test reaches a hub beyond this machine
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+GOLDEN = Path(os.environ.get("BRAINHIVE_GOLDEN") or SHARED / "golden").absolute()
 
 pytest_plugins = ["worlds"]
 
@@ -25,10 +26,17 @@ def shared() -> Path:
 @pytest.fixture(scope="session")
 def golden() -> Path:
     """The folder of golden values, BRAINHIVE_GOLDEN; the test is skipped where there is none."""
-    folder = Path(os.environ.get("BRAINHIVE_GOLDEN", SHARED / "golden")).absolute()
-    if not folder.is_dir():
-        pytest.skip(f"no golden values at {folder}")
-    return folder
+    if not GOLDEN.is_dir():
+        pytest.skip(f"no golden values at {GOLDEN}")
+    return GOLDEN
+
+
+@pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that compare with golden values."""
+    for item in items:
+        if "golden" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.golden)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,19 +17,16 @@ from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.errors import BrainhiveError
 
 DIMS = {"vae": 6, "CLIP-ViT-B-32-laion2B-s34B-b79K": 4}
-CONFIG = {
+KEPT = {
     "architectures": ["BrainCLIPModel"],
-    "brain_channels": 17,
-    "brain_embedding_dim": 1440,
-    "brain_sequence_length": 250,
     "dropout": 0.1,
-    "hidden_size": 32,
     "intermediate_size": 16,
     "logit_scale_init_value": 2.6592,
     "model_type": "clip",
     "proj_meta": DIMS,
     "transformers_version": "4.57.3",
 }
+"""What a config holds besides the sizes of the brain encoder."""
 OURS = Layout(
     backbone={"kind": "atm", "dropout": 0.2},
     fuser={"kind": "fusion_encoder", "intermediate_size": 8},
@@ -43,11 +41,28 @@ OURS = Layout(
 )
 
 
-def state_of(golden: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Name the golden weights of a brain encoder as upstream's whole model does, beside a fusion encoder."""
-    brain = {f"brain_model.backbone.{k[8:]}": v for k, v in golden.items() if k.startswith("weights.")}
+Reference = dict[str, Tensor]
+
+
+@pytest.fixture
+def reference(golden: Path, kind: str) -> Reference:
+    """Signals, weights and output of one of the BrainHiVE repository's brain encoders."""
+    return load_file(golden / "backbones" / f"{kind}.safetensors")
+
+
+def config_of(reference: Reference) -> dict[str, Any]:
+    """The config of a model with this brain encoder."""
+    _, channels, samples = reference["signal"].shape
+    sizes = {"brain_channels": channels, "brain_sequence_length": samples}
+    return KEPT | sizes | {"hidden_size": reference["output"].shape[1]}
+
+
+def state_of(reference: Reference) -> Reference:
+    """Name the weights of a brain encoder as upstream's whole model does, together with a fusion encoder."""
+    brain = {f"brain_model.backbone.{k[8:]}": v for k, v in reference.items() if k.startswith("weights.")}
     torch.manual_seed(0)
-    vision = {f"vision_model.{k}": v for k, v in FusionEncoder(DIMS, 32, 16).state_dict().items()}
+    fuser = FusionEncoder(DIMS, reference["output"].shape[1], 16)
+    vision = {f"vision_model.{k}": v for k, v in fuser.state_dict().items()}
     return {**brain, **vision, "logit_scale": torch.tensor(3.5)}
 
 
@@ -63,28 +78,31 @@ def write(
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("is_named", [True, False])
 def test_an_upstream_folder_gives_the_references_output(
-    shared: Path, tmp_path: Path, kind: str, is_named: bool
+    reference: Reference, tmp_path: Path, kind: str, is_named: bool
 ) -> None:
     """Golden values: the BrainHiVE repository's encoders; without a name the kind is known by its weights."""
-    golden = load_file(shared / "golden" / "backbones" / f"{kind}.safetensors")
-    config = CONFIG | ({"brain_backbone": kind} if is_named else {})
-    model = aligners.load(write(tmp_path, config, state_of(golden)))
+    config = config_of(reference) | ({"brain_backbone": kind} if is_named else {})
+    model = aligners.load(write(tmp_path, config, state_of(reference)))
 
     with torch.no_grad():
-        token = model.encode_signal(golden["signal"], golden["subject_index"])
+        token = model.encode_signal(reference["signal"], reference["subject_index"])
         image = model.encode_image({key: torch.randn(2, width) for key, width in DIMS.items()})
 
-    assert (token - golden["output"]).abs().max() < 1e-5
-    assert image.shape == (2, 32) and model.logit_scale.item() == 3.5
-    assert model.layout.channels == tuple(map(str, range(17))) and list(model.layout.dims) == list(DIMS)
+    assert (token - reference["output"]).abs().max() < 1e-5
+    assert image.shape == (2, config["hidden_size"]) and model.logit_scale.item() == 3.5
+    assert model.layout.channels == tuple(map(str, range(config["brain_channels"]))) and list(
+        model.layout.dims
+    ) == list(DIMS)
     assert model.layout.encoders == {key: key for key in DIMS}
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("file", aligners.WEIGHTS)
-def test_what_was_read_is_written_back_bit_by_bit(shared: Path, tmp_path: Path, kind: str, file: str) -> None:
-    state = state_of(load_file(shared / "golden" / "backbones" / f"{kind}.safetensors"))
-    folder = write(tmp_path / "theirs", CONFIG | {"brain_backbone": kind}, state, file)
+def test_what_was_read_is_written_back_bit_by_bit(
+    reference: Reference, tmp_path: Path, kind: str, file: str
+) -> None:
+    state, given = state_of(reference), config_of(reference)
+    folder = write(tmp_path / "upstream", given | {"brain_backbone": kind}, state, file)
 
     aligners.load(folder).save_upstream(tmp_path / "ours")
 
@@ -93,7 +111,7 @@ def test_what_was_read_is_written_back_bit_by_bit(shared: Path, tmp_path: Path, 
     assert all(torch.equal(written[name], value) for name, value in state.items())
     config = json.loads((tmp_path / "ours" / "config.json").read_text())
     assert {
-        key: CONFIG[key] for key in config.keys() - {"brain_backbone", "brain_embedding_dim"}
+        key: given[key] for key in config.keys() - {"brain_backbone", "brain_embedding_dim"}
     }.items() <= config.items()
 
 

@@ -1,5 +1,6 @@
 """The fusion encoder as a fuser part."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,15 @@ def test_a_tiny_fuser_makes_a_token_of_two_embeddings():
     assert fuser({"clip-b32": torch.randn(3, 6), "vae": torch.randn(3, 4)}).shape == (3, 8)
 
 
-def test_the_references_weights_fit_and_give_its_token(shared: Path):
+def test_the_references_weights_fit_and_give_its_token(golden: Path):
     """Golden values: the fusion encoder of the golden prior (BrainHiVE's repository)."""
-    golden = shared / "golden" / "fusion_prior"
-    state = load_file(golden / "prior" / "fusion_encoder" / "diffusion_pytorch_model.safetensors")
-    expected = load_file(golden / "expected.safetensors")
+    folder = golden / "fusion_prior" / "prior" / "fusion_encoder"
+    state = load_file(folder / "diffusion_pytorch_model.safetensors")
+    sizes = json.loads((folder / "config.json").read_text())
+    expected = load_file(golden / "fusion_prior" / "expected.safetensors")
     given = {k.removeprefix("embedding."): v for k, v in expected.items() if k.startswith("embedding.")}
-    fuser = Config(intermediate_size=64).build({k: v.shape[-1] for k, v in given.items()}, 32).eval()
+    dims = {k: v.shape[-1] for k, v in given.items()}
+    fuser = Config(intermediate_size=sizes["intermediate_size"]).build(dims, sizes["hidden_size"]).eval()
     prefix = "vision_model."
     fuser.load_state_dict({k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)})
 

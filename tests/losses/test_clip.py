@@ -10,18 +10,18 @@ from safetensors.torch import load_file
 from brainhive_cli.losses.clip import TINY, Config
 
 
-def test_value_and_every_gradient_equal_the_reference(shared: Path):
-    """Golden values: the loss of BrainHiVE's repository at B 16, D 24."""
-    golden = load_file(shared / "golden" / "clip_loss.safetensors")
-    brain, image, scale = (golden[k].requires_grad_() for k in ("brain", "image", "logit_scale"))
+def test_value_and_every_gradient_equal_the_reference(golden: Path):
+    """Golden values: the loss of BrainHiVE's repository."""
+    reference = load_file(golden / "clip_loss.safetensors")
+    brain, image, scale = (reference[k].requires_grad_() for k in ("brain", "image", "logit_scale"))
 
     loss = TINY.build()(brain, image, scale)
     loss.backward()
 
-    assert loss.detach() == pytest.approx(golden["loss"].item(), abs=1e-5)
+    assert loss.detach() == pytest.approx(reference["loss"].item(), abs=1e-5)
     for name, given in {"brain": brain, "image": image, "logit_scale": scale}.items():
         assert given.grad is not None
-        assert torch.allclose(given.grad, golden[f"grad_{name}"], atol=1e-5)
+        assert torch.allclose(given.grad, reference[f"grad_{name}"], atol=1e-5)
 
 
 def test_shuffled_pairs_cost_more_and_lengths_nothing():

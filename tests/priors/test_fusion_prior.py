@@ -10,32 +10,40 @@ from diffusers import UNet2DConditionModel
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.priors.fusion_prior import CLASSES, TINY, WEIGHTS, FusionPrior
+from brainhive_cli.priors.fusion_prior import CLASSES, TINY, WEIGHTS, Config, FusionPrior
 
 TOLERANCE = 1e-5
-"""The brief of the golden values: float32, other order of summation."""
+"""Of float32 sums in another order."""
 DIMS = {"vae": 24, "synclr_vit_b_16": 12}
 
 
 @pytest.fixture(scope="module")
-def golden(shared: Path) -> Path:
-    return shared / "golden" / "fusion_prior"
+def reference(golden: Path) -> Path:
+    return golden / "fusion_prior"
 
 
 @pytest.fixture(scope="module")
-def expected(golden: Path) -> dict[str, torch.Tensor]:
+def expected(reference: Path) -> dict[str, torch.Tensor]:
     """Tensors that the reference implementation gave for this prior and U-Net."""
-    return load_file(golden / "expected.safetensors")
+    return load_file(reference / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")
-def prior(golden: Path) -> FusionPrior:
-    return FusionPrior.load(golden / "prior").eval()
+def prior(reference: Path) -> FusionPrior:
+    return FusionPrior.load(reference / "prior").eval()
 
 
 @pytest.fixture
-def golden_unet(golden: Path) -> UNet2DConditionModel:
-    return UNet2DConditionModel.from_pretrained(golden / "unet").eval()
+def golden_unet(reference: Path) -> UNet2DConditionModel:
+    return UNet2DConditionModel.from_pretrained(reference / "unet").eval()
+
+
+@pytest.fixture
+def start(reference: Path, prior: FusionPrior) -> Config:
+    """Start from the IP-Adapter file that the prior's weights equal."""
+    sizes = json.loads((reference / "prior" / "proj" / "config.json").read_text())
+    started = {"hidden_size": sizes["embed_dim"], "sequence_length": sizes["sequence_length"]}
+    return TINY.model_copy(update={**started, "start_from": str(reference / "ip-adapter.safetensors")})
 
 
 @pytest.fixture
@@ -111,17 +119,15 @@ def test_the_unet_with_the_prior_equals_the_reference(prior, golden_unet, expect
     assert gap(plain, conditioned) > 100 * TOLERANCE
 
 
-def test_a_folder_is_written_as_it_was_read_bit_for_bit(prior, golden, tmp_path):
+def test_a_folder_is_written_as_it_was_read_bit_for_bit(prior, reference, tmp_path):
     prior.save(tmp_path)
 
-    for file in sorted(f.relative_to(golden / "prior") for f in (golden / "prior").rglob("*.*")):
-        assert (tmp_path / file).read_bytes() == (golden / "prior" / file).read_bytes(), file
+    for file in sorted(f.relative_to(reference / "prior") for f in (reference / "prior").rglob("*.*")):
+        assert (tmp_path / file).read_bytes() == (reference / "prior" / file).read_bytes(), file
 
 
-def test_a_prior_that_starts_from_an_ip_adapter_file_holds_its_weights(golden, golden_unet, prior):
-    config = TINY.model_copy(update={"start_from": str(golden / "ip-adapter.safetensors")})
-
-    started = config.build({"vae": 1024}, golden_unet)
+def test_a_prior_that_starts_from_an_ip_adapter_file_holds_its_weights(start, golden_unet, prior):
+    started = start.build({"vae": 1024}, golden_unet)
 
     for part in ("proj", "attn_adapter"):
         theirs = prior.get_submodule(part).state_dict()
@@ -129,22 +135,23 @@ def test_a_prior_that_starts_from_an_ip_adapter_file_holds_its_weights(golden, g
             assert torch.equal(weight, theirs[name])
 
 
-def test_the_papers_start_is_found_in_the_hubs_cache(golden, golden_unet, prior, hub_cache):
+def test_the_papers_start_is_found_in_the_hubs_cache(start, golden_unet, prior, hub_cache):
     file = hub_cache("h94/IP-Adapter") / "sdxl_models" / "ip-adapter_sdxl_vit-h.safetensors"
     file.parent.mkdir()
-    file.symlink_to(golden / "ip-adapter.safetensors")
+    file.symlink_to(start.start_from)
     reference = f"hub:h94/IP-Adapter/sdxl_models/{file.name}"
 
-    started = TINY.model_copy(update={"start_from": reference}).build({"vae": 1024}, golden_unet)
+    started = start.model_copy(update={"start_from": reference}).build({"vae": 1024}, golden_unet)
 
     assert torch.equal(started.proj.proj.weight, prior.proj.proj.weight)
 
 
-def test_an_ip_adapter_file_of_other_sizes_is_refused_by_the_name_of_the_weight(golden, unet):
-    config = TINY.model_copy(update={"start_from": str(golden / "ip-adapter.safetensors")})
+def test_an_ip_adapter_file_of_other_sizes_is_refused_by_the_name_of_the_weight(start, prior):
+    found = len(prior.proj.norm.bias)
+    width = found + 4
 
-    with pytest.raises(BrainhiveError, match=r"norm.bias has shape \(64,\), \(16,\) is needed"):
-        config.build(DIMS, unet)
+    with pytest.raises(BrainhiveError, match=rf"norm.bias has shape \({found},\), \({width},\) is needed"):
+        start.build(DIMS, tiny_unet(cross_attention_dim=width))
 
 
 def test_a_new_prior_survives_saving_and_loading(unet, tmp_path):

@@ -155,16 +155,16 @@ def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted, p
             assert np.abs(found[name][repeat::REPEATS] - values.numpy()).max() < 1e-6, name
 
 
-def test_two_way_in_batches_equals_the_reference(shared):
-    golden = load_file(shared / "golden" / "image_metrics.safetensors")
-    true, made = (metrics.standardised(golden[f"feature_{name}"]) for name in ("image", "reconstruction"))
+def test_two_way_in_batches_equals_the_reference(golden):
+    reference = load_file(golden / "image_metrics.safetensors")
+    true, made = (metrics.standardised(reference[f"feature_{name}"]) for name in ("image", "reconstruction"))
 
     parts = [
         metrics.identified(true, made[n : n + 5], torch.arange(len(made))[n : n + 5])
         for n in range(0, len(made), 5)
     ]
 
-    assert torch.cat(parts).mean().item() == pytest.approx(golden["two_way"].item(), abs=1e-6)
+    assert torch.cat(parts).mean().item() == pytest.approx(reference["two_way"].item(), abs=1e-6)
 
 
 def test_metrics_without_weights_are_missing_with_the_way_to_get_them(image_networks_absent):
