@@ -35,6 +35,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Signal, Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
+from brainhive_cli.losses import LossContext
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
@@ -115,9 +116,9 @@ def our_rate(on: Setting, kind: str, data: CellData, precision: str, epochs: int
 def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
     """Train two epochs as one writes it by hand; return samples/s of the faster one."""
     aligner = Aligner(layout(kind)).to(on.device).train()
-    loss_of = parts.resolve("losses", "clip").build()
+    loss_of = parts.resolve("losses", "clip").build().to(on.device)
     signal = torch.from_numpy(data.trials[0].signal).to(on.device)
-    parameters = list(aligner.parameters())
+    parameters = [*loss_of.parameters(), *aligner.parameters()]
     optimizer = torch.optim.AdamW(parameters, 5e-4, betas=(0.9, 0.995), weight_decay=0.05, fused=True)
     count = len(signal)
     steps = math.ceil(count / BATCH)
@@ -129,7 +130,7 @@ def bare_rate(on: Setting, kind: str, data: CellData, precision: str) -> float:
             with torch.autocast(on.device.type, torch.bfloat16, enabled=precision == "bf16"):
                 signals = aligner.encode_signal(signal[rows]).float()
                 images = aligner.encode_image(data.images.gather(rows)).float()
-                loss = loss_of(signals, images, aligner.logit_scale)
+                loss = loss_of(signals, images, LossContext())
             loss.backward()
             nn.utils.clip_grad_norm_(parameters, 1.0)
             optimizer.step()

@@ -27,6 +27,7 @@ from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import simulation
+from brainhive_cli.losses import LossContext
 from brainhive_cli.metrics.retrieval import ranks
 
 HERE = Launch(0, 1, torch.device("cpu"))
@@ -115,7 +116,7 @@ def tried(aligner: Aligner, loss_of: torch.nn.Module, data: CellData) -> tuple[f
     image = aligner.encode_image(data.images.gather(rows))
     order = np.random.default_rng(0).permutation(len(rows))
     losses = [
-        float(loss_of(signal[some], image[some], aligner.logit_scale, None))
+        float(loss_of(signal[some], image[some], LossContext()))
         for some in np.array_split(order, len(rows) // NEW)
     ]
     found = ranks(signal, image, torch.arange(len(rows)))
@@ -127,7 +128,7 @@ def trained(
 ) -> Iterator[list[float]]:
     """Train once, and yield what `_NAMES` names after the epochs `at`."""
     config = parts.resolve("losses", "clip")
-    aligner, loss_of = begin(seed, layout(), config.initial_logit_scale, data, train.init), config.build()
+    aligner, loss_of = begin(seed, layout(), data, train.init), config.build()
     batches = Batches(data, train, 0.0, HERE)
     learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
     for epoch in range(train.epochs):
@@ -139,7 +140,7 @@ def trained(
             with HERE.autocast(train.precision):
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()
                 image = aligner.encode_image(batch.images).float()
-                loss = loss_of(signal, image, aligner.logit_scale, None)
+                loss = loss_of(signal, image, LossContext())
             loss.backward()
             learner.step()
             losses.append(float(loss.detach()))

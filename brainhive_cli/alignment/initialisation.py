@@ -18,15 +18,12 @@ REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
 
 
-def begin(
-    seed: int, layout: Layout, logit_scale: float, data: CellData, init: Literal["torch", "reference"]
-) -> Aligner:
+def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]) -> Aligner:
     """Make the aligner that the seed decides; weights of a model folder and a prior's fuser are taken over.
 
     Args:
         seed: Decides the initial weights.
         layout: What the aligner is made of.
-        logit_scale: Logarithm of the logit scale to start from.
         data: Holds the model folder and the prior's fuser, where there are any.
         init: From which distribution the initial weights are drawn.
 
@@ -34,7 +31,7 @@ def begin(
         BrainhiveError: if the weights of the model folder do not fit.
     """
     torch.manual_seed(seed)
-    aligner = Aligner(layout, logit_scale)
+    aligner = Aligner(layout)
     if init == "reference":
         aligner.apply(_draw_as_reference)
     if data.start is not None:
@@ -82,6 +79,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
     aligner.load_state_dict(learned)
+    aligner.losses = start.losses
 
 
 def _learned_a_subject(aligner: Aligner) -> list[str]:

@@ -1,7 +1,7 @@
 """The training of one cell: the loop and what is written at its end."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -18,9 +18,9 @@ from brainhive_cli.alignment.state import State
 from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.losses import LossContext
 from brainhive_cli.metrics.retrieval import summarise
 
 CHECKPOINT_S = 60.0
@@ -55,12 +55,14 @@ def train_cell(
     """
     tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
-    aligner = begin(seed, layout, loss_config.initial_logit_scale, data, train.init).to(launch.device)
+    aligner = begin(seed, layout, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
     aligner = normalise_together(aligner, launch)
-    loss_of = loss_config.build().to(launch.device)
+    losses = nn.ModuleList([loss_config.build()])
+    continue_from(losses, aligner.losses)
+    losses = losses.to(launch.device)
     batches = Batches(data, train, loss_config.mix_alpha, launch)
-    learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
+    learner = Learner(aligner, losses, train, train.epochs * batches.steps)
     validation = held_out(data, batches.averages)
     test = tested(data, launch.device) if train.selection == "test" else []
     state, saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt", learner), time.monotonic()
@@ -76,7 +78,8 @@ def train_cell(
                 signal = aligner.encode_signal(batch.signal, batch.subject).float()
                 image = aligner.encode_image(batch.images).float()
                 signal, image = (launch.gather_rows(each, len(rows)) for each in (signal, image))
-                loss = _by_heads(loss_of, aligner, signal, image, batch.mixing)
+                context = LossContext(batch.mixing, learner.steps, state.epoch, train.epochs)
+                loss = _by_heads(losses[0], aligner, signal, image, context)
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
@@ -89,7 +92,7 @@ def train_cell(
         found = ranks_of(validation, learner.result, train.precision, launch)
         on_test = ranks_of(test, learner.result, train.precision, launch)
         score = {"best": top1(found), "last": None, "test": top1(on_test)}[train.selection]
-        state.count_epoch(learner.result, found, top1(found), score)
+        state.count_epoch(learner, found, top1(found), score)
         if launch.is_main:
             event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
@@ -98,12 +101,19 @@ def train_cell(
         _finish(folder, name, seed, learner.result, state, validation)
 
 
+def continue_from(losses: nn.Module, learned: Mapping[str, Tensor]) -> None:
+    """Start what losses learn from what those of another model learned; what is fixed stays the recipe's."""
+    for name, parameter in losses.named_parameters():
+        if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
+            parameter.data.copy_(learned[name])
+
+
 def _by_heads(
-    loss_of: nn.Module, aligner: Aligner, signal: Tensor, image: Tensor, mixing: Mixing | None
+    loss_of: nn.Module, aligner: Aligner, signal: Tensor, image: Tensor, context: LossContext
 ) -> Tensor:
     """Average the losses of the heads of tokens [B, D], each compared by itself; most fusers have one."""
     heads = zip(signal.split(aligner.heads, -1), image.split(aligner.heads, -1), strict=True)
-    return torch.stack([loss_of(*head, aligner.logit_scale, mixing) for head in heads]).mean()
+    return torch.stack([loss_of(*head, context) for head in heads]).mean()
 
 
 def _finish(
@@ -112,6 +122,7 @@ def _finish(
     """Write model and metrics of the epoch that is kept."""
     assert state.kept is not None
     aligner.load_state_dict(state.kept["weights"])
+    aligner.losses = state.kept["losses"]
     folder.replace(f"cells/{name}/model", aligner.save)
     validation, caveats = {}, aligner.learned.caveats
     for held in queries:

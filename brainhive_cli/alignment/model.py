@@ -1,4 +1,4 @@
-"""Brain encoder, fusion encoder and logit scale as one model folder."""
+"""Brain encoder, fusion encoder and what the losses learned as one model folder."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -21,6 +21,10 @@ WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
 FORMAT = 2
 """Of the model folder. The first had neither a number nor the block `learned`; it is still read."""
+LOSSES = "losses."
+"""Before the names of what losses learned, among a folder's weights."""
+INITIAL_LOGIT_SCALE = 2.6592
+"""ln(1 / 0.07), CLIP's: what upstream's folder says where no loss had a scale."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
 
@@ -70,20 +74,22 @@ class Aligner(nn.Module):
 
     Args:
         layout: What it is made of.
-        initial_logit_scale: Logarithm of the logit scale to start from.
         learned: What it learned from; default: not known.
+
+    Attributes:
+        losses: What the losses that trained it learned, as `0.logit_scale` of the first; kept for whatever
+            starts from it.
 
     Raises:
         RecipeError: if there is no such part, subject layer or similarity.
         BrainhiveError: if the parts do not go together, or the window is too short for the brain encoder.
     """
 
-    def __init__(
-        self, layout: Layout, initial_logit_scale: float = 2.6592, learned: Learned | None = None
-    ) -> None:
+    def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
         super().__init__()
         _check(layout)
         self.layout, self.learned = layout, learned or Learned()
+        self.losses: dict[str, Tensor] = {}
         channels, samples, subjects = len(layout.channels), layout.samples, len(layout.subjects)
         self.subject_layer: nn.Module | None = None
         if layout.subject_layer != "none":
@@ -92,7 +98,6 @@ class Aligner(nn.Module):
         backbone = parts.resolve("backbones", layout.backbone)
         self.backbone: nn.Module = backbone.build(channels, samples, layout.dim, subjects)
         self.fuser: nn.Module = parts.resolve("fusers", layout.fuser).build(layout.dims, layout.dim)
-        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale))
 
     @property
     def heads(self) -> tuple[int, ...]:
@@ -131,7 +136,8 @@ class Aligner(nn.Module):
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
         config = {"format": FORMAT, **asdict(self.layout), "learned": self.learned.save(folder)}
-        _write(folder, config, self.state_dict())
+        losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
+        _write(folder, config, self.state_dict() | losses)
 
     def save_upstream(self, folder: Path) -> None:
         """Write the model folder that the BrainHiVE repository reads; its embeddings go by upstream's names.
@@ -139,7 +145,8 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if upstream has no such model.
         """
-        _write(folder, *upstream.write(asdict(self.layout), self.state_dict()))
+        scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
+        _write(folder, *upstream.write(asdict(self.layout), self.state_dict() | {"logit_scale": scale}))
 
 
 def _check(layout: Layout) -> None:
@@ -185,7 +192,8 @@ def load(path: Path | str) -> Aligner:
         learned = _learned(folder, fields)
         for name in ("channels", "subjects", "window_ms"):
             fields[name] = None if fields[name] is None else tuple(fields[name])
-        aligner = Aligner(Layout(**fields), learned=learned)
+        aligner = Aligner(Layout(**fields), learned)
+        aligner.losses = _losses(state)
         aligner.load_state_dict(state)
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise _damaged(folder, error) from error
@@ -213,6 +221,14 @@ def _learned(folder: Path, fields: dict[str, Any]) -> Learned:
             "pip install --upgrade brainhive",
         )
     return Learned.load(folder, block) if block else Learned(subjects=tuple(fields.get("subjects", ())))
+
+
+def _losses(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Take from a state what its losses learned; upstream and formats 1 and 2 have one scale."""
+    found = {name: state.pop(name) for name in list(state) if name.startswith(LOSSES)}
+    if "logit_scale" in state:
+        found[f"{LOSSES}0.logit_scale"] = state.pop("logit_scale")
+    return {name.removeprefix(LOSSES): value for name, value in found.items()}
 
 
 def _damaged(folder: Path, error: Exception) -> BrainhiveError:

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
 
 
@@ -20,7 +19,7 @@ class State:
         step: Steps of the next one that are done.
         loss: Sum of the losses of those steps.
         best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
-        kept: The epoch that is kept: its number, score, weights and validation ranks.
+        kept: The epoch that is kept: its number, score, weights (the losses' too) and validation ranks.
     """
 
     epoch: int = 0
@@ -47,12 +46,12 @@ class State:
         self.step, self.loss = self.step + 1, self.loss + loss.detach()
 
     def count_epoch(
-        self, result: Aligner, found: Tensor, validated: float | None, score: float | None
+        self, learner: Learner, found: Tensor, validated: float | None, score: float | None
     ) -> None:
         """Count an epoch, and keep its weights if none before was better.
 
         Args:
-            result: What has been learned.
+            learner: Holds what has been learned.
             found: Validation ranks.
             validated: Validation top-1.
             score: What the kept epoch is selected by; None keeps the last.
@@ -61,9 +60,14 @@ class State:
         if validated is not None and validated >= self.best[0]:
             self.best = (validated, self.epoch)
         if self.kept is None or score is None or score >= self.kept["score"]:
-            weights = {key: value.detach().cpu().clone() for key, value in result.state_dict().items()}
-            self.kept = {"epoch": self.epoch, "score": score, "weights": weights, "ranks": found}
+            weights, losses = _copied(learner.result), _copied(learner.losses)
+            kept = {"epoch": self.epoch, "score": score, "weights": weights, "losses": losses}
+            self.kept = {**kept, "ranks": found}
 
     def has_stalled(self, patience: int | None) -> bool:
         """Whether validation top-1 has not risen for `patience` epochs."""
         return patience is not None and bool(self.best[1]) and self.epoch - self.best[1] >= patience
+
+
+def _copied(module: nn.Module) -> dict[str, Tensor]:
+    return {key: value.detach().cpu().clone() for key, value in module.state_dict().items()}

@@ -47,7 +47,7 @@ class Member:
 
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Encode the pictures of some rows as tokens [M, D]."""
-        stores, device = self.align.stores(split, self.cell), self.model.logit_scale.device
+        stores, device = self.align.stores(split, self.cell), next(self.model.parameters()).device
         keys = self.model.layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
             encoders, _ = self.align.made_with[self.cell.variant]
@@ -65,7 +65,7 @@ class Member:
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        device, known = self.model.logit_scale.device, self.model.layout.subjects
+        device, known = next(self.model.parameters()).device, self.model.layout.subjects
         tokens = []
         with torch.inference_mode():
             for part in signal.split(SIGNALS):

@@ -1,12 +1,12 @@
-"""The contrastive loss of CLIP: each signal should find its image, each image its signal."""
+"""The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.mixing import Mixing
-from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, scaled, shares
+from brainhive_cli.losses import LossContext
+from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, logit_scale, pair_weights
 
 
 class Config(parts.Config):
@@ -17,28 +17,29 @@ class Config(parts.Config):
     )
     learn_scale: bool = Field(
         True,
-        description="Whether training moves the scale. False keeps it: a fixed temperature "
+        description="Whether training changes the scale. False keeps it: a fixed temperature "
         "(AlignVis has 0.04, the initial logit scale 3.2189).",
     )
     cosine_weight: float = Field(
         0.0,
         ge=0,
-        description="Weight of 1 - cosine of each pair beside it: retrieval needs only the right order, "
-        "but a prior draws from where a token lies. BrainHiVE has none.",
+        description="Weight of 1 - cosine of each pair, which is added: retrieval needs only the right "
+        "order, but a prior samples from where a token lies. BrainHiVE has none.",
     )
     hard_negative_beta: float = Field(
         0.0,
         ge=0,
         description="Wrong candidates weigh more the more similar they are: by exp(beta · logit), with "
-        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all alike. "
-        "A picture that is twice in a batch counts as wrong too.",
+        "mean 1 (beta of Robinson et al., arXiv 2010.04592; both ways as in arXiv 2301.02280). 0: all "
+        "the same. A picture that is twice in a batch counts as wrong too.",
     )
     mix_alpha: MixAlpha = 0.0
 
     def build(self) -> "ClipLoss":
         """Make the loss."""
-        fixed = None if self.learn_scale else self.initial_logit_scale
-        return ClipLoss(self.cosine_weight, self.hard_negative_beta, fixed)
+        return ClipLoss(
+            self.initial_logit_scale, self.learn_scale, self.cosine_weight, self.hard_negative_beta
+        )
 
 
 TINY = Config()
@@ -49,50 +50,47 @@ class ClipLoss(nn.Module):
     """Mean of the cross-entropies in both directions, over the batch.
 
     Args:
+        initial_logit_scale: Logarithm of the scale to start from.
+        learn_scale: Whether training changes it.
         cosine_weight: Weight of the mean of 1 - cosine of the pairs.
         hard_negative_beta: Exponent with which similar wrong candidates weigh more.
-        fixed_logit_scale: Logarithm of the scale, instead of the one that is learned.
+
+    Attributes:
+        logit_scale: Logarithm of the scale, a scalar.
     """
 
     def __init__(
         self,
+        initial_logit_scale: float = 2.6592,
+        learn_scale: bool = True,
         cosine_weight: float = 0.0,
         hard_negative_beta: float = 0.0,
-        fixed_logit_scale: float | None = None,
     ) -> None:
         super().__init__()
-        self.cosine_weight, self.hard_negative_beta, self.fixed_logit_scale = (
-            cosine_weight,
-            hard_negative_beta,
-            fixed_logit_scale,
-        )
+        self.logit_scale = logit_scale(initial_logit_scale, learn_scale)
+        self.cosine_weight, self.hard_negative_beta = cosine_weight, hard_negative_beta
 
-    def forward(
-        self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor, mixing: Mixing | None = None
-    ) -> Tensor:
-        """Compare tokens pair by pair.
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare predictions [B, ...] with targets [B, ...], pair by pair.
 
-        Args:
-            signal_tokens: [B, D].
-            image_tokens: [B, D], row by row those of the signals.
-            logit_scale: Logarithm of the scale, a scalar.
-            mixing: How the signals were mixed; each is then the pair of two images, by their shares
-                (MixCo, arXiv 2010.06300; both ways as in MindEye, arXiv 2305.18274).
+        A mixed signal is the pair of two targets, by their shares (MixCo, arXiv 2010.06300; both ways as in
+        MindEye, arXiv 2305.18274).
 
         Returns:
             A scalar.
 
         Raises:
-            BrainhiveError: if the tokens are not pairs, or the mixing is of another batch.
+            BrainhiveError: if they are not pairs, or the mixing is of another batch.
         """
-        cosine = cosines(signal_tokens, image_tokens)  # [B, B]
-        pairs = shares(mixing, cosine)
-        logits = scaled(cosine, logit_scale, self.fixed_logit_scale)
-        to_image, to_signal = (
+        cosine = cosines(predicted, target)  # [B, B]
+        pairs = pair_weights(context.mixing, cosine)
+        logits = cosine * self.logit_scale.exp()
+        to_target, to_prediction = (
             cross_entropy(harder(logits, pairs == 0, self.hard_negative_beta, dim), pairs, dim)
             for dim in (1, 0)
         )
-        return (to_image + to_signal) / 2 + self.cosine_weight * (1 - (pairs * cosine).sum() / len(pairs))
+        distance = 1 - (pairs * cosine).sum() / len(pairs)
+        return (to_target + to_prediction) / 2 + self.cosine_weight * distance
 
 
 def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:

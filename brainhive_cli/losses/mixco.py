@@ -1,4 +1,4 @@
-"""MixCo: the contrastive loss on signals mixed in pairs, each of which should find both its images."""
+"""MixCo: the contrastive loss on signals mixed in pairs, each of which should find both its targets."""
 
 from pydantic import Field
 

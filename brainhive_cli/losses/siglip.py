@@ -1,4 +1,4 @@
-"""SigLIP: each signal and image of the batch by themselves are a pair or not."""
+"""SigLIP: each prediction and target of the batch is a pair or not, whatever the others are."""
 
 import torch
 import torch.nn.functional as F
@@ -6,8 +6,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.mixing import Mixing
-from brainhive_cli.losses._pairs import MixAlpha, cosines, shares
+from brainhive_cli.losses import LossContext
+from brainhive_cli.losses._pairs import MixAlpha, cosines, logit_scale, pair_weights
 
 
 class Config(parts.Config):
@@ -17,13 +17,14 @@ class Config(parts.Config):
         2.3026, description="Logarithm of the scale that training starts from: ln 10; the paper's."
     )
     initial_bias: float = Field(
-        -10.0, description="What is added to every logit at first, as most are no pairs; the paper's."
+        -10.0,
+        description="Initial value of the learned bias of all logits, as most are no pairs; the paper's.",
     )
     mix_alpha: MixAlpha = 0.0
 
     def build(self) -> "SigLipLoss":
         """Make the loss."""
-        return SigLipLoss(self.initial_bias)
+        return SigLipLoss(self.initial_logit_scale, self.initial_bias)
 
 
 TINY = Config()
@@ -31,34 +32,34 @@ TINY = Config()
 
 
 class SigLipLoss(nn.Module):
-    """Binary cross-entropies of all signals and images of the batch, summed, over the batch size.
+    """Binary cross-entropies of all predictions and targets of the batch, summed, over the batch size.
 
     Args:
-        initial_bias: What is added to the logits at first; it is learned.
+        initial_logit_scale: Logarithm of the scale to start from.
+        initial_bias: Bias of the logits to start from.
+
+    Attributes:
+        logit_scale: Logarithm of the scale, a scalar.
+        bias: What is added to the scaled cosines, a scalar.
     """
 
-    def __init__(self, initial_bias: float = -10.0) -> None:
+    def __init__(self, initial_logit_scale: float = 2.3026, initial_bias: float = -10.0) -> None:
         super().__init__()
+        self.logit_scale = logit_scale(initial_logit_scale)
         self.bias = nn.Parameter(torch.tensor(initial_bias))
 
-    def forward(
-        self, signal_tokens: Tensor, image_tokens: Tensor, logit_scale: Tensor, mixing: Mixing | None = None
-    ) -> Tensor:
-        """Compare every signal with every image.
+    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
+        """Compare every prediction with every target, both [B, ...].
 
-        Args:
-            signal_tokens: [B, D].
-            image_tokens: [B, D], row by row those of the signals.
-            logit_scale: Logarithm of the scale, a scalar.
-            mixing: How the signals were mixed; each is then the pair of two images, by their shares.
+        A mixed signal is the pair of two targets, by their shares.
 
         Returns:
             A scalar.
 
         Raises:
-            BrainhiveError: if the tokens are not pairs, or the mixing is of another batch.
+            BrainhiveError: if they are not pairs, or the mixing is of another batch.
         """
-        cosine = cosines(signal_tokens, image_tokens)  # [B, B]
-        logits = cosine * logit_scale.exp() + self.bias
-        pairs = shares(mixing, cosine)
+        cosine = cosines(predicted, target)  # [B, B]
+        logits = cosine * self.logit_scale.exp() + self.bias
+        pairs = pair_weights(context.mixing, cosine)
         return F.binary_cross_entropy_with_logits(logits, pairs, reduction="sum") / len(pairs)

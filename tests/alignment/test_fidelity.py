@@ -18,7 +18,6 @@ from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.losses.clip import ClipLoss
 from brainhive_cli.priors.fusion_prior import FusionPrior
 
 EMBEDDING = np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32)
@@ -118,14 +117,14 @@ def test_reference_weights_are_those_that_transformers_draws(kind):
 
 def test_the_recipe_decides_the_initial_weights_and_a_model_folder_or_prior_goes_before(tmp_path):
     data = data_of(EMBEDDING)
-    made = {init: begin(1, layout_of(data), 2.0, data, init) for init in ("torch", "reference")}
+    made = {init: begin(1, layout_of(data), data, init) for init in ("torch", "reference")}
     spreads = {init: model.backbone.proj_in.weight.std().item() for init, model in made.items()}
     assert spreads["torch"] == pytest.approx((3 * 24) ** -0.5, rel=0.15)  # uniform up to 1 / √fan-in
     assert spreads["reference"] == pytest.approx(0.02, rel=0.15)
     made["torch"].save(tmp_path / "model")
 
-    begun = begin(2, layout_of(data), 2.0, replace(data, start=tmp_path / "model"), "reference")
-    frozen = begin(2, layout_of(data), 2.0, replace(data, fuser=made["torch"].fuser), "reference")
+    begun = begin(2, layout_of(data), replace(data, start=tmp_path / "model"), "reference")
+    frozen = begin(2, layout_of(data), replace(data, fuser=made["torch"].fuser), "reference")
 
     assert torch.equal(begun.backbone.proj_in.weight, made["torch"].backbone.proj_in.weight)
     theirs = made["torch"].fuser.state_dict()
@@ -138,8 +137,8 @@ def test_what_does_not_decay_is_what_transformers_trainer_leaves_out(kind):
 
     model = Aligner(long(kind))
     names = {parameter: name for name, parameter in model.named_parameters()}
-    decayed, exempt = Learner(model, ClipLoss(), Train(decay="weights"), 1).optimizer.param_groups
-    (every,) = Learner(model, ClipLoss(), Train(), 1).optimizer.param_groups
+    decayed, exempt = Learner(model, torch.nn.ModuleList(), Train(decay="weights"), 1).optimizer.param_groups
+    (every,) = Learner(model, torch.nn.ModuleList(), Train(), 1).optimizer.param_groups
 
     theirs = Trainer.get_decay_parameter_names(None, model)
     assert {names[p] for p in decayed["params"]} == set(theirs) and len(exempt["params"]) > 3

@@ -26,6 +26,7 @@ from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.losses import LossContext
 from brainhive_cli.losses.clip import ClipLoss
 
 Weights = dict[str, torch.Tensor]
@@ -82,17 +83,15 @@ def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeyp
     layout = replace(layout_of(data, "linear"), fuser={"kind": "heads"}, dims={"e": 8, "f": 3}, dim=11)
     monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
     loss_of, trials = ClipLoss(), data.trials[0]
-    model, learned = begin(1, layout, 2.6592, data, "torch"), ~data.held_out
+    model, learned = begin(1, layout, data, "torch"), ~data.held_out
 
     _, _, events = train(data, epochs=1, batch_size=PICTURES)
 
     signal = model.encode_signal(torch.from_numpy(trials.signal[learned]))
     image = model.encode_image({key: each[learned] for key, each in encoders.items()})
-    apart = [
-        loss_of(signal[:, part], image[:, part], model.logit_scale) for part in (slice(8), slice(8, None))
-    ]
+    apart = [loss_of(signal[:, part], image[:, part], LossContext()) for part in (slice(8), slice(8, None))]
     assert events[0]["loss"] == pytest.approx(torch.stack(apart).mean().item(), rel=1e-4)
-    assert events[0]["loss"] != pytest.approx(loss_of(signal, image, model.logit_scale).item(), rel=1e-2)
+    assert events[0]["loss"] != pytest.approx(loss_of(signal, image, LossContext()).item(), rel=1e-2)
 
 
 @pytest.mark.parametrize("after", [1, 4, 6])
@@ -194,7 +193,9 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
 
     def watched(learner: Learner) -> None:
         step(learner)
-        seen.append({key: value.clone() for key, value in learner.aligner.state_dict().items()})
+        losses, aligner = (part.state_dict() for part in learner.model)
+        weights = aligner | {f"losses.{key}": value for key, value in losses.items()}
+        seen.append({key: value.clone() for key, value in weights.items()})
 
     monkeypatch.setattr(Learner, "step", watched)
     kept, _, _ = train(data_of(embedding), ema=0.6, selection="last")

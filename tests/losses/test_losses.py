@@ -13,7 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.mixing import Mixing
-from brainhive_cli.losses import clip, mixco, siglip, soft_clip
+from brainhive_cli.losses import LossContext, clip, mixco, siglip, soft_clip
 
 KINDS = parts.kinds("losses")
 LOG_SCALE = 1.5
@@ -33,7 +33,8 @@ def tokens() -> tuple[Tensor, Tensor]:
 
 
 def compute(config: Any, tokens: tuple[Tensor, Tensor], mixing: Mixing | None = None) -> float:
-    return float(config.build()(*tokens, torch.tensor(LOG_SCALE), mixing).detach())
+    scaled = config.model_copy(update={"initial_logit_scale": LOG_SCALE})
+    return float(scaled.build()(*tokens, LossContext(mixing)).detach())
 
 
 def cosine(one: Tensor, other: Tensor) -> Array:
@@ -132,9 +133,10 @@ def test_siglip_equals_the_slow_computation(tokens: Any, mixing: Mixing | None):
 def test_siglip_starts_as_the_paper_does_and_learns_its_bias(tokens: Any):
     loss = siglip.TINY.build()
 
-    loss(*tokens, torch.tensor(siglip.TINY.initial_logit_scale)).backward()
+    loss(*tokens, LossContext()).backward()
 
     assert siglip.TINY.initial_logit_scale == pytest.approx(math.log(10), abs=1e-4)
+    assert loss.logit_scale.item() == pytest.approx(siglip.TINY.initial_logit_scale)
     assert loss.bias.item() == -10 and loss.bias.grad < 0  # one pair in six is more than the bias expects
 
 
@@ -166,11 +168,17 @@ def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any, mix
     config = clip.Config(hard_negative_beta=1) if kind == "hard" else parts.load("losses", kind).TINY
     loss = config.build().double()
     signal, image = (token.double().requires_grad_() for token in tokens)
-    scale = torch.tensor(LOG_SCALE, dtype=torch.float64, requires_grad=True)
     if kind == "soft_clip":
         image = image.detach()  # its targets let no gradient through
 
-    assert torch.autograd.gradcheck(lambda s, i, c: loss(s, i, c, mixing), (signal, image, scale))
+    parameters = {name: value.detach() + 0.1 for name, value in loss.named_parameters()}
+
+    def value(signal: Tensor, image: Tensor, *values: Tensor) -> Any:
+        named = dict(zip(parameters, values, strict=True))
+        return torch.func.functional_call(loss, named, (signal, image, LossContext(mixing)))
+
+    given = [value.requires_grad_() for value in parameters.values()]
+    assert torch.autograd.gradcheck(value, (signal, image, *given))
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -178,14 +186,14 @@ def test_gradients_are_those_of_the_value_and_finite(kind: str, tokens: Any, mix
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_pairs_and_a_large_scale_give_finite_gradients(kind: str, log_scale: float, count: int):
     torch.manual_seed(0)
-    config = parts.load("losses", kind).TINY
+    config = parts.load("losses", kind).TINY.model_copy(update={"initial_logit_scale": log_scale})
     if kind == "clip":
-        config = clip.Config(hard_negative_beta=4, cosine_weight=1)
+        config = clip.Config(initial_logit_scale=log_scale, hard_negative_beta=4, cosine_weight=1)
     tokens = [torch.randn(count, 4, requires_grad=True) for _ in range(2)]
     swapped = Mixing(torch.arange(count).flip(0), torch.full((count,), 0.5))
 
     for mixing in (None, swapped):
-        config.build()(*tokens, torch.tensor(log_scale), mixing).backward()
+        config.build()(*tokens, LossContext(mixing)).backward()
 
     assert all(token.grad.isfinite().all() for token in tokens)
 
@@ -205,17 +213,19 @@ def test_wrong_pairs_cost_more_and_the_order_of_pairs_nothing(kind: str, tokens:
 
 
 @pytest.mark.parametrize("kind", ["clip", "mixco", "soft_clip"])
-def test_a_fixed_scale_is_kept_whatever_scale_is_given(kind: str, tokens: Any):
+def test_a_fixed_scale_counts_as_a_learned_one_does_but_has_no_gradient(kind: str, tokens: Any):
     part = parts.load("losses", kind)
-    scale = torch.tensor(LOG_SCALE, requires_grad=True)
     signal = tokens[0].requires_grad_()
+    fixed, learned = (
+        part.Config(initial_logit_scale=math.log(1 / 0.04), learn_scale=learn_scale).build()
+        for learn_scale in (False, True)
+    )
 
-    fixed = part.Config(initial_logit_scale=math.log(1 / 0.04), learn_scale=False).build()(*tokens, scale)
-    learned = part.TINY.build()(*tokens, torch.tensor(math.log(25)))
-    fixed.backward()
+    values = [loss(*tokens, LossContext()) for loss in (fixed, learned)]
+    sum(values).backward()
 
-    assert fixed.item() == pytest.approx(learned.item(), abs=EXACT)
-    assert scale.grad is None and signal.grad.any()
+    assert values[0].item() == values[1].item()
+    assert fixed.logit_scale.grad is None and learned.logit_scale.grad.any() and signal.grad.any()
 
 
 def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
@@ -225,7 +235,8 @@ def test_soft_targets_are_no_path_for_the_gradient(tokens: Any):
     alike /= alike.sum(1, keepdim=True)
     image = image.double().requires_grad_()
 
-    soft_clip.Config(target_temperature=1).build()(signal.double(), image, torch.tensor(0.0)).backward()
+    config = soft_clip.Config(target_temperature=1, initial_logit_scale=0)
+    config.build()(signal.double(), image, LossContext()).backward()
     found, image.grad = image.grad, None
     logits = F.normalize(signal.double(), dim=1) @ F.normalize(image, dim=1).T
     (-(alike * logits.log_softmax(1) + alike.T * logits.log_softmax(0)).sum() / 12).backward()
@@ -251,13 +262,23 @@ def test_hard_negatives_pull_the_gradient_to_the_nearest_wrong_image(tokens: Any
 @pytest.mark.parametrize("shapes", [((4, 8), (3, 8)), ((4, 8), (4, 7)), ((8,), (8,))])
 def test_tokens_that_are_not_pairs_are_refused(kind: str, shapes: Any):
     with pytest.raises(BrainhiveError, match="not pairs"):
-        parts.load("losses", kind).TINY.build()(*map(torch.zeros, shapes), torch.tensor(0.0))
+        parts.load("losses", kind).TINY.build()(*map(torch.zeros, shapes), LossContext())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_sequence_of_tokens_counts_as_one_vector(kind: str):
+    """MindEye (arXiv 2305.18274) flattens its 257 tokens."""
+    torch.manual_seed(0)
+    tokens = (torch.randn(6, 3, 5), torch.randn(6, 3, 5))
+    config = parts.load("losses", kind).TINY
+
+    assert compute(config, tokens) == compute(config, tuple(token.flatten(1) for token in tokens))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_mixing_of_another_batch_is_refused(kind: str):
     with pytest.raises(BrainhiveError, match="a mixing of 6 signals does not fit a batch of 4"):
-        parts.load("losses", kind).TINY.build()(torch.ones(4, 3), torch.ones(4, 3), torch.tensor(0.0), MIXING)
+        parts.load("losses", kind).TINY.build()(torch.ones(4, 3), torch.ones(4, 3), LossContext(MIXING))
 
 
 @pytest.mark.parametrize("kind", [*KINDS, "hard"])
@@ -269,20 +290,19 @@ def test_a_linear_encoder_learns_to_find_pictures_it_never_saw(kind: str):
     signal = image @ torch.randn(8, 32) + torch.randn(256, 32)
     config = clip.Config(hard_negative_beta=0.5) if kind == "hard" else parts.load("losses", kind).TINY
     encoder, loss = torch.nn.Linear(32, 8), config.build()
-    scale = torch.tensor(config.initial_logit_scale, requires_grad=True)
-    optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters(), scale], 0.02)
+    optimizer = torch.optim.Adam([*encoder.parameters(), *loss.parameters()], 0.02)
     for _ in range(100):
         mixing = Mixing.draw(200, config.mix_alpha, source) if config.mix_alpha else None
         seen = signal[:200] if mixing is None else mixing.mix(signal[:200])
         optimizer.zero_grad()
-        loss(encoder(seen), image[:200], scale, mixing).backward()
+        loss(encoder(seen), image[:200], LossContext(mixing)).backward()
         optimizer.step()
 
     found = (F.normalize(encoder(signal[200:]), dim=1) @ F.normalize(image[200:], dim=1).T).argmax(1)
     assert (found == torch.arange(56)).float().mean() > 0.8
 
 
-def test_only_mixco_mixes_unless_told_to():
+def test_only_mixco_mixes_by_default():
     alphas = {kind: parts.load("losses", kind).TINY.mix_alpha for kind in KINDS}
 
     assert alphas == {"clip": 0.0, "mixco": 0.15, "siglip": 0.0, "soft_clip": 0.0}

@@ -16,7 +16,7 @@ from two import in_two
 from brainhive_cli.core.blocks import ResidualMLP
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.losses import clip
+from brainhive_cli.losses import LossContext, clip
 from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -142,11 +142,11 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
     """Gradients of the loss of 7 pairs, of which this process encodes its share."""
     torch.manual_seed(0)
     signal, image = torch.randn(2, 7, 16)
-    backbone, loss, scale = ResidualMLP(16, 32), clip.Config().build(), torch.nn.Parameter(torch.tensor(2.0))
+    backbone, loss = ResidualMLP(16, 32), clip.Config(initial_logit_scale=2.0).build()
     rows = list(launch.shard(range(7)))
     tokens = launch.gather_rows(backbone(signal[rows]), 7)
-    loss(tokens, launch.gather_rows(image[rows], 7), scale).backward()
-    parameters = [*backbone.parameters(), scale]
+    loss(tokens, launch.gather_rows(image[rows], 7), LossContext()).backward()
+    parameters = [*backbone.parameters(), *loss.parameters()]
     launch.average_gradients(parameters)
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
