@@ -33,10 +33,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Signal, Trials, open_trials
+from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.losses import LossContext
 from brainhive_cli.pipelines import embed, eval_retrieval, train_align
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.stores.target_store import TargetStore, TargetWriter, path_of

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.trials import chosen_subjects
+from brainhive_cli.data.signal_stores import chosen_subjects
 
 
 @dataclass(frozen=True)

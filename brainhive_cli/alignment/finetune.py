@@ -16,7 +16,8 @@ from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.trials import Trials, chosen_subjects
+from brainhive_cli.data.signal_stores import chosen_subjects
+from brainhive_cli.data.trials import Trials
 
 INHERITED = (
     *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),

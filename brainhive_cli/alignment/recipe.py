@@ -9,8 +9,8 @@ from brainhive_cli.alignment.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.core import parts, recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.data.encoder_keys import encoders_of
-from brainhive_cli.data.trials import Signal
 from brainhive_cli.encoders import Encoders
+from brainhive_cli.signals.section import Signal
 
 
 class Recipe(SweptRecipe):

@@ -8,8 +8,10 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.device import free_bytes
-from brainhive_cli.data.trials import Signal, StorageMode, open_signals
+from brainhive_cli.data.signal_stores import open_signals
+from brainhive_cli.data.trials import StorageMode
 from brainhive_cli.datasets import Dataset
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import Selection
 
 

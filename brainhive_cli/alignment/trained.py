@@ -1,6 +1,6 @@
 """A finished align run, or one model folder, opened to be used."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,13 +19,15 @@ from brainhive_cli.alignment.transfer import Origin
 from brainhive_cli.core import home, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
+from brainhive_cli.data.signal_stores import chosen_subjects, prepare_signals
 from brainhive_cli.data.targets import open_stores
-from brainhive_cli.data.trials import Signal, chosen_subjects
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores.target_store import EmbeddingStore
 
 
@@ -208,6 +210,17 @@ class AlignRun:
         )
         refuse_others(self.folder, stores)
         return stores
+
+    def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:
+        """Create the missing signal stores of the subjects that cells are tested on; of some of them only.
+
+        Raises:
+            MissingData: if a store and the recording that it would be made from are both missing.
+        """
+        for variant, (_, signal) in self.made_with.items():
+            tested_on = {s for cell in self.cells if cell.variant == variant for s in cell.tested_on}
+            wanted = tested_on if subjects is None else tested_on & set(subjects)
+            prepare_signals(self.dataset, self.paths, signal, sorted(wanted), launch)
 
     def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Make something for all cells that follow."""

@@ -16,9 +16,11 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets
-from brainhive_cli.data.trials import Repeated, Signal, StorageMode, Trials, open_signals, open_trials
+from brainhive_cli.data.trials import Repeated, StorageMode, Trials, open_trials
 from brainhive_cli.signals.normalisation import Normaliser
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import sample_range
 from brainhive_cli.stores.target_store import EmbeddingStore
 

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from brainhive_cli.alignment.model import Layout
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Signal, open_signals
+from brainhive_cli.data.signal_stores import open_signals, store_path
 from brainhive_cli.datasets import Dataset
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import sample_range
-from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 
 
@@ -38,9 +38,8 @@ class Origin:
     @classmethod
     def of(cls, dataset: Dataset, signal: Signal, paths: Paths) -> Self:
         """Look at the first subject whose signals are prepared."""
-        root = paths.under_home("signals")
         for subject in dataset.subjects:
-            path = recordings.path_of(root, dataset.recorded_as, signal.name, subject)
+            path = store_path(dataset, paths, signal, subject)
             if path.is_file():
                 first = next(iter(SignalStore.open(path).splits.values()))
                 return cls(dataset.name, first.times_s, first.rate_hz)

@@ -62,6 +62,8 @@ def _run(job: Job, launch: Launch, again: bool = False) -> Result:
 
 def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: Launch) -> None:
     """Measure the cells, shared by all processes; the main one writes."""
+    for run in job.runs:
+        run.prepare_signals(launch)
     own = {}
     for group in launch.shard(job.groups):
         ensemble = Ensemble.load(job.runs, group, launch.device)

@@ -228,13 +228,14 @@ def _reconstruct(what: Recipe, launch: Launch, again: bool) -> RunFolder:
     folder = open_run(align.label, what, launch, again, baselines.is_here)
     if not folder.is_finished:
         cells = _cells(align, what)
+        align.prepare_signals(launch)
         brain = brain_takes(align, cells, what.split, launch.device)
         takes = takes_of(what.sources, brain, align, prior, what.split, what.items)
         _refuse_learned(what.prior.source, align.dataset.name, takes)
         drawing = _drawing(what, align, prior, launch)
         trained = _trained(align, drawing.initial)
         if drawing.initial is not None:
-            drawing.initial.check(takes)
+            drawing.initial.prepare(takes, launch)
         for take in takes:
             drawing.draw(take, folder, launch)
         del drawing  # and with it the generator: its memory is the metrics' now

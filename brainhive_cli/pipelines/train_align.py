@@ -27,8 +27,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_keys import match_prior
+from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
 from brainhive_cli.data.targets import open_stores
-from brainhive_cli.data.trials import prepare_all, require_signals, size_up
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
 from brainhive_cli.stores.target_store import EmbeddingStore
@@ -112,8 +112,10 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
         folder, _embeddings(what), launch.is_main
     )  # what is missing is told before signals are made
     subjects = sorted({subject for cell in cells for subject in cell.trained_on})
+    tested = {subject for cell in cells for subject in cell.tested_on}
     for each in recipes.values():
-        prepare_all(what.dataset.build(what.paths), what.paths, each.signal, subjects, launch)
+        needed = {*subjects, *tested} if each.train.selection == "test" else subjects
+        prepare_signals(what.dataset.build(what.paths), what.paths, each.signal, sorted(needed), launch)
     watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in recipes.items()})
     with console.live(watch.table):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:

@@ -18,6 +18,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths, Section
 from brainhive_cli.datasets import decode
 from brainhive_cli.encoders import EncoderConfig
@@ -60,8 +61,12 @@ class Initial(Protocol):
         """What must be said of all that begins from these pictures."""
         ...
 
-    def check(self, takes: Sequence[TokenSet]) -> None:
-        """Raise MissingData now, and not after hours, if an item has nothing to start from."""
+    def prepare(self, takes: Sequence[TokenSet], launch: Launch) -> None:
+        """Check that every item has something to start from, and create the stores that it is read from.
+
+        Raises:
+            MissingData: if an item has nothing to start from.
+        """
         ...
 
     def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
@@ -99,8 +104,8 @@ class FromFolder:
         """Those of the run that the folder lies in."""
         return caveats_around(self.folder)
 
-    def check(self, takes: Sequence[TokenSet]) -> None:
-        """Look for the picture of every item."""
+    def prepare(self, takes: Sequence[TokenSet], launch: Launch) -> None:
+        """Find the picture of every item; there are no stores to create."""
         for take in takes:
             find_by_name(self.folder, self.files, take.made_of)
 
@@ -130,11 +135,13 @@ class FromTokens:
         """Those of the run whose tokens are decoded."""
         return self.align.caveats
 
-    def check(self, takes: Sequence[TokenSet]) -> None:
-        """Look for a cell of every subject."""
+    def prepare(self, takes: Sequence[TokenSet], launch: Launch) -> None:
+        """Find a cell of every subject, and create the signal stores that are missing."""
         for take in takes:
             if take.cell is not None:
                 self._cell(take)
+        subjects = {take.subject for take in takes if take.cell is not None and take.subject is not None}
+        self.align.prepare_signals(launch, subjects)
 
     def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
         """Decode the chosen items' latents with the generator's VAE."""

@@ -14,9 +14,9 @@ from brainhive_cli.alignment.model import Layout
 from brainhive_cli.alignment.transfer import Origin, fitted
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Signal
 from brainhive_cli.datasets.demo import Demo
 from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
 from brainhive_cli.stores.target_store import TargetStore
 

@@ -16,8 +16,9 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.data.trials import Signal, require_signals
+from brainhive_cli.data.signal_stores import require_signals
 from brainhive_cli.datasets import _things, things_eeg, things_meg
+from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.recordings import path_of
 

@@ -1,0 +1,113 @@
+"""The signal stores of a data set: which subjects have one, creating those that are missing, opening them."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.datasets import Dataset
+from brainhive_cli.signals.section import Signal
+from brainhive_cli.signals.selection import Selection
+from brainhive_cli.stores import recordings
+from brainhive_cli.stores.recordings import SignalStore
+
+
+def store_path(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> Path:
+    """Return where a subject's signal store lies."""
+    return recordings.path_of(paths.under_home("signals"), dataset.recorded_as, signal.name, subject)
+
+
+def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> SignalStore:
+    """Open a subject's signal store; nothing is written.
+
+    Raises:
+        MissingData: if `prepare_signals` has not created it.
+    """
+    path = store_path(dataset, paths, signal, subject)
+    if not path.is_file():
+        raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
+    return SignalStore.open(path)
+
+
+def prepare_signals(
+    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int], launch: Launch
+) -> None:
+    """Create the signal stores that are missing from the data set's own files; one process does it for all.
+
+    Raises:
+        MissingData: if a store and the recording that it would be made from are both missing.
+    """
+    require_signals(dataset, paths, signal, subjects)
+    if launch.is_main:
+        for subject in subjects:
+            path = store_path(dataset, paths, signal, subject)
+            if not path.is_file():
+                console.say(f"preparing signals of {dataset.name} subject {subject}")
+                made = {split: dataset.recording(subject, split) for split in dataset.splits}
+                SignalStore.write(path, made)
+    launch.barrier()
+
+
+def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> None:
+    """Check that each subject has a signal store, or a recording to make it from; nothing is read.
+
+    Raises:
+        MissingData: naming the first recording that is missing, and the subjects whose are there.
+    """
+    missing: dict[int, MissingData] = {}
+    for subject in subjects:
+        path = store_path(dataset, paths, signal, subject)
+        try:
+            if not path.is_file():
+                _require_recording(dataset, signal, subject, path)
+        except MissingData as error:
+            missing[subject] = error
+    if missing:
+        first, there = next(iter(missing.values())), [str(each) for each in subjects if each not in missing]
+        alternative = f"; or those that are there: --subjects {','.join(there)}" if there else ""
+        more = f", nor of {len(missing) - 1} more" if len(missing) > 1 else ""
+        raise MissingData(first.message + more, first.hint + alternative)
+
+
+def _require_recording(dataset: Dataset, signal: Signal, subject: int, path: Path) -> None:
+    if signal.name != "default":  # which no data set's own files become
+        raise MissingData(f"no signals {path}", "signal.name=default uses the data set's own")
+    dataset.require(subject)
+
+
+def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[int]:
+    """Check the subjects asked for; all when None.
+
+    Raises:
+        MissingData: if the data set does not have one of them.
+    """
+    unknown = [subject for subject in subjects or [] if subject not in dataset.subjects]
+    if unknown or not dataset.subjects:
+        known = ", ".join(map(str, dataset.subjects)) or "none: it holds pictures only"
+        raise MissingData(
+            f"{dataset.name} has no subject {', '.join(map(str, unknown))}".rstrip(), f"it has: {known}"
+        )
+    return list(subjects or dataset.subjects)
+
+
+def size_up(
+    dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]
+) -> tuple[tuple[int, ...], int]:
+    """Return the shape [N, R, C, T] of a subject's training signals, and the bytes of the stores to be made.
+
+    One recording is opened; the others are taken to be as large.
+
+    Raises:
+        RecipeError: if it does not have the channels, regions or window of the recipe.
+    """
+    stores = {subject: store_path(dataset, paths, signal, subject) for subject in subjects}
+    missing = [subject for subject, path in stores.items() if not path.is_file()]
+    if missing:
+        found = {split: dataset.recording(missing[0], split) for split in dataset.splits}
+    else:
+        found = {"train": SignalStore.open(stores[subjects[0]])["train"]}
+    train, chosen = found["train"], signal.channels or dataset.channels
+    Selection.of(train, chosen, signal.window_ms, signal.scale, "")  # which refuses what is not there
+    return train.signal.shape, len(missing) * sum(map(recordings.size_of, found.values()))

@@ -1,0 +1,74 @@
+"""Signal stores are created by one visible step, and opening them writes nothing."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.signal_stores import open_signals, prepare_signals, require_signals
+from brainhive_cli.signals.section import Signal
+from brainhive_cli.stores.recordings import Recording, Sensors
+
+HERE = Launch(0, 1, torch.device("cpu"))
+
+
+class Recorded:
+    """A data set that counts how often its recordings are opened."""
+
+    name = recorded_as = "counted"
+    splits, subjects, channels, is_simulated = ("train", "test"), (1, 2), None, False
+
+    def __init__(self) -> None:
+        self.opened: list[tuple[int, str]] = []
+
+    def require(self, subject: int) -> None:
+        """Refuse all but the subjects that are there."""
+        if subject not in self.subjects:
+            raise MissingData("no recording", "download it")
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Make one stimulus's signal."""
+        self.opened.append((subject, split))
+        signal = torch.full((1, 1, 2, 1), float(subject)).numpy()
+        return Recording(signal, ["a"], Sensors(("O1", "O2")), torch.zeros(1).numpy(), None, "uV")
+
+
+@pytest.fixture
+def dataset(home: Path) -> Recorded:
+    return Recorded()
+
+
+def test_opening_signals_that_were_not_prepared_is_missing_data_and_writes_nothing(
+    dataset: Recorded, home: Path
+) -> None:
+    with pytest.raises(MissingData, match=r"no signals .*sub-01\.h5"):
+        open_signals(dataset, Paths(), Signal(), 1)  # type: ignore[arg-type]
+    assert not list(home.rglob("*.h5")) and not dataset.opened
+
+
+def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded) -> None:
+    def prepare(launch: Launch) -> None:
+        prepare_signals(dataset, Paths(), Signal(), [1, 2], launch)  # type: ignore[arg-type]
+
+    worker = replace(HERE, rank=1)
+    prepare(worker)
+    assert not dataset.opened
+    prepare(HERE)
+    prepare(HERE)
+    assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
+    found = open_signals(dataset, Paths(), Signal(), 2)["test"]  # type: ignore[arg-type]
+    assert (found.signal == 2).all()
+
+
+@pytest.mark.parametrize("check", [require_signals, lambda *given: prepare_signals(*given, HERE)])
+def test_a_named_preparation_is_never_made_from_the_data_sets_own_files(
+    dataset: Recorded, check: Callable[..., None]
+) -> None:
+    with pytest.raises(MissingData, match=r"no signals .*filtered/sub-01\.h5") as caught:
+        check(dataset, Paths(), Signal(name="filtered"), [1])
+    assert caught.value.hint == "signal.name=default uses the data set's own" and not dataset.opened
