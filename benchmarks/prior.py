@@ -170,7 +170,7 @@ def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int
 def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
     training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
-    estimate = plan.memory(training.recipe).total
+    estimate = plan.memory(training.recipe)
     reset_peak()
     whole(on, training)
     settings = training.recipe.train

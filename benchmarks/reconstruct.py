@@ -79,7 +79,7 @@ class Studio:
     ) -> None:
         self.how, self.repeats, self.home, self.here = how, repeats, home, launch.start(run)
         self.generator = config.build(self.here.device, DTYPES[how.precision])
-        self.prior = fusion_prior.Config().build({"vae": 8}, self.generator.unet).to(self.here.device).eval()
+        self.prior = fusion_prior.Config().build({"vae": 8}, self.generator).to(self.here.device).eval()
         self.painter = Sampler(how, lambda device, dtype: self.generator, self.prior, self.here)
         ids = [f"item-{n}" for n in range(items)]
         random = torch.Generator().manual_seed(0)
@@ -157,7 +157,7 @@ def gpu(
 ) -> None:
     """Compare at SDXL's width on a GPU, and the peak of memory with what the plan estimates."""
     studio = Studio(config, how, items, repeats, on.home)
-    estimate = memory.estimate(config, how, studio.prior).total
+    estimate = memory.estimate(config, how, studio.prior)
     reset_peak()
     studio.ours()
     held, reserved = peak_bytes()

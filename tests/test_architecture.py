@@ -18,8 +18,10 @@ from torch import Tensor
 
 from brainhive_cli import __version__
 from brainhive_cli.core import parts
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.recipe import Paths, shipped
+from brainhive_cli.generators import Sampling
 from brainhive_cli.losses import LossContext
 
 CHECKOUT = Path(__file__).resolve().parents[1]
@@ -175,18 +177,18 @@ def test_every_tiny_loss_is_a_number(kind: str) -> None:
     assert config.build()(torch.randn(3, 8), torch.randn(3, 8), LossContext()).shape == ()
 
 
-@pytest.mark.parametrize("prior_kind", [kind for kind in parts.kinds("priors") if kind != "identity"])
+@pytest.mark.parametrize("prior_kind", parts.kinds("priors"))
 @pytest.mark.parametrize("kind", parts.kinds("generators"))
-def test_every_tiny_generator_draws_what_every_tiny_prior_says(
-    kind: str, prior_kind: str, embeddings: dict[str, Tensor]
-) -> None:
+def test_every_tiny_generator_draws_what_every_tiny_prior_says(kind: str, prior_kind: str) -> None:
     generator = parts.load("generators", kind).TINY.build()
-    dims = {name: values.shape[1] for name, values in embeddings.items()}
-    prior = parts.load("priors", prior_kind).TINY.build(dims, generator.unet)
-    prior.attach(generator.unet)
+    prior = parts.load("priors", prior_kind).TINY.build({"one": 4}, generator)
+    prior.attach(generator)
+    decoded = Decoded({"token": torch.randn(2, prior.dim or 16)})
     with torch.no_grad():
-        pictures = generator.generate(prior(embeddings), [0, 1], steps=1, resolution_px=32)
+        conditioning, null = prior.condition(decoded, [0, 1]), prior.null(2, [0, 1])
+        pictures = generator.generate(conditioning, [0, 1], 32, Sampling(steps=1, guidance=2.0), null)
     assert pictures.shape == (2, 3, 32, 32)
+    prior.detach(generator)
 
 
 @pytest.mark.parametrize("kind", parts.kinds("encoders"))

@@ -88,7 +88,7 @@ def prior(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("prior")
     torch.manual_seed(0)
     sizes = fusion_prior.Config(hidden_size=64, intermediate_size=64)  # those of SMALL
-    made = sizes.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build().unet)
+    made = sizes.build({"brainhive_cli-encoders-python-example": 12}, sdxl.TINY.build())
     for weight in made.attn_adapter.parameters():
         weight.data.mul_(10)  # a new adapter is too faint to see in a tiny picture
     made.save(folder)

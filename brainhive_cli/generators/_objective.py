@@ -1,11 +1,16 @@
-"""What a denoiser learns from: the error of the noise, or velocity, that it predicts."""
+"""What a denoiser learns from: noise at random levels, and the error of the noise or velocity it predicts."""
 
+from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+
+Random = torch.Generator | Sequence[torch.Generator]
+"""One generator of random numbers for all rows, or one for each."""
 
 
 def check(schedule: Any) -> None:
@@ -18,10 +23,45 @@ def check(schedule: Any) -> None:
         )
 
 
+def draw(
+    random: Random, shape: Sequence[int], timesteps: int, offset: float, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Draw noise [B, C, h, w] and timesteps [B].
+
+    Args:
+        random: One for all rows, or one for each: a row then depends on its own alone.
+        shape: Of the latents, [B, C, h, w].
+        timesteps: How many there are.
+        offset: Spread of a shift of each channel's noise.
+        device: Where both are needed.
+    """
+    if isinstance(random, torch.Generator):
+        found = [_draw(random, shape, timesteps, offset)]
+    else:
+        found = [_draw(each, (1, *shape[1:]), timesteps, offset) for each in random]
+    noise, drawn = (_to(torch.cat(each), device) for each in zip(*found, strict=True))
+    return noise, drawn
+
+
+def _to(tensor: Tensor, device: torch.device) -> Tensor:
+    """Copy to a device; a GPU is not waited for."""
+    is_pinned = device.type == "cuda"
+    return (tensor.pin_memory() if is_pinned else tensor).to(device, non_blocking=is_pinned)
+
+
+def _draw(
+    random: torch.Generator, shape: Sequence[int], timesteps: int, offset: float
+) -> tuple[Tensor, Tensor]:
+    noise = torch.randn(*shape, generator=random)
+    if offset:
+        noise += offset * torch.randn(*shape[:2], 1, 1, generator=random)
+    return noise, torch.randint(0, timesteps, shape[:1], generator=random)
+
+
 def error(
     schedule: Any, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, gamma: float | None
 ) -> Tensor:
-    """Mean squared error over pictures, weighed by min(SNR, gamma) of their level if gamma is given.
+    """Mean squared error over rows, weighted by min(SNR, gamma) of their level if gamma is given.
 
     Args:
         schedule: Of the noise; it says what is predicted.
@@ -29,7 +69,7 @@ def error(
         latents: Clean, as the prediction.
         noise: What was added to them.
         timesteps: Their levels [B].
-        gamma: Of min-SNR, which weighs errors of the clean latent (arXiv 2303.09556); None for equal weights.
+        gamma: Of min-SNR, which weights errors of the clean latent (arXiv 2303.09556); None weights none.
     """
     is_velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise

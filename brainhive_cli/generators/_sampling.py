@@ -1,4 +1,4 @@
-"""What sampling with diffusers' pipelines needs besides the call: where to start, whom to tell of a step."""
+"""What sampling with diffusers' pipelines needs besides the call: where to start, and a callback."""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,30 +9,21 @@ from torch import Tensor
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
 
-def check_size(pipeline: Any, resolution_px: int) -> None:
-    """Refuse a size that the VAE has not."""
+def check_size(pipeline: Any, size_px: int) -> None:
+    """Refuse a size that the VAE does not have."""
     factor = max(8, pipeline.vae_scale_factor)  # 8: diffusers' own demand
-    if resolution_px % factor or resolution_px <= 0:
-        raise BrainhiveError(f"resolution_px is {resolution_px}", f"give a multiple of {factor}")
-
-
-def check_tokens(tokens: Tensor | None, seeds: list[int]) -> None:
-    """Refuse tokens [B, S, D_cross] that are not one for each seed."""
-    if tokens is not None and (tokens.ndim != 3 or len(tokens) != len(seeds)):
-        raise BrainhiveError(
-            f"{len(seeds)} seeds need tokens [{len(seeds)}, S, D_cross], got {list(tokens.shape)}",
-            "give one seed for each picture",
-        )
+    if size_px % factor or size_px <= 0:
+        raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
 
 
 def resized(pictures: Tensor, side_px: int) -> Tensor:
-    """Bring pictures [B, 3, H, W] in 0..1 to [B, 3, side, side] in -1..1."""
+    """Resize pictures [B, 3, H, W] in 0..1 to [B, 3, side, side]."""
     square = F.interpolate(pictures.float(), (side_px, side_px), mode="bicubic", antialias=True)
-    return square.clamp(0, 1) * 2 - 1
+    return square.clamp(0, 1)
 
 
 def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) -> tuple[Any, dict[str, Any]]:
-    """Make the pipeline that starts from latents under noise, of the same parts, and its own arguments.
+    """Make the pipeline that starts from latents under noise (SDEdit, arXiv 2108.01073), and its arguments.
 
     Args:
         pipeline: The one that starts from noise alone.
@@ -41,7 +32,7 @@ def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) ->
         strength: Share of them that is done.
 
     Raises:
-        RecipeError: if that is none.
+        RecipeError: if no step is left.
     """
     from diffusers import StableDiffusionXLImg2ImgPipeline
 
@@ -54,8 +45,8 @@ def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) ->
     return other, {"image": latents, "strength": strength}
 
 
-def told(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:
-    """Let diffusers tell `on_step` the number of each step done."""
+def callback(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:
+    """Make diffusers' callback, which calls `on_step` with the number of each step done."""
     if on_step is None:
         return None
 

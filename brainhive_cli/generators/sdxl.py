@@ -1,6 +1,8 @@
-"""An SDXL-type diffusion model that a prior's image tokens condition."""
+"""An SDXL-type diffusion model, conditioned by a prior's image tokens."""
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,23 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import hub, parts
-from brainhive_cli.generators import _architecture, _components, _objective, _sampling, _schedulers
+from brainhive_cli.core.conditioning import Conditioning
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.media import Media
+from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.generators import (
+    Objective,
+    Sampling,
+    _architecture,
+    _components,
+    _objective,
+    _sampling,
+    _schedulers,
+)
 from brainhive_cli.generators._components import RANDOM
-from brainhive_cli.generators._conditioning import check_attached, conditioning
+from brainhive_cli.generators._conditioning import Inputs, guided, is_attached
+from brainhive_cli.generators._memory import sampling_bytes
+from brainhive_cli.generators._objective import Random
 from brainhive_cli.generators._prompts import Prompts
 
 VAE_BATCH = 4
@@ -49,7 +65,7 @@ class Config(parts.Config):
         return SDXL(self, _components.load(folder, dtype, self.variant), device)
 
     def check(self) -> str:
-        """Say, without loading it, what the generator is and how much of it would be downloaded.
+        """Describe, without loading it, the generator and how much of it would be downloaded.
 
         Raises:
             MissingData: if the folder is absent or lacks a component.
@@ -60,7 +76,7 @@ class Config(parts.Config):
         return f"{self.source}, {hub.to_download(_components.bytes_to_fetch(self.source, self.variant))}"
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
-        """Make the generator of shapes alone, as `build` would hold it in `dtype`: on the meta device."""
+        """Make the generator as `build` would, of shapes alone, on the meta device."""
         architecture = {name: self._architecture(name) for name in ("unet", "vae", "scheduler")}
         return SDXL(self, _components.skeleton(architecture, dtype), torch.device("meta"))
 
@@ -88,7 +104,7 @@ class SDXL:
 
         self.config = config
         self.device = device
-        text = dict.fromkeys(_components.TEXT)  # only the empty prompt is used, and it is embedded once
+        text = dict.fromkeys(_components.TEXT)  # prompts are embedded once each, outside the pipeline
         pipeline: Any = StableDiffusionXLPipeline(**components, **text, add_watermarker=False)
         pipeline.set_progress_bar_config(disable=True)
         # half precision on a CPU is right while an offloaded model waits there
@@ -97,7 +113,8 @@ class SDXL:
         self.vae.eval().requires_grad_(False)
         _components.upcast(self.vae)
         self._prompts = Prompts(config, self.unet)
-        self.noise_schedule = DDPMScheduler.from_config(self.scheduler.config)
+        self._schedulers: dict[str | None, Any] = {None: self.pipeline.scheduler}
+        self.noise_schedule = DDPMScheduler.from_config(self.pipeline.scheduler.config)
         _objective.check(self.noise_schedule)
 
     @property
@@ -112,32 +129,50 @@ class SDXL:
 
     @property
     def scheduler(self) -> Any:
-        """The sampler of `generate`."""
+        """The scheduler that `generate` used last; the generator's own before that."""
         return self.pipeline.scheduler
 
-    def prompt(self, words: str, batch: int) -> tuple[Tensor, Tensor]:
-        """Embed a prompt: text [B, S, D_text] and pooled text [B, D_pooled].
+    @cached_property
+    def latent_digest(self) -> str:
+        """Identity of the autoencoder: latents of another one mean nothing to this generator."""
+        digest = hashlib.sha256(f"{self.vae.config.scaling_factor}".encode())
+        for name, weight in self.vae.state_dict().items():
+            digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
+        return digest.hexdigest()
+
+    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+        """Return the shape [C, h, w] of the latent of a picture.
 
         Raises:
-            MissingData: if there are words, and no text encoders to read them.
+            BrainhiveError: if the VAE does not have that size.
         """
-        return self._prompts.embed(words, batch, self.device)
+        self.check_size(size_px)
+        side = size_px // self.pipeline.vae_scale_factor
+        return self.vae.config.latent_channels, side, side
 
-    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Embed the empty prompt, as `prompt` does."""
-        return self.prompt("", batch)
-
-    def sample_with(self, scheduler: str) -> None:
-        """Take another sampler, by its name in `SCHEDULERS`."""
-        self.pipeline.scheduler = _schedulers.make(scheduler, self.scheduler.config)
-
-    def check_size(self, resolution_px: int) -> None:
-        """Refuse a size of pictures that the VAE has not.
+    def check_size(self, size_px: int) -> None:
+        """Refuse a size of pictures that the VAE does not have.
 
         Raises:
             BrainhiveError: with the number that sizes are multiples of.
         """
-        _sampling.check_size(self.pipeline, resolution_px)
+        _sampling.check_size(self.pipeline, size_px)
+
+    def prepare_training(self, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
+        """Spend time to spare memory, or the first step to speed up all others.
+
+        Args:
+            gradient_checkpointing: Compute the U-Net's activations twice instead of keeping them.
+            compiled: Compile the U-Net, once for each size of batch.
+        """
+        if gradient_checkpointing:
+            self.unet.enable_gradient_checkpointing()
+        if compiled:
+            self.unet.compile(dynamic=False)
+
+    def use_float32_autoencoder(self) -> None:
+        """Encode and decode in float32, whatever the U-Net's dtype."""
+        _components.cast(self.vae, torch.float32)
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less of the device's memory, and more time.
@@ -153,88 +188,123 @@ class SDXL:
             self.device = offload_to
             self.pipeline.enable_model_cpu_offload(device=offload_to)
 
-    def encode(
-        self, images: Tensor, generator: torch.Generator | list[torch.Generator] | None = None
-    ) -> Tensor:
-        """Turn images [B, 3, H, W] in -1..1 into latents [B, C, H / f, W / f].
+    def encode(self, media: Media, random: Random | None = None) -> Tensor:
+        """Encode pictures [B, 3, H, W] in 0..1 as latents [B, C, H / f, W / f].
 
         Args:
-            images: Pictures, -1..1.
-            generator: Samples the posterior, or one for each image; without it, its mode is taken.
+            media: Pictures.
+            random: Samples the posterior, one for all or one for each; without it, its mode is taken.
         """
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         with torch.no_grad():
-            some = images.to(self.device, self.vae.dtype).split(VAE_BATCH)
+            some = (media.to(self.device, self.vae.dtype) * 2 - 1).split(VAE_BATCH)
             moments = torch.cat([self.vae.encode(each).latent_dist.parameters for each in some])
         posterior = DiagonalGaussianDistribution(moments)
-        latents = posterior.mode() if generator is None else posterior.sample(generator)
+        if random is not None and not isinstance(random, torch.Generator):
+            random = list(random)
+        latents = posterior.mode() if random is None else posterior.sample(random)
         return latents.float() * self.vae.config.scaling_factor
 
-    def decode(self, latents: Tensor) -> Tensor:
-        """Turn latents [B, C, H / f, W / f] into images [B, 3, H, W] in 0..1."""
-        some = (latents.to(self.vae.dtype) / self.vae.config.scaling_factor).split(VAE_BATCH)
+    def decode(self, latents: Tensor) -> Media:
+        """Decode latents [B, C, H / f, W / f] to pictures [B, 3, H, W] in 0..1."""
+        some = (latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).split(VAE_BATCH)
         with torch.no_grad():
             images = torch.cat([self.vae.decode(each).sample for each in some])
         return (images.float() / 2 + 0.5).clamp(0, 1)
 
     def generate(
         self,
-        tokens: Tensor | None,
-        seeds: list[int],
-        *,
-        steps: int = 4,
-        guidance: float = 0.0,
-        resolution_px: int = 512,
-        empty_tokens: Tensor | None = None,
-        prompt: str = "",
-        negative_prompt: str = "",
-        initial: Tensor | None = None,
-        strength: float = 1.0,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
-    ) -> Tensor:
-        """Make one picture a seed; a picture depends on its own token and seed, not on the batch.
+    ) -> Media:
+        """Generate one picture a seed; it depends on its own row and seed, not on the batch.
 
         Args:
-            tokens: Image tokens of the attached prior [B, S, D_cross]; None for pictures without a prior.
+            conditioning: Embeddings for the attached prior [B, S, D_cross], texts, and what to start from;
+                or no condition at all.
             seeds: Seed of each picture's noise, B of them.
-            steps: Denoising steps; BrainHiVE: 4 with turbo.
-            guidance: Classifier-free guidance scale; 1 and less means none, as turbo wants it.
-            resolution_px: Height and width.
-            empty_tokens: The prior's tokens of the zeroed token [1, S, D_cross]; needed for guidance.
-            prompt: Text beside the tokens; BrainHiVE: none.
-            negative_prompt: Text that guidance moves away from, beside the empty tokens.
-            initial: Pictures to start from instead of noise alone, [B, 3, H, W] in 0..1, of any size.
-            strength: Share of the steps that are done when starting from pictures (SDEdit, arXiv 2108.01073).
-            on_step: Is told the number of each step done.
+            size_px: Height and width.
+            sampling: Steps, guidance, scheduler, prompts, strength.
+            null: The unconditional side; with a prior, guidance needs it.
+            on_step: Called with the number of each step done.
 
         Returns:
             Pictures [B, 3, H, W] in 0..1, float32.
         """
-        self.check_size(resolution_px)
-        _sampling.check_tokens(tokens, seeds)
-        is_guided = guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as diffusers decides it
-        text, pooled = self.prompt(prompt, len(seeds))
-        other_text, other_pooled = self.prompt(negative_prompt, len(seeds))
-        if initial is None:
-            pipeline, start = self.pipeline, {"height": resolution_px, "width": resolution_px}
-        else:
-            pictures = _sampling.resized(initial, resolution_px)
-            pipeline, start = _sampling.from_latents(self.pipeline, self.encode(pictures), steps, strength)
+        self.check_size(size_px)
+        given = self._inputs(conditioning, sampling.prompt, len(seeds))
+        other = self._inputs(self._null(conditioning, null), sampling.negative_prompt, len(seeds))
+        pipeline, start = self._start(conditioning.start, size_px, sampling)
+        is_guided = sampling.guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as in diffusers
+        tokens = guided(given, other) if is_guided else given.tokens
         latents = pipeline(
-            prompt_embeds=text,
-            pooled_prompt_embeds=pooled,
-            negative_prompt_embeds=other_text,  # in training: the empty prompt and the zeroed token
-            negative_pooled_prompt_embeds=other_pooled,
-            cross_attention_kwargs=conditioning(self.unet, tokens, empty_tokens, self.device, is_guided),
+            prompt_embeds=given.text,
+            pooled_prompt_embeds=given.pooled,
+            negative_prompt_embeds=other.text,  # in training: the empty prompt and the zeroed token
+            negative_pooled_prompt_embeds=other.pooled,
+            cross_attention_kwargs=None if tokens is None else {"ip_hidden_states": tokens},
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-            num_inference_steps=steps,
-            guidance_scale=guidance,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
             output_type="latent",
-            callback_on_step_end=_sampling.told(on_step),
+            callback_on_step_end=_sampling.callback(on_step),
             **start,
         ).images
         return self.decode(latents)
+
+    def loss(
+        self,
+        latents: Tensor,
+        conditioning: Conditioning,
+        random: Random,
+        sizes: Tensor,
+        objective: Objective = Objective(),  # noqa: B008 (frozen)
+        levels: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
+
+        Args:
+            latents: Clean latents [B, C, h, w].
+            conditioning: Embeddings for the attached prior [B, S, D_cross].
+            random: Draws noise and timesteps: one for all rows, or one for each.
+            sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
+            objective: What errors are weighted and noise is shifted by.
+            levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
+
+        Returns:
+            A scalar, float32.
+
+        Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
+        """
+        schedule = self.noise_schedule
+        count = schedule.config.num_train_timesteps
+        drawn = (random, latents.shape, count, objective.noise_offset, self.device)
+        noise, timesteps = _objective.draw(*drawn)
+        if levels is not None:
+            timesteps = (levels * count).long().to(self.device)
+        given = self._inputs(conditioning, "", len(latents))
+        predicted = self.unet(
+            schedule.add_noise(latents, noise, timesteps).to(self.unet.dtype),
+            timesteps,
+            given.text,
+            added_cond_kwargs={"text_embeds": given.pooled, "time_ids": sizes.to(self.device)},
+            cross_attention_kwargs=None if given.tokens is None else {"ip_hidden_states": given.tokens},
+            return_dict=False,
+        )[0]
+        return _objective.error(schedule, predicted, latents, noise, timesteps, objective.min_snr_gamma)
+
+    def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
+        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled].
+
+        Raises:
+            MissingData: if it is not kept, and there are no text encoders to embed it.
+        """
+        return self._prompts.embed("", batch, self.device)
 
     def save_empty_prompt(self, file: Path) -> None:
         """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
@@ -244,39 +314,56 @@ class SDXL:
         """Read the embeddings of the empty prompt that `save_empty_prompt` wrote."""
         self._prompts.load_empty(file, self.device)
 
-    def loss(
-        self,
-        latents: Tensor,
-        tokens: Tensor,
-        noise: Tensor,
-        timesteps: Tensor,
-        sizes: Tensor,
-        min_snr_gamma: float | None = None,
-    ) -> Tensor:
-        """Mean squared error of the predicted noise (or velocity, if that is what the U-Net predicts).
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """What has weights: U-Net and VAE."""
+        return self.unet, self.vae
+
+    def memory_estimate(
+        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
+    ) -> int:
+        """Estimate the bytes that sampling takes on a GPU, weights included; for a generator of `skeleton`.
 
         Args:
-            latents: Clean latents [B, C, h, w].
-            tokens: Image tokens of the attached prior [B, S, D_cross].
-            noise: As the latents, standard normal.
-            timesteps: [B], 0 to `noise_schedule.config.num_train_timesteps` - 1.
-            sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
-            min_snr_gamma: Each picture's error is weighed by min(SNR, gamma), if given (arXiv 2303.09556).
-
-        Returns:
-            A scalar, float32.
-
-        Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
+            batch: Pictures at once.
+            size_px: Height and width.
+            guidance: Classifier-free guidance scale; above 1 the U-Net sees two rows of each picture.
+            tile: Whether the VAE decodes one picture at a time.
+            offload: Whether U-Net and VAE are on the GPU one at a time.
         """
-        check_attached(self.unet)
-        schedule = self.noise_schedule
-        text, pooled = self.empty_prompt(len(latents))
-        predicted = self.unet(
-            schedule.add_noise(latents, noise, timesteps).to(self.unet.dtype),
-            timesteps,
-            text,
-            added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes.to(self.device)},
-            cross_attention_kwargs={"ip_hidden_states": tokens},
-            return_dict=False,
-        )[0]
-        return _objective.error(schedule, predicted, latents, noise, timesteps, min_snr_gamma)
+        weights = (max if offload else sum)(map(size_of, self.networks))
+        rows, decoded = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, VAE_BATCH)
+        return weights + sampling_bytes(self, rows, decoded, size_px)
+
+    def _inputs(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
+        return Inputs.of(conditioning, prompt, rows, self.unet, self._prompts, self.device)
+
+    def _null(self, conditioning: Conditioning, null: Conditioning | None) -> Conditioning:
+        """Complete the unconditional side by zeros where the U-Net's own cross-attention takes conditions."""
+        found = null or Conditioning()
+        embeddings, texts = found.embeddings, found.texts
+        if embeddings is None and conditioning.embeddings is not None and not is_attached(self.unet):
+            embeddings = torch.zeros_like(conditioning.embeddings)
+        if texts is None and isinstance(conditioning.texts, Tensor):
+            texts = torch.zeros_like(conditioning.texts)
+        return Conditioning(embeddings, texts)
+
+    def _use_scheduler(self, name: str | None) -> None:
+        if name not in self._schedulers:
+            self._schedulers[name] = _schedulers.make(str(name), self._schedulers[None].config)
+        self.pipeline.scheduler = self._schedulers[name]
+
+    def _start(self, start: Tensor | None, size_px: int, sampling: Sampling) -> tuple[Any, dict[str, Any]]:
+        """Choose diffusers' pipeline and its arguments: from noise alone, from latents, or from pictures."""
+        self._use_scheduler(sampling.scheduler)
+        if start is None:
+            return self.pipeline, {"height": size_px, "width": size_px}
+        shape = self.latent_shape(size_px)
+        if start.shape[1] == 3:
+            start = self.encode(_sampling.resized(start, size_px))
+        elif tuple(start.shape[1:]) != shape:
+            raise BrainhiveError(
+                f"latents to start from are {list(start.shape[1:])}, the generator's are {list(shape)}",
+                "use the resolution_px and the autoencoder that the latents were made with",
+            )
+        return _sampling.from_latents(self.pipeline, start.to(self.device), sampling.steps, sampling.strength)

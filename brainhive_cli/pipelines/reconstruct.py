@@ -14,6 +14,7 @@ from brainhive_cli.core import parts, recipe, runs, trackers
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -175,7 +176,7 @@ def plan(what: Recipe) -> Plan:
             "pictures": lambda: _count(what, align()),
             "baselines": lambda: _baselines(what, align(), prior()),
             "generator": what.generator.check,
-            "memory, estimated": lambda: str(estimate(what.generator, what, prior())),
+            "memory, estimated": lambda: in_words(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
             "against": lambda: ", ".join(str(other.path) for other in _others(what)) or "none",
             **trackers.looks(what.run.trackers),

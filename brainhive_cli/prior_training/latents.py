@@ -1,6 +1,5 @@
 """Latents of pictures, encoded once into a store together with the size and crop ids that SDXL wants."""
 
-import hashlib
 import os
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -47,12 +46,9 @@ class Latents:
         return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
 
 
-def path_of(paths: Paths, images: ImageSet, vae: Any, view: View) -> Path:
-    """Say where the latents of pictures lie: the name tells VAE, size and interpolation."""
-    digest = hashlib.sha256(f"{vae.config.scaling_factor}".encode())
-    for name, weight in vae.state_dict().items():
-        digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
-    name = f"{digest.hexdigest()[:10]}-{view.side}px-{view.resize}.h5"
+def path_of(paths: Paths, images: ImageSet, autoencoder: str, view: View) -> Path:
+    """Name the store of the latents of pictures by its autoencoder's digest, size and interpolation."""
+    name = f"{autoencoder[:10]}-{view.side}px-{view.resize}.h5"
     return paths.under_home("latents") / images.dataset / images.split / name
 
 
@@ -81,7 +77,7 @@ def computed(
     Raises:
         BrainhiveError: if a picture cannot be decoded, or another command writes the store.
     """
-    path = path_of(paths, images, generator.vae, view)
+    path = path_of(paths, images, generator.latent_digest, view)
     lacking = _pending(path, images, rows)
     if launch.gather(lacking is None or len(lacking) > 0)[0]:  # as the main process sees it
         _fill(path, images, rows, generator, view, batch_size, workers, launch)
@@ -105,8 +101,7 @@ def _fill(
             if _pending(path, images, rows) is not None:  # finished when fewer pictures could be decoded
                 os.replace(path, part)
             if _pending(part, images, rows) is None:
-                blank = torch.zeros(1, 3, view.side, view.side)
-                _create(part, images, tuple(generator.encode(blank).shape[1:]))
+                _create(part, images, generator.latent_shape(view.side))
         launch.barrier()
         pending = _pending(part, images, rows)
         assert pending is not None
@@ -119,8 +114,8 @@ def _fill(
         with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
             for batch in loaded(Items(images, view), cut, workers, launch):
                 chosen = batch["rows"].numpy()
-                pixels = as_pixels(batch["image"].to(launch.device))
-                writers["latent"].write(chosen, generator.encode(pixels).cpu().numpy())
+                pictures = batch["image"].to(launch.device).float() / 255
+                writers["latent"].write(chosen, generator.encode(pictures).cpu().numpy())
                 writers["sizes"].write(chosen, batch["sizes"].numpy())
                 writers["done"].write(chosen, np.ones(len(chosen), np.uint8))
                 bar.advance(len(chosen) * launch.processes)
@@ -150,8 +145,3 @@ def _pending(path: Path, images: ImageSet, rows: NDArray[np.int64]) -> NDArray[n
     except (OSError, KeyError):  # absent, or killed while it was being created
         pass
     return None
-
-
-def as_pixels(image: Tensor) -> Tensor:
-    """Turn bytes [B, 3, H, W] into -1..1, as a VAE takes them."""
-    return image.float().div(127.5).sub(1)

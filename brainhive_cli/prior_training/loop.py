@@ -8,8 +8,9 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from brainhive_cli import priors
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -19,11 +20,11 @@ from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.views import crop_of_the_original
+from brainhive_cli.generators import Objective
 from brainhive_cli.prior_training import latents as _latents
 from brainhive_cli.prior_training.examples import Batch, Pictures, batches
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.recipe import Recipe
-from brainhive_cli.priors.fusion_prior import FusionPrior
 
 EMPTY_PROMPT = "empty_prompt.safetensors"
 LEVELS = (0.2, 0.5, 0.8)
@@ -45,7 +46,7 @@ class Training:
     recipe: Recipe
     pictures: Pictures
     generator: Any
-    prior: FusionPrior
+    prior: Any
     keys: dict[str, str]
     launch: Launch
 
@@ -57,52 +58,38 @@ class Training:
             BrainhiveError: if they, the embeddings and `resolution_px` do not fit each other.
         """
         generator = load(what.generator, what, launch)
-        if what.train.gradient_checkpointing:
-            generator.unet.enable_gradient_checkpointing()
-        if what.train.compile:
-            generator.unet.compile(dynamic=False)  # training, validation and drawing each have one size
+        generator.prepare_training(what.train.gradient_checkpointing, what.train.compile)
         if what.cache_latents:
             pictures = replace(pictures, latents=_computed_latents(what, pictures, generator, launch))
         prior, keys = make_prior(what, pictures.targets.dims, generator)
-        prior.attach(generator.unet)
+        prior.attach(generator)
         prior.to(launch.device).train()
         return cls(what, pictures, generator, prior, keys, launch)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
-        what = self.recipe
-        latents = self.latents(batch)
-        noise, timesteps, kept = self.draw(batch, tuple(latents.shape[1:]))
+        train = self.recipe.train
+        kept, random = self.draw(batch)
         embeddings = self.embeddings(batch)
-        with self.launch.autocast(what.train.precision):
-            tokens = self.prior.tokens(self.prior.adapt(self.prior.fuse(embeddings) * kept))
-        given = (latents, tokens, noise, timesteps, self.ids(batch))
-        loss: Tensor = self.generator.loss(*given, what.train.min_snr_gamma)
+        with self.launch.autocast(train.precision):
+            conditioning = self.prior.condition_on_embeddings(embeddings, kept)
+        objective = Objective(min_snr_gamma=train.min_snr_gamma, noise_offset=train.noise_offset)
+        latents, sizes = self.latents(batch), self.ids(batch)
+        loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, objective)
         return loss
 
-    def draw(self, batch: Batch, shape: tuple[int, ...]) -> tuple[Tensor, Tensor, Tensor]:
-        """Draw what chance decides of each picture, by seed, step and its place in the step alone.
+    def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
+        """Draw which tokens are kept; seed, step and place in the step alone decide what is random of a row.
 
         Args:
             batch: B pictures of a step.
-            shape: Of a latent, [C, h, w].
 
         Returns:
-            Noise [B, C, h, w], timesteps [B], and whether tokens are kept [B, 1].
+            Whether tokens are kept [B, 1], and each row's random numbers for the loss.
         """
-        levels, train = self.generator.noise_schedule.config.num_train_timesteps, self.recipe.train
-        drawn = []
-        for place in batch.places:
-            random = self._random(batch.step, place)
-            timestep = torch.randint(0, levels, (), generator=random)
-            kept = torch.rand(1, generator=random) >= self.recipe.token_dropout
-            noise = torch.randn(shape, generator=random)
-            if train.noise_offset:
-                noise += train.noise_offset * torch.randn(shape[0], 1, 1, generator=random)
-            drawn.append((noise, timestep, kept))
-        device = self.launch.device
-        noise, timesteps, kept = (to_device(torch.stack(each), device) for each in zip(*drawn, strict=True))
-        return noise, timesteps, kept
+        random = [self._random(batch.step, place) for place in batch.places]
+        kept = torch.stack([torch.rand(1, generator=each) for each in random]) >= self.recipe.token_dropout
+        return to_device(kept, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
         """Give the latents [B, C, h, w] of pictures, encoding those that are not known.
@@ -114,7 +101,7 @@ class Training:
             return image
         if self.recipe.posterior == "sample" and batch.places:
             random = [self._random(batch.step, place, 1) for place in batch.places]
-        latents: Tensor = self.generator.encode(_latents.as_pixels(image), random)
+        latents: Tensor = self.generator.encode(image.float() / 255, random)
         return latents
 
     def ids(self, batch: Batch) -> Tensor:
@@ -135,16 +122,13 @@ class Training:
     def validate(self) -> list[float]:
         """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
         losses = []
-        levels = self.generator.noise_schedule.config.num_train_timesteps
-        timesteps = torch.tensor([int(share * levels) for share in LEVELS], device=self.launch.device)
+        rows = [0] * len(LEVELS)
         for index in self.pictures.held[: self.recipe.validation_items]:
             batch = self.pictures.batch(index[None])
-            latents = self.latents(batch).expand(len(LEVELS), -1, -1, -1)
-            random = self._random(int(index))
-            noise = torch.randn(latents.shape, generator=random).to(self.launch.device)
-            tokens = self.prior(self.embeddings(batch)).expand(len(LEVELS), -1, -1)
-            sizes = self.ids(batch).expand(len(LEVELS), -1)
-            losses.append(self.generator.loss(latents, tokens, noise, timesteps, sizes))
+            conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
+            latents, sizes = self.latents(batch)[rows], self.ids(batch)[rows]
+            given = (latents, conditioning, self._random(int(index)), sizes)
+            losses.append(self.generator.loss(*given, levels=torch.tensor(LEVELS)))
         return torch.stack(losses).tolist() if losses else []
 
 
@@ -164,7 +148,7 @@ def outline(generator: Any, what: Recipe) -> Any:
 
 def _prepared(made: Any, what: Recipe) -> Any:
     made.check_size(what.resolution_px)
-    nn.Module.to(made.vae, torch.float32)  # diffusers' own `to` warns for no cause
+    made.use_float32_autoencoder()
     return made
 
 
@@ -253,7 +237,7 @@ def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: 
     )
 
 
-def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[FusionPrior, dict[str, str]]:
+def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[Any, dict[str, str]]:
     """Load the prior that is gone on with, or make a new one.
 
     Args:
@@ -268,7 +252,7 @@ def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[F
         BrainhiveError: if its encoders or their widths are others.
     """
     if what.continue_from is not None:
-        prior = FusionPrior.load(what.continue_from).float()
+        prior = priors.load(what.continue_from)
         keys = match_prior(what.continue_from, what.encoders)
         for name, found in dims.items():
             if found != (wide := prior.dims[keys[name]]):
@@ -279,4 +263,4 @@ def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[F
         return prior, keys
     torch.manual_seed(what.seed)
     keys = {config.name: config.upstream or config.name for config in what.encoders}
-    return what.prior.build({key: dims.get(name, WIDTH) for name, key in keys.items()}, generator.unet), keys
+    return what.prior.build({key: dims.get(name, WIDTH) for name, key in keys.items()}, generator), keys

@@ -10,8 +10,7 @@ from torch import nn
 
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.prior_training.recipe import PARTS, Train
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.prior_training.recipe import Train
 
 LAST = "last.pt"
 """The newest checkpoint."""
@@ -29,7 +28,7 @@ class Learner:
         BrainhiveError: if nothing known is left to train.
     """
 
-    def __init__(self, prior: FusionPrior, frozen: Sequence[str], train: Train) -> None:
+    def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
         self.prior, self.grad_norm = prior, train.grad_norm
         self.parameters = trainable(prior, frozen)
         self.optimizer = _optimizer(self.parameters, train)
@@ -86,20 +85,25 @@ class Learner:
         return beside
 
 
-def trainable(prior: FusionPrior, frozen: Sequence[str]) -> list[nn.Parameter]:
+def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
     """Freeze parts of a prior, and list the parameters of the others.
 
+    Args:
+        prior: Whose parts are its child modules.
+        frozen: Names of those that stay as they are.
+
     Raises:
-        BrainhiveError: if nothing known is left.
+        BrainhiveError: if one is unknown, or nothing is left to train.
     """
-    unknown = set(frozen) - set(PARTS)
-    if unknown or set(frozen) == set(PARTS):
+    known = [name for name, _ in prior.named_children()]
+    if set(frozen) - set(known) or set(frozen) == set(known):
         raise BrainhiveError(
-            f"freeze: {', '.join(frozen)} leaves nothing known to train", f"parts: {', '.join(PARTS)}"
+            f"freeze: {', '.join(frozen) or 'nothing'} leaves nothing known to train",
+            f"parts: {', '.join(known)}",
         )
     for part in frozen:
         prior.get_submodule(part).requires_grad_(False)
-    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
+    return list(prior.trainable())
 
 
 def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Optimizer:

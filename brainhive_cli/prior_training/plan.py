@@ -9,14 +9,14 @@ from brainhive_cli import encoders
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
-from brainhive_cli.data.memory_estimate import Footprint
+from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.metrics.distribution import require
 from brainhive_cli.prior_training.examples import Pictures
 from brainhive_cli.prior_training.loop import make_prior, outline
-from brainhive_cli.prior_training.memory import estimate
-from brainhive_cli.prior_training.optimisation import adamw8bit
+from brainhive_cli.prior_training.memory import training_bytes
+from brainhive_cli.prior_training.optimisation import adamw8bit, trainable
 from brainhive_cli.prior_training.recipe import INCEPTION, Recipe
 from brainhive_cli.stores.target_store import EmbeddingStore, path_of
 
@@ -35,7 +35,7 @@ def looks(what: Recipe) -> dict[str, Callable[[], str]]:
         found["sampler"] = what.sampler.check
     if settings.optimizer == "adamw8bit":
         found["optimizer"] = lambda: f"{adamw8bit().__name__} of bitsandbytes"
-    return found | {"metrics": partial(_metrics, what), "memory, estimated": lambda: str(memory(what))}
+    return found | {"metrics": partial(_metrics, what), "memory, estimated": lambda: in_words(memory(what))}
 
 
 def _pictures(what: Recipe, size: int) -> str:
@@ -93,19 +93,31 @@ def _distribution(what: Recipe) -> str:
     return _network("FID") if name == INCEPTION else _encoder(encoders.resolve(name))
 
 
-def memory(what: Recipe) -> Footprint:
-    """Estimate what training takes on each GPU, by shapes; a file to start from may be anywhere.
+def memory(what: Recipe) -> int:
+    """Estimate the bytes that training takes on each GPU; a file to start from need not be there.
 
     Raises:
         BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
     """
+    train, size_px = what.train, what.resolution_px
     generator = outline(what.generator, what)
-    sampler = generator if what.sampler is None else outline(what.sampler, what)
     if not what.prior.is_here:  # of which the shapes are known all the same
         what = what.model_copy(update={"prior": what.prior.model_copy(update={"start_from": None})})
     with torch.device("meta"):
-        prior, _ = make_prior(what, _dims(what), generator)
-    return estimate(what, generator, sampler, prior.to("meta", torch.float32), num_processes(what.run))
+        prior = make_prior(what, _dims(what), generator)[0].to("meta", torch.float32)
+    parameters = trainable(prior, what.freeze)
+    prior.attach(generator)
+    generator.prepare_training(train.gradient_checkpointing)
+    given = (generator, prior, parameters, train, size_px, what.cache_latents, num_processes(what.run))
+    training = training_bytes(*given)
+    drawn = min(train.batch_size, max(what.sample_items, what.fid_items))
+    if not drawn:
+        return training
+    sampler = generator if what.sampler is None else outline(what.sampler, what)
+    between_steps = sampler.memory_estimate(drawn, size_px) + training_bytes(*given, steps=0)
+    return max(
+        training, between_steps - (sum(map(size_of, generator.networks)) if sampler is generator else 0)
+    )
 
 
 def _dims(what: Recipe) -> dict[str, int]:

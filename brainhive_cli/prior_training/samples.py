@@ -21,6 +21,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics.distribution import distances, require
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
@@ -113,7 +114,7 @@ def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
         return
     generator = load(training.recipe.sampler, training.recipe, training.launch)
     remember_prompt(generator, folder, SAMPLER_PROMPT, training.launch)
-    training.prior.attach(generator.unet)
+    training.prior.attach(generator)
     yield generator
 
 
@@ -127,10 +128,10 @@ def _draw(training: Training, generator: Any, chosen: NDArray[np.int64]) -> Tens
     """Draw pictures [N, 3, H, W] in 0..1 of the chosen ones' embeddings."""
     what, drawn = training.recipe, []
     for some in _batches(chosen, what.train.batch_size):
-        tokens = training.prior(training.embeddings(training.pictures.batch(some)))
-        made = generator.generate(
-            tokens, some.tolist(), steps=what.sample_steps, resolution_px=what.resolution_px
-        )
+        embeddings = training.embeddings(training.pictures.batch(some))
+        conditioning = training.prior.condition_on_embeddings(embeddings)
+        sampling = Sampling(steps=what.sample_steps)
+        made = generator.generate(conditioning, some.tolist(), what.resolution_px, sampling)
         drawn.append(made.cpu())
     return torch.cat(drawn)
 

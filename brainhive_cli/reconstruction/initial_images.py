@@ -146,16 +146,14 @@ class FromTokens:
     def pictures(self, take: TokenSet, chosen: Sequence[int], generator: Any) -> Tensor:
         """Decode the chosen items' latents with the generator's VAE."""
         latents = torch.stack([self._latents(take)[take.made_of[n]] for n in chosen])
-        channels = generator.vae.config.latent_channels
+        channels = generator.latent_shape(512)[0]
         side = isqrt(latents.shape[1] // channels)
         if channels * side**2 != latents.shape[1]:
             raise BrainhiveError(
                 f"{latents.shape[1]} values of {self.vae.name} are no square latent of {channels} channels",
                 "use the VAE of the generator's family",
             )
-        images: Tensor = generator.decode(
-            latents.view(len(chosen), channels, side, side).to(generator.device)
-        )
+        images: Tensor = generator.decode(latents.view(len(chosen), channels, side, side))
         return images
 
     @cached_property

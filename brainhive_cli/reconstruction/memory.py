@@ -1,24 +1,19 @@
-"""How much memory drawing would take on a GPU."""
+"""How much memory reconstructing takes on a GPU."""
 
 from typing import Any
 
-from brainhive_cli.data.memory_estimate import Footprint, drawing, size_of
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.reconstruction.sampler import DTYPES, Sampling
 
 
-def estimate(generator: Any, how: Sampling, prior: FusionPrior) -> Footprint:
-    """Estimate what drawing takes on a GPU: weights and the tensors that live at once, without workspaces.
+def estimate(generator: Any, how: Sampling, prior: Any) -> int:
+    """Estimate the bytes that reconstructing takes: weights and the tensors that live at once, no workspaces.
 
     Args:
         generator: A generator's Config.
-        how: How pictures are drawn.
+        how: How pictures are generated.
         prior: The prior.
     """
     made = generator.skeleton(DTYPES[how.precision])
-    guided = how.batch_size * (2 if how.guidance > 1 else 1)
-    decoded = 1 if how.vae_tiling else how.batch_size
-    denoising, decoding = drawing(made, guided, decoded, how.resolution_px)
-    networks = size_of(made.unet), size_of(made.vae)
-    weights = (max if how.offload else sum)(networks) + size_of(prior)
-    return Footprint(how.batch_size, {"weights": weights}, {"denoising": denoising, "decoding": decoding})
+    memory = (how.batch_size, how.resolution_px, how.guidance, how.vae_tiling, how.offload)
+    return int(made.memory_estimate(*memory)) + size_of(prior)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
 
@@ -10,7 +11,10 @@ from PIL import Image
 from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
 
+from brainhive_cli import generators
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import DeviceError, RecipeError
+from brainhive_cli.core.heads import TOKEN
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.data.views import to_pictures
@@ -80,9 +84,7 @@ class Sampler:
                 torch.float32 if on_cpu and how.precision == "fp16" else DTYPES[how.precision],
             )
             generator.spare_memory(self._device if offloaded else None, how.vae_tiling)
-        if how.scheduler is not None:
-            generator.sample_with(how.scheduler)
-        self._prior.attach(generator.unet)
+        self._prior.attach(generator)
         return generator
 
     @torch.inference_mode()
@@ -100,21 +102,13 @@ class Sampler:
             DeviceError: if the device has too little memory, with the settings to lower.
         """
         how, prior, generator = self._how, self._prior, self.generator
-        adapt = prior.adapt if how.adapter == "apply" else lambda token: token
+        prior.adapter = how.adapter
+        settings = ("steps", "guidance", "scheduler", "prompt", "negative_prompt")
+        sampling = generators.Sampling(**{name: getattr(how, name) for name in settings}, strength=strength)
         with self._told_when_full(f"drawing {len(seeds)} pictures of {how.resolution_px} px at once"):
-            images = generator.generate(
-                prior.tokens(adapt(tokens)),
-                list(seeds),
-                steps=how.steps,
-                guidance=how.guidance,
-                resolution_px=how.resolution_px,
-                empty_tokens=prior.tokens(adapt(torch.zeros_like(tokens[:1]))),
-                prompt=how.prompt,
-                negative_prompt=how.negative_prompt,
-                initial=initial,
-                strength=strength,
-                on_step=on_step,
-            )
+            conditioning = replace(prior.condition(Decoded({TOKEN: tokens}), seeds), start=initial)
+            null = prior.null(len(seeds), seeds)
+            images = generator.generate(conditioning, seeds, how.resolution_px, sampling, null, on_step)
             return to_pictures(images)
 
     @contextmanager

@@ -5,9 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.hub import DEMO_WEIGHTS
 from brainhive_cli.demo import pictures
-from brainhive_cli.generators import sdxl
+from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from tools.demo_world import features
 from tools.demo_world.pool import drawn
@@ -31,7 +32,7 @@ def prior():
 @pytest.fixture(scope="module")
 def generator(prior):
     generator = sdxl.Config(source="demo:generator").build()
-    prior.attach(generator.unet)
+    prior.attach(generator)
     return generator
 
 
@@ -91,7 +92,7 @@ def test_the_encoder_tells_the_shapes_of_concepts_it_never_saw(pool, embeddings)
 def test_the_vae_restores_pictures(pool, generator):
     """Mean absolute error of 0..1 pixels; twice what the weights reach."""
     pixels = pool.pictures[:32] / 255
-    restored = generator.decode(generator.encode(pixels * 2 - 1))
+    restored = generator.decode(generator.encode(pixels))
     assert (restored - pixels).abs().mean() < 0.022
 
 
@@ -111,15 +112,14 @@ def test_tokens_of_different_pictures_are_apart(tokens):
 @pytest.mark.parametrize("adapted", [False, True])
 def test_a_picture_can_be_drawn_from_its_token(pool, prior, generator, tokens, adapted):
     token = prior.adapt(tokens[:8]) if adapted else tokens[:8]
-    made = generator.generate(prior.tokens(token), seeds=list(range(8)), steps=4, resolution_px=64)
+    made = generator.generate(prior.condition(Decoded({"token": token}), range(8)), range(8), 64, Sampling())
     assert _correlation(made, pool.pictures[:8] / 255).mean() > 0.8
 
 
 def test_without_its_token_a_picture_is_another(pool, prior, generator, tokens):
     """Shows that the test above can fail: tokens of other pictures give other pictures."""
-    made = generator.generate(
-        prior.tokens(tokens[:8].roll(1, 0)), seeds=list(range(8)), steps=4, resolution_px=64
-    )
+    others = prior.condition(Decoded({"token": tokens[:8].roll(1, 0)}), range(8))
+    made = generator.generate(others, range(8), 64, Sampling())
     assert _correlation(made, pool.pictures[:8] / 255).mean() < 0.5
 
 

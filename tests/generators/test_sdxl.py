@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import text_encoders
@@ -11,8 +13,10 @@ from diffusers import DDPMScheduler, EulerAncestralDiscreteScheduler
 from diffusers.utils import logging
 from safetensors.torch import load_file, save_file
 
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.generators import sdxl
+from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.generators import SCHEDULERS, Objective, Sampling, _architecture, _objective, sdxl
 from brainhive_cli.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.priors import fusion_prior
 
@@ -29,10 +33,10 @@ def generator() -> SDXL:
 @pytest.fixture
 def prior(generator: SDXL) -> fusion_prior.FusionPrior:
     torch.manual_seed(0)
-    prior = fusion_prior.TINY.build({"vae": 8}, generator.unet).requires_grad_(False)
+    prior = fusion_prior.TINY.build({"vae": 8}, generator).requires_grad_(False)
     for part in prior.attn_adapter.parameters():
         part.mul_(10)  # a new adapter is too faint to see in a tiny picture
-    prior.attach(generator.unet)
+    prior.attach(generator)
     return prior
 
 
@@ -47,7 +51,7 @@ def whole_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     generator = TINY.build()
     generator.unet.save_pretrained(folder / "unet")
     generator.vae.save_pretrained(folder / "vae")
-    turbo = EulerAncestralDiscreteScheduler.from_config(generator.scheduler.config)
+    turbo = EulerAncestralDiscreteScheduler.from_config(generator.pipeline.scheduler.config)
     turbo.save_pretrained(folder / "scheduler")
     text_encoders.write(folder)
     return folder
@@ -59,11 +63,26 @@ def folder(whole_folder: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(whole_folder, tmp_path / "sdxl"))
 
 
+def make(
+    generator: SDXL,
+    seeds: Sequence[int] = (1,),
+    tokens: torch.Tensor | None = None,
+    null: torch.Tensor | None = None,
+    start: torch.Tensor | None = None,
+    texts: torch.Tensor | list[str] | None = None,
+    **sampling: Any,
+) -> torch.Tensor:
+    """Generate small pictures in two steps."""
+    given = Conditioning(embeddings=tokens, start=start, texts=texts)
+    other = None if null is None else Conditioning(embeddings=null)
+    return generator.generate(given, seeds, PX, Sampling(**{"steps": 2, **sampling}), other)
+
+
 def test_a_picture_depends_on_its_seed_and_not_on_the_batch(folder):
     generator = Config(source=str(folder)).build()  # an ancestral sampler, which draws noise at each step
 
-    together = generator.generate(None, [7, 8, 9], steps=3, resolution_px=PX)
-    alone = generator.generate(None, [8], steps=3, resolution_px=PX)
+    together = make(generator, [7, 8, 9], steps=3)
+    alone = make(generator, [8], steps=3)
 
     assert together.shape == (3, 3, PX, PX)
     assert together.min() >= 0 and together.max() <= 1
@@ -74,125 +93,152 @@ def test_a_picture_depends_on_its_seed_and_not_on_the_batch(folder):
 def test_tokens_change_the_picture_each_its_own(generator, prior):
     tokens = tokens_of(prior, 2)
 
-    both = generator.generate(tokens, [1, 1], steps=2, resolution_px=PX)
-    second = generator.generate(tokens[1:], [1], steps=2, resolution_px=PX)
+    both = make(generator, [1, 1], tokens)
+    second = make(generator, [1], tokens[1:])
 
     assert torch.allclose(both[1], second[0], atol=SAME_PICTURE)
     assert (both[0] - both[1]).abs().max() > 10 * SAME_PICTURE
 
 
 def test_guidance_moves_away_from_the_zeroed_token(generator, prior):
-    tokens, empty = tokens_of(prior, 2), prior.tokens(torch.zeros(1, prior.dim))
+    tokens, null = tokens_of(prior, 2), prior.null(2, [1, 2]).embeddings
 
-    def make(tokens: torch.Tensor, guidance: float) -> torch.Tensor:
-        return generator.generate(
-            tokens, [1, 2], steps=2, guidance=guidance, resolution_px=PX, empty_tokens=empty
-        )
+    plain, guided = (make(generator, [1, 2], tokens, null, guidance=scale) for scale in (1.0, 6.0))
+    same, alike = (make(generator, [1, 2], null, null, guidance=scale) for scale in (1.0, 6.0))
 
-    plain, guided = make(tokens, 1.0), make(tokens, 6.0)
-    nowhere = empty.expand_as(tokens)
     assert (guided - plain).abs().max() > 10 * SAME_PICTURE
-    assert torch.allclose(make(nowhere, 6.0), make(nowhere, 1.0), atol=SAME_PICTURE)
+    assert torch.allclose(same, alike, atol=SAME_PICTURE)
 
 
-def test_guidance_without_the_empty_tokens_is_an_error(generator, prior):
-    with pytest.raises(BrainhiveError, match="tokens of the zeroed token"):
-        generator.generate(tokens_of(prior, 1), [1], guidance=5.0, resolution_px=PX)
+def test_guidance_without_the_null_conditioning_is_an_error(generator, prior):
+    with pytest.raises(BrainhiveError, match="guidance above 1 needs the prior's null conditioning"):
+        make(generator, [1], tokens_of(prior, 1), guidance=5.0)
 
 
-def test_tokens_without_a_prior_are_an_error_rather_than_dropped(generator):
-    with pytest.raises(BrainhiveError, match="no prior is attached"):
-        generator.generate(torch.zeros(1, 4, 16), [1], resolution_px=PX)
+def test_without_a_prior_embeddings_condition_the_unets_own_cross_attention(generator):
+    tokens = torch.randn(2, 4, 16, generator=torch.Generator().manual_seed(2))
+    plain, both = make(generator, [1, 1]), make(generator, [1, 1], tokens)
+
+    assert torch.allclose(both[1], make(generator, [1], tokens[1:])[0], atol=SAME_PICTURE)
+    assert min((both[0] - both[1]).abs().max(), (both - plain).abs().max()) > SAME_PICTURE
+    guided = make(generator, [1, 1], tokens, guidance=6.0)  # away from as many zeros
+    assert (guided - both).abs().max() > SAME_PICTURE
+    with pytest.raises(BrainhiveError, match=r"no prior is attached to the U-Net, .* width 16, not 8"):
+        make(generator, [1], torch.zeros(1, 4, 8))
 
 
 def test_wrong_requests_are_refused(generator, prior):
-    with pytest.raises(BrainhiveError, match="2 seeds need tokens"):
-        generator.generate(tokens_of(prior, 1), [1, 2], resolution_px=PX)
+    with pytest.raises(BrainhiveError, match="2 seeds need a conditioning of 2 rows"):
+        make(generator, [1, 2], tokens_of(prior, 1))
+    with pytest.raises(BrainhiveError, match=r"embeddings \[1, S, D\]; got 1 rows, embeddings \[1, 16\]"):
+        make(generator, [1], tokens_of(prior, 1)[:, 0])
+    with pytest.raises(BrainhiveError, match="takes no condition images"):
+        generator.generate(Conditioning(images=torch.zeros(1, 3, 8, 8)), [1], PX, Sampling())
     with pytest.raises(BrainhiveError, match="resolution_px is 30"):
-        generator.generate(None, [1], resolution_px=30)
+        generator.generate(Conditioning(), [1], 30, Sampling())
+    with pytest.raises(BrainhiveError, match=r"latents to start from are \[4, 4, 4\], .* \[4, 8, 8\]"):
+        make(generator, [1], start=torch.zeros(1, 4, 4, 4))
 
 
-def test_starting_from_a_picture_keeps_the_more_of_it_the_less_the_strength(generator, prior):
-    initial = torch.zeros(2, 3, 8, 8)
-    initial[0, 0] = 1.0  # red, and black
-    known = generator.decode(generator.encode(torch.nn.functional.interpolate(initial, (PX, PX)) * 2 - 1))
+def test_the_less_the_strength_the_more_of_the_start_is_kept(generator, prior):
+    pictures = torch.zeros(2, 3, 8, 8)
+    pictures[0, 0] = 1.0  # red, and black
+    latents = generator.encode(torch.nn.functional.interpolate(pictures, (PX, PX)))
+    known = generator.decode(latents)
 
-    def make(
-        strength: float, seeds: tuple[int, ...] = (1, 2), pictures: torch.Tensor = initial
+    def started(
+        strength: float, seeds: Sequence[int] = (1, 2), start: torch.Tensor = pictures
     ) -> torch.Tensor:
         tokens = tokens_of(prior, 2)[: len(seeds)]
-        return generator.generate(
-            tokens, list(seeds), steps=8, resolution_px=PX, initial=pictures, strength=strength
-        )
+        return make(generator, seeds, tokens, start=start, strength=strength, steps=8)
 
-    distances = [(make(strength) - known).abs().mean() for strength in (0.13, 0.5, 1.0)]
+    distances = [(started(strength) - known).abs().mean() for strength in (0.13, 0.5, 1.0)]
     assert distances[0] < distances[1] < distances[2]
-    assert torch.allclose(make(0.5, (1,), initial[:1])[0], make(0.5)[0], atol=SAME_PICTURE)
+    assert torch.allclose(started(0.5, (1,), pictures[:1])[0], started(0.5)[0], atol=SAME_PICTURE)
+    assert torch.allclose(started(0.5, start=latents), started(0.5), atol=SAME_PICTURE)
     with pytest.raises(BrainhiveError, match=r"strength 0\.1 of 8 steps leaves none"):
-        make(0.1)
+        started(0.1)
 
 
 def test_a_prompt_and_a_negative_prompt_change_the_picture(folder):
     generator = Config(source=str(folder)).build()
 
-    def make(guidance: float, **words: str) -> torch.Tensor:
-        return generator.generate(None, [1], steps=2, guidance=guidance, resolution_px=PX, **words)
+    plain, prompted = make(generator), make(generator, prompt="a b")
+    guided = make(generator, guidance=6.0)
 
-    plain, prompted = make(0.0), make(0.0, prompt="a b")
     assert not torch.allclose(plain, prompted, atol=SAME_PICTURE)
-    assert torch.equal(plain, make(0.0, negative_prompt="a b"))  # which only guidance heeds
-    assert not torch.allclose(make(6.0), make(6.0, negative_prompt="a b"), atol=SAME_PICTURE)
+    assert not torch.allclose(guided, make(generator, guidance=6.0, negative_prompt="a b"), atol=SAME_PICTURE)
+
+
+def test_a_row_can_bring_its_own_text_as_words_or_embedded(folder):
+    generator = Config(source=str(folder)).build()
+
+    mixed = make(generator, [1, 1], texts=["", "a b"])
+    embedded = make(generator, [1, 1], texts=torch.randn(2, 77, 16))
+
+    assert torch.allclose(mixed[0], make(generator)[0], atol=SAME_PICTURE)
+    assert torch.allclose(mixed[1], make(generator, prompt="a b")[0], atol=SAME_PICTURE)
+    assert not torch.allclose(embedded[0], embedded[1], atol=SAME_PICTURE)
 
 
 def test_a_prompt_without_text_encoders_is_an_error_that_names_it(generator):
     with pytest.raises(MissingData, match="the prompt 'a cat' needs text encoders"):
-        generator.generate(None, [1], resolution_px=PX, prompt="a cat")
+        make(generator, prompt="a cat")
 
 
-@pytest.mark.parametrize("name", sdxl._schedulers.SCHEDULERS)
+@pytest.mark.parametrize("name", SCHEDULERS)
 def test_every_scheduler_draws_and_a_picture_stays_its_own(name):
     generator = TINY.build()
-    generator.sample_with(name)
 
-    both = generator.generate(None, [1, 2], steps=3, resolution_px=PX)
-    second = generator.generate(None, [2], steps=3, resolution_px=PX)
+    both = make(generator, [1, 2], steps=3, scheduler=name)
+    second = make(generator, [2], steps=3, scheduler=name)
 
-    assert type(generator.scheduler).__name__ == sdxl._schedulers.SCHEDULERS[name][0]
+    assert type(generator.pipeline.scheduler).__name__ == SCHEDULERS[name][0]
     assert torch.allclose(both[1], second[0], atol=SAME_PICTURE)
 
 
 def test_schedulers_differ_and_an_unknown_one_is_refused(generator):
-    euler = generator.generate(None, [1], steps=3, resolution_px=PX)
-    generator.sample_with("lcm")
+    euler, other = make(generator, steps=3), make(generator, steps=3, scheduler="lcm")
 
-    assert not torch.allclose(
-        euler, generator.generate(None, [1], steps=3, resolution_px=PX), atol=SAME_PICTURE
-    )
+    assert not torch.allclose(euler, other, atol=SAME_PICTURE)
+    assert torch.equal(euler, make(generator, steps=3))  # the generator's own again
     with pytest.raises(BrainhiveError, match="no scheduler called 'turbo'"):
-        generator.sample_with("turbo")
+        Sampling(scheduler="turbo")
 
 
-def test_each_step_is_told(generator):
+def test_the_callback_gets_each_step(generator):
     steps: list[int] = []
-    generator.generate(None, [1], steps=3, resolution_px=PX, on_step=steps.append)
+    generator.generate(Conditioning(), [1], PX, Sampling(steps=3), on_step=steps.append)
     assert steps == [1, 2, 3]
 
 
 def test_sparing_memory_changes_no_picture(prior, generator):
-    def make() -> torch.Tensor:
-        return generator.generate(tokens_of(prior, 2), [1, 2], steps=2, resolution_px=PX)
-
-    plain = make()
+    plain = make(generator, [1, 2], tokens_of(prior, 2))
     generator.spare_memory(offload_to=torch.device("cpu"), tile=True)
 
     assert generator.vae.use_slicing and generator.vae.use_tiling
     assert hasattr(generator.unet, "_hf_hook") and hasattr(generator.vae, "_hf_hook")
-    assert torch.allclose(plain, make(), atol=SAME_PICTURE)
+    assert torch.allclose(plain, make(generator, [1, 2], tokens_of(prior, 2)), atol=SAME_PICTURE)
+
+
+def test_the_memory_estimate_is_less_with_less_at_once_and_parts_elsewhere():
+    wide = {**_architecture.TINY, "unet": {**_architecture.TINY["unet"], "block_out_channels": (64, 128)}}
+    generator = Config(source="random", architecture=wide).skeleton(torch.float16)
+
+    def estimate(batch: int, size_px: int = 512, **how: Any) -> int:
+        return generator.memory_estimate(batch, size_px, **how)
+
+    assert estimate(10) < estimate(20) == estimate(10, guidance=5.0)
+    assert estimate(10, 256) < estimate(10)
+    assert estimate(2, tile=True) <= estimate(2)
+    assert estimate(10, offload=True) < estimate(10)
+    weights = sum(size_of(network) for network in generator.networks)
+    assert weights < estimate(1, 64) < 2 * weights
 
 
 def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
     random = torch.Generator().manual_seed(0)
-    images = torch.rand(sdxl.VAE_BATCH + 1, 3, PX, PX, generator=random) * 2 - 1
+    images = torch.rand(sdxl.VAE_BATCH + 1, 3, PX, PX, generator=random)
     taken: list[int] = []
     generator.vae.decoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
     generator.vae.encoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
@@ -207,37 +253,68 @@ def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
 
 
 def test_encoding_then_decoding_is_what_the_vae_does(generator):
-    images = torch.rand(2, 3, PX, PX) * 2 - 1
+    images = torch.rand(2, 3, PX, PX)
 
     latents = generator.encode(images)
     sampled = generator.encode(images, torch.Generator().manual_seed(0))
 
-    assert latents.shape == (2, 4, PX // 4, PX // 4)
+    assert latents.shape[1:] == generator.latent_shape(PX) == (4, PX // 4, PX // 4)
     assert torch.equal(latents, generator.encode(images))
     assert not torch.equal(latents, sampled)
-    direct = generator.vae(images).sample / 2 + 0.5  # mode, decoded, without the scaling factor
+    direct = generator.vae(images * 2 - 1).sample / 2 + 0.5  # mode, decoded, without the scaling factor
     assert torch.allclose(generator.decode(latents), direct.clamp(0, 1), atol=SAME_PICTURE)
 
 
+LATENTS = torch.randn(2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
+SIZES = torch.tensor([[64, 48, 0, 3, 32, 32], [32, 32, 0, 0, 32, 32]])
+LEVELS = torch.tensor([0.01, 0.9])
+"""Shares of the noise schedule: little noise, and much."""
+
+
+def randoms() -> list[torch.Generator]:
+    return [torch.Generator().manual_seed(seed) for seed in (1, 2)]
+
+
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-def test_min_snr_weighs_each_pictures_error_by_its_level(generator, prior, prediction):
-    config, gamma = generator.scheduler.config, 5.0
+def test_min_snr_weights_each_pictures_error_by_its_level(generator, prior, prediction):
+    config, gamma = generator.pipeline.scheduler.config, 5.0
     generator.noise_schedule = DDPMScheduler.from_config(config, prediction_type=prediction)
-    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=torch.Generator().manual_seed(3))
-    timesteps, tokens, sizes = torch.tensor([10, 900]), tokens_of(prior, 2), torch.ones(2, 6)
+    given = Conditioning(embeddings=tokens_of(prior, 2))
 
-    def loss(pick: slice, **knobs: float) -> torch.Tensor:
-        return generator.loss(latents[pick], tokens[pick], noise[pick], timesteps[pick], sizes[pick], **knobs)
+    def loss(rows: slice, **objective: float) -> torch.Tensor:
+        some = (LATENTS[rows], given[rows], randoms()[rows], SIZES[rows], Objective(**objective))
+        return generator.loss(*some, levels=LEVELS[rows])
 
-    weighed = loss(slice(0, 2), min_snr_gamma=gamma)
+    weighted = loss(slice(0, 2), min_snr_gamma=gamma)
 
-    kept = generator.noise_schedule.alphas_cumprod[timesteps]
+    kept = generator.noise_schedule.alphas_cumprod[(LEVELS * 1000).long()]
     snr = kept / (1 - kept)
     assert snr[0] > gamma > snr[1]
     weights = snr.clamp(max=gamma) / (snr if prediction == "epsilon" else snr + 1)
     plain = torch.stack([loss(slice(0, 1)), loss(slice(1, 2))])
-    assert torch.allclose(weighed, (weights * plain).mean(), rtol=1e-5)
-    assert not torch.allclose(weighed, plain.mean(), rtol=1e-2)
+    assert torch.allclose(weighted, (weights * plain).mean(), rtol=1e-5)
+    assert not torch.allclose(weighted, plain.mean(), rtol=1e-2)
+
+
+def test_noise_and_timestep_of_a_row_depend_on_its_own_random_numbers_alone():
+    shape, cpu = (2, 4, 8, 8), torch.device("cpu")
+
+    noise, timesteps = _objective.draw(randoms(), shape, 1000, 0.0, cpu)
+    alone, timestep = _objective.draw(randoms()[1:], (1, *shape[1:]), 1000, 0.0, cpu)
+
+    assert torch.equal(noise[1:], alone) and torch.equal(timesteps[1:], timestep)
+    assert not torch.equal(noise[0], noise[1]) and timesteps[0] != timesteps[1]
+    many = _objective.draw(torch.Generator().manual_seed(0), (4000, 1, 1, 1), 1000, 0.0, cpu)[1]
+    assert many.min() < 5 and many.max() > 994 and abs(float(many.float().mean()) - 499.5) < 20
+
+
+def test_the_noise_offset_shifts_whole_channels():
+    for offset, variance in ((0.0, 1 / 64), (0.5, 1 / 64 + 0.25)):
+        random = torch.Generator().manual_seed(0)
+        noise, _ = _objective.draw(random, (400, 4, 8, 8), 1000, offset, torch.device("cpu"))
+        means = noise.mean((2, 3))
+        assert float(means.var()) == pytest.approx(variance, rel=0.15)  # four standard errors
+        assert float((noise - means[..., None, None]).var()) == pytest.approx(63 / 64, rel=0.02)
 
 
 def test_an_empty_prompt_that_was_kept_needs_no_text_encoders(folder, tmp_path):
@@ -279,35 +356,36 @@ def test_random_weights_wake_no_gpu_that_they_are_not_for(monkeypatch):
 @pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 def test_the_loss_is_the_error_of_what_the_unet_predicts(generator, prior, prediction):
     generator.noise_schedule = DDPMScheduler.from_config(
-        generator.scheduler.config, prediction_type=prediction
+        generator.pipeline.scheduler.config, prediction_type=prediction
     )
-    draw = torch.Generator().manual_seed(3)
-    latents, noise = torch.randn(2, 2, 4, 8, 8, generator=draw)
-    timesteps, tokens = torch.tensor([10, 900]), tokens_of(prior, 2)
-    sizes = torch.tensor([[64, 48, 0, 3, 32, 32], [32, 32, 0, 0, 32, 32]])
+    tokens = tokens_of(prior, 2)
 
-    loss = generator.loss(latents, tokens, noise, timesteps, sizes)
+    loss = generator.loss(LATENTS, Conditioning(embeddings=tokens), randoms(), SIZES)
 
+    noise, timesteps = _objective.draw(randoms(), LATENTS.shape, 1000, 0.0, torch.device("cpu"))
     signal = generator.noise_schedule.alphas_cumprod[timesteps].sqrt().view(-1, 1, 1, 1)
     spread = (1 - signal**2).sqrt()
     text, pooled = generator.empty_prompt(2)
     predicted = generator.unet(
-        signal * latents + spread * noise,
+        signal * LATENTS + spread * noise,
         timesteps,
         text,
-        added_cond_kwargs={"text_embeds": pooled, "time_ids": sizes},
+        added_cond_kwargs={"text_embeds": pooled, "time_ids": SIZES},
         cross_attention_kwargs={"ip_hidden_states": tokens},
     ).sample
-    target = noise if prediction == "epsilon" else signal * noise - spread * latents
+    target = noise if prediction == "epsilon" else signal * noise - spread * LATENTS
     assert torch.allclose(loss, (predicted - target).square().mean(), rtol=1e-5)
 
 
-def test_the_loss_feels_the_sizes_and_reaches_the_tokens_only(generator, prior):
-    latents, noise, timesteps = torch.ones(1, 4, 8, 8), torch.zeros(1, 4, 8, 8), torch.tensor([500])
+def test_the_loss_depends_on_the_sizes_and_reaches_the_tokens_only(generator, prior):
     tokens = tokens_of(prior, 1).requires_grad_()
 
-    small = generator.loss(latents, tokens, noise, timesteps, torch.tensor([[32, 32, 0, 0, 32, 32]]))
-    large = generator.loss(latents, tokens, noise, timesteps, torch.tensor([[640, 480, 9, 9, 32, 32]]))
+    def loss(*sizes: int) -> torch.Tensor:
+        return generator.loss(
+            LATENTS[:1], Conditioning(embeddings=tokens), randoms()[:1], torch.tensor([sizes])
+        )
+
+    small, large = loss(32, 32, 0, 0, 32, 32), loss(640, 480, 9, 9, 32, 32)
     small.backward()
 
     assert small != large
@@ -394,10 +472,10 @@ def test_a_unet_of_another_type_is_refused(folder):
 
 
 def test_a_scheduler_that_predicts_the_sample_is_refused():
-    scheduler = {**sdxl._architecture.TINY["scheduler"], "prediction_type": "sample"}
+    scheduler = {**_architecture.TINY["scheduler"], "prediction_type": "sample"}
 
     with pytest.raises(BrainhiveError, match="prediction_type is sample"):
-        Config(source="random", architecture={**sdxl._architecture.TINY, "scheduler": scheduler}).build()
+        Config(source="random", architecture={**_architecture.TINY, "scheduler": scheduler}).build()
 
 
 def test_random_weights_repeat_with_their_seed_and_leave_the_global_one_alone():

@@ -12,7 +12,7 @@ from torch.nn.functional import normalize
 from brainhive_cli import aligner
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.generators import sdxl
+from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.generation import seed_of
@@ -85,10 +85,9 @@ def test_zeroed_is_what_is_drawn_of_no_token_and_from_noise_alone(
     files = sorted((result.folder / "samples/zeroed").rglob("*.png"))
     image_id = files[0].parent.relative_to(result.folder / "samples/zeroed").as_posix()
     made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
-    fusion.attach(made.unet)
+    fusion.attach(made)
     with torch.inference_mode():
-        tokens = fusion.tokens(torch.zeros(1, fusion.dim))
-        drawn = made.generate(tokens, [seed_of(0, image_id, 0)], steps=2, resolution_px=32)
+        drawn = made.generate(fusion.null(1, [0]), [seed_of(0, image_id, 0)], 32, Sampling(steps=2))
     assert len(files) == 6
     assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1
     assert "strength" not in result.metrics["overall"]["ssim"]["protocol"]

@@ -86,7 +86,7 @@ def test_a_prior_for_other_encoders_is_refused_naming_both(settings, begun, prio
 
 def test_a_prior_for_embeddings_of_another_width_is_refused_before_the_first_step(settings, begun, tmp_path):
     name = "brainhive_cli-encoders-python-example"
-    fusion_prior.TINY.build({name: 7}, sdxl.TINY.build().unet).save(tmp_path / "other")
+    fusion_prior.TINY.build({name: 7}, sdxl.TINY.build()).save(tmp_path / "other")
 
     with pytest.raises(BrainhiveError, match=f"takes {name} of width 7, not 12"):
         begun(*settings, f"continue_from={tmp_path / 'other'}")

@@ -87,8 +87,6 @@ def test_posteriors_are_sampled_by_step_and_place_whoever_samples_them(settings,
 
 
 def test_samples_are_spread_as_the_posterior_is(settings, begun):
-    from brainhive_cli.prior_training.latents import as_pixels
-
     training = begun(*settings, "posterior=sample")
     batch = first_batch(training, 1)
     many = replace(batch, image=batch.image.expand(400, -1, -1, -1), places=tuple(range(400)))
@@ -96,7 +94,7 @@ def test_samples_are_spread_as_the_posterior_is(settings, begun):
     found = training.latents(many)
 
     vae = training.generator.vae
-    posterior = vae.encode(as_pixels(batch.image)).latent_dist
+    posterior = vae.encode(batch.image.float() / 127.5 - 1).latent_dist
     mean, spread = (vae.config.scaling_factor * each[0] for each in (posterior.mean, posterior.std))
     assert ((found.mean(0) - mean).abs() < 5 * spread / 20).all()  # five standard errors
     assert torch.allclose(found.std(0), spread, rtol=0.25)

@@ -9,8 +9,10 @@ import pytest
 import torch
 from worlds import first_batch
 
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.generators import Objective
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.prior_training.examples import Batch
 from brainhive_cli.prior_training.loop import Training, train
@@ -85,39 +87,36 @@ def test_tokens_are_zeroed_at_the_rate_asked_for_and_then_carry_nothing(settings
     training = begun(*settings, "token_dropout=0.3")
     batch = first_batch(training, 10)
 
-    _, _, kept = training.draw(many(2000), (1, 1, 1))
-    noise, timesteps, drawn = training.draw(batch, (4, 8, 8))
+    kept, _ = training.draw(many(2000))
+    drawn, random = training.draw(batch)
     loss = training.loss(batch)
 
     assert float(kept.float().mean()) == pytest.approx(0.7, abs=0.04)  # four standard errors
     assert 0 < drawn.sum() < 10
     token = training.prior.fuse(training.embeddings(batch))
     token = torch.where(drawn, token, torch.zeros_like(token))
-    tokens = training.prior.tokens(training.prior.adapt(token))
-    direct = training.generator.loss(training.latents(batch), tokens, noise, timesteps, batch.sizes)
+    given = Conditioning(embeddings=training.prior.tokens(training.prior.adapt(token)))
+    direct = training.generator.loss(training.latents(batch), given, random, batch.sizes)
     assert torch.allclose(loss, direct, rtol=1e-6)
 
 
-def test_losses_are_weighed_by_min_snr_where_that_is_asked_for(settings, begun):
-    plain, weighed = begun(*settings), begun(*settings, "train.min_snr_gamma=0.5")
-    batch = first_batch(weighed)
+@pytest.mark.parametrize(
+    ("key", "objective"),
+    [
+        ("train.min_snr_gamma=0.5", Objective(min_snr_gamma=0.5)),
+        ("train.noise_offset=0.5", Objective(noise_offset=0.5)),
+    ],
+)
+def test_the_objective_is_the_one_of_the_recipe(settings, begun, key, objective):
+    plain, other = begun(*settings), begun(*settings, key)
+    batch = first_batch(other)
 
-    noise, timesteps, kept = weighed.draw(batch, (4, 8, 8))
-    tokens = weighed.prior.tokens(weighed.prior.adapt(weighed.prior.fuse(weighed.embeddings(batch)) * kept))
-    given = (weighed.latents(batch), tokens, noise, timesteps, batch.sizes)
+    kept, random = other.draw(batch)
+    conditioning = other.prior.condition_on_embeddings(other.embeddings(batch), kept)
+    given = (other.latents(batch), conditioning, random, batch.sizes)
 
-    assert torch.allclose(weighed.loss(batch), weighed.generator.loss(*given, 0.5), rtol=1e-6)
-    assert not torch.allclose(weighed.loss(batch), plain.loss(batch), rtol=1e-2)
-
-
-def test_the_noise_offset_shifts_whole_channels(settings, begun):
-    plain, _, _ = begun(*settings).draw(many(400), (4, 8, 8))
-    shifted, _, _ = begun(*settings, "train.noise_offset=0.5").draw(many(400), (4, 8, 8))
-
-    for noise, variance in ((plain, 1 / 64), (shifted, 1 / 64 + 0.25)):
-        means = noise.mean((2, 3))
-        assert float(means.var()) == pytest.approx(variance, rel=0.15)  # four standard errors
-        assert float((noise - means[..., None, None]).var()) == pytest.approx(63 / 64, rel=0.02)
+    assert torch.allclose(other.loss(batch), other.generator.loss(*given, objective), rtol=1e-6)
+    assert not torch.allclose(other.loss(batch), plain.loss(batch), rtol=1e-3)
 
 
 def test_the_average_is_the_one_made_by_hand_and_the_weights_go_on(settings, begun, tmp_path):
@@ -193,7 +192,7 @@ def test_8_bit_adamw_without_its_library_says_how_to_get_it(settings, begun, mon
 
 
 def test_no_memory_left_is_told_with_what_to_lower(settings, go, monkeypatch):
-    def full(*_: object) -> None:
+    def full(*_: object, **knobs: object) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nMore about it.")
 
     monkeypatch.setattr(SDXL, "loss", full)

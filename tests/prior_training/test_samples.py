@@ -15,6 +15,7 @@ from two import in_two
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training import samples as _prior_samples
@@ -77,8 +78,9 @@ def test_a_few_step_model_draws_in_the_place_of_the_one_that_is_trained_on(
     run = RunFolder(tmp_path / "run")
 
     with _prior_samples._sampler(training, run) as drawing:
-        tokens = training.prior(training.embeddings(training.pictures.batch(training.pictures.held)))
-        first = drawing.generate(tokens, [1, 2], steps=1, resolution_px=32)
+        embeddings = training.embeddings(training.pictures.batch(training.pictures.held))
+        given = training.prior.condition_on_embeddings(embeddings)
+        first = drawing.generate(given, [1, 2], 32, Sampling(steps=1))
     (few / "empty_prompt.safetensors").unlink()  # was kept in the run
     found = show(training, run, "sheet")
 

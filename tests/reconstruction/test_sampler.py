@@ -9,6 +9,8 @@ import pytest
 import text_encoders
 import torch
 
+from brainhive_cli import generators
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators import sdxl
@@ -43,17 +45,16 @@ def expected(
     speaking: str, prior: Path, scheduler: str = "", adapter: str = "skip", **how: Any
 ) -> np.ndarray:
     made, fusion = sdxl.Config(source=speaking).build(), FusionPrior.load(str(prior))
-    fusion.attach(made.unet)
-    if scheduler:
-        made.sample_with(scheduler)
+    fusion.attach(made)
     token = tokens(fusion)
-    token, empty = (
-        fusion.adapt(t) if adapter == "apply" else t for t in (token, torch.zeros_like(token[:1]))
-    )
-    more = {"empty_tokens": fusion.tokens(empty), **SMALL, **how}
-    return np.stack(
-        [np.asarray(p, np.int16) for p in to_pictures(made.generate(fusion.tokens(token), SEEDS, **more))]
-    )
+    token, empty = (fusion.adapt(t) if adapter == "apply" else t for t in (token, torch.zeros_like(token)))
+    given, null = (Conditioning(embeddings=fusion.tokens(t)) for t in (token, empty))
+    asked = {**SMALL, **how, "scheduler": scheduler or None}
+    size_px = asked.pop("resolution_px")
+    for key in asked.keys() - generators.Sampling.model_fields:
+        del asked[key]
+    pictures = to_pictures(made.generate(given, SEEDS, size_px, generators.Sampling(**asked), null))
+    return np.stack([np.asarray(p, np.int16) for p in pictures])
 
 
 @pytest.mark.parametrize(

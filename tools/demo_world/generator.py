@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.generators import sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from tools.demo_world import blank, prior
@@ -45,7 +46,7 @@ def main() -> None:
     _, features = embedded_pool()
     generator = sdxl.Config(source=str(blank.FOLDER)).build()
     trained = FusionPrior.load(prior.FOLDER).float()
-    trained.attach(generator.unet)
+    trained.attach(generator)
     with torch.no_grad():
         data = Data(trained.fuse(features), features["demo-vae"].unflatten(1, (4, 16, 16)))
     with sdpa_kernel(SDPBackend.MATH):  # three times as fast as the fused kernel at this size, on a CPU
@@ -71,9 +72,8 @@ def _train(generator: sdxl.SDXL, trained: FusionPrior, data: Data) -> None:
         latents = data.latents[chosen]
         with torch.autocast("cpu", torch.bfloat16):
             token = data.tokens[chosen].masked_fill(_chance(_between(*DROPPED, step)), 0)
-            tokens = _conditioning(trained, token)  # [B, S, D_cross]
-            timesteps = _timesteps(_between(*NOISINESS, step))
-            loss = generator.loss(latents, tokens, torch.randn_like(latents), timesteps, sizes)
+            given, levels = _conditioning(trained, token), _levels(_between(*NOISINESS, step))
+            loss = generator.loss(latents, given, torch.default_generator, sizes, levels=levels)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(parameters, 1.0)
         for optimiser, schedule in zip(optimisers, schedules, strict=True):
@@ -89,18 +89,18 @@ def _train(generator: sdxl.SDXL, trained: FusionPrior, data: Data) -> None:
             _save(generator, trained)
 
 
-def _conditioning(trained: FusionPrior, token: Tensor) -> Tensor:
-    """Make image tokens of tokens [B, D], with the adapter and without it: either must do."""
-    return trained.tokens(torch.where(_chance(0.5), trained.adapt(token), token))
+def _conditioning(trained: FusionPrior, token: Tensor) -> Conditioning:
+    """Condition on tokens [B, D], with the adapter and without it: either must do."""
+    return Conditioning(embeddings=trained.tokens(torch.where(_chance(0.5), trained.adapt(token), token)))
 
 
 def _chance(probability: float) -> Tensor:
     return torch.rand(BATCH, 1) < probability
 
 
-def _timesteps(noisiness: float) -> Tensor:
-    """Draw timesteps, more of the noisy ones: few-step sampling decides there what the picture shows."""
-    return (1000 * (1 - torch.rand(BATCH).pow(noisiness))).long().clamp(max=999)
+def _levels(noisiness: float) -> Tensor:
+    """Draw levels of noise [B], more of the high ones: few-step sampling decides there what it draws."""
+    return (1 - torch.rand(BATCH).pow(noisiness)).clamp(max=0.999)
 
 
 def _between(first: float, last: float, step: int) -> float:
@@ -109,7 +109,7 @@ def _between(first: float, last: float, step: int) -> float:
 
 
 def _save(generator: sdxl.SDXL, trained: FusionPrior) -> None:
-    trained.detach(generator.unet)
+    trained.detach(generator)
     copy.deepcopy(generator.unet).half().save_pretrained(blank.FOLDER / "unet")
-    trained.attach(generator.unet)
+    trained.attach(generator)
     copy.deepcopy(trained).half().save(prior.FOLDER)

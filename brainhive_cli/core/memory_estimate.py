@@ -1,0 +1,103 @@
+"""How much GPU memory work takes, estimated without a GPU: its tensors' shapes on the meta device."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+from weakref import finalize
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+MIB, GIB = 2**20, 2**30
+
+
+def in_words(count: int) -> str:
+    """Write bytes as GiB, or as MiB where they are less than one GiB."""
+    return f"{count / GIB:.1f} GiB" if count >= GIB else f"{math.ceil(count / MIB)} MiB"
+
+
+def size_of(held: nn.Module | Iterable[Tensor]) -> int:
+    """Count the bytes of a module's weights, or of tensors."""
+    tensors = held.parameters() if isinstance(held, nn.Module) else held
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+
+def peak(work: Callable[[], object], *networks: nn.Module) -> int:
+    """Run work on the meta device and return the most bytes that lived at once.
+
+    Args:
+        work: What is run; gradients that it leaves in the networks are counted.
+        networks: Their weights are not counted.
+    """
+    live = LiveBytes(*networks)
+    with _fused_attention(), live:
+        work()
+    return live.peak
+
+
+class LiveBytes(TorchDispatchMode):
+    """Counts the bytes of storages from the operation that makes them until they are freed.
+
+    Args:
+        networks: Their weights are not counted.
+    """
+
+    def __init__(self, *networks: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.peak, self._now = 0, 0
+        self._known = {p.untyped_storage()._cdata for network in networks for p in network.parameters()}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Run the operation, and count what it made."""
+        out = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(out):
+            if isinstance(tensor, Tensor):
+                self._count(tensor.untyped_storage())
+        return out
+
+    def _count(self, storage: Any) -> None:
+        if (key := storage._cdata) in self._known:
+            return
+        self._known.add(key)
+        self._now += storage.nbytes()
+        self.peak = max(self.peak, self._now)
+        finalize(storage, self._freed, key, storage.nbytes())
+
+    def _freed(self, key: int, size: int) -> None:
+        self._known.discard(key)
+        self._now -= size
+
+
+@contextmanager
+def _fused_attention() -> Iterator[None]:
+    """Let attention be as on GPUs: without the matrix of all pairs.
+
+    It replaces torch's function, as a mode of torch would not see what checkpoints recompute.
+    """
+    attend = functional.scaled_dot_product_attention
+    functional.scaled_dot_product_attention = lambda query, key, value, *_, **__: _Attention.apply(
+        query, key, value
+    )
+    try:
+        yield
+    finally:
+        functional.scaled_dot_product_attention = attend
+
+
+class _Attention(torch.autograd.Function):
+    """The shapes of fused attention: it keeps one sum a query next to the output for its backward pass."""
+
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        out = torch.empty_like(query)
+        sums = torch.empty(query.shape[:-1], device=query.device)
+        ctx.save_for_backward(query, key, value, out, sums)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *_: Tensor) -> tuple[Tensor, ...]:
+        return tuple(torch.empty_like(tensor) for tensor in ctx.saved_tensors[:3])
