@@ -174,7 +174,7 @@ def test_every_tiny_fuser_makes_tokens(kind: str, embeddings: dict[str, Tensor])
 @pytest.mark.parametrize("kind", parts.kinds("losses"))
 def test_every_tiny_loss_is_a_number(kind: str) -> None:
     config = parts.load("losses", kind).TINY
-    assert config.build()(torch.randn(3, 8), torch.randn(3, 8), LossContext()).shape == ()
+    assert config.build()(*torch.randn(2, 3, 4, 8, 8), LossContext()).shape == ()
 
 
 @pytest.mark.parametrize("prior_kind", parts.kinds("priors"))

@@ -15,7 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.losses import LossContext, clip, mixco, siglip, soft_clip
 
-KINDS = parts.kinds("losses")
+KINDS = ("clip", "mixco", "siglip", "soft_clip")
 LOG_SCALE = 1.5
 MIXING = Mixing(torch.tensor([1, 2, 0, 3, 5, 4]), torch.tensor([0.9, 0.4, 1.0, 0.3, 0.5, 0.0]))
 """Six signals: one is its own partner, one is all itself, one is all its partner."""
