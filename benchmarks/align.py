@@ -25,13 +25,16 @@ from numpy.typing import NDArray
 from torch import nn
 
 from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.loop import train_cell
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
@@ -79,16 +82,12 @@ class Setting:
 def layout(kind: str) -> Layout:
     """Describe the aligner that is trained."""
     return Layout(
+        SignalSpec(POSTERIOR, SAMPLES, (1,), (len(POSTERIOR),)),
+        {TOKEN: Head((DIM,), FUSED)},
         backbone=parts.resolve("backbones", kind).model_dump(),
         fuser=parts.resolve("fusers", "fusion_encoder").model_dump(),
         dims=DIMS,
         encoders={name: name for name in DIMS},
-        dim=DIM,
-        channels=POSTERIOR,
-        samples=SAMPLES,
-        window_ms=None,
-        scale=1.0,
-        subjects=(1,),
     )
 
 

@@ -17,12 +17,15 @@ from numpy.typing import NDArray
 
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.initialisation import begin
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.layout import Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core import parts
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.targets import StoreTargets, Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
@@ -94,16 +97,12 @@ def made(noise: float, concepts: int) -> tuple[CellData, CellData]:
 def layout() -> Layout:
     """Describe BrainHiVE's aligner."""
     return Layout(
+        SignalSpec(POSTERIOR, simulation.SAMPLES, (1,), (len(POSTERIOR),)),
+        {TOKEN: Head((1024,), FUSED)},
         backbone=parts.resolve("backbones", "brain_mlp").model_dump(),
         fuser=parts.resolve("fusers", "fusion_encoder").model_dump(),
         dims=WIDTHS,
         encoders={name: name for name in WIDTHS},
-        dim=1024,
-        channels=POSTERIOR,
-        samples=simulation.SAMPLES,
-        window_ms=None,
-        scale=1.0,
-        subjects=(1,),
     )
 
 

@@ -4,9 +4,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from layouts import one_token, spec_of
 
 from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.targets import StoreTargets, Targets
@@ -40,18 +41,9 @@ def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **
 
 
 def layout_of(data: CellData, kind: str = "brain_mlp") -> Layout:
-    return Layout(
-        backbone={"kind": kind},
-        fuser={"kind": "fusion_encoder", "intermediate_size": 16},
-        dims={"e": 8},
-        encoders={"e": "e"},
-        dim=16,
-        channels=CHANNELS,
-        samples=SAMPLES,
-        window_ms=None,
-        scale=1.0,
-        subjects=tuple(trials.subject for trials in data.trials),
-    )
+    spec = spec_of(CHANNELS, SAMPLES, tuple(trials.subject for trials in data.trials))
+    fuser = {"kind": "fusion_encoder", "intermediate_size": 16}
+    return one_token(spec, 16, {"e": 8}, backbone={"kind": kind}, fuser=fuser)
 
 
 def batches_of(data: CellData, launch: Launch = HERE, mix_alpha: float = 0.0, **knobs: Any) -> Batches:

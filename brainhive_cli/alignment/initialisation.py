@@ -1,4 +1,4 @@
-"""The aligner that a cell's training begins with."""
+"""The aligner that a cell's training starts with."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,17 +9,19 @@ from torch import Tensor, nn
 
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.learned import Learned
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.signal_spec import SignalSpec
 
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
 
 
 def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]) -> Aligner:
-    """Make the aligner that the seed decides; weights of a model folder and a prior's fuser are taken over.
+    """Make the aligner that the seed decides; weights of a model folder and of a prior are taken over.
 
     Args:
         seed: Decides the initial weights.
@@ -37,19 +39,20 @@ def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "ref
     if data.start is not None:
         take_over(aligner, data.start)
     if data.fuser is not None:
+        assert aligner.fuser is not None  # which a prior's layout has
         aligner.fuser.load_state_dict(data.fuser.state_dict())
         aligner.fuser.requires_grad_(False)
     return aligner
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Say what the model of a cell will have learned from, with all that it begins from."""
+    """Say what the model of a cell will have learned from, with all that the model it starts from had."""
     own = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
     return own if data.start is None else own.after(aligners.learned_in(data.start))
 
 
 def _draw_as_reference(module: nn.Module) -> None:
-    """Draw the weights of one module anew; normalisations start from 1 and 0 anyway, other parts stay.
+    """Draw the weights of one module again; normalisations start from 1 and 0 anyway, other parts stay.
 
     Source: `PreTrainedModel._init_weights` of transformers 4.57 and 5, which BrainHiVE's model inherits.
     """
@@ -60,30 +63,51 @@ def _draw_as_reference(module: nn.Module) -> None:
 
 
 def take_over(aligner: Aligner, folder: Path) -> None:
-    """Begin from the weights of a model folder.
+    """Take the weights of a model folder over.
 
-    What is learned for each subject begins, for a new one, from the mean over those of the folder.
+    A row that is learned for each subject is, for a new one, the mean of the rows in the folder; modules that
+    are a new subject's own keep their initial weights.
 
     Raises:
-        BrainhiveError: if the model is made otherwise.
+        BrainhiveError: if the architecture does not match.
     """
-    start, wanted = aligners.load(folder), aligner.state_dict()
-    learned, old, new = start.state_dict(), start.layout.subjects, aligner.layout.subjects
-    for name in _learned_a_subject(start):
-        rows = [learned[name][old.index(each)] if each in old else learned[name].mean(0) for each in new]
-        learned[name] = torch.stack(rows)
-    shapes, wanted_shapes = ({name: each.shape for name, each in s.items()} for s in (learned, wanted))
-    if unlike := sorted(name for name, _ in shapes.items() ^ wanted_shapes.items()):
+    start, initial = aligners.load(folder), aligner.state_dict()
+    found, old, new = start.state_dict(), start.layout.spec.subjects, aligner.layout.spec.subjects
+    for name in _rows_of_subjects(start):
+        rows = [found[name][old.index(each)] if each in old else found[name].mean(0) for each in new]
+        found[name] = torch.stack(rows)
+    own = {name: initial[name] for name in _modules_of_subjects(aligner) if name not in found}
+    gone = _modules_of_subjects(start) - initial.keys()
+    found = {name: each for name, each in found.items() if name not in gone} | own
+    shapes, wanted = ({name: each.shape for name, each in state.items()} for state in (found, initial))
+    if unlike := sorted(name for name, _ in shapes.items() ^ wanted.items()):
         raise BrainhiveError(
-            f"the model {folder} is made otherwise than what should begin from it: {unlike[0]}",
+            f"the architecture does not match the checkpoint {folder}: {unlike[0]}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",
         )
-    aligner.load_state_dict(learned)
+    aligner.load_state_dict(found)
     aligner.losses = start.losses
 
 
-def _learned_a_subject(aligner: Aligner) -> list[str]:
+def _rows_of_subjects(aligner: Aligner) -> set[str]:
     """Name the weights that have a row for each subject: those that one more subject makes larger."""
-    subjects = aligner.layout.subjects
-    larger = Aligner(replace(aligner.layout, subjects=(*subjects, max(subjects, default=0) + 1))).state_dict()
-    return [name for name, weight in aligner.state_dict().items() if weight.shape != larger[name].shape]
+    spec = aligner.layout.spec
+    larger = replace(
+        spec,
+        subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
+        widths=(*spec.widths, max(spec.widths, default=spec.channels)),
+        regions={region: (*by_subject, by_subject[-1]) for region, by_subject in spec.regions.items()},
+    )
+    shapes = {name: each.shape for name, each in _built(aligner, larger).items()}
+    return {name for name, each in aligner.state_dict().items() if each.shape != shapes.get(name, each.shape)}
+
+
+def _modules_of_subjects(aligner: Aligner) -> set[str]:
+    """Name the weights that go by a subject's number: those that are gone when subjects have others."""
+    spec = aligner.layout.spec
+    others = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)
+    return aligner.state_dict().keys() - _built(aligner, replace(spec, subjects=others)).keys()
+
+
+def _built(aligner: Aligner, spec: SignalSpec) -> dict[str, Tensor]:
+    return Aligner(replace(aligner.layout, spec=spec)).state_dict()

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from brainhive_cli.alignment.batch_norm import normalise_together
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.initialisation import begin, learned_by
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.memory import keep_freed_memory
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.state import State
@@ -75,11 +76,17 @@ def train_cell(
             torch.manual_seed(derive_seed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
             with launch.autocast(train.precision):
-                signal = aligner.encode_signal(batch.signal, batch.subject).float()
-                image = aligner.encode_image(batch.images).float()
-                signal, image = (launch.gather_rows(each, len(rows)) for each in (signal, image))
+                predicted = aligner.predict(batch.signal, batch.subject)
+                target = aligner.targets(batch.images)
                 context = LossContext(batch.mixing, learner.steps, state.epoch, train.epochs)
-                loss = _by_heads(losses[0], aligner, signal, image, context)
+                pairs = [
+                    [
+                        launch.gather_rows(aligner.compare(head, each[head]).float(), len(rows))
+                        for each in (predicted, target)
+                    ]
+                    for head in predicted
+                ]
+                loss = torch.stack([losses[0](*pair, context) for pair in pairs]).mean()
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
@@ -106,14 +113,6 @@ def continue_from(losses: nn.Module, learned: Mapping[str, Tensor]) -> None:
     for name, parameter in losses.named_parameters():
         if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
             parameter.data.copy_(learned[name])
-
-
-def _by_heads(
-    loss_of: nn.Module, aligner: Aligner, signal: Tensor, image: Tensor, context: LossContext
-) -> Tensor:
-    """Average the losses of the heads of tokens [B, D], each compared by itself; most fusers have one."""
-    heads = zip(signal.split(aligner.heads, -1), image.split(aligner.heads, -1), strict=True)
-    return torch.stack([loss_of(*head, context) for head in heads]).mean()
 
 
 def _finish(

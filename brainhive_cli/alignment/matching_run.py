@@ -6,6 +6,7 @@ from contextlib import suppress
 import torch
 
 from brainhive_cli.alignment import model as aligners
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, parts, runs
@@ -84,9 +85,10 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
 
 def _check(run: RunFolder, made: Recipe, variant: str, prior: FusionPrior, source: str, paths: Paths) -> None:
     layout, is_same = _compare(run, prior, source, variant)
-    if layout.dim != prior.dim:
+    dim = layout.heads[layout.compared[0]].width
+    if dim != prior.dim:
         raise BrainhiveError(
-            f"the tokens of {run.path} have {layout.dim} dimensions, those of {source} {prior.dim}",
+            f"the tokens of {run.path} have {dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
     match_prior(source, made.encoders)
@@ -103,15 +105,13 @@ def _fits(run: RunFolder, prior: FusionPrior, source: str) -> bool:
         return False
 
 
-def _compare(
-    run: RunFolder, prior: FusionPrior, source: str, variant: str = ""
-) -> tuple[aligners.Layout, bool]:
+def _compare(run: RunFolder, prior: FusionPrior, source: str, variant: str = "") -> tuple[Layout, bool]:
     """Read a run's layout, and whether it was trained for this prior, or one of the same fusion encoder."""
     cells = run.path / "cells" / variant
     model = aligners.load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
     if model.layout.prior_digest == digest(source):
         return model.layout, True
-    mine = model.fuser.state_dict()
+    mine = model.fuser.state_dict() if model.fuser is not None else {}
     theirs = prior.fusion_encoder["vision_model"].state_dict()
     same = mine.keys() == theirs.keys() and all(
         mine[key].shape == value.shape and torch.allclose(mine[key], value.float().cpu())

@@ -1,7 +1,8 @@
-"""Brain encoder, fusion encoder and what the losses learned as one model folder."""
+"""Backbone and fuser as one model folder: signals to heads, embeddings to what heads are compared with."""
 
 import json
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,66 +12,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from brainhive_cli import backbones
 from brainhive_cli.alignment import upstream
+from brainhive_cli.alignment.layout import FORMAT, Layout
 from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
+from brainhive_cli.core import heads as outputs
 from brainhive_cli.core import parts, signal_shape
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.signal_spec import SignalSpec
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
-FORMAT = 2
-"""Of the model folder. The first had neither a number nor the block `learned`; it is still read."""
 LOSSES = "losses."
 """Before the names of what losses learned, among a folder's weights."""
 INITIAL_LOGIT_SCALE = 2.6592
 """ln(1 / 0.07), CLIP's: what upstream's folder says where no loss had a scale."""
-SUBJECT_LAYERS = ("none", *LAYERS)
-SIMILARITIES = ("cosine", "centred_cosine")
-
-
-@dataclass(frozen=True)
-class Layout:
-    """What an aligner is made of; its `config.json`.
-
-    Attributes:
-        backbone: The brain encoder's Config, as a mapping with its kind.
-        fuser: The fuser's Config, as a mapping with its kind.
-        dims: Width of each embedding, by the fuser's key.
-        encoders: The fuser's key of each encoder, by the encoder's store name.
-        dim: D, width of the token.
-        channels: Channel names of the signal, in order.
-        samples: T, samples of the signal.
-        window_ms: Start and stop of the signal after the picture; None is all of it.
-        scale: What signals are multiplied by.
-        subjects: Subjects it was trained on; a signal's subject index is the place in this list.
-        prior: The Fusion Prior whose fusion encoder it holds frozen; empty when it has its own.
-        prior_digest: Digest of the weights of that prior, by which it is known.
-        subject_layer: What is learned for each subject before the brain encoder; one of `SUBJECT_LAYERS`.
-        similarity: How tokens are compared; one of `SIMILARITIES`. Centred tokens have mean 0, so that their
-            cosine is the centred one.
-        normalise: How signals are normalised, by each subject's training signals.
-    """
-
-    backbone: dict[str, Any]
-    fuser: dict[str, Any]
-    dims: dict[str, int]
-    encoders: dict[str, str]
-    dim: int
-    channels: tuple[str, ...]
-    samples: int
-    window_ms: tuple[float, float] | None
-    scale: float
-    subjects: tuple[int, ...]
-    prior: str = ""
-    subject_layer: str = "none"
-    similarity: str = "cosine"
-    normalise: str = "none"
-    prior_digest: str = ""
 
 
 class Aligner(nn.Module):
-    """Takes signals and embeddings into one space.
+    """Takes brain signals to heads, and embeddings to what the heads are compared with.
 
     Args:
         layout: What it is made of.
@@ -81,29 +43,83 @@ class Aligner(nn.Module):
             starts from it.
 
     Raises:
-        RecipeError: if there is no such part, subject layer or similarity.
-        BrainhiveError: if the parts do not go together, or the window is too short for the brain encoder.
+        RecipeError: if there is no such part, subject layer, similarity or head.
+        BrainhiveError: if the parts do not go together, or the window is too short for the backbone.
     """
 
     def __init__(self, layout: Layout, learned: Learned | None = None) -> None:
         super().__init__()
-        _check(layout)
-        self.layout, self.learned = layout, learned or Learned()
+        layout.check()
+        self.layout, self.learned, spec = layout, learned or Learned(), layout.spec
         self.losses: dict[str, Tensor] = {}
-        channels, samples, subjects = len(layout.channels), layout.samples, len(layout.subjects)
         self.subject_layer: nn.Module | None = None
         if layout.subject_layer != "none":
-            self.subject_layer = LAYERS[layout.subject_layer](subjects, channels, samples)
-            channels += layout.subject_layer == "token"  # which is one more channel
-        backbone = parts.resolve("backbones", layout.backbone)
-        self.backbone: nn.Module = backbone.build(channels, samples, layout.dim, subjects)
-        self.fuser: nn.Module = parts.resolve("fusers", layout.fuser).build(layout.dims, layout.dim)
+            self.subject_layer = LAYERS[layout.subject_layer](len(spec.subjects), spec.channels, spec.samples)
+        if layout.subject_layer == "token":
+            spec = _with_token(spec)
+        self.backbone = backbones.build(parts.resolve("backbones", layout.backbone), spec, layout.heads)
+        self.fuser: nn.Module | None = None
+        if layout.fused:
+            dim = next(iter(layout.fused.values())).shape[-1]
+            self.fuser = parts.resolve("fusers", layout.fuser).build(layout.dims, dim)
 
     @property
-    def heads(self) -> tuple[int, ...]:
-        """Widths of the parts of a token, one for each of the fuser's heads; most fusers have one."""
-        heads: tuple[int, ...] = getattr(self.fuser, "heads", (self.layout.dim,))
-        return heads
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    def predict(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
+        """Predict every head, [B, *shape] by name, from signals [B, C, T] of subjects [B].
+
+        Args:
+            signal: Of one subject, or of several whose signals are of equal width.
+            subject_index: Places in `layout.spec.subjects`; None is a subject not seen in training.
+
+        Raises:
+            BrainhiveError: if the signals are of another size.
+        """
+        taken = self._taken(signal, subject_index)
+        return backbones.predict(self.backbone, self.layout.heads, taken, subject_index)
+
+    def learn(
+        self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Predict for a training step: predictions, and the targets they are compared with, by head."""
+        taken = self._taken(signal, subject_index)
+        given = (self.layout.heads, taken, subject_index, targets, context)
+        predicted, replaced = backbones.learn(self.backbone, *given)
+        return predicted, {**targets, **replaced}
+
+    def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
+        """Decode signals [B, C, T], without gradients; where answers are sampled, by one seed a signal."""
+        taken = self._taken(signal, subject_index)
+        return backbones.decode(self.backbone, self.layout.heads, taken, subject_index, seeds)
+
+    def targets(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Give what the heads are compared with: embeddings as they are, or fused.
+
+        Args:
+            embeddings: [B, *shape] by key. A head whose target is not among them is left out.
+
+        Returns:
+            [B, *shape] by head.
+
+        Raises:
+            BrainhiveError: if an embedding has another shape than the head that predicts it.
+        """
+        heads = self.layout.heads
+        found = {name: embeddings[head.target] for name, head in heads.items() if head.target in embeddings}
+        direct = {head.target for head in heads.values()} - {*self.layout.dims}
+        to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
+        if self.fuser is not None and to_fuse:
+            fused = self.fuser(to_fuse)
+            found |= {next(iter(self.layout.fused)): fused} if isinstance(fused, Tensor) else fused
+        outputs.check(found, {name: heads[name] for name in found}, "the target")
+        return {name: found[name] for name in heads if name in found}
+
+    def compare(self, head: str, values: Tensor) -> Tensor:
+        """Turn a head's outputs or targets [B, *shape] into the vectors [B, D] that retrieval compares."""
+        return outputs.comparable(values, self.layout.similarity == "centred_cosine")
 
     def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
@@ -111,31 +127,41 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals are of another size.
         """
-        signal_shape.check(signal, len(self.layout.channels), self.layout.samples)
-        if self.subject_layer is not None:
-            signal = self.subject_layer(signal, subject_index)
-        return self._comparable(self.backbone(signal, subject_index))
+        return self.join(self.predict(signal, subject_index))
 
-    def encode_image(self, embeddings: dict[str, Tensor]) -> Tensor:
-        """Fuse embeddings, each [B, D_encoder] by the fuser's key, to tokens [B, D]."""
-        return self._comparable(self.fuser(embeddings))
+    def encode_image(self, embeddings: Mapping[str, Tensor]) -> Tensor:
+        """Fuse embeddings, [B, D_encoder] by key, to tokens [B, D]."""
+        return self.join(self.targets(embeddings))
 
-    def _comparable(self, token: Tensor) -> Tensor:
-        """Make the cosine of tokens the similarity that is meant; of several heads, the mean of theirs."""
-        is_centred, is_single = self.layout.similarity == "centred_cosine", len(self.heads) == 1
-        if is_single and not is_centred:
-            return token
-        found = token.float().split(self.heads, dim=-1)
-        if is_centred:
-            found = tuple(head - head.mean(-1, keepdim=True) for head in found)
-        if not is_single:
-            found = tuple(F.normalize(head, dim=-1) for head in found)
-        return torch.cat(found, dim=-1)
+    def join(self, values: Mapping[str, Tensor]) -> Tensor:
+        """Join the heads that retrieval compares to vectors [B, D], whose cosine is the mean of theirs.
+
+        Raises:
+            BrainhiveError: if one of them is not there.
+        """
+        if absent := [head for head in self.layout.compared if head not in values]:
+            given = ", ".join(values) or "nothing"
+            raise BrainhiveError(
+                f"retrieval compares the head {absent[0]}, and only {given} is given",
+                f"give the embeddings of {self.layout.heads[absent[0]].target}",
+            )
+        found = [self.compare(head, values[head]) for head in self.layout.compared]
+        if len(found) == 1:
+            return found[0]
+        return torch.cat([F.normalize(each.float(), dim=-1) for each in found], dim=-1)
+
+    def _taken(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+        """Check signals [B, C, T], and pass them through what is learned for each subject."""
+        spec = self.layout.spec
+        widths = spec.widths or (spec.channels,)
+        is_known = signal.ndim == 3 and signal.shape[1] in widths
+        signal_shape.check(signal, signal.shape[1] if is_known else max(widths), spec.samples)
+        return signal if self.subject_layer is None else self.subject_layer(signal, subject_index)
 
     def save(self, folder: Path) -> None:
         """Write `config.json`, `model.safetensors` and `learned.safetensors`."""
         folder.mkdir(parents=True, exist_ok=True)
-        config = {"format": FORMAT, **asdict(self.layout), "learned": self.learned.save(folder)}
+        config = {**self.layout.as_dict(), "learned": self.learned.save(folder)}
         losses = {f"{LOSSES}{name}": value for name, value in self.losses.items()}
         _write(folder, config, self.state_dict() | losses)
 
@@ -146,20 +172,20 @@ class Aligner(nn.Module):
             BrainhiveError: if upstream has no such model.
         """
         scale = self.losses.get("0.logit_scale", torch.tensor(INITIAL_LOGIT_SCALE))
-        _write(folder, *upstream.write(asdict(self.layout), self.state_dict() | {"logit_scale": scale}))
+        _write(folder, *upstream.write(self.layout, self.state_dict() | {"logit_scale": scale}))
 
 
-def _check(layout: Layout) -> None:
-    for key, known in (("subject_layer", SUBJECT_LAYERS), ("similarity", SIMILARITIES)):
-        if (value := getattr(layout, key)) not in known:
-            raise RecipeError(
-                f"no {key.replace('_', ' ')} called {value!r}", f"there are: {', '.join(known)}"
-            )
-    if layout.prior and layout.similarity != "cosine":
-        raise BrainhiveError(
-            f"{layout.similarity} centres tokens, the prior {layout.prior} draws from them as they are",
-            "use the similarity cosine, or no prior",
-        )
+def _with_token(spec: SignalSpec) -> SignalSpec:
+    """Add the channel that the subject layer `token` puts first."""
+    return replace(
+        spec,
+        names=("subject token", *spec.names) if spec.names else (),
+        widths=tuple(width + 1 for width in spec.widths),
+        regions={
+            region: tuple(tuple(index + 1 for index in indices) for indices in by_subject)
+            for region, by_subject in spec.regions.items()
+        },
+    )
 
 
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
@@ -188,11 +214,12 @@ def load(path: Path | str) -> Aligner:
     try:
         fields, state = json.loads((folder / "config.json").read_text()), load_file(weights)
         if upstream.is_upstream(state):
-            fields, state = upstream.read(fields, state)
-        learned = _learned(folder, fields)
-        for name in ("channels", "subjects", "window_ms"):
-            fields[name] = None if fields[name] is None else tuple(fields[name])
-        aligner = Aligner(Layout(**fields), learned)
+            layout, state = upstream.read(fields, state)
+            learned = Learned(subjects=layout.spec.subjects)
+        else:
+            learned, number = _learned(folder, fields)
+            layout = Layout.from_dict(fields, number)
+        aligner = Aligner(layout, learned)
         aligner.losses = _losses(state)
         aligner.load_state_dict(state)
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
@@ -207,20 +234,22 @@ def learned_in(folder: Path) -> Learned:
         BrainhiveError: if a file is damaged, or the format is newer.
     """
     try:
-        return _learned(folder, json.loads((folder / "config.json").read_text()))
+        return _learned(folder, json.loads((folder / "config.json").read_text()))[0]
     except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
         raise _damaged(folder, error) from error
 
 
-def _learned(folder: Path, fields: dict[str, Any]) -> Learned:
-    """Take from a config what is no part of the layout."""
+def _learned(folder: Path, fields: dict[str, Any]) -> tuple[Learned, int]:
+    """Take from a config what is no part of the layout: what the model learned from, and the format."""
     block, number = fields.pop("learned", None), fields.pop("format", 1)
     if number > FORMAT:
         raise BrainhiveError(
             f"the model folder {folder} is of format {number}, newer than this version's {FORMAT}",
             "pip install --upgrade brainhive",
         )
-    return Learned.load(folder, block) if block else Learned(subjects=tuple(fields.get("subjects", ())))
+    if block:
+        return Learned.load(folder, block), number
+    return Learned(subjects=tuple(fields.get("subjects", ()))), number
 
 
 def _losses(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -139,7 +139,7 @@ class AlignRun:
         signal = Signal.model_validate(
             {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         )
-        cell = Cell(path.name, layout.subjects, tuple(chosen_subjects(used, subjects)), 0)
+        cell = Cell(path.name, layout.spec.subjects, tuple(chosen_subjects(used, subjects)), 0)
         made_with = {"": (list(found.values()), signal)}
         origin = None if learned.recordings == used.recorded_as else Origin(learned.dataset)
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)

@@ -49,7 +49,7 @@ class Member:
 
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Encode the pictures of some rows as tokens [M, D]."""
-        stores, device = self.align.stores(split, self.cell), next(self.model.parameters()).device
+        stores, device = self.align.stores(split, self.cell), self.model.device
         keys = self.model.layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
             encoders, _ = self.align.made_with[self.cell.variant]
@@ -67,7 +67,7 @@ class Member:
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        device, known = next(self.model.parameters()).device, self.model.layout.subjects
+        device, known = self.model.device, self.model.layout.spec.subjects
         tokens = []
         with torch.inference_mode():
             for part in signal.split(SIGNALS):
@@ -138,11 +138,11 @@ class Member:
         """Say what the model takes of a recording: window and the like, and channels."""
         layout, (_, signal) = self.model.layout, self.align.made_with[self.cell.variant]
         if self.align.origin is None:
-            return signal, layout.channels
+            return signal, layout.spec.names
         return fitted(self.align.origin, layout, signal, self.align.dataset, self.align.paths, subject, split)
 
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         """Name something of a subject's signals as this member takes them, to keep it for other cells."""
         signal = self.align.made_with[self.cell.variant][1]
         own = self.cell.name if self._normaliser(subject) else ""  # which no other cell shares
-        return (what, str(subject), split, *self.model.layout.channels, signal.model_dump_json(), own)
+        return (what, str(subject), split, *self.model.layout.spec.names, signal.model_dump_json(), own)

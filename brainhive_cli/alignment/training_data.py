@@ -8,13 +8,15 @@ import numpy as np
 from torch import Tensor
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, hashes_of
-from brainhive_cli.alignment.model import Layout
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.storage_mode import form_of
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.heads import TOKEN, Head
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import StorageMode, Trials, open_trials
@@ -147,7 +149,8 @@ class Material:
 
     def layout(self, what: Recipe, trials: Sequence[Trials], cell: Cell) -> Layout:
         """Say what a cell's model is made of."""
-        dims = self.images.dims
+        shapes = self.images.shapes
+        dims = {key: shape[-1] for key, shape in shapes.items()}
         fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim or DIM)
         if self.prior:
             hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
@@ -156,17 +159,26 @@ class Material:
             dim = self.prior.dim
         if what.dim not in (None, dim):
             raise RecipeError(f"dim is {what.dim}, but the tokens of this fuser have {dim}", "leave dim out")
+        heads = {TOKEN: fused_head(shapes, dim)}
+        if is_apart := fuser["kind"] == "heads":
+            heads = {key: Head(shape, key) for key, shape in shapes.items()}
+            fuser, dims = {}, {}
         return Layout(
+            spec=SignalSpec(
+                trials[0].channels,
+                trials[0].signal.shape[-1],
+                cell.trained_on,
+                tuple(each.signal.shape[-2] for each in trials),
+                trials[0].rate_hz,
+            ),
+            heads=heads,
             backbone=what.backbone.model_dump(mode="json"),
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            dim=dim,
-            channels=trials[0].channels,
-            samples=trials[0].signal.shape[-1],
+            retrieval_heads=tuple(heads) if is_apart else (),
             window_ms=what.signal.window_ms,
             scale=what.signal.scale,
-            subjects=cell.trained_on,
             prior=home.portable(what.prior or ""),
             prior_digest=what.digests.get(what.prior or "", ""),
             subject_layer=what.subject_layer,

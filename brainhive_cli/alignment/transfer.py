@@ -6,7 +6,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signal_stores import open_signals, store_path
@@ -73,9 +73,9 @@ def fitted(
     start_ms, stop_ms = signal.window_ms or (-np.inf, np.inf)
     times_ms = 1000 * recording.times_s
     taken = int(((times_ms >= start_ms) & (times_ms < stop_ms)).sum())
-    if taken != layout.samples:
+    if taken != layout.spec.samples:
         raise BrainhiveError(
-            f"{where} has {taken} samples where the model takes {layout.samples}",
+            f"{where} has {taken} samples where the model takes {layout.spec.samples}",
             "cut or resample its signals to the model's window and rate",
         )
     return signal, channels
@@ -86,19 +86,19 @@ def _channels(
 ) -> tuple[str, ...]:
     """Find the model's channels by name; a model that only counts them takes those of the data set."""
     names = recording.space.names if isinstance(recording.space, Sensors) else ()
-    is_counted = layout.channels == tuple(map(str, range(len(layout.channels))))
+    is_counted = layout.spec.names == tuple(map(str, range(len(layout.spec.names))))
     if not is_counted:
         known = {name.lower() for name in names}
-        if absent := [name for name in layout.channels if name.lower() not in known]:
+        if absent := [name for name in layout.spec.names if name.lower() not in known]:
             raise BrainhiveError(
                 f"{where} has no channel {', '.join(absent)}, which the model was trained on",
                 "train on channels that both have: signal.channels=…",
             )
-        return layout.channels
+        return layout.spec.names
     chosen = tuple(signal.channels or dataset.channels or names)
-    if len(chosen) != len(layout.channels):
+    if len(chosen) != len(layout.spec.names):
         raise BrainhiveError(
-            f"{where} gives {len(chosen)} channels where the model takes {len(layout.channels)}",
+            f"{where} gives {len(chosen)} channels where the model takes {len(layout.spec.names)}",
             "it does not say which; decode with a data set of as many",
         )
     return chosen

@@ -9,8 +9,11 @@ from typing import Any
 import torch
 from torch import Size, Tensor
 
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
+from brainhive_cli.core.signal_spec import SignalSpec
 
 Fields = dict[str, Any]
 State = dict[str, Tensor]
@@ -20,7 +23,7 @@ KINDS = ("brain_mlp", "brain_projection", "nice", "atm", "shallow_net", "deep_ne
 BRAIN, VISION = "brain_model.backbone.", "vision_model."
 """Upstream's prefixes of what is `backbone.` and `fuser.` here; `logit_scale` is the same."""
 BLOCK = "fuser.block.layers.0.ff.w1.weight"
-TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
+SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
 SUBJECTS = 10
 """Upstream's ATM takes a subject's number as the row of its token; numbers from here on share one token."""
@@ -31,8 +34,8 @@ def is_upstream(state: State) -> bool:
     return any(name.startswith(BRAIN) for name in state)
 
 
-def read(config: Fields, upstream: State) -> tuple[Fields, State]:
-    """Make the fields of a Layout, and our names of weights.
+def read(config: Fields, upstream: State) -> tuple[Layout, State]:
+    """Make a Layout, and our names of weights.
 
     Raises:
         BrainhiveError: if the config lacks what the weights do not show, or no brain encoder has them.
@@ -49,74 +52,72 @@ def read(config: Fields, upstream: State) -> tuple[Fields, State]:
     kind = config.get("brain_backbone") or _kind_of(state, channels, samples, dim)
     subjects: tuple[int, ...] = ()
     if kind == "atm":
-        state[TOKENS] = torch.cat([state[TOKENS], state[SHARED]])
-        subjects = tuple(range(len(state[TOKENS])))
+        state[SUBJECT_TOKENS] = torch.cat([state[SUBJECT_TOKENS], state[SHARED]])
+        subjects = tuple(range(len(state[SUBJECT_TOKENS])))
     knobs = {"dropout": config["dropout"]} if "dropout" in config else {}
-    fields = {
-        "backbone": {"kind": kind, **knobs},
-        "fuser": {"kind": "fusion_encoder", "intermediate_size": hidden, **knobs},
-        "dims": dims,
-        "encoders": {key: key for key in dims},
-        "dim": dim,
-        "channels": tuple(map(str, range(channels))),
-        "samples": samples,
-        "window_ms": None,
-        "scale": 1.0,
-        "subjects": subjects,
-    }
-    return fields, state
+    layout = Layout(
+        spec=SignalSpec(tuple(map(str, range(channels))), samples, subjects, (channels,) * len(subjects)),
+        heads={TOKEN: Head((dim,), FUSED)},
+        backbone={"kind": kind, **knobs},
+        fuser={"kind": "fusion_encoder", "intermediate_size": hidden, **knobs},
+        dims=dims,
+        encoders={key: key for key in dims},
+    )
+    return layout, state
 
 
-def write(layout: Fields, state: State) -> tuple[Fields, State]:
-    """Make upstream's config and names of weights of a Layout's fields and our weights.
+def write(layout: Layout, state: State) -> tuple[Fields, State]:
+    """Make upstream's config and names of weights of a Layout and our weights.
 
     Raises:
-        BrainhiveError: if upstream's model has not such parts.
+        BrainhiveError: if upstream's model has no such parts.
     """
     _check(layout, state)
-    kind = layout["backbone"]["kind"]
+    kind = layout.backbone["kind"]
     if kind == "atm":
-        state = state | _tokens_by_number(state, layout["subjects"])
-    keys = {key: _upstream_key(name) or key for name, key in layout["encoders"].items()}
+        state = state | _tokens_by_number(state, layout.spec.subjects)
+    keys = {key: _upstream_key(name) or key for name, key in layout.encoders.items()}
     config = {
         "architectures": ["BrainCLIPModel"],
         "model_type": "clip",
         "brain_backbone": kind,
-        "brain_channels": len(layout["channels"]),
-        "brain_sequence_length": layout["samples"],
-        "dropout": layout["backbone"].get("dropout", 0.0),
-        "hidden_size": layout["dim"],
+        "brain_channels": layout.spec.channels,
+        "brain_sequence_length": layout.spec.samples,
+        "dropout": layout.backbone.get("dropout", 0.0),
+        "hidden_size": layout.heads[TOKEN].width,
         "intermediate_size": len(state[BLOCK]),
-        "proj_meta": {keys[key]: width for key, width in layout["dims"].items()},
+        "proj_meta": {keys[key]: width for key, width in layout.dims.items()},
     }
-    for head in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
-        if head in state:
-            config["brain_embedding_dim"] = state[head].shape[1]
+    for name in ("backbone.proj_eeg.0.weight", "backbone.project.1.weight"):
+        if name in state:
+            config["brain_embedding_dim"] = state[name].shape[1]
     projections = {f"fuser.proj_maps.{key}.": f"{VISION}proj_maps.{new}." for key, new in keys.items()}
     return config, _renamed(state, projections | {"backbone.": BRAIN, "fuser.": VISION})
 
 
-def _check(layout: Fields, state: State) -> None:
-    kind, subjects = layout["backbone"]["kind"], layout["subjects"]
-    size = (len(layout["channels"]), layout["samples"], layout["dim"], len(subjects))
+def _check(layout: Layout, state: State) -> None:
+    kind, spec, fuser = layout.backbone["kind"], layout.spec, layout.fuser.get("kind", "")
+    width = sum(head.width for head in layout.heads.values())
+    size = (spec.channels, spec.samples, width, len(spec.subjects))
     found = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
-    for is_theirs, what in (
-        (kind in KINDS and found == _shapes(kind, *size), f"brain encoder {layout['backbone']}"),
-        (layout["fuser"]["kind"] == "fusion_encoder", f"fuser {layout['fuser']['kind']}"),
-        (layout["subject_layer"] == "none", f"subject layer {layout['subject_layer']}"),
-        (layout["similarity"] == "cosine", f"similarity {layout['similarity']}"),
-        (kind != "atm" or max(subjects) <= SUBJECTS, f"subjects above {SUBJECTS}"),
+    for is_upstreams, what in (
+        (list(layout.heads) == [TOKEN], f"heads {', '.join(layout.heads)}"),
+        (fuser == "fusion_encoder", f"fuser {fuser}"),
+        (kind in KINDS and found == _shapes(kind, *size), f"brain encoder {layout.backbone}"),
+        (layout.subject_layer == "none", f"subject layer {layout.subject_layer}"),
+        (layout.similarity == "cosine", f"similarity {layout.similarity}"),
+        (kind != "atm" or max(spec.subjects) <= SUBJECTS, f"subjects above {SUBJECTS}"),
     ):
-        if not is_theirs:
+        if not is_upstreams:
             raise BrainhiveError(f"upstream's model has no {what}", "keep it in this project's own layout")
 
 
 def _tokens_by_number(state: State, subjects: tuple[int, ...]) -> State:
-    """Put each subject's token where upstream looks for it; the mean of all stands for the others."""
-    learned = dict(zip(subjects, state[TOKENS], strict=True))
-    mean = state[TOKENS].mean(0)
+    """Put each subject's token in the row of its number, the mean of all in those of other numbers."""
+    learned = dict(zip(subjects, state[SUBJECT_TOKENS], strict=True))
+    mean = state[SUBJECT_TOKENS].mean(0)
     table = torch.stack([learned.get(number, mean) for number in range(SUBJECTS + 1)])
-    return {TOKENS: table[:SUBJECTS].clone(), SHARED: table[SUBJECTS:].clone()}
+    return {SUBJECT_TOKENS: table[:SUBJECTS].clone(), SHARED: table[SUBJECTS:].clone()}
 
 
 def _kind_of(state: State, channels: int, samples: int, dim: int) -> str:

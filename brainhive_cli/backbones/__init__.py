@@ -1,1 +1,95 @@
-"""Brain encoders: signal [B, C, T] to token [B, D]."""
+"""Brain models: signals [B, C, T] to named heads.
+
+A part on this shelf is one of two kinds. Most give one vector: `Config.build(channels, samples, dim,
+subjects)` makes a module whose `forward(signal, subject)` is [B, D], which is cut into the heads here. A part
+whose Config has `takes_spec: ClassVar[bool] = True` has `build(spec, heads)` and a `forward` that gives the
+heads by name; it may have methods `learn` and `decode` where the defaults below do not serve. What such a
+part learns for one subject alone lies in a `ModuleDict` by the subject's number, so that no other gets it.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import heads as outputs
+from brainhive_cli.core import parts
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.heads import Heads
+from brainhive_cli.core.signal_spec import SignalSpec
+
+Tensors = dict[str, Tensor]
+
+
+def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
+    """Make a brain model of either kind.
+
+    Args:
+        config: The part's Config. A part that gives one vector needs subjects of equal width, unless it has
+            `pads_widths: ClassVar[bool] = True` and takes signals of any width up to the largest.
+        spec: What it is built for.
+        heads: What it predicts.
+
+    Raises:
+        BrainhiveError: if it does not go with the signals or the heads.
+    """
+    kind: Any = config
+    if getattr(config, "takes_spec", False):
+        module: nn.Module = kind.build(spec, heads)
+        return module
+    channels = max(spec.widths) if spec.widths and getattr(config, "pads_widths", False) else spec.channels
+    dim = sum(head.width for head in heads.values())
+    module = kind.build(channels, spec.samples, dim, len(spec.subjects))
+    return module
+
+
+def predict(module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None) -> Tensors:
+    """Predict every head: [B, *shape] by name.
+
+    Args:
+        module: From `build`.
+        heads: Those that it was built for.
+        signal: [B, C, T] of one subject, or of several of equal width.
+        subject: [B] subject indices; None is a subject not seen in training.
+
+    Raises:
+        BrainhiveError: if the module gives other heads.
+    """
+    found = module(signal, subject)
+    if isinstance(found, Tensor):
+        return outputs.split(found, heads)
+    outputs.check(found, heads, f"the backbone {type(module).__name__}")
+    return dict(found)
+
+
+def learn(
+    module: nn.Module,
+    heads: Heads,
+    signal: Tensor,
+    subject: Tensor | None,
+    targets: Mapping[str, Tensor],
+    context: Any,
+) -> tuple[Tensors, Tensors]:
+    """Predict for a training step, in which a part may see the targets, as to predict a caption's next word.
+
+    Returns:
+        Predictions by head, and the targets that replace the given ones; by default none.
+    """
+    own = getattr(module, "learn", None)
+    if own is None:
+        return predict(module, heads, signal, subject), {}
+    found: tuple[Tensors, Tensors] = own(signal, subject, targets, context)
+    return found
+
+
+def decode(
+    module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None, seeds: Sequence[int]
+) -> Decoded:
+    """Decode signals; a part whose answers are sampled or written word by word uses one seed a signal."""
+    own = getattr(module, "decode", None)
+    with torch.inference_mode():
+        if own is None:
+            return Decoded(predict(module, heads, signal, subject))
+        found: Decoded = own(signal, subject, seeds)
+        return found

@@ -1,8 +1,9 @@
 """Voxel ridge: a penalised linear map for each subject into a shared space, and an MLP that all share."""
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -12,10 +13,12 @@ from brainhive_cli.core.subject_bank import rows_of
 
 
 class Config(parts.Config):
-    """For voxels [B, V, 1] of several subjects: where one has fewer than V, zeros fill the end.
+    """For voxels [B, V, 1] of several subjects, who may differ in V.
 
     After the subject-wise ridge of MindEye2 (arXiv 2403.11207); the shared part is BrainHiVE's block.
     """
+
+    pads_widths: ClassVar[bool] = True
 
     hidden: int = Field(1024, gt=0, description="Width of the shared space; ours (MindEye2: 4096).")
     l2: float = Field(
@@ -71,6 +74,8 @@ class VoxelRidge(nn.Module):
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, V, 1] of subjects [B] as tokens [B, D]; None is through the mean map."""
+        if signal.ndim == 3 and 0 < signal.shape[1] < self.size[0]:
+            signal = F.pad(signal, (0, 0, 0, self.size[0] - signal.shape[1]))
         signal_shape.check(signal, *self.size)
         weight = _Penalised.apply(self.weight, self.l2)
         mapped = _mapped(signal.flatten(1), weight, subject_index) + rows_of(

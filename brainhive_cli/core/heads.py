@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -68,16 +67,16 @@ def check(found: Mapping[str, Tensor], heads: Heads, what: str) -> None:
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:
-    """Flatten a head's outputs [B, *shape] to what retrieval compares, unit vectors [B, D].
+    """Flatten a head's outputs [B, *shape] to the vectors [B, D] whose cosines retrieval ranks.
 
     Args:
         values: Outputs or targets of one head.
-        is_centred: Whether each vector's mean is taken away first, so that cosines are correlations.
+        is_centred: Whether each vector's mean is taken away, so that cosines are correlations.
     """
+    if not is_centred:
+        return values.flatten(1)
     vectors = values.float().flatten(1)
-    if is_centred:
-        vectors = vectors - vectors.mean(-1, keepdim=True)
-    return F.normalize(vectors, dim=-1)
+    return vectors - vectors.mean(-1, keepdim=True)
 
 
 def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:

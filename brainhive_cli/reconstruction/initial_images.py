@@ -178,7 +178,7 @@ class FromTokens:
                 assert take.subject is not None
                 member = Member.load(self.align, self._cell(take), take.tokens.device)
                 tokens, rows = member.tokens(take.subject, self.split)
-                latents = F.normalize(self._part(tokens, member.model.fuser), dim=1) * self._length
+                latents = F.normalize(self._part(tokens, member.model), dim=1) * self._length
                 ids = [store.image_ids[row] for row in rows]
                 self._made[take.name] = dict(zip(ids, latents, strict=True))
         return self._made[take.name]
@@ -195,15 +195,19 @@ class FromTokens:
         seed = take.cell.seed
         return next((cell for cell in fitting if cell.seed == seed), fitting[0])
 
-    def _part(self, tokens: Tensor, fuser: Any) -> Tensor:
-        if not isinstance(fuser, Concatenation):
+    def _part(self, tokens: Tensor, model: Any) -> Tensor:
+        heads, fuser, dims = model.layout.heads, model.fuser, {}
+        if isinstance(fuser, Concatenation):
+            dims = fuser.dims
+        elif fuser is None:
+            dims = {heads[name].target: heads[name].width for name in model.layout.compared}
+        key = next((key for key in self.vae.known_as if key in dims), None)
+        if key is None:
             raise BrainhiveError(
                 f"the tokens of {self.align.folder.path} hold no latents",
                 "train-align fuser.kind=concatenation",
             )
-        key = next(key for key in self.vae.known_as if key in fuser.dims)
-        keys = list(fuser.dims)
-        return tokens.split(list(fuser.dims.values()), dim=1)[keys.index(key)]
+        return tokens.split(list(dims.values()), dim=1)[list(dims).index(key)]
 
     @cached_property
     def _length(self) -> float:

@@ -2,20 +2,19 @@
 
 import pytest
 import torch
+from layouts import one_token, spec_of
 from torch import nn
 
 from brainhive_cli.alignment.batch_norm import normalise_together
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.launch import Launch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 
 
 def aligner(kind: str) -> Aligner:
-    parts, sizes = ({"kind": kind}, {"kind": "fusion_encoder"}), ({"e": 8}, {"e": "e"}, 16)
-    layout = Layout(*parts, *sizes, ("Oz",), 250, None, 1.0, (1,))
     torch.manual_seed(0)
-    return Aligner(layout)
+    return Aligner(one_token(spec_of(("Oz",), 250), 16, {"e": 8}, backbone={"kind": kind}))
 
 
 def synchronised(model: Aligner) -> int:

@@ -11,11 +11,13 @@ from torch import nn
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.initialisation import REFERENCE_SD, _draw_as_reference, begin
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.layout import Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -28,7 +30,8 @@ REFERENCE_KINDS = ["brain_mlp", "brain_projection", "ts_conv", "nice", "atm", "e
 
 def long(kind: str) -> Layout:
     """A layout whose signals are long enough for convolutions."""
-    return replace(layout_of(data_of(EMBEDDING), kind), samples=250, dim=32)
+    layout = layout_of(data_of(EMBEDDING), kind)
+    return replace(layout, spec=replace(layout.spec, samples=250), heads={TOKEN: Head((32,), FUSED)})
 
 
 @pytest.mark.parametrize(

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from layouts import one_token, spec_of
 
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.learned import FILE, Learned, hashes_of
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.caveats import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
@@ -18,18 +19,7 @@ from brainhive_cli.core.caveats import (
 )
 from brainhive_cli.core.errors import BrainhiveError
 
-LAYOUT = Layout(
-    backbone={"kind": "linear"},
-    fuser={"kind": "fusion_encoder", "intermediate_size": 8, "dropout": 0.0},
-    dims={"e": 4},
-    encoders={"e": "e"},
-    dim=8,
-    channels=("Oz", "Pz"),
-    samples=10,
-    window_ms=None,
-    scale=1.0,
-    subjects=(1, 2),
-)
+LAYOUT = one_token(spec_of(("Oz", "Pz"), 10, (1, 2)), 8, {"e": 4})
 IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 
 
@@ -47,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 2
+    assert config["format"] == 3
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
     assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
@@ -60,7 +50,9 @@ def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
 
 def test_a_folder_of_format_1_is_read_and_what_it_learned_from_is_not_known(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    del config["format"], config["learned"]
+    del config["format"], config["learned"], config["heads"], config["retrieval_heads"]
+    spec = config.pop("spec")
+    config |= {"channels": spec["names"], "samples": 10, "subjects": spec["subjects"], "dim": 8}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / FILE).unlink()
 
@@ -77,9 +69,9 @@ def test_a_newer_format_and_pictures_of_another_model_are_refused(folder: Path, 
         aligners.load(folder)
 
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format": 2', '"format": 3'))
+    config.write_text(config.read_text().replace('"format": 3', '"format": 4'))
     for read in (aligners.load, aligners.learned_in):
-        with pytest.raises(BrainhiveError, match="is of format 3, newer than"):
+        with pytest.raises(BrainhiveError, match="is of format 4, newer than"):
             read(folder)
 
 

@@ -24,6 +24,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import LossContext
@@ -80,7 +81,8 @@ VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
 def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeypatch):
     encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
     data = replace(data_of(embedding), images=targets_of(encoders))
-    layout = replace(layout_of(data, "linear"), fuser={"kind": "heads"}, dims={"e": 8, "f": 3}, dim=11)
+    heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
+    layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
     monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
     loss_of, trials = ClipLoss(), data.trials[0]
     model, learned = begin(1, layout, data, "torch"), ~data.held_out
@@ -303,7 +305,7 @@ def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding
     torch.nn.init.normal_(learned.subject_layer.token)
     learned.save(tmp_path / "joint")
 
-    begun = aligner.Aligner(replace(layout, subjects=(7, 2)))
+    begun = aligner.Aligner(replace(layout, spec=replace(layout.spec, subjects=(7, 2))))
     take_over(begun, tmp_path / "joint")
 
     old, new = learned.subject_layer.token, begun.subject_layer.token
@@ -312,10 +314,10 @@ def test_a_new_subject_begins_from_the_mean_of_those_that_were_learned(embedding
 
 def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
     data = data_of(embedding)
-    other = aligner.Aligner(replace(layout_of(data), dim=32))
+    other = aligner.Aligner(replace(layout_of(data), heads={TOKEN: Head((32,), FUSED)}))
     other.save(tmp_path / "other")
 
-    with pytest.raises(BrainhiveError, match="is made otherwise"):
+    with pytest.raises(BrainhiveError, match="architecture does not match the checkpoint"):
         train(replace(data, start=tmp_path / "other"))
 
 

@@ -7,24 +7,51 @@ from pathlib import Path
 
 import pytest
 import torch
+from layouts import one_token, spec_of
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.model import SIMILARITIES, Aligner, Layout
+from brainhive_cli.alignment.layout import SIMILARITIES, Layout, fused_head
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.heads import FUSED, TOKEN, Head
+from brainhive_cli.core.signal_spec import SignalSpec
 
-LAYOUT = Layout(
-    backbone={"kind": "brain_mlp"},
-    fuser={"kind": "fusion_encoder", "intermediate_size": 8},
-    dims={"vae": 6, "CLIP": 4},
+SPEC = replace(spec_of(("Oz", "POz"), 10, (3, 1)), rate_hz=250.0, times_s=tuple(n / 250 for n in range(10)))
+LAYOUT = one_token(
+    SPEC,
+    8,
+    {"vae": 6, "CLIP": 4},
     encoders={"vae": "vae", "clip-b32": "CLIP"},
-    dim=8,
-    channels=("Oz", "POz"),
-    samples=10,
+    backbone={"kind": "brain_mlp"},
     window_ms=(0.0, 40.0),
     scale=0.2,
-    subjects=(3, 1),
 )
+VOXELS = SignalSpec((), 1, (5, 2), (7, 4), regions={"V1": ((0, 1, 6), (3,)), "V2": ((2,), ())})
+TWO = replace(
+    LAYOUT,
+    heads={TOKEN: Head((8,), FUSED), "latent": Head((2, 3, 3), "latent", "digest of the autoencoder")},
+    encoders={"vae": "vae", "clip-b32": "CLIP", "latent": "latent"},
+)
+FORMAT_2 = {
+    "format": 2,
+    "backbone": {"kind": "brain_mlp"},
+    "fuser": {"kind": "fusion_encoder", "intermediate_size": 8},
+    "dims": {"vae": 6, "CLIP": 4},
+    "encoders": {"vae": "vae", "clip-b32": "CLIP"},
+    "dim": 8,
+    "channels": ["Oz", "POz"],
+    "samples": 10,
+    "window_ms": [0.0, 40.0],
+    "scale": 0.2,
+    "subjects": [3, 1],
+    "prior": "",
+    "subject_layer": "none",
+    "similarity": "cosine",
+    "normalise": "none",
+    "prior_digest": "",
+}
+"""A config.json as the first two formats had it."""
 
 
 @pytest.fixture
@@ -40,6 +67,7 @@ def folder(tmp_path: Path) -> Path:
         LAYOUT,
         replace(LAYOUT, window_ms=None, prior="demo:prior"),
         replace(LAYOUT, subject_layer="token", similarity="centred_cosine"),
+        TWO,
     ],
 )
 def test_a_saved_aligner_comes_back_the_same(tmp_path: Path, layout: Layout) -> None:
@@ -74,8 +102,9 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
     [
         (cut_weights, "is damaged"),
         (change_config("{", ""), "is damaged"),
-        (change_config('"dim": 8', '"dim": 16'), "is damaged"),
-        (change_config('"dim": 8', '"size": 8'), "is damaged: .*'size'"),
+        (change_config("        8\n", "        16\n"), "is damaged"),
+        (change_config('"target": "fused"', '"targets": "fused"'), "is damaged: .*'targets'"),
+        (change_config('"scale": 0.2', '"size": 8'), "is damaged: .*'size'"),
         (change_config('"subject_layer": "none"', '"subject_layer": "linear"'), "is damaged"),
         (change_config('"samples": 10,', ""), "is damaged: .*'samples'"),
     ],
@@ -102,13 +131,92 @@ def test_a_part_that_this_version_lacks_is_named(folder: Path) -> None:
         aligner.load(folder)
 
 
-def test_a_folder_of_before_there_were_subject_layers_is_read(folder: Path) -> None:
-    path = folder / "config.json"
-    fields = json.loads(path.read_text())
-    for newer in ("subject_layer", "similarity"):
-        del fields[newer]
-    path.write_text(json.dumps(fields))
-    assert aligner.load(folder).layout == LAYOUT
+def test_a_folder_of_format_1_or_2_is_read_and_gives_the_same_tokens(folder: Path) -> None:
+    signal, config = torch.randn(3, 2, 10), folder / "config.json"
+    expected = aligner.load(folder).encode_signal(signal)
+    learned = json.loads(config.read_text())["learned"]
+    first = {key: value for key, value in FORMAT_2.items() if key not in ("format", "subject_layer", "prior")}
+
+    for fields in (FORMAT_2 | {"learned": learned}, first):
+        config.write_text(json.dumps(fields))
+        found = aligner.load(folder)
+        assert found.layout == replace(LAYOUT, spec=spec_of(("Oz", "POz"), 10, (3, 1)))
+        assert torch.equal(found.encode_signal(signal), expected)
+
+
+def test_a_folder_whose_token_had_parts_has_a_head_for_each(folder: Path) -> None:
+    fields = FORMAT_2 | {"fuser": {"kind": "heads"}, "dim": 10}
+    layout = Layout.from_dict({key: value for key, value in fields.items() if key != "format"}, 2)
+
+    model = Aligner(layout).eval()
+
+    assert layout.heads == {"vae": Head((6,), "vae"), "CLIP": Head((4,), "CLIP")}
+    assert model.fuser is None
+    embeddings = {"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)}
+    assert {name: each.shape for name, each in model.predict(torch.randn(3, 2, 10)).items()} == {
+        "vae": (3, 6),
+        "CLIP": (3, 4),
+    }
+    expected = torch.stack([cosines(each, each) for each in embeddings.values()]).mean(0)
+    token = model.encode_image(embeddings)
+    torch.testing.assert_close(cosines(token, token), expected)
+
+
+def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:
+    model = Aligner(replace(TWO, retrieval_heads=("latent",))).eval()
+    latent = torch.randn(3, 2, 3, 3)
+
+    predicted, targets = model.predict(torch.randn(3, 2, 10)), model.targets({"latent": latent})
+    decoded = model.decode(torch.randn(3, 2, 10), None, [1, 2, 3])
+
+    assert {name: tuple(each.shape) for name, each in predicted.items()} == {
+        "token": (3, 8),
+        "latent": (3, 2, 3, 3),
+    }
+    assert list(targets) == ["latent"] and targets["latent"] is latent
+    assert torch.equal(model.encode_image({"latent": latent}), latent.flatten(1))
+    assert decoded.tensors["latent"].shape == (3, 2, 3, 3) and len(decoded) == 3
+    with pytest.raises(BrainhiveError, match="compares the head latent, and only token is given"):
+        model.encode_image({"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)})
+    with pytest.raises(BrainhiveError, match=r"gives latent \[2, 9\], the heads are latent \[2, 3, 3\]"):
+        model.targets({"latent": latent.flatten(2)})
+
+
+def test_tokens_of_one_encoder_are_fused_token_by_token() -> None:
+    shapes = {"vae": (5, 6), "CLIP": (5, 4)}
+    model = Aligner(replace(LAYOUT, heads={TOKEN: fused_head(shapes, 8)})).eval()
+
+    image = model.encode_image({key: torch.randn(3, *shape) for key, shape in shapes.items()})
+
+    assert image.shape == model.encode_signal(torch.randn(3, 2, 10)).shape == (3, 40)
+    for refused in ({"vae": (5, 6), "CLIP": (4,)}, {"vae": (4, 8, 8)}):
+        with pytest.raises(RecipeError, match="cannot be fused"):
+            fused_head(refused, 8)
+
+
+def test_which_head_retrieval_compares_is_named_where_it_could_be_either() -> None:
+    heads = {name: Head((4,), name) for name in ("one", "other")}
+    with pytest.raises(RecipeError, match="heads one, other, and nothing says which") as caught:
+        _ = replace(LAYOUT, heads=heads).compared
+    assert caught.value.hint == "retrieval_head=one"
+    assert replace(LAYOUT, heads={"one": heads["one"]}).compared == ("one",)
+
+
+def test_signals_of_each_subjects_own_width_are_taken(tmp_path: Path) -> None:
+    layout = replace(LAYOUT, spec=VOXELS, backbone={"kind": "voxel_ridge", "hidden": 8})
+    made = Aligner(layout).eval()
+    made.save(tmp_path)
+    found = aligner.load(tmp_path)
+
+    assert found.layout == layout
+    for subject, width in enumerate(VOXELS.widths):
+        signal, index = torch.randn(3, width, 1), torch.full((3,), subject)
+        torch.testing.assert_close(found.encode_signal(signal, index), made.encode_signal(signal, index))
+    with pytest.raises(BrainhiveError, match=r"signals \[B, 7, 1\].* got \[3, 5, 1\]"):
+        made.encode_signal(torch.randn(3, 5, 1))
+    for change in ({"backbone": {"kind": "linear"}}, {"subject_layer": "linear"}):
+        with pytest.raises(BrainhiveError, match="subjects have different widths: 7, 4"):
+            Aligner(replace(layout, **change))
 
 
 @pytest.mark.parametrize(("key", "name"), [("subject_layer", "tokens"), ("similarity", "dot")])
@@ -136,20 +244,17 @@ def test_the_cosine_of_centred_tokens_is_the_correlation_of_plain_ones() -> None
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-def test_the_cosine_of_tokens_with_several_heads_is_the_mean_of_the_heads(similarity: str) -> None:
-    torch.manual_seed(0)
-    model = Aligner(replace(LAYOUT, similarity=similarity)).eval()
-    assert model.heads == (8,)
-    whole = encoded(model)
-    model.fuser.heads = (5, 3)  # type: ignore[assignment]
-    assert model.heads == (5, 3)
-    plain = Aligner(LAYOUT).eval()
-    plain.load_state_dict(model.state_dict())
-    parts = zip(*(token.split((5, 3), dim=1) for token in encoded(plain)), strict=True)
+def test_the_cosine_of_several_heads_is_the_mean_of_theirs(similarity: str) -> None:
+    heads, names = {"vae": Head((6,), "vae"), "CLIP": Head((4,), "CLIP")}, ("vae", "CLIP")
+    model = Aligner(replace(LAYOUT, heads=heads, similarity=similarity, retrieval_heads=names)).eval()
+    embeddings = {"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)}
+    predicted = model.predict(torch.randn(3, 2, 10))
+
+    found = cosines(model.join(predicted), model.encode_image(embeddings))
+
     compare = cosines if similarity == "cosine" else lambda a, b: torch.corrcoef(torch.cat([a, b]))[:3, 3:]
-    expected = torch.stack([compare(signal, image) for signal, image in parts]).mean(0)
-    torch.testing.assert_close(cosines(*encoded(model)), expected)
-    assert not torch.allclose(cosines(*whole), expected, atol=1e-3)
+    expected = torch.stack([compare(predicted[name], embeddings[name]) for name in names]).mean(0)
+    torch.testing.assert_close(found, expected)
 
 
 def encoded(model: Aligner) -> tuple[Tensor, Tensor]:

@@ -4,25 +4,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from layouts import one_token, spec_of
 
 from brainhive_cli.alignment.initialisation import take_over
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.subject_layers import LAYERS
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 
-LAYOUT = Layout(
-    backbone={"kind": "linear"},
-    fuser={"kind": "fusion_encoder", "intermediate_size": 8},
-    dims={"vae": 6},
-    encoders={"vae": "vae"},
-    dim=8,
-    channels=tuple("ABCDE"),
-    samples=100,
-    window_ms=None,
-    scale=1.0,
-    subjects=(3, 1, 2),
-)
+LAYOUT = one_token(spec_of(tuple("ABCDE"), 100, (3, 1, 2)), 8, {"vae": 6})
 SIGNAL, SUBJECT = (
     torch.randn(4, 5, 100, generator=torch.Generator().manual_seed(0)),
     torch.tensor([0, 1, 2, 0]),
@@ -104,7 +94,7 @@ def test_a_new_subject_begins_as_the_mean_of_those_learned(change, tmp_path):
     learned = Aligner(replace(LAYOUT, **change)).eval()
     for parameter in learned.parameters():
         parameter.data += 0.1 * torch.randn_like(parameter)
-    new = Aligner(replace(LAYOUT, subjects=(7,), **change)).eval()
+    new = Aligner(replace(LAYOUT, spec=spec_of(tuple("ABCDE"), 100, (7,)), **change)).eval()
 
     learned.losses = {"0.logit_scale": torch.tensor(3.0)}
     learned.save(tmp_path)

@@ -7,10 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from layouts import one_token, spec_of
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.model import Layout
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.transfer import Origin, fitted
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
@@ -22,7 +23,7 @@ from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
-LAYOUT = Layout({}, {}, {}, {}, 8, ("Oz", "P7"), 50, None, 1.0, (1,))
+LAYOUT = one_token(spec_of(("Oz", "P7"), 50), 8, {})
 ORIGIN = Origin("trained-on", np.arange(50) / 100, 100.0)
 
 
@@ -84,7 +85,7 @@ def test_without_the_recordings_of_the_training_only_the_same_number_of_samples_
 
 def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_for(recorded):
     recorded(samples=50)
-    counted = replace(LAYOUT, channels=("0", "1"))
+    counted = replace(LAYOUT, spec=spec_of(("0", "1"), 50))
 
     assert fit(counted, Origin(""), Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
     with pytest.raises(BrainhiveError, match="gives 3 channels where the model takes 2"):

@@ -7,11 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+from layouts import one_token, spec_of
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from brainhive_cli.alignment import model as aligners
-from brainhive_cli.alignment.model import Aligner, Layout
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.upstream import KINDS
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.errors import BrainhiveError
@@ -27,18 +28,8 @@ KEPT = {
     "transformers_version": "4.57.3",
 }
 """What a config holds besides the sizes of the brain encoder."""
-OURS = Layout(
-    backbone={"kind": "atm", "dropout": 0.2},
-    fuser={"kind": "fusion_encoder", "intermediate_size": 8},
-    dims={"vae": 6, "clip-b32": 4},
-    encoders={"vae": "vae", "clip-b32": "clip-b32"},
-    dim=8,
-    channels=("Oz", "POz", "Pz"),
-    samples=80,
-    window_ms=None,
-    scale=1.0,
-    subjects=(10, 3, 1),
-)
+SPEC = spec_of(("Oz", "POz", "Pz"), 80, (10, 3, 1))
+OURS = one_token(SPEC, 8, {"vae": 6, "clip-b32": 4}, backbone={"kind": "atm", "dropout": 0.2})
 
 
 Reference = dict[str, Tensor]
@@ -90,9 +81,8 @@ def test_an_upstream_folder_gives_the_references_output(
 
     assert (token - reference["output"]).abs().max() < 1e-5
     assert image.shape == (2, config["hidden_size"]) and model.losses == {"0.logit_scale": torch.tensor(3.5)}
-    assert model.layout.channels == tuple(map(str, range(config["brain_channels"]))) and list(
-        model.layout.dims
-    ) == list(DIMS)
+    assert model.layout.spec.names == tuple(map(str, range(config["brain_channels"])))
+    assert list(model.layout.dims) == list(DIMS)
     assert model.layout.encoders == {key: key for key in DIMS}
 
 
@@ -122,7 +112,7 @@ def test_a_model_of_ours_goes_through_upstreams_layout_with_its_subjects_by_numb
     made.save_upstream(tmp_path)
     found = aligners.load(tmp_path)
     signal, vae, clip = torch.randn(3, 3, 80), torch.randn(3, 6), torch.randn(3, 4)
-    numbers = torch.tensor([found.layout.subjects.index(subject) for subject in OURS.subjects])
+    numbers = torch.tensor([found.layout.spec.subjects.index(subject) for subject in SPEC.subjects])
 
     theirs = {"vae": vae, "CLIP-ViT-B-32-laion2B-s34B-b79K": clip}
     assert torch.equal(found.encode_signal(signal, numbers), made.encode_signal(signal, torch.arange(3)))
@@ -138,7 +128,7 @@ def test_a_model_of_ours_goes_through_upstreams_layout_with_its_subjects_by_numb
         ({"backbone": {"kind": "brain_mlp", "hidden": 5}}, "no brain encoder .*'hidden': 5"),
         ({"subject_layer": "linear"}, "no subject layer linear"),
         ({"similarity": "centred_cosine"}, "no similarity centred_cosine"),
-        ({"subjects": (1, 11)}, "no subjects above 10"),
+        ({"spec": replace(SPEC, subjects=(1, 11), widths=(3, 3))}, "no subjects above 10"),
     ],
 )
 def test_what_upstream_does_not_have_is_not_written(tmp_path: Path, change: dict, what: str) -> None:

@@ -233,7 +233,7 @@ def test_with_a_prior_the_fuser_is_the_priors_and_stays_as_it_is(go, small, worl
     model = aligner.load(result.folder / "cells" / "sub-01_seed-1" / "model")
     theirs = FusionPrior.load(prior).fusion_encoder["vision_model"].state_dict()
     assert is_same(model.fuser.state_dict(), theirs)
-    assert (model.layout.dim, model.layout.prior) == (64, str(prior))
+    assert (model.layout.heads["token"].shape, model.layout.prior) == ((64,), str(prior))
     top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
     assert top1["low"] > top1["chance"]
 

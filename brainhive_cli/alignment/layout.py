@@ -1,0 +1,168 @@
+"""What an aligner is made of: the `config.json` of a model folder, of this and of earlier formats."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+from brainhive_cli.alignment.subject_layers import LAYERS
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
+from brainhive_cli.core.signal_spec import SignalSpec
+
+FORMAT = 3
+"""Of the model folder. The first had neither a number nor the block `learned`; the first two had one token,
+and named channels, samples and subjects where `spec` is now. Both are still read."""
+SUBJECT_LAYERS = ("none", *LAYERS)
+SIMILARITIES = ("cosine", "centred_cosine")
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What an aligner is made of.
+
+    Attributes:
+        spec: The signals that the backbone is built for.
+        heads: What it predicts.
+        backbone: The backbone's Config, as a mapping with its kind.
+        fuser: The fuser's Config, as a mapping with its kind; empty where no head's target is fused.
+        dims: Width of each embedding that is fused, by the fuser's key.
+        encoders: The key of each encoder's embeddings, by the encoder's store name.
+        window_ms: Start and stop of the signal after stimulus onset; None is all of it.
+        scale: What signals are multiplied by.
+        normalise: How signals are normalised, by each subject's training signals.
+        subject_layer: What is learned for each subject before the backbone; one of `SUBJECT_LAYERS`.
+        similarity: How vectors are compared; one of `SIMILARITIES`. Centred ones have mean 0, so that their
+            cosine is the correlation.
+        retrieval_heads: Heads that retrieval compares; the similarity of several is the mean of theirs. If
+            empty: the head `token`, or the only one.
+        prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
+        prior_digest: Digest of the weights of that prior, by which it is known.
+    """
+
+    spec: SignalSpec
+    heads: Heads
+    backbone: dict[str, Any]
+    fuser: dict[str, Any] = field(default_factory=dict)
+    dims: dict[str, int] = field(default_factory=dict)
+    encoders: dict[str, str] = field(default_factory=dict)
+    window_ms: tuple[float, float] | None = None
+    scale: float = 1.0
+    normalise: str = "none"
+    subject_layer: str = "none"
+    similarity: str = "cosine"
+    retrieval_heads: tuple[str, ...] = ()
+    prior: str = ""
+    prior_digest: str = ""
+
+    @property
+    def fused(self) -> Heads:
+        """The heads whose target the fuser makes."""
+        return {name: head for name, head in self.heads.items() if head.target == FUSED}
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The heads that retrieval compares.
+
+        Raises:
+            RecipeError: if there are several and none is named.
+        """
+        if self.retrieval_heads:
+            return self.retrieval_heads
+        if TOKEN in self.heads or len(self.heads) == 1:
+            return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
+        raise RecipeError(
+            f"the model has the heads {', '.join(self.heads)}, and nothing says which retrieval compares",
+            f"retrieval_head={next(iter(self.heads))}",
+        )
+
+    def check(self) -> None:
+        """Refuse a subject layer, similarity or heads that there are not.
+
+        Raises:
+            RecipeError: naming it, and what there is.
+            BrainhiveError: if the prior does not go with the similarity.
+        """
+        for key, known in (("subject_layer", SUBJECT_LAYERS), ("similarity", SIMILARITIES)):
+            _refuse_unknown(key.replace("_", " "), getattr(self, key), known)
+        for name in self.retrieval_heads:
+            _refuse_unknown("head", name, tuple(self.heads))
+        if not self.heads:
+            raise RecipeError("a model without heads predicts nothing", "name an encoder")
+        if self.prior and self.similarity != "cosine":
+            raise BrainhiveError(
+                f"{self.similarity} centres tokens, the prior {self.prior} draws from them as they are",
+                "use the similarity cosine, or no prior",
+            )
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return plain values for a model folder's config.json."""
+        return {
+            "format": FORMAT,
+            **vars(self),
+            "spec": self.spec.as_dict(),
+            "heads": {name: asdict(head) for name, head in self.heads.items()},
+        }
+
+    @classmethod
+    def from_dict(cls, fields: Mapping[str, Any], number: int) -> Self:
+        """Read back `as_dict`, or the fields of an earlier format.
+
+        Args:
+            fields: All of a config.json that is of the layout.
+            number: Its format.
+
+        Raises:
+            TypeError: if a key is unknown or missing.
+            KeyError: if a key of an earlier format is missing.
+        """
+        given = dict(fields) if number >= FORMAT else _of_one_token(fields)
+        for name in ("window_ms", "retrieval_heads"):
+            if isinstance(value := given.get(name), list):
+                given[name] = tuple(value)
+        given["spec"] = SignalSpec.from_dict(given["spec"])
+        given["heads"] = {
+            name: Head(**{**head, "shape": tuple(head["shape"])}) for name, head in given["heads"].items()
+        }
+        return cls(**given)
+
+
+def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
+    """Say what a fuser makes of embeddings: a vector, or tokens where all encoders give as many.
+
+    Args:
+        shapes: Of one item, by the encoder's key.
+        dim: D that the fuser makes of the last axis.
+
+    Raises:
+        RecipeError: if some shapes cannot be fused.
+    """
+    leading = {shape[:-1] for shape in shapes.values()}
+    if len(leading) != 1 or any(len(each) > 1 for each in leading):
+        listed = ", ".join(f"{key} {list(shape)}" for key, shape in shapes.items())
+        raise RecipeError(
+            f"embeddings of {listed} cannot be fused: they need to be vectors, or as many tokens each",
+            "give each a head of its own",
+        )
+    return Head((*leading.pop(), dim), FUSED)
+
+
+def _refuse_unknown(what: str, name: str, known: tuple[str, ...]) -> None:
+    if name not in known:
+        raise RecipeError(f"no {what} called {name!r}", f"there are: {', '.join(known)}")
+
+
+def _of_one_token(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn formats 1 and 2 into the present one: they had one token, or one part of it for each encoder."""
+    given = dict(fields)
+    names, subjects, dim = list(given.pop("channels")), list(given.pop("subjects")), given.pop("dim")
+    given["spec"] = {
+        "names": names,
+        "samples": given.pop("samples"),
+        "subjects": subjects,
+        "widths": [len(names)] * len(subjects),
+    }
+    if given["fuser"]["kind"] != "heads":
+        return {**given, "heads": {TOKEN: {"shape": [dim], "target": FUSED}}}
+    dims = given.pop("dims")
+    heads = {key: {"shape": [width], "target": key} for key, width in dims.items()}
+    return {**given, "fuser": {}, "heads": heads, "retrieval_heads": list(heads)}
