@@ -29,7 +29,7 @@ class Comparison:
 
     Attributes:
         difference: First minus second, mean over subjects.
-        low: Lower end of its 95 % interval (see `statistics.interval`); None of one item.
+        low: Lower end of its 95 % interval (see `statistics.describe`); None of one item.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
         these_subjects: Of several subjects, the interval over items alone, which holds for them only.
@@ -83,7 +83,7 @@ def compare(
     Args:
         first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
         second: Ranks of the same items and subjects; the number of seeds may be another.
-        ids: Names of the items, one list a subject (see `statistics.interval`).
+        ids: Names of the items, one list a subject (see `statistics.describe`).
 
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
@@ -106,7 +106,7 @@ def compare_values(
     Args:
         first: Values [S, N] of S seeds and N items, one array a subject; or [N].
         second: Values of the same items and subjects.
-        ids: Names of the items, one list a subject (see `statistics.interval`).
+        ids: Names of the items, one list a subject (see `statistics.describe`).
 
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
@@ -156,7 +156,7 @@ def min_f(differences: Sequence[Values], ids: Sequence[Sequence[Hashable]] | Non
 
     Args:
         differences: Of the items [N], one array a subject; two subjects at least.
-        ids: Names of the items, one list a subject (see `statistics.interval`).
+        ids: Names of the items, one list a subject (see `statistics.describe`).
 
     Returns:
         p, or None if all subjects have one and the same item.

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.metrics._rivals import CANDIDATES, TIE, unit
+from brainhive_cli.metrics._rank_counts import CANDIDATES, TIE, unit
 from brainhive_cli.metrics.resampling import Values, by_item
 
 SIGNIFICANT = 0.025
@@ -25,7 +25,7 @@ FRACTION = 1e-6
 
 @dataclass(frozen=True)
 class RankSum:
-    """A sum of ranks beside those of guesses.
+    """A sum of ranks, compared with those of guesses.
 
     Attributes:
         better: Probability that guesses have a sum as small.
@@ -43,7 +43,7 @@ class RankSum:
 
     @property
     def verdict(self) -> str:
-        """Say on which side of chance the ranks are, two-sided at .05."""
+        """On which side of chance the ranks are, two-sided at .05."""
         if self.better < SIGNIFICANT:
             return "above chance"
         return "below chance" if self.worse < SIGNIFICANT else "at chance"
@@ -64,7 +64,7 @@ def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashabl
     Args:
         groups: Ranks of the items [N], or [S, N] of S models, one array a subject.
         pool: Candidates.
-        ids: Names of the items, one list a subject (see `statistics.interval`).
+        ids: Names of the items, one list a subject (see `statistics.describe`).
     """
     averages, places = by_item([np.atleast_2d(group).mean(0) for group in groups], ids)
     place, values = np.concatenate(places), np.concatenate(averages)

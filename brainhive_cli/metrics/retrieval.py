@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics._rivals import BLOCK, count_at_least, similarity_to
+from brainhive_cli.metrics._rank_counts import BLOCK, count_at_least, similarity_to
 from brainhive_cli.metrics.resampling import Statistic
 from brainhive_cli.metrics.statistics import Limits, Metric, measure
 
@@ -111,11 +111,11 @@ def subset_hits(
 
 
 def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Check tokens and targets, and bring them to one device; that of Apple has no float64."""
+    """Check tokens and targets, and bring them to one device."""
     targets = target.reshape(len(target), -1)  # [N, K]
     _check(signal_tokens, gallery, targets)
-    device = "cpu" if signal_tokens.device.type == "mps" else signal_tokens.device
-    return signal_tokens.detach().to(device), gallery.detach().to(device), targets.to(device)
+    device = signal_tokens.device
+    return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 
 def _check(signal_tokens: Tensor, gallery: Tensor, targets: Tensor) -> None:
@@ -155,7 +155,7 @@ def summarise(
             that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
-        ids: Names of the items, one list a subject (see `statistics.interval`).
+        ids: Names of the items, one list a subject (see `statistics.describe`).
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.

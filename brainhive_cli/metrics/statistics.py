@@ -68,16 +68,16 @@ def measure(
     Args:
         name: What was measured.
         groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
-            Where there are as many models as seeds, the spread over seeds is told too.
+            Where there are as many models as seeds, the spread over seeds is measured too.
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
-        ids: As of `interval`.
+        ids: See `describe`.
         statistic: How a group's values become one.
         pool: Candidates that each item was compared with.
         chance: Value expected of guessing.
         seeds: Seeds of the trainings that were measured.
-        limits: As of `interval`.
-        wilson: As of `interval`.
+        limits: See `describe`.
+        wilson: See `describe`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
@@ -113,7 +113,18 @@ def _is_selected(protocol: str) -> bool | None:
     return True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False
 
 
-def interval(
+def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:
+    """Give both ends of a confidence interval of the mean over subjects of their statistic.
+
+    Args:
+        groups: Values of the items [N], one array a subject.
+        options: See `describe`, which also says how the interval was made.
+    """
+    found = describe(groups, **options)
+    return found.low, found.high
+
+
+def describe(
     groups: Sequence[Values],
     *,
     ids: Sequence[Sequence[Hashable]] | None = None,
@@ -123,8 +134,8 @@ def interval(
     seed: int = 0,
     limits: Limits = (None, None),
     wilson: bool = True,
-) -> tuple[float | None, float | None]:
-    """Give both ends of a confidence interval of the mean over subjects of their statistic.
+) -> Interval:
+    """Make a confidence interval of the mean over subjects of their statistic, and say how it was made.
 
     Items and subjects are crossed: an item that several subjects saw is easy or hard for all of them. So a
     draw resamples the items once for all subjects that have them. What the interval holds for:
@@ -161,31 +172,6 @@ def interval(
     Source: Owen 2007, The pigeonhole bootstrap (crossed resampling); Efron and Tibshirani, An Introduction to
     the Bootstrap, chapter 13; Wilson 1927, through scipy.stats.
     """
-    found = describe(
-        groups,
-        ids=ids,
-        statistic=statistic,
-        level=level,
-        draws=draws,
-        seed=seed,
-        limits=limits,
-        wilson=wilson,
-    )
-    return found.low, found.high
-
-
-def describe(
-    groups: Sequence[Values],
-    *,
-    ids: Sequence[Sequence[Hashable]] | None = None,
-    statistic: Statistic = np.mean,
-    level: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = 0,
-    limits: Limits = (None, None),
-    wilson: bool = True,
-) -> Interval:
-    """Make the interval of `interval`, which describes the arguments, with words and a second one beside."""
     given = [np.asarray(group, np.float64) for group in groups]
     _check(given, ids)
     groups, places = by_item(given, ids)
