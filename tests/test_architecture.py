@@ -180,6 +180,8 @@ def test_every_tiny_loss_is_a_number(kind: str) -> None:
 @pytest.mark.parametrize("prior_kind", parts.kinds("priors"))
 @pytest.mark.parametrize("kind", parts.kinds("generators"))
 def test_every_tiny_generator_draws_what_every_tiny_prior_says(kind: str, prior_kind: str) -> None:
+    if kind == "chain" and prior_kind != "identity":
+        pytest.skip("the stages of a chain have priors of their own")
     generator = parts.load("generators", kind).TINY.build()
     prior = parts.load("priors", prior_kind).TINY.build({"one": 4}, generator)
     prior.attach(generator)

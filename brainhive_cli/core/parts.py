@@ -44,10 +44,15 @@ class Config(BaseModel):
         return {"kind": self.kind, **fields(self)}
 
 
+def package(shelf: str) -> ModuleType:
+    """Import what the parts of a shelf have in common, for parts that are made of parts of another shelf."""
+    return importlib.import_module(f"brainhive_cli.{shelf}")
+
+
 def kinds(shelf: str) -> list[str]:
     """List the parts on a shelf without importing them."""
-    package = importlib.import_module(f"brainhive_cli.{shelf}")
-    return [m.name for m in pkgutil.iter_modules(package.__path__) if not m.name.startswith("_")]
+    found = pkgutil.iter_modules(package(shelf).__path__)
+    return [module.name for module in found if not module.name.startswith("_")]
 
 
 def file_of(kind: str) -> str:

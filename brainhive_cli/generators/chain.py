@@ -1,0 +1,227 @@
+"""A generator of stages: each generates from the media of the one before, with its own prior and sampling."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.conditioning import Conditioning
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.media import Media
+from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.generators import DEFAULT, Sampling, sdxl
+
+
+class Stage(Section):
+    """One stage; what it leaves out is as the command's recipe says."""
+
+    generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
+        description="Generator of the stage."
+    )
+    prior: str | dict[str, Any] | None = Field(
+        None,
+        description="Prior of the stage, from the decoded heads: a reference, or a kind without weights with "
+        "its knobs; without one the stage takes the conditioning that the chain is given.",
+    )
+    receives: Literal["start", "images"] = Field(
+        "start", description="As which condition the media of the stage before are taken."
+    )
+    resolution_px: int | None = Field(None, gt=0, description="Height and width.")
+    steps: int | None = Field(None, gt=0, description="Denoising steps.")
+    guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
+    strength: float | None = Field(None, gt=0, le=1, description="Share of the steps done from a start.")
+
+    def sampling(self, asked: Sampling) -> Sampling:
+        """Replace what the stage sets itself."""
+        given = {name: getattr(asked, name) for name in Sampling.model_fields}
+        own = {name: getattr(self, name) for name in ("steps", "guidance", "strength")}
+        return Sampling(**given | {name: value for name, value in own.items() if value is not None})
+
+    def load_prior(self, generator: Any) -> Any:
+        """Load the prior of the stage and attach it; None without one."""
+        if self.prior is None:
+            return None
+        shelf = parts.package("priors")
+        made = (
+            shelf.load(self.prior)
+            if isinstance(self.prior, str)
+            else parts.resolve("priors", self.prior).build({}, generator)
+        )
+        made.attach(generator)
+        return made
+
+
+class Config(parts.Config):
+    """Stages in their order, such as a keyframe and then its motion."""
+
+    stages: tuple[Stage, ...] = Field(min_length=1, description="The stages, in order.")
+
+    def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Chain":
+        """Load every stage's generator and prior onto a device."""
+        links = []
+        for stage in self.stages:
+            generator = stage.generator.build(device, dtype)
+            prior = stage.load_prior(generator)
+            links.append(Link(stage, generator, None if prior is None else prior.to(device)))
+        return Chain(links)
+
+    def check(self) -> str:
+        """Describe every stage without loading it."""
+        return "; ".join(stage.generator.check() for stage in self.stages)
+
+    def skeleton(self, dtype: torch.dtype) -> "Chain":
+        """Make the generators of shapes alone, on the meta device, without priors."""
+        return Chain([Link(stage, stage.generator.skeleton(dtype), None) for stage in self.stages])
+
+
+TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
+"""Small enough for tests."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """A stage that is loaded.
+
+    Attributes:
+        stage: Its knobs.
+        generator: Its generator.
+        prior: Its prior, attached; None where it takes the chain's conditioning.
+    """
+
+    stage: Stage
+    generator: Any
+    prior: Any
+
+
+class Chain:
+    """Generators in a row; what concerns latents is the first one's.
+
+    Args:
+        links: The stages, loaded.
+    """
+
+    def __init__(self, links: Sequence[Link]) -> None:
+        self.links = list(links)
+
+    @property
+    def networks(self) -> tuple[Any, ...]:
+        """All networks with weights, the stages' priors included."""
+        found = [network for link in self.links for network in link.generator.networks]
+        return (*found, *(link.prior for link in self.links if link.prior is not None))
+
+    @property
+    def latent_digest(self) -> str:
+        """Identity of the first stage's autoencoder."""
+        return str(self.links[0].generator.latent_digest)
+
+    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+        """Return the shape [C, h, w] of the first stage's latents."""
+        first = self.links[0]
+        shape: tuple[int, int, int] = first.generator.latent_shape(first.stage.resolution_px or size_px)
+        return shape
+
+    def check_size(self, size_px: int) -> None:
+        """Refuse a size that a stage does not have."""
+        for link in self.links:
+            link.generator.check_size(link.stage.resolution_px or size_px)
+
+    def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
+        """Take less memory in every stage."""
+        for link in self.links:
+            link.generator.spare_memory(offload_to, tile)
+
+    def memory_estimate(
+        self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
+    ) -> int:
+        """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
+        weights = [sum(map(size_of, link.generator.networks)) for link in self.links]
+        totals = []
+        for link in self.links:
+            size, scale = link.stage.resolution_px or size_px, link.stage.guidance
+            scale = guidance if scale is None else scale
+            totals.append(link.generator.memory_estimate(batch, size, scale, tile, offload))
+        return (
+            max(totals)
+            if offload
+            else sum(weights) + max(t - w for t, w in zip(totals, weights, strict=True))
+        )
+
+    def encode(self, media: Media, random: Any = None) -> Tensor:
+        """Encode media as the first stage's latents."""
+        latents: Tensor = self.links[0].generator.encode(media, random)
+        return latents
+
+    def decode(self, latents: Tensor) -> Media:
+        """Decode the first stage's latents."""
+        media: Media = self.links[0].generator.decode(latents)
+        return media
+
+    def loss(self, *_: Any, **__: Any) -> Tensor:
+        """Refuse: the stages are trained one by one.
+
+        Raises:
+            BrainhiveError: always.
+        """
+        raise BrainhiveError("a chain of generators is not trained as one", "train a prior for each stage")
+
+    def generate(
+        self,
+        conditioning: Conditioning,
+        seeds: Sequence[int],
+        size_px: int,
+        sampling: Sampling,
+        null: Conditioning | None = None,
+        on_step: Callable[[int], None] | None = None,
+    ) -> Media:
+        """Run the stages; the noise of a stage depends on the row's seed and the place of the stage.
+
+        Args:
+            conditioning: Of B rows, for stages without a prior; with its decoded heads for the others.
+            seeds: [B], those of the first stage.
+            size_px: Height and width where a stage sets none.
+            sampling: What stages do not set themselves.
+            null: The unconditional side, for stages without a prior.
+            on_step: Called with the number of each step done, over all stages.
+
+        Returns:
+            The media of the last stage.
+        """
+        media: Media | None = None
+        done = 0
+        for place, link in enumerate(self.links):
+            stage, own = link.stage, link.stage.sampling(sampling)
+            noise = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
+            given, other = _conditions(link, conditioning, null, noise)
+            if media is not None:
+                handed: dict[str, Any] = {stage.receives: media}
+                given = replace(given, **handed)
+            after = None if on_step is None else _offset(on_step, done)
+            size = stage.resolution_px or size_px
+            media = link.generator.generate(given, noise, size, own, other, after)
+            done += own.steps
+        assert media is not None
+        return media
+
+
+def _conditions(
+    link: Link, conditioning: Conditioning, null: Conditioning | None, seeds: Sequence[int]
+) -> tuple[Conditioning, Conditioning | None]:
+    """Take the chain's conditioning, or make the stage's own of the decoded heads."""
+    if link.prior is None:
+        return conditioning, null
+    if conditioning.decoded is None:
+        raise BrainhiveError(
+            "a stage of the chain has a prior of its own, and the conditioning brings no decoded heads",
+            "use the prior identity for the whole chain",
+        )
+    return link.prior.condition(conditioning.decoded, seeds), link.prior.null(len(seeds), seeds)
+
+
+def _offset(on_step: Callable[[int], None], done: int) -> Callable[[int], None]:
+    return lambda step: on_step(done + step)
