@@ -21,6 +21,7 @@ class Recipe(SweptRecipe):
         "train.memory_map",
     }
     is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[recipe.Savings] = ({"train.batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"

@@ -1,7 +1,6 @@
 """From a command's flags to its pipeline, its result on the terminal and its exit code."""
 
 import importlib
-import os
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import typer
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, MissingExtra
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, MissingData
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
@@ -35,7 +34,7 @@ def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -
         code = _run(str(context.info_name), context.params, flags, overrides)
     except KeyboardInterrupt:
         code = INTERRUPTED
-        console.say("interrupted: the same command goes on where it stopped")
+        console.say("interrupted: the same command continues where it stopped")
     except Exception as error:
         code = _report(error, bool(context.params.get("debug")))
     from brainhive_cli.core import launch
@@ -65,7 +64,15 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
             console.fail(error)
         return code
     here = launch.start(recipe.run)
-    result = pipeline.run(recipe.launched_in(here.mixed_precision), here, common["again"])
+    recipe = recipe.launched_in(here.mixed_precision)
+    try:
+        result = pipeline.run(recipe, here, common["again"])
+    except BrainhiveError:
+        raise
+    except Exception as error:
+        from brainhive_cli.core import known_errors
+
+        raise known_errors.describe(error, recipe.less_memory()) from error
     _show(result, common["json"])
     return int(result.exit_code)
 
@@ -99,37 +106,11 @@ def _show(result: Any, as_json: bool) -> None:
 
 def _report(error: Exception, debug: bool) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
-    from brainhive_cli.core import launch
+    from brainhive_cli.core import known_errors, launch
 
-    known = _known(error)
+    described = known_errors.describe(error)
     if debug:
         console.show_traceback()
-    if not launch.leave_report(known.exit_code, known):
-        console.fail(known)
-    return known.exit_code
-
-
-def _known(error: Exception) -> BrainhiveError:
-    if isinstance(error, MissingExtra) or not isinstance(error, BrainhiveError):
-        from brainhive_cli.core import companions
-
-        if broken := companions.behind(error):
-            return broken
-    if isinstance(error, BrainhiveError):
-        return error
-    if type(error).__name__ == "OutOfMemoryError":
-        return DeviceError(
-            f"the device is out of memory: {str(error).splitlines()[0]}", "lower the batch size"
-        )
-    system = re.search(
-        r"\(os error (\d+)\)", str(error)
-    )  # how safetensors, written in Rust, tells of a full disk
-    if system:
-        error = OSError(int(system[1]), os.strerror(int(system[1])))
-    if isinstance(error, OSError) and error.strerror:
-        where = f"{error.filename}: " if error.filename else ""
-        return BrainhiveError(
-            f"{where}{error.strerror}", "free space or mend permissions; the same command goes on"
-        )
-    first = str(error).strip().splitlines()[0] if str(error).strip() else ""
-    return BrainhiveError(f"unexpected {type(error).__name__}: {first}", "this is a bug; --debug shows where")
+    if not launch.leave_report(described.exit_code, described):
+        console.fail(described)
+    return described.exit_code

@@ -4,7 +4,8 @@ import difflib
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
@@ -45,6 +46,8 @@ def _each_once(value: list[int]) -> list[int]:
 
 Names = Annotated[list[str], BeforeValidator(split)]
 Numbers = Annotated[list[int], BeforeValidator(split), AfterValidator(_each_once)]
+Savings = Sequence[Mapping[str, float | bool]]
+"""Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
@@ -128,6 +131,9 @@ class Recipe(Section):
     """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
     keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
+    LESS_MEMORY: ClassVar[Savings] = ()
+    """Changes with which the command needs less memory, the best first."""
+
     paths: Paths = Paths()
     run: Run = Run()
     digests: dict[str, str] = Field(
@@ -179,6 +185,16 @@ class Recipe(Section):
             what[section][key] = type(getattr(self, section)).model_fields[key].default
         known = home.portable(_replaced(what, self.digests))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+
+    def less_memory(self) -> str:
+        """Write the overrides with which the command would need less memory; empty if there are none left."""
+        found = []
+        for changes in self.LESS_MEMORY:
+            now: dict[str, Any] = {key: reduce(getattr, key.split("."), self) for key in changes}
+            new = {key: to if to is True else int(now[key] * to) for key, to in changes.items()}
+            if all(new[key] and new[key] != now[key] for key in changes):
+                found.append(" ".join(f"{key}={json.dumps(value)}" for key, value in new.items()))
+        return ", or ".join(found)
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""

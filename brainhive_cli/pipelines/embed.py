@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ from brainhive_cli.stores.target_store import TargetStore, TargetWriter, path_of
 
 class Recipe(recipe.Recipe):
     """What to embed with what."""
+
+    LESS_MEMORY: ClassVar[recipe.Savings] = ({"batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"

@@ -81,6 +81,10 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
         *("batch_size", "offload", "vae_tiling", "metric_batch_size", "against")
     }
     is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[recipe.Savings] = (
+        *({"batch_size": 0.5}, {"vae_tiling": True}, {"offload": True}),
+        {"metric_batch_size": 0.5},
+    )
 
     prior: Annotated[Prior, BeforeValidator(_spelt_out)] = Prior()
     align_run: str | None = Field(

@@ -4,11 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.core import console, trackers
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, first_line
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -29,11 +28,7 @@ def plan(what: Recipe) -> Plan:
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Train to the last step, going on from the newest checkpoint.
-
-    Raises:
-        DeviceError: if the device's memory is too small.
-    """
+    """Train to the last step, from the newest checkpoint if there is one."""
     trackers.require(what.run.trackers)
     for line in what.idle:
         console.warn(line)
@@ -43,26 +38,12 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     label = f"{pictures.images.dataset}-{what.prior.kind}"
     folder = RunFolder.open("train-prior", label, what, launch, again)
     if not folder.is_finished:
-        try:
-            metrics = _train(what, pictures, folder, launch)
-        except torch.OutOfMemoryError as error:
-            raise DeviceError(
-                f"the device is out of memory: {first_line(error)}", _less_memory(what)
-            ) from error
+        metrics = _train(what, pictures, folder, launch)
         if launch.is_main:
             folder.finish(metrics)
             (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
         launch.barrier()
     return _result(folder, what)
-
-
-def _less_memory(what: Recipe) -> str:
-    train, lower = what.train, []
-    if train.batch_size > 1:
-        lower.append(f"train.batch_size={train.batch_size // 2} train.accumulate={2 * train.accumulate}")
-    lower += [] if what.cache_latents else ["cache_latents=true"]
-    lower += [] if train.gradient_checkpointing else ["train.gradient_checkpointing=true"]
-    return ", or ".join(lower) or "a smaller resolution_px"
 
 
 def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> dict[str, Any]:

@@ -61,6 +61,10 @@ class Recipe(recipe.Recipe):
     """Which prior is trained on which pictures."""
 
     is_tracked: ClassVar[bool] = True
+    LESS_MEMORY: ClassVar[recipe.Savings] = (
+        {"train.batch_size": 0.5, "train.accumulate": 2},
+        *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
+    )
 
     dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
         "image-folder", validate_default=True, description="pictures"

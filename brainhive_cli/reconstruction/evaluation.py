@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 from PIL import Image
 from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import console, recipe
 from brainhive_cli.core.caveats import in_title, said_in, together
-from brainhive_cli.core.errors import BrainhiveError, DeviceError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.results import Result
@@ -92,14 +91,8 @@ def measure_run(
     comparer = _load(how, launch)
     ids = list(dict.fromkeys(image_id for each in drawn for image_id in each.files))
     places = {image_id: place for place, image_id in enumerate(ids)}
-    try:
-        truth = Truth.of(comparer, [_opener(stimuli, image_id) for image_id in ids])
-        scored = [Scored.of(each, truth, places, launch) for each in drawn]
-    except torch.OutOfMemoryError as error:
-        raise DeviceError(
-            f"the device is out of memory while comparing {how.metric_batch_size} pictures at once",
-            f"the same command with metric_batch_size={max(1, how.metric_batch_size // 2)} goes on",
-        ) from error
+    truth = Truth.of(comparer, [_opener(stimuli, image_id) for image_id in ids])
+    scored = [Scored.of(each, truth, places, launch) for each in drawn]
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",

@@ -1,7 +1,6 @@
 """From tokens to pictures, by a prior and a generator joined once."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Annotated, Any, Literal, Self
@@ -13,7 +12,7 @@ from torch import Tensor
 
 from brainhive_cli import generators
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import DeviceError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import TOKEN
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
@@ -78,12 +77,11 @@ class Sampler:
         """The generator, with the prior attached."""
         how, on_cpu = self._how, self._device.type == "cpu"
         offloaded = how.offload and not on_cpu
-        with self._told_when_full("loading the generator"):
-            generator = self._build(
-                torch.device("cpu") if offloaded else self._device,
-                torch.float32 if on_cpu and how.precision == "fp16" else DTYPES[how.precision],
-            )
-            generator.spare_memory(self._device if offloaded else None, how.vae_tiling)
+        generator = self._build(
+            torch.device("cpu") if offloaded else self._device,
+            torch.float32 if on_cpu and how.precision == "fp16" else DTYPES[how.precision],
+        )
+        generator.spare_memory(self._device if offloaded else None, how.vae_tiling)
         self._prior.attach(generator)
         return generator
 
@@ -96,29 +94,12 @@ class Sampler:
         strength: float = 1.0,
         on_step: Callable[[int], None] | None = None,
     ) -> list[Image.Image]:
-        """Draw a picture for each token [B, D] and seed, from pictures [B, 3, H, W] in 0..1 if given.
-
-        Raises:
-            DeviceError: if the device has too little memory, with the settings to lower.
-        """
+        """Draw a picture for each token [B, D] and seed, from pictures [B, 3, H, W] in 0..1 if given."""
         how, prior, generator = self._how, self._prior, self.generator
         prior.adapter = how.adapter
         settings = ("steps", "guidance", "scheduler", "prompt", "negative_prompt")
         sampling = generators.Sampling(**{name: getattr(how, name) for name in settings}, strength=strength)
-        with self._told_when_full(f"drawing {len(seeds)} pictures of {how.resolution_px} px at once"):
-            conditioning = replace(prior.condition(Decoded({TOKEN: tokens}), seeds), start=initial)
-            null = prior.null(len(seeds), seeds)
-            images = generator.generate(conditioning, seeds, how.resolution_px, sampling, null, on_step)
-            return to_pictures(images)
-
-    @contextmanager
-    def _told_when_full(self, doing: str) -> Iterator[None]:
-        try:
-            yield
-        except torch.OutOfMemoryError as error:
-            lower = [f"batch_size={self._how.batch_size // 2}"] if self._how.batch_size > 1 else []
-            lower += [f"{name}=true" for name in ("vae_tiling", "offload") if not getattr(self._how, name)]
-            raise DeviceError(
-                f"the device is out of memory while {doing}; what is drawn is kept",
-                f"the same command with {' or '.join(lower) or 'a smaller resolution_px'} goes on",
-            ) from error
+        conditioning = replace(prior.condition(Decoded({TOKEN: tokens}), seeds), start=initial)
+        null = prior.null(len(seeds), seeds)
+        images = generator.generate(conditioning, seeds, how.resolution_px, sampling, null, on_step)
+        return to_pictures(images)

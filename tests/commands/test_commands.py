@@ -233,7 +233,8 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(
         "run.workers=0",
     ]
     command = [sys.executable, "-m", "brainhive_cli", *words]
-    environment = {**os.environ, "PYTHONPATH": str(photos)}
+    path = os.pathsep.join([str(photos), os.environ.get("PYTHONPATH", "")])
+    environment = {**os.environ, "PYTHONPATH": path}
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=environment) as running:
         assert running.stdout and running.stderr
@@ -242,7 +243,8 @@ def test_ctrl_c_is_exit_code_130_and_the_same_command_goes_on(
         time.sleep(0.1)
         running.send_signal(signal.SIGINT)
         told = running.stderr.read()
-    assert running.returncode == 130 and told == "interrupted: the same command goes on where it stopped\n"
+    assert running.returncode == 130
+    assert told == "interrupted: the same command continues where it stopped\n"
     assert not list(photos.rglob("*.h5"))
     monkeypatch.syspath_prepend(photos)
     assert brainhive(*words).exit_code == 0

@@ -275,7 +275,7 @@ def test_one_command_at_a_time_writes_a_run_and_ctrl_c_ends_it_resumably(
     out, errors = process.communicate(timeout=60)
 
     assert (process.returncode, out) == (130, "")
-    assert errors.strip().splitlines() == ["interrupted: the same command goes on where it stopped"]
+    assert errors.strip().splitlines() == ["interrupted: the same command continues where it stopped"]
     run = next(tmp_path.glob("train-align/*"))
     assert not (run / "metrics.json").exists() and (run / "recipe.yaml").is_file()
 

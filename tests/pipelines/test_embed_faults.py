@@ -148,7 +148,7 @@ def test_a_disk_that_fills_up_is_named_and_leaves_a_store_that_resumes(
     assert forked(on_a_disk_that_fills_up) == 0
     told = (home / "told").read_text().splitlines()
     assert len(told) == 2 and told[0].startswith("1 error: ") and told[0].endswith(": File too large")
-    assert "slow-filling.h5" in told[0] and "the same command goes on" in told[1]
+    assert "slow-filling.h5" in told[0] and "the same command continues" in told[1]
     assert not store.exists()
     lacking = target_store.TargetWriter(store).pending
     assert len(lacking) >= 4  # those never decoded, and what waited to be written when the disk was full

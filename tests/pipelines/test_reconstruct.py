@@ -5,7 +5,6 @@ import json
 import re
 import shlex
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -445,13 +444,11 @@ def test_drawing_starts_from_latents_decoded_from_signals(go, world, settings, r
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
 
 
-def refusal(work: Callable[[], Any]) -> tuple[str, str]:
-    """What is told of running out of memory; the run's claim goes with the error itself."""
-    try:
-        work()
-    except DeviceError as error:
-        return error.message, error.hint
-    raise AssertionError("it was not refused")
+def refused(*argv: str) -> list[str]:
+    """The lines that a command shows when it runs out of memory; its lock goes with its traceback."""
+    shown = CliRunner().invoke(app, argv)
+    assert shown.exit_code == DeviceError.exit_code
+    return shown.stderr.splitlines()[-2:]
 
 
 def test_out_of_memory_keeps_what_is_drawn_and_the_same_run_goes_on_with_less(
@@ -469,12 +466,12 @@ def test_out_of_memory_keeps_what_is_drawn_and_the_same_run_goes_on_with_less(
 
     with monkeypatch.context() as patch:
         patch.setattr(UNet2DConditionModel, "forward", full)
-        told = refusal(lambda: go("reconstruct", *settings, "batch_size=2"))
-    assert (
-        told[0]
-        == "the device is out of memory while drawing 2 pictures of 32 px at once; what is drawn is kept"
-    )
-    assert told[1] == "the same command with batch_size=1 or vae_tiling=true or offload=true goes on"
+        lines = refused("reconstruct", *settings, "batch_size=2")
+    assert lines == [
+        "error: out of memory: CUDA out of memory. Tried to allocate 2 GiB",
+        "  try: batch_size=1, or vae_tiling=true, or offload=true, or metric_batch_size=16; "
+        "what is finished is kept",
+    ]
     (run,) = (Path(settings[0].removeprefix("paths.runs=")) / "reconstruct").iterdir()
     kept = {file: file.stat().st_ino for file in run.rglob("*.png")}
     assert len(kept) == 4
