@@ -1,6 +1,6 @@
 """One cell of an align run with its model: signals and pictures to tokens."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -39,9 +39,17 @@ class Member:
     model: Aligner
 
     @classmethod
-    def load(cls, align: AlignRun, cell: Cell, device: torch.device) -> Self:
-        """Load the model."""
-        return cls(align, cell, align.model(cell, device))
+    def load(cls, align: AlignRun, cell: Cell, device: torch.device, head: str | None = None) -> Self:
+        """Load the model; with a head's name it is compared by that head.
+
+        Raises:
+            RecipeError: if it has no such head.
+        """
+        model = align.model(cell, device)
+        if head is not None:
+            model.layout = replace(model.layout, retrieval_heads=(head,))
+            model.layout.check()
+        return cls(align, cell, model)
 
     def pictures(self, split: str) -> EmbeddingStore:
         """Open one of the stores of its pictures; all have the same rows."""

@@ -11,7 +11,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, taking
 from brainhive_cli.retrieval.cell_scores import CellScores
 from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
-from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.figures import FILES, draw_curves, draw_sheet
 from brainhive_cli.retrieval.job import Job
 from brainhive_cli.retrieval.recipe import Recipe
@@ -66,7 +65,7 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
         run.prepare_signals(launch)
     own = {}
     for group in launch.shard(job.groups):
-        ensemble = Ensemble.load(job.runs, group, launch.device)
+        ensemble = job.load(group, launch.device)
         own[ensemble.cell.name] = CellScores.measure(ensemble, job.recipe)
     scores = {name: score for share in launch.gather(own) for name, score in share.items()}
     if not launch.is_main:
@@ -77,7 +76,7 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
         verdict = found.notes["verdict"]
         console.warn(f"retrieval is {verdict}: do signals and pictures belong together as they are filed?")
     if rows := job.recipe.sheet_rows:
-        first = Ensemble.load(job.runs, job.groups[0], launch.device)
+        first = job.load(job.groups[0], launch.device)
         draw_sheet(folder, first, job.recipe, rows, found.caveats)
     draw_curves(folder, found)
     folder.finish(found)

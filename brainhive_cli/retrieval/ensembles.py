@@ -30,9 +30,11 @@ class Ensemble:
     members: tuple[Member, ...]
 
     @classmethod
-    def load(cls, runs: Sequence[AlignRun], cells: Group, device: torch.device) -> Self:
-        """Load one cell of each run."""
-        return cls(tuple(Member.load(*pair, device) for pair in zip(runs, cells, strict=True)))
+    def load(
+        cls, runs: Sequence[AlignRun], cells: Group, device: torch.device, head: str | None = None
+    ) -> Self:
+        """Load one cell of each run, to be compared by a head; None leaves it to the models."""
+        return cls(tuple(Member.load(*pair, device, head) for pair in zip(runs, cells, strict=True)))
 
     @property
     def cell(self) -> Cell:

@@ -5,12 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
+
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.reports.curve_plot import require_matplotlib
 from brainhive_cli.retrieval.concepts import read_categories
-from brainhive_cli.retrieval.ensembles import Group, group_cells
+from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
 from brainhive_cli.retrieval.recipe import Recipe
 
 
@@ -56,6 +58,10 @@ class Job:
     def groups(self) -> list[Group]:
         """The cells that are measured: one of each run, whose similarities are averaged."""
         return group_cells(self.runs)
+
+    def load(self, group: Group, device: torch.device) -> Ensemble:
+        """Load the models of some cells that are averaged."""
+        return Ensemble.load(self.runs, group, device, self.recipe.head)
 
     @cached_property
     def stores(self) -> list[str]:

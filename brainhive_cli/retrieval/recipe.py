@@ -33,6 +33,10 @@ class EvaluationSpec(Section):
     gallery: str = Field(
         "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
     )
+    head: str | None = Field(
+        None,
+        description="the head that is compared, flattened; default: the model's own, token, or the only one",
+    )
     distractors: int = Field(
         0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
     )

@@ -119,6 +119,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"zero-shot from {first.origin.name}"] if first.are_strangers and first.origin else []
     words += [run.variant for run in runs if run.variant]
     words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
+    words += [f"head {spec.head}"] if spec.head else []
     words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])

@@ -3,15 +3,22 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from brainhive_cli.alignment import model as aligners
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.heads import Head
 from brainhive_cli.core.measurements import Metric
+from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.target_store import EmbeddingStore
 
 DATASET = "demo-noise-0.3"
 
@@ -106,6 +113,34 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     ]
     assert min(each.notes["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
     assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
+
+
+def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
+    """The second head predicts the embedding itself, by weights that were never trained."""
+    run, encoder = own / "runs" / "train-align" / trained.name, "brainhive_cli-encoders-python-example"
+    folder = run / "cells" / "sub-01_seed-1" / "model"
+    model = aligners.load(folder)
+    heads = {**model.layout.heads, "colours": Head((12,), encoder)}
+    torch.manual_seed(0)
+    made = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
+    made.save(folder)
+    asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
+
+    found, token = (go("eval-retrieval", *asked, *head).metrics for head in (["head=colours"], []))
+
+    recording = SignalStore.open(own / f"signals/{DATASET}/default/sub-01.h5")["test"]
+    store = EmbeddingStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
+    with torch.inference_mode():
+        signal = torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1))
+        predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))["colours"]
+    target = torch.tensor([store.image_ids.index(image_id) for image_id in recording.image_ids])
+    expected = ranks(predicted, torch.from_numpy(np.array(store.embedding)), target)
+    assert found.items["sub-01_seed-1 · sub-01"]["ranks"] == expected.tolist()
+    assert token.items["sub-01_seed-1 · sub-01"]["ranks"] != expected.tolist()
+    assert "head colours" in found.notes["protocol"] and "head" not in token.notes["protocol"]
+    with pytest.raises(BrainhiveError, match="head") as caught:
+        go("eval-retrieval", *asked, "head=latent")
+    assert "colours" in caught.value.hint + caught.value.message
 
 
 def digests(folder: Path) -> dict[str, str]:
