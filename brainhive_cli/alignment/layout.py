@@ -75,6 +75,12 @@ class Layout:
             f"head={next(iter(self.heads))} (train-align: retrieval_head=)",
         )
 
+    @property
+    def compared_keys(self) -> set[str]:
+        """Keys of the embeddings that the targets of these heads are made from."""
+        targets = {self.heads[name].target for name in self.compared}
+        return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
+
     def check(self) -> None:
         """Refuse a subject layer, similarity or heads that there are not.
 

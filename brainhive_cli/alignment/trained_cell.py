@@ -1,5 +1,7 @@
-"""One cell of an align run with its model: signals and pictures to tokens."""
+"""One cell of an align run with its model: signals to heads, signals and pictures to comparable vectors."""
 
+import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Self
 
@@ -9,12 +11,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.identity import identity_of
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.transfer import fitted
 from brainhive_cli.core import console
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.heads import refuse_other_target
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets
@@ -27,7 +33,7 @@ from brainhive_cli.stores.target_store import EmbeddingStore
 SIGNALS, PICTURES = 4096, 8192
 """How many are encoded at once."""
 BY_CHANCE = 0.5
-"""Share of the pictures asked about that may have the ids of others, as numbered ones do."""
+"""Share of the tested pictures that may have the ids of others, as numbered ones do."""
 
 
 @dataclass(frozen=True)
@@ -56,34 +62,69 @@ class Member:
         return next(iter(self.align.stores(split, self.cell).values()))
 
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
-        """Encode the pictures of some rows as tokens [M, D]."""
-        stores, device = self.align.stores(split, self.cell), self.model.device
-        keys = self.model.layout.encoders
+        """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
+
+        Raises:
+            BrainhiveError: if a head predicts embeddings of other weights than a store has.
+        """
+        stores, layout = self.align.stores(split, self.cell), self.model.layout
+        keys = layout.encoders
         if not stores.keys() <= keys.keys():  # BrainHiVE's own folders know encoders by its names for them
             encoders, _ = self.align.made_with[self.cell.variant]
-            keys = match_keys(encoders, self.model.layout.dims, f"the model {self.align.folder.path}")
-        targets, tokens = Targets.of(stores, Launch(0, 1, device), keys, hold=False), []
+            keys = match_keys(encoders, layout.dims, f"the model {self.align.folder.path}")
+        stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
+        for name, head in layout.heads.items():
+            for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
+                refuse_other_target(name, head, identity_of(store)["weights"], str(store.path))
+        targets, tokens = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False), []
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
                 tokens.append(self.model.encode_image(targets.gather(part)).float())
         return torch.cat(tokens)
 
+    def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
+        """Decode a subject's averaged signals, once: answers that are sampled are then the same for everyone.
+
+        Returns:
+            Heads [N, *shape], and the row of each one's picture [N].
+        """
+        trials = self.averaged(subject, split)
+        ids = self.pictures(split).image_ids[trials.picture]
+        found: Decoded = self.align.once(
+            ("decoded", self.cell.name, str(subject), split),
+            lambda: self._decode(subject, trials.signal, ids),
+        )
+        return found, trials.picture
+
+    def _decode(self, subject: int, signal: NDArray[np.float32], ids: Sequence[str]) -> Decoded:
+        seeds = [derive_seed(self.cell.seed, zlib.crc32(each.encode())) for each in ids]
+        parts = []
+        for start in range(0, len(signal), SIGNALS):
+            part = torch.from_numpy(signal[start : start + SIGNALS]).to(self.model.device)
+            index = self._index(subject, len(part))
+            parts.append(self.model.decode(part, index, seeds[start : start + SIGNALS]).float())
+        return Decoded.join(parts)
+
     def tokens(self, subject: int, split: str) -> tuple[Tensor, NDArray[np.int64]]:
-        """Encode a subject's averaged signals: tokens [N, D] and the row of each one's picture [N]."""
+        """Encode a subject's averaged signals: vectors [N, D], and the row of each one's picture [N]."""
         trials = self.averaged(subject, split)
         return self.encode(subject, torch.from_numpy(trials.signal)), trials.picture
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
-        """Encode a subject's signals [N, C, T] as tokens [N, D]; who was not trained on has no index."""
-        device, known = self.model.device, self.model.layout.spec.subjects
+        """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
         tokens = []
         with torch.inference_mode():
             for part in signal.split(SIGNALS):
-                index = None
-                if subject in known and not self.align.are_strangers:
-                    index = torch.full((len(part),), known.index(subject), device=device)
-                tokens.append(self.model.encode_signal(part.to(device), index).float())
+                index = self._index(subject, len(part))
+                tokens.append(self.model.encode_signal(part.to(self.model.device), index).float())
         return torch.cat(tokens)
+
+    def _index(self, subject: int, count: int) -> Tensor | None:
+        """Give the subject index of signals [N]; None for a subject who was not trained on."""
+        known = self.model.layout.spec.subjects
+        if subject not in known or self.align.are_strangers:
+            return None
+        return torch.full((count,), known.index(subject), device=self.model.device)
 
     def averaged(self, subject: int, split: str) -> Trials:
         """Open a subject's signals, repetitions averaged; they are kept for the cells that follow.
@@ -98,16 +139,16 @@ class Member:
         return trials
 
     def _refuse_seen(self, trials: Trials, split: str) -> None:
-        """Refuse to be asked about pictures that the model learned from, by whomever they were seen."""
+        """Refuse to test on pictures that the model learned from, by whomever they were seen."""
         dataset, learned = self.align.dataset, self.model.learned
-        asked = self.pictures(split).image_ids[np.unique(trials.picture)]
+        tested = self.pictures(split).image_ids[np.unique(trials.picture)]
         model, of = f"{self.align.folder.path}, {self.cell.name},", f"{split} pictures of {dataset.name}"
-        if (seen := learned.has_seen(dataset.name, asked)).any():
+        if (seen := learned.has_seen(dataset.name, tested)).any():
             raise BrainhiveError(
-                f"{model} was trained on {seen.sum()} of the {len(seen)} {of} that it is asked about",
+                f"{model} was trained on {seen.sum()} of the {len(seen)} {of} that it is tested on",
                 "evaluate on pictures that were held out, or train again on a split without them",
             )
-        if (seen := learned.has_seen_ids(asked)).mean() > BY_CHANCE:
+        if (seen := learned.has_seen_ids(tested)).mean() > BY_CHANCE:
             alike = f"pictures of {learned.dataset} that have the ids of {seen.sum()} of the {len(seen)} {of}"
             text = f"{model} was trained on {alike}: if they are the same pictures, this is no test of it"
             self.align.once(("same ids", split), lambda: console.warn(text))
@@ -127,7 +168,7 @@ class Member:
         return trials, trials.repeated
 
     def times_ms(self, subject: int, split: str) -> NDArray[np.floating[Any]]:
-        """Say when the samples of a subject's signals lie, milliseconds after the picture: [T]."""
+        """Return the times of the samples of a subject's signals, milliseconds after stimulus onset: [T]."""
         signal, _ = self._taken(subject, split)
         times_s = open_signals(self.align.dataset, self.align.paths, signal, subject)[split].times_s
         return 1000 * times_s[sample_range(times_s, signal.window_ms)]
@@ -138,12 +179,12 @@ class Member:
         return open_trials(*given, self.pictures(split), channels, form, self._normaliser(subject))
 
     def _normaliser(self, subject: int) -> Normaliser | None:
-        """Give what normalises the signals of a subject; None: the subject's own training signals say."""
+        """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
         learned = self.model.learned
         return learned.normaliser if self.align.are_strangers else learned.normaliser_of(subject)
 
     def _taken(self, subject: int, split: str) -> tuple[Signal, tuple[str, ...]]:
-        """Say what the model takes of a recording: window and the like, and channels."""
+        """Return the window and the like, and the channels, that the model takes of a recording."""
         layout, (_, signal) = self.model.layout, self.align.made_with[self.cell.variant]
         if self.align.origin is None:
             return signal, layout.spec.names

@@ -37,6 +37,10 @@ class Decoded:
         """Move the tensors to a device."""
         return Decoded({name: tensor.to(device) for name, tensor in self.tensors.items()}, self.texts)
 
+    def float(self) -> "Decoded":
+        """Give the tensors in float32."""
+        return Decoded({name: tensor.float() for name, tensor in self.tensors.items()}, self.texts)
+
     @classmethod
     def join(cls, parts: Sequence["Decoded"]) -> "Decoded":
         """Put parts with the same heads one after another."""

@@ -56,7 +56,7 @@ def test_concepts_that_were_trained_on_are_never_reported_as_tested(go, home, ph
     assert "was made when our photos/test had other pictures" in what and shlex.quote(str(signals)) in hint
     signals.unlink()
 
-    seen = f"was trained on {TEST} of the {TEST} test pictures of our photos that it is asked about"
+    seen = f"was trained on {TEST} of the {TEST} test pictures of our photos that it is tested on"
     what, _, exit_code = refused(go, "eval-retrieval", f"run={run}", *asked)
     assert what.startswith(str(run)) and seen in what and exit_code == 1
     assert seen in refused(go, "eval-retrieval", f"run={run / 'cells/sub-01_seed-1/model'}", *asked)[0]
