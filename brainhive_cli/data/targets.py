@@ -18,7 +18,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.device import free_bytes, to_device
 from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
-from brainhive_cli.data.health_checks import warn_of_illness
+from brainhive_cli.data.health_checks import warn_of_problems
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores import target_store
@@ -282,7 +282,7 @@ def open_stores(
     with suppress(MissingData):  # the pictures need not be on this machine
         first.refuse_other_pictures((images or dataset.images(split)).image_ids, line)
     for other in stores.values():
-        warn_of_illness(other)
+        warn_of_problems(other)
         whose = "{dataset}/{split}".format_map(other.attributes)
         if whose != f"{dataset.name}/{split}":
             raise BrainhiveError(

@@ -1,4 +1,4 @@
-"""Embedding stores named on a command line: files, folders that hold some, patterns."""
+"""Target stores named on a command line: files, folders that hold some, patterns."""
 
 import glob
 from collections.abc import Iterable
@@ -10,14 +10,15 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores.health import Health
 from brainhive_cli.stores.target_store import TargetStore
 
-COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "is")
+COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "check")
+PASSED, FAILED = "passed", "failed"
 
 
 def expand(named: Iterable[str]) -> list[Path]:
-    """List the files and folders that names and patterns mean, each once.
+    """List the files and folders that names and patterns stand for, each once.
 
     Raises:
-        MissingData: for a name that means none.
+        MissingData: for a name that stands for none.
     """
     found: dict[Path, None] = {}
     for name in named:
@@ -30,7 +31,7 @@ def expand(named: Iterable[str]) -> list[Path]:
 
 
 def find(named: Iterable[str] | None, paths: Paths) -> list[Path]:
-    """List the stores that names mean, those in a folder too; all there are when None.
+    """List the stores that names stand for, also those in a folder; all below paths.embeddings when None.
 
     Raises:
         MissingData: if there is none.
@@ -50,7 +51,7 @@ def short(found: TargetStore) -> str:
     return "/".join(found.path.with_suffix("").parts[-3:])
 
 
-def row(found: TargetStore, health: Health, is_ill: bool) -> tuple[object, ...]:
+def row(found: TargetStore, health: Health, has_failed: bool) -> tuple[object, ...]:
     """Write a store's figures under `COLUMNS`, rounded; the spread is the median dimension's."""
     shares = (health.median_pair_cosine, health.near_duplicates)
     return (
@@ -60,10 +61,10 @@ def row(found: TargetStore, health: Health, is_ill: bool) -> tuple[object, ...]:
         health.dead_dimensions,
         health.non_finite,
         *(round(value, 3) for value in shares),
-        "ill" if is_ill else "sound",
+        FAILED if has_failed else PASSED,
     )
 
 
 def table(rows: Iterable[tuple[object, ...]]) -> console.Table:
-    """Lay out rows that `row` wrote."""
+    """Make the table of rows that `row` wrote."""
     return console.Table("Health of embeddings", COLUMNS, tuple(rows))

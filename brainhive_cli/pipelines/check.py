@@ -1,58 +1,78 @@
-"""check: are these embedding stores sound."""
+"""check: the health checks of target stores."""
 
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console, recipe
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.recipe import Names, Run
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.health_checks import illness
-from brainhive_cli.exchange import store_arguments as _stores
+from brainhive_cli.data.health_checks import problem_of
+from brainhive_cli.exchange.store_arguments import COLUMNS, FAILED, find, row, table
 from brainhive_cli.stores.target_store import TargetStore
 
 
-class Recipe(recipe.Recipe):
+class Recipe(BaseRecipe):
     """Which stores."""
 
-    stores: recipe.Names | None = Field(
+    stores: Names | None = Field(
         None, description="stores: files, folders or patterns; default: all below paths.embeddings"
     )
-    run: recipe.Run = recipe.Run(device="cpu")  # reads files only: one process does
+    run: Run = Run(device="cpu")  # reads files only: one process does
 
 
-def plan(what: Recipe) -> Plan:
-    """List the stores that would be looked at."""
-    return Plan.of({"stores": lambda: ", ".join(map(str, _stores.find(what.stores, what.paths)))})
+@dataclass(frozen=True)
+class Job:
+    """The stores to be checked."""
+
+    recipe: Recipe
+
+    @cached_property
+    def stores(self) -> list[Path]:
+        """Their files."""
+        return find(self.recipe.stores, self.recipe.paths)
 
 
-def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Show the health figures that stores carry (measured anew with `again`); warn of each ill one.
+def plan(recipe: Recipe) -> Plan:
+    """List the stores that would be checked."""
+    job = Job(recipe)
+    return Plan.of({"stores": lambda: ", ".join(map(str, job.stores))})
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Show the health figures of stores (measured again with `again`); warn of each that fails.
 
     Raises:
         MissingData: if there is none.
     """
-    rows, metrics = [], {}
-    for path in _stores.find(what.stores, what.paths):
-        row, metrics[str(path)] = _look(path, again)
-        rows.append(row)
-        if problem := metrics[str(path)]["problem"]:
-            console.warn(f"{path} is ill: {problem}")
-    is_ill = any(figures["problem"] for figures in metrics.values())
-    folder = what.paths.under_home("embeddings")
-    return Result(folder, (_stores.table(rows),), metrics, exit_code=BrainhiveError.exit_code * is_ill)
+    rows, found = [], {}
+    for path in Job(recipe).stores:
+        shown, found[str(path)] = _check(path, again)
+        rows.append(shown)
+        if problem := found[str(path)]["problem"]:
+            console.warn(f"{path} failed its health check: {problem}")
+    has_failed = any(figures["problem"] for figures in found.values())
+    return Result(
+        recipe.paths.under_home("embeddings"),
+        (table(rows),),
+        Measurements(notes={"stores": found}),
+        exit_code=BrainhiveError.exit_code * has_failed,
+    )
 
 
-def _look(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
-    """Read one store's row and figures; one that does not open is ill too."""
+def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
+    """Give one store's row and figures; one that does not open has failed too."""
     try:
         found = TargetStore.open(path)
         health = found.measured() if again else found.health
-        problem = illness(found, health)
+        problem = problem_of(found, health)
     except BrainhiveError as error:
-        gaps = ("–",) * (len(_stores.COLUMNS) - 2)
-        return (path.name, *gaps, "ill"), {"problem": error.in_one_line}
-    return _stores.row(found, health, bool(problem)), {**asdict(health), "problem": problem}
+        return (path.name, *["–"] * (len(COLUMNS) - 2), FAILED), {"problem": error.in_one_line}
+    return row(found, health, bool(problem)), {**asdict(health), "problem": problem}

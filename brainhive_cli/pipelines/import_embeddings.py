@@ -1,8 +1,9 @@
-"""import-embeddings: vectors that another project made, as embedding stores."""
+"""import-embeddings: vectors that another project made, as target stores."""
 
 import hashlib
 from collections.abc import Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,32 +11,34 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import console, home, parts, recipe, runs
+from brainhive_cli.core import console, home, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Names, Run, Section
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import after_embedding
-from brainhive_cli.data.health_checks import illness, warn_of_illness
+from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.exchange import store_arguments as _stores
 from brainhive_cli.exchange.filling import Share, fill
 from brainhive_cli.exchange.matching import match, shown
 from brainhive_cli.exchange.reading import Vectors, open_vectors
+from brainhive_cli.exchange.store_arguments import expand, row, table
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
 
-class Keys(recipe.Section):
+class Keys(Section):
     """Which entries of a dictionary to read, where it has several that could be meant."""
 
     ids: str = Field("", description="key of the list of names")
     vectors: str = Field("", description="key of the array of vectors")
 
 
-class Recipe(recipe.Recipe):
+class Recipe(BaseRecipe):
     """Whose vectors, and which pictures and encoder they stand for."""
 
-    sources: recipe.Names = Field([], description="files, folders or patterns")
+    sources: Names = Field([], description="files, folders or patterns")
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"
     )
@@ -45,83 +48,101 @@ class Recipe(recipe.Recipe):
         min_length=1,
         description="which encoders made the vectors",
     )
-    splits: recipe.Names | None = Field(None, description="splits; default: those that have vectors")
+    splits: Names | None = Field(None, description="splits; default: those that have vectors")
     suffix: str = Field("", description="what follows a picture's name in the name of its own .npy")
     keys: Keys = Keys()
     dtype: Literal["float32", "float16"] = Field("float32", description="dtype of the store")
     skip_missing: bool = Field(False, description="accept pictures without a vector as gaps")
-    run: recipe.Run = recipe.Run(device="cpu")  # copies files only: one process does
+    run: Run = Run(device="cpu")  # copies files only: one process does
 
 
-def plan(what: Recipe) -> Plan:
+@dataclass(frozen=True)
+class Job:
+    """Whose vectors go to which stores."""
+
+    recipe: Recipe
+
+    @cached_property
+    def splits(self) -> list[ImageSet]:
+        """The pictures of the splits that vectors may belong to."""
+        dataset: Dataset = self.recipe.dataset.build(self.recipe.paths)
+        return [dataset.images(split) for split in self.recipe.splits or dataset.splits]
+
+    @cached_property
+    def files(self) -> list[Path]:
+        """The files and folders that are named."""
+        if not self.recipe.sources:
+            line = "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
+            raise MissingData("nothing to import", line)
+        return expand(self.recipe.sources)
+
+    def stores(self, config: EncoderConfig) -> tuple[Vectors, list[Share]]:
+        """Match one encoder's vectors with the pictures of the splits that their names belong to.
+
+        Raises:
+            MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
+            BrainhiveError: if the files do not say which of several encoders made them.
+        """
+        recipe, first = self.recipe, 0
+        keys = recipe.keys.ids, recipe.keys.vectors
+        vectors = open_vectors(self.files, config.known_as, recipe.suffix, keys)
+        if len(recipe.encoders) > 1 and not vectors.says_encoder:
+            problem = f"{vectors.files[0]} does not say which of the encoders made it"
+            raise BrainhiveError(problem, "give one: --encoders NAME")
+        matched = match(vectors.names, [image_id for images in self.splits for image_id in images.image_ids])
+        root, shares = recipe.paths.under_home("embeddings"), []
+        for images in self.splits:
+            is_here = (matched.rows >= first) & (matched.rows < first + len(images))
+            if is_here.any() or recipe.splits:
+                rows = np.where(is_here, matched.rows - first, -1)
+                _refuse_gaps(images, rows, recipe.skip_missing, matched.unknown)
+                shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
+            first += len(images)
+        dataset = self.splits[0].dataset
+        if not shares:
+            raise MissingData(
+                f"no picture of {dataset} is named in {vectors.files[0]}: {shown(vectors.names)}",
+                "check --dataset; where names have an ending of their own: suffix=_ENDING",
+            )
+        if matched.unknown:
+            unknown = shown(matched.unknown, len(vectors.names))
+            console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
+        return vectors, shares
+
+
+def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be."""
-    return Plan.of({config.name: partial(_outlook, config, what) for config in what.encoders})
+    job = Job(recipe)
+    return Plan.of({config.name: partial(_plan_of, config, job) for config in recipe.encoders})
 
 
-def _outlook(config: EncoderConfig, what: Recipe) -> str:
-    vectors, shares = _shares(config, _sets(what), what)
+def _plan_of(config: EncoderConfig, job: Job) -> str:
+    vectors, shares = job.stores(config)
     return f"{vectors.layout} to {', '.join(str(share.path) for share in shares)}"
 
 
-def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Match names with image ids, then write one store an encoder and split.
 
     Raises:
         MissingData: if pictures have no vector and `skip_missing` is not set.
         BrainhiveError: if a store of other vectors is there and `again` is not set.
     """
-    sets, found = _sets(what), []
-    for config in what.encoders:
-        vectors, shares = _shares(config, sets, what)
+    job, found = Job(recipe), []
+    for config in recipe.encoders:
+        vectors, shares = job.stores(config)
         digest = _digest(vectors.files)
         todo = [share for share in shares if again or not _is_done(share, config, digest)]
         if launch.is_main and todo:
-            fill(todo, vectors, _identity(config, vectors, digest), what.dtype)
+            fill(todo, vectors, _identity(config, vectors, digest), recipe.dtype)
         launch.barrier()
         found += [TargetStore.open(share.path) for share in shares]
     for one in found:
-        warn_of_illness(one)
-    rows = [_stores.row(one, one.health, bool(illness(one))) for one in found]
-    folder = what.paths.under_home("embeddings") / sets[0].dataset
-    return Result(
-        folder, (_stores.table(rows),), hint=after_embedding(what.dataset, what.encoders, what.paths)
-    )
-
-
-def _sets(what: Recipe) -> list[ImageSet]:
-    dataset: Dataset = what.dataset.build(what.paths)
-    return [dataset.images(split) for split in what.splits or dataset.splits]
-
-
-def _shares(config: EncoderConfig, sets: Sequence[ImageSet], what: Recipe) -> tuple[Vectors, list[Share]]:
-    """Share one encoder's vectors out to the splits that their names belong to."""
-    if not what.sources:
-        raise MissingData(
-            "nothing to import", "brainhive import-embeddings FILE --dataset NAME --encoders NAME"
-        )
-    keys = what.keys.ids, what.keys.vectors
-    vectors = open_vectors(_stores.expand(what.sources), config.known_as, what.suffix, keys)
-    if len(what.encoders) > 1 and not vectors.says_encoder:
-        whose = f"{vectors.files[0]} does not say which of the encoders made it"
-        raise BrainhiveError(whose, "give one: --encoders NAME")
-    matched = match(vectors.names, [image_id for images in sets for image_id in images.image_ids])
-    root, shares, first = what.paths.under_home("embeddings"), [], 0
-    for images in sets:
-        is_here = (matched.rows >= first) & (matched.rows < first + len(images))
-        if is_here.any() or what.splits:
-            rows = np.where(is_here, matched.rows - first, -1)
-            _refuse_gaps(images, rows, what.skip_missing, matched.unknown)
-            shares.append(Share(images, path_of(root, images.dataset, images.split, config.name), rows))
-        first += len(images)
-    if not shares:
-        raise MissingData(
-            f"no picture of {sets[0].dataset} is named in {vectors.files[0]}: {shown(vectors.names)}",
-            "check --dataset; where names have an ending of their own: suffix=_ENDING",
-        )
-    if matched.unknown:
-        unknown = shown(matched.unknown, len(vectors.names))
-        console.warn(f"{config.name}: vectors of no picture of {sets[0].dataset} left out, {unknown}")
-    return vectors, shares
+        warn_of_problems(one)
+    rows = [row(one, one.health, bool(problem_of(one))) for one in found]
+    folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
+    hint = after_embedding(recipe.dataset, recipe.encoders, recipe.paths)
+    return Result(folder, (table(rows),), hint=hint)
 
 
 def _refuse_gaps(images: ImageSet, rows: NDArray[np.int64], skip: bool, unknown: Sequence[str]) -> None:
@@ -146,8 +167,8 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
         return False
     found = TargetStore.open(share.path)
     made_of = found.attributes["config"], found.attributes["weights"].get("digest")
-    same = made_of == (home.portable(config.model_dump(mode="json")), digest)
-    if not same or found.image_ids != share.images.image_ids:
+    is_same = made_of == (home.portable(config.model_dump(mode="json")), digest)
+    if not is_same or found.image_ids != share.images.image_ids:
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
 

@@ -1,10 +1,11 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Self
 
 import h5py
@@ -17,6 +18,7 @@ from brainhive_cli.stores.health import Health, measure
 from brainhive_cli.stores.ids import Names
 
 FORMAT = 1
+NOTHING: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -24,10 +26,11 @@ class TargetStore:
     """A finished store, mapped into memory.
 
     Attributes:
-        embedding: [N, D] or [N, S, D].
-        image_ids: The image id of each row.
+        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …
+        image_ids: The stimulus id of each row.
         concepts: The concept of each row.
-        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the image ids
+        done: [N] whether the stimulus could be decoded.
+        attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
     """
 
@@ -50,7 +53,7 @@ class TargetStore:
         with hdf5.open_file(path, made_by) as file:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
-                raise BrainhiveError(f"{path} is not an embedding store of format {FORMAT}", made_by)
+                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", made_by)
             return cls(
                 path,
                 hdf5.mapped(file["embedding"]),
@@ -62,22 +65,22 @@ class TargetStore:
 
     @cached_property
     def health(self) -> Health:
-        """The health figures that the store carries; measured now if it is older than they are."""
+        """The health figures in the store; measured now where it has none, or those of an older version."""
         try:
             return Health(**self.attributes["health"])
-        except TypeError:
+        except (KeyError, TypeError):
             return self.measured()
 
     def measured(self) -> Health:
-        """Measure the health anew."""
+        """Measure the health again."""
         with h5py.File(self.path, "r") as file:
             return measure(file["embedding"], np.flatnonzero(self.done))
 
     def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
-        """Refuse a store that was made of other pictures than its data set and split have now.
+        """Refuse a store whose stimuli are not those that its data set and split have now.
 
         Args:
-            image_ids: The pictures that they have, in order.
+            image_ids: The ids that they have now, in order.
             line: The command line that makes the store.
 
         Raises:
@@ -85,13 +88,12 @@ class TargetStore:
         """
         if self.image_ids == image_ids:
             return
-        mine, theirs = set(self.image_ids), set(image_ids)
-        whose = "{dataset}/{split}".format_map(self.attributes)
+        stored, current = set(self.image_ids), set(image_ids)
+        split = "{dataset}/{split}".format_map(self.attributes)
+        added, absent = len(current - stored), len(stored - current)
+        changes = f"{added} added, {absent} removed" if added or absent else "the order differs"
         raise BrainhiveError(
-            f"{self.path} was made of other pictures than {whose} has now: it has {len(mine - theirs)} more, "
-            f"{len(theirs - mine)} are absent"
-            + ("" if mine - theirs or theirs - mine else ", the order is another"),
-            f"{line} --again",
+            f"{self.path} does not match the pictures that {split} has now: {changes}", f"{line} --again"
         )
 
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
@@ -101,13 +103,19 @@ class TargetStore:
 
 
 class TargetWriter:
-    """A store being written; rows may come in any order and from several processes."""
+    """A store being written; rows may come in any order and from several processes.
+
+    Attributes:
+        pending: Rows that were not written when the writer was made.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._part = hdf5.part_of(path)
-        self._rows = hdf5.RowWriter(self._part, "embedding")
-        self._marks = hdf5.RowWriter(self._part, "done")
+        part = hdf5.part_of(path)
+        with h5py.File(part, "r") as file:
+            self.pending: NDArray[np.int64] = np.flatnonzero(file["done"][()] == 0)
+            known = {"image_id", "concept"}
+            self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
 
     @staticmethod
     def begin(
@@ -117,44 +125,51 @@ class TargetWriter:
         shape: tuple[int, ...],
         dtype: str,
         attributes: dict[str, Any],
+        more: Mapping[str, tuple[int, ...]] = NOTHING,
     ) -> None:
-        """Create the unfinished store, or keep one that holds the same pictures and encoder."""
-        part, ids = hdf5.part_of(path), Names.of(image_ids)
+        """Create the unfinished store, or keep one that holds the same stimuli and encoder.
+
+        Args:
+            path: Where the store will lie.
+            image_ids: Stimulus ids, [N].
+            concepts: Concepts, [N].
+            shape: Shape of one target.
+            dtype: In which targets are kept.
+            attributes: What made them.
+            more: Shape of a row of further float32 datasets, by name.
+        """
+        part, ids, count = hdf5.part_of(path), Names.of(image_ids), len(image_ids)
         attributes = {"format": FORMAT, "dtype": dtype, "pictures": ids.digest, **attributes}
         if part.is_file() and _is_same(part, ids, attributes):
             return
-        count = len(image_ids)
+        spaces = {name: ((count, *row), "float32") for name, row in more.items()}
         hdf5.create(
             part,
-            {"embedding": ((count, *shape), dtype)},
+            {"embedding": ((count, *shape), dtype), **spaces},
             {"image_id": ids.packed, "concept": Names.of(concepts).packed, "done": np.zeros(count, np.uint8)},
             attributes,
         )
 
-    @property
-    def pending(self) -> NDArray[np.int64]:
-        """Rows that are not done."""
-        with h5py.File(self._part, "r") as file:
-            return np.flatnonzero(file["done"][()] == 0)
-
-    def write(self, rows: NDArray[np.int64], values: NDArray[Any]) -> None:
-        """Write embeddings [B, D] at `rows`, then mark these rows done."""
-        self._rows.write(rows, values)
-        self._marks.write(rows, np.ones(len(rows), np.uint8))
+    def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
+        """Write targets [B, *shape], and the rows of further datasets, then mark these rows done."""
+        for name, some in {"embedding": values, **more}.items():
+            self._rows[name].write(rows, some)
+        self._rows["done"].write(rows, np.ones(len(rows), np.uint8))
 
     def close(self) -> None:
         """Stop writing; what is done stays done."""
-        self._rows.close()
-        self._marks.close()
+        for rows in self._rows.values():
+            rows.close()
 
     def finish(self) -> Health:
         """Measure health, seal the store and give it its final name."""
-        with h5py.File(self._part, "r") as file:
+        part = hdf5.part_of(self.path)
+        with h5py.File(part, "r") as file:
             done = file["done"][()].astype(bool)
             health = measure(file["embedding"], np.flatnonzero(done))
-        with h5py.File(self._part, "r+") as file:
+        with h5py.File(part, "r+") as file:
             hdf5.set_attributes(file, {"health": asdict(health), "skipped": int((~done).sum())})
-        os.replace(self._part, self.path)
+        os.replace(part, self.path)
         return health
 
 
@@ -163,7 +178,7 @@ def _is_same(part: Path, ids: Names, attributes: dict[str, Any]) -> bool:
         with h5py.File(part, "r") as file:
             found = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
             return attributes.items() <= found.items() and Names(file["image_id"][()]) == ids
-    except (OSError, KeyError):  # killed while it was being created: nothing in it to keep
+    except (OSError, KeyError):  # interrupted while it was being created: nothing in it to keep
         return False
 
 

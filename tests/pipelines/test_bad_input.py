@@ -296,7 +296,7 @@ def test_stores_of_different_pictures_are_not_mixed(embedded, refused, go):
 
     argv = ("train-align", "dataset=things-eeg", f"encoders=[{COLOURS!r}, {timm}]", "subjects=1", *QUICK)
     hint = "brainhive embed .* --again"
-    refused(*argv, code=1, what="was made of other pictures .*: it has 4 more, 0 are absent", hint=hint)
+    refused(*argv, code=1, what="does not match the pictures .* has now: 0 added, 4 removed", hint=hint)
     shutil.rmtree(embedded / "data" / "things-eeg" / "training_images")  # stores are all that is left
     refused(*argv, code=1, what="hold different pictures", hint=hint)
 
@@ -306,5 +306,5 @@ def test_what_a_store_holds_is_never_a_guess(embedded, refused):
     with h5py.File(path, "w") as file:
         file["something"] = [1, 2, 3]
 
-    what = f"{ENCODER}.h5 is not an embedding store of format 1"
+    what = f"{ENCODER}.h5 is not a target store of format 1"
     refused(*ALIGN, *QUICK, code=1, what=what, hint="brainhive embed")

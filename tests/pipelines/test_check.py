@@ -1,4 +1,4 @@
-"""check: ill stores are told from sound ones, in every command that reads them."""
+"""check: stores that fail are told from those that pass, in every command that reads them."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.health_checks import illness
+from brainhive_cli.data.health_checks import problem_of
 from brainhive_cli.stores import hdf5, target_store
 from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
@@ -45,13 +45,17 @@ def test_a_collapsed_store_is_caught_and_a_good_one_is_not(go, sound, collapsed,
 
     assert result.exit_code == 1
     assert [(row[0], row[-1]) for row in result.tables[0].rows] == [
-        ("set/train/collapsed", "ill"),
-        ("set/train/sound", "sound"),
+        ("set/train/collapsed", "failed"),
+        ("set/train/sound", "passed"),
     ]
-    assert result.metrics[str(collapsed)]["median_pair_cosine"] == pytest.approx(0.99, abs=0.002)
-    assert not result.metrics[str(sound)]["problem"]
+    assert result.metrics.notes["stores"][str(collapsed)]["median_pair_cosine"] == pytest.approx(
+        0.99, abs=0.002
+    )
+    assert not result.metrics.notes["stores"][str(sound)]["problem"]
     (warning,) = capsys.readouterr().err.splitlines()
-    assert warning.startswith(f"warning: {collapsed} is ill: the median cosine of random pairs is 0.99")
+    assert warning.startswith(
+        f"warning: {collapsed} failed its health check: the median cosine of random pairs is 0.99"
+    )
     assert "likely weights that did not load" in warning
     assert warning.endswith("brainhive embed --dataset set --encoders collapsed splits=train --again")
 
@@ -65,9 +69,9 @@ def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(sound, 
     for words in ([sound], [sound.parent / "s*.h5"], [sound, sound.parent / "*nd.h5"]):
         shown = CliRunner().invoke(app, ["check", *map(str, words), "--json"])
         assert shown.exit_code == 0, shown.stderr
-        assert list(json.loads(shown.stdout)["metrics"]) == [str(sound)]
+        assert list(json.loads(shown.stdout)["metrics"]["notes"]["stores"]) == [str(sound)]
     shown = CliRunner().invoke(app, ["check", str(sound.parent), "--json"])
-    figures = json.loads(shown.stdout)["metrics"][str(collapsed)]
+    figures = json.loads(shown.stdout)["metrics"]["notes"]["stores"][str(collapsed)]
     assert shown.exit_code == 1 and len(figures["spread"]) == 5 and figures["dead_dimensions"] == 0
 
 
@@ -83,18 +87,18 @@ def test_an_encoder_is_held_to_its_own_range(home):
     values = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32) + 2
     vague = TargetStore.open(make(home, "vague", values, config={"kind": "of_a_later_version"}))
     known = TargetStore.open(make(home, "clip-b32", values, config={"kind": "clip_b32"}))
-    assert illness(vague) == "" and "usual is 0.7 at most" in illness(known)
+    assert problem_of(vague) == "" and "usual is 0.7 at most" in problem_of(known)
 
 
 @pytest.mark.parametrize("content", [b"no HDF5", None])
-def test_a_store_that_does_not_open_is_ill_and_the_others_are_still_told(go, sound, content):
+def test_a_store_that_does_not_open_has_failed_and_the_others_are_still_shown(go, sound, content):
     broken = sound.with_name("broken.h5")
     if content:
         broken.write_bytes(content)
     else:
         hdf5.create(broken, {}, {}, {"format": 1, "holds": "signal"})
     result = go("check")
-    assert result.exit_code == 1 and [row[-1] for row in result.tables[0].rows] == ["ill", "sound"]
+    assert result.exit_code == 1 and [row[-1] for row in result.tables[0].rows] == ["failed", "passed"]
 
 
 @pytest.mark.parametrize("names", ["null", "[absent.h5]", "[.]"])
@@ -134,4 +138,4 @@ def test_training_repeats_the_warning(go, command, things, generator, capsys):
     go(command, COLOURS, "train.precision=fp32", *QUICK[command], *source)
 
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
-    assert [f"{path} is ill: the median cosine" in line for line in warnings] == [True]
+    assert [f"{path} failed its health check: the median cosine" in line for line in warnings] == [True]

@@ -75,7 +75,7 @@ def test_a_finished_store_of_another_making_is_made_anew(
 
     go("embed", *words)
 
-    assert f"was made with other {what}: it is made anew" in capsys.readouterr().err
+    assert f"was made with other {what}: it is embedded again" in capsys.readouterr().err
     assert not np.allclose(open_store(home).embedding, before, atol=1e-2)
     assert np.allclose(open_store(home).embedding, directly(network, pictures), atol=1e-5)
 

@@ -103,7 +103,7 @@ def test_the_public_cache_is_imported_by_stem_with_all_its_parts_and_encoders(im
             np.testing.assert_array_equal(found.embedding, vectors(len(of), seed))
     assert found.attributes["weights"]["source"] == "imported: parquet"
     assert found.attributes["config"]["kind"] == "vae" and found.attributes["split"] == "test"
-    assert [row[-1] for row in result.tables[0].rows] == ["sound"] * 4
+    assert [row[-1] for row in result.tables[0].rows] == ["passed"] * 4
 
 
 def test_a_pattern_chooses_among_files(import_, cache, things):
@@ -117,9 +117,9 @@ def test_a_collapsed_cache_is_imported_with_a_warning(import_, things, unique, t
 
     result = import_(tmp_path / f"things_train_{B32}-part-00000-of-00000.parquet", "splits=train")
 
-    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "is ill" in line]
+    (warning,) = [line for line in capsys.readouterr().err.splitlines() if "failed its health check" in line]
     assert "usual is 0.7 at most" in warning and "some public caches are broken" in warning
-    assert result.tables[0].rows[0][-1] == "ill"
+    assert result.tables[0].rows[0][-1] == "failed"
 
 
 def test_another_encoder_s_parquet_is_refused(import_, cache):

@@ -97,7 +97,7 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     (signals,) = home.glob("signals/*/default/sub-01.h5")
 
     what, hint, _ = refused(go, "train-align", split, COLOURS, *SMALL)
-    assert f"it has {TEST} more, 0 are absent" in what
+    assert f"0 added, {TEST} removed" in what
     line = shlex.split(hint)
     assert line[:2] == ["brainhive", "embed"] and line[-1] == "--again"
     assert CliRunner().invoke(app, line[1:]).exit_code == 0
@@ -115,7 +115,7 @@ def test_pictures_of_another_folder_of_the_same_name_are_refused(go, home, photo
 
     what, _, _ = refused(go, "train-align", simulated(other, 0.25), COLOURS, *SMALL)
 
-    assert "was made of other pictures than our photos/train has now" in what
+    assert "does not match the pictures that our photos/train has now" in what
 
 
 def test_an_interrupted_run_does_not_go_on_with_other_pictures(go, home, photos):

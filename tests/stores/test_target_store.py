@@ -154,7 +154,7 @@ def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.fl
 
 def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
     hdf5.create(path, {}, {}, {"format": 1, "holds": "signal"})
-    with pytest.raises(BrainhiveError, match="is not an embedding store"):
+    with pytest.raises(BrainhiveError, match="is not a target store"):
         TargetStore.open(path)
 
 

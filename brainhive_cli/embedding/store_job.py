@@ -1,0 +1,102 @@
+"""One store that embed fills: is it done, and what would be written."""
+
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core import console, home, runs
+from brainhive_cli.data.encoder_groups import EncoderGroup
+from brainhive_cli.datasets import ImageSet
+from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.stores.filling import Blank
+from brainhive_cli.stores.target_store import TargetStore
+
+
+@dataclass(frozen=True)
+class StoreJob:
+    """One store to be filled.
+
+    Attributes:
+        config: The encoder.
+        images: The stimuli.
+        path: Where the store lies, or will lie.
+        precision: Autocast dtype of the forward pass.
+        dtype: In which targets are kept.
+        skip_bad: Whether pictures that cannot be decoded are accepted as gaps.
+    """
+
+    config: EncoderConfig
+    images: ImageSet
+    path: Path
+    precision: str
+    dtype: str
+    skip_bad: bool
+
+    def reason(self, group: EncoderGroup | None) -> str:
+        """Say why there is work to do; empty for a finished store of these pictures, made in this way.
+
+        Args:
+            group: The encoder; None where its weights are not on this machine, and are taken to be those of
+                the store. What made an imported store is not compared.
+        """
+        if not self.path.is_file():
+            return "does not exist"
+        found = TargetStore.open(self.path)
+        stored, wanted = found.attributes, self._attributes
+        differs = [
+            key for key in ("config", "dtype", "precision") if stored.get(key, wanted[key]) != wanted[key]
+        ]
+        if found.image_ids != self.images.image_ids:
+            differs.append("pictures")
+        if group and stored.get("preprocessing") != group.encoder.preprocessing:
+            differs.append("preprocessing")
+        if group and stored.get("weights", {}).get("digest") != group.encoder.weights.get("digest"):
+            differs.append("weights")
+        if "imported" in stored:
+            return "was made with other pictures" if "pictures" in differs else ""
+        if differs:
+            return f"was made with other {', '.join(differs)}"
+        return "has gaps" if stored["skipped"] and not self.skip_bad else ""
+
+    @property
+    def imported(self) -> str:
+        """Say from where the store was imported, and what follows; empty for one that was made here."""
+        files = TargetStore.open(self.path).attributes.get("imported")
+        if not files:
+            return ""
+        origin = f"{files[0]} and others" if len(files) > 1 else files[0]
+        return f"was imported from {origin}, so what made it is not known: --again makes it here"
+
+    def plan(self, group: EncoderGroup | None) -> str:
+        """Say whether the store is done, or why not and how many bytes will be written."""
+        if not (reason := self.reason(group)):
+            return self.imported or "done"
+        dim = self.config.known_dim
+        shape = (dim,) if dim else group.shapes[self.config.name] if group else None
+        why = f" ({reason})" if self.path.is_file() else ""
+        if shape is None:
+            return f"to do, of a size that is known with the weights{why}"
+        size = len(self.images) * prod(shape) * np.dtype(self.dtype).itemsize
+        return f"to do{why}, {console.size(size)} to write"
+
+    def blank(self, group: EncoderGroup) -> Blank:
+        """Describe the store before it is filled."""
+        images, encoder = self.images, group.encoder
+        made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
+        attributes = {**self._attributes, **made_by, "versions": runs.versions()}
+        shape = group.shapes[self.config.name]
+        return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)
+
+    @property
+    def _attributes(self) -> dict[str, Any]:
+        return {
+            "encoder": self.config.name,
+            "config": home.portable(self.config.model_dump(mode="json")),
+            "dataset": self.images.dataset,
+            "split": self.images.split,
+            "dtype": self.dtype,
+            "precision": self.precision,
+        }

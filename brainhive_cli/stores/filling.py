@@ -1,0 +1,90 @@
+"""Stores filled: locked, resumed where they were interrupted, and renamed when complete."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.target_store import TargetWriter
+
+
+@dataclass(frozen=True)
+class Blank:
+    """A store before it is filled.
+
+    Attributes:
+        path: Where it will lie.
+        image_ids: Stimulus ids, [N].
+        concepts: Concepts, [N].
+        shape: Shape of one target.
+        dtype: In which targets are kept.
+        attributes: What makes them; an interrupted store with the same ones is resumed.
+        more: Shape of a row of further float32 datasets, by name.
+    """
+
+    path: Path
+    image_ids: Sequence[str]
+    concepts: Sequence[str]
+    shape: tuple[int, ...]
+    dtype: str
+    attributes: dict[str, Any]
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Filling:
+    """Stores that are being filled by the processes of a launch.
+
+    Attributes:
+        writers: One a store, in order.
+    """
+
+    writers: tuple[TargetWriter, ...]
+    launch: Launch
+
+    def finish(self) -> None:
+        """Wait for all processes, then give the stores their final names."""
+        self.launch.barrier()
+        if self.launch.is_main:
+            for writer in self.writers:
+                writer.finish()
+        self.launch.barrier()
+
+
+@contextmanager
+def filling(
+    blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True
+) -> Iterator[Filling]:
+    """Create stores, or resume interrupted ones, and lock them until the block ends.
+
+    Args:
+        blanks: The stores; none of another command is written to.
+        launch: This process among those that fill them.
+        again: Start from the first row, also where an interrupted store could be resumed.
+        keep: Keep what is written when the block ends before `finish`, for the next time.
+
+    Raises:
+        BrainhiveError: if another command writes one of the stores.
+    """
+    with ExitStack() as held:
+        parts = [hdf5.part_of(blank.path) for blank in blanks]
+        if launch.is_main:
+            for blank in blanks:
+                held.callback(FileLock.for_path(blank.path).release)
+            for blank, part in zip(blanks, parts, strict=True):
+                if again:
+                    part.unlink(missing_ok=True)
+                if not keep:
+                    held.callback(part.unlink, missing_ok=True)
+                TargetWriter.begin(**vars(blank))
+        launch.barrier()
+        writers = []
+        for blank in blanks:
+            writers.append(TargetWriter(blank.path))
+            held.callback(writers[-1].close)
+        launch.barrier()  # nobody writes before every process knows what is pending
+        yield Filling(tuple(writers), launch)
