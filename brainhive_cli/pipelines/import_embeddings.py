@@ -21,7 +21,7 @@ from brainhive_cli.data.command_lines import after_embedding
 from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, ImageSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.exchange.filling import Share, fill
+from brainhive_cli.exchange.copying import Share, copy_vectors
 from brainhive_cli.exchange.matching import match, shown
 from brainhive_cli.exchange.reading import Vectors, open_vectors
 from brainhive_cli.exchange.store_arguments import expand, row, table
@@ -134,7 +134,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         digest = _digest(vectors.files)
         todo = [share for share in shares if again or not _is_done(share, config, digest)]
         if launch.is_main and todo:
-            fill(todo, vectors, _identity(config, vectors, digest), recipe.dtype)
+            copy_vectors(todo, vectors, _identity(config, vectors, digest), recipe.dtype)
         launch.barrier()
         found += [TargetStore.open(share.path) for share in shares]
     for one in found:

@@ -35,7 +35,9 @@ class Share:
     rows: NDArray[np.int64]
 
 
-def fill(shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any], dtype: str) -> None:
+def copy_vectors(
+    shares: Sequence[Share], vectors: Vectors, attributes: Mapping[str, Any], dtype: str
+) -> None:
     """Copy vectors to their stores, which get their final names when complete, or leave nothing.
 
     Raises:
