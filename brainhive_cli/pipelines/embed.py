@@ -13,7 +13,7 @@ from pydantic import Field
 from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Names
+from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import after_embedding
@@ -34,7 +34,7 @@ CPU = Launch(0, 1, torch.device("cpu"))
 class Recipe(BaseRecipe):
     """What to embed with what."""
 
-    LESS_MEMORY: ClassVar[recipe.Savings] = ({"batch_size": 0.5},)
+    LESS_MEMORY: ClassVar[Savings] = ({"batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"
