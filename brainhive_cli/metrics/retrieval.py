@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics._rank_counts import BLOCK, count_at_least, similarity_to
+from brainhive_cli.metrics._rank_counts import BLOCK, CANDIDATES, TIE, count_at_least, similarity_to, unit
 from brainhive_cli.metrics.resampling import Statistic
 from brainhive_cli.metrics.statistics import Limits, Metric, measure
 
@@ -39,6 +40,29 @@ def ranks(
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
     return 1 + count_at_least(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
+
+
+def ranks_of_all(
+    signal_tokens: Tensor, gallery: Tensor, pictures: int, distractors: Iterable[Tensor] = ()
+) -> NDArray[np.int64]:
+    """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
+
+    Args:
+        signal_tokens: [N, D].
+        gallery: Image tokens [M, D].
+        pictures: P, how many of the gallery, from the first, are ranked.
+        distractors: Further candidates, in blocks [m, D].
+
+    Returns:
+        Ranks [N, P]; ties rank against the model.
+    """
+    signals = unit(signal_tokens)
+    own = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
+    counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
+    for block in (block for some in chain([gallery], distractors) for block in some.split(CANDIDATES)):
+        sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
+        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
+    return counts.cpu().numpy()
 
 
 def average_precisions(

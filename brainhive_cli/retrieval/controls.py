@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.metrics.guessing import ranks_of_all
+from brainhive_cli.metrics.retrieval import ranks_of_all
 from brainhive_cli.retrieval.rankings import Gallery, Queries, controlled
 
 DRAWS = 1000

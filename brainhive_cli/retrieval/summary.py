@@ -14,7 +14,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.caveats import SIMULATED, in_protocol, together
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
-from brainhive_cli.metrics.guessing import RankSum, rank_sum
+from brainhive_cli.metrics.rank_sum import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.retrieval.ceiling import describe_ceilings

@@ -10,7 +10,7 @@ import numpy as np
 from brainhive_cli.core.caveats import in_tables, together
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
-from brainhive_cli.metrics.guessing import LEAST
+from brainhive_cli.metrics.rank_sum import LEAST
 from brainhive_cli.reports.published_table import published_table
 from brainhive_cli.retrieval.ceiling import CEILING
 from brainhive_cli.retrieval.comparisons import TESTS

@@ -1,15 +1,13 @@
-"""Ranks beside those of guesses: the exact test against all guesses there are, and by simulation."""
+"""The sum of ranks against that of guesses: the exact test by enumeration, and by simulation."""
 
 from itertools import product
 
 import numpy as np
 import pytest
-import torch
 from scipy.stats import norm
 
-from brainhive_cli.metrics import guessing
-from brainhive_cli.metrics.guessing import rank_sum, ranks_of_all
-from brainhive_cli.metrics.retrieval import ranks
+from brainhive_cli.metrics import rank_sum as tests
+from brainhive_cli.metrics.rank_sum import rank_sum
 
 
 @pytest.mark.parametrize("given", [[1, 1, 2], [3, 2, 4], [5, 5, 4]])
@@ -40,7 +38,7 @@ def test_no_probability_is_smaller_than_the_rounding_of_the_convolution():
 def test_more_sums_than_can_be_convolved_are_taken_as_normal(monkeypatch):
     given = np.random.default_rng(0).integers(1, 101, 60)
     exact = rank_sum([given], 100)
-    monkeypatch.setattr(guessing, "LONGEST", 10)
+    monkeypatch.setattr(tests, "LONGEST", 10)
 
     found = rank_sum([given], 100)
 
@@ -80,22 +78,3 @@ def test_items_are_matched_by_their_ids():
 
     assert matched.n == 2 and matched.better == rank_sum([first], 5).better
     assert rank_sum([first, second[:1]], 5).n == 3  # without ids, other numbers are other items
-
-
-@pytest.mark.parametrize("random", [0, 50])
-def test_all_pictures_are_ranked_as_each_is_alone(random, monkeypatch):
-    draw = torch.Generator().manual_seed(0)
-    signals, gallery = torch.randn(20, 8, generator=draw), torch.randn(30, 8, generator=draw)
-    gallery[3] = gallery[4]  # they tie
-    more = [torch.randn(random, 8, generator=draw)] if random else []
-    monkeypatch.setattr(guessing, "CANDIDATES", 7)
-
-    found = ranks_of_all(signals, gallery, 12, more)
-
-    for place in range(12):
-        alone = ranks(signals, gallery, torch.full((20,), place), more)
-        assert np.array_equal(found[:, place], alone.numpy())
-
-
-def test_all_pictures_tie_for_a_constant_token():
-    assert (ranks_of_all(torch.ones(3, 4), torch.ones(9, 4), 5) == 9).all()

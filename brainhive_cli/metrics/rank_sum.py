@@ -1,16 +1,12 @@
-"""Whether ranks are better than those of guesses: the exact test of their sum, and permuted labels."""
+"""Whether ranks are better than those of guesses: the exact test of their sum."""
 
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import asdict, dataclass
-from itertools import chain
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
-from brainhive_cli.metrics._rank_counts import CANDIDATES, TIE, unit
 from brainhive_cli.metrics.resampling import Values, by_item
 
 SIGNIFICANT = 0.025
@@ -90,31 +86,3 @@ def _sum_of_guesses(count: int, pool: int) -> NDArray[np.float64]:
     size = count * (pool - 1) + 1
     one = np.fft.rfft(np.full(pool, 1 / pool), size)
     return np.fft.irfft(one**count, size)
-
-
-def ranks_of_all(
-    signal_tokens: Tensor, gallery: Tensor, pictures: int, distractors: Iterable[Tensor] = ()
-) -> NDArray[np.int64]:
-    """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
-
-    Args:
-        signal_tokens: [N, D].
-        gallery: Image tokens [M, D].
-        pictures: P, how many of the gallery, from the first, are ranked.
-        distractors: Further candidates, in blocks [m, D].
-
-    Returns:
-        Ranks [N, P]; ties rank against the model.
-    """
-    signals = unit(signal_tokens)
-    own = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
-    counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
-    for block in _blocks(gallery, distractors):
-        sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
-        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
-    return counts.cpu().numpy()
-
-
-def _blocks(gallery: Tensor, distractors: Iterable[Tensor]) -> Iterator[Tensor]:
-    for some in chain([gallery], distractors):
-        yield from some.split(CANDIDATES)
