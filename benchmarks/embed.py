@@ -213,7 +213,7 @@ def decoding(on: Setting) -> None:
 
     def bare() -> float:
         shares = [files[start : start + 20] for start in range(0, len(files), 20)]
-        pool = multiprocessing.get_context("fork").SignalBank(on.workers)
+        pool = multiprocessing.get_context("fork").Pool(on.workers)
         pool.map(look, [files[:2]] * on.workers, chunksize=1)  # started and warm
 
         def decode() -> None:

@@ -11,13 +11,13 @@ from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.targets import StoreTargets, Targets
-from brainhive_cli.data.trials import Repeated, Trials
+from brainhive_cli.data.trials import Trials
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12
 HERE = Launch(0, 1, torch.device("cpu"))
 
 
-def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most: int = 2) -> Trials:
+def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Trials:
     """Signals [N, C, T] in which the pictures' embeddings [N, 8] lie, with noise; the last lacks trials."""
     random = np.random.default_rng(subject)
     clean = (embedding @ random.normal(size=(8, 24))).reshape(len(embedding), 1, 2, 12)
@@ -25,8 +25,8 @@ def trials_of(subject: int, embedding: np.ndarray, how: str | None = None, most:
     count = np.full(len(signal), REPETITIONS)
     count[-1], signal[-1, 1:] = 1, np.nan
     averaged = np.stack([trials[:n].mean(0) for trials, n in zip(signal, count, strict=True)])
-    repeated = Repeated(signal, count, how, most) if how else None  # type: ignore[arg-type]
-    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, repeated)
+    single = (signal, count) if how else (None, None)
+    return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, *single)
 
 
 def targets_of(tensors: dict[str, torch.Tensor]) -> Targets:
@@ -35,6 +35,7 @@ def targets_of(tensors: dict[str, torch.Tensor]) -> Targets:
 
 def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
     trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
+    more |= {"repetitions": how} if how else {}
     return CellData(
         trials, targets_of({"e": torch.from_numpy(embedding)}), np.arange(PICTURES) < 15, None, **more
     )

@@ -1,9 +1,9 @@
 """What a cell learns from, batch by batch."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -18,7 +18,7 @@ from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.targets import Targets
-from brainhive_cli.data.trials import Repeated, Trials
+from brainhive_cli.data.trials import Trials
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
 
@@ -40,6 +40,9 @@ class CellData:
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         tested_images: Targets of the test pictures, by the fuser's key.
         learned: What is kept of all this with the model; what selects the epoch is added.
+        repetitions: What a training sample is: the average of a stimulus's trials, each single trial, or the
+            average of `random_k` trials at random. Trials' single repetitions are used where they are given.
+        random_k: How many trials a random average takes.
     """
 
     trials: list[Trials]
@@ -51,11 +54,15 @@ class CellData:
     tested: list[Trials] | None = None
     tested_images: Targets | None = None
     learned: Learned = field(default_factory=Learned)
+    repetitions: Literal["average", "single", "random"] = "average"
+    random_k: int = 2
 
 
 @dataclass(frozen=True)
 class SignalBank:
     """Signals of several subjects, one after the other, from which rows are gathered.
+
+    Subjects of one width are gathered together; where widths differ, each by itself.
 
     Attributes:
         signals: [N_subject, ...] a subject, on the device or mapped.
@@ -80,18 +87,27 @@ class SignalBank:
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
         )
 
+    def split(self, rows: Rows) -> list[Rows]:
+        """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
+        if len({signal.shape[1:] for signal in self.signals}) == 1:
+            return [rows]
+        return [each for each in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(each)]
+
     def gather(self, rows: Rows) -> Tensor:
-        """Gather the signals of ascending rows: [B, ...], on the device."""
+        """Gather the signals of ascending rows of one width: [B, ...], on the device."""
         ends = [*np.searchsorted(rows, self.first), len(rows)]
-        gathered = torch.empty((len(rows), *self.signals[0].shape[1:]), device=self.signals[0].device)
-        for signal, first, start, stop in zip(self.signals, self.first, ends, ends[1:], strict=False):
+        every = zip(self.signals, self.first, ends, ends[1:], strict=False)
+        spans = [span for span in every if span[2] < span[3]]
+        shape = (spans[0][0] if spans else self.signals[0]).shape[1:]
+        gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
+        for signal, first, start, stop in spans:
             index = to_device(torch.from_numpy(rows[start:stop] - first), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
         return to_device(gathered, self.picture.device)
 
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
-    if isinstance(signal, np.memmap):  # a copy would be made only by writing, which nobody does
+    if isinstance(signal, np.memmap):  # copy-on-write, since torch warns of read-only arrays
         signal = np.memmap(str(signal.filename), np.float32, "c", signal.offset, signal.shape)
         return torch.from_numpy(signal)
     return torch.from_numpy(signal).to(device)
@@ -99,19 +115,25 @@ def _tensor(signal: Signals, device: torch.device) -> Tensor:
 
 @dataclass(frozen=True)
 class Batch:
-    """What this process sees of a training step.
+    """This process's share of a training step.
 
     Attributes:
-        signal: [B, C, T], varied as the recipe says.
-        subject: [B] subject indices.
-        images: Embeddings [B, D_encoder] by the fuser's key.
+        parts: Micro-batches: signals [B_part, C, T] and subject indices [B_part]. One holds all B rows where
+            subjects have one width; else there is one for each subject in the step.
+        images: Targets [B, ...] by the fuser's key, in the order of the micro-batches.
         mixing: How the signals of the whole batch, over all processes, were mixed; None when they were not.
     """
 
-    signal: Tensor
-    subject: Tensor
+    parts: list[tuple[Tensor, Tensor]]
     images: dict[str, Tensor]
     mixing: Mixing | None
+
+    def predict(self, model: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
+        """Let a model predict its heads of each micro-batch; join them in the order of the targets."""
+        found = [model(*part) for part in self.parts]
+        if len(found) == 1:
+            return found[0]
+        return {head: torch.cat([each[head] for each in found]) for head in found[0]}
 
 
 class Batches:
@@ -130,13 +152,10 @@ class Batches:
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
         self.images, self.alternatives = data.images, data.alternatives
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
-        self.rate_hz, self.repeated = data.trials[0].rate_hz, data.trials[0].repeated
-        pictures = [each.picture for each in data.trials]
-        self.averages = SignalBank.of([each.signal for each in data.trials], pictures, launch.device)
-        repeated = [each.repeated for each in data.trials if each.repeated]
-        self.samples, self.count = self.averages, None
-        if repeated:
-            self.samples, self.count = _apart(repeated, pictures, launch.device)
+        self.rate_hz = data.trials[0].rate_hz
+        self.random_k = data.random_k if data.repetitions == "random" else None
+        self.averages = averages_of(data.trials, launch.device)
+        self.samples, self.counts = _samples(data, self.averages, launch.device)
         picture = self.samples.picture.cpu().numpy()
         self.rows = np.flatnonzero((picture >= 0) & ~data.held_out[picture])
         whole, rest = divmod(len(self.rows), train.batch_size)
@@ -174,34 +193,37 @@ class Batches:
             seed: Decides, with the place of this process, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        mine: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
-        index = to_device(torch.from_numpy(mine), self.launch.device)
+        own: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
         generator = self._generator(seed, self.launch.rank)
-        signal = self._average(self.samples.gather(mine), index, generator)
-        signal = augment(signal, self.augment, self.rate_hz, generator)
-        images = self._images(self.samples.picture[index], generator)
-        mixing = None
+        drawn = [self._signals(each, generator) for each in self.samples.split(own)]
+        index = to_device(torch.from_numpy(own), self.launch.device)
+        images, mixing = self._images(self.samples.picture[index], generator), None
+        subjects = self.samples.subject[index].split([len(each) for each in drawn])
         if self.mix_alpha:
-            mixings = [self._mixing(len(rows), seed, rank) for rank in range(self.launch.processes)]
-            signal, mixing = mixings[self.launch.rank].mix(signal), _joined(mixings)
-        return Batch(signal, self.samples.subject[index], images, mixing)
+            mixings = [self._mixings(rows, seed, rank) for rank in range(self.launch.processes)]
+            own_mixings = mixings[self.launch.rank]
+            drawn = [each.mix(signal) for each, signal in zip(own_mixings, drawn, strict=True)]
+            mixing = _joined([each for of_rank in mixings for each in of_rank])
+        return Batch(list(zip(drawn, subjects, strict=True)), images, mixing)
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))
 
-    def _mixing(self, count: int, seed: int, rank: int) -> Mixing:
-        """Draw partners within the share of a process; each process can do it for all."""
-        share = replace(self.launch, rank=rank).shard(range(count))
-        return Mixing.draw(len(share), self.mix_alpha, self._generator(seed, rank, 1))
+    def _mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
+        """Draw partners within each micro-batch of a process; each process can do it for all."""
+        share: Rows = np.sort(replace(self.launch, rank=rank).shard(rows))  # type: ignore[arg-type]
+        generator = self._generator(seed, rank, 1)
+        return [Mixing.draw(len(each), self.mix_alpha, generator) for each in self.samples.split(share)]
 
-    def _average(self, signal: Tensor, index: Tensor, generator: torch.Generator) -> Tensor:
-        """Average repetitions [B, R, C, T] where there are any: [B, C, T]."""
-        if self.repeated is None or self.count is None:
-            return signal
-        count = self.count[index]
-        if self.repeated.how == "random":
-            signal, count = shuffle_repetitions(signal, count, self.repeated.most, generator)
-        return mix_repetitions(signal, count, self.augment, generator)
+    def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
+        """Gather the signals of ascending rows, and vary them: [B, C, T]."""
+        signal = self.samples.gather(rows)
+        if self.counts is not None:  # [B, R, C, T]
+            counts = self.counts[to_device(torch.from_numpy(rows), self.launch.device)]
+            if self.random_k is not None:
+                signal, counts = shuffle_repetitions(signal, counts, self.random_k, generator)
+            signal = mix_repetitions(signal, counts, self.augment, generator)
+        return augment(signal, self.augment, self.rate_hz, generator)
 
     def _images(self, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Look embeddings up; where there are several of one picture, one is drawn."""
@@ -213,29 +235,35 @@ class Batches:
         return images
 
 
-def _apart(
-    repeated: list[Repeated], pictures: list[Rows], device: torch.device
-) -> tuple[SignalBank, Tensor | None]:
-    """Lay out samples made of single trials, and how many of them each has where it has several.
+def averages_of(trials: Sequence[Trials], device: torch.device) -> SignalBank:
+    """Lay out the averaged signals of several subjects."""
+    return SignalBank.of([each.signal for each in trials], [each.picture for each in trials], device)
 
-    A trial that is not there has picture -1.
+
+def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
+    """Lay out what training samples are made of.
+
+    Returns:
+        The averages; or single trials [N R, C, T], of which those that are missing have picture -1; or all
+        trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
-    if repeated[0].how != "single":
-        count = torch.from_numpy(np.concatenate([each.count for each in repeated])).to(device)
-        return SignalBank.of([each.signal for each in repeated], pictures, device), count
-    singles = [each.signal.reshape(-1, *each.signal.shape[2:]) for each in repeated]
-    shown = [_shown(each, picture) for each, picture in zip(repeated, pictures, strict=True)]
-    return SignalBank.of(singles, shown, device), None
-
-
-def _shown(repeated: Repeated, picture: Rows) -> Rows:
-    """Name the picture of each single trial [N R]."""
-    is_there = np.arange(repeated.signal.shape[1]) < repeated.count[:, None]
-    return np.where(is_there, picture[:, None], -1).ravel()
+    single = [each.single for each in data.trials if each.single is not None]
+    counts = [each.counts for each in data.trials if each.counts is not None]
+    pictures = [each.picture for each in data.trials]
+    if not single:
+        return averages, None
+    if data.repetitions != "single":
+        return SignalBank.of(single, pictures, device), torch.from_numpy(np.concatenate(counts)).to(device)
+    flat = [each.reshape(-1, *each.shape[2:]) for each in single]
+    shown = [
+        np.where(np.arange(each.shape[1]) < count[:, None], picture[:, None], -1).ravel()
+        for each, count, picture in zip(single, counts, pictures, strict=True)
+    ]
+    return SignalBank.of(flat, shown, device), None
 
 
 def _joined(mixings: list[Mixing]) -> Mixing:
-    """Join the mixings of shares that follow each other."""
+    """Join the mixings of micro-batches that follow each other."""
     first = np.cumsum([0, *(len(each.partner) for each in mixings)]).tolist()
     partner = [each.partner + start for each, start in zip(mixings, first, strict=False)]
     return Mixing(torch.cat(partner), torch.cat([each.share for each in mixings]))

@@ -1,7 +1,6 @@
 """Fine-tuning: models of an align run go on with a share of the data of subjects that they never saw."""
 
 from collections.abc import Mapping
-from dataclasses import is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -96,17 +95,7 @@ def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) ->
         count = max(1, round(finetune.share * len(pictures)))
         kept.append(random.permutation(pictures)[:count])
     rows = np.flatnonzero(np.isin(trials.picture, np.concatenate(kept)))
-    return _of_rows(trials, rows)
-
-
-def _of_rows(value: Any, rows: NDArray[np.int64]) -> Any:
-    """Take rows of every array [N, …] of a dataclass."""
-    if isinstance(value, np.ndarray):
-        return value[rows]
-    if not is_dataclass(value):
-        return value
-    fields = {name: _of_rows(inner, rows) for name, inner in vars(value).items()}
-    return replace(value, **fields)  # type: ignore[type-var]
+    return trials.take(rows)
 
 
 def _source(what: Recipe) -> tuple[RunFolder, Recipe, str]:

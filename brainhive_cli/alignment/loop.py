@@ -76,7 +76,7 @@ def train_cell(
             torch.manual_seed(derive_seed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
             with launch.autocast(train.precision):
-                predicted = aligner.predict(batch.signal, batch.subject)
+                predicted = batch.predict(aligner.predict)
                 target = aligner.targets(batch.images)
                 context = LossContext(batch.mixing, learner.steps, state.epoch, train.epochs)
                 pairs = [

@@ -24,7 +24,7 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets
-from brainhive_cli.data.trials import Repeated, StorageMode, Trials, open_trials
+from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import sample_range
@@ -133,7 +133,7 @@ class Member:
             BrainhiveError: if the model was trained on one of the pictures, those for validation included.
         """
         trials: Trials = self.align.once(
-            self.key("trials", subject, split), lambda: self._trials(subject, split, StorageMode())
+            self.key("trials", subject, split), lambda: self._trials(subject, split)
         )
         self._refuse_seen(trials, split)
         return trials
@@ -157,15 +157,13 @@ class Member:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
         mean: NDArray[np.float32] = self.align.once(
             self.key("mean", subject, split),
-            lambda: self._trials(subject, split, StorageMode()).signal.mean(0),
+            lambda: self._trials(subject, split).signal.mean(0),
         )
         return mean
 
-    def repeated(self, subject: int, split: str) -> tuple[Trials, Repeated]:
+    def with_single(self, subject: int, split: str) -> Trials:
         """Open a subject's signals with their single trials."""
-        trials = self._trials(subject, split, StorageMode(is_repeated=True))
-        assert trials.repeated is not None
-        return trials, trials.repeated
+        return self._trials(subject, split, with_single=True)
 
     def times_ms(self, subject: int, split: str) -> NDArray[np.floating[Any]]:
         """Return the times of the samples of a subject's signals, milliseconds after stimulus onset: [T]."""
@@ -173,10 +171,10 @@ class Member:
         times_s = open_signals(self.align.dataset, self.align.paths, signal, subject)[split].times_s
         return 1000 * times_s[sample_range(times_s, signal.window_ms)]
 
-    def _trials(self, subject: int, split: str, form: StorageMode) -> Trials:
+    def _trials(self, subject: int, split: str, with_single: bool = False) -> Trials:
         signal, channels = self._taken(subject, split)
         given = (self.align.dataset, self.align.paths, signal, subject, split)
-        return open_trials(*given, self.pictures(split), channels, form, self._normaliser(subject))
+        return open_trials(*given, self.pictures(split), channels, self._normaliser(subject), with_single)
 
     def _normaliser(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: it comes from the subject's training signals."""

@@ -10,19 +10,20 @@ from torch import Tensor
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.memory_map import is_memory_mapped
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.storage_mode import form_of
-from brainhive_cli.core import home
+from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import TOKEN, Head
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
-from brainhive_cli.data.trials import StorageMode, Trials, open_trials
+from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.signals.normalisation import Moments, Normaliser
+from brainhive_cli.signals.normalisation import Moments
+from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import EmbeddingStore
 
@@ -31,8 +32,8 @@ DIM = 1024
 
 
 @dataclass(frozen=True)
-class Material:
-    """The embeddings and signals of all cells that learn from the same ones.
+class TrainingData:
+    """The targets and signals of all cells that learn from the same ones.
 
     Attributes:
         recipe: The recipe of one of them.
@@ -43,7 +44,8 @@ class Material:
         images: Targets of these pictures, by the fuser's key.
         alternatives: Further embeddings of the same pictures, [K, M, D_encoder].
         prior: The Fusion Prior whose fusion encoder is the target, or None.
-        form: How signals are held.
+        with_single: Whether trials keep their single repetitions.
+        memory_map: Whether training signals stay on disk.
         trials: Signals by subject, as far as they are open.
     """
 
@@ -55,7 +57,8 @@ class Material:
     images: Targets
     alternatives: dict[str, Tensor]
     prior: FusionPrior | None
-    form: StorageMode
+    with_single: bool
+    memory_map: bool
     trials: dict[int, Trials]
 
     @classmethod
@@ -66,6 +69,9 @@ class Material:
         stores = target_store.open_all(
             root, dataset.name, "train", names
         )  # looked at before, in all variants
+        selections = _selections(dataset, what, subjects)
+        _check_repetitions(dataset.name, what, selections)
+        with_single = what.signal.repetitions != "average" or what.train.augment.repetitions > 0
         prior = FusionPrior.load(what.prior).float() if what.prior else None
         keys = {config.name: config.name for config in what.encoders}
         if prior:
@@ -79,7 +85,8 @@ class Material:
             Targets.of(stores, launch, keys),
             open_alternatives(what.train.embedding_alternatives, stores, keys, what.paths, launch.device),
             prior,
-            form_of(dataset, what.paths, what.signal, what.train, subjects, launch),
+            with_single,
+            is_memory_mapped(what.train.memory_map, selections, with_single, launch.device, launch.processes),
             {},
         )
 
@@ -101,7 +108,11 @@ class Material:
     def trials_of(self, subject: int) -> Trials:
         """Open a subject's training signals, or find them open."""
         if subject not in self.trials:
-            self.trials[subject] = self._trials(subject, "train", self.pictures, self.form)
+            self.trials[subject] = open_trials(
+                *(self.dataset, self.recipe.paths, self.recipe.signal, subject, "train", self.pictures),
+                with_single=self.with_single,
+                memory_map=self.memory_map,
+            )
         return self.trials[subject]
 
     def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
@@ -110,21 +121,13 @@ class Material:
         stores = open_stores(self.dataset, what.dataset, "test", what.encoders, what.paths)
         pictures = next(iter(stores.values()))
         trials = [
-            self._trials(subject, "test", pictures, StorageMode(), learned.normaliser_of(subject))
+            open_trials(
+                *(self.dataset, what.paths, what.signal, subject, "test", pictures),
+                normaliser=learned.normaliser_of(subject),
+            )
             for subject in cell.tested_on
         ]
         return trials, Targets.of(stores, self.launch, self.keys)
-
-    def _trials(
-        self,
-        subject: int,
-        split: str,
-        pictures: EmbeddingStore,
-        form: StorageMode,
-        normaliser: Normaliser | None = None,
-    ) -> Trials:
-        given = (self.dataset, self.recipe.paths, self.recipe.signal, subject, split, pictures)
-        return open_trials(*given, form=form, normaliser=normaliser)
 
     def learned(self, what: Recipe, trials: Sequence[Trials]) -> Learned:
         """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
@@ -147,7 +150,7 @@ class Material:
         """The prior's fusion encoder; None where the fuser is trained."""
         return self.prior.fusion_encoder["vision_model"] if self.prior else None
 
-    def layout(self, what: Recipe, trials: Sequence[Trials], cell: Cell) -> Layout:
+    def layout(self, what: Recipe, trials: Sequence[Trials]) -> Layout:
         """Say what a cell's model is made of."""
         shapes = self.images.shapes
         dims = {key: shape[-1] for key, shape in shapes.items()}
@@ -164,13 +167,7 @@ class Material:
             heads = {key: Head(shape, key) for key, shape in shapes.items()}
             fuser, dims = {}, {}
         return Layout(
-            spec=SignalSpec(
-                trials[0].channels,
-                trials[0].signal.shape[-1],
-                cell.trained_on,
-                tuple(each.signal.shape[-2] for each in trials),
-                trials[0].rate_hz,
-            ),
+            spec=spec_of(trials),
             heads=heads,
             backbone=what.backbone.model_dump(mode="json"),
             fuser=fuser,
@@ -185,3 +182,33 @@ class Material:
             similarity=what.similarity,
             normalise=what.signal.normalise,
         )
+
+
+def _selections(dataset: Dataset, recipe: Recipe, subjects: Sequence[int]) -> list[Selection]:
+    """Select the training signals of each subject; nothing is read."""
+    signal, channels = recipe.signal, recipe.signal.channels or dataset.channels
+    recorded = [open_signals(dataset, recipe.paths, signal, subject)["train"] for subject in subjects]
+    return [Selection.of(each, channels, signal.window_ms, signal.scale, dataset.name) for each in recorded]
+
+
+def _check_repetitions(dataset: str, recipe: Recipe, selections: Sequence[Selection]) -> None:
+    """Refuse settings that contradict each other; warn of those without effect on these recordings.
+
+    Raises:
+        RecipeError: if single trials are to be mixed over repetitions.
+    """
+    signal, mixed = recipe.signal, recipe.train.augment.repetitions
+    if signal.repetitions == "single" and mixed:
+        raise RecipeError(
+            "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
+        )
+    if signal.normalise != "none" and signal.scale != 1:
+        console.warn(
+            f"signal.scale={signal.scale:g} has no effect beside signal.normalise={signal.normalise}"
+        )
+    most = max((each.shape[1] for each in selections), default=0)
+    least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
+    idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
+    idle += ["train.augment.repetitions"] if mixed and most < 2 else []
+    if idle:
+        console.warn(f"{' and '.join(idle)} has no effect: {dataset} has {most} repetition(s) a picture")

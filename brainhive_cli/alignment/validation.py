@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.alignment.batches import CellData, Rows, SignalBank
+from brainhive_cli.alignment.batches import CellData, Rows, SignalBank, averages_of
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -47,9 +47,12 @@ class Queries:
         ]
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
-        index = torch.from_numpy(rows).to(self.pool.picture.device)
-        subject = None if self.subject is None else self.subject[index]
-        return aligner.encode_signal(self.pool.gather(rows), subject).float()
+        tokens = []
+        for part in self.pool.split(rows):
+            index = torch.from_numpy(part).to(self.pool.picture.device)
+            subject = None if self.subject is None else self.subject[index]
+            tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
+        return torch.cat(tokens)
 
 
 def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
@@ -68,7 +71,7 @@ def tested(data: CellData, device: torch.device) -> list[Queries]:
         raise BrainhiveError("no test signals to select the epoch by", "train.selection=best")
     learned, queries = [each.subject for each in data.trials], []
     for trials in data.tested:
-        pool, index = SignalBank.of([trials.signal], [trials.picture], device), None
+        pool, index = averages_of([trials], device), None
         if trials.subject in learned:
             index = torch.full_like(pool.subject, learned.index(trials.subject))
         queries.append(Queries(pool, np.arange(len(trials.signal)), data.tested_images, index))

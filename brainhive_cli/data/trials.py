@@ -1,10 +1,10 @@
-"""Signals and embeddings of a data set, matched picture by picture."""
+"""Signals of a subject, matched with the targets of their stimuli."""
 
 import os
 import shlex
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,41 +12,31 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.normalisation import Moments, Normaliser
-from brainhive_cli.signals.prepared import InMemory, Mapped
+from brainhive_cli.signals.prepared import Content, Signals, in_memory, mapped
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore
-
-
-@dataclass(frozen=True)
-class Repeated:
-    """The single trials of each picture, for training.
-
-    Attributes:
-        signal: [N, R, C, T].
-        count: [N] how many of R there are.
-        how: What a sample is: one trial ("single"), or the average of all or of `most` at random.
-    """
-
-    signal: NDArray[np.float32]
-    count: NDArray[np.int64]
-    how: Literal["average", "single", "random"]
-    most: int
+from brainhive_cli.stores.target_store import TargetStore
 
 
 @dataclass(frozen=True)
 class Trials:
-    """Signals of one subject and split, with the row of the picture of each in the embedding stores.
+    """Signals of one subject and split, with the row of each one's stimulus in the target stores.
 
     Attributes:
         signal: [N, C, T], repetitions averaged.
-        picture: [N] row of the picture.
-        repeated: The trials that were averaged, where training takes them apart.
-        moments: Of the subject's training signals, where they normalise.
+        picture: [N] row of the stimulus.
+        channels: [C] names of the sensors; () for voxels.
+        rate_hz: Sampling rate; None where there is one sample.
+        single: [N, R, C, T], each repetition by itself, where they are needed.
+        counts: [N] how many of R there are, where they are needed.
+        moments: Of the subject's training signals, where these are normalised by them.
+        times_s: [T] seconds after stimulus onset.
+        regions: Places of each region's voxels among V; empty for sensors.
     """
 
     subject: int
@@ -54,16 +44,51 @@ class Trials:
     picture: NDArray[np.int64]
     channels: tuple[str, ...]
     rate_hz: float | None = 250.0
-    repeated: Repeated | None = None
+    single: NDArray[np.float32] | None = None
+    counts: NDArray[np.int64] | None = None
     moments: Moments | None = None
+    times_s: tuple[float, ...] | None = None
+    regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64]) -> Self:
+        """Keep some of the N signals."""
+        return replace(
+            self,
+            signal=self.signal[rows],
+            picture=self.picture[rows],
+            single=None if self.single is None else self.single[rows],
+            counts=None if self.counts is None else self.counts[rows],
+        )
 
 
-@dataclass(frozen=True)
-class StorageMode:
-    """How training signals are held: with the single trials or not, in memory or mapped."""
+def spec_of(trials: Sequence[Trials]) -> SignalSpec:
+    """Say what a model that learns from these subjects' signals is built for.
 
-    is_repeated: bool = False
-    is_mapped: bool = False
+    Raises:
+        BrainhiveError: if subjects differ in sensors, samples or rate.
+    """
+    first = trials[0]
+    for other in trials[1:]:
+        for name, pair in {
+            "sensors": (first.channels, other.channels),
+            "samples": (first.signal.shape[-1], other.signal.shape[-1]),
+            "sampling rate": (first.rate_hz, other.rate_hz),
+            "regions": (list(first.regions), list(other.regions)),
+        }.items():
+            if pair[0] != pair[1]:
+                raise BrainhiveError(
+                    f"subjects {first.subject} and {other.subject} differ in their {name}",
+                    "choose what all have: signal.channels, signal.window_ms; or train on each by itself",
+                )
+    return SignalSpec(
+        names=first.channels,
+        samples=first.signal.shape[-1],
+        subjects=tuple(each.subject for each in trials),
+        widths=tuple(each.signal.shape[-2] for each in trials),
+        rate_hz=first.rate_hz,
+        times_s=first.times_s,
+        regions={name: tuple(each.regions[name] for each in trials) for name in first.regions},
+    )
 
 
 def open_trials(
@@ -72,17 +97,31 @@ def open_trials(
     signal: Signal,
     subject: int,
     split: str,
-    pictures: EmbeddingStore,
+    pictures: TargetStore,
     channels: Sequence[str] | None = None,
-    form: StorageMode = StorageMode(),
     normaliser: Normaliser | None = None,
+    with_single: bool = False,
+    memory_map: bool = False,
 ) -> Trials:
-    """Average a subject's signals and match them with the pictures of an embedding store.
+    """Average a subject's signals and match them with the stimuli of a target store.
 
-    Trials whose picture was skipped as bad are left out, with a warning. Where signals are normalised, it is
-    by the `normaliser` that is given, else by the subject's training signals.
+    Trials whose stimulus could not be decoded are left out, with a warning.
+
+    Args:
+        dataset: Whose signals.
+        paths: Where stores lie.
+        signal: Which part of them.
+        subject: Who.
+        split: Which split.
+        pictures: One of the target stores of the split.
+        channels: Names or regions; default: those of `signal`, else the data set's.
+        normaliser: Normalises the signals; default: made of the subject's training signals.
+        with_single: Whether single repetitions are read, too.
+        memory_map: Whether signals stay on disk.
 
     Raises:
+        MissingData: if the subject has no signal store, or it does not have the split.
+        RecipeError: if it does not have the channels, regions or window.
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
     store = open_signals(dataset, paths, signal, subject)
@@ -103,27 +142,28 @@ def open_trials(
             moments = Moments.of(chunk for _, chunk in learned.averages())
             normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)
-    held = Mapped(selection, store.path, split) if form.is_mapped else InMemory(selection)
-    repeated = None
-    if form.is_repeated:
-        repeated = Repeated(held.trials(), selection.repetitions, signal.repetitions, signal.random_k)
+
+    def read(content: Content) -> Signals:
+        return mapped(selection, content, store.path, split) if memory_map else in_memory(selection, content)
+
     return Trials(
         subject,
-        held.averages(),
+        read("averages"),
         picture[picture >= 0],
         selection.channels,
         recording.rate_hz,
-        repeated,
+        read("trials") if with_single else None,
+        selection.repetitions if with_single else None,
         moments,
+        tuple(selection.times_s.tolist()),
+        selection.regions,
     )
 
 
-def _refuse_other_pictures(
-    store: SignalStore, dataset: Dataset, split: str, pictures: EmbeddingStore
-) -> None:
-    """Refuse signals that were simulated when the split was not there, or had other pictures.
+def _refuse_other_pictures(store: SignalStore, dataset: Dataset, split: str, pictures: TargetStore) -> None:
+    """Refuse signals that were simulated when the split was not there, or had other stimuli.
 
-    A recording may lack pictures of its split, and is matched with them one by one.
+    A real recording may lack stimuli of its split, and is matched with them one by one.
     """
     made_of = store.splits[split].image_ids if split in store.splits else ()
     if dataset.is_simulated and set(made_of) != set(pictures.image_ids):

@@ -19,7 +19,7 @@ from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.alignment.tables import tables
-from brainhive_cli.alignment.training_data import Material
+from brainhive_cli.alignment.training_data import TrainingData
 from brainhive_cli.core import console, trackers
 from brainhive_cli.core.caveats import together
 from brainhive_cli.core.errors import RecipeError
@@ -121,19 +121,19 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             mine = recipes[cell.variant]
             if material is None or not material.is_compatible(mine):
-                material = Material.open(mine, subjects, launch)
+                material = TrainingData.open(mine, subjects, launch)
             _train_cell(mine, cell, material, folder, worker)
     launch.barrier()
 
 
-def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder, worker: Launch) -> None:
+def _train_cell(what: Recipe, cell: Cell, material: TrainingData, folder: RunFolder, worker: Launch) -> None:
     """Train one cell, telling the log and the trackers of its epochs."""
     held_out = _held_out(material.pictures, what.train.validation)
     trials, start = [material.trials_of(subject) for subject in cell.trained_on], None
     if what.mode == "finetune":
         start = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
-    layout, learned = material.layout(what, trials, cell), material.learned(what, trials)
+    layout, learned = material.layout(what, trials), material.learned(what, trials)
     tested, tested_images = material.tested(cell, learned) if what.train.selection == "test" else (None, None)
     data = CellData(
         trials,
@@ -145,6 +145,8 @@ def _train_cell(what: Recipe, cell: Cell, material: Material, folder: RunFolder,
         tested,
         tested_images,
         learned,
+        what.signal.repetitions,
+        what.signal.random_k,
     )
     names, caveats = what.run.trackers if worker.is_main else (), learned_by(data, what.train).caveats
     with trackers.tracked(names, folder.path, cell.name, what.model_dump(mode="json"), caveats) as track:

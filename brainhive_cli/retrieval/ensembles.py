@@ -63,12 +63,14 @@ class Ensemble:
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
-        signals = []
+        signals, counts = [], np.empty(0, np.int64)
         for member in self.members:
-            trials, repeated = member.repeated(subject, split)
+            trials = member.with_single(subject, split)
+            assert trials.single is not None and trials.counts is not None
             kept = self._is_candidate(trials, split)
-            signals.append(torch.from_numpy(repeated.signal[kept]))
-        return signals, torch.from_numpy(repeated.count[kept])
+            signals.append(torch.from_numpy(trials.single[kept]))
+            counts = trials.counts[kept]
+        return signals, torch.from_numpy(counts)
 
     def _is_candidate(self, trials: Trials, split: str) -> NDArray[np.bool_]:
         return np.isin(trials.picture, self.rows(split))

@@ -232,8 +232,8 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)  # the last has one trial
     batch = batches.draw(samples, 0)
     shown = batches.samples.picture[np.sort(samples)]
-    for signal, subject, picture in zip(batch.signal, batch.subject, shown, strict=True):
-        own = data.trials[subject].repeated.signal[picture]  # type: ignore[union-attr]
+    for signal, subject, picture in zip(*batch.parts[0], shown, strict=True):
+        own = data.trials[subject].single[picture]  # type: ignore[index]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()
     assert torch.equal(batch.images["e"], data.images.gather(shown)["e"])
 
@@ -243,10 +243,10 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
     batches = batches_of(data)
     rows = np.arange(PICTURES)
 
-    one, other = (batches.draw(rows, seed).signal for seed in (1, 2))
+    one, other, same = (batches.draw(rows, seed).parts[0][0] for seed in (1, 2, 1))
 
-    assert torch.equal(batches.draw(rows, 1).signal, one) and not torch.equal(one[:-1], other[:-1])
-    trials = torch.from_numpy(data.trials[0].repeated.signal)  # type: ignore[union-attr]
+    assert torch.equal(same, one) and not torch.equal(one[:-1], other[:-1])
+    trials = torch.from_numpy(data.trials[0].single)  # type: ignore[arg-type]
     pairs = torch.stack([trials[:, pair].mean(1) for pair in ([0, 1], [0, 2], [1, 2])], 1)
     is_pair = torch.isclose(pairs[:-1], one[:-1, None], atol=1e-6).all(3).all(2)
     assert (is_pair.sum(1) == 1).all()
@@ -268,7 +268,7 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
     one, other = (batch.mixing for batch in drawn)
     assert torch.equal(one.partner, other.partner) and torch.equal(one.share, other.share)
     signal = torch.from_numpy(data.trials[0].signal[rows])
-    assert torch.allclose(torch.cat([batch.signal for batch in drawn]), one.mix(signal), atol=1e-6)
+    assert torch.allclose(torch.cat([batch.parts[0][0] for batch in drawn]), one.mix(signal), atol=1e-6)
     assert set(one.partner[:15].tolist()) == set(range(15)) and set(one.partner[15:].tolist()) == set(
         range(15, 31)
     )

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.alignment import loop as _training
-from brainhive_cli.alignment import storage_mode as _form
+from brainhive_cli.alignment import memory_map as _form
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.validation import held_out as validated_on

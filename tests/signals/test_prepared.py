@@ -8,7 +8,7 @@ import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Moments
-from brainhive_cli.signals.prepared import InMemory, Mapped
+from brainhive_cli.signals.prepared import in_memory, mapped
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore
 
@@ -39,32 +39,32 @@ def test_mapped_signals_are_those_in_memory(path):
         replace(whole, pictures=np.arange(0, 200, 3)),
         replace(whole, normaliser=normaliser),
     ):
-        memory, mapped = InMemory(chosen), Mapped(chosen, path, "train")
-        assert isinstance(mapped.averages(), np.memmap)
-        assert memory.averages().shape == (len(chosen.pictures), 2, 5)
-        np.testing.assert_array_equal(mapped.averages(), memory.averages())
-        np.testing.assert_array_equal(mapped.trials(), memory.trials())
+        averages, trials = (mapped(chosen, kind, path, "train") for kind in ("averages", "trials"))
+        assert isinstance(averages, np.memmap)
+        assert averages.shape == (len(chosen.pictures), 2, 5)
+        np.testing.assert_array_equal(averages, in_memory(chosen, "averages"))
+        np.testing.assert_array_equal(trials, in_memory(chosen, "trials"))
     assert len(list((path.parent / "prepared").glob("sub-01_train_*.h5"))) == 6  # each selection by itself
 
 
 def test_averages_are_those_of_the_trials_that_are_there(path):
     selection = recorded(path)
-    trials, averages = InMemory(selection).trials(), InMemory(selection).averages()
+    trials, averages = in_memory(selection, "trials"), in_memory(selection, "averages")
     for row, count in enumerate(selection.repetitions):
         np.testing.assert_allclose(averages[row], trials[row, :count].mean(0), atol=1e-6)
 
 
 def test_the_file_is_written_once_and_again_when_the_store_has_changed(path):
-    before = Mapped(recorded(path), path, "train").averages()
+    before = mapped(recorded(path), "averages", path, "train")
     file = Path(before.filename)
     written = file.stat().st_mtime_ns
-    assert np.array_equal(Mapped(Selection.of(*again(path)), path, "train").averages(), before)
+    assert np.array_equal(mapped(Selection.of(*again(path)), "averages", path, "train"), before)
     assert file.stat().st_mtime_ns == written
 
     path.unlink()
     changed = recorded(path, seed=1)
-    np.testing.assert_array_equal(Mapped(changed, path, "train").averages(), InMemory(changed).averages())
-    assert not np.array_equal(InMemory(changed).averages(), before)
+    np.testing.assert_array_equal(mapped(changed, "averages", path, "train"), in_memory(changed, "averages"))
+    assert not np.array_equal(in_memory(changed, "averages"), before)
 
 
 def again(path: Path) -> tuple:
@@ -77,5 +77,5 @@ def test_a_value_that_is_not_finite_leaves_no_file(path):
     signal[3, 0, 1, 2] = np.nan
     spoilt = replace(selection, recording=replace(selection.recording, signal=signal))
     with pytest.raises(BrainhiveError, match="here: a signal is not finite, of picture c/p3, channel Oz"):
-        Mapped(spoilt, path, "train").averages()
+        mapped(spoilt, "averages", path, "train")
     assert not list((path.parent / "prepared").glob("*.h5"))

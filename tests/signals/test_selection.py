@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.signals.prepared import InMemory
+from brainhive_cli.signals.prepared import in_memory
 from brainhive_cli.signals.selection import Selection, channel_rows, sample_range
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, Voxels
 
@@ -23,7 +23,7 @@ def recording(signal: Any, repetitions: Any = None) -> Recording:
 
 
 def average(recording: Recording, channels: Any, window_ms: Any, scale: float, where: str) -> Any:
-    return InMemory(Selection.of(recording, channels, window_ms, scale, where)).averages()
+    return in_memory(Selection.of(recording, channels, window_ms, scale, where), "averages")
 
 
 @pytest.fixture

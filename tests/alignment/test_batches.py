@@ -1,0 +1,95 @@
+"""What a step learns from, where subjects have different numbers of voxels."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from cell_data import HERE, PICTURES, batches_of, targets_of
+
+from brainhive_cli.alignment.batches import CellData, averages_of
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.data.trials import Trials, spec_of
+
+WIDTHS = {1: 3, 4: 5, 7: 4}
+
+
+def voxels(subject: int, repetitions: int = 1) -> Trials:
+    """Signals [N, V, 1] that say whose they are and of which stimulus."""
+    pictures, width = np.arange(PICTURES), WIDTHS[subject]
+    averages = np.repeat(100.0 * subject + pictures, width).reshape(-1, width, 1).astype(np.float32)
+    single = np.repeat(averages[:, None], repetitions, 1) if repetitions > 1 else None
+    counts = None if single is None else np.full(PICTURES, repetitions)
+    regions = {"V1": (0, 1), "FFA": tuple(range(2, width))}
+    return Trials(subject, averages, pictures, (), None, single, counts, regions=regions)
+
+
+def data_of(repetitions: int = 1) -> CellData:
+    targets = targets_of({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
+    trials = [voxels(subject, repetitions) for subject in WIDTHS]
+    return CellData(trials, targets, np.zeros(PICTURES, bool), None)
+
+
+@pytest.mark.parametrize("repetitions", [1, 2])
+def test_a_step_is_a_micro_batch_for_each_subject_and_targets_follow_their_order(repetitions: int) -> None:
+    batch = batches_of(data_of(repetitions), batch_size=60).draw(np.arange(0, 3 * PICTURES, 4), 1)
+
+    assert [tuple(signal.shape[1:]) for signal, _ in batch.parts] == [(3, 1), (5, 1), (4, 1)]
+    assert [subject.unique().tolist() for _, subject in batch.parts] == [[0], [1], [2]]
+    seen = torch.cat([signal[:, 0, 0] for signal, _ in batch.parts])
+    whose = torch.tensor(list(WIDTHS))[torch.cat([subject for _, subject in batch.parts])]
+    assert torch.equal(seen, 100.0 * whose + batch.images["e"][:, 0])
+
+
+def test_a_subject_without_rows_in_a_step_has_no_micro_batch() -> None:
+    batch = batches_of(data_of()).draw(np.array([150, 3, 120]), 1)
+
+    assert [subject.tolist() for _, subject in batch.parts] == [[0], [2, 2]]
+    assert batch.images["e"][:, 0].tolist() == [3, 0, 30]
+
+
+def test_signals_are_mixed_within_their_subject_and_processes_agree_on_partners() -> None:
+    rows = np.random.default_rng(0).permutation(3 * PICTURES)[:41]
+    drawn = [
+        batches_of(data_of(), replace(HERE, rank=rank, processes=2), 0.5).draw(rows, 4) for rank in (0, 1)
+    ]
+
+    one, other = (batch.mixing for batch in drawn)
+    assert one is not None and other is not None and torch.equal(one.partner, other.partner)
+    subjects = torch.cat([subject for batch in drawn for _, subject in batch.parts])
+    assert torch.equal(subjects[one.partner], subjects)
+    clean = torch.cat([100.0 * torch.tensor(list(WIDTHS))[subjects]]) + torch.cat(
+        [batch.images["e"][:, 0] for batch in drawn]
+    )
+    mixed = torch.cat([signal[:, 0, 0] for batch in drawn for signal, _ in batch.parts])
+    assert torch.allclose(one.mix(clean), mixed, atol=1e-3) and not torch.allclose(clean, mixed)
+
+
+def test_a_model_of_all_subjects_is_built_for_their_widths_and_regions() -> None:
+    found = spec_of([voxels(subject) for subject in WIDTHS])
+
+    regions = {"V1": ((0, 1),) * 3, "FFA": ((2,), (2, 3, 4), (2, 3))}
+    assert found == SignalSpec((), 1, (1, 4, 7), (3, 5, 4), regions=regions)
+
+
+@pytest.mark.parametrize(
+    ("other", "what"),
+    [
+        ({"channels": ("O1",)}, "sensors"),
+        ({"signal": np.zeros((PICTURES, 5, 2), np.float32)}, "samples"),
+        ({"rate_hz": 100.0}, "sampling rate"),
+        ({"regions": {"V1": (0,)}}, "regions"),
+    ],
+)
+def test_subjects_whose_signals_mean_different_things_do_not_train_together(other, what) -> None:
+    with pytest.raises(BrainhiveError, match=f"subjects 1 and 4 differ in their {what}"):
+        spec_of([voxels(1), replace(voxels(4), **other)])
+
+
+def test_rows_of_equal_widths_are_gathered_together() -> None:
+    bank = averages_of([voxels(1), replace(voxels(1), subject=2)], HERE.device)
+    rows = np.array([0, 59, 60, 119])
+
+    assert [part.tolist() for part in bank.split(rows)] == [rows.tolist()]
+    assert bank.gather(rows)[:, 0, 0].tolist() == [100, 159, 100, 159]
