@@ -66,18 +66,18 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
     own = {}
     for group in launch.shard(job.groups):
         ensemble = job.load(group, launch.device)
-        own[ensemble.cell.name] = CellScores.measure(ensemble, job.recipe)
+        own[ensemble.cell.name] = CellScores.measure(ensemble, job.spec)
     scores = {name: score for share in launch.gather(own) for name, score in share.items()}
     if not launch.is_main:
         return
     found = summarise_job(job, scores)
     found |= Measurements(notes={"against": compare_with(found, others)})
-    if found.notes["verdict"] != "above chance" and job.recipe.control == "none":
+    if found.notes["verdict"] != "above chance" and job.spec.control == "none":
         verdict = found.notes["verdict"]
         console.warn(f"retrieval is {verdict}: do signals and pictures belong together as they are filed?")
     if rows := job.recipe.sheet_rows:
         first = job.load(job.groups[0], launch.device)
-        draw_sheet(folder, first, job.recipe, rows, found.caveats)
+        draw_sheet(folder, first, job.spec, rows, found.caveats)
     draw_curves(folder, found)
     folder.finish(found)
 

@@ -13,7 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.reports.curve_plot import require_matplotlib
 from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
-from brainhive_cli.retrieval.recipe import Recipe
+from brainhive_cli.retrieval.recipe import EvaluationSpec, Recipe
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,12 @@ class Job:
     """
 
     recipe: Recipe
+
+    @cached_property
+    def spec(self) -> EvaluationSpec:
+        """What is measured; all that the functions which measure get of the recipe."""
+        fields = EvaluationSpec.model_fields
+        return EvaluationSpec.model_construct(**{name: getattr(self.recipe, name) for name in fields})
 
     @cached_property
     def runs(self) -> list[AlignRun]:
@@ -47,7 +53,7 @@ class Job:
                     f"{other.folder.path} on {other.dataset.name}",
                     "name one data set for both: --dataset",
                 )
-        if unknown := [split for split in recipe.splits if split not in first.dataset.splits]:
+        if unknown := [split for split in self.spec.splits if split not in first.dataset.splits]:
             raise RecipeError(
                 f"gallery: {first.dataset.name} has no split {unknown[0]!r}",
                 f"it has: {', '.join(first.dataset.splits)}",
@@ -61,12 +67,12 @@ class Job:
 
     def load(self, group: Group, device: torch.device) -> Ensemble:
         """Load the models of some cells that are averaged."""
-        return Ensemble.load(self.runs, group, device, self.recipe.head)
+        return Ensemble.load(self.runs, group, device, self.spec.head)
 
     @cached_property
     def stores(self) -> list[str]:
         """The names of the stores that the gallery is read from."""
-        found = [name for run in self.runs for split in self.recipe.splits for name in run.stores(split)]
+        found = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
         return list(dict.fromkeys(found))
 
     @property
@@ -77,11 +83,11 @@ class Job:
             MissingExtra: if there are some, and the library that draws them is not installed.
         """
         self.require_libraries()
-        return self.recipe.curves
+        return self.spec.curves
 
     def require_libraries(self) -> None:
         """Raise `MissingExtra` before the work if there are curves, and nothing to draw them with."""
-        if self.recipe.curves:
+        if self.spec.curves:
             require_matplotlib()
 
     @cached_property

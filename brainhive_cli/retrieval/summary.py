@@ -68,7 +68,7 @@ class MetricContext:
 
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     """Describe all that was measured on the cells of a job, by the names of their first cells."""
-    spec, first, pool = job.recipe, job.runs[0], next(iter(scores.values())).pool
+    spec, first, pool = job.spec, job.runs[0], next(iter(scores.values())).pool
     cells, groups = [group[0] for group in job.groups], by_subject(scores.values())
     protocol, is_alone = protocol_of(job.runs, spec), len(job.runs) == 1 and spec.control == "none"
     context, test = MetricContext(protocol, spec.split, pool), above_chance(groups)
