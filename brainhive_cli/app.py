@@ -23,7 +23,7 @@ START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 
 
 class Sections(TyperGroup):
-    """Lists the commands under their sections in plain text: rich's panels would double `--help`'s time."""
+    """Lists the commands by section in plain text: rich's panels would double the time of `--help`."""
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one block of aligned lines a section."""
@@ -54,8 +54,8 @@ app.command("import-embeddings", rich_help_panel=STORES)(import_embeddings)
 app.command("export-embeddings", rich_help_panel=STORES)(export_embeddings)
 
 
-def _show_version(wanted: bool) -> None:
-    if wanted:
+def _show_version(is_given: bool) -> None:
+    if is_given:
         console.show_text(f"brainhive {__version__}")
         raise typer.Exit
 

@@ -20,7 +20,8 @@ from brainhive_cli import __version__
 from brainhive_cli.core import parts
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import MissingExtra
-from brainhive_cli.core.recipe import Paths, shipped
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.generators import Sampling
 from brainhive_cli.losses import LossContext
 

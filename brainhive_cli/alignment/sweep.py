@@ -10,7 +10,8 @@ from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Recipe, put, split, validate
+from brainhive_cli.core.recipe import Recipe, split, validate
+from brainhive_cli.core.recipe_files import put
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep")
 """Sections that all cells of a run share."""

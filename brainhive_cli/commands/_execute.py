@@ -20,7 +20,7 @@ def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -
     Args:
         context: The call; its parameters hold the common options.
         flags: Recipe key to the value of the command's own flags; None means not given.
-        words: The recipe key that takes the words that are no overrides, for commands on paths.
+        words: The recipe key that takes the arguments that are no overrides, for commands on paths.
 
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
@@ -85,7 +85,7 @@ def _check(plan: Any, recipe: Any, as_json: bool) -> int:
     else:
         console.show_text(recipe.to_yaml())
         if plan.items:
-            console.show_table(console.Table("Plan", ("what", "how"), tuple(plan.items.items())))
+            console.show_table(console.Table("Plan", ("item", "value"), tuple(plan.items.items())))
         for line in plan.missing:
             console.warn(f"missing: {line}")
     return MissingData.exit_code if plan.missing else 0

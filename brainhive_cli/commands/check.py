@@ -18,7 +18,7 @@ def check(
     machines: options.Machines = None,
     mixed_precision: options.MixedPrecision = None,
 ) -> None:
-    """Say whether embedding stores are sound; --again measures them anew.
+    """Check the health of target stores; --again measures them anew.
 
     Example: brainhive check embeddings/things-eeg
     """

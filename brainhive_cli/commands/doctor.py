@@ -18,7 +18,7 @@ def doctor(
     machines: options.Machines = None,
     mixed_precision: options.MixedPrecision = None,
 ) -> None:
-    """Say what this machine has for Brainhive: versions, devices, folders, weights.
+    """Report what this machine has for Brainhive: versions, devices, folders, weights.
 
     Example: brainhive doctor
     """

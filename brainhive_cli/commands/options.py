@@ -29,14 +29,14 @@ Check = Annotated[
     bool, typer.Option("--check", help="Print the resolved recipe, the plan and what is missing; stop.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Again = Annotated[bool, typer.Option("--again", help="Start anew even if the same work is finished.")]
+Again = Annotated[bool, typer.Option("--again", help="Start a new run even if the same one is finished.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 Processes = Annotated[
     int | None,
     typer.Option("--processes", min=1, help="Processes in all.", show_default="one a GPU"),
 ]
-Machines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines that run this line.")]
+Machines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines that run this command.")]
 MixedPrecision = Annotated[str | None, typer.Option("--mixed-precision", help="no or bf16.")]
 
 Dataset = Annotated[
@@ -52,6 +52,6 @@ Subjects = Annotated[
 
 
 def kinds(shelf: str) -> str:
-    """List the parts of a shelf in words; nothing is imported, so that help stays quick."""
+    """List the parts of a shelf; nothing is imported, so that help stays quick."""
     modules = pkgutil.iter_modules([str(Path(__file__).parents[1] / shelf)])
     return ", ".join(module.name for module in modules if not module.name.startswith("_"))

@@ -1,4 +1,4 @@
-"""Libraries that are built for one PyTorch, and how to repair one that does not import beside another."""
+"""Libraries that are built for one version of PyTorch: whether they import, and how to repair them."""
 
 import importlib
 import importlib.metadata
@@ -15,7 +15,7 @@ PROBES = {
     "timm": "",
     "accelerate": "",
 }
-"""Library to what is taken from it to see whether it imports: two are lazy. Others import the first two."""
+"""Library to the name that is imported from it as a test: two import lazily. Others import the first two."""
 
 
 def broken() -> list[MissingExtra]:
@@ -63,7 +63,7 @@ def _importing(error: Exception) -> Iterator[str]:
 
 
 def _describe(name: str, error: Exception) -> MissingExtra:
-    what = f"{name} {_version(name)} does not import beside torch {_version('torch')}: {first_line(error)}"
+    what = f"{name} {_version(name)} does not import with torch {_version('torch')}: {first_line(error)}"
     return MissingExtra(what, _repair(name))
 
 

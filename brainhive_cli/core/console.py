@@ -1,4 +1,4 @@
-"""The only writer to the terminal: results on stdout, talk, progress and errors on stderr."""
+"""The only writer to the terminal: results on stdout; messages, progress and errors on stderr."""
 
 import os
 import sys
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from brainhive_cli.core.errors import BrainhiveError
 
 WIDE = 10_000
-"""Columns of a pipe: nothing is folded there."""
-PATIENCE_S = 2.0
+"""Columns of a pipe, where no line is folded."""
+DELAY_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
-AROUND = 6
-"""Lines of a live table that are no rows: its title, its head, empty lines, and one for what is said."""
+OTHER_LINES = 6
+"""Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
 
 
 @dataclass(frozen=True)
@@ -35,25 +35,25 @@ class Table:
         return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
 
 
-def is_speaker() -> bool:
-    """Tell whether this process is the one of its launch that talks."""
+def writes_messages() -> bool:
+    """Return whether this process is the one of its launch that writes messages."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def say(text: str) -> None:
-    """Tell the person something, on stderr."""
-    if is_speaker():
+    """Write a message on stderr."""
+    if writes_messages():
         _stderr().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def warn(text: str) -> None:
-    """Warn the person in one line, on stderr."""
-    if is_speaker():
+    """Write a warning of one line on stderr."""
+    if writes_messages():
         _stderr().print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
 
 
 def fail(error: "BrainhiveError") -> None:
-    """Show an error as one line that says what, and one that says what to do."""
+    """Write an error: one line that says what is wrong, and one that says what to do."""
     _stderr().print(f"error: {error.message}", style="red", highlight=False, markup=False, soft_wrap=True)
     if error.hint:
         _stderr().print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
@@ -68,21 +68,18 @@ def show_traceback() -> None:
 
 def show_text(text: str) -> None:
     """Write plain text as a result, on stdout."""
-    if is_speaker():
+    if writes_messages():
         _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 def size(count: int) -> str:
-    """Write a number of bytes on disk for people."""
+    """Write a number of bytes in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
 
 
 @contextmanager
 def hushed() -> Iterator[None]:
-    """Keep the bars and notes with which transformers and diffusers load weights from stderr.
-
-    One that is not imported yet is left so.
-    """
+    """Silence the progress bars and messages of transformers and diffusers, if they are imported."""
     names = [f"{library}.utils.logging" for library in ("diffusers", "transformers")]
     libraries: list[Any] = [sys.modules[name] for name in names if name in sys.modules]
     before = [(each, each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
@@ -99,7 +96,7 @@ def hushed() -> Iterator[None]:
 
 
 def flush() -> None:
-    """Hand over what was written, before the process is cut short."""
+    """Flush stdout and stderr, before the process is ended."""
     sys.stdout.flush()
     sys.stderr.flush()
 
@@ -113,7 +110,7 @@ def show_json(document: Any) -> None:
 
 def show_table(table: Table) -> None:
     """Write an aligned table as a result, on stdout."""
-    if not is_speaker():
+    if not writes_messages():
         return
     console = _stdout()
     for part in _fitting(table, console.width):
@@ -142,7 +139,7 @@ def _shown(cell: Any) -> str:
 
 
 def _fitting(table: Table, width: int) -> list[Table]:
-    """Take a column over half as wide as the terminal out of a table that does not fit, to stand alone."""
+    """Split a table that does not fit: a column over half as wide as the terminal gets a table of its own."""
     columns = list(zip(table.columns, *table.rows, strict=True))
     widths = [max(len(_shown(cell)) for cell in column) for column in columns]
     widest = widths.index(max(widths))
@@ -159,32 +156,32 @@ def _table(title: str, columns: Sequence[tuple[Any, ...]]) -> Table:
 
 
 class Bar:
-    """A progress bar that shows itself once the work proves long."""
+    """A progress bar that appears once the work takes long."""
 
-    def __init__(self, progress: "Progress", what: str, total: int) -> None:
+    def __init__(self, progress: "Progress", description: str, total: int) -> None:
         self._progress = progress
         self._total = total
-        self._task = progress.add_task(what, total=total, note="")
-        self._born = time.monotonic()
+        self._task = progress.add_task(description, total=total, note="")
+        self._started_s = time.monotonic()
         self._items = 0
 
     def expect(self, more: int) -> None:
-        """Expect so many items more than thought; fewer if negative, since they were done before."""
+        """Add items to the total; negative for items that were done before."""
         self._total += more
         self._progress.update(self._task, total=self._total)
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` stands at the end of the line."""
+        """Count items done; `note` is written at the end of the line."""
         self._items += items
-        elapsed_s = time.monotonic() - self._born
+        elapsed_s = time.monotonic() - self._started_s
         self._progress.update(self._task, advance=items, note=f"{self._items / elapsed_s:.1f}/s {note}")
-        if not self._progress.live.is_started and elapsed_s > PATIENCE_S:
+        if not self._progress.live.is_started and elapsed_s > DELAY_S:
             self._progress.start()
 
 
 @contextmanager
-def progress(what: str, total: int) -> Iterator[Bar]:
-    """Show items, rate and time left on stderr while the work lasts; vanish after."""
+def progress(description: str, total: int) -> Iterator[Bar]:
+    """Show items, rate and time left on stderr during the work."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
@@ -196,10 +193,10 @@ def progress(what: str, total: int) -> Iterator[Bar]:
         TimeRemainingColumn(),
         console=console,
         transient=True,
-        disable=not (console.is_terminal and is_speaker()),
+        disable=not (console.is_terminal and writes_messages()),
     )
     try:
-        yield Bar(shown, what, total)
+        yield Bar(shown, description, total)
     finally:
         if shown.live.is_started:
             shown.stop()
@@ -207,9 +204,9 @@ def progress(what: str, total: int) -> Iterator[Bar]:
 
 @contextmanager
 def live(table: Callable[[int], Table]) -> Iterator[None]:
-    """Show a table on stderr, drawn anew each second while the work lasts; vanish after.
+    """Show a table on stderr, updated each second during the work.
 
-    What libraries print meanwhile is talk, and goes to stderr too.
+    What libraries print meanwhile goes to stderr too.
 
     Args:
         table: Makes the table, given how many rows fit.
@@ -217,26 +214,26 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
     from rich.live import Live
     from rich.text import Text
 
-    console, born = _stderr(), time.monotonic()
-    if not (console.is_terminal and is_speaker()):
+    console, started_s = _stderr(), time.monotonic()
+    if not (console.is_terminal and writes_messages()):
         with redirect_stdout(sys.stderr):
             yield
         return
 
     def draw() -> Any:
-        is_long = time.monotonic() - born > PATIENCE_S
-        return _drawn(table(max(1, console.height - AROUND))) if is_long else Text("")
+        is_long = time.monotonic() - started_s > DELAY_S
+        return _drawn(table(max(1, console.height - OTHER_LINES))) if is_long else Text("")
 
     with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
         yield
 
 
 def _stderr() -> Any:
-    return _talking_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
+    return _console_on(getattr(sys.stderr, "rich_proxied_file", sys.stderr))
 
 
-@lru_cache(1)  # so that what is said goes above a bar or table, which know of their own console only
-def _talking_on(stream: Any) -> Any:
+@lru_cache(1)  # messages are placed above a bar or table only by the console that shows it
+def _console_on(stream: Any) -> Any:
     from rich.console import Console
 
     return Console(stderr=True, emoji=False)
@@ -245,5 +242,5 @@ def _talking_on(stream: Any) -> Any:
 def _stdout() -> Any:
     from rich.console import Console
 
-    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file, as wide as its lines
+    is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file
     return Console(emoji=False, width=WIDE if is_open else None)  # `python:brain:f` is no picture of a brain

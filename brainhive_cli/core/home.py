@@ -1,4 +1,4 @@
-"""Home, where a user's files lie, and paths below it: stored relative to it, so that it can be moved."""
+"""Home, the folder of a user's files; paths below it are stored relative to it, so that it can be moved."""
 
 import os
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ def root() -> Path:
 
 
 def located(path: str | Path) -> Path:
-    """Find what a path of a user or a recipe means: as it is given, or else below home."""
+    """Resolve a path of a user or a recipe: as it is given, or else below home."""
     given = Path(path)
     below = root() / given
     return below if not given.exists() and below.exists() else given
 
 
 def stored(path: str) -> str:
-    """Write out what a stored path means: below home if it is there, else as it was given."""
+    """Resolve a stored path: below home if it exists there, else as it was given."""
     below = root() / path
     return str(below) if below.exists() else path
 

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import MissingData
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
-"""The embedded world's own, which `demo:` references name."""
+"""Weights of the demo, for `demo:` references."""
 LARGE = 64_000_000
 """Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
 DIGESTS = ".digests"
@@ -22,11 +22,11 @@ WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
 class Unreachable(MissingData):
-    """What is not in the hub's cache, while the hub cannot be reached."""
+    """A repository that is not in the hub's cache, while the hub cannot be reached."""
 
 
 class NoRepository(MissingData):
-    """A repository that the hub does not have, or does not show."""
+    """A repository that the hub does not have, or does not show to this user."""
 
 
 def folder(
@@ -38,7 +38,7 @@ def folder(
         reference: `hub:owner/name[/subfolder][@revision]`, `demo:name` (shipped weights) or a folder.
         allow: File patterns to fetch, below the subfolder; all when None.
         owner: Owner meant by a bare `hub:name`.
-        local: Ask no network: only what is in the hub's cache.
+        local: Use no network: only what is in the hub's cache.
 
     Raises:
         MissingData: if the folder, repository or network is not there.
@@ -57,25 +57,25 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
     from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import tqdm
 
-    class Fleeting(tqdm):
-        """The hub's bars: they vanish, and are not written into a pipe."""
+    class TransientBar(tqdm):
+        """The hub's progress bar; it is removed when done, and not written into a pipe."""
 
-        def __init__(self, *args: Any, **told: Any) -> None:
-            super().__init__(*args, **{"disable": None, **told, "leave": False})  # type: ignore[no-untyped-call]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
     repository, below, revision = _parse(rest, owner)
-    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": Fleeting}
+    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": TransientBar}
     try:
         root = Path(snapshot_download(repository, revision=revision, local_files_only=local, **knobs))
     except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
-        raise _refusal(repository, below, error) from error
+        raise _failure(repository, below, error) from error
     if not (root / below).is_dir():
         raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
     return root / below
 
 
 def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
-    """Say, without a network, whether this machine has a reference's `files` and any of its `weights`.
+    """Check, without a network, whether this machine has a reference's `files` and any of its `weights`.
 
     Args:
         reference: As `folder` takes it.
@@ -91,13 +91,13 @@ def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
 
 
 def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> int:
-    """Ask the hub how large are `files` and the first of `weights` that it has, and fetch nothing.
+    """Return the size of `files` and of the first of `weights` that the hub has, and fetch nothing.
 
     Returns:
         Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
 
     Raises:
-        MissingData: if it is not on this machine and the hub cannot say (`Unreachable`, `NoRepository`), or
+        MissingData: if it is not on this machine and the hub does not say (`Unreachable`, `NoRepository`), or
             has no such weights.
     """
     from huggingface_hub import snapshot_download
@@ -116,7 +116,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
             repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
         )
     except (HFValidationError, OSError) as error:
-        raise _refusal(repository, below, error) from error
+        raise _failure(repository, below, error) from error
     finally:
         enable_progress_bars()
         logging.set_verbosity(verbosity)
@@ -129,7 +129,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
 
 
 def to_download(count: int) -> str:
-    """Put what `bytes_to_fetch` says into words."""
+    """Describe a number of `bytes_to_fetch`."""
     return f"{console.size(count) if count else 'nothing'} to download"
 
 
@@ -146,8 +146,8 @@ def _patterns(below: str, allow: Sequence[str]) -> list[str]:
     return [f"{below}/{pattern}" if below else pattern for pattern in allow]
 
 
-def _refusal(repository: str, below: str, error: Exception) -> MissingData:
-    """Say why the hub gives nothing: by its answer, or because it gave none."""
+def _failure(repository: str, below: str, error: Exception) -> MissingData:
+    """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
     from huggingface_hub.errors import (
         DryRunError,
         GatedRepoError,
@@ -156,8 +156,8 @@ def _refusal(repository: str, below: str, error: Exception) -> MissingData:
         RevisionNotFoundError,
     )
 
-    is_for_want = isinstance(error, DryRunError | LocalEntryNotFoundError)
-    answer = error.__cause__ if is_for_want else error
+    is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
+    answer = error.__cause__ if is_absent_here else error
     if isinstance(answer, GatedRepoError):
         way = f"accept them at https://huggingface.co/{repository}, then: hf auth login"
         return MissingData(f"{repository} is for those who accepted its terms", way)
@@ -166,7 +166,7 @@ def _refusal(repository: str, below: str, error: Exception) -> MissingData:
         return NoRepository(f"no such repository on the hub: {repository}", way)
     if isinstance(answer, RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
-    if is_for_want:
+    if is_absent_here:
         part = f" --include '{below}/*'" if below else ""
         way = f"on a machine with a network: hf download {repository}{part}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
@@ -206,8 +206,8 @@ def _file_digest(file: Path) -> str:
         if known == stamp:
             return found
     found = _sha256(file)
-    with suppress(OSError), tempfile.TemporaryDirectory(dir=_made(kept.parent)) as beside:
-        made = Path(beside, kept.name)
+    with suppress(OSError), tempfile.TemporaryDirectory(dir=_made(kept.parent)) as folder:
+        made = Path(folder, kept.name)
         made.write_text(f"{stamp} {found}")
         os.replace(made, kept)
     return found

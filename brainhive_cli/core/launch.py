@@ -1,4 +1,4 @@
-"""Processes and devices: accelerate's launcher, ranks, and which part of the work is mine."""
+"""Processes and devices: accelerate's launcher, ranks, and the share of the work of each process."""
 
 import json
 import logging
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 REPORTS = "BRAINHIVE_REPORTS"
-"""Names the folder where a launched process leaves its error for the launcher to show."""
+"""Environment variable: the folder where a launched process writes its error for the launcher to show."""
 PORT = 29500
-"""Where machine 0 waits for the others unless told otherwise; torch's own default."""
+"""Default port on which machine 0 waits for the others; torch's own."""
 LONGEST_WAIT = timedelta(days=1)
 """How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
 
@@ -84,31 +84,31 @@ class Launch:
         if self.processes > 1:
             import torch.distributed
 
-            mine = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
-            torch.distributed.barrier(device_ids=mine)
+            own = [self.device.index] if self.device.type == "cuda" else None  # or NCCL guesses
+            torch.distributed.barrier(device_ids=own)
 
-    def gather(self, mine: Any) -> list[Any]:
+    def gather(self, item: Any) -> list[Any]:
         """Collect one picklable object a process, in order of rank, in every process."""
         if self.processes == 1:
-            return [mine]
+            return [item]
         import torch.distributed
 
         everyone: list[Any] = [None] * self.processes
-        torch.distributed.all_gather_object(everyone, mine)
+        torch.distributed.all_gather_object(everyone, item)
         return everyone
 
-    def gather_rows(self, mine: "torch.Tensor", count: int) -> "torch.Tensor":
-        """Join the shares [B_mine, D] that `mine` cut of `count` rows, in order, with their gradient.
+    def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
+        """Join the processes' shares [B_share, D] of `count` rows, as `shard` cuts them, with their gradient.
 
         Every process then computes the same loss over all rows; `average_gradients` makes its gradient whole.
         """
         if self.processes == 1:
-            return mine
+            return share
         import torch
         from torch.distributed.nn.functional import all_gather
 
         shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
-        padded = torch.nn.functional.pad(mine, (0, 0, 0, max(shares) - len(mine)))
+        padded = torch.nn.functional.pad(share, (0, 0, 0, max(shares) - len(share)))
         with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
             gathered = all_gather(padded)
         return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
@@ -140,7 +140,7 @@ def start(run: Run) -> Launch:
     """Join the launch that this process belongs to, or be one process alone.
 
     Raises:
-        DeviceError: if the recipe asks for a device that is not there.
+        DeviceError: if the device of the recipe is not available.
     """
     import torch
 
@@ -151,14 +151,14 @@ def start(run: Run) -> Launch:
         )
     on_cpu = run.device == "cpu" or not has_cuda
     here, there = int(os.environ.get("LOCAL_WORLD_SIZE", "1")), torch.cuda.device_count()
-    if not on_cpu and here > there:  # NCCL would fail, in many words
+    if not on_cpu and here > there:  # NCCL's own error is long and unclear
         raise DeviceError(
             f"{here} processes on a machine with {there} GPUs: each needs one of its own",
             f"at most {there} processes a machine, or run.device=cpu",
         )
     launched = os.environ.get("ACCELERATE_MIXED_PRECISION", "no")
     if launched not in ("no", "bf16"):  # fp16 would need the gradients to be scaled
-        raise DeviceError(f"the launch asks for mixed precision {launched}", "use bf16, or no")
+        raise DeviceError(f"the launch is in mixed precision {launched}", "use bf16 or no")
     precision = run.mixed_precision or (None if launched == "no" else launched)
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return Launch(0, 1, torch.device("cpu" if on_cpu else "cuda"), precision)
@@ -169,7 +169,7 @@ def start(run: Run) -> Launch:
 
 
 def num_processes(run: Run) -> int:
-    """Say how many processes to launch; 1 when this process is itself a launched one."""
+    """Return how many processes to launch; 1 when this process is itself a launched one."""
     if "LOCAL_RANK" in os.environ:
         return 1
     if run.processes is not None:
@@ -191,16 +191,16 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
 
     logging.disable()  # the child's own line says it all
     threads = max(1, (os.cpu_count() or 1) * run.machines // processes)
-    asked = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
+    arguments = ["--multi_gpu", f"--num_processes={processes}", f"--num_machines={run.machines}"]
     port = run.main_process_port or (PORT if run.machines > 1 else 0)  # machines must agree on one
-    asked += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
-    asked += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
-    asked += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
-    asked += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *argv]
+    arguments += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
+    arguments += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
+    arguments += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
+    arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *argv]
     with TemporaryDirectory() as reports:
         os.environ[REPORTS] = reports
         try:
-            launch_command(launch_command_parser().parse_args(asked))
+            launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
             code = failed.get_first_failure()[1].exitcode
             return _first_report(Path(reports)) or (
@@ -215,7 +215,7 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
 
 
 def leave_report(code: int, error: BrainhiveError) -> bool:
-    """Leave this process's error for the launcher; False when no launcher of ours waits for it."""
+    """Write this process's error for the launcher; False when it was not launched by this program."""
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
@@ -225,10 +225,10 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
 
 
 def exit_worker(code: int) -> None:
-    """End this process here and now if it is one of several.
+    """End this process at once if it is one of several.
 
-    A thread of gloo may still let go of tensors when all is done. Should it meet the interpreter shutting
-    down, the process aborts after everything went well (pytorch/pytorch pull request 179291).
+    A thread of gloo may still free tensors while the interpreter shuts down, and then aborts a process that
+    has finished its work (pytorch/pytorch pull request 179291).
     """
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         console.flush()

@@ -1,4 +1,4 @@
-"""From a YAML file, flags and overrides to one validated recipe."""
+"""What every recipe has, and how a file, flags and overrides become one that is valid."""
 
 import difflib
 import hashlib
@@ -9,7 +9,6 @@ from functools import reduce
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar, get_args
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -20,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import home
+from brainhive_cli.core import home, recipe_files
 from brainhive_cli.core.errors import RecipeError
 
 M = TypeVar("M", bound=BaseModel)
@@ -90,12 +89,12 @@ class Paths(Section):
         return home.root().joinpath(getattr(self, name))
 
     def dataset(self, name: str, root: str = "") -> Path:
-        """Say where a data set lies: at `root`, else at its name below data; absolute, as hints name it."""
+        """Locate a data set: at `root`, else at its name below data; absolute, as hints name it."""
         return Path(os.path.abspath(home.located(root) if root else self.under_home("data") / name))
 
 
 class Run(Section):
-    """How the work is run; no part of what it computes, so no part of the fingerprint."""
+    """How the work is run; it does not change what is computed, so it is no part of the fingerprint."""
 
     processes: int | None = Field(None, ge=1, description="processes in all (default: one per GPU)")
     machines: int = Field(1, ge=1, description="machines; each runs the same line")
@@ -111,7 +110,7 @@ class Run(Section):
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
         [],
-        description="where train-align and train-prior tell their progress, eval-retrieval and reconstruct "
+        description="where train-align and train-prior log their progress, eval-retrieval and reconstruct "
         "their results",
     )
 
@@ -126,10 +125,10 @@ class Recipe(Section):
     """What every command's recipe has."""
 
     is_tracked: ClassVar[bool] = False
-    """Whether the command tells trackers of anything."""
+    """Whether the command logs to trackers."""
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = frozenset({"run", "paths"})
-    """Keys that say nothing of what is computed, and so are no part of the fingerprint; one of a section's
-    keys (`section.key`) counts as its default, so that fingerprints stay what they were."""
+    """Keys that do not change what is computed, and so are no part of the fingerprint; a key of a section
+    (`section.key`) counts as its default, so that fingerprints stay what they were."""
 
     LESS_MEMORY: ClassVar[Savings] = ()
     """Changes with which the command needs less memory, the best first."""
@@ -141,14 +140,14 @@ class Recipe(Section):
     )
 
     @model_validator(mode="after")
-    def _tells_trackers(self) -> Self:
+    def _has_trackers_only_if_tracked(self) -> Self:
         if not self.is_tracked:
             refuse_idle(self.run, ("trackers",), "in this command", "run.trackers=[]")
         return self
 
     @model_validator(mode="before")
     @classmethod
-    def _computes_as_the_run_is_told(cls, fields: Any) -> Any:
+    def _takes_over_mixed_precision(cls, fields: Any) -> Any:
         """Let `run.mixed_precision`, which changes numbers, be the recipe's precision."""
         run = fields.get("run") if isinstance(fields, Mapping) else None
         mixed = _no(run.get("mixed_precision")) if isinstance(run, Mapping) else None
@@ -171,19 +170,19 @@ class Recipe(Section):
         )
 
     def holding(self, digests: Mapping[str, str]) -> Self:
-        """Say what paths and references hold: then that is what they are known by, wherever it lies."""
+        """Add digests of what paths and references hold, by which the fingerprint then knows them."""
         return self.model_copy(update={"digests": dict(sorted(digests.items()))})
 
     def fingerprint(self) -> str:
-        """Digest the resolved recipe without what stands `beside` it (10 hexadecimal digits).
+        """Digest the resolved recipe without FINGERPRINT_EXCLUDE (10 hexadecimal digits).
 
-        Whatever has a digest counts as that; other paths below home count from there.
+        A path or reference that has a digest counts as that; other paths below home count from there.
         """
         whole = {key for key in self.FINGERPRINT_EXCLUDE if "." not in key}
-        what = self.model_dump(mode="json", exclude={*whole, "digests"})
+        fields = self.model_dump(mode="json", exclude={*whole, "digests"})
         for section, key in (each.split(".") for each in self.FINGERPRINT_EXCLUDE - whole):
-            what[section][key] = type(getattr(self, section)).model_fields[key].default
-        known = home.portable(_replaced(what, self.digests))
+            fields[section][key] = type(getattr(self, section)).model_fields[key].default
+        known = home.portable(_replaced(fields, self.digests))
         return hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
 
     def less_memory(self) -> str:
@@ -198,13 +197,13 @@ class Recipe(Section):
 
     def to_yaml(self) -> str:
         """Write the resolved recipe as YAML that runs as it is."""
-        return to_yaml(self.model_dump(mode="json"))
+        return recipe_files.to_yaml(self.model_dump(mode="json"))
 
     @classmethod
     def resolve(
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
-        """Load the recipe, lay flags and then `key.path=value` overrides over it, validate.
+        """Load the recipe, apply flags and then `key.path=value` overrides, validate.
 
         Args:
             command: The subcommand, whose shipped default is used when `name` is None.
@@ -215,21 +214,16 @@ class Recipe(Section):
         Raises:
             RecipeError: with the key, the value seen and the nearest known key.
         """
-        fields = read(find(command, name))
+        fields = recipe_files.read(recipe_files.find(command, name))
         for key, value in flags.items():
             if value is not None:
-                put(fields, key, value)
+                recipe_files.put(fields, key, value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
-            put(fields, key, _parse(text, override))
+            recipe_files.put(fields, key, recipe_files.parse(text, override))
         return validate(cls, fields)
-
-
-def to_yaml(fields: Mapping[str, Any]) -> str:
-    """Write a recipe's fields as YAML, in their order."""
-    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
 
 
 def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
@@ -239,87 +233,6 @@ def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
     if isinstance(value, list):
         return [_replaced(each, digests) for each in value]
     return digests.get(value, value) if isinstance(value, str) else value
-
-
-def shipped() -> Path:
-    """Return the folder of the shipped recipes (in the wheel, or beside the package in a checkout)."""
-    package = Path(__file__).parents[1]
-    return next(p for p in (package / "recipes", package.parent / "recipes") if p.is_dir())
-
-
-def find(command: str, name: str | None) -> Path:
-    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
-    if name is None:
-        return shipped() / f"{command}.yaml"
-    candidates = [Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"]
-    for candidate in candidates:
-        if candidate.is_file():
-            return candidate
-    own = sorted(shipped().rglob(f"{command}.yaml"))
-    known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
-    near = difflib.get_close_matches(name, known, n=1)
-    raise RecipeError(
-        f"no recipe {name!r}: neither a file nor a shipped recipe",
-        (f"did you mean {near[0]}? " if near else "")
-        + f"shipped for {command}: {', '.join(known) or 'none'}",
-    )
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML without keys that stand twice in one mapping: the parser alone would keep the last in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node: Any = super().compose_mapping_node(anchor)
-        first: dict[tuple[str, str], Any] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (other := first.setdefault((key.tag, key.value), key)) is not key:
-                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
-                raise RecipeError(f"key {key.value!r} stands twice, in lines {lines}", "leave one out")
-        return node
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, _Loader)  # a SafeLoader
-
-
-def read(path: Path) -> dict[str, Any]:
-    """Read a YAML recipe into a plain dict.
-
-    Raises:
-        RecipeError: if it is no YAML, no mapping, or has a key twice.
-    """
-    try:
-        fields = _load(path.read_text()) or {}
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error.message}", error.hint) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error
-    if not isinstance(fields, dict):
-        raise RecipeError(
-            f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
-        )
-    return fields
-
-
-def _parse(text: str, override: str) -> Any:
-    try:
-        return _load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
-
-
-def put(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; naming another `kind` drops the knobs of the part that stood there."""
-    *path, last = key.split(".")
-    for step in path:
-        below = fields.get(step)
-        if isinstance(below, str):  # a part named by its kind alone
-            below = {"kind": below}
-        fields[step] = fields = below if isinstance(below, dict) else {}
-    if last == "kind" and str(fields.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
-        fields.clear()
-    fields[last] = value
 
 
 def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:

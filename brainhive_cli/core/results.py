@@ -23,12 +23,12 @@ class Plan:
     missing: list[str] = field(default_factory=list)
 
     @classmethod
-    def of(cls, looks: Mapping[str, Callable[[], Any]]) -> Self:
-        """Look at each thing by its name; what raises one of our errors is missing, and is told once."""
+    def of(cls, checks: Mapping[str, Callable[[], Any]]) -> Self:
+        """Make each item by its check; each error of ours that checks raise is listed once as missing."""
         items, missing = {}, {}
-        for name, look in looks.items():
+        for name, check in checks.items():
             try:
-                items[name] = look()
+                items[name] = check()
             except BrainhiveError as error:
                 missing[error.in_one_line] = name
         return cls(items, list(missing))
@@ -41,10 +41,10 @@ class Result:
     Attributes:
         folder: The run folder, or where the stores lie.
         tables: What is printed.
-        metrics: What `--json` prints beside the tables.
+        metrics: What `--json` prints together with the tables.
         files: Pictures and pages for people, by name.
         hint: The command that usually comes next.
-        exit_code: What the command ends with; not 0 when what it looked at is not sound.
+        exit_code: What the command ends with; not 0 when what it checked failed.
     """
 
     folder: Path

@@ -1,16 +1,11 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
 import difflib
-import importlib.metadata
 import io
 import json
 import os
-import platform
 import shutil
-import subprocess
-import sys
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,21 +13,18 @@ from typing import Any, Self
 
 import yaml
 
-from brainhive_cli import __version__
-from brainhive_cli.core import console, home
+from brainhive_cli.core import console, environment, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Recipe, to_yaml
+from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.recipe_files import to_yaml
 
-LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
 FINISHED = "metrics.json"
-"""The file whose presence says that a run is finished; it is written last."""
-TRACKER_ID = "tracker_id"
-"""The file that says by which id trackers know the run, wherever its folder lies."""
+"""The file that makes a run finished; it is written last."""
 SHOWN = 5
-"""How many runs are named where the one asked for is not there."""
+"""How many runs are listed where the one that was named does not exist."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +40,10 @@ class RunFolder:
 
         Args:
             command: The subcommand; the folder lies under `runs/<command>`.
-            label: What a person would call it; the fingerprint follows.
+            label: The first part of the folder's name; the fingerprint follows.
             recipe: The resolved recipe.
             launch: This process among those that share the run; the main one writes.
-            again: Start anew beside what is there.
+            again: Start a new run even if there is a finished one.
 
         Raises:
             BrainhiveError: if another command is writing the same run.
@@ -65,9 +57,7 @@ class RunFolder:
         if not run.is_finished:
             run = cls(path, FileLock(path / ".claim", f"run {path}"))
             run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
-            run.write_json("environment.json", _environment(launch))
-        if recipe.run.trackers and not (path / TRACKER_ID).is_file():
-            run.write_text(TRACKER_ID, uuid.uuid4().hex)
+            run.write_json("environment.json", environment.describe(launch))
         launch.barrier()
         return run
 
@@ -118,26 +108,26 @@ class RunFolder:
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
-        self.replace(name, lambda beside: beside.write_text(text))
+        self.replace(name, lambda part: part.write_text(text))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
-        """Let `write` fill a path beside the final one, then rename it; works for files and folders."""
+        """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
         final = self.path / name
         final.parent.mkdir(parents=True, exist_ok=True)
-        beside = final.with_name(f".{final.stem}.part{final.suffix}")
-        write(beside)
+        part = final.with_name(f".{final.stem}.part{final.suffix}")
+        write(part)
         if final.is_dir():
             shutil.rmtree(final)
-        os.replace(beside, final)
+        os.replace(part, final)
         return final
 
     def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
-        """Save tensors and plain values below `checkpoints/`; a full disk is an OSError, as elsewhere."""
+        """Save tensors and plain values below `checkpoints/`; a full disk raises OSError."""
         import torch
 
         buffer = io.BytesIO()
         torch.save(dict(content), buffer)
-        self.replace(f"checkpoints/{name}", lambda beside: beside.write_bytes(buffer.getbuffer()))
+        self.replace(f"checkpoints/{name}", lambda part: part.write_bytes(buffer.getbuffer()))
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""
@@ -162,12 +152,12 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
-    """Name a run so that it is found: by its folder's name where it lies among the command's runs.
+    """Return what `find` finds a run by: its folder's name where it lies among the command's runs.
 
     Args:
         run: The run.
         runs: Those of its command.
-        variant: Which variant of a sweep is meant.
+        variant: One variant of a sweep.
     """
     name = run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
     return f"{name}:{variant}" if variant else name
@@ -177,15 +167,15 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     """Find a finished run: a folder, a run's name, or the newest of the command.
 
     Raises:
-        MissingData: if there is none; the hint is those that there are, or the command that makes one.
+        MissingData: if there is none; the hint lists those that exist, or the command that makes one.
     """
     hint = f"brainhive {command}"
     if reference is not None:
         for path in (home.located(reference), runs / command / reference):
             if path.is_dir():
                 run = RunFolder(path)
-                if why := _unfit(path, runs, command):
-                    raise MissingData(f"{path} is {why}", _others(runs, command, reference) or hint)
+                if reason := _why_not(path, runs, command):
+                    raise MissingData(f"{path} is {reason}", _others(runs, command, reference) or hint)
                 run.metrics()
                 return run
         raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
@@ -195,20 +185,20 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     return found
 
 
-def _unfit(path: Path, runs: Path, command: str) -> str:
-    """Say what a folder is, if it is no run of the command; empty if it may be one."""
+def _why_not(path: Path, runs: Path, command: str) -> str:
+    """Describe why a folder is no run of the command; empty if it may be one."""
     if not (path / "recipe.yaml").is_file():
         return "no run: it has no recipe.yaml"
-    beside = path.resolve().parent
-    is_other = beside.parent == runs.resolve() and beside.name != command
-    return f"a run of {beside.name}, not of {command}" if is_other else ""
+    parent = path.resolve().parent
+    is_other = parent.parent == runs.resolve() and parent.name != command
+    return f"a run of {parent.name}, not of {command}" if is_other else ""
 
 
 def _others(runs: Path, command: str, reference: str) -> str:
     """List the newest finished runs, the one that may be meant first; empty if there are none."""
     names = [run.path.name for run in _finished(runs, command)]
-    asked = Path(reference).name
-    near = [name for name in names if asked in name] or difflib.get_close_matches(asked, names, n=1)
+    named = Path(reference).name
+    near = [name for name in names if named in name] or difflib.get_close_matches(named, names, n=1)
     guess = f"did you mean {near[0]}? " if near else ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return f"{guess}finished, the newest first: {', '.join(names[:SHOWN])}{more}" if names else ""
@@ -220,7 +210,7 @@ def newest(
     accept: Callable[[RunFolder], bool] = lambda run: True,
     choose: str = "--run ",
 ) -> RunFolder | None:
-    """Find the newest finished run of a command that `accept` takes, and say which one it is.
+    """Find the newest finished run of a command that `accept` takes, and print which one it is.
 
     Warns if an older run of the same data set and mode was trained for more epochs, or has more cells: the
     newest may have been a trial.
@@ -229,19 +219,19 @@ def newest(
         runs: Folder of all runs.
         command: Whose runs.
         accept: Whether a run fits.
-        choose: What stands before the name of a run on a command line that chooses it.
+        choose: What precedes the name of a run on a command line that chooses it.
     """
     found = _finished(runs, command)
     first = next(filter(accept, found), None)
     if first is None:
         return None
-    console.say(f"{command.removeprefix('train-')} run: {first.path} ({_told(first)})")
+    console.say(f"{command.removeprefix('train-')} run: {first.path} ({_described(first)})")
     kind, size = _size(first)
     for other in found[found.index(first) + 1 :]:
         other_kind, other_size = _size(other)
-        is_more = any(theirs > mine for theirs, mine in zip(other_size, size, strict=True))
+        is_more = any(count > than for count, than in zip(other_size, size, strict=True))
         if other_kind == kind and is_more and accept(other):
-            names = [f"{run.path.name} ({_told(run)})" for run in (first, other)]
+            names = [f"{run.path.name} ({_described(run)})" for run in (first, other)]
             console.warn(
                 f"{names[0]} is the newest run, but {names[1]} was trained more: "
                 f"{choose}{other.path.name} takes that one"
@@ -251,22 +241,22 @@ def newest(
 
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
-    """Say of which kind a run is (data set, mode), and how large: epochs and cells."""
+    """Return a run's kind (data set, mode) and size (epochs, cells)."""
     is_known = (run.path / "recipe.yaml").is_file()
     metrics, train = run.metrics(), run.recipe().get("train", {}) if is_known else {}
     kind = tuple(metrics.get(key) for key in ("dataset", "mode"))
     return kind, (train.get("epochs", 0), len(metrics.get("cells", ())))
 
 
-def _told(run: RunFolder) -> str:
-    """Say how old a run is, and how large."""
+def _described(run: RunFolder) -> str:
+    """Describe a run's age and size."""
     counts = zip(_size(run)[1], ("epoch", "cell"), strict=True)
-    told = [f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]
-    return ", ".join([_age((run.path / FINISHED).stat().st_mtime), *told])
+    sizes = [f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]
+    return ", ".join([_age((run.path / FINISHED).stat().st_mtime), *sizes])
 
 
 def _age(since: float) -> str:
-    """Say how long ago a time was."""
+    """Write how long ago a time was."""
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):
         if count := int(passed_s // length_s):
@@ -278,34 +268,3 @@ def _finished(runs: Path, command: str) -> list[RunFolder]:
     """List the finished runs of a command, the newest first."""
     files = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
     return [RunFolder(path.parent) for path in files]
-
-
-def versions() -> dict[str, str]:
-    """Return the versions of the libraries that numbers depend on."""
-    found = {"python": platform.python_version(), "brainhive": __version__}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found
-
-
-def _environment(launch: Launch) -> dict[str, Any]:
-    return {
-        "command_line": ["brainhive", *sys.argv[1:]],
-        "versions": versions(),
-        "commit": _commit(),
-        "device": launch.device_name,
-        "processes": launch.processes,
-        "platform": platform.platform(),
-    }
-
-
-def _commit() -> str:
-    """Return the commit of the checkout that this package runs from; empty for an installed wheel."""
-    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        return subprocess.run(asked, capture_output=True, text=True, timeout=5, check=False).stdout.strip()
-    except (OSError, subprocess.TimeoutExpired):
-        return ""

@@ -1,26 +1,25 @@
-"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run of theirs."""
+"""Experiment trackers through accelerate: each cell (or prior, or evaluation) is a run in each of them."""
 
 import hashlib
-import importlib
 import importlib.util
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core.caveats import in_title
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.core.runs import TRACKER_ID
 
 PROJECT = "brainhive"
-NO_CURVES = {"epoch", "epochs", "step"}
-"""What an event says of itself; its other numbers are curves."""
+TIMES = {"epoch", "epochs", "step"}
+"""Numbers of an event that say when it happened; the others are curves."""
+FOLDER_ARGUMENTS = {"wandb": "dir", "swanlab": "log_dir"}
+"""Trackers that resume a run by its id, and their argument for the folder of its files."""
 
 
 def require(names: Sequence[str]) -> Sequence[str]:
-    """Return the trackers' names if they are installed; to be asked before anything is trained.
+    """Return the trackers' names if they are installed; called before anything is trained.
 
     Raises:
         MissingExtra: with the pip line.
@@ -33,8 +32,8 @@ def require(names: Sequence[str]) -> Sequence[str]:
     return names
 
 
-def looks(names: Sequence[str]) -> dict[str, Callable[[], str]]:
-    """Give what a plan looks at: whether the trackers are there; nothing where there are none."""
+def checks(names: Sequence[str]) -> dict[str, Callable[[], str]]:
+    """Return the check of a plan that the trackers are installed; none where there are no trackers."""
     return {"trackers": lambda: ", ".join(require(names))} if names else {}
 
 
@@ -47,35 +46,32 @@ def tracked(
     caveats: Sequence[str] = (),
     clock: str = "epoch",
 ) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Open a cell's run in each tracker; what is given takes events, by their clock.
+    """Open a cell's run in each tracker; yields a function that logs events.
 
     Args:
-        names: Which trackers; what they keep on disk lies in the run folder.
+        names: Which trackers.
         run: The run folder, whose name groups the cells.
-        cell: The name of their run. Trackers that can go on with it do so when the cell does.
-        recipe: What they show beside the curves.
-        caveats: What must be said of the numbers; the name of their run says it.
-        clock: Which number of an event says when it was.
+        cell: The name of their run. Trackers that can resume a run do so when the cell is resumed.
+        recipe: Shown with the curves.
+        caveats: What must be said of the numbers; added to the name of their run.
+        clock: The number of an event that is its time.
     """
-    with ExitStack() as stack:
-        trackers = []
-        for name in names:
-            trackers.append(_begun(name, run, in_title(cell, caveats), recipe))
-            stack.callback(_finish, name, trackers[-1])
+    opened = [_open(name, run, in_title(cell, caveats), recipe) for name in names]
 
-        def tell(event: Mapping[str, Any]) -> None:
-            values = {
-                name: value
-                for name, value in event.items()
-                if isinstance(value, int | float) and name not in NO_CURVES
-            }
-            for tracker in trackers:
-                tracker.log(values, step=event[clock])
+    def log(event: Mapping[str, Any]) -> None:
+        numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}
+        curves = {name: value for name, value in numbers.items() if name not in TIMES}
+        for tracker in opened:
+            tracker.log(curves, step=event[clock])
 
-        yield tell
+    try:
+        yield log
+    finally:
+        for tracker in opened:
+            tracker.finish()
 
 
-def tell_results(
+def log_results(
     names: Sequence[str],
     run: Path,
     label: str,
@@ -83,55 +79,44 @@ def tell_results(
     results: Mapping[str, Any],
     caveats: Sequence[str],
 ) -> None:
-    """Tell each tracker what a finished run has measured, as one run of theirs.
+    """Log what a finished run has measured, as one run in each tracker.
 
     Args:
         names: Which trackers.
         run: The run folder.
         label: The name of their run.
-        recipe: What they show beside.
-        results: Metrics by name, by what they are of.
-        caveats: What must be said of them; the name of their run says it.
+        recipe: Shown with the numbers.
+        results: Metrics by name, by scope.
+        caveats: What must be said of them; added to the name of their run.
     """
-    values = {f"{of}/{name}": _value(metric) for of, some in results.items() for name, metric in some.items()}
-    with tracked(names, run, label, recipe, caveats) as tell:
-        tell({"epoch": 0, **values})
+    values = {f"{scope}/{name}": _value(m) for scope, found in results.items() for name, m in found.items()}
+    with tracked(names, run, label, recipe, caveats) as log:
+        log({"epoch": 0, **values})
 
 
 def _value(metric: Metric | Mapping[str, Any]) -> float:
     return metric.value if isinstance(metric, Metric) else metric["value"]
 
 
-def _begun(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
+def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     from accelerate import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # which accelerate's own log asks for
-    tracker = LOGGER_TYPE_TO_CLASS[name](*_place(name, run, cell), **_options(name, run, cell, recipe))
-    tracker.main_process_only = False  # whichever process trains the cell tells of it
+    PartialState()  # accelerate's own logging needs it
+    tracker_class = LOGGER_TYPE_TO_CLASS[name]
+    tracker = (
+        tracker_class(cell, str(run / name))
+        if name == "tensorboard"
+        else tracker_class(PROJECT, **_options(name, run, cell, recipe))
+    )
+    tracker.main_process_only = False  # the process that trains the cell logs it
     tracker.start()
     return tracker
 
 
-def _finish(name: str, tracker: Any) -> None:
-    if name == "trackio":  # accelerate would leave the run open in trackio's eyes, which then ends it twice
-        importlib.import_module(name).finish()
-    else:
-        tracker.finish()
-
-
-def _place(name: str, run: Path, cell: str) -> tuple[str, ...]:
-    return (cell, str(run / name)) if name == "tensorboard" else (PROJECT,)
-
-
 def _options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
-    if name == "tensorboard":
-        return {}
     options = {"name": cell, "group": run.name, "config": dict(recipe), "resume": "allow"}
-    if name == "trackio":
-        os.environ.setdefault("TRACKIO_DIR", str((run / name).resolve()))  # it has no argument for that
+    if name not in FOLDER_ARGUMENTS:
         return options
-    known_as = (run / TRACKER_ID).read_text()
-    identity = hashlib.sha256(f"{known_as}/{cell}".encode()).hexdigest()[:16]
-    where = {"dir": str(run)} if name == "wandb" else {"log_dir": str(run / name)}
-    return {**options, **where, "id": identity}
+    identity = hashlib.sha256(f"{run.parent.name}/{run.name}/{cell}".encode()).hexdigest()[:16]
+    return {**options, FOLDER_ARGUMENTS[name]: str(run), "id": identity}

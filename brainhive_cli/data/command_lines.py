@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.recipe import Paths, read, shipped
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe_files import read, shipped
 from brainhive_cli.encoders import EncoderConfig
 
 

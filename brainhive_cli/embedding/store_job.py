@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import console, home, runs
+from brainhive_cli.core import console, environment, home
 from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.datasets import ImageSet
 from brainhive_cli.encoders import EncoderConfig
@@ -86,7 +86,7 @@ class StoreJob:
         """Describe the store before it is filled."""
         images, encoder = self.images, group.encoder
         made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
-        attributes = {**self._attributes, **made_by, "versions": runs.versions()}
+        attributes = {**self._attributes, **made_by, "versions": environment.versions()}
         shape = group.shapes[self.config.name]
         return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)
 

@@ -6,37 +6,37 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import companions, console, hub, recipe, runs
+from brainhive_cli.core import companions, console, environment, hub
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 
 MIB = 2**20
 
 
-class Recipe(recipe.Recipe):
+class Recipe(BaseRecipe):
     """The doctor needs only paths and `run:`."""
 
 
-def plan(what: Recipe) -> Plan:
-    """Say what would be looked at."""
-    return Plan(
-        {"looks at": "versions, whether libraries import, device, folders, hub cache, shipped weights"}
-    )
+def plan(recipe: Recipe) -> Plan:
+    """List what would be checked."""
+    return Plan({"checks": "versions, whether libraries import, device, folders, hub cache, shipped weights"})
 
 
-def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Look at versions, libraries, device, folders, the hub's cache and the shipped weights.
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Check versions, libraries, device, folders, the hub's cache and the shipped weights.
 
     Where a library does not import, the exit code is that of a missing extra and the hint is the repair.
     """
-    home = what.paths.under_home("data").parent
+    home = recipe.paths.under_home("data").parent
     broken = companions.broken()
     for each in broken:
         console.warn(each.in_one_line)
-    found = {**runs.versions(), "broken": "; ".join(each.message for each in broken) or "nothing"}
-    found |= {**_device(launch), **_folders(what.paths, home), **_weights()}
-    table = console.Table("This machine", ("what", "found"), tuple(found.items()))
+    found = {**environment.versions(), "broken": "; ".join(each.message for each in broken) or "nothing"}
+    found |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
+    table = console.Table("This machine", ("item", "found"), tuple(found.items()))
     hint = broken[0].hint if broken else "brainhive demo"
     return Result(home, (table,), found, hint=hint, exit_code=MissingExtra.exit_code * bool(broken))
 
@@ -53,12 +53,12 @@ def _device(launch: Launch) -> dict[str, Any]:
     }
 
 
-def _folders(paths: recipe.Paths, home: Path) -> dict[str, Any]:
+def _folders(paths: Paths, home: Path) -> dict[str, Any]:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    there = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
-    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(there, os.W_OK)}
-    found["free there"] = f"{shutil.disk_usage(there).free // MIB} MiB"
+    existing = next(path for path in (home.resolve(), *home.resolve().parents) if path.exists())
+    found: dict[str, Any] = {"home": home.resolve(), "home can be written": os.access(existing, os.W_OK)}
+    found["free at home"] = f"{shutil.disk_usage(existing).free // MIB} MiB"
     for name in ("data", "embeddings", "signals", "runs"):
         path = paths.under_home(name)  # type: ignore[arg-type]
         held = sorted(child.name for child in path.iterdir()) if path.is_dir() else []

@@ -30,7 +30,7 @@ def plan(recipe: Recipe) -> Plan:
             f"{recipe.gallery} pictures of": lambda: ", ".join(job.stores),
             "curves": lambda: ", ".join(job.curves) or "none",
             "against": lambda: ", ".join(other.runs[0].name for other in job.against) or "none",
-            **trackers.looks(recipe.run.trackers),
+            **trackers.checks(recipe.run.trackers),
         }
     )
 
@@ -55,7 +55,7 @@ def _run(job: Job, launch: Launch, again: bool = False) -> Result:
         found = result.metrics
         told = {name: found.scopes[name] for name in (ALL, scope(ALL, BACKWARD)) if name in found.scopes}
         shown = job.pinned.model_dump(mode="json")
-        trackers.tell_results(job.recipe.run.trackers, folder.path, "retrieval", shown, told, found.caveats)
+        trackers.log_results(job.recipe.run.trackers, folder.path, "retrieval", shown, told, found.caveats)
     return result
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import console, home, parts, runs
+from brainhive_cli.core import console, environment, home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run, Section
@@ -180,7 +180,7 @@ def _identity(config: EncoderConfig, vectors: Vectors, digest: str) -> dict[str,
         "weights": {"source": f"imported: {vectors.layout}", "digest": digest},
         "preprocessing": "not known: imported",
         "imported": [file.name for file in vectors.files[:8]],
-        "versions": runs.versions(),
+        "versions": environment.versions(),
     }
 
 

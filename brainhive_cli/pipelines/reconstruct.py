@@ -10,7 +10,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.matching_run import find_run
 from brainhive_cli.alignment.trained import AlignRun
-from brainhive_cli.core import parts, recipe, runs, trackers
+from brainhive_cli.core import parts, recipe, recipe_files, runs, trackers
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -129,7 +129,7 @@ class Recipe(recipe.Recipe, Measuring, Sampling):
 
         `--recipe NAME --score FOLDER` takes the metrics of a recipe that draws.
         """
-        overrides, written = list(overrides), recipe.read(recipe.find(command, name))
+        overrides, written = list(overrides), recipe_files.read(recipe_files.find(command, name))
         given = [key for key, value in flags.items() if value is not None]
         given += [override.partition("=")[0] for override in overrides]
         given += list(written) if written.get("score") else []
@@ -183,7 +183,7 @@ def plan(what: Recipe) -> Plan:
             "memory, estimated": lambda: in_words(estimate(what.generator, what, prior())),
             "metrics": lambda: what.measured,
             "against": lambda: ", ".join(str(other.path) for other in _others(what)) or "none",
-            **trackers.looks(what.run.trackers),
+            **trackers.checks(what.run.trackers),
         }
     )
 
@@ -200,7 +200,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         shown = what.model_dump(mode="json")
         found, caveats = made.metrics["sources"], made.metrics.get("caveats", [])
-        trackers.tell_results(what.run.trackers, made.folder, "reconstruction", shown, found, caveats)
+        trackers.log_results(what.run.trackers, made.folder, "reconstruction", shown, found, caveats)
     return made
 
 

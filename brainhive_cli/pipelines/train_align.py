@@ -69,7 +69,7 @@ def plan(what: Recipe) -> Plan:
         "embeddings": lambda: ", ".join(_embeddings(found())),
         "signal": signal,
         "target": lambda: _targets(found()),
-        **trackers.looks(what.run.trackers),
+        **trackers.checks(what.run.trackers),
     }
     if what.sweep:
         looks["variants"] = lambda: ", ".join(variants(what))

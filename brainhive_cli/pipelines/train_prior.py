@@ -24,7 +24,7 @@ from brainhive_cli.priors.fusion_prior import digest, fused_by
 
 def plan(what: Recipe) -> Plan:
     """Say what would be trained on what, what it needs, and what is missing."""
-    return Plan.of(looks(what) | trackers.looks(what.run.trackers))
+    return Plan.of(looks(what) | trackers.checks(what.run.trackers))
 
 
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:

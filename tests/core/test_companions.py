@@ -1,4 +1,4 @@
-"""Libraries that do not import beside this PyTorch: real failures, of fake packages that stand in front."""
+"""Libraries that do not import with this PyTorch: real failures, of fake packages that come first."""
 
 import os
 import subprocess
@@ -46,9 +46,7 @@ def test_doctor_names_a_broken_library_once_and_says_how_to_repair_it(site, home
     assert result.exit_code == MissingExtra.exit_code
     assert result.hint == "pip uninstall torchaudio (brainhive does not use it)"
     (line,) = capfd.readouterr().err.splitlines()
-    assert (
-        "torchaudio 2.11.0 does not import beside torch " in line and REFUSAL in line and result.hint in line
-    )
+    assert "torchaudio 2.11.0 does not import with torch " in line and REFUSAL in line and result.hint in line
     assert REFUSAL in result.metrics["broken"]
 
 
@@ -91,5 +89,5 @@ def test_a_command_that_a_broken_library_stops_says_so_in_one_line(tmp_path):
 
     assert ended.returncode == MissingExtra.exit_code, ended.stderr
     what, hint = ended.stderr.splitlines()
-    assert what.startswith("error: torchaudio 2.11.0 does not import beside torch ") and REFUSAL in what
+    assert what.startswith("error: torchaudio 2.11.0 does not import with torch ") and REFUSAL in what
     assert hint.strip() == "try: pip uninstall torchaudio (brainhive does not use it)"

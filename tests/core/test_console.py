@@ -115,7 +115,7 @@ def watched(stream: io.StringIO, monkeypatch: pytest.MonkeyPatch) -> tuple[str, 
 
     for name, value in (("TERM", "xterm"), ("LINES", "20"), ("COLUMNS", "40")):
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr(console, "PATIENCE_S", -1.0)
+    monkeypatch.setattr(console, "DELAY_S", -1.0)
     monkeypatch.setattr("sys.stderr", stream)
     with console.live(table):
         console.warn("careful")
@@ -126,7 +126,7 @@ def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     shown, asked = watched(Terminal(), monkeypatch)
-    assert set(asked) == {20 - console.AROUND}
+    assert set(asked) == {20 - console.OTHER_LINES}
     assert "2 of [6] cells" in shown and "sub-01" in shown
     assert shown.index("warning: careful") < shown.rindex("sub-01")
     assert shown.rstrip("\r").endswith("\x1b[1A\x1b[2K")  # up and erased, line by line
@@ -146,7 +146,7 @@ def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeyp
     console.say("to a pipe")
     terminal, seen = os.openpty()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(console, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(console, "DELAY_S", 0.0)
     monkeypatch.setattr(sys, "stderr", os.fdopen(seen, "w"))
 
     with console.progress("pictures", 2) as bar:

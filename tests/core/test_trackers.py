@@ -7,10 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.trackers import _options
 
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -100,15 +98,10 @@ def test_an_unknown_tracker_is_refused(go, small):
 
 
 @pytest.mark.parametrize("name", ["wandb", "swanlab"])
-def test_a_tracker_goes_on_with_the_run_of_a_folder_that_was_moved_and_of_no_other(tmp_path: Path, name):
-    what = Recipe.model_validate({"run": {"trackers": ["tensorboard"]}, "paths": {"runs": str(tmp_path)}})
-    first, second = (RunFolder.open(label, "run", what, ALONE).path for label in ("a", "b"))
+def test_a_tracker_resumes_the_run_of_a_home_that_was_moved_and_no_other(tmp_path: Path, name):
+    def identity(home: str, command: str, cell: str = "sub-01") -> str:
+        return _options(name, tmp_path / home / command / "run-0123456789", cell, {})["id"]
 
-    second.joinpath("metrics.json").write_text("{}")  # finished, and told of later
-    second.joinpath("tracker_id").unlink()
-    RunFolder.open("b", "run", what, ALONE)
-    before, other = (_options(name, run, "sub-01", {})["id"] for run in (first, second))
-    moved = first.rename(tmp_path / "moved")
-
-    assert _options(name, moved, "sub-01", {})["id"] == before != other
-    assert _options(name, moved, "sub-02", {})["id"] != before
+    assert identity("home", "train-align") == identity("moved", "train-align")
+    others = {identity("home", "train-align"), identity("home", "train-prior")}
+    assert len(others | {identity("home", "train-align", "sub-02")}) == 3

@@ -1,0 +1,101 @@
+"""Recipe files: shipped or a user's, from YAML to plain keys and back."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from brainhive_cli.core.errors import RecipeError
+
+
+def shipped() -> Path:
+    """Return the folder of the shipped recipes: in the wheel, or next to the package in a checkout."""
+    package = Path(__file__).parents[1]
+    return next(p for p in (package / "recipes", package.parent / "recipes") if p.is_dir())
+
+
+def find(command: str, name: str | None) -> Path:
+    """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
+    if name is None:
+        return shipped() / f"{command}.yaml"
+    candidates = [Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"]
+    for candidate in candidates:
+        if candidate.is_file():
+            return candidate
+    own = sorted(shipped().rglob(f"{command}.yaml"))
+    known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
+    near = difflib.get_close_matches(name, known, n=1)
+    raise RecipeError(
+        f"no recipe {name!r}: neither a file nor a shipped recipe",
+        (f"did you mean {near[0]}? " if near else "")
+        + f"shipped for {command}: {', '.join(known) or 'none'}",
+    )
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML in which no mapping has a key twice: the parser alone would keep the last in silence."""
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node: Any = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
+                raise RecipeError(f"key {key.value!r} appears twice, in lines {lines}", "leave one out")
+        return node
+
+
+def _load(text: str) -> Any:
+    return yaml.load(text, _Loader)  # a SafeLoader
+
+
+def read(path: Path) -> dict[str, Any]:
+    """Read a YAML recipe into a plain dict.
+
+    Raises:
+        RecipeError: if it is no YAML, no mapping, or has a key twice.
+    """
+    try:
+        fields = _load(path.read_text()) or {}
+    except RecipeError as error:
+        raise RecipeError(f"{path}: {error.message}", error.hint) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        line = " ".join(str(error).split())
+        raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error
+    if not isinstance(fields, dict):
+        raise RecipeError(
+            f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
+        )
+    return fields
+
+
+def parse(text: str, override: str) -> Any:
+    """Read the value of an override as YAML.
+
+    Raises:
+        RecipeError: if it is not.
+    """
+    try:
+        return _load(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
+
+
+def put(fields: dict[str, Any], key: str, value: Any) -> None:
+    """Set a dotted key; naming another `kind` drops the knobs of the part before."""
+    *path, last = key.split(".")
+    for step in path:
+        below = fields.get(step)
+        if isinstance(below, str):  # a part named by its kind alone
+            below = {"kind": below}
+        fields[step] = fields = below if isinstance(below, dict) else {}
+    if last == "kind" and str(fields.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
+        fields.clear()
+    fields[last] = value
+
+
+def to_yaml(fields: Mapping[str, Any]) -> str:
+    """Write a recipe's fields as YAML, in their order."""
+    return yaml.safe_dump(fields, sort_keys=False, allow_unicode=True)
