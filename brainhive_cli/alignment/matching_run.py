@@ -1,12 +1,12 @@
-"""Which align run makes the tokens that a Fusion Prior takes."""
+"""Which align run predicts what a prior takes."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
 
-from brainhive_cli.alignment import model as aligners
-from brainhive_cli.alignment.layout import Layout
+from brainhive_cli import priors
+from brainhive_cli.alignment.model import Aligner, load
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import of_variant, variant_of
 from brainhive_cli.core import console, parts, runs
@@ -17,34 +17,36 @@ from brainhive_cli.data.command_lines import command, seen, taking
 from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fused_by
+from brainhive_cli.priors import Prior
 from brainhive_cli.stores.target_store import path_of
 
 DEFAULT_DATASET = "things_eeg"
-"""What train-align takes unless told otherwise."""
+"""The default of train-align."""
 
 
-def find_run(asked: str | None, prior: FusionPrior, source: str, paths: Paths) -> tuple[RunFolder, str]:
-    """Take the run asked for, or the newest whose fusion encoder is the prior's; and the variant of a sweep.
+def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> tuple[RunFolder, str]:
+    """Find the run that the user named, or the newest that matches the prior; and the variant of a sweep.
 
     Args:
-        asked: A run's folder or name, or `SWEEP:VARIANT`; None for the newest that fits.
-        prior: Whose tokens it must make.
+        reference: A run's folder or name, or `SWEEP:VARIANT`; None for the newest that matches.
+        prior: What its predictions are for. One without a fuser takes any run's.
         source: What the user calls the prior.
         paths: Where runs lie.
 
     Raises:
         MissingData: if there is none, with the line that makes one.
-        RecipeError: if it is a sweep of which no variant is named; the hint lists them.
-        BrainhiveError: if the run asked for makes other tokens; it names both.
+        RecipeError: if it is a sweep and no variant is named; the hint lists them.
+        BrainhiveError: if the named run predicts other tokens; it names both.
     """
     root = paths.under_home("runs")
-    if asked is not None:
-        name, variant = of_variant(asked)
+    if reference is not None:
+        name, variant = of_variant(reference)
         run = runs.find(root, "train-align", name)
-        _check(run, _made(run, variant), variant, prior, source, paths)
+        made = _made(run, variant)
+        if prior.fuser is not None:
+            _check(run, made, variant, prior, source, paths)
         return run, variant
-    found = runs.newest(root, "train-align", lambda run: _fits(run, prior, source))
+    found = runs.newest(root, "train-align", lambda run: prior.fuser is None or _matches(run, prior, source))
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
@@ -59,15 +61,16 @@ def _made(run: RunFolder, variant: str) -> Recipe:
 
 
 def _training(source: str, paths: Paths) -> str:
-    """Write the lines that lead to pictures, on the data that the prior is for where that is known."""
+    """Write the command lines that lead to pictures, on the data of the prior where that is known."""
     arguments, dataset = taking("train-align", source), None
-    if "--prior" in arguments and (of := recipe_around(fused_by(source)[0]).get("dataset")):
+    folder = priors.describe(source).folder
+    if "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
         dataset = seen(parts.resolve("datasets", of), paths)
     lines = [
         command("train-align", dataset, [], *arguments),
         command("reconstruct", None, [], "--prior", source),
     ]
-    with suppress(RecipeError):  # of a prior whose encoders have no names that we know
+    with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
         if not _are_embedded(pictures.build(paths), encoders, paths):
             lines.insert(0, command("embed", pictures, encoders))
@@ -83,38 +86,42 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
     )
 
 
-def _check(run: RunFolder, made: Recipe, variant: str, prior: FusionPrior, source: str, paths: Paths) -> None:
-    layout, is_same = _compare(run, prior, source, variant)
-    dim = layout.heads[layout.compared[0]].width
+def _check(run: RunFolder, made: Recipe, variant: str, prior: Prior, source: str, paths: Paths) -> None:
+    model = _model(run, variant)
+    dim = model.layout.heads[model.layout.compared[0]].width
     if dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {run.path} have {dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
     match_prior(source, made.encoders)
-    if not is_same:
+    if not _has_fuser_of(model, prior, source):
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 
 
-def _fits(run: RunFolder, prior: FusionPrior, source: str) -> bool:
-    """Whether a run has the prior's tokens; one that is damaged is passed over, with a warning."""
+def _matches(run: RunFolder, prior: Prior, source: str) -> bool:
+    """Whether a run has the prior's tokens; one that is damaged is left out, with a warning."""
     try:
-        return _compare(run, prior, source)[1]
+        return _has_fuser_of(_model(run), prior, source)
     except BrainhiveError as error:
         console.warn(f"{error.message}; passed over")
         return False
 
 
-def _compare(run: RunFolder, prior: FusionPrior, source: str, variant: str = "") -> tuple[Layout, bool]:
-    """Read a run's layout, and whether it was trained for this prior, or one of the same fusion encoder."""
+def _model(run: RunFolder, variant: str = "") -> Aligner:
+    """Load one of a run's models: all cells have the same fuser."""
     cells = run.path / "cells" / variant
-    model = aligners.load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
-    if model.layout.prior_digest == digest(source):
-        return model.layout, True
-    mine = model.fuser.state_dict() if model.fuser is not None else {}
-    theirs = prior.fusion_encoder["vision_model"].state_dict()
-    same = mine.keys() == theirs.keys() and all(
-        mine[key].shape == value.shape and torch.allclose(mine[key], value.float().cpu())
-        for key, value in theirs.items()
+    return load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
+
+
+def _has_fuser_of(model: Aligner, prior: Prior, source: str) -> bool:
+    """Whether a model was trained for this prior, or one of the same fusion encoder."""
+    if model.layout.prior_digest and model.layout.prior_digest == priors.describe(source).digest:
+        return True
+    if model.fuser is None or prior.fuser is None:
+        return False
+    own, others = model.fuser.state_dict(), prior.fuser.state_dict()
+    return own.keys() == others.keys() and all(
+        own[key].shape == value.shape and torch.allclose(own[key], value.float().cpu())
+        for key, value in others.items()
     )
-    return model.layout, same
