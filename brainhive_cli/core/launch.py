@@ -114,18 +114,28 @@ class Launch:
         return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])
 
     def average_gradients(self, parameters: "Iterable[torch.nn.Parameter]") -> None:
-        """Average gradients over processes, in one exchange."""
+        """Average gradients over processes, in one exchange.
+
+        A process whose share does not reach a parameter counts as zero; where no share does, as for the layer
+        of a subject who is not in the batch, there is no gradient, as in one process.
+        """
         if self.processes == 1:
             return
         import torch
         import torch.distributed
 
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        learned = [each for each in parameters if each.requires_grad]
+        parts = [torch.zeros_like(each) if each.grad is None else each.grad for each in learned]
+        reached = torch.tensor([float(each.grad is not None) for each in learned], device=self.device)
+        flat = torch.cat([*(part.flatten() for part in parts), reached])
         torch.distributed.all_reduce(flat)
         flat /= self.processes
-        for gradient, part in zip(gradients, flat.split([g.numel() for g in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        *averages, reached = flat.split([*(part.numel() for part in parts), len(parts)])
+        for parameter, average, share in zip(learned, averages, reached, strict=True):
+            if parameter.grad is not None:
+                parameter.grad.copy_(average.view_as(parameter))
+            elif share.item():  # which waits for the device, so only where it must
+                parameter.grad = average.view_as(parameter).clone()
 
     def autocast(self, precision: str) -> AbstractContextManager[Any]:
         """Compute in `precision` (fp32, bf16, fp16)."""

@@ -142,12 +142,17 @@ def gradients(launch: Launch) -> list[torch.Tensor]:
     """Gradients of the loss of 7 pairs, of which this process encodes its share."""
     torch.manual_seed(0)
     signal, image = torch.randn(2, 7, 16)
+    own, unused = torch.nn.Linear(16, 16), torch.nn.Linear(16, 16)  # one for the first pair alone
     backbone, loss = ResidualMLP(16, 32), clip.Config(initial_logit_scale=2.0).build()
     rows = list(launch.shard(range(7)))
-    tokens = launch.gather_rows(backbone(signal[rows]), 7)
+    encoded = backbone(signal[rows])
+    if 0 in rows:
+        encoded = torch.cat([own(encoded[:1]), encoded[1:]])
+    tokens = launch.gather_rows(encoded, 7)
     loss(tokens, launch.gather_rows(image[rows], 7), LossContext()).backward()
-    parameters = [*backbone.parameters(), *loss.parameters()]
+    parameters = [*backbone.parameters(), *loss.parameters(), *own.parameters(), *unused.parameters()]
     launch.average_gradients(parameters)
+    assert unused.weight.grad is None
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
@@ -161,5 +166,5 @@ def test_two_processes_have_the_gradients_of_one_at_the_same_global_batch(tmp_pa
     expected = gradients(Launch(0, 1, torch.device("cpu")))
     for rank in range(2):
         found = torch.load(tmp_path / f"{rank}.pt")
-        assert len(found) == len(expected) == 5
+        assert len(found) == len(expected) == 7
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(found, expected, strict=True))

@@ -113,7 +113,7 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
 
     for name, subjects in cells.items():
         config = json.loads((result.folder / "cells" / name / "model" / "config.json").read_text())
-        assert config["subjects"] == subjects
+        assert config["spec"]["subjects"] == subjects
         top1 = result.metrics["cells"][name]["validation"]["top1"]
         assert top1["n"] == 96 * len(subjects) and top1["pool"] == 96
         several = f"over {len(subjects)} subjects" in top1["interval"]
