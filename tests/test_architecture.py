@@ -224,6 +224,11 @@ def test_every_guide_can_be_found(page: str) -> None:
     assert f"  - {page}\n" in (CHECKOUT / "mkdocs.yml").read_text()
 
 
+def test_every_file_that_the_architecture_names_exists() -> None:
+    named = re.findall(r"`([a-z_/]+\.py)`", (CHECKOUT / "docs/architecture.md").read_text())
+    assert len(named) > 20 and [name for name in named if not (PACKAGE / name).is_file()] == []
+
+
 def test_every_command_has_its_recipe_and_pipeline() -> None:
     commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {
         "__init__",
