@@ -95,7 +95,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
     larger = replace(
         spec,
         subjects=(*spec.subjects, max(spec.subjects, default=0) + 1),
-        widths=(*spec.widths, max(spec.widths, default=spec.channels)),
+        widths=(*spec.widths, max(spec.widths) if spec.widths else spec.channels),
         regions={region: (*by_subject, by_subject[-1]) for region, by_subject in spec.regions.items()},
     )
     shapes = {name: each.shape for name, each in _built(aligner, larger).items()}
