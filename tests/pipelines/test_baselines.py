@@ -141,8 +141,8 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
 def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(go, aligned, drawing):
     """Of a model that does not say which pictures it was trained on: another one refuses such items."""
     config = aligned / "cells/sub-01_seed-1/model/config.json"
-    older = {**json.loads(config.read_text()), "format": 1}
-    config.write_text(json.dumps({key: value for key, value in older.items() if key != "learned"}))
+    known = json.loads(config.read_text())
+    config.write_text(json.dumps({key: value for key, value in known.items() if key != "learned"}))
 
     result = go("reconstruct", *drawing, "sources=brain,nearest", "split=train", "items=2", "repeats=1")
 
