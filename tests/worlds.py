@@ -143,8 +143,20 @@ def runs(tmp_path: Path) -> str:
     return f"paths.runs={tmp_path / 'runs'}"
 
 
+@pytest.fixture
+def trained(world: Path, go: Go) -> Path:
+    """The finished align run of the world, with a cell for each of two subjects; not to be changed."""
+    return go("train-align", *SMALL).folder
+
+
+@pytest.fixture
+def evaluated(trained: Path, go: Go) -> Result:
+    """Its evaluation, which the first test that needs it makes."""
+    return go("eval-retrieval", f"run={trained}", "sheet_rows=0")
+
+
 @pytest.fixture(scope="session")
-def trained(
+def trained_for_prior(
     shared_world: Path, tmp_path_factory: pytest.TempPathFactory, go: Go, small: tuple[str, ...], prior: Path
 ) -> Path:
     """An align run against the prior, of the first subject."""
@@ -155,10 +167,10 @@ def trained(
 
 
 @pytest.fixture
-def aligned(world: Path, runs: str, trained: Path) -> Path:
+def aligned(world: Path, runs: str, trained_for_prior: Path) -> Path:
     """That run among the runs of this test."""
-    own = Path(runs.removeprefix("paths.runs=")) / "train-align" / trained.name
-    return Path(shutil.copytree(trained, own))
+    own = Path(runs.removeprefix("paths.runs=")) / "train-align" / trained_for_prior.name
+    return Path(shutil.copytree(trained_for_prior, own))
 
 
 @pytest.fixture

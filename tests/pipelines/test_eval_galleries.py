@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,11 +15,6 @@ from brainhive_cli.stores.target_store import TargetStore
 
 DATASET = "demo-noise-0.3"
 ENCODER = "brainhive_cli-encoders-python-example"
-
-
-@pytest.fixture
-def trained(world: Path, go, small) -> Path:
-    return go("train-align", *small).folder
 
 
 def test_training_pictures_are_candidates_too_when_asked(go, world, trained):
@@ -52,8 +46,8 @@ def test_a_split_that_there_is_not_is_told_with_those_there_are(go, trained):
     assert caught.value.hint == "it has: train, test"
 
 
-def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, trained):
-    plain = go("eval-retrieval", f"run={trained}").metrics
+def test_random_candidates_push_the_seen_picture_back_and_count_in_the_pool(go, trained, evaluated):
+    plain = evaluated.metrics
     more = go("eval-retrieval", f"run={trained}", "distractors=5000", "sheet_rows=0").metrics
 
     assert more.overall["top1"].pool == 5100

@@ -24,11 +24,6 @@ DATASET = "demo-noise-0.3"
 
 
 @pytest.fixture
-def trained(world: Path, go, small) -> Path:
-    return go("train-align", *small).folder
-
-
-@pytest.fixture
 def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the world and its run, to spoil."""
     shutil.copytree(world, tmp_path / "own")
@@ -54,8 +49,8 @@ def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, train
 
 
 @pytest.mark.parametrize("control", ["shuffled", "permuted"])
-def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, control):
-    measured = go("eval-retrieval", f"run={trained}", "sheet_rows=0").metrics.overall
+def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, evaluated, control):
+    measured = evaluated.metrics.overall
 
     result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
 

@@ -24,11 +24,6 @@ THINGS = ("dataset=things-eeg", COLOURS, "subjects=1", "seeds=1", "dim=32", "fus
 QUICK = ("train.precision=fp32", "train.epochs=10", "train.batch_size=40", "train.lr=2e-3")
 
 
-@pytest.fixture
-def trained(world: Path, go, small) -> Path:
-    return go("train-align", *small).folder
-
-
 def plainly(run: Path, home: Path, subject: int) -> tuple[np.ndarray, int]:
     """Rank without the pipeline's code: mean over repetitions, tokens, cosines, count of better ones."""
     model = aligner.load(run / "cells" / f"sub-{subject:02d}_seed-1" / "model")
@@ -68,8 +63,8 @@ def test_a_shipped_recipe_is_named_where_it_is_for_the_prior():
     assert taking("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
 
 
-def test_ranks_and_scores_are_those_of_a_plain_computation(go, world, trained):
-    metrics = go("eval-retrieval", f"run={trained}").metrics
+def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):
+    metrics = evaluated.metrics
 
     for subject in (1, 2):
         ranks, pool = plainly(trained, world, subject)
@@ -84,17 +79,15 @@ def test_ranks_and_scores_are_those_of_a_plain_computation(go, world, trained):
     assert metrics.overall["top1"].value == pytest.approx((everyone == 1).mean())
 
 
-def test_a_metric_never_travels_alone(go, world, trained):
-    result = go("eval-retrieval", f"run={trained}")
-
-    for metric in result.metrics.overall.values():
+def test_a_metric_never_travels_alone(evaluated):
+    for metric in evaluated.metrics.overall.values():
         assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
         assert metric.protocol == "intra, demo-noise-0.3, simulated"
         assert metric.low <= metric.value <= metric.high and metric.selected is False
         assert metric.chance is not None
-    top1 = result.metrics.overall["top1"]
+    top1 = evaluated.metrics.overall["top1"]
     assert top1.chance == pytest.approx(0.01) and top1.these_subjects[0] > top1.chance
-    assert {"95 % CI", "n", "pool", "chance"} < set(result.tables[0].columns)
+    assert {"95 % CI", "n", "pool", "chance"} < set(evaluated.tables[0].columns)
 
 
 def test_shuffled_signals_score_at_chance(go, world, trained):

@@ -20,11 +20,6 @@ ENCODER = "brainhive_cli-encoders-python-example"
 
 
 @pytest.fixture
-def trained(world: Path, go, small) -> Path:
-    return go("train-align", *small).folder
-
-
-@pytest.fixture
 def weaker(world: Path, go, small, trained) -> Path:
     """A second run of the same cells, trained for one epoch."""
     return go("train-align", *small, "train.epochs=1").folder

@@ -46,12 +46,6 @@ def runs(tmp_path: Path) -> str:
 
 
 @pytest.fixture
-def trained(world: Path, go, small) -> Path:
-    """The run of the world, with a cell for each of two subjects."""
-    return go("train-align", *small).folder
-
-
-@pytest.fixture
 def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of the world with its first subject, to spoil."""
     shutil.copytree(world / "embeddings", tmp_path / "embeddings")
