@@ -1,4 +1,4 @@
-"""Caveats: what must be said of a number wherever it is shown, and the functions that say it."""
+"""Caveats: what a reader must know of a number wherever it is shown, and functions that add it."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED),
     *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, SELECTED_ON_TEST),
 )
-"""All caveats, in the order in which they are said."""
+"""All caveats, in the order in which they are listed."""
 
 
 def together(*some: Iterable[str]) -> list[str]:
@@ -32,19 +32,19 @@ def together(*some: Iterable[str]) -> list[str]:
 
 
 def said_in(text: str) -> list[str]:
-    """List the caveats that a title or a protocol says; a part of a longer name says none."""
+    """List the caveats that a title or a protocol contains, as whole words."""
     return [caveat for caveat in CAVEATS if re.search(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", text)]
 
 
 def in_protocol(protocol: str, caveats: Iterable[str]) -> str:
-    """Add to a protocol the caveats that it does not say yet."""
-    return ", ".join([protocol, *_unsaid(protocol, caveats)])
+    """Add to a protocol the caveats that it does not contain."""
+    return ", ".join([protocol, *_lacking(protocol, caveats)])
 
 
 def in_title(title: str, caveats: Iterable[str]) -> str:
-    """Add to a title, in brackets, the caveats that it does not say yet."""
-    unsaid = _unsaid(title, caveats)
-    return f"{title} ({', '.join(unsaid)})" if unsaid else title
+    """Add to a title, in brackets, the caveats that it does not contain."""
+    lacking = _lacking(title, caveats)
+    return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
 def in_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
@@ -52,6 +52,6 @@ def in_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, .
     return tuple(replace(table, title=in_title(table.title, caveats)) for table in tables)
 
 
-def _unsaid(text: str, caveats: Iterable[str]) -> list[str]:
-    said = said_in(text)
-    return [caveat for caveat in together(caveats) if caveat not in said]
+def _lacking(text: str, caveats: Iterable[str]) -> list[str]:
+    contained = said_in(text)
+    return [caveat for caveat in together(caveats) if caveat not in contained]

@@ -14,7 +14,7 @@ ALL = "all"
 
 @dataclass(frozen=True)
 class Metric:
-    """A value with the context without which it says nothing.
+    """A value with its context.
 
     Attributes:
         name: What was measured.
@@ -58,8 +58,7 @@ class Metric:
     def read(cls, plain: Mapping[str, Any]) -> Self:
         """Read what `as_dict` gave."""
         these = plain["these_subjects"]
-        made = {**plain, "seeds": tuple(plain["seeds"]), "these_subjects": these and tuple(these)}
-        return cls(**made)
+        return cls(**{**plain, "seeds": tuple(plain["seeds"]), "these_subjects": these and tuple(these)})
 
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
@@ -105,7 +104,7 @@ class Measurements:
 
     @property
     def caveats(self) -> list[str]:
-        """What must be said of the numbers wherever they are shown."""
+        """What a reader must know of the numbers wherever they are shown."""
         return list(self.notes.get("caveats", []))
 
     def __or__(self, other: Self) -> Self:

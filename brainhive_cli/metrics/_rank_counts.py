@@ -51,8 +51,8 @@ def count_at_least(
                 raise BrainhiveError("a candidate of the gallery is not finite", "look for NaN in its tokens")
             similarity = (rough @ block.T).div_(lengths.clamp_(min=SHORTEST))  # [N, m]
             _hide(similarity, targets - start)
-            for column, mine in enumerate(own.unsqueeze(2).unbind(1)):  # [N, 1]
-                counts[:, column] += _count(similarity, exact, block, mine, margin)
+            for column, threshold in enumerate(own.unsqueeze(2).unbind(1)):  # [N, 1]
+                counts[:, column] += _count(similarity, exact, block, threshold, margin)
     return counts
 
 

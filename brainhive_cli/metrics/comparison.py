@@ -18,8 +18,8 @@ ALL_SIGNS = 16
 """Subjects up to which all signs are tried; of more, as many random ones."""
 
 FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
-"""What must be said where each subject is tested on a model of the others."""
-TWO = "of two subjects minF′ may be too small; the interval takes in how little they say of others"
+"""The limit where each subject is tested on a model of the others."""
+TWO = "of two subjects minF′ may be too small; the interval accounts for how little they say about others"
 """It rejects a true null in 10 % of simulations where subject × method has a sd of .4 logits."""
 
 
@@ -262,4 +262,6 @@ def limits_of_p(modes: Sequence[str], subjects: int) -> list[str]:
 def _check(first: Sequence[Values], second: Sequence[Values]) -> None:
     sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
     if sizes[0] != sizes[1] or not sizes[0]:
-        raise BrainhiveError(f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare alike")
+        raise BrainhiveError(
+            f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
+        )

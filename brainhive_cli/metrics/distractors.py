@@ -1,4 +1,4 @@
-"""Random candidates that lie where a gallery's tokens lie, so that it can be made as large as one likes."""
+"""Random candidates of a gallery's mean and covariance, to make it as large as wanted."""
 
 import math
 from collections.abc import Iterator

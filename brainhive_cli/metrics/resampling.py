@@ -42,8 +42,8 @@ def resampled_statistics(
 ) -> Values:
     """Resample the items of all subjects together.
 
-    A draw is a sequence of all subjects' items; a subject takes those of it that it has, in order, and as
-    many as it has. What it lacks at the end is drawn for it alone.
+    A draw is a sequence of all subjects' items; a subject takes those of them that it has, in order, and as
+    many as it has. Those that are still missing are drawn for it alone.
 
     Args:
         groups: Values of the items [N], one array a subject.
@@ -65,7 +65,7 @@ def resampled_statistics(
             continue
         found = []
         for values, place in zip(groups, places, strict=True):
-            index = drawn if len(place) == items else _own(drawn, place, items, filling)
+            index = drawn if len(place) == items else _own_items(drawn, place, items, filling)
             found.append(statistic(values[index], axis=-1))
         blocks.append(np.stack(found, 1))
     return np.concatenate(blocks)
@@ -78,15 +78,15 @@ def _means(values: Values, drawn: NDArray[np.int64]) -> Values:
     return (times.reshape(count, items) @ values) / items  # type: ignore[no-any-return]
 
 
-def _own(
+def _own_items(
     drawn: NDArray[np.int64], place: NDArray[np.int64], items: int, filling: np.random.Generator
 ) -> NDArray[np.int64]:
     """Take the items [draws, N] that a subject has out of those drawn for all."""
     local = np.full(items, -1)
     local[place] = np.arange(len(place))
-    mine = local[drawn]
+    own = local[drawn]
     index = filling.integers(len(place), size=(len(drawn), len(place)))
-    order = (mine >= 0).cumsum(1) - 1
-    row, column = np.nonzero((mine >= 0) & (order < len(place)))
-    index[row, order[row, column]] = mine[row, column]
+    order = (own >= 0).cumsum(1) - 1
+    row, column = np.nonzero((own >= 0) & (order < len(place)))
+    index[row, order[row, column]] = own[row, column]
     return index

@@ -68,7 +68,7 @@ def ranks_of_all(
 def average_precisions(
     signal_tokens: Tensor, gallery: Tensor, relevant: Tensor, distractors: Iterable[Tensor] = ()
 ) -> Tensor:
-    """Average the precision at each relevant image; wrong ones that tie with it stand before it.
+    """Average the precision at each relevant image; wrong ones that tie with it rank before it.
 
     Args:
         signal_tokens: [N, D].

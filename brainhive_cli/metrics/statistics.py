@@ -211,7 +211,7 @@ def _t_interval(found: Values, resampled: Values, level: float) -> tuple[float, 
     count = len(found)
     together, alone = resampled.mean(1).var(), resampled.var(0).mean()
     shared = max(0.0, (count * together - alone) / (count - 1))  # covariance of two subjects, on average
-    least = (alone - shared) / count  # subjects that are alike differ by so much
+    least = (alone - shared) / count  # the variance of subjects who do not differ
     error = np.sqrt(max(found.var(ddof=1) / count, least) + shared)
     reach = t.ppf((1 + level) / 2, count - 1) * error
     return float(found.mean() - reach), float(found.mean() + reach)

@@ -53,9 +53,9 @@ def _run(job: Job, launch: Launch, again: bool = False) -> Result:
     result = _result(job, folder)
     if launch.is_main:
         found = result.metrics
-        told = {name: found.scopes[name] for name in (ALL, scope(ALL, BACKWARD)) if name in found.scopes}
-        shown = job.pinned.model_dump(mode="json")
-        trackers.log_results(job.recipe.run.trackers, folder.path, "retrieval", shown, told, found.caveats)
+        both = {name: found.scopes[name] for name in (ALL, scope(ALL, BACKWARD)) if name in found.scopes}
+        written = job.pinned.model_dump(mode="json")
+        trackers.log_results(job.recipe.run.trackers, folder.path, "retrieval", written, both, found.caveats)
     return result
 
 

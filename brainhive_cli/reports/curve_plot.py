@@ -11,7 +11,7 @@ DOTS_PER_INCH = 150
 
 
 def require_matplotlib() -> None:
-    """Say now that curves cannot be drawn, rather than after the work.
+    """Refuse curves before the work if they cannot be drawn.
 
     Raises:
         MissingExtra: if matplotlib is not installed.

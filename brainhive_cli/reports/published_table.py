@@ -1,4 +1,4 @@
-"""The table of what was published beside what is measured."""
+"""The table of published results."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from brainhive_cli.core.console import Table
 
 
 def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
-    """Show what was published, by the variant of a sweep, and in how far it is of this set-up."""
+    """Show what was published, by the variant of a sweep, and whether with this set-up."""
     rows = [
         (*([variant] if variant else []), *(each.get(name, "–") for name in ("top1", "top5")), shown(each))
         for variant, each in published.items()
@@ -18,6 +18,6 @@ def published_table(published: Mapping[str, dict[str, Any]]) -> Table:
 
 
 def shown(published: dict[str, Any]) -> str:
-    """Say in how far what was published is of this set-up."""
+    """Say whether it was published with this set-up, or how that differs."""
     differs = published["differs"]
     return f"another set-up: {'; '.join(differs)}" if differs else "this set-up"

@@ -19,7 +19,7 @@ from brainhive_cli.metrics.statistics import measure
 Halves = tuple[Tensor, Tensor]
 """Averages of two disjoint halves of each picture's repetitions, [N, F] each."""
 CEILING = "ceiling"
-"""What its scopes begin with."""
+"""The first part of its scopes."""
 METRICS = ("top1", "top5", "median_rank")
 """What is measured of the ranks; the reliability comes with them."""
 
@@ -53,8 +53,8 @@ class Ceiling:
             trials: Of N pictures, [N, R, ...].
             available: How many of the R there are, [N].
             image_ids: [N].
-            splits: How often repetitions are dealt into halves, at random.
-            seed: Of the dealing.
+            splits: Number of random halvings.
+            seed: Of the halvings.
         """
         most, kept = int(available.max()), available >= 2
         ids = [image_id for image_id, is_kept in zip(image_ids, kept.tolist(), strict=True) if is_kept]
@@ -82,7 +82,7 @@ def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> Halves
     Args:
         signal: [N, R, F].
         available: How many of the R there are, [N]; of an odd number one is left out.
-        random: Deals them.
+        random: Draws the halves.
 
     Returns:
         [N, F] each.

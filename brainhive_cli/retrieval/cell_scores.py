@@ -56,7 +56,7 @@ class CellScores:
 
         Args:
             ensemble: The cell's model, or several.
-            spec: What is wanted. A control deals alike in all cells: seeds share a subject's signals.
+            spec: What is wanted. A control permutes alike in all cells: seeds share a subject's signals.
         """
         gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed)
         queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)

@@ -1,4 +1,4 @@
-"""A control as a distribution: what is measured when signals and pictures are dealt anew, many times."""
+"""A control as a null distribution: what is measured when signals or pictures are permuted, many times."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from brainhive_cli.metrics.retrieval import ranks_of_all
 from brainhive_cli.retrieval.rankings import Gallery, Queries, controlled
 
 DRAWS = 1000
-"""How often they are dealt; the smallest p is one over one more."""
+"""Number of permutations; the smallest p is 1 / (DRAWS + 1)."""
 METRICS: Mapping[str, Callable[[NDArray[Any]], float]] = {
     "top1": lambda ranks: float((ranks == 1).mean()),
     "top5": lambda ranks: float((ranks <= 5).mean()),
@@ -37,7 +37,7 @@ class ControlDraws:
 
     @classmethod
     def draw(cls, gallery: Gallery, queries: Queries, control: str, subject: int, seed: int) -> Self:
-        """Rank all pictures of the split once, and look up those that each draw deals.
+        """Rank all pictures of the split once, and look up the permuted ones of each draw.
 
         Args:
             gallery: The candidates.

@@ -34,7 +34,7 @@ def over_repetitions(
     draws: int,
     seed: int,
 ) -> Curve:
-    """Rank with k repetitions averaged, for each k; random ones of each picture, drawn several times.
+    """Rank with k repetitions averaged, for each k; which ones is drawn at random, several times.
 
     Args:
         ensemble: The models.

@@ -41,7 +41,8 @@ class EvaluationSpec(Section):
         0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
     )
     control: Literal["none", "shuffled", "permuted"] = Field(
-        "none", description="shuffled: signals dealt to wrong pictures; permuted: pictures' labels; chance"
+        "none",
+        description="at chance: shuffled permutes each subject's signals, permuted the pictures' labels",
     )
     subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
@@ -52,7 +53,7 @@ class EvaluationSpec(Section):
     ceiling_splits: int = Field(
         10, ge=0, description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out"
     )
-    seed: int = Field(0, description="seed of all that is drawn")
+    seed: int = Field(0, description="seed of every random choice")
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

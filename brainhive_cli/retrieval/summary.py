@@ -127,7 +127,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
 
 
 def caveats_of(runs: Sequence[AlignRun]) -> list[str]:
-    """List what must be said of numbers that several runs have a part in: what holds of any of them."""
+    """List the caveats of numbers that several runs contribute to: those of any of them."""
     return together(*(run.caveats for run in runs))
 
 
@@ -277,7 +277,7 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
         kept, names = [], []
         for group, image_ids in zip(hits, _ids(groups), strict=True):
             shares = np.array([each[way] for each in group])
-            drawn = np.flatnonzero(~np.isnan(shares).any(0))  # the items that were drawn at all
+            drawn = np.flatnonzero(~np.isnan(shares).any(0))  # items that were never drawn have no share
             kept.append(shares[:, drawn])
             names.append([image_ids[place] for place in drawn.tolist()])
         # an item's value is an average over its draws, no single hit

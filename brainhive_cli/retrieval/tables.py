@@ -32,25 +32,25 @@ EMPTY = Table("", (), ())
 
 def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
     """Lay out all tables that a run has something for."""
-    drawn = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
-    drawn += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
+    laid_out = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
+    laid_out += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
     if concept_rows:
-        drawn += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
-        drawn.append(_confusions(found, concept_rows))
-    drawn += comparison_tables(found.notes["against"])
+        laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
+        laid_out.append(_confusions(found, concept_rows))
+    laid_out += comparison_tables(found.notes["against"])
     published = found.notes["published"]
-    drawn.append(published_table({"": published}) if published and published["differs"] else EMPTY)
-    return in_tables([table for table in drawn if table.rows], found.caveats)
+    laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
+    return in_tables([table for table in laid_out if table.rows], found.caveats)
 
 
 def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
-    drawn = [
+    laid_out = [
         replace(table, title=f"{variant}: {table.title}")
         for variant, some in variants.items()
         for table in some
     ]
-    return (*drawn, *in_tables(comparison_tables(found.notes["comparisons"]), found.caveats))
+    return (*laid_out, *in_tables(comparison_tables(found.notes["comparisons"]), found.caveats))
 
 
 def _cells(found: Measurements) -> Table:
@@ -80,7 +80,7 @@ def _verdict(notes: Mapping[str, Any]) -> str:
 
 
 def _control(found: Measurements) -> Table:
-    """Show what is measured, and what is left of it when signals and pictures are dealt anew."""
+    """Show what is measured, and its null distribution under the control."""
     control = found.notes["control"]
     if not control:
         return EMPTY
