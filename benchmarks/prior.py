@@ -21,8 +21,8 @@ from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.prior_training import plan
-from brainhive_cli.prior_training.examples import Pictures, batches
+from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.stores.target_store import TargetWriter, path_of
@@ -46,8 +46,7 @@ def begun(
     asked += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
     asked += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
     what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*asked, "cache_latents=true", *more])
-    here = launch.start(what.run)
-    return Training.begin(what, Pictures.of(what, here), here)
+    return Training.begin(Job(what, launch.start(what.run)))
 
 
 def embedded(home: Path, files: list[Path]) -> None:
@@ -170,7 +169,7 @@ def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int
 def memory(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare the peak of a training by `prior-24gb` with what its plan estimates."""
     training = begun(on.home, architecture, "train.steps=3", *more, recipe="prior-24gb", count=count)
-    estimate = plan.memory(training.recipe)
+    estimate = Job(training.recipe).memory_bytes
     reset_peak()
     whole(on, training)
     settings = training.recipe.train

@@ -26,7 +26,8 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.prior_training.examples import Batch, Pictures, batches
+from brainhive_cli.prior_training.examples import Batch, batches
+from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.stores.hdf5 import part_of
@@ -287,8 +288,7 @@ def begun() -> Callable[..., Training]:
     """Begin the training of a prior: overrides, then perhaps a launch."""
 
     def begin(*settings: str, launch: Launch = Launch(0, 1, torch.device("cpu"))) -> Training:  # noqa: B008
-        what = train_prior.Recipe.resolve("train-prior", None, {}, settings)
-        return Training.begin(what, Pictures.of(what, launch), launch)
+        return Training.begin(Job(train_prior.Recipe.resolve("train-prior", None, {}, settings), launch))
 
     return begin
 

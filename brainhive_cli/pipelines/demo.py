@@ -85,7 +85,7 @@ def _headline(step: str, made: Result) -> str:
     if step == "eval-retrieval":
         return _described("top-1", metrics.overall["top1"].as_dict())
     if step == "train-prior":
-        return _described("validation loss", metrics["validation_loss"])
+        return _described("validation loss", metrics.overall["validation_loss"].as_dict())
     if step == "reconstruct":
         name = next(name for name in metrics["overall"] if name.startswith("two_way"))
         return _described("two-way", metrics["overall"][name])

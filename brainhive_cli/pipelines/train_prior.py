@@ -1,70 +1,85 @@
-"""train-prior: fusion encoder, projection and attention adapter on a frozen SDXL-type model."""
+"""train-prior: a prior's modules on a frozen diffusion model."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from brainhive_cli import priors
 from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.core import console, trackers
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
+from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, seen
-from brainhive_cli.metrics.statistics import interval_text, measure
-from brainhive_cli.prior_training.examples import Pictures
+from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import LAST, Learner
-from brainhive_cli.prior_training.plan import looks
 from brainhive_cli.prior_training.recipe import Recipe
-from brainhive_cli.prior_training.samples import measure_distribution, show, try_out
-from brainhive_cli.priors.fusion_prior import digest, fused_by
+from brainhive_cli.prior_training.samples import Values, measure_distribution, show, try_out
+
+__all__ = ["Recipe", "plan", "run"]
 
 
-def plan(what: Recipe) -> Plan:
+def plan(recipe: Recipe) -> Plan:
     """Say what would be trained on what, what it needs, and what is missing."""
-    return Plan.of(looks(what) | trackers.checks(what.run.trackers))
+    job = Job(recipe)
+    steps = f"{recipe.train.steps} of {job.pass_pictures} pictures on each process"
+    return Plan.of(
+        {
+            "steps": lambda: steps,
+            "pictures": job.describe_pictures,
+            "generator": recipe.generator.check,
+            "prior": job.describe_prior,
+            **({} if recipe.sampler is None else {"sampler": recipe.sampler.check}),
+            "optimizer": job.require_optimizer,
+            "metrics": job.describe_metrics,
+            "memory, estimated": lambda: in_words(job.memory_bytes),
+            **trackers.checks(recipe.run.trackers),
+        }
+    )
 
 
-def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train to the last step, from the newest checkpoint if there is one."""
-    trackers.require(what.run.trackers)
-    for line in what.idle:
+    trackers.require(recipe.run.trackers)
+    for line in recipe.idle:
         console.warn(line)
-    if what.continue_from is not None:
-        what = what.holding({what.continue_from: digest(what.continue_from)})
-    pictures = Pictures.of(what, launch)
-    label = f"{pictures.images.dataset}-{what.prior.kind}"
-    folder = RunFolder.open("train-prior", label, what, launch, again)
+    job = Job(recipe, launch)
+    label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
+    folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
     if not folder.is_finished:
-        metrics = _train(what, pictures, folder, launch)
+        measurements = _train(job, folder)
         if launch.is_main:
-            folder.finish(metrics)
+            folder.finish(measurements)
             (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
         launch.barrier()
-    return _result(folder, what)
+    return _result(job, folder)
 
 
-def _train(what: Recipe, pictures: Pictures, folder: RunFolder, launch: Launch) -> dict[str, Any]:
-    """Train, save the prior, and measure what it does to pictures kept from training."""
-    training = Training.begin(what, pictures, launch)
-    learner = Learner(training.prior, what.freeze, what.train)
+def _train(job: Job, folder: RunFolder) -> Measurements:
+    """Train, save the prior, and measure it on pictures kept from training."""
+    recipe, launch = job.recipe, job.launch
+    training = Training.begin(job)
+    learner = Learner(training.prior, recipe.freeze, recipe.train)
     try_out(training, folder)
     at_start = _learn(training, folder, learner)
-    losses = {"validation_loss_at_start": at_start}
     with learner.averaged():
-        losses["validation_loss"] = training.validate()
-        found: dict[str, Any] = {}
+        losses = {"validation_loss_at_start": at_start, "validation_loss": training.validate()}
+        samples: dict[str, Values] = {}
         if launch.is_main:
-            folder.replace("model", lambda beside: _save(training, beside))
-            found = show(training, folder, "last")
-        distribution = _distribution(training, folder)
-    named: Any = {"seeds": (what.seed,), "split": "validation"}
-    denoised, drawn = "noise prediction, fixed noise", f"{what.sample_steps} steps"
-    measured = {name: _measured(name, values, denoised, named) for name, values in losses.items()}
-    measured |= {name: _measured(name, values, drawn, named) for name, values in found.items()}
-    return {name: metric for name, metric in (measured | distribution).items() if metric}
+            folder.replace("model", lambda part: _save(training, part))
+            samples = show(training, folder, "last")
+        distribution, missing = _measure_distribution(training, folder)
+    missing |= {name: v.in_one_line for name, v in samples.items() if isinstance(v, BrainhiveError)}
+    metrics = _metrics(losses, "noise prediction, fixed noise", recipe)
+    metrics |= _metrics(samples, f"{recipe.sample_steps} steps", recipe)
+    return Measurements({ALL: metrics | distribution}, missing)
 
 
 def _save(training: Training, folder: Path) -> None:
@@ -73,17 +88,19 @@ def _save(training: Training, folder: Path) -> None:
     images, source = training.pictures.images, training.recipe.continue_from
     pictures = np.sort(hashes_of(images.dataset, images.image_ids))
     learned = Learned("last epoch", images.dataset, split=images.split, pictures=pictures)
-    (learned if source is None else learned.after(Learned.read(fused_by(source)[0]))).write(folder)
+    if source is not None and (before := priors.describe(source).folder) is not None:
+        learned = learned.after(Learned.read(before))
+    learned.write(folder)
 
 
 def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[float]:
-    """Train, drawing now and then, and tell log and trackers of it; return the losses at the start."""
-    what, launch = training.recipe, training.launch
-    names = what.run.trackers if launch.is_main else ()
-    with trackers.tracked(names, folder.path, "prior", what.model_dump(mode="json"), clock="step") as track:
+    """Train, sampling now and then, with log and trackers; return the validation losses at the start."""
+    recipe, launch = training.recipe, training.launch
+    names = recipe.run.trackers if launch.is_main else ()
+    with trackers.tracked(names, folder.path, "prior", recipe.model_dump(mode="json"), clock="step") as track:
 
         def after_step(step: int) -> None:
-            is_due = what.sample_every and step % what.sample_every == 0 and step < what.train.steps
+            is_due = recipe.sample_every and step % recipe.sample_every == 0 and step < recipe.train.steps
             if not (launch.is_main and is_due):
                 return
             with learner.averaged():
@@ -95,33 +112,31 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
         return train(training, folder, learner, after_step, track)
 
 
-def _distribution(training: Training, folder: RunFolder) -> dict[str, Any]:
+def _measure_distribution(training: Training, folder: RunFolder) -> tuple[dict[str, Metric], dict[str, str]]:
+    """Measure FID and KID where the recipe says so; return them, and of those that are missing the reason."""
     if not training.recipe.fid_items:
-        return {}
+        return {}, {}
     try:
-        return {metric.name: metric.as_dict() for metric in measure_distribution(training, folder)}
+        return by_name(measure_distribution(training, folder)), {}
     except BrainhiveError as error:
-        return {name: {"missing": error.in_one_line} for name in ("fid", "kid")}
+        return {}, dict.fromkeys(("fid", "kid"), error.in_one_line)
 
 
-def _measured(name: str, values: Any, protocol: str, named: dict[str, Any]) -> dict[str, Any]:
-    """Make a metric of values [N]; where there are none, say what is missing."""
-    if isinstance(values, BrainhiveError):
-        return {"missing": values.in_one_line}
-    return measure(name, [np.asarray(values)], protocol=protocol, **named).as_dict() if len(values) else {}
+def _metrics(values: Mapping[str, Values | list[float]], protocol: str, recipe: Recipe) -> dict[str, Metric]:
+    """Make metrics of values [N] where there are any."""
+    context: dict[str, Any] = {"protocol": protocol, "seeds": (recipe.seed,), "split": "validation"}
+    found = {name: np.asarray(v) for name, v in values.items() if not isinstance(v, BrainhiveError)}
+    return {name: measure(name, [v], **context) for name, v in found.items() if len(v)}
 
 
-def _result(folder: RunFolder, what: Recipe) -> Result:
-    metrics = folder.metrics()
-    rows = [
-        (name, m["value"], interval_text(m, 4), m["n"]) for name, m in metrics.items() if "missing" not in m
-    ]
-    for name, m in metrics.items():
-        if "missing" in m:
-            console.warn(f"no {name}: {m['missing']}")
-    table = console.Table("Fusion Prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
+def _result(job: Job, folder: RunFolder) -> Result:
+    found = folder.measurements()
+    for name, reason in found.missing.items():
+        console.warn(f"no {name}: {reason}")
+    rows = [(name, m.value, m.interval_text(4), m.n) for name, m in found.overall.items()]
+    table = console.Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
-    files = {"samples": sheet} if sheet.is_file() else {}
-    dataset = seen(what.dataset, what.paths)
-    hint = command("train-align", dataset, what.encoders, "--prior", str(folder.path / "model"))
-    return Result(folder.path, (table,), metrics, files, hint)
+    recipe = job.recipe
+    dataset = seen(recipe.dataset, recipe.paths)
+    hint = command("train-align", dataset, recipe.encoders, "--prior", str(folder.path / "model"))
+    return Result(folder.path, (table,), found, {"samples": sheet} if sheet.is_file() else {}, hint)

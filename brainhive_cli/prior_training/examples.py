@@ -1,4 +1,4 @@
-"""What a prior learns from: pictures with their embeddings, in an order that seed and step decide."""
+"""The examples of a prior's training: pictures with their embeddings, in an order given by seed and step."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,10 +24,12 @@ class Pictures:
     """Pictures with their embeddings, and which are kept from training.
 
     Attributes:
-        train: Pictures that are learned.
-        held: Pictures that are not, in random order.
-        view: What training sees of a picture.
-        latents: What the VAE makes of them, if that was computed before.
+        images: The pictures of the split.
+        targets: Their embeddings.
+        train: Rows of the pictures that are learned.
+        held: Rows of those kept from training, in random order.
+        view: Resizing and crop.
+        latents: Their latents, if these were computed before.
     """
 
     images: ImageSet
@@ -38,45 +40,45 @@ class Pictures:
     latents: Latents | None = None
 
     @classmethod
-    def of(cls, what: Recipe, launch: Launch) -> Self:
+    def open(cls, recipe: Recipe, launch: Launch) -> Self:
         """Match pictures and embeddings, and keep some (a fifth at most) from training.
 
         Raises:
             MissingData: if pictures or stores are not there.
         """
-        dataset: Dataset = what.dataset.build(what.paths)
-        images = dataset.images(what.split)
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        images = dataset.images(recipe.split)
         try:
             targets = open_targets(
                 dataset,
-                what.dataset,
-                what.split,
-                what.encoders,
-                what.paths,
+                recipe.dataset,
+                recipe.split,
+                recipe.encoders,
+                recipe.paths,
                 launch,
                 hold=False,  # memory is the generator's
-                compute_missing=what.embed_missing,
+                compute_missing=recipe.embed_missing,
                 images=images,
             )
         except MissingData as error:
             raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
-        order = np.random.default_rng(what.seed).permutation(np.flatnonzero(targets.done))
-        asked = max(what.validation_items, what.sample_items, what.fid_items)
-        if (held := min(asked, len(order) // 5)) < asked:
+        order = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(targets.done))
+        wanted = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
+        if (held := min(wanted, len(order) // 5)) < wanted:
             console.warn(
-                f"{held} of {len(order)} pictures are kept from training, not {asked}: a fifth at most"
+                f"{held} of {len(order)} pictures are kept from training, not {wanted}: a fifth at most"
             )
-        view = View(what.resolution_px, what.resize)
+        view = View(recipe.resolution_px, recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)
 
     @property
     def items(self) -> Items:
-        """What a picture gives to training."""
+        """The pictures as training reads them."""
         views = {group.name: group.encoder.preprocess for group in self.targets.groups}
         return Items(self.images, self.view, views, self.latents)
 
-    def in_a_step(self, size: int, passes: int, processes: int) -> int:
-        """Count the pictures of a step: as many as asked for, or all.
+    def count_in_step(self, size: int, passes: int, processes: int) -> int:
+        """Count the pictures of a step: `size`, or all where there are fewer.
 
         Raises:
             BrainhiveError: if they are fewer than one a pass and process.
@@ -90,7 +92,7 @@ class Pictures:
         return size
 
     def batch(self, chosen: NDArray[np.int64]) -> "Batch":
-        """Read pictures here and now."""
+        """Read pictures in this process."""
         items = self.items
         read = collate([items[index] for index in chosen.tolist()])
         if "error" in read:
@@ -105,12 +107,12 @@ class Batch:
     Attributes:
         rows: [B] which pictures.
         image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
-        sizes: [B, 6] SDXL's size and crop ids, pixels.
-        views: The pictures as encoders see them that embed on the fly, [B, 3, H, W] by name.
-        step: Which step.
-        places: [B] which of the pictures of the step, over all processes.
+        sizes: [B, 6] size and crop ids, pixels: original height, width; top, left; target height, width.
+        views: The pictures preprocessed for encoders that embed in each step, [B, 3, H, W] by name.
+        step: Number of the step.
+        places: [B] index of each picture among those of the step, over all processes.
         count: Pictures of the step over all processes.
-        is_last: Whether my share of the step ends with it.
+        is_last: Whether this process's share of the step ends with it.
     """
 
     rows: NDArray[np.int64]
@@ -130,21 +132,21 @@ def _batch(read: dict[str, Any], **place: Any) -> Batch:
 def batches(
     pictures: Pictures, steps: range, size: int, passes: int, seed: int, workers: int, launch: Launch
 ) -> Iterator[Batch]:
-    """Yield my share of the pictures of `steps`.
+    """Yield this process's share of the pictures of `steps`.
 
     Args:
         pictures: The pictures.
         steps: Which steps.
         size: Pictures a step, over all passes and processes.
-        passes: Batches that my share of a step is cut into.
-        seed: Decides the order; every epoch has another.
+        passes: Batches that the share of a step is cut into.
+        seed: Of the order, which differs between epochs.
         workers: Processes that decode.
         launch: This process among those that share the steps.
 
     Raises:
         BrainhiveError: if a picture cannot be decoded, or there are fewer than one a pass and process.
     """
-    size = pictures.in_a_step(size, passes, launch.processes)
+    size = pictures.count_in_step(size, passes, launch.processes)
     cuts = np.array_split(np.asarray(launch.shard(range(size))), passes)
     rows = _order(pictures.train, steps, cuts, size, seed)
     read = loaded(pictures.items, rows, workers, launch)

@@ -1,4 +1,4 @@
-"""Latents of pictures, encoded once into a store together with the size and crop ids that SDXL wants."""
+"""Latents of pictures, encoded once into a store together with their size and crop ids."""
 
 import os
 from contextlib import ExitStack
@@ -28,7 +28,7 @@ class Latents:
     """A finished store, mapped into memory.
 
     Attributes:
-        latent: [N, C, h, w] mode of the VAE's posterior, scaled as the U-Net takes it.
+        latent: [N, C, h, w] as the generator encodes them.
         sizes: [N, 6] original height, width; top, left of the crop; target height, width; pixels.
     """
 
@@ -37,7 +37,7 @@ class Latents:
 
     @classmethod
     def open(cls, path: Path) -> Self:
-        """Map a finished store."""
+        """Map a finished store into memory."""
         with hdf5.open_file(path, "brainhive train-prior cache_latents=true") as file:
             return cls(hdf5.mapped(file["latent"]), hdf5.mapped(file["sizes"]))
 
@@ -68,7 +68,7 @@ def computed(
         images: The pictures.
         rows: Those that can be decoded.
         generator: Encodes them.
-        view: What training sees of a picture.
+        view: Resizing and crop.
         paths: Where stores lie.
         batch_size: Pictures that are encoded at once.
         workers: Processes that decode.
@@ -109,8 +109,8 @@ def _fill(
         writers = {name: hdf5.RowWriter(part, name) for name in ("latent", "sizes", "done")}
         for writer in writers.values():
             held.callback(writer.close)
-        mine = np.array(launch.shard(pending.tolist()), int)
-        cut = [mine[start : start + batch_size].tolist() for start in range(0, len(mine), batch_size)]
+        share = np.array(launch.shard(pending.tolist()), int)
+        cut = [share[start : start + batch_size].tolist() for start in range(0, len(share), batch_size)]
         with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
             for batch in loaded(Items(images, view), cut, workers, launch):
                 chosen = batch["rows"].numpy()

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli import priors
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -18,11 +17,11 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.device import to_device
-from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.views import crop_of_the_original
-from brainhive_cli.generators import Objective
 from brainhive_cli.prior_training import latents as _latents
 from brainhive_cli.prior_training.examples import Batch, Pictures, batches
+from brainhive_cli.prior_training.job import Job
+from brainhive_cli.prior_training.networks import embed_empty_prompt, load_generator, make_prior
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.recipe import Recipe
 
@@ -30,9 +29,7 @@ EMPTY_PROMPT = "empty_prompt.safetensors"
 LEVELS = (0.2, 0.5, 0.8)
 """Shares of the noise schedule at which validation items are denoised."""
 RECENT = 100
-"""Steps that the logged loss is the mean of."""
-WIDTH = 1024
-"""D of an embedding that nothing is known of yet, in a plan."""
+"""Steps whose mean loss is logged."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +37,12 @@ class Training:
     """A prior attached to its generator, and the pictures that it learns from.
 
     Attributes:
+        recipe: The settings.
+        pictures: The pictures, with their latents if these were computed before.
+        generator: The frozen diffusion model.
+        prior: What is trained.
         keys: The prior's key of each encoder, by the encoder's store name.
+        launch: This process among those that share the training.
     """
 
     recipe: Recipe
@@ -51,20 +53,21 @@ class Training:
     launch: Launch
 
     @classmethod
-    def begin(cls, what: Recipe, pictures: Pictures, launch: Launch) -> Self:
+    def begin(cls, job: Job) -> Self:
         """Load the generator, and load or make the prior.
 
         Raises:
             BrainhiveError: if they, the embeddings and `resolution_px` do not fit each other.
         """
-        generator = load(what.generator, what, launch)
-        generator.prepare_training(what.train.gradient_checkpointing, what.train.compile)
-        if what.cache_latents:
-            pictures = replace(pictures, latents=_computed_latents(what, pictures, generator, launch))
-        prior, keys = make_prior(what, pictures.targets.dims, generator)
+        recipe, pictures, launch = job.recipe, job.pictures, job.launch
+        generator = load_generator(recipe.generator, recipe, launch)
+        generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
+        if recipe.cache_latents:
+            pictures = replace(pictures, latents=_computed_latents(recipe, pictures, generator, launch))
+        prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
         prior.to(launch.device).train()
-        return cls(what, pictures, generator, prior, keys, launch)
+        return cls(recipe, pictures, generator, prior, keys, launch)
 
     def loss(self, batch: Batch) -> Tensor:
         """Mean loss of the batch's pictures at noise of their own."""
@@ -73,28 +76,27 @@ class Training:
         embeddings = self.embeddings(batch)
         with self.launch.autocast(train.precision):
             conditioning = self.prior.condition_on_embeddings(embeddings, kept)
-        objective = Objective(min_snr_gamma=train.min_snr_gamma, noise_offset=train.noise_offset)
         latents, sizes = self.latents(batch), self.ids(batch)
-        loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, objective)
+        loss: Tensor = self.generator.loss(latents, conditioning, random, sizes, train)
         return loss
 
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
-        """Draw which tokens are kept; seed, step and place in the step alone decide what is random of a row.
+        """Draw which tokens are kept; all randomness of a row depends on seed, step and place alone.
 
         Args:
             batch: B pictures of a step.
 
         Returns:
-            Whether tokens are kept [B, 1], and each row's random numbers for the loss.
+            Whether tokens are kept [B, 1], and each row's random number generator for the loss.
         """
         random = [self._random(batch.step, place) for place in batch.places]
         kept = torch.stack([torch.rand(1, generator=each) for each in random]) >= self.recipe.token_dropout
         return to_device(kept, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
-        """Give the latents [B, C, h, w] of pictures, encoding those that are not known.
+        """Give the latents [B, C, h, w] of pictures, encoding those that were not computed before.
 
-        The posterior is sampled where the recipe says so and in a step alone: validation takes its mode.
+        The posterior is sampled where the recipe says so, and only in training: validation takes its mode.
         """
         image, random = batch.image.to(self.launch.device, non_blocking=True), None
         if image.dtype != torch.uint8:
@@ -105,7 +107,7 @@ class Training:
         return latents
 
     def ids(self, batch: Batch) -> Tensor:
-        """Give SDXL's six ids of pictures [B, 6], as the recipe takes the corner of their crops."""
+        """Give the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
         is_original = self.recipe.crop_ids == "original"
         sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
@@ -132,39 +134,6 @@ class Training:
         return torch.stack(losses).tolist() if losses else []
 
 
-def load(generator: Any, what: Recipe, launch: Launch) -> Any:
-    """Load a generator whose U-Net computes in the training's precision, and whose VAE in float32.
-
-    Raises:
-        BrainhiveError: if it has no pictures of `resolution_px`.
-    """
-    return _prepared(generator.build(launch.device, _dtype(what)), what)
-
-
-def outline(generator: Any, what: Recipe) -> Any:
-    """Make of shapes alone what `load` would load."""
-    return _prepared(generator.skeleton(_dtype(what)), what)
-
-
-def _prepared(made: Any, what: Recipe) -> Any:
-    made.check_size(what.resolution_px)
-    made.use_float32_autoencoder()
-    return made
-
-
-def _dtype(what: Recipe) -> torch.dtype:
-    return torch.bfloat16 if what.train.precision == "bf16" else torch.float32
-
-
-def remember_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
-    """Embed the empty prompt once for a run: text encoders are loaded by one process, and never again."""
-    file = folder.path / "checkpoints" / name
-    if launch.is_main and not file.is_file():
-        folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
-    launch.barrier()
-    generator.load_empty_prompt(file)
-
-
 def train(
     training: Training,
     folder: RunFolder,
@@ -172,31 +141,32 @@ def train(
     after_step: Callable[[int], None],
     track: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> list[float]:
-    """Train to the last step, going on from the newest checkpoint; the loop is one screen.
+    """Train to the last step, from the newest checkpoint if there is one; the loop is one screen.
 
     Args:
         training: What is trained on what.
         folder: Its run.
-        learner: The parts that learn.
+        learner: The parts that are trained.
         after_step: Called after every step with the number of those done.
-        track: Given what is logged.
+        track: Called with what is logged.
 
     Returns:
         The validation losses before the first step.
     """
-    what, launch, settings = training.recipe, training.launch, training.recipe.train
-    remember_prompt(training.generator, folder, EMPTY_PROMPT, launch)
+    recipe, launch, settings = training.recipe, training.launch, training.recipe.train
+    embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
     size = settings.batch_size * settings.accumulate * launch.processes
     saved = learner.resume(folder) or {"at_start": training.validate(), "size": size}
     if saved["size"] != size:
         raise BrainhiveError(
-            f"{folder.path} was begun with {saved['size']} pictures a step, and now has {size}",
+            f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",
             f"--processes {saved['size'] // (settings.batch_size * settings.accumulate)}, or --again",
         )
     losses: deque[Tensor] = deque(maxlen=RECENT * settings.accumulate)
-    steps, workers = range(learner.step, settings.steps), decoders(what.run.workers, launch)
+    steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
     with console.progress("train-prior", len(steps) * size) as bar:
-        for batch in batches(training.pictures, steps, size, settings.accumulate, what.seed, workers, launch):
+        given = (training.pictures, steps, size, settings.accumulate, recipe.seed, workers, launch)
+        for batch in batches(*given):
             share = len(batch.rows) * launch.processes / batch.count
             loss = training.loss(batch) * share
             loss.backward()
@@ -229,38 +199,8 @@ def _require_finite(loss: float, learner: Learner) -> None:
         )
 
 
-def _computed_latents(what: Recipe, pictures: Pictures, generator: Any, launch: Launch) -> _latents.Latents:
+def _computed_latents(recipe: Recipe, pictures: Pictures, generator: Any, launch: Launch) -> _latents.Latents:
     rows = np.flatnonzero(pictures.targets.done)
-    workers = decoders(what.run.workers, launch)
-    return _latents.computed(
-        pictures.images, rows, generator, pictures.view, what.paths, what.train.batch_size, workers, launch
-    )
-
-
-def make_prior(what: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[Any, dict[str, str]]:
-    """Load the prior that is gone on with, or make a new one.
-
-    Args:
-        recipe: The recipe.
-        dims: D of each encoder's embedding, where it is known.
-        generator: The diffusion model that it is for.
-
-    Returns:
-        The prior, and its key of each encoder.
-
-    Raises:
-        BrainhiveError: if its encoders or their widths are others.
-    """
-    if what.continue_from is not None:
-        prior = priors.load(what.continue_from)
-        keys = match_prior(what.continue_from, what.encoders)
-        for name, found in dims.items():
-            if found != (wide := prior.dims[keys[name]]):
-                raise BrainhiveError(
-                    f"the prior {what.continue_from} takes {name} of width {wide}, not {found}",
-                    "embed with the encoder that the prior was trained on",
-                )
-        return prior, keys
-    torch.manual_seed(what.seed)
-    keys = {config.name: config.upstream or config.name for config in what.encoders}
-    return what.prior.build({key: dims.get(name, WIDTH) for name, key in keys.items()}, generator), keys
+    workers, size = decoders(recipe.run.workers, launch), recipe.train.batch_size
+    given = (pictures.images, rows, generator, pictures.view, recipe.paths, size, workers, launch)
+    return _latents.computed(*given)

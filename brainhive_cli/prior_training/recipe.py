@@ -4,13 +4,14 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
-from brainhive_cli import encoders
-from brainhive_cli.core import parts, recipe
+from brainhive_cli import encoders, generators, priors
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.recipe import Names, Savings
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.encoders import Encoders
+from brainhive_cli.generators import Objective
 
-PARTS = ("fusion_encoder", "proj", "attn_adapter")
 INCEPTION = "inception"
 """The features of FID as it was defined: torchmetrics' InceptionV3."""
 
@@ -18,7 +19,7 @@ INCEPTION = "inception"
 def _generator_or_none(value: Any) -> Any:
     if isinstance(value, str) and value not in parts.kinds("generators"):
         value = {"source": value}
-    return None if value is None else parts.resolve("generators", value, default="sdxl")
+    return None if value is None else parts.resolve("generators", value, default=generators.DEFAULT)
 
 
 def _known_features(name: str) -> str:
@@ -33,7 +34,7 @@ def _known_features(name: str) -> str:
 Beta = Annotated[float, Field(ge=0, lt=1)]
 
 
-class Train(Section):
+class Train(Objective):
     """How the prior is trained; defaults are BrainHiVE's."""
 
     steps: int = Field(100_000, gt=0)
@@ -47,21 +48,19 @@ class Train(Section):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
     )
-    min_snr_gamma: float | None = Field(
-        None, gt=0, description="weigh losses by min(SNR, gamma); 5 in Min-SNR (arXiv 2303.09556)"
+    precision: Literal["fp32", "bf16"] = Field(
+        "bf16", description="dtype of the diffusion model and of autocast"
     )
-    noise_offset: float = Field(0.0, ge=0, description="spread of a shift of each latent channel's noise")
-    precision: Literal["fp32", "bf16"] = Field("bf16", description="dtype of the diffusion model, autocast's")
     gradient_checkpointing: bool = Field(False, description="less memory, a third more time")
-    compile: bool = Field(False, description="compile the U-Net; the first step then takes minutes")
+    compile: bool = Field(False, description="compile the diffusion model; the first step then takes minutes")
     checkpoint_steps: int = Field(1000, gt=0, description="steps between checkpoints")
 
 
-class Recipe(recipe.Recipe):
-    """Which prior is trained on which pictures."""
+class Recipe(BaseRecipe):
+    """Which prior is trained on which pictures, for which diffusion model."""
 
     is_tracked: ClassVar[bool] = True
-    LESS_MEMORY: ClassVar[recipe.Savings] = (
+    LESS_MEMORY: ClassVar[Savings] = (
         {"train.batch_size": 0.5, "train.accumulate": 2},
         *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
     )
@@ -75,33 +74,33 @@ class Recipe(recipe.Recipe):
     )
     embed_missing: bool = Field(False, description="compute embeddings that no store holds, at every step")
     cache_latents: bool = Field(
-        False, description="encode each picture once, into a store below paths.latents"
+        False, description="encode each picture once, into a store under paths.latents"
     )
-    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
-        {"kind": "sdxl", "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
+    generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
+        {"source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
         description="frozen diffusion model",
     )
-    prior: Annotated[Any, parts.part("priors", "fusion_prior")] = Field(
-        "fusion_prior", validate_default=True, description="sizes of a new prior"
+    prior: Annotated[Any, parts.part("priors", priors.DEFAULT)] = Field(
+        priors.DEFAULT, validate_default=True, description="kind and sizes of a new prior"
     )
     continue_from: str | None = Field(
-        None, description="a Fusion Prior to go on training, instead of a new one"
+        None, description="a prior whose training is continued, instead of a new one"
     )
-    freeze: recipe.Names = Field([], description=f"parts that stay as they are: {', '.join(PARTS)}")
+    freeze: Names = Field([], description="names of the prior's modules that stay as they are")
     resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
     resize: Literal["lanczos", "bilinear"] = Field(
         "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
     )
     crop_ids: Literal["resized", "original"] = Field(
         "resized",
-        description="in which picture's pixels SDXL is told the corner of the crop: the resized one, as SDXL "
-        "was trained, or the original one, as BrainHiVE's repository does",
+        description="picture in whose pixels the corner of the crop is given to the diffusion model: the "
+        "resized one, as it was trained, or the original one, as BrainHiVE's repository does",
     )
     posterior: Literal["mode", "sample"] = Field(
         "mode",
-        description="what is taken of the VAE's posterior in training; sample (BrainHiVE's) is drawn by the "
-        "seed, anew in each step, which cache_latents cannot do",
+        description="value of the autoencoder's posterior that is trained on; sample (BrainHiVE's) is drawn "
+        "from the seed in each step, which cache_latents cannot do",
     )
     token_dropout: float = Field(0.1, ge=0, lt=1, description="share of tokens zeroed")
     validation_items: int = Field(
@@ -109,13 +108,15 @@ class Recipe(recipe.Recipe):
     )
     sampler: Annotated[Any, BeforeValidator(_generator_or_none)] = Field(
         None,
-        description="few-step diffusion model that draws, or its source; default: the one trained on",
+        description="few-step diffusion model for the samples, or its source; default: the one trained on",
     )
-    sample_items: int = Field(6, ge=0, description="validation pictures drawn")
-    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of these")
-    sample_every: int = Field(5000, ge=0, description="steps between drawings; 0: only at the end")
+    sample_items: int = Field(6, ge=0, description="validation pictures that are generated")
+    sample_steps: int = Field(4, gt=0, le=1000, description="denoising steps of the samples")
+    sample_every: int = Field(5000, ge=0, description="steps between samples; 0: only at the end")
     similarity: Encoders = Field(
-        ["clip-l14"], validate_default=True, description="encoders that compare drawings with pictures"
+        ["clip-l14"],
+        validate_default=True,
+        description="encoders that compare samples with the true pictures",
     )
     lpips: bool = Field(True, description="compare them by LPIPS too (AlexNet, 233 MB)")
     fid_items: int = Field(0, ge=0, description="pictures kept from training for FID and KID at the end")
@@ -127,25 +128,26 @@ class Recipe(recipe.Recipe):
 
     @property
     def idle(self) -> list[str]:
-        """Keys that are set and have no effect beside others, each with the reason."""
+        """Keys that are set and have no effect because of others, each with the reason."""
         found = {}
         if self.continue_from is not None:
             found["prior"] = f"continue_from={self.continue_from} brings its own sizes"
         if not self.sample_items:
-            found["sample_every"] = "sample_items=0 draws nothing"
+            found["sample_every"] = "sample_items=0 generates nothing"
         if not (self.sample_items or self.fid_items):
-            found |= dict.fromkeys(("sampler", "sample_steps"), "sample_items=0 and fid_items=0 draw nothing")
+            reason = "sample_items=0 and fid_items=0 generate nothing"
+            found |= dict.fromkeys(("sampler", "sample_steps"), reason)
         if not self.fid_items:
             found["fid_features"] = "fid_items=0 measures none"
-        usual = type(self)()
+        default = type(self)()
         return [
-            f"{key} has no effect: {why}"
-            for key, why in found.items()
-            if getattr(self, key) != getattr(usual, key)
+            f"{key} has no effect: {reason}"
+            for key, reason in found.items()
+            if getattr(self, key) != getattr(default, key)
         ]
 
     @model_validator(mode="after")
-    def _samples_no_kept_latents(self) -> Self:
+    def _samples_no_cached_latents(self) -> Self:
         if self.cache_latents and self.posterior == "sample":
             raise RecipeError(
                 "posterior is sample, but cache_latents keeps one latent of each picture",

@@ -55,18 +55,20 @@ class Config(parts.Config):
         "Without it they start random.",
     )
 
-    @property
-    def is_here(self) -> bool:
-        """Whether what it starts from is on this machine; asks no network."""
-        return self.start_from is None or is_here(self.start_from)
-
-    def bytes_to_fetch(self) -> int:
-        """Ask how large is what it starts from; 0 where that is on this machine.
+    def check(self) -> str:
+        """Describe, without loading it, what it starts from and how much of that would be downloaded.
 
         Raises:
             MissingData: if it is nowhere, or the hub cannot say.
         """
-        return bytes_to_fetch(self.start_from) if self.start_from is not None else 0
+        if self.start_from is None:
+            return "from random weights"
+        return f"from {self.start_from}, {hub.to_download(bytes_to_fetch(self.start_from))}"
+
+    def outline(self) -> "Config":
+        """Return the config of a prior of the same shapes that fetches nothing."""
+        is_known = self.start_from is None or is_here(self.start_from)
+        return self if is_known else self.model_copy(update={"start_from": None})
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""

@@ -30,6 +30,14 @@ class Config(parts.Config):
     )
     masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
 
+    def check(self) -> str:
+        """Say that there is nothing to load."""
+        return "without weights"
+
+    def outline(self) -> "Config":
+        """Return itself: it fetches nothing."""
+        return self
+
     def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
         """Make the prior; it needs neither widths nor generator."""
         return Identity(self)

@@ -40,9 +40,9 @@ def moved(before: dict[str, torch.Tensor], after: dict[str, torch.Tensor]) -> bo
 def test_the_validation_loss_falls(go, settings):
     result = go("train-prior", *settings, "train.steps=60", "train.lr=1e-2")
 
-    start, end = (result.metrics[name] for name in ("validation_loss_at_start", "validation_loss"))
-    assert end["value"] < start["value"]
-    assert (end["n"], end["split"], end["seeds"]) == (2, "validation", [0])
+    start, end = (result.metrics.overall[name] for name in ("validation_loss_at_start", "validation_loss"))
+    assert end.value < start.value
+    assert (end.n, end.split, end.seeds) == (2, "validation", (0,))
 
 
 def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
@@ -243,7 +243,7 @@ def test_an_unknown_part_to_freeze_is_refused_with_the_known_ones(go, settings):
 
 
 def opened(settings: tuple[str, ...]) -> Pictures:
-    return Pictures.of(Recipe.resolve("train-prior", None, {}, settings), ALONE)
+    return Pictures.open(Recipe.resolve("train-prior", None, {}, settings), ALONE)
 
 
 def test_an_epoch_shows_every_training_picture_once_and_no_validation_picture(settings):
@@ -273,7 +273,11 @@ def test_two_processes_and_two_passes_share_the_pictures_and_the_noise_of_one(se
     def drawn(launch: Launch, passes: int = 1) -> list[torch.Tensor]:
         training = begun(*settings, launch=launch)
         parts = batches(training.pictures, range(3, 4), 8, passes, 0, 0, launch)
-        each = [[torch.from_numpy(part.rows), *training.draw(part, (4, 8, 8))] for part in parts]
+        each = []
+        for part in parts:
+            kept, random = training.draw(part)
+            noise = torch.stack([torch.randn(4, generator=one) for one in random])
+            each.append((torch.from_numpy(part.rows), kept, noise))
         return [torch.cat(some) for some in zip(*each, strict=True)]
 
     for whole, *shares in zip(drawn(ALONE), *[drawn(each, 2) for each in launches], strict=True):

@@ -60,7 +60,7 @@ def test_the_plan_says_what_is_computed_and_loads_no_network(settings, monkeypat
 
     told = json.loads(ended.stdout)["plan"]["pictures"]
     assert ended.exit_code == 0
-    assert "; embedded at every step by local--random-" in told and told.endswith("nothing to download")
+    assert "; embedded in each step by local--random-" in told and told.endswith("nothing to download")
 
 
 def test_a_prior_learns_from_computed_embeddings_beside_kept_latents(settings, go):
@@ -74,7 +74,8 @@ def test_a_prior_learns_from_computed_embeddings_beside_kept_latents(settings, g
         "run.workers=1",
     )
 
-    assert result.metrics["validation_loss"]["value"] != result.metrics["validation_loss_at_start"]["value"]
+    metrics = result.metrics.overall
+    assert metrics["validation_loss"].value != metrics["validation_loss_at_start"].value
 
 
 def test_a_prior_for_other_encoders_is_refused_naming_both(settings, begun, prior, go):

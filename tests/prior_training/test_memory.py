@@ -14,9 +14,9 @@ from brainhive_cli.core.parts import resolve
 from brainhive_cli.generators import sdxl
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training.examples import batches
+from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.optimisation import Learner
-from brainhive_cli.prior_training.plan import memory
-from brainhive_cli.prior_training.samples import _draw
+from brainhive_cli.prior_training.samples import _generate
 
 WIDE = {
     **sdxl._architecture.TINY,
@@ -101,12 +101,12 @@ def test_the_estimate_of_training_is_what_a_true_step_takes(settings, begun, mor
     states = [t for state in learner.optimizer.state.values() for t in state.values()]
     averages = learner.average.shadow_params if learner.average else []
     held = memory_estimate.size_of([*states, *averages]) + sum(map(memory_estimate.size_of, networks))
-    assert memory(recipe) - held == pytest.approx(live.peak, rel=0.02)
+    assert Job(recipe).memory_bytes - held == pytest.approx(live.peak, rel=0.02)
 
 
 def test_the_estimate_of_training_counts_what_is_there_between_steps(settings):
     def planned(*more: str) -> int:
-        return memory(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *more)))
+        return Job(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *more))).memory_bytes
 
     plain, heavy = planned(), "{kind: sdxl, source: random, architecture: " + HEAVY_VAE + "}"
     sampler = sum(map(memory_estimate.size_of, resolve("generators", yaml.safe_load(heavy)).build().networks))
@@ -125,10 +125,10 @@ def test_weights_in_half_precision_to_start_from_are_trained_in_float32(settings
     renamed = {name.replace("attn_processors", "ip_adapter"): weight for name, weight in attention}
     save_file(projection | renamed, tmp_path / "ip-adapter.safetensors")
 
-    plain, started = (
-        memory(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, f"prior.start_from={file}")))
-        for file in ("null", tmp_path / "ip-adapter.safetensors")
-    )
+    files = ("null", tmp_path / "ip-adapter.safetensors")
+    given = [(*settings, f"prior.start_from={file}") for file in files]
+    recipes = [train_prior.Recipe.resolve("train-prior", None, {}, each) for each in given]
+    plain, started = (Job(recipe).memory_bytes for recipe in recipes)
 
     assert started == plain
 
@@ -142,7 +142,7 @@ def test_the_estimate_of_drawing_on_the_way_is_what_it_takes(settings, begun):
 
     live = memory_estimate.LiveBytes(*networks)
     with live:
-        _draw(training, training.generator, np.arange(4))
+        _generate(training, training.generator, np.arange(4))
 
     generator = training.recipe.generator.skeleton(torch.float32)
     planned = generator.memory_estimate(4, 64) - sum(map(memory_estimate.size_of, generator.networks))

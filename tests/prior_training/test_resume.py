@@ -76,7 +76,7 @@ def test_another_number_of_pictures_a_step_is_refused(settings, begun, tmp_path)
     learner.save(folder, at_start=[], size=8)  # as two processes would
 
     assert learner.resume(folder) == {"at_start": [], "size": 8}  # and no tensors, which take memory
-    with pytest.raises(BrainhiveError, match="begun with 8 pictures a step, and now has 4") as caught:
+    with pytest.raises(BrainhiveError, match="started with 8 pictures a step, and now has 4") as caught:
         train(training, folder, learner, lambda _: None)
     assert caught.value.hint == "--processes 2, or --again"
 

@@ -45,7 +45,8 @@ def test_every_few_steps_the_same_pictures_are_drawn_beside_the_true_ones(settin
         (2, [EXAMPLE]),
         (4, [EXAMPLE]),
     ]
-    assert result.metrics[EXAMPLE]["n"] == 2 and -1 <= result.metrics[EXAMPLE]["value"] <= 1
+    similarity = result.metrics.overall[EXAMPLE]
+    assert similarity.n == 2 and -1 <= similarity.value <= 1
 
 
 def test_drawing_does_not_change_what_is_learned(settings, go):
@@ -59,7 +60,7 @@ def test_drawing_does_not_change_what_is_learned(settings, go):
 def test_drawings_that_are_the_pictures_have_similarity_one(settings, begun, tmp_path, monkeypatch):
     training = begun(*settings)
     true = _prior_samples._true(training, training.pictures.held)
-    monkeypatch.setattr(_prior_samples, "_draw", lambda *_: true)
+    monkeypatch.setattr(_prior_samples, "_generate", lambda *_: true)
 
     found = show(training, RunFolder(tmp_path), "sheet")
 
@@ -93,7 +94,7 @@ def test_the_few_step_model_is_gone_when_drawings_are_measured(
     settings, begun, generator, tmp_path, monkeypatch
 ):
     training = begun(*settings, f"sampler={{kind: sdxl, source: {generator}}}")
-    load, lent, held = _prior_samples.load, [], []
+    load, lent, held = _prior_samples.load_generator, [], []
 
     def loaded(*given: object) -> object:
         made = load(*given)
@@ -104,7 +105,7 @@ def test_the_few_step_model_is_gone_when_drawings_are_measured(
         held.append(lent[0]())
         return np.zeros(2)
 
-    monkeypatch.setattr(_prior_samples, "load", loaded)
+    monkeypatch.setattr(_prior_samples, "load_generator", loaded)
     monkeypatch.setattr(_prior_samples, "_similarity", measured)
 
     show(training, RunFolder(tmp_path), "sheet")
@@ -123,10 +124,11 @@ def test_what_cannot_be_measured_is_told_with_the_way_to_it_and_costs_nothing(
 
     result = go("train-prior", *settings, *more, "similarity=[clip-l14]", "lpips=true", "fid_items=20")
 
-    assert result.metrics["lpips"] == {"missing": "no weights of AlexNet (run once with a network)"}
-    assert "openai/clip-vit-large-patch14" in result.metrics["similarity_clip-l14"]["missing"]
-    assert result.metrics["fid"] == result.metrics["kid"] == result.metrics["lpips"]
-    assert result.metrics["validation_loss"]["n"] == 2
+    missing = result.metrics.missing
+    assert missing["lpips"] == "no weights of AlexNet (run once with a network)"
+    assert "openai/clip-vit-large-patch14" in missing["similarity_clip-l14"]
+    assert missing["fid"] == missing["kid"] == missing["lpips"]
+    assert result.metrics.overall["validation_loss"].n == 2
     told = capsys.readouterr().err
     assert "warning: no lpips: no weights of AlexNet" in told
 
@@ -203,12 +205,10 @@ def test_fid_and_kid_are_of_as_many_pictures_as_asked_for(settings, go, many):
 
     metrics = go("train-prior", *settings, *more, "fid_items=20", f"fid_features={colours}").metrics
 
-    assert metrics["fid"]["n"] == metrics["kid"]["n"] == 20
-    assert (
-        metrics["fid"]["value"] > 0
-        and metrics["fid"]["low"] < metrics["fid"]["value"] < metrics["fid"]["high"]
-    )
-    assert colours in metrics["fid"]["protocol"] and "1 steps" in metrics["fid"]["protocol"]
+    fid, kid = (metrics.overall[name] for name in ("fid", "kid"))
+    assert fid.n == kid.n == 20
+    assert fid.value > 0 and fid.low < fid.value < fid.high
+    assert colours in fid.protocol and "1 steps" in fid.protocol
 
 
 def _train(launch: Launch, overrides: tuple[str, ...]) -> None:
@@ -230,13 +230,13 @@ def test_two_processes_draw_and_measure_as_one(settings, go, many, home, generat
     )
 
     in_two(_train, (*settings, *more, "train.batch_size=2"))
-    one = go("train-prior", *settings, *more, "train.batch_size=4").metrics
+    one = go("train-prior", *settings, *more, "train.batch_size=4").metrics.overall
 
-    (two,) = (json.loads(path.read_text()) for path in (home / "two").rglob("metrics.json"))
+    (two,) = (RunFolder(path.parent).measurements().overall for path in (home / "two").rglob("metrics.json"))
     assert two.keys() == one.keys()
     for name, metric in one.items():
-        assert two[name]["value"] == pytest.approx(metric["value"], rel=0.02), name
-        assert two[name]["n"] == metric["n"]
+        assert two[name].value == pytest.approx(metric.value, rel=0.02), name
+        assert two[name].n == metric.n
 
 
 class _InTurn(Launch):
@@ -266,13 +266,11 @@ def test_more_processes_than_pictures_measure_as_one(settings, begun, many):
 
 
 def test_too_few_pictures_for_fid_are_told(settings, go):
-    metrics = go(
-        "train-prior", *settings, "fid_items=2", "fid_features=python:brainhive_cli.encoders.python:example"
-    )
+    features = "fid_features=python:brainhive_cli.encoders.python:example"
 
-    assert (
-        "FID and KID of 2 pictures mean nothing (fid_items=20 at least" in metrics.metrics["fid"]["missing"]
-    )
+    missing = go("train-prior", *settings, "fid_items=2", features).metrics.missing
+
+    assert "FID and KID of 2 pictures mean nothing (fid_items=20 at least" in missing["fid"]
 
 
 def test_too_few_pictures_for_fid_are_told_by_a_process_that_has_none_of_them(settings, begun, tmp_path):
