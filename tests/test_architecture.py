@@ -57,7 +57,7 @@ LAYERS = [
     {"app", "__main__"},
 ]
 """From the ground up; a module imports from its own layer and from those below."""
-SAME_THING = {"recipe", "loop", "optimisation", "memory", "tables"}
+SAME_THING = {"job", "recipe", "loop", "optimisation", "memory", "tables"}
 """Stems that name the same thing in several domains."""
 PARTS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.kinds(shelf)]
 RECIPES = sorted(shipped().rglob("*.yaml"))

@@ -14,9 +14,9 @@ from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.metrics.distribution import require
+from brainhive_cli.prior_training.components import make_prior, outline_generator
 from brainhive_cli.prior_training.examples import Pictures
 from brainhive_cli.prior_training.memory import training_bytes
-from brainhive_cli.prior_training.networks import make_prior, outline_generator
 from brainhive_cli.prior_training.optimisation import adamw8bit, trainable
 from brainhive_cli.prior_training.recipe import INCEPTION, Recipe
 from brainhive_cli.stores.target_store import TargetStore, path_of

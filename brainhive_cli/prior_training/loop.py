@@ -19,9 +19,9 @@ from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.views import crop_of_the_original
 from brainhive_cli.prior_training import latents as _latents
+from brainhive_cli.prior_training.components import embed_empty_prompt, load_generator, make_prior
 from brainhive_cli.prior_training.examples import Batch, Pictures, batches
 from brainhive_cli.prior_training.job import Job
-from brainhive_cli.prior_training.networks import embed_empty_prompt, load_generator, make_prior
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.recipe import Recipe
 

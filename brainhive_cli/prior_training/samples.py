@@ -25,8 +25,8 @@ from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics.distribution import distances, require
 from brainhive_cli.metrics.perceptual import inception, lpips
 from brainhive_cli.metrics.statistics import Metric
+from brainhive_cli.prior_training.components import embed_empty_prompt, load_generator
 from brainhive_cli.prior_training.loop import Training
-from brainhive_cli.prior_training.networks import embed_empty_prompt, load_generator
 from brainhive_cli.prior_training.recipe import INCEPTION
 from brainhive_cli.reports.sheets import contact_sheet
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import RecipeError
@@ -35,7 +35,7 @@ class Prior(Protocol):
         dim: D, width of the token; 0 where there is none.
     """
 
-    kind: str
+    kind: ClassVar[str]
 
     @property
     def fuser(self) -> "nn.Module | None": ...  # noqa: D102
