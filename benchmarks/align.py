@@ -1,4 +1,4 @@
-"""How fast `brainhive train-align` is beside a bare loop and the reference, and what memory it takes.
+"""How fast `brainhive train-align` is compared with a bare loop and the reference, and what memory it takes.
 
 Random data in the shape of THINGS-EEG; each ratio comes from one run, its sides in turns; `--only` takes the
 names of parts.
@@ -260,10 +260,12 @@ def accuracy(on: Setting) -> None:
     embed.run(embed.Recipe.resolve("embed", "demo", {}, []), here)
     hits = {}
     for precision in ("fp32", "bf16"):
-        asked = ["seeds=1,2,3", f"train.precision={precision}"]
-        run = train_align.run(train_align.Recipe.resolve("train-align", "demo", {}, asked), here).folder
-        asked = [f"align_run={run}", "sheet_rows=0"]
-        found = eval_retrieval.run(eval_retrieval.Recipe.resolve("eval-retrieval", "demo", {}, asked), here)
+        overrides = ["seeds=1,2,3", f"train.precision={precision}"]
+        run = train_align.run(train_align.Recipe.resolve("train-align", "demo", {}, overrides), here).folder
+        overrides = [f"align_run={run}", "sheet_rows=0"]
+        found = eval_retrieval.run(
+            eval_retrieval.Recipe.resolve("eval-retrieval", "demo", {}, overrides), here
+        )
         top1 = found.metrics.overall["top1"]
         print(f"demo {precision}: top-1 {top1.value:.4f} ({top1.interval_text(4)})")
         cells = found.metrics["cells"].values()
@@ -281,7 +283,7 @@ PARTS = {part.__name__: part for part in (loop, command, opening, mapped, accura
 
 
 def main() -> None:
-    """Run the parts that are asked for."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--epochs", type=int, default=25, help="of the whole command")
@@ -291,13 +293,11 @@ def main() -> None:
     )
     parser.add_argument("--rounds", type=int, default=3, help="turns of the sides of the loop")
     parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     with tempfile.TemporaryDirectory() as home:
-        on = Setting(
-            Path(home), asked.epochs, asked.repetitions, asked.kinds, asked.rounds, asked.busy, device
-        )
-        for name in asked.only:
+        on = Setting(Path(home), args.epochs, args.repetitions, args.kinds, args.rounds, args.busy, device)
+        for name in args.only:
             PARTS[name](on)
 
 

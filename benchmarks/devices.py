@@ -31,7 +31,7 @@ from brainhive_cli.prior_training.examples import batches
 CPU = torch.device("cpu")
 PICTURES = 256
 STILL = {"dropout": 0.0}
-"""What is random on a device is drawn otherwise on another."""
+"""Devices draw different random numbers from the same seed."""
 
 
 def apart(one: Tensor, other: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""How fast `brainhive embed` is beside what limits it: the bare encoder, bare decoding, raw HDF5, parquet.
+"""How fast `brainhive embed` is, and what limits it: the bare encoder, bare decoding, raw HDF5, parquet.
 
 Each ratio comes from one run, its two sides in turns; `--only` takes the names of parts.
 """
@@ -147,9 +147,9 @@ def end_to_end(
     """Time `embed` as a command runs it, in seconds; the networks are made already."""
     with tempfile.TemporaryDirectory() as home:
         os.environ["BRAINHIVE_HOME"] = home
-        asked = [f"dataset={{kind: image-folder, root: {folder}}}", f"encoders={names}"]
-        asked += [f"run.workers={on.workers}", f"batch_size={batch_size}", *more]
-        what = embed.Recipe.resolve("embed", None, {}, asked)
+        overrides = [f"dataset={{kind: image-folder, root: {folder}}}", f"encoders={names}"]
+        overrides += [f"run.workers={on.workers}", f"batch_size={batch_size}", *more]
+        what = embed.Recipe.resolve("embed", None, {}, overrides)
         return on.timed(lambda: embed.run(what, launch.start(what.run)), children)
 
 
@@ -259,8 +259,8 @@ def writing(on: Setting) -> None:
 
             return on.timed(write)
 
-    mine, theirs = in_turns(ours, raw, rounds=5)
-    show("writing: of raw h5py", theirs / mine, 0.8, f"{rows * DIM * 4 / mine / 1e9:.2f} GB/s")
+    own_s, raw_s = in_turns(ours, raw, rounds=5)
+    show("writing: of raw h5py", raw_s / own_s, 0.8, f"{rows * DIM * 4 / own_s / 1e9:.2f} GB/s")
 
 
 @cache
@@ -317,9 +317,9 @@ def gathering(on: Setting) -> None:
         lambda side=side: on.timed(lambda: side(random.integers(0, ROWS, BATCH)))
         for side in (ours, lists, arrays)
     ]
-    mine, listed, arrow = in_turns(*sides, rounds=10)
-    show("gathering 1024 rows: over parquet as lists", listed / mine, 20, f"{1000 * mine:.2f} ms")
-    print(f"{'  over Arrow without lists':44} {arrow / mine:8.2f}")
+    own_s, listed, arrow = in_turns(*sides, rounds=10)
+    show("gathering 1024 rows: over parquet as lists", listed / own_s, 20, f"{1000 * own_s:.2f} ms")
+    print(f"{'  over Arrow without lists':44} {arrow / own_s:8.2f}")
 
 
 def gpu(
@@ -345,22 +345,22 @@ def gpu(
     few = paint(on.home / "gpu-few", pictures // 3)
     bare_s = {}
     for name, words in networks.items():
-        mine = files if not bare_s else few
-        forward(on, name, mine[:batch_size], batch_size, precision)  # on the device, and warm
+        chosen = files if not bare_s else few
+        forward(on, name, chosen[:batch_size], batch_size, precision)  # on the device, and warm
         ours, bare = in_turns(
-            lambda name=name, mine=mine: end_to_end(
-                on, mine[0].parent, f"python:embed:{name}", batch_size, f"precision={precision}"
+            lambda name=name, chosen=chosen: end_to_end(
+                on, chosen[0].parent, f"python:embed:{name}", batch_size, f"precision={precision}"
             ),
-            lambda name=name, mine=mine: forward(on, name, mine, batch_size, precision),
+            lambda name=name, chosen=chosen: forward(on, name, chosen, batch_size, precision),
             rounds=1,
         )
-        bare_s[name] = bare / len(mine)
-        rates = f"{len(mine) / ours:.0f} of {len(mine) / bare:.0f} pictures/s"
+        bare_s[name] = bare / len(chosen)
+        rates = f"{len(chosen) / ours:.0f} of {len(chosen) / bare:.0f} pictures/s"
         show(f"embed, {words}: of the bare forward", bare / ours, 0.95, rates)
     decoded_s = end_to_end(on, few[0].parent, "python:embed:light", batch_size) / len(few)
     show("embed, next to no network: pictures/s", 1 / decoded_s, detail=f"{on.workers} processes decode")
-    asked = f"[{', '.join(f'python:embed:{name}' for name in networks)}]"
-    together = end_to_end(on, few[0].parent, asked, batch_size, f"precision={precision}") / len(few)
+    overrides = f"[{', '.join(f'python:embed:{name}' for name in networks)}]"
+    together = end_to_end(on, few[0].parent, overrides, batch_size, f"precision={precision}") / len(few)
     alone = sum(bare_s.values())
     rates = f"{1 / together:.0f} of {1 / alone:.0f} pictures/s"
     show("embed, all in one pass: of their bare forwards", alone / together, 0.95, rates)
@@ -370,17 +370,17 @@ PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, openi
 
 
 def main() -> None:
-    """Run the parts that are asked for."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--workers", type=int, default=max(1, (os.cpu_count() or 2) - 1))
     parser.add_argument("--pictures", type=float, default=1.0, help="share of the usual number of pictures")
     parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    asked = parser.parse_args()
-    torch.set_num_threads(max(1, (os.cpu_count() or 2) - asked.workers))
+    args = parser.parse_args()
+    torch.set_num_threads(max(1, (os.cpu_count() or 2) - args.workers))
     with tempfile.TemporaryDirectory() as home:
-        on = Setting(Path(home), asked.workers, asked.pictures, asked.busy)
-        for name in asked.only:
+        on = Setting(Path(home), args.workers, args.pictures, args.busy)
+        for name in args.only:
             PARTS[name](on)
 
 

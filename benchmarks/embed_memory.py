@@ -68,16 +68,16 @@ def watch(
     command += [f"run.workers={workers}", f"batch_size={batch_size}"]
     environment = {**os.environ, **MAPPED, "BRAINHIVE_HOME": str(home)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    looks: list[tuple[int, float]] = []
+    samples: list[tuple[int, float]] = []
     while process.poll() is None:
         for store in home.glob("embeddings/many/train/*.part"):
             held = held_mb(process.pid)
             if pictures // 10 < (done := rows_done(store)) < pictures * 19 // 20:
-                looks.append((done, held))
+                samples.append((done, held))
         time.sleep(pause_s)
     if process.returncode:
         raise SystemExit(f"embed ended with {process.returncode}")
-    return looks
+    return samples
 
 
 def main() -> None:
@@ -85,14 +85,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pictures", type=int, default=PICTURES)
     parser.add_argument("--workers", type=int, default=2)
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        looks = watch(Path(home), asked.pictures, COLOURS, asked.workers, batch_size=256)
-    done, held = np.array(looks).T
+        samples = watch(Path(home), args.pictures, COLOURS, args.workers, batch_size=256)
+    done, held = np.array(samples).T
     for tenth in range(1, 10):
-        at = int(np.searchsorted(done, tenth * asked.pictures / 10))
+        at = int(np.searchsorted(done, tenth * args.pictures / 10))
         print(f"{int(done[at]):9,d} pictures {held[at]:8.1f} MB")
-    slope, limit = np.polyfit(done, held, 1)[0] * 100_000, FLAT_MB * max(1, asked.workers)
+    slope, limit = np.polyfit(done, held, 1)[0] * 100_000, FLAT_MB * max(1, args.workers)
     verdict = "flat" if slope < limit else "GROWS"
     print(f"{verdict}: {slope:+.2f} MB a 100,000 pictures, less than {limit:g} is flat")
 

@@ -1,4 +1,4 @@
-"""Figures of a benchmark beside their targets: printed, and kept as they are found."""
+"""Figures of a benchmark and their targets: printed, and kept as they are measured."""
 
 import json
 import os
@@ -14,12 +14,12 @@ KEPT = "BRAINHIVE_FIGURES"
 def show(
     name: str, value: float, target: float | None = None, detail: str = "", at_most: bool = False
 ) -> None:
-    """Print one figure beside its target, and keep it.
+    """Print one figure and its target, and keep it.
 
     Args:
         name: What was measured, with its unit where it has one.
         value: The figure.
-        target: What it should reach; None where nothing is asked of it.
+        target: What it should reach; None where it has none.
         detail: What it was computed from.
         at_most: Whether the target is the most that is allowed, rather than the least.
     """
@@ -40,11 +40,11 @@ def show(
 
 def line(figure: dict) -> str:
     """Write a figure as a row of a table."""
-    asked = ""
+    target = ""
     if figure["target"] is not None:
         sign, verdict = "<=" if figure["at_most"] else ">=", "met" if figure["met"] else "MISSED"
-        asked = f"{sign} {figure['target']:<5g} {verdict}"
-    return f"{figure['name']:56} {figure['value']:9.3f}  {asked:16} {figure['detail']}".rstrip()
+        target = f"{sign} {figure['target']:<5g} {verdict}"
+    return f"{figure['name']:56} {figure['value']:9.3f}  {target:16} {figure['detail']}".rstrip()
 
 
 def reset_peak() -> None:

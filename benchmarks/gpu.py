@@ -68,7 +68,7 @@ def cells(on: Setting) -> None:
     argv = [sys.executable, "-m", "brainhive_cli", "train-align", "--recipe", "papers/brainhive-intra"]
     if on.tiny:
         argv += "subjects=1,2 seeds=1 train.epochs=1 train.batch_size=64 train.warmup_steps=0".split()
-    wanted, ended, rest_s = 2 if on.tiny else CELLS, [], on.cap_s - 25  # of which the stores took some
+    count, ended, rest_s = 2 if on.tiny else CELLS, [], on.cap_s - 25  # of which the stores took some
     start = time.perf_counter()
     process = subprocess.Popen(argv, env={**os.environ, "BRAINHIVE_HOME": str(on.home)})
     while (code := process.poll()) is None and time.perf_counter() - start < rest_s:
@@ -80,11 +80,11 @@ def cells(on: Setting) -> None:
     if code or len(ended) < 2:
         raise SystemExit(f"train-align ended with {code}, {len(ended)} cells trained in {took_s:.1f} s")
     cell_s = (ended[-1] - ended[0]) / (len(ended) - 1)
-    all_s = took_s if code == 0 else ended[0] + (wanted - 1) * cell_s
+    all_s = took_s if code == 0 else ended[0] + (count - 1) * cell_s
     detail = (
         f"{len(ended)} trained in {took_s:.1f} s: the first after {ended[0]:.1f} s, then {cell_s:.2f} s each"
     )
-    show(f"papers/brainhive-intra, {wanted} cells: seconds", all_s, CELLS_S, detail, at_most=True)
+    show(f"papers/brainhive-intra, {count} cells: seconds", all_s, CELLS_S, detail, at_most=True)
 
 
 def profile(on: Setting) -> None:
@@ -229,7 +229,7 @@ def alone(name: str, tiny: bool, cap_s: float) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Run the parts that are asked for; exit 1 if one of them did not end well."""
+    """Run the chosen parts; exit 1 if one of them failed."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -240,14 +240,14 @@ def main() -> None:
     )
     parser.add_argument("--cap", type=float, default=CAP_S, help="seconds of a part")
     parser.add_argument("--part", choices=PARTS, help="run this one here, as the others' parent does")
-    asked = parser.parse_args()
-    if asked.part:
+    args = parser.parse_args()
+    if args.part:
         with tempfile.TemporaryDirectory() as home:
-            PARTS[asked.part](Setting(Path(home), asked.tiny, asked.cap))
+            PARTS[args.part](Setting(Path(home), args.tiny, args.cap))
         return
-    if not (asked.tiny or torch.cuda.is_available()):
+    if not (args.tiny or torch.cuda.is_available()):
         parser.error("no CUDA device is visible; --tiny runs on a CPU")
-    found = rehearse(asked.only, asked.tiny, asked.cap, asked.out / "gpu.json")
+    found = rehearse(args.only, args.tiny, args.cap, args.out / "gpu.json")
     sys.exit(any(each["status"] != "done" for each in found.values()))
 
 

@@ -1,4 +1,4 @@
-"""How long `brainhive --help` takes, beside `import typer`, which is its floor."""
+"""How long `brainhive --help` takes, compared with `import typer`, which is its floor."""
 
 import subprocess
 import sys

@@ -137,7 +137,8 @@ def trained(
             torch.manual_seed(derive_seed(seed, epoch, step))
             batch = batches.draw(rows, derive_seed(seed, epoch, step))
             with HERE.autocast(train.precision):
-                signal = aligner.encode_signal(batch.signal, batch.subject).float()
+                (signals,) = batch.parts
+                signal = aligner.encode_signal(*signals).float()
                 image = aligner.encode_image(batch.images).float()
                 loss = loss_of(signal, image, LossContext())
             loss.backward()

@@ -1,4 +1,4 @@
-"""How fast `brainhive train-prior` is beside what limits it: the frozen U-Net, and the optimiser.
+"""How fast `brainhive train-prior` is compared with what limits it: the frozen U-Net, and the optimiser.
 
 Each ratio comes from one run, its two sides in turns; `--only` takes the names of parts.
 """
@@ -42,10 +42,10 @@ def begun(
     root = home / f"pictures{count}"
     if not root.is_dir():
         embedded(home, paint(root, count))
-    asked = [f"dataset={{kind: image-folder, root: {root}}}", f"encoders={','.join(ENCODERS)}"]
-    asked += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
-    asked += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
-    what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*asked, "cache_latents=true", *more])
+    overrides = [f"dataset={{kind: image-folder, root: {root}}}", f"encoders={','.join(ENCODERS)}"]
+    overrides += [f"generator={{kind: sdxl, source: random, architecture: {json.dumps(architecture)}}}"]
+    overrides += ["prior.start_from=null", "sampler=null", "validation_items=0", "fid_items=0"]
+    what = train_prior.Recipe.resolve("train-prior", recipe, {}, [*overrides, "cache_latents=true", *more])
     return Training.begin(Job(what, launch.start(what.run)))
 
 
@@ -69,9 +69,9 @@ class Timed(Learner):
     on: Setting
     saving_s = 0.0
 
-    def save(self, *where: Any, **beside: Any) -> None:
+    def save(self, *args: Any, **options: Any) -> None:
         """Write a checkpoint."""
-        self.saving_s += self.on.timed(lambda: super(Timed, self).save(*where, **beside))
+        self.saving_s += self.on.timed(lambda: super(Timed, self).save(*args, **options))
 
 
 def whole(on: Setting, training: Training) -> float:
@@ -161,8 +161,8 @@ def wide(on: Setting) -> None:
 
 def speed(on: Setting, architecture: Architecture = SDXL, *more: str, count: int = 64) -> None:
     """Compare training steps of 16 pictures at SDXL's width with the bare loop, on a GPU."""
-    asked = ("train.steps=12", "train.batch_size=16", *more)
-    training = begun(on.home, architecture, *asked, count=count)
+    overrides = ("train.steps=12", "train.batch_size=16", *more)
+    training = begun(on.home, architecture, *overrides, count=count)
     compare(on, "train-prior, SDXL's width in bf16", training, rounds=2)
 
 
@@ -184,15 +184,15 @@ PARTS = {part.__name__: part for part in (step, wide)}
 
 
 def main() -> None:
-    """Run the parts that are asked for."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--pictures", type=float, default=1.0, help="share of the usual number of steps")
     parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        on = Setting(Path(home), 0, asked.pictures, asked.busy)
-        for name in asked.only:
+        on = Setting(Path(home), 0, args.pictures, args.busy)
+        for name in args.only:
             PARTS[name](on)
 
 

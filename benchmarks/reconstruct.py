@@ -1,4 +1,4 @@
-"""How fast `brainhive reconstruct` draws beside bare calls of diffusers' pipeline, batched and one by one.
+"""How fast `brainhive reconstruct` draws, compared with calls of diffusers' pipeline, batched and one by one.
 
 With a tiny generator, and with SDXL's architecture at random weights: on a GPU where one is, else with few
 pictures on the CPU. Each ratio comes from one run, its sides in turns; `--only` takes the names of parts.
@@ -170,14 +170,14 @@ PARTS = {part.__name__: part for part in (tiny, wide)}
 
 
 def main() -> None:
-    """Run the parts that are asked for."""
+    """Run the chosen parts."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS))
     parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    asked = parser.parse_args()
+    args = parser.parse_args()
     with tempfile.TemporaryDirectory() as home:
-        for name in asked.only:
-            PARTS[name](Setting(Path(home), asked.busy))
+        for name in args.only:
+            PARTS[name](Setting(Path(home), args.busy))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How fast signals are ranked among a million random vectors, beside the bare product, and in what memory.
+"""How fast signals are ranked among a million vectors, compared with the bare product, and in what memory.
 
 Both sides see the same blocks in turns; the drawing of blocks is not counted.
 """
@@ -55,7 +55,7 @@ def seconds(work: Callable[[Stream], object], stream: Stream) -> float:
 
 
 def now(device: str, busy: bool) -> float:
-    """Read the clock, when the device has done what it was told; `busy` counts seconds on a core."""
+    """Read the clock, when the device has finished; `busy` counts seconds on a core."""
     if device == "cuda":
         torch.cuda.synchronize()
     return time.process_time() if busy else time.perf_counter()
@@ -103,10 +103,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--busy", action="store_true", help="count seconds on a core: others use the machine")
-    asked = parser.parse_args()
-    torch.set_num_threads(asked.threads)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     for part in (against_product, two_streams):
-        part(asked.vectors, asked.device, asked.busy)
+        part(args.vectors, args.device, args.busy)
     peak_gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     show("peak memory, GiB", peak_gib, 2, at_most=True)
 

@@ -57,8 +57,8 @@ def write(home: Path) -> None:
         ids, whose = [name.removesuffix(".jpg") for name in names], [name.split("/")[1] for name in names]
         for encoder, dim in ENCODERS.items():
             path = path_of(home / "embeddings", "things-eeg", split, encoder)
-            told = {"encoder": encoder, "dataset": "things-eeg", "split": split}
-            TargetWriter.begin(path, ids, whose, (dim,), "float32", told)
+            attributes = {"encoder": encoder, "dataset": "things-eeg", "split": split}
+            TargetWriter.begin(path, ids, whose, (dim,), "float32", attributes)
             writer = TargetWriter(path)
             writer.write(np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32))
             writer.close()
@@ -127,14 +127,14 @@ def main() -> None:
     parser.add_argument("--folder", help="where 5.2 GB are free for a while; default: the system's")
     parser.add_argument("--json", help="file for the figures")
     parser.add_argument("overrides", nargs="*", help="of the recipe, such as seeds=1")
-    asked = parser.parse_args()
-    with tempfile.TemporaryDirectory(dir=asked.folder) as home:
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=args.folder) as home:
         write(Path(home))
-        figures = measure(Path(home), asked.overrides)
+        figures = measure(Path(home), args.overrides)
     for name, value in figures.items():
         sys.stdout.write(f"{name:32}{value:8.2f}\n")
-    if asked.json:
-        Path(asked.json).write_text(json.dumps(figures, indent=2))
+    if args.json:
+        Path(args.json).write_text(json.dumps(figures, indent=2))
     if figures["own_memory_gib"] > LIMIT_GIB:
         raise SystemExit(f"more than {LIMIT_GIB:g} GiB of its own memory")
 

@@ -10,10 +10,10 @@ SCRIPTS = {"bash": "brainhive.bash", "zsh": "_brainhive", "fish": "brainhive.fis
 
 def script(shell: str) -> str:
     """Ask the application for its completion script, as a shell would."""
-    asked = {**os.environ, "_BRAINHIVE_COMPLETE": f"source_{shell}"}
+    environment = {**os.environ, "_BRAINHIVE_COMPLETE": f"source_{shell}"}
     command = [sys.executable, "-m", "brainhive_cli"]
-    told = subprocess.run(command, env=asked, capture_output=True, text=True, check=True).stdout
-    return told.strip() + "\n"  # zsh looks for #compdef on the first line
+    script = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
+    return script.strip() + "\n"  # zsh looks for #compdef on the first line
 
 
 if __name__ == "__main__":

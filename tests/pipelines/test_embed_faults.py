@@ -210,8 +210,8 @@ def test_memory_does_not_grow_with_the_pictures(home, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
     benchmark = runpy.run_path(str(Path(__file__).parents[2] / "benchmarks" / "embed_memory.py"))
 
-    looks = benchmark["watch"](home, 1500, "python:slow:wide", workers=1, batch_size=8, pause_s=0.05)
+    samples = benchmark["watch"](home, 1500, "python:slow:wide", workers=1, batch_size=8, pause_s=0.05)
 
-    held, third, written_mb = [mb for _, mb in looks], len(looks) // 3, 1500 / 8
+    held, third, written_mb = [mb for _, mb in samples], len(samples) // 3, 1500 / 8
     assert third > 0
     assert np.median(held[-third:]) - np.median(held[:third]) < written_mb / 4
