@@ -12,16 +12,19 @@ from brainhive_cli.core.launch import Launch
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     """Let batch normalisation take its statistics over the whole batch, as one process would.
 
-    torch's SyncBatchNorm does so on GPUs alone; on a CPU each process takes those of its share, and says so.
+    torch's SyncBatchNorm does so on GPUs alone, and needs the same number of micro-batches in all processes:
+    on a CPU, and where subjects differ in width, each process takes those of its share, with a warning.
     """
     has_any = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
     if launch.processes == 1 or not has_any:
         return aligner
-    if launch.device.type == "cuda":
+    is_split = len(set(aligner.layout.spec.widths)) > 1
+    if launch.device.type == "cuda" and not is_split:
         return cast(Aligner, nn.SyncBatchNorm.convert_sync_batchnorm(aligner))
     if launch.is_main:
+        where = "with subjects of different widths" if is_split else "on a CPU"
         console.warn(
-            f"{aligner.layout.backbone['kind']} normalises by batch, and on a CPU each of the "
+            f"{aligner.layout.backbone['kind']} normalises by batch, and {where} each of the "
             f"{launch.processes} processes does so by its own share: one process would give other weights"
         )
     return aligner

@@ -139,7 +139,7 @@ def open_trials(
     if signal.normalise != "none":
         if normaliser is None:
             learned = Selection.of(store["train"], chosen, signal.window_ms, signal.scale, where)
-            moments = Moments.of(chunk for _, chunk in learned.averages())
+            moments = Moments.of((chunk for _, chunk in learned.averages()), signal.normalise)
             normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)
 

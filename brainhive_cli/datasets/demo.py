@@ -1,8 +1,9 @@
-"""The embedded world: drawn pictures and simulated EEG of four subjects; nothing is downloaded."""
+"""The embedded world: drawn pictures and simulated EEG or fMRI of four subjects; nothing is downloaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -11,12 +12,13 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.demo import pictures, simulation
+from brainhive_cli.demo import pictures, simulation, voxels
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording, Sensors
+from brainhive_cli.stores.recordings import Recording, Sensors, Voxels
 
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
+Space = Literal["sensors", "voxels"]
 
 
 class Config(parts.Config):
@@ -27,10 +29,14 @@ class Config(parts.Config):
         1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
     )
 
+    space: Space = Field(
+        "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
+    )
+
     def build(self, paths: Paths) -> "Demo":
         """Make the data set; pictures and signals are made on demand."""
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
-        return Demo(name, tuple(range(1, self.subjects + 1)), self.noise)
+        return Demo(name, tuple(range(1, self.subjects + 1)), self.noise, space=self.space)
 
 
 TINY = Config(subjects=1)
@@ -38,7 +44,7 @@ TINY = Config(subjects=1)
 
 @dataclass(frozen=True)
 class Demo:
-    """Scenes that `demo.pictures` draws and `demo.recordings` answers."""
+    """Scenes that `demo.pictures` draws, and signals that the demo's forward models simulate of them."""
 
     name: str
     subjects: tuple[int, ...]
@@ -46,11 +52,12 @@ class Demo:
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
     is_simulated: bool = True
+    space: Space = "sensors"
 
     @property
     def recorded_as(self) -> str:
-        """The name that its signals are kept under."""
-        return self.name
+        """The name that its signals are kept under; the pictures' embeddings serve both spaces."""
+        return self.name if self.space == "sensors" else f"{self.name}-{self.space}"
 
     def images(self, split: str) -> datasets.ImageSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
@@ -60,19 +67,18 @@ class Demo:
         return datasets.ImageSet(self.name, split, ids, concepts, partial(_draw, scenes))
 
     def require(self, subject: int) -> None:
-        """Hold nothing: recordings are simulated."""
+        """Do nothing: recordings are simulated."""
 
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording."""
         datasets.check_split(self.name, split, self.splits)
-        low, meaning = _features(split)
-        signal = simulation.simulate(low, meaning, subject, REPETITIONS[split], SEEDS[split], self.noise)
-        return simulated(signal, [scene.image_id for scene in pictures.scenes(split)])  # type: ignore[arg-type]
+        image_ids = [scene.image_id for scene in pictures.scenes(split)]  # type: ignore[arg-type]
+        return simulated(self.space, *_features(split), subject, split, self.noise, image_ids)
 
 
 @lru_cache
 def _features(split: str) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure how the scenes of a split look [N, F], and what they mean [N, G]: the same to all subjects."""
+    """Measure low-level [N, F] and semantic features [N, G] of a split's scenes."""
     scenes = pictures.scenes(split)  # type: ignore[arg-type]
     low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
     return low, np.stack([simulation.semantic(scene) for scene in scenes])
@@ -82,8 +88,23 @@ def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
     return pictures.draw(scenes[index])
 
 
-def simulated(signal: simulation.Floats, image_ids: list[str]) -> Recording:
-    """Label simulated signals [N, R, C, T] as what they are."""
+def simulated(
+    space: Space,
+    low: simulation.Floats,
+    semantic: simulation.Floats,
+    subject: int,
+    split: str,
+    noise: float,
+    image_ids: list[str],
+) -> Recording:
+    """Simulate a recording of features [N, F] and [N, G], and label it as such."""
+    repetitions, seed = (given.get(split, given["test"]) for given in (REPETITIONS, SEEDS))
+    given = (low, semantic, subject, repetitions, seed, noise)
+    if space == "voxels":
+        signal, regions = voxels.simulate(*given), Voxels(voxels.regions(subject))
+        provenance = {"simulated": voxels.PROVENANCE}
+        return Recording(signal, image_ids, regions, np.zeros(1), None, voxels.UNIT, provenance)
+    signal = simulation.simulate(*given)
     return Recording(
         signal=signal,
         image_ids=image_ids,

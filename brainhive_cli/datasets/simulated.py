@@ -1,4 +1,4 @@
-"""Pictures of another data set, with EEG that the demo's forward model simulates from them."""
+"""Pictures of another data set, with EEG or fMRI that the demo's forward models simulate of them."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -9,7 +9,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, simulated
+from brainhive_cli.datasets.demo import Space, simulated
 from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
@@ -25,10 +25,15 @@ class Config(parts.Config):
     subjects: int = Field(4, gt=0, description="simulated subjects")
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
 
+    space: Space = Field(
+        "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
+    )
+
     def build(self, paths: Paths) -> "Simulated":
         """Wrap the data set of the pictures."""
+        subjects = tuple(range(1, self.subjects + 1))
         return Simulated(
-            self.images.build(paths), paths, self.meaning, tuple(range(1, self.subjects + 1)), self.noise
+            self.images.build(paths), paths, self.meaning, subjects, self.noise, space=self.space
         )
 
 
@@ -37,7 +42,7 @@ TINY = Config(images={"kind": "demo"}, subjects=1)
 
 @dataclass(frozen=True)
 class Simulated:
-    """Pictures of `source`, with recordings from how they look and what their embeddings say they mean."""
+    """Pictures of `source`, with signals simulated of their low-level features and of their embeddings."""
 
     source: datasets.Dataset
     paths: Paths
@@ -46,6 +51,7 @@ class Simulated:
     noise: float
     channels: tuple[str, ...] | None = None
     is_simulated: bool = True
+    space: Space = "sensors"
 
     @property
     def name(self) -> str:
@@ -55,7 +61,8 @@ class Simulated:
     @property
     def recorded_as(self) -> str:
         """What its signals depend on: the same pictures may be simulated in several ways."""
-        return f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+        name = f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"
+        return name if self.space == "sensors" else f"{name}-{self.space}"
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -67,7 +74,7 @@ class Simulated:
         return self.source.images(split)
 
     def require(self, subject: int) -> None:
-        """Hold nothing: recordings are simulated."""
+        """Do nothing: recordings are simulated."""
 
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording; meaning is scaled by the training embeddings alone."""
@@ -77,11 +84,7 @@ class Simulated:
         meaning = np.asarray(own.embedding[own.rows(images.image_ids)])
         spread = train.embedding.std(axis=0) + 1e-6
         semantic = simulation.standardise(meaning, train.embedding.mean(axis=0), spread)
-        repetitions = REPETITIONS.get(split, REPETITIONS["test"])
-        seed = SEEDS.get(split, SEEDS["test"])
-        return simulated(
-            simulation.simulate(low, semantic, subject, repetitions, seed, self.noise), list(images.image_ids)
-        )
+        return simulated(self.space, low, semantic, subject, split, self.noise, list(images.image_ids))
 
     def _embedded(self, split: str) -> target_store.TargetStore:
         root = self.paths.under_home("embeddings")

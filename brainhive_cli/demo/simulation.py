@@ -19,7 +19,7 @@ from brainhive_cli.demo.silhouettes import CATEGORIES
 Floats = NDArray[np.float32]
 
 PROVENANCE = "simulated by brainhive_cli.demo.simulation: no brain was recorded"
-"""Goes into every file that holds such a signal, and beside every figure made of it."""
+"""Goes into every file that holds such a signal, and with every figure made of it."""
 RATE_HZ = 250
 SAMPLES = 250
 UNIT = "uV"

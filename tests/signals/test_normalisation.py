@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Moments
 
 ROUNDING = 1e-4
@@ -29,6 +30,19 @@ def test_channels_get_mean_0_and_variance_1_and_keep_their_correlations(signal):
     np.testing.assert_allclose(
         covariance(normalised), covariance(signal) / np.outer(spread, spread), atol=ROUNDING
     )
+
+
+def test_variances_alone_normalise_channels_as_the_whole_covariance_does(signal):
+    alone, whole = (Moments.of(np.split(signal, 4), how) for how in ("channel", "whiten"))
+
+    assert alone.covariance.shape == (3, 1) and whole.covariance.shape == (3, 3)
+    np.testing.assert_array_equal(alone.normaliser("channel")(signal), whole.normaliser("channel")(signal))
+
+
+def test_subjects_of_different_widths_have_no_mean_normalisation(signal):
+    with pytest.raises(BrainhiveError, match="different widths") as caught:
+        Moments.pooled([Moments.of([signal]), Moments.of([signal[:, :2]])])
+    assert caught.value.hint == "signal.normalise_by=subject"
 
 
 def test_whitening_takes_correlations_away_and_turns_nothing(signal):

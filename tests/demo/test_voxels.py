@@ -1,0 +1,65 @@
+"""The simulated fMRI: regions answer to what they should, subjects differ in width, trials are repeatable."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.datasets import demo
+from brainhive_cli.demo import simulation, voxels
+from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.stores.recordings import Voxels
+
+
+@pytest.fixture(scope="module")
+def features() -> tuple[np.ndarray, np.ndarray]:
+    shown = scenes("train")[:300]
+    low = np.stack([simulation.low_level(draw(scene)) for scene in shown])
+    return low, np.stack([simulation.semantic(scene) for scene in shown])
+
+
+def test_a_recording_of_voxels_says_what_it_is() -> None:
+    built = demo.Config(space="voxels", subjects=2, noise=0.5).build(Paths())
+    one, two = (built.recording(subject, "test") for subject in (1, 2))
+
+    assert built.name == "demo-noise-0.5" and built.recorded_as == "demo-noise-0.5-voxels"
+    assert one.signal.shape[:2] == (100, 16) and one.signal.shape[3] == 1
+    assert one.signal.shape[2] != two.signal.shape[2]
+    assert isinstance(one.space, Voxels) and {"V1", "FFA", "early"} <= one.space.regions.keys()
+    assert "no brain was recorded" in one.provenance["simulated"] and built.is_simulated
+
+
+def test_every_voxel_lies_in_one_region_and_one_group() -> None:
+    masks = voxels.regions(3)
+    assert (np.sum([masks[name] for name in voxels.REGIONS], axis=0) == 1).all()
+    assert (np.sum([masks[name] for name in voxels.GROUPS], axis=0) == 1).all()
+    assert masks["early"].sum() == voxels.sizes(3)["V1"] + voxels.sizes(3)["V2"]
+
+
+def test_a_trial_depends_on_its_picture_and_number_alone(features) -> None:
+    low, semantic = features
+    whole = voxels.simulate(low[:6], semantic[:6], 1, 3, seed=1)
+    some = voxels.simulate(low[[4, 2]], semantic[[4, 2]], 1, 2, seed=1, items=[4, 2])
+    np.testing.assert_array_equal(some, whole[[4, 2], :2])
+    assert not np.array_equal(voxels.simulate(low[:6], semantic[:6], 1, 3, seed=2), whole)
+
+
+def test_early_regions_answer_to_looks_and_higher_ones_to_meaning(features) -> None:
+    low, semantic = features
+
+    def response(low: np.ndarray, semantic: np.ndarray, region: str) -> np.ndarray:
+        signal = voxels.simulate(low, semantic, 2, 1, seed=0, noise=0.0)
+        return signal[:, 0, voxels.regions(2)[region], 0]
+
+    for region, drives, other in (("V1", 0, 1), ("FFA", 1, 0)):
+        silenced = [low, semantic]
+        silenced[other] = np.zeros_like(silenced[other])
+        np.testing.assert_allclose(response(*silenced, region), response(low, semantic, region), atol=1e-6)
+        silenced[drives] = np.zeros_like(silenced[drives])
+        assert not response(*silenced, region).any()
+
+
+def test_single_trials_are_mostly_noise_and_repetitions_agree_above_chance(features) -> None:
+    signal = voxels.simulate(*features, 1, 2, seed=0)
+    one, two = signal[:, 0, :, 0], signal[:, 1, :, 0]
+    correlations = [np.corrcoef(one[:, voxel], two[:, voxel])[0, 1] for voxel in range(one.shape[1])]
+    assert 0.05 < np.mean(correlations) < 0.6
