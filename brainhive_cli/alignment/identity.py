@@ -1,11 +1,11 @@
-"""What made the embeddings that a run was trained on, so that nothing else is taken for them."""
+"""What made the targets that a run was trained on, so that no others take their place."""
 
 from collections.abc import Mapping, Sequence
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.stores.target_store import EmbeddingStore, making
+from brainhive_cli.stores.target_store import TargetStore, making
 
 KEPT = "embeddings.json"
 """Where a run keeps it, by the encoder's name."""
@@ -13,8 +13,8 @@ MADE_BY = ("weights", "preprocessing")
 """What the stores of all splits have in common."""
 
 
-def identity_of(found: EmbeddingStore) -> dict[str, str]:
-    """Say what made a store, and where it lies.
+def identity_of(found: TargetStore) -> dict[str, str]:
+    """Return what made a store, and its path.
 
     Of imported vectors nothing is known, whatever files they came in. The dtype is no part: it only rounds.
     """
@@ -28,11 +28,16 @@ def identity_of(found: EmbeddingStore) -> dict[str, str]:
     }
 
 
-def keep_identity(folder: RunFolder, stores: Mapping[str, EmbeddingStore], is_main: bool) -> None:
-    """Note what made the stores that a run begins with; one that goes on must find them again.
+def digest_of(store: TargetStore) -> str:
+    """Return what identifies a store's targets: a latent space, or weights; "" if unknown."""
+    return str(store.attributes.get("latent_space") or identity_of(store)["weights"])
+
+
+def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main: bool) -> None:
+    """Record what made the stores that a run starts with; a run that is resumed must find the same.
 
     Raises:
-        BrainhiveError: naming a store that was made otherwise since.
+        BrainhiveError: naming a store that was made in another way since.
     """
     refuse_others(folder, stores, (*MADE_BY, "pictures"))
     if is_main:
@@ -40,9 +45,9 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, EmbeddingStore], is_ma
 
 
 def refuse_others(
-    folder: RunFolder, stores: Mapping[str, EmbeddingStore], keys: Sequence[str] = MADE_BY
+    folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
 ) -> None:
-    """Refuse stores that were not made as those that a run was trained on, of any split.
+    """Refuse stores of any split that were made in another way than those that a run was trained on.
 
     Args:
         folder: The run.

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.identity import identity_of
+from brainhive_cli.alignment.identity import digest_of
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.transfer import fitted
@@ -75,7 +75,7 @@ class Member:
         stores = {name: store for name, store in stores.items() if keys[name] in layout.compared_keys}
         for name, head in layout.heads.items():
             for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
-                refuse_other_target(name, head, identity_of(store)["weights"], str(store.path))
+                refuse_other_target(name, head, digest_of(store), str(store.path))
         targets, tokens = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False), []
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():

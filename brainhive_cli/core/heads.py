@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.latent_space import PREFIX
 
 TOKEN = "token"
 """The head of a model with one token, which is what BrainHiVE's models have."""
@@ -21,7 +22,7 @@ class Head:
     Attributes:
         shape: Of one item, without the batch: (D,), (S, D), (C, H, W), …
         target: Key of the embeddings that it predicts, or `FUSED`.
-        digest: Identity of what made them; empty if nothing says.
+        digest: Identity of what made them, a latent space or weights; empty if nothing says.
     """
 
     shape: tuple[int, ...]
@@ -89,9 +90,10 @@ def refuse_other_target(name: str, head: Head, digest: str, where: str) -> None:
         where: What has that identity, as a user calls it.
 
     Raises:
-        BrainhiveError: naming both digests; where one of them is not known, nothing is refused.
+        BrainhiveError: naming both; nothing is refused where one is not known, or only one is a latent space.
     """
-    if head.digest and digest and head.digest != digest:
+    is_known = head.digest and digest and head.digest.startswith(PREFIX) == digest.startswith(PREFIX)
+    if is_known and head.digest != digest:
         raise BrainhiveError(
             f"the head {name} predicts {head.target} of {head.digest}, {where} is of {digest}",
             "use the encoder or autoencoder that the head was trained with",

@@ -86,6 +86,8 @@ class StoreJob:
         """Describe the store before it is filled."""
         images, encoder = self.images, group.encoder
         made_by = {"weights": encoder.weights, "preprocessing": encoder.preprocessing}
+        if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
+            made_by["latent_space"] = space
         attributes = {**self._attributes, **made_by, "versions": environment.versions()}
         shape = group.shapes[self.config.name]
         return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)

@@ -12,6 +12,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.encoders import Encoder, EncoderConfig, fetch, require_all, untrained
 
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
@@ -83,6 +84,7 @@ class _FlatLatent(nn.Module):
     def __init__(self, vae: Any, posterior: str, seed: int) -> None:
         super().__init__()
         self.vae, self.posterior, self.seed = vae, posterior, seed
+        self.latent_space = latent_space(vae)
 
     def forward(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)

@@ -120,6 +120,11 @@ class Chain:
         """Identity of the first stage's autoencoder."""
         return str(self.links[0].generator.latent_digest)
 
+    @property
+    def latent_space(self) -> str:
+        """Name of the first stage's latent space."""
+        return str(self.links[0].generator.latent_space)
+
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
         """Return the shape [C, h, w] of the first stage's latents."""
         first = self.links[0]

@@ -13,6 +13,7 @@ from torch import Tensor
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.generators import (
@@ -139,6 +140,11 @@ class SDXL:
         for name, weight in self.vae.state_dict().items():
             digest.update(name.encode() + weight.float().cpu().numpy().tobytes())
         return digest.hexdigest()
+
+    @cached_property
+    def latent_space(self) -> str:
+        """Name of the autoencoder's latent space, the same in any precision."""
+        return latent_space(self.vae)
 
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
         """Return the shape [C, h, w] of the latent of a picture.

@@ -42,5 +42,6 @@ def test_outputs_that_are_not_the_heads_are_refused_naming_both() -> None:
 def test_a_latent_of_another_autoencoder_is_refused() -> None:
     heads.refuse_other_target("latent", TWO["latent"], "abc", "the generator")
     heads.refuse_other_target("token", TWO["token"], "anything", "a store")  # of unknown origin
+    heads.refuse_other_target("latent", TWO["latent"], "latents:def", "the generator")  # not comparable
     with pytest.raises(BrainhiveError, match="head latent predicts vae of abc, the generator is of def"):
         heads.refuse_other_target("latent", TWO["latent"], "def", "the generator")
