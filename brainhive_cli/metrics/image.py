@@ -1,4 +1,4 @@
-"""How alike pictures and their reconstructions are, in pixels and in any encoder's features."""
+"""How similar pictures and their reconstructions are, in pixels and in any encoder's features."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.metrics.part import MetricPart
 
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
@@ -124,8 +125,13 @@ def identified(true: Tensor, made: Tensor, own: Tensor) -> Tensor:
     if len(true) < 2:
         raise BrainhiveError("two-way identification needs at least two pictures", "reconstruct more")
     correlation = true @ made.T  # [picture, reconstruction]
-    mine = correlation[own, torch.arange(len(made))]
-    return (correlation < mine).double().sum(0) / (len(true) - 1)
+    with_own = correlation[own, torch.arange(len(made))]
+    return (correlation < with_own).double().sum(0) / (len(true) - 1)
+
+
+def own_distance(true: Tensor, made: Tensor, own: Tensor) -> Tensor:
+    """One minus the correlation of standardised features [B, D] with their own pictures' in [N, D]; [B]."""
+    return 1 - (true[own] * made).sum(1)
 
 
 def correlation_distance(feature_image: Tensor, feature_reconstruction: Tensor) -> Tensor:
@@ -142,10 +148,15 @@ def standardised(features: Tensor) -> Tensor:
     """
     flat = features.detach().cpu().flatten(1).double()
     if not flat.isfinite().all():
-        raise BrainhiveError("features or pictures are not finite", "look for NaN in the reconstructions")
+        raise BrainhiveError("features or pictures are not finite", "check the reconstructions for NaN")
     centred = flat - flat.mean(1, keepdim=True)
     varies = centred.norm(dim=1, keepdim=True) > ROUNDING * flat.norm(dim=1, keepdim=True)
     return F.normalize(centred * varies, dim=1)
+
+
+def pixels(images: Tensor) -> Tensor:
+    """Resize pictures [B, 3, H, W] to the size at which pixels are compared, [B, 3, 425, 425]."""
+    return resize(images, PIXELS_PX).cpu()
 
 
 def _paired(image: Tensor, reconstruction: Tensor) -> tuple[Tensor, Tensor]:
@@ -167,3 +178,10 @@ def _check_pictures(image: Tensor, reconstruction: Tensor) -> None:
             )
         if not (x.is_floating_point() and x.min() >= -ROUNDING and x.max() <= 1 + ROUNDING):  # NaN fails too
             raise BrainhiveError(f"{name} must be in 0..1", "divide bytes by 255")
+
+
+PARTS = {
+    "pixcorr": MetricPart(pixels, lambda seen, made, own: pixcorr(seen[own], made)),
+    "ssim": MetricPart(pixels, lambda seen, made, own: ssim(seen[own], made)),
+}
+"""The metrics of pixels, by the name that recipes and tables use."""

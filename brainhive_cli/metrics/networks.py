@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
-from brainhive_cli.metrics.image import resize
+from brainhive_cli.metrics.image import identified, own_distance, resize, standardised
+from brainhive_cli.metrics.part import MetricPart
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
@@ -32,11 +33,11 @@ class Network:
 
     Attributes:
         title: What people call it.
-        side_px: Side of the square pictures that it sees.
+        side_px: Side of the square pictures that it takes.
         nodes: Names of the outputs.
-        is_here: Whether its weights are on this machine; asks no network.
-        fetch: Finds its weights, from the network if need be; raises MissingData.
-        load: Makes it of what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
+        is_here: Whether its weights are on this machine; no network is used.
+        fetch: Finds its weights, downloading them if necessary; raises MissingData.
+        load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
         colours: Mean and standard deviation that its pictures are normalised by.
     """
 
@@ -77,6 +78,7 @@ class Features:
     def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
         self._module, self._side_px, self._nodes = module, network.side_px, network.nodes
         self._mean, self._std = (torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours)
+        self._last: tuple[Tensor, dict[str, Tensor]] | None = None
 
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
@@ -84,6 +86,19 @@ class Features:
         seen = (resize(images, self._side_px) - self._mean) / self._std
         outputs = self._module(seen)
         return {node: outputs[node].flatten(1) for node in self._nodes}
+
+    def of_node(self, node: str) -> Callable[[Tensor], Tensor]:
+        """Give the function from pictures to one node's standardised features [B, D].
+
+        The functions of all nodes share one pass over the same pictures.
+        """
+
+        def features(images: Tensor) -> Tensor:
+            if self._last is None or self._last[0] is not images:
+                self._last = images, self(images)
+            return standardised(self._last[1][node])
+
+        return features
 
 
 def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str) -> Network:
@@ -145,9 +160,11 @@ class _Clip(nn.Module):
 
         self.tower: Any
         with console.hushed():  # the file holds a text tower too
-            self.tower, told = CLIPVisionModelWithProjection.from_pretrained(folder, output_loading_info=True)
-        if told["missing_keys"]:
-            raise KeyError(f"it lacks {sorted(told['missing_keys'])[0]}")
+            self.tower, report = CLIPVisionModelWithProjection.from_pretrained(
+                folder, output_loading_info=True
+            )
+        if report["missing_keys"]:
+            raise KeyError(f"it lacks {sorted(report['missing_keys'])[0]}")
 
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
         """Embed pictures."""
@@ -212,3 +229,19 @@ FEATURE_METRICS = {
     "swav": FeatureMetric("swav", "avgpool", is_distance=True),
 }
 """By the name that recipes and tables use."""
+
+
+def parts_of(network: str, names: Sequence[str], device: torch.device) -> dict[str, MetricPart]:
+    """Load a network, and give the metrics of these names that are computed in its features.
+
+    Raises:
+        MissingData: if its weights are not there, cannot be fetched or are damaged.
+    """
+    features, parts = NETWORKS[network].build(device), {}
+    for name in names:
+        metric = FEATURE_METRICS[name]
+        compare = own_distance if metric.is_distance else identified
+        parts[name] = MetricPart(
+            features.of_node(metric.node), compare, is_identification=not metric.is_distance
+        )
+    return parts

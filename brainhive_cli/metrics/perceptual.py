@@ -1,4 +1,4 @@
-"""Networks that torchmetrics compares pictures with; one that is absent is told with the way to get it."""
+"""Networks that torchmetrics compares pictures with; absent weights are reported with the way to get them."""
 
 import importlib
 from collections.abc import Callable

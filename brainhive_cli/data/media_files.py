@@ -1,0 +1,64 @@
+"""Generated media in files: a picture as PNG, a clip as an animated PNG without loss."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image, ImageSequence
+from torch import Tensor
+from torchvision.transforms.v2.functional import pil_to_tensor
+
+from brainhive_cli.datasets import decode
+from brainhive_cli.metrics.part import Medium
+
+Pixels = NDArray[np.uint8]
+FRAME_MS = 125
+"""How long browsers show each frame; metrics do not depend on it."""
+FAST = 1
+"""PNG compression: of photographs higher levels save a few percent, and take several times as long."""
+
+
+def to_bytes(media: Tensor) -> Pixels:
+    """Round media [B, 3, H, W] or [B, F, 3, H, W] in 0..1 to bytes, channels last, on the CPU."""
+    return media.mul(255).round().byte().movedim(-3, -1).cpu().numpy()
+
+
+def save(pixels: Pixels, path: Path) -> None:
+    """Write one picture [H, W, 3] or clip [F, H, W, 3]."""
+    if pixels.ndim == 3:
+        Image.fromarray(pixels).save(path, compress_level=FAST)
+        return
+    first, *others = map(Image.fromarray, pixels)
+    blend = [place % 2 for place in range(len(pixels))]  # PIL would merge equal frames of one blend mode
+    first.save(path, save_all=True, append_images=others, duration=FRAME_MS, blend=blend, compress_level=FAST)
+
+
+def read(path: Path) -> Image.Image | Pixels:
+    """Read a picture, or a clip as its frames [F, H, W, 3].
+
+    Raises:
+        BadPicture: naming the file, if it cannot be decoded.
+    """
+    picture = decode(str(path), path)
+    with Image.open(path) as file:
+        if getattr(file, "n_frames", 1) == 1:
+            return picture
+        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)])
+
+
+def to_media(opened: Image.Image | Pixels) -> Tensor:
+    """Turn a picture into [3, H, W], the frames of a clip into [F, 3, H, W]; float32 in 0..1."""
+    if isinstance(opened, Image.Image):
+        return pil_to_tensor(opened) / 255
+    return torch.from_numpy(opened).permute(0, 3, 1, 2) / 255
+
+
+def medium_of(opened: Image.Image | Pixels) -> Medium:
+    """Tell a picture from a clip."""
+    return "picture" if isinstance(opened, Image.Image) else "clip"
+
+
+def first_frame(opened: Image.Image | Pixels) -> Image.Image:
+    """Give the picture itself, or the first frame of a clip."""
+    return opened if isinstance(opened, Image.Image) else Image.fromarray(opened[0])

@@ -1,0 +1,32 @@
+"""What a metric part is: features of media, and a comparison of what was seen with what was made."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import Tensor
+
+Medium = Literal["picture", "clip"]
+"""Pictures [B, 3, H, W], or clips [B, F, 3, H, W]."""
+
+
+@dataclass(frozen=True)
+class MetricPart:
+    """A metric of single items, ready to compute.
+
+    Attributes:
+        features: Media in 0..1 to what is compared, [B, …] on the CPU. Parts with the same `features` share
+            its results.
+        compare: `(seen, made, own)` to values [B], float64: features of N true media [N, …], those of B made
+            ones [B, …], and the row of each one's own in `seen` [B].
+        medium: What it compares.
+        is_identification: Whether an item is told from others, so that one alone has no value.
+        takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
+            tensor at the protocol's size.
+    """
+
+    features: Callable[..., Tensor]
+    compare: Callable[[Tensor, Tensor, Tensor], Tensor]
+    medium: Medium = "picture"
+    is_identification: bool = False
+    takes_originals: bool = False
