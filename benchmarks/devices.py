@@ -106,16 +106,16 @@ def denoised(home: Path, device: torch.device) -> None:
 
 
 def drawn(home: Path, device: torch.device) -> None:
-    """Compare a picture, drawn in one step from the same token and seed."""
-    how = reconstruct.Sampling(resolution_px=16, batch_size=2, precision="fp32", steps=1)
+    """Compare a picture, generated from the same token and seed."""
+    output = reconstruct.Output(resolution_px=16, batch_size=2, precision="fp32")
     here, there = (
-        reconstruct.Studio(reconstruct.sdxl.TINY, how, 2, 1, home, Run(device=each.type))
+        reconstruct.Studio(reconstruct.sdxl.TINY, output, 2, 1, home, Run(device=each.type))
         for each in (CPU, device)
     )
     same(here.generator, there.generator)
     there.prior.load_state_dict(here.prior.state_dict())
     seen = [
-        [np.asarray(picture, float) for picture in studio.painter.draw(studio.take.tokens, [1, 2])]
+        255 * studio.sampler.sample(studio.decoded_set.decoded, [1, 2]).double().cpu().numpy()
         for studio in (here, there)
     ]
     off = float(np.abs(np.subtract(*seen)).mean())

@@ -158,8 +158,8 @@ def drawing(on: Setting) -> None:
 
     setting = reconstruct.Setting(on.home, False)
     if on.tiny:
-        how = reconstruct.Sampling(resolution_px=16, batch_size=2, steps=1)
-        reconstruct.gpu(setting, reconstruct.sdxl.TINY, how, items=1, repeats=4)
+        output = reconstruct.Output(resolution_px=16, batch_size=2)
+        reconstruct.gpu(setting, reconstruct.sdxl.TINY, output, items=1, repeats=4)
     else:
         reconstruct.gpu(setting)
 

@@ -1,4 +1,4 @@
-"""How fast `brainhive reconstruct` draws, compared with calls of diffusers' pipeline, batched and one by one.
+"""How fast `brainhive reconstruct` is, next to bare calls of diffusers' pipeline, batched and one by one.
 
 With a tiny generator, and with SDXL's architecture at random weights: on a GPU where one is, else with few
 pictures on the CPU. Each ratio comes from one run, its sides in turns; `--only` takes the names of parts.
@@ -17,22 +17,25 @@ import torch
 from figures import peak_bytes, reset_peak, show
 
 from brainhive_cli.core import launch
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.generators import sdxl
+from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.generators._architecture import TINY
 from brainhive_cli.priors import fusion_prior
-from brainhive_cli.reconstruction import memory
-from brainhive_cli.reconstruction.conditions import TokenSet
+from brainhive_cli.reconstruction.conditions import of_stimuli
 from brainhive_cli.reconstruction.generation import GenerationJob, seed_of
-from brainhive_cli.reconstruction.sampler import DTYPES, Sampler, Sampling
+from brainhive_cli.reconstruction.recipe import Output
+from brainhive_cli.reconstruction.sampler import DTYPES, Sampler
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""
 
 ANYWHERE = Run()
-WIDE, USUAL = sdxl.Config(source=sdxl.RANDOM), Sampling()
-"""SDXL's architecture at random weights, drawn from as a command does by default."""
+WIDE, USUAL = sdxl.Config(source=sdxl.RANDOM), Output()
+"""SDXL's architecture at random weights, in the sizes that a command takes by default."""
+SAMPLING = Sampling()
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,11 @@ class Setting:
 
 
 class Studio:
-    """A generator with random weights, a prior attached to it, and tokens to draw.
+    """A generator with random weights, a prior attached to it, and tokens to generate from.
 
     Args:
         config: The generator.
-        how: How pictures are drawn.
+        output: Size, precision and pictures at once.
         items: How many.
         repeats: Pictures of each.
         home: A folder to write in.
@@ -75,49 +78,51 @@ class Studio:
     """
 
     def __init__(
-        self, config: sdxl.Config, how: Sampling, items: int, repeats: int, home: Path, run: Run = ANYWHERE
+        self, config: sdxl.Config, output: Output, items: int, repeats: int, home: Path, run: Run = ANYWHERE
     ) -> None:
-        self.how, self.repeats, self.home, self.here = how, repeats, home, launch.start(run)
-        self.generator = config.build(self.here.device, DTYPES[how.precision])
+        self.output, self.repeats, self.home, self.here = output, repeats, home, launch.start(run)
+        self.generator = config.build(self.here.device, DTYPES[output.precision])
         self.prior = fusion_prior.Config().build({"vae": 8}, self.generator).to(self.here.device).eval()
-        self.painter = Sampler(how, lambda device, dtype: self.generator, self.prior, self.here)
+        self.sampler = Sampler(
+            lambda device, dtype: self.generator, self.prior, output, SAMPLING, self.here.device
+        )
         ids = [f"item-{n}" for n in range(items)]
         random = torch.Generator().manual_seed(0)
         tokens = torch.randn(items, self.prior.dim, generator=random).to(self.here.device)
-        self.take = TokenSet("images", None, None, ids, ids, tokens)
-        warm = tokens[:1].expand(how.batch_size, -1)
-        self.painter.draw(warm, list(range(how.batch_size)))  # attached, and warm
+        self.decoded_set = of_stimuli("images", ids, Decoded({"token": tokens}))
+        warm = Decoded({"token": tokens[:1].expand(output.batch_size, -1)})
+        self.sampler.sample(warm, range(output.batch_size))  # attached, and warm
 
     @property
     def count(self) -> int:
-        """How many pictures are drawn."""
-        return self.repeats * len(self.take.image_ids)
+        """How many pictures are generated."""
+        return self.repeats * len(self.decoded_set.image_ids)
 
     def ours(self) -> None:
-        """Draw as the command does: PNG files in a run folder."""
+        """Generate as the command does: PNG files in a run folder."""
         folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
-        drawing = GenerationJob(self.painter, self.repeats, self.how.batch_size, self.how.steps, 0)
-        drawing.draw(self.take, folder, self.here)
+        generation = GenerationJob(self.sampler, self.repeats, self.output.batch_size, SAMPLING.steps, 0)
+        generation.generate(self.decoded_set, folder, self.here)
 
     @torch.inference_mode()
     def bare(self, batch_size: int) -> None:
         """Call the pipeline itself for pictures that nobody keeps."""
         text, pooled = self.generator.empty_prompt(1)
-        tokens = self.prior.tokens(self.take.tokens).to(self.generator.unet.dtype)
+        tokens = self.prior.tokens(self.decoded_set.decoded.tensors["token"]).to(self.generator.unet.dtype)
         drawn = [(n, repeat) for n in range(len(tokens)) for repeat in range(self.repeats)]
         for start in range(0, len(drawn), batch_size):
             some = drawn[start : start + batch_size]
             batch = torch.stack([tokens[n] for n, _ in some])
-            seeds = [seed_of(0, self.take.image_ids[n], repeat) for n, repeat in some]
+            seeds = [seed_of(0, self.decoded_set.image_ids[n], repeat) for n, repeat in some]
             latents = self.generator.pipeline(
                 prompt_embeds=text.expand(len(batch), -1, -1),
                 pooled_prompt_embeds=pooled.expand(len(batch), -1),
                 cross_attention_kwargs={"ip_hidden_states": batch},
                 generator=[torch.Generator().manual_seed(seed) for seed in seeds],
-                num_inference_steps=self.how.steps,
+                num_inference_steps=SAMPLING.steps,
                 guidance_scale=0.0,
-                height=self.how.resolution_px,
-                width=self.how.resolution_px,
+                height=self.output.resolution_px,
+                width=self.output.resolution_px,
                 output_type="latent",
             ).images
             vae = self.generator.vae  # in float32, in which the pipeline would not give it latents of float16
@@ -127,7 +132,7 @@ class Studio:
 
 def compare(on: Setting, title: str, studio: Studio, rounds: int = 3) -> None:
     """Show both ratios of one setting."""
-    count, size = studio.count, studio.how.batch_size
+    count, size = studio.count, studio.output.batch_size
     sides = (studio.ours, lambda: studio.bare(size), lambda: studio.bare(1))
     ours, bare, single = (
         min(times) for times in zip(*[[on.timed(side) for side in sides] for _ in range(rounds)], strict=True)
@@ -139,8 +144,8 @@ def compare(on: Setting, title: str, studio: Studio, rounds: int = 3) -> None:
 
 def tiny(on: Setting) -> None:
     """Compare at tiny width."""
-    how = Sampling(resolution_px=64, batch_size=20, precision="fp32")
-    compare(on, "tiny", Studio(sdxl.Config(source=sdxl.RANDOM, architecture=NARROW), how, 6, 10, on.home))
+    output = Output(resolution_px=64, batch_size=20, precision="fp32")
+    compare(on, "tiny", Studio(sdxl.Config(source=sdxl.RANDOM, architecture=NARROW), output, 6, 10, on.home))
 
 
 def wide(on: Setting) -> None:
@@ -148,16 +153,17 @@ def wide(on: Setting) -> None:
     if torch.cuda.is_available():
         gpu(on)
         return
-    how = Sampling(batch_size=4, precision="bf16")
-    compare(on, "SDXL, on a CPU", Studio(WIDE, how, 1, 4, on.home), rounds=1)
+    output = Output(batch_size=4, precision="bf16")
+    compare(on, "SDXL, on a CPU", Studio(WIDE, output, 1, 4, on.home), rounds=1)
 
 
 def gpu(
-    on: Setting, config: sdxl.Config = WIDE, how: Sampling = USUAL, items: int = 8, repeats: int = 10
+    on: Setting, config: sdxl.Config = WIDE, output: Output = USUAL, items: int = 8, repeats: int = 10
 ) -> None:
     """Compare at SDXL's width on a GPU, and the peak of memory with what the plan estimates."""
-    studio = Studio(config, how, items, repeats, on.home)
-    estimate = memory.estimate(config, how, studio.prior)
+    studio = Studio(config, output, items, repeats, on.home)
+    skeleton = config.skeleton(DTYPES[output.precision])
+    estimate = skeleton.memory_estimate(output.batch_size, output.resolution_px) + size_of(studio.prior)
     reset_peak()
     studio.ours()
     held, reserved = peak_bytes()

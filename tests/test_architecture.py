@@ -44,7 +44,7 @@ DOMAINS = {
     "aligner": {"alignment"},  # the public name of its model
 }
 """What each package below the pipelines may import of the others."""
-OPENED = {"trained", "trained_cell", "model", "cells"}
+OPENED = {"trained", "trained_cell", "matching_run", "learned", "model", "cells"}
 """Modules of alignment that other domains may import: finished runs, and the models in them."""
 LAYERS = [
     {"", "core"},

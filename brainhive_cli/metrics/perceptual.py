@@ -1,4 +1,4 @@
-"""Networks that torchmetrics compares pictures with; absent weights are reported with the way to get them."""
+"""Networks that torchmetrics compares pictures with; one that is absent is told with the way to get it."""
 
 import importlib
 from collections.abc import Callable

@@ -87,8 +87,8 @@ def _headline(step: str, made: Result) -> str:
     if step == "train-prior":
         return _described("validation loss", metrics.overall["validation_loss"].as_dict())
     if step == "reconstruct":
-        name = next(name for name in metrics["overall"] if name.startswith("two_way"))
-        return _described("two-way", metrics["overall"][name])
+        name = next(name for name in metrics.overall if name.startswith("two_way"))
+        return _described("two-way", metrics.overall[name].as_dict())
     if step == "train-align":
         return f"{len(list(made.folder.glob('cells/**/model')))} brain encoders"
     return "two stores a split"

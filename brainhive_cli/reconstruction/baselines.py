@@ -1,6 +1,6 @@
-"""Baselines that are not drawn: the training picture nearest to each brain token, and the mean of all."""
+"""Training pictures as baselines: the one nearest to each decoded head, and the mean of all."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +22,9 @@ from brainhive_cli.data.views import to_pictures
 from brainhive_cli.datasets import BadPicture, ImageSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
-from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.conditions import Source, TokenSet, fused
+from brainhive_cli.reconstruction.conditions import DecodedSet, Source
 from brainhive_cli.reconstruction.generated import GeneratedSet
+from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads, compared
 from brainhive_cli.stores.hdf5 import match_ids
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean")
@@ -38,18 +38,16 @@ TRAIN = "train"
 
 @dataclass(frozen=True)
 class Baselines:
-    """Makes pictures of the training set stand in the place of reconstructions.
+    """Puts pictures of the training set in the place of reconstructions.
 
     Attributes:
         align: The run whose data set and embeddings are used.
-        prior: Fuses the embeddings of the training pictures.
         split: Whose items are reconstructed.
-        resolution_px: Side of the pictures that are kept: that of the drawn ones.
+        resolution_px: Side of the pictures that are kept: that of generated ones.
         protocol: How pictures are sized for metrics; the mean is taken at that size.
     """
 
     align: AlignRun
-    prior: FusionPrior
     split: str
     resolution_px: int
     protocol: str
@@ -57,19 +55,21 @@ class Baselines:
     def make(
         self,
         sources: Sequence[Source],
-        brain: Sequence[TokenSet],
+        brain: Sequence[DecodedSet],
+        heads: StimulusHeads,
         trained: str,
         folder: RunFolder,
         launch: Launch,
     ) -> tuple[list[GeneratedSet], dict[str, str]]:
-        """Make the baselines asked for; one that lacks its training pictures is passed over.
+        """Make the baselines among the sources; one whose training pictures are missing is left out.
 
         Args:
             sources: Of which `nearest` and `mean` are made.
-            brain: The tokens of each cell and subject, for the items wanted.
-            trained: What a reader must know of the brain encoders.
+            brain: The decoded heads of each cell and subject.
+            heads: Makes the heads of the training pictures.
+            trained: What a reader must know of the brain models.
             folder: The run; pictures that are there already are kept.
-            launch: The main process makes them, every process gets the answer.
+            launch: The main process makes them, every process gets the result.
 
         Returns:
             The pictures, and for each baseline that is missing the reason with the way to get it.
@@ -78,8 +78,10 @@ class Baselines:
         missing: dict[str, str] = {}
         for source in [each for each in BASELINES if each in sources and launch.is_main]:
             try:
-                is_of_brain = source == "nearest"
-                made += self._nearest(brain, trained, folder) if is_of_brain else self._mean(brain, folder)
+                is_nearest = source == "nearest"
+                made += (
+                    self._nearest(brain, heads, trained, folder) if is_nearest else self._mean(brain, folder)
+                )
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
         found: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((made, missing))[0]
@@ -95,29 +97,32 @@ class Baselines:
     @cached_property
     def _images(self) -> ImageSet:
         if self.split == TRAIN:
-            raise MissingData("the items are training pictures themselves", "draw another split")
+            raise MissingData("the items are training pictures themselves", "choose another split")
         return self.align.dataset.images(TRAIN)
 
-    def _nearest(self, brain: Sequence[TokenSet], trained: str, folder: RunFolder) -> list[GeneratedSet]:
+    def _nearest(
+        self, brain: Sequence[DecodedSet], heads: StimulusHeads, trained: str, folder: RunFolder
+    ) -> list[GeneratedSet]:
         images, stores = self._images, self.align.stores(TRAIN)
         rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
         ids = [next(iter(stores.values())).image_ids[row] for row in rows]
-        places = match_ids(ids, images.image_ids, f"{images.dataset} {TRAIN}")
-        tokens = fused(self.align, self.prior, TRAIN, rows)
+        image_rows = match_ids(ids, images.image_ids, f"{images.dataset} {TRAIN}")
+        candidates = compared(heads.of_rows(TRAIN, rows))
         made = []
-        for take in brain:
-            chosen = places[nearest(take.tokens, tokens).numpy()]
-            name = f"nearest/{take.name}"
+        for decoded_set in brain:
+            assert decoded_set.cell is not None and decoded_set.decoded is not None
+            chosen = image_rows[nearest(compared(decoded_set.decoded), candidates).numpy()]
+            name = f"nearest/{decoded_set.name}"
             below = folder.path / "baselines" / name
-            files = {image_id: below / f"{image_id}.png" for image_id in take.image_ids}
-            self._keep(dict(zip(files.values(), chosen.tolist(), strict=True)), folder)
-            how = f"the nearest of {len(ids)} training pictures by brain token, {trained}"
-            assert take.cell is not None
-            made.append(_drawn("nearest", name, files, how, (take.cell.seed,), take.subject))
+            files = {image_id: below / f"{image_id}.png" for image_id in decoded_set.image_ids}
+            self._write(dict(zip(files.values(), chosen.tolist(), strict=True)), folder)
+            how = f"the nearest of {len(ids)} training pictures by decoded head, {trained}"
+            seeds = (decoded_set.cell.seed,)
+            made.append(GeneratedSet("nearest", name, seeds, _one_each(files), decoded_set.subject, how))
         return made
 
-    def _keep(self, chosen: dict[Path, int], folder: RunFolder) -> None:
-        """Write training pictures as PNG, their central squares, at the size of drawn ones."""
+    def _write(self, chosen: Mapping[Path, int], folder: RunFolder) -> None:
+        """Write training pictures as PNG, their central squares, at the size of generated ones."""
 
         def write(file: Path, row: int) -> None:
             picture = TF.center_crop(TF.resize(images.open(row), [side]), [side])
@@ -128,24 +133,24 @@ class Baselines:
         with ThreadPoolExecutor() as writers:
             list(writers.map(write, todo, todo.values()))
 
-    def _mean(self, brain: Sequence[TokenSet], folder: RunFolder) -> list[GeneratedSet]:
+    def _mean(self, brain: Sequence[DecodedSet], folder: RunFolder) -> list[GeneratedSet]:
         count = min(len(self._images), MEAN_OF)
         file = folder.path / "baselines/mean.png"
         if not file.is_file():
             rows = np.linspace(0, len(self._images) - 1, count).round().astype(int)
             folder.replace("baselines/mean.png", self._average(rows).save)
-        ids = dict.fromkeys(image_id for take in brain for image_id in take.image_ids)
+        files = {image_id: file for decoded_set in brain for image_id in decoded_set.image_ids}
         how = f"the mean of {count} training pictures"
-        return [_drawn("mean", "mean", dict.fromkeys(ids, file), how)]
+        return [GeneratedSet("mean", "mean", (), _one_each(files), described=how)]
 
     def _average(self, rows: NDArray[np.int64]) -> Image.Image:
         """Average training pictures at the protocol's size."""
         total = torch.zeros(())
         with console.progress("mean training picture", len(rows)) as bar:
-            # resizing is linear: a sum of pictures of one size is resized as one of them
-            for _, alike in groupby(_opened(self._images, rows), key=lambda picture: picture.size):
+            # resizing is linear: the sum of pictures of one size is resized like one of them
+            for _, of_one_size in groupby(_opened(self._images, rows), key=lambda picture: picture.size):
                 together = torch.zeros(())
-                for picture in alike:
+                for picture in of_one_size:
                     together = together + TF.pil_to_tensor(picture).double()
                     bar.advance(1)
                 total = total + prepare(together[None] / 255, self.protocol)
@@ -159,15 +164,5 @@ def _opened(images: ImageSet, rows: NDArray[np.int64]) -> Iterator[Image.Image]:
             yield from readers.map(images.open, rows[start : start + AT_ONCE].tolist())
 
 
-def _drawn(
-    source: str,
-    name: str,
-    files: dict[str, Path],
-    made: str,
-    seeds: tuple[int, ...] = (),
-    subject: int | None = None,
-) -> GeneratedSet:
-    """One picture an item."""
-    return GeneratedSet(
-        source, name, seeds, {image_id: [file] for image_id, file in files.items()}, subject, made
-    )
+def _one_each(files: Mapping[str, Path]) -> dict[str, list[Path]]:
+    return {image_id: [file] for image_id, file in files.items()}

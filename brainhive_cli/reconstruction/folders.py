@@ -1,24 +1,76 @@
-"""Folders of pictures that someone else made, matched with pictures by name."""
+"""Folders of media that someone else made, matched with the true ones by name."""
 
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Self
 
-from brainhive_cli.core import home
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import console, home
+from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.datasets import PICTURES, check_unique, pictures_below
+from brainhive_cli.reconstruction.generated import GeneratedSet
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
+NAMED = 5
+"""Names that a warning lists; the metrics file holds all."""
+
+
+@dataclass(frozen=True)
+class MatchedFolders:
+    """Reconstructions matched with true pictures by name.
+
+    Attributes:
+        generated: The reconstructions of each true picture that has some.
+        truths: Name to file of the true pictures.
+        unmatched: Names of reconstructions of no true picture.
+        without: Names of true pictures that have no reconstruction.
+        digests: Digests of the content of both folders, by what the user calls them.
+    """
+
+    generated: GeneratedSet
+    truths: Mapping[str, Path]
+    unmatched: list[str]
+    without: list[str]
+    digests: Mapping[str, str]
+
+    @classmethod
+    def match(cls, score: str, truth: str | None) -> Self:
+        """Match two folders, and warn of what is left over.
+
+        Raises:
+            RecipeError: if there is no folder of true pictures.
+            MissingData: if a folder is not there or no name matches.
+        """
+        if truth is None:
+            raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
+        made, truths = pictures_in(score), pictures_in(truth)
+        found, unmatched = match_repeats(list(made), list(truths))
+        if not found:
+            raise MissingData(
+                f"no picture below {score} is named after one below {truth}: {unmatched[0]!r} and "
+                f"{next(iter(truths))!r}",
+                "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
+            )
+        without = [name for name in truths if name not in found]
+        _warn_of(unmatched, "reconstructions match no true picture")
+        _warn_of(without, "true pictures have no reconstruction")
+        digests = {score: digest_of(made), truth: digest_of(truths)}
+        files = {name: [made[each] for each in names] for name, names in found.items()}
+        described = in_protocol(_repeats(files.values()), caveats_around(score))
+        generated = GeneratedSet("scored", Path(score).name, (), files, described=described)
+        return cls(generated, truths, unmatched, without, digests)
 
 
 def pictures_in(folder: str) -> dict[str, Path]:
     """List the pictures below a folder: POSIX path below it without ending, to file.
 
-    What is hidden is passed over: macOS leaves a `._NAME.png` beside each picture on foreign disks.
+    Hidden files are left out: macOS leaves a `._NAME.png` next to each picture on foreign disks.
 
     Raises:
         MissingData: if there is no such folder, or no picture in it.
@@ -37,25 +89,26 @@ def pictures_in(folder: str) -> dict[str, Path]:
 
 
 def caveats_around(folder: str) -> list[str]:
-    """Read what must be said of pictures that lie in the folder of a finished run; nothing elsewhere."""
+    """Read the caveats of pictures that lie in the folder of a finished run; none elsewhere."""
     for above in home.located(folder).resolve().parents:
         if (above / "recipe.yaml").is_file() and (above / FINISHED).is_file():
-            found: list[str] = RunFolder(above).metrics().get("caveats", [])
-            return found
+            return RunFolder(above).measurements().caveats
     return []
 
 
 def digest_of(pictures: Mapping[str, Path]) -> str:
-    """Digest what pictures are called and what their files hold, wherever they lie."""
-    held = [(name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in sorted(pictures.items())]
-    return hashlib.sha256(repr(held).encode()).hexdigest()
+    """Digest the names and contents of pictures, wherever they lie."""
+    contents = [
+        (name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in sorted(pictures.items())
+    ]
+    return hashlib.sha256(repr(contents).encode()).hexdigest()
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:
-    """Find whose reconstructions pictures are.
+    """Match reconstructions with true pictures.
 
     A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a folder `NAME`. `NAME` is
-    the true picture's path below its folder, or its file's stem where that means one picture only.
+    the true picture's path below its folder, or its file's stem where only one picture has it.
 
     Args:
         names: Of the reconstructions.
@@ -68,7 +121,7 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
     found: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
-        owner = next((known[way] for way in _ways(name) if way in known), None)
+        owner = next((known[candidate] for candidate in _candidates(name) if candidate in known), None)
         if owner is None:
             unmatched.append(name)
         else:
@@ -83,31 +136,40 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
         MissingData: naming an id that has none.
     """
     known = {**_stems(list(pictures)), **{name: name for name in pictures}}
-    wanted = [known.get(each) or known.get(PurePosixPath(each).name) for each in image_ids]
-    if None in wanted:
-        absent = image_ids[wanted.index(None)]
+    names = [known.get(each) or known.get(PurePosixPath(each).name) for each in image_ids]
+    if None in names:
+        absent = image_ids[names.index(None)]
         raise MissingData(
             f"{folder} has no picture of {absent}", "name its pictures by image id or file stem"
         )
-    return [pictures[name] for name in wanted if name]
+    return [pictures[name] for name in names if name]
 
 
-def _ways(name: str) -> Iterator[str]:
-    """Yield what a reconstruction could be one of, the likeliest first."""
+def _candidates(name: str) -> Iterator[str]:
+    """Yield the names of true pictures that a reconstruction could be of, the likeliest first."""
     path = PurePosixPath(name)
-    for way in (path, *_without_number(path), path.parent):
-        if way.name:
-            yield way.as_posix()
-            yield way.name
-
-
-def _without_number(path: PurePosixPath) -> list[PurePosixPath]:
-    matched = REPEAT.fullmatch(path.name)
-    return [path.with_name(matched[1])] if matched else []
+    numbered = REPEAT.fullmatch(path.name)
+    for candidate in (path, *([path.with_name(numbered[1])] if numbered else []), path.parent):
+        if candidate.name:
+            yield candidate.as_posix()
+            yield candidate.name
 
 
 def _stems(names: Sequence[str]) -> dict[str, str]:
-    """Map file stems to names, where a stem means one only."""
+    """Map file stems to names, where only one name has the stem."""
     stems = [PurePosixPath(name).name for name in names]
     count = Counter(stems)
     return {stem: name for stem, name in zip(stems, names, strict=True) if count[stem] == 1}
+
+
+def _warn_of(names: Sequence[str], problem: str) -> None:
+    if names:
+        more = " …" if len(names) > NAMED else ""
+        console.warn(f"{len(names)} {problem}: {', '.join(names[:NAMED])}{more}")
+
+
+def _repeats(files: Iterable[Sequence[Path]]) -> str:
+    """Say how many reconstructions an item has."""
+    counts = sorted({len(some) for some in files})
+    shown = "–".join(map(str, (counts[0], counts[-1])[: len(counts)]))
+    return f"{shown} {'repeat' if counts == [1] else 'repeats'}"

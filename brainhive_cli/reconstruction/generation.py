@@ -1,4 +1,4 @@
-"""Pictures of a take on disk: each is drawn once, from noise that its item and repeat decide."""
+"""Media in the run's folder: each is generated once, from noise that its item and repeat decide."""
 
 import zlib
 from collections.abc import Sequence
@@ -6,106 +6,109 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
-from PIL import Image
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.reconstruction.conditions import TokenSet
-from brainhive_cli.reconstruction.initial_images import Initial
+from brainhive_cli.data import media_files
+from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.reranker import Reranker
 from brainhive_cli.reconstruction.sampler import Sampler
+from brainhive_cli.reconstruction.start_pictures import StartPictures
 
 WRITERS = 4
-"""Threads that write PNG files while the next pictures are drawn."""
+"""Threads that write files while the next media are generated."""
 
 Task = tuple[int, int]
-"""Which item of a take, and which repeat."""
+"""Row of an item, and number of the repeat."""
+Pixels = NDArray[np.uint8]
+"""Pictures [B, H, W, 3] or clips [B, F, H, W, 3], as they are written."""
 
 
 @dataclass(frozen=True)
 class GenerationJob:
-    """How the pictures of takes are drawn.
+    """How the media of decoded sets are generated.
 
     Attributes:
-        painter: Draws them.
-        repeats: Pictures kept an item.
-        batch_size: Pictures drawn at once.
+        sampler: Prior and generator.
+        repeats: Media kept for each item.
+        batch_size: Media generated at once.
         steps: Denoising steps, for the progress bar.
         seed: Seed of the noise.
-        initial: Gives pictures to start from; None for noise alone.
-        candidates: Pictures drawn for each one kept.
-        judge: Says which of them is kept, if there are several.
+        start: Pictures to start from; None for noise alone.
+        candidates: Media generated for each one kept.
+        reranker: Chooses which of them is kept, if there are several.
     """
 
-    painter: Sampler
+    sampler: Sampler
     repeats: int
     batch_size: int
     steps: int
     seed: int
-    initial: Initial | None = None
+    start: StartPictures | None = None
     candidates: int = 1
-    judge: Reranker | None = None
+    reranker: Reranker | None = None
 
-    def draw(self, take: TokenSet, folder: RunFolder, launch: Launch) -> None:
-        """Draw my share of a take's pictures that are not there yet; they are written meanwhile."""
-        tasks = launch.shard([(n, r) for n in range(len(take.image_ids)) for r in range(self.repeats)])
-        todo = [task for task in tasks if not (folder.path / self._file(take, task)).is_file()]
-        saving: list[Future[Path]] = []
+    def generate(self, decoded_set: DecodedSet, folder: RunFolder, launch: Launch) -> None:
+        """Generate this process's share of what is not there yet; files are written meanwhile."""
+        rows = range(len(decoded_set.image_ids))
+        tasks = launch.shard([(row, repeat) for row in rows for repeat in range(self.repeats)])
+        todo = [task for task in tasks if not (folder.path / _file(decoded_set, task)).is_file()]
+        writing: list[Future[Path]] = []
         at_once = max(1, self.batch_size // self.candidates)
         with (
             ThreadPoolExecutor(WRITERS) as writers,
-            console.progress(f"pictures of {take.name}", len(todo)) as bar,
+            console.progress(f"pictures of {decoded_set.name}", len(todo)) as bar,
         ):
             for start in range(0, len(todo), at_once):
                 batch = todo[start : start + at_once]
-                pictures = self._best(take, batch, bar)
-                _finish(saving)  # so that no more than one batch waits
-                saving = [
-                    writers.submit(folder.replace, self._file(take, task), partial(p.save, compress_level=1))
-                    for task, p in zip(batch, pictures, strict=True)
+                media = self._best(decoded_set, batch, bar)
+                _finish(writing)  # so that no more than one batch waits
+                writing = [
+                    writers.submit(folder.replace, _file(decoded_set, task), partial(media_files.save, one))
+                    for task, one in zip(batch, media, strict=True)
                 ]
                 bar.advance(len(batch))
-            _finish(saving)
+            _finish(writing)
 
-    def _file(self, take: TokenSet, task: Task) -> str:
-        return take.file(take.image_ids[task[0]], task[1])
-
-    def _best(self, take: TokenSet, tasks: Sequence[Task], bar: console.Bar) -> list[Image.Image]:
-        """Draw the candidates of each task, and keep the one most like its token."""
-        drawn = [(n, repeat, candidate) for n, repeat in tasks for candidate in range(self.candidates)]
-        pictures = [
-            picture
-            for start in range(0, len(drawn), self.batch_size)
-            for picture in self._draw(take, drawn[start : start + self.batch_size], bar)
-        ]
-        if self.judge is None:
-            return pictures
-        similarity = self.judge.similarity(pictures, self._tokens(take, drawn))
-        best = similarity.view(len(tasks), self.candidates).argmax(1).tolist()
-        return [pictures[place * self.candidates + which] for place, which in enumerate(best)]
-
-    def _draw(
-        self, take: TokenSet, drawn: Sequence[tuple[int, int, int]], bar: console.Bar
-    ) -> list[Image.Image]:
-        seeds = [seed_of(self.seed, take.image_ids[n], repeat, candidate) for n, repeat, candidate in drawn]
-        start: dict[str, Any] = {}
-        if self.initial is not None and take.source != "zeroed":  # a first guess would be of the brain too
-            pictures = self.initial.pictures(take, [n for n, _, _ in drawn], self.painter.generator)
-            start = {"initial": pictures, "strength": self.initial.strength}
-        return self.painter.draw(
-            self._tokens(take, drawn),
-            seeds,
-            on_step=lambda step: bar.advance(0, f"step {step} of {self.steps}"),
-            **start,
+    def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
+        """Generate the candidates of each task, and keep the one most similar to its decoded head."""
+        candidates = [(row, repeat, n) for row, repeat in tasks for n in range(self.candidates)]
+        media = np.concatenate(
+            [
+                self._sample(decoded_set, candidates[start : start + self.batch_size], bar)
+                for start in range(0, len(candidates), self.batch_size)
+            ]
         )
+        if self.reranker is None or decoded_set.decoded is None:
+            return media[:: self.candidates]
+        decoded = decoded_set.decoded[[row for row, _, _ in candidates]]
+        similarity = self.reranker.similarity(media, decoded).view(len(tasks), self.candidates)
+        best = similarity.argmax(1).cpu().numpy()
+        return media[np.arange(len(tasks)) * self.candidates + best]
 
-    def _tokens(self, take: TokenSet, drawn: Sequence[tuple[int, int, int]]) -> Tensor:
-        return torch.stack([take.tokens[n] for n, _, _ in drawn])
+    def _sample(
+        self, decoded_set: DecodedSet, candidates: Sequence[tuple[int, int, int]], bar: console.Bar
+    ) -> Pixels:
+        rows = [row for row, _, _ in candidates]
+        ids = [decoded_set.image_ids[row] for row in rows]
+        seeds = [seed_of(self.seed, i, repeat, n) for i, (_, repeat, n) in zip(ids, candidates, strict=True)]
+        media = self.sampler.sample(
+            None if decoded_set.decoded is None else decoded_set.decoded[rows],
+            seeds,
+            self._start(decoded_set, rows),
+            on_step=lambda step: bar.advance(0, f"step {step} of {self.steps}"),
+        )
+        return media_files.to_bytes(media)
+
+    def _start(self, decoded_set: DecodedSet, rows: Sequence[int]) -> Tensor | None:
+        if self.start is None or decoded_set.source == "zeroed":  # a first guess would be of the brain too
+            return None
+        return self.start.pictures(decoded_set, rows, self.sampler.generator)
 
 
 def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
@@ -114,6 +117,11 @@ def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
     return zlib.crc32(name.encode())
 
 
-def _finish(saving: Sequence[Future[Path]]) -> None:
-    for each in saving:
+def _file(decoded_set: DecodedSet, task: Task) -> str:
+    row, repeat = task
+    return decoded_set.file(decoded_set.image_ids[row], repeat)
+
+
+def _finish(writing: Sequence[Future[Path]]) -> None:
+    for each in writing:
         each.result()

@@ -7,76 +7,82 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values, limits_of_p
-from brainhive_cli.reconstruction.scoring import lower_is_better
+from brainhive_cli.reconstruction.metric_parts import lower_is_better
 
-Metrics = Mapping[str, Any]
-"""The metrics of a run of `reconstruct`."""
-Items = Mapping[str, Mapping[str, float]]
-"""Image id to metric to value, of one cell."""
+Items = Mapping[str, Any]
+"""Image ids and lists of their values by metric, of one cell."""
 Subjects = dict[int | None, list[Items]]
-"""The cells of each subject, of several seeds; None is whom pictures that come from no signal are of."""
+"""The cells of each subject, of several seeds; None for pictures that come from no signal."""
 
 
-def with_sources(metrics: Metrics) -> list[dict[str, Any]]:
+def with_sources(found: Measurements) -> list[dict[str, Any]]:
     """Compare the first source with each other one of the same run; p values are adjusted over metrics."""
-    first, *others = metrics["sources"]
-    mine = _subjects(metrics, first)
+    first, *others = found.notes["sources"]
+    cells = _subjects(found, first)
     return [
         {
             "with": source,
-            "protocol": next(iter(metrics["sources"][source].values()))["protocol"],
+            "protocol": _protocol(found, source),
             "caveats": [],
-            **_compared(mine, _subjects(metrics, source), first, source, [metrics.get("mode", "")]),
+            **_compare(cells, _subjects(found, source), first, source, [found.notes.get("mode", "")]),
         }
         for source in others
     ]
 
 
-def with_runs(mine: Metrics, run: str, others: Mapping[str, Metrics]) -> list[dict[str, Any]]:
+def with_runs(found: Measurements, run: str, others: Mapping[str, Measurements]) -> list[dict[str, Any]]:
     """Compare the first source of a run with that of others.
 
     Args:
-        mine: The run's metrics.
-        run: What it is called.
-        others: The others' metrics, by what they are called.
+        found: What the run measured.
+        run: Its name.
+        others: What the others measured, by their names.
 
     Raises:
         BrainhiveError: if a run was measured by another protocol, or on other subjects or items.
     """
-    found = []
+    comparisons = []
     for name, other in others.items():
-        protocols = [next(iter(each["overall"].values()))["protocol"] for each in (mine, other)]
-        if len({protocol.split(",")[0] for protocol in protocols}) > 1:
+        sources = [each.notes["sources"][0] for each in (found, other)]
+        protocols = [_protocol(each, source) for each, source in zip((found, other), sources, strict=True)]
+        sizes = [protocol.split(",")[0] for protocol in protocols]
+        if sizes[0] != sizes[1]:
             raise BrainhiveError(
-                f"{run} was measured by {protocols[0].split(',')[0]}, {name} by {protocols[1].split(',')[0]}",
-                "measure both by one protocol",
+                f"{run} was measured by {sizes[0]}, {name} by {sizes[1]}", "measure both by one protocol"
             )
-        first, second = (_subjects(each, next(iter(each["sources"]))) for each in (mine, other))
-        how = {"protocol": protocols[1], "caveats": other.get("caveats", [])}
-        modes = mine.get("mode", ""), other.get("mode", "")
-        found.append({"with": name, **how, **_compared(first, second, run, name, modes)})
-    return found
+        first, second = (
+            _subjects(each, source) for each, source in zip((found, other), sources, strict=True)
+        )
+        modes = found.notes.get("mode", ""), other.notes.get("mode", "")
+        comparison = _compare(first, second, run, name, modes)
+        comparisons.append({"with": name, "protocol": protocols[1], "caveats": other.caveats, **comparison})
+    return comparisons
 
 
-def _subjects(metrics: Metrics, source: str) -> Subjects:
-    found: Subjects = {}
-    for cell in metrics["cells"].values():
+def _protocol(found: Measurements, source: str) -> str:
+    return next(iter(found.scopes[source].values())).protocol
+
+
+def _subjects(found: Measurements, source: str) -> Subjects:
+    subjects: Subjects = {}
+    for scope, cell in found.notes["cells"].items():
         if cell["source"] == source:
-            found.setdefault(cell["subject"], []).append(cell["items"])
-    return found
+            subjects.setdefault(cell["subject"], []).append(found.items[scope])
+    return subjects
 
 
-def _compared(
-    first: Subjects, second: Subjects, one: str, other: str, modes: Sequence[str]
-) -> dict[str, Any]:
+def _compare(first: Subjects, second: Subjects, one: str, other: str, modes: Sequence[str]) -> dict[str, Any]:
     """Compare by every metric that both have; what is of no subject is compared with all of them."""
     subjects: list[int | None] = [each for each in {**first, **second} if each is not None]
     subjects = subjects or [None]
     pairs = [(_of(first, each, one), _of(second, each, other)) for each in subjects]
-    ids = [[image_id for image_id in mine[0] if image_id in theirs[0]] for mine, theirs in pairs]
-    for subject, (mine, theirs) in zip(subjects, pairs, strict=True):
-        difference = mine[0].keys() ^ theirs[0].keys()
+    ids = []
+    for subject, (firsts, seconds) in zip(subjects, pairs, strict=True):
+        in_second = {*seconds[0]["image_ids"]}
+        ids.append([image_id for image_id in firsts[0]["image_ids"] if image_id in in_second])
+        difference = {*firsts[0]["image_ids"]} ^ in_second
         if difference and subject in first and subject in second:
             raise BrainhiveError(
                 f"{one} and {other} are of different items: {min(difference)} is of one only",
@@ -84,7 +90,8 @@ def _compared(
             )
     if not all(ids):
         raise BrainhiveError(f"{one} and {other} have no item in common", "compare runs of the same items")
-    names = [name for name in _metrics(pairs[0][0]) if name in _metrics(pairs[0][1])]
+    in_both = set(_metrics(pairs[0][1]))
+    names = [name for name in _metrics(pairs[0][0]) if name in in_both]
     if not names:
         raise BrainhiveError(f"{one} and {other} have no metric in common", "measure both by one metric")
     found = {}
@@ -101,19 +108,20 @@ def _compared(
     }
 
 
-def _of(subjects: Subjects, subject: int | None, whose: str) -> list[Items]:
+def _of(subjects: Subjects, subject: int | None, name: str) -> list[Items]:
     if (found := subjects.get(subject, subjects.get(None))) is None:
         known = ", ".join(map(str, subjects))
         raise BrainhiveError(
-            f"{whose} has no subject {subject}, but {known}", "compare runs of the same subjects"
+            f"{name} has no subject {subject}, but {known}", "compare runs of the same subjects"
         )
     return found
 
 
 def _metrics(cells: Sequence[Items]) -> list[str]:
-    return list(next(iter(cells[0].values())))
+    return [name for name in cells[0] if name != "image_ids"]
 
 
 def _values(cells: Sequence[Items], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
     """Collect the values of items [S, N], one row a cell."""
-    return np.array([[cell[image_id][metric] for image_id in ids] for cell in cells])
+    by_id = [dict(zip(cell["image_ids"], cell[metric], strict=True)) for cell in cells]
+    return np.array([[cell[image_id] for image_id in ids] for cell in by_id])

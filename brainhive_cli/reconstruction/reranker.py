@@ -1,43 +1,36 @@
-"""How like pictures are to the tokens that they were drawn from: the choice of best-of-n."""
-
-from collections.abc import Sequence
+"""How similar pictures are to the decoded heads that they were generated from: the choice of best-of-n."""
 
 import torch
 import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.encoder_groups import encode
-from brainhive_cli.data.encoder_keys import match_keys
-from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.data.encoder_groups import grouped
+from brainhive_cli.data.media_files import Pixels
+from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads, compared
 
 
 class Reranker:
-    """Encodes pictures as the prior's images were, and fuses them; it never sees the stimulus.
+    """Embeds generated pictures as the stimuli were, and makes heads from them; it never sees the stimulus.
 
     Args:
-        encoders: Those whose embeddings the prior fuses; loaded here.
-        prior: Fuses them.
+        heads: Makes heads from embeddings; its encoders are loaded here.
         launch: Where they run.
-
-    Raises:
-        BrainhiveError: if the prior fuses other embeddings; it names both.
     """
 
-    def __init__(self, encoders: Sequence[EncoderConfig], prior: FusionPrior, launch: Launch) -> None:
-        keys = match_keys(encoders, prior.dims, "the prior")
-        self._encoders = {keys[config.name]: config.build() for config in encoders}
-        for encoder in self._encoders.values():
-            encoder.module.to(launch.device)
-        self._prior, self._launch = prior, launch
+    def __init__(self, heads: StimulusHeads, launch: Launch) -> None:
+        self._heads = heads
+        self._groups = grouped(heads.encoders, "fp32", launch)
 
     @torch.inference_mode()
-    def similarity(self, pictures: Sequence[Image.Image], tokens: Tensor) -> Tensor:
-        """Cosine of the pictures' tokens with `tokens` [B, D]; [B]."""
-        embeddings = {}
-        for key, encoder in self._encoders.items():
-            views = torch.stack([encoder.preprocess(picture) for picture in pictures])
-            embeddings[key] = encode(encoder, views, "fp32", self._launch)[0].flatten(1)
-        return F.cosine_similarity(self._prior.fuse(embeddings), tokens)
+    def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
+        """Cosine of the heads of pictures [B, H, W, 3] with decoded ones; [B]."""
+        pictures = [Image.fromarray(each) for each in pixels]
+        embeddings: dict[str, Tensor] = {}
+        for group in self._groups:
+            views = torch.stack([group.encoder.preprocess(picture) for picture in pictures])
+            embeddings |= {self._heads.keys[name]: values for name, values in group.encode(views).items()}
+        generated = compared(self._heads.of_embeddings(embeddings))
+        return F.cosine_similarity(generated, compared(decoded).to(generated.device))

@@ -1,11 +1,13 @@
 """Which reconstructions people are shown, and on which sheet."""
 
 from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.datasets import decode
+from brainhive_cli.data import media_files
+from brainhive_cli.data.media_files import first_frame
 from brainhive_cli.reconstruction.generated import Scored, best_first
 from brainhive_cli.reports.reconstruction_sheets import Row, reconstruction_sheet
 
@@ -14,56 +16,60 @@ Sheets = dict[str, Image.Image]
 
 def sheets_of(
     scored: Sequence[Scored],
-    open_seen: Callable[[str], Image.Image],
+    open_seen: Callable[[str], Any],
     label: Callable[[str], str],
     rows: int,
     protocol: str,
 ) -> Sheets:
-    """Draw the sheets, by file name.
+    """Make the sheets, by file name.
 
     The first items as they come; the best and the worst of all cells and subjects, each item once; and for
     each cell and subject a sheet that goes from the best to the worst in even steps.
 
     Args:
         scored: The reconstructions; the first source is the one that is shown in full.
-        open_seen: Image id to stimulus.
+        open_seen: Image id to stimulus, a picture or a clip; of a clip the first frame is shown.
         label: Image id to what it shows.
         rows: Items on a sheet.
         protocol: How they were compared, for the titles.
     """
 
     def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
-        how = f"{protocol}, {order[0][0].drawn.made}"
+        how = f"{protocol}, {order[0][0].generated.described}"
         return reconstruction_sheet(f"{title}: {how}", [row(order, place) for place in places])
 
     def row(order: Sequence[tuple[Scored, str]], place: int) -> Row:
         each, image_id = order[place]
         rank = f"rank {place + 1} of {len(order)}"
-        drawn = [(decode(str(file), file), values) for file, values in each.of_item(image_id)]
-        return Row([label(image_id), rank, *each.drawn.title.split("/")], open_seen(image_id), drawn)
+        made = [(first_frame(media_files.read(file)), values) for file, values in each.of_item(image_id)]
+        return Row(
+            [label(image_id), rank, *each.generated.title.split("/")], first_frame(open_seen(image_id)), made
+        )
 
     first = scored[0]
-    of_first, ids = best_first([first]), list(first.drawn.files)
-    together = best_first([each for each in scored if each.drawn.source == first.drawn.source])
+    of_first, ids = best_first([first]), list(first.generated.files)
+    together = best_first([each for each in scored if each.generated.source == first.generated.source])
     where = {image_id: place for place, (_, image_id) in enumerate(of_first)}
     half = max(1, rows // 2)
     forward = range(len(together))
-    drawn = {
+    sheets = {
         "contact_sheet.png": sheet("First items", of_first, [where[image_id] for image_id in ids[:rows]]),
         "best.png": sheet("Best items", together, _each_once(together, forward)[:half]),
         "worst.png": sheet("Worst items", together, _each_once(together, forward[::-1])[:half]),
     }
     for each in scored:
-        if each.drawn.source == "mean":  # one picture for all
+        if each.generated.source == "mean":  # one picture for all
             continue
         order = best_first([each])
         steps = np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))
-        drawn[f"sheets/{each.drawn.name}.png"] = sheet(f"{each.drawn.title}, best to worst", order, steps)
-    return drawn
+        sheets[f"sheets/{each.generated.name}.png"] = sheet(
+            f"{each.generated.scope}, best to worst", order, steps
+        )
+    return sheets
 
 
 def _each_once(order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> list[int]:
-    """Take the first place of each item: the same one of several subjects would fill a sheet."""
+    """Keep the first place of each item: the same one of several subjects would fill a sheet."""
     taken: dict[str, int] = {}
     for place in places:
         taken.setdefault(order[place][1], place)

@@ -60,11 +60,9 @@ def test_tensorboard_gets_the_metrics_of_an_evaluation_and_of_pictures(
     for result, name, of in ((evaluated, "retrieval", "all"), (drawn, "reconstruction", "brain")):
         label = f"{name} (simulated)"
         shown = accumulator.EventAccumulator(str(result.folder / "tensorboard" / label)).Reload()
-        metrics = result.as_dict()["metrics"]
-        metrics = metrics["scopes"]["all"] if of == "all" else metrics["overall"]
-        for name, metric in metrics.items():
+        for name, metric in result.metrics.scopes[of].items():
             (point,) = shown.Scalars(f"{of}/{name}")
-            assert point.value == pytest.approx(metric["value"])
+            assert point.value == pytest.approx(metric.value)
     assert (
         "all · backward/top1"
         in accumulator.EventAccumulator(str(evaluated.folder / "tensorboard" / "retrieval (simulated)"))

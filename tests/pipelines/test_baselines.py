@@ -1,4 +1,4 @@
-"""Baselines of reconstructions: what is drawn without the brain, and training pictures that nobody draws."""
+"""Baselines of reconstructions: pictures without a brain, and training pictures in their place."""
 
 import json
 import shutil
@@ -43,7 +43,7 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     return {i: store.image_ids[n] for i, n in zip(recording.image_ids, closest.tolist(), strict=True)}
 
 
-def test_nearest_is_the_training_picture_whose_token_is_most_like_the_brains(
+def test_nearest_is_the_training_picture_whose_token_is_most_similar_to_the_brains(
     go, world, aligned, drawing, prior
 ):
     result = go("reconstruct", *drawing, "sources=brain,nearest")
@@ -55,9 +55,9 @@ def test_nearest_is_the_training_picture_whose_token_is_most_like_the_brains(
     for image_id, file in shown.items():
         expected = pictures[nearest[image_id]].resize((32, 32), Image.Resampling.BILINEAR)
         assert np.abs(pixels(file) - pixels(expected)).max() <= 1
-    metric = result.metrics["sources"]["nearest"]["ssim"]
-    assert (metric["n"], metric["seeds"]) == (3, [1])
-    assert metric["protocol"].startswith("brainhive, the nearest of 960 training pictures by brain token")
+    metric = result.metrics.scopes["nearest"]["ssim"]
+    assert (metric.n, metric.seeds) == (3, (1,))
+    assert metric.protocol.startswith("brainhive, the nearest of 960 training pictures by decoded head")
     assert ("ssim", "nearest training picture") in [row[:2] for row in result.tables[0].rows]
 
 
@@ -67,12 +67,12 @@ def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, align
     mean = np.mean([pixels(draw(scene)) for scene in scenes("train")], axis=0).round().astype(np.uint8)
     expected = Image.fromarray(mean).resize((256, 256), Image.Resampling.BILINEAR)
     assert np.abs(pixels(result.folder / "baselines/mean.png") - pixels(expected)).max() <= 2
-    metric = result.metrics["sources"]["mean"]["pixcorr"]
-    assert metric["protocol"] == "mindeye2, the mean of 960 training pictures"
-    assert (metric["n"], metric["seeds"]) == (3, [])
+    metric = result.metrics.scopes["mean"]["pixcorr"]
+    assert metric.protocol == "mindeye2, the mean of 960 training pictures"
+    assert (metric.n, metric.seeds) == (3, ())
 
 
-def test_zeroed_is_what_is_drawn_of_no_token_and_from_noise_alone(
+def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
     go, aligned, drawing, generator, prior, tmp_path
 ):
     for scene in scenes("test"):
@@ -90,15 +90,15 @@ def test_zeroed_is_what_is_drawn_of_no_token_and_from_noise_alone(
         drawn = made.generate(fusion.null(1, [0]), [seed_of(0, image_id, 0)], 32, Sampling(steps=2))
     assert len(files) == 6
     assert np.abs(pixels(files[0]) - pixels(to_pictures(drawn)[0])).max() <= 1
-    assert "strength" not in result.metrics["overall"]["ssim"]["protocol"]
-    assert result.metrics["overall"]["ssim"]["seeds"] == []
+    assert "strength" not in result.metrics.overall["ssim"].protocol
+    assert result.metrics.overall["ssim"].seeds == ()
 
 
-def test_baselines_that_cost_nothing_are_there_unless_others_are_asked_for():
+def test_baselines_that_cost_nothing_are_made_by_default():
     assert reconstruct.Recipe.resolve("reconstruct", None, {}, []).sources == ["brain", "nearest", "mean"]
 
 
-def test_the_plan_counts_only_pictures_that_are_drawn(aligned, drawing):
+def test_the_plan_counts_only_pictures_that_are_generated(aligned, drawing):
     asked = [*drawing, "sources=brain,zeroed,nearest,mean"]
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
 
@@ -123,8 +123,8 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
 
     without = go("reconstruct", *asked)
 
-    assert list(without.metrics["sources"]) == ["brain"]
-    assert without.metrics["missing_sources"].keys() == {"nearest", "mean"}
+    assert without.metrics.notes["sources"] == ["brain"]
+    assert without.metrics.missing.keys() == {"nearest", "mean"}
     told = capsys.readouterr().err
     assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
     assert ("all", "mean training picture", "missing") in [row[:3] for row in without.tables[0].rows]
@@ -134,16 +134,16 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     assert go("reconstruct", *asked).folder == without.folder
     shutil.move(away, folder)
     again = go("reconstruct", *asked)
-    assert again.folder == without.folder and not again.metrics["missing_sources"]
-    assert list(again.metrics["sources"]) == ["brain", "nearest", "mean"]
+    assert again.folder == without.folder and not {*again.metrics.missing} & {"nearest", "mean"}
+    assert again.metrics.notes["sources"] == ["brain", "nearest", "mean"]
 
 
 def test_items_that_are_training_pictures_have_no_baseline_of_training_pictures(go, aligned, drawing):
-    """Of a model that does not say which pictures it was trained on: another one refuses such items."""
+    """Of a model that does not say which pictures it was trained on: any other refuses such items."""
     config = aligned / "cells/sub-01_seed-1/model/config.json"
-    known = json.loads(config.read_text())
-    config.write_text(json.dumps({key: value for key, value in known.items() if key != "learned"}))
+    fields = json.loads(config.read_text())
+    config.write_text(json.dumps({key: value for key, value in fields.items() if key != "learned"}))
 
     result = go("reconstruct", *drawing, "sources=brain,nearest", "split=train", "items=2", "repeats=1")
 
-    assert "the items are training pictures themselves" in result.metrics["missing_sources"]["nearest"]
+    assert "the items are training pictures themselves" in result.metrics.missing["nearest"]

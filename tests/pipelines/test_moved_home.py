@@ -68,7 +68,7 @@ def test_what_follows_works_in_a_moved_home(go, moving, tmp_path: Path, small):
     evaluated = go("eval-retrieval", f"align_run=runs/train-align/{run.name}", "sheet_rows=0")
     assert evaluated.metrics.notes["run"] == str(new / "runs/train-align" / run.name)
     assert "models/prior" in evaluated.hint
-    assert go("reconstruct", *later["reconstruct"]).metrics["overall"]["pixcorr"]["n"] == 2
+    assert go("reconstruct", *later["reconstruct"]).metrics.overall["pixcorr"].n == 2
     assert go("train-align", *small, "mode=finetune", "train.epochs=1").metrics["cells"]
 
 
@@ -117,8 +117,8 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
     from brainhive_cli.reconstruction.folders import digest_of, pictures_in
 
     def fingerprint(folder: str) -> str:
-        what = reconstruct.Recipe(initial={"folder": folder})
-        return what.holding({folder: digest_of(pictures_in(folder))}).fingerprint()
+        recipe = reconstruct.Recipe(initial={"folder": folder})
+        return recipe.holding({folder: digest_of(pictures_in(folder))}).fingerprint()
 
     assert fingerprint("a") == fingerprint("b") == fingerprint(str(home / "a")) != fingerprint("c")
 

@@ -130,10 +130,9 @@ def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path
         assert ours.parts[-4:] == other.parts[-4:]
         difference = np.asarray(Image.open(ours), np.int16) - np.asarray(Image.open(other), np.int16)
         assert np.abs(difference).max() <= 1  # rounding to bytes
-    for source, metrics in one.metrics["sources"].items():
+    for scope, metrics in one.metrics.scopes.items():
         for name, metric in metrics.items():
-            found = two.metrics()["sources"][source][name]
-            assert found["value"] == pytest.approx(metric["value"], abs=1e-3)
+            assert two.measurements().scopes[scope][name].value == pytest.approx(metric.value, abs=1e-3)
     files = [folder / "values.csv" for folder in (one.folder, two.path)]
     assert [len(file.read_text().splitlines()) for file in files] == [1 + 15, 1 + 15]  # with both baselines
 

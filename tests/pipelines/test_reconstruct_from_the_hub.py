@@ -24,7 +24,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
-from brainhive_cli.reconstruction.conditions import brain_takes
+from brainhive_cli.reconstruction.conditions import of_brain
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.target_store import TargetWriter, path_of
 
@@ -91,7 +91,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
         bar in ended.stderr for bar in ("Loading", "Fetching")
     )
     result = json.loads(ended.stdout)
-    assert {name: metric["n"] for name, metric in result["metrics"]["overall"].items()} == SCORED
+    assert {name: metric["n"] for name, metric in result["metrics"]["scopes"]["all"].items()} == SCORED
     assert set(result["metrics"]["missing"]) == UNSCORED
     weights = [path for path in hub.fetched if path.endswith(".safetensors")]
     parts = [f"{PRIOR}/{part}/{WEIGHTS}" for part in CLASSES]
@@ -127,11 +127,11 @@ def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     align = AlignRun.open(RunFolder(run), Paths())
     prior = FusionPrior.load(root / PRIOR)
     cells = [(cell, cell.tested_on[0]) for cell in align.cells]
-    (take,) = brain_takes(align, cells, "test", torch.device("cpu"))
+    (decoded_set,) = (of_brain(align, *cell, "test", torch.device("cpu")) for cell in cells)
     pipeline = StableDiffusionXLPipeline.from_pretrained(root / TURBO, add_watermarker=False)
     prior.attach(pipeline.unet)
     drawn = {}
-    for image_id, token in zip(take.image_ids, take.tokens, strict=True):
+    for image_id, token in zip(decoded_set.image_ids, decoded_set.decoded.tensors["token"], strict=True):
         with torch.inference_mode():
             picture = pipeline(
                 "",

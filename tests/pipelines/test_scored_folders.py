@@ -45,30 +45,30 @@ def test_folders_are_scored_by_name_and_what_is_left_over_is_listed(go, folders,
     def prepared(name: str) -> torch.Tensor:
         return metrics.prepare(pil_to_tensor(Image.open(folders[0].parent / name).convert("RGB"))[None] / 255)
 
-    items = result.metrics["cells"]["made"]["items"]
+    items = result.metrics.items["scored · made"]
     dog = [metrics.pixcorr(prepared("truth/a/dog.jpg"), prepared(f"made/dog_{n}.png")) for n in range(2)]
     cat = metrics.pixcorr(prepared("truth/b/cat.png"), prepared("made/cat/0.png"))
-    assert items["a/dog"]["pixcorr"] == pytest.approx(float(sum(dog)) / 2, abs=1e-6)
-    assert items["b/cat"]["pixcorr"] == pytest.approx(float(cat), abs=1e-6)
-    assert (result.metrics["unmatched"], result.metrics["without"]) == (["stranger"], ["b/cow"])
-    told = capsys.readouterr().err
-    assert "1 reconstructions match no true picture: stranger" in told
-    assert "1 true pictures have no reconstruction: b/cow" in told
-    overall = result.metrics["overall"]["pixcorr"]
-    assert (overall["n"], overall["protocol"]) == (2, "mindeye2, 1–2 repeats")
-    assert overall["low"] <= overall["value"] <= overall["high"]
+    assert items["image_ids"] == ["a/dog", "b/cat"]
+    assert items["pixcorr"] == pytest.approx([float(sum(dog)) / 2, float(cat)], abs=1e-6)
+    assert (result.metrics.notes["unmatched"], result.metrics.notes["without"]) == (["stranger"], ["b/cow"])
+    warned = capsys.readouterr().err
+    assert "1 reconstructions match no true picture: stranger" in warned
+    assert "1 true pictures have no reconstruction: b/cow" in warned
+    overall = result.metrics.overall["pixcorr"]
+    assert (overall.n, overall.protocol) == (2, "mindeye2, 1–2 repeats")
+    assert overall.low <= overall.value <= overall.high
     assert len((result.folder / "values.csv").read_text().splitlines()) == 1 + 3
 
 
 def test_all_of_the_fields_metrics_are_computed_where_the_weights_are(go, folders, image_networks):
     result = go("reconstruct", *asked(folders))
 
-    assert list(result.metrics["overall"]) == [
+    assert list(result.metrics.overall) == [
         *("pixcorr", "ssim", "alexnet2", "alexnet5", "inception", "clip", "effnet", "swav")
     ]
-    assert result.metrics["missing"] == {}
-    assert [result.metrics["overall"][name]["chance"] for name in ("clip", "swav")] == [0.5, None]
-    assert result.metrics["overall"]["clip"]["pool"] == 2
+    assert result.metrics.missing == {}
+    assert [result.metrics.overall[name].chance for name in ("clip", "swav")] == [0.5, None]
+    assert result.metrics.overall["clip"].pool == 2
 
 
 def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
@@ -76,7 +76,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
 ):
     several = asked(folders, "metrics=pixcorr,effnet")
     first = go("reconstruct", *several)
-    assert list(first.metrics["overall"]) == ["pixcorr"] and list(first.metrics["missing"]) == ["effnet"]
+    assert list(first.metrics.overall) == ["pixcorr"] and list(first.metrics.missing) == ["effnet"]
     assert first.tables[0].rows[1][:4] == ("effnet ↓", "–", "missing", "–")
 
     image_networks_absent.mkdir(parents=True)
@@ -86,7 +86,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
 
     second = go("reconstruct", *several)
     assert second.folder == first.folder
-    assert list(second.metrics["overall"]) == ["pixcorr", "effnet"] and not second.metrics["missing"]
+    assert list(second.metrics.overall) == ["pixcorr", "effnet"] and not second.metrics.missing
 
 
 def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
@@ -105,9 +105,9 @@ def test_pictures_are_cut_and_brought_to_size_by_the_protocol(go, home):
 
     for protocol in ("mindeye2", "brainhive"):
         how = (f"score={home / 'made'}", f"truth={home / 'truth'}", PIXELS, f"protocol={protocol}")
-        found = go("reconstruct", *how).metrics["overall"]["pixcorr"]
-        assert found["value"] == pytest.approx(expected(protocol), abs=1e-6)
-        assert found["protocol"] == f"{protocol}, 1 repeat"
+        found = go("reconstruct", *how).metrics.overall["pixcorr"]
+        assert found.value == pytest.approx(expected(protocol), abs=1e-6)
+        assert found.protocol == f"{protocol}, 1 repeat"
     assert abs(expected("mindeye2") - expected("brainhive")) > 0.01
 
 
@@ -119,9 +119,9 @@ def test_an_encoder_whose_weights_are_absent_is_missing_as_a_network_is(go, fold
 
     result = go("reconstruct", *asked(folders, *encoders))
 
-    assert list(result.metrics["overall"]) == ["pixcorr", "two_way_brainhive_cli-encoders-python-example"]
-    assert list(result.metrics["missing"]) == ["two_way_clip-b32"]
-    assert "hf download" in result.metrics["missing"]["two_way_clip-b32"]
+    assert list(result.metrics.overall) == ["pixcorr", "two_way_brainhive_cli-encoders-python-example"]
+    assert list(result.metrics.missing) == ["two_way_clip-b32"]
+    assert "hf download" in result.metrics.missing["two_way_clip-b32"]
     assert go("reconstruct", *asked(folders, *encoders)).folder == result.folder
 
 
@@ -133,7 +133,7 @@ def test_one_picture_has_its_own_metrics_and_no_identification(
     encoder = "metric_encoders=['python:brainhive_cli.encoders.python:example']"
 
     result = go("reconstruct", *alone, encoder, PIXELS)
-    assert list(result.metrics["overall"]) == ["pixcorr", "ssim"]
+    assert list(result.metrics.overall) == ["pixcorr", "ssim"]
     assert result.tables[0].title == "Reconstruction: brainhive, 1 repeat"
     assert "no two-way identification" in capsys.readouterr().err
     with pytest.raises(BrainhiveError, match="none of the metrics can be computed") as caught:
@@ -158,19 +158,17 @@ def test_scores_are_found_again_until_a_file_changes(go, folders):
 
     second = go("reconstruct", *asked(folders, PIXELS))
     assert second.folder != first.folder
-    assert second.metrics["overall"]["ssim"]["value"] != first.metrics["overall"]["ssim"]["value"]
+    assert second.metrics.overall["ssim"].value != first.metrics.overall["ssim"].value
 
 
-def test_what_cannot_be_scored_is_told(go, folders, home):
+def test_what_cannot_be_scored_is_refused(go, folders, home):
     with pytest.raises(RecipeError, match="need the true ones") as caught:
         go("reconstruct", f"score={folders[0]}")
     assert caught.value.hint == "--truth FOLDER"
     with pytest.raises(MissingData, match="no folder 'nowhere'"):
         go("reconstruct", "score=nowhere", f"truth={folders[1]}")
     save(home / "others" / "x.png", np.random.default_rng(0))
-    with pytest.raises(
-        MissingData, match=r"no picture below .* is named after one below .* 'x' beside 'a/dog'"
-    ):
+    with pytest.raises(MissingData, match=r"no picture below .* is named after one below .* 'x' and 'a/dog'"):
         go("reconstruct", f"score={home / 'others'}", f"truth={folders[1]}")
 
 
@@ -185,10 +183,12 @@ def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folder
     from brainhive_cli.pipelines import reconstruct
 
     encoders = "metric_encoders=['python:brainhive_cli.encoders.python:example',clip-b32]"
-    what = reconstruct.Recipe.resolve("reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders))
+    recipe = reconstruct.Recipe.resolve(
+        "reconstruct", None, {}, asked(folders, "metrics=ssim,clip", encoders)
+    )
     named = "ssim, clip, two_way_brainhive_cli-encoders-python-example, two_way_clip-b32"
-    told = f"{named}; weights not here yet: clip, two_way_clip-b32"
-    assert reconstruct.plan(what).items == {"pictures": 3, "metrics": told}
+    line = f"{named}; weights not here yet: clip, two_way_clip-b32"
+    assert reconstruct.plan(recipe).items == {"pictures": 3, "metrics": line}
 
 
 def test_the_flags_reach_their_keys(folders):
@@ -205,11 +205,6 @@ def test_the_flags_reach_their_keys(folders):
     document = json.loads(planned.stdout)
     assert document["recipe"]["sources"] == ["images", "shuffled"]
     assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")
-
-
-def test_a_strength_without_pictures_to_start_from_is_refused(go):
-    with pytest.raises(RecipeError, match="strength has no effect without folder or align_run"):
-        go("reconstruct", "initial.strength=0.3")
 
 
 def test_truth_without_pictures_to_score_is_refused(go):

@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.reconstruction.folders import caveats_around, find_by_name, match_repeats, pictures_in
 
 TRUTHS = ["test/01_dog/dog_1", "test/02_cat/cat_7", "test/03_dog/dog_2"]
@@ -67,10 +68,11 @@ def test_folders_without_pictures_or_with_two_of_one_name_are_refused(tmp_path):
 
 
 def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
+    measured = Measurements(notes={"caveats": ["selected on test"]})
     samples = tmp_path / "run" / "samples" / "sub-01"
     for name in ("run/recipe.yaml", "run/metrics.json"):
         assert caveats_around(str(samples)) == []  # of nobody's run, or one that is not finished
         samples.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(json.dumps({"caveats": ["selected on test"]}))
+        (tmp_path / name).write_text(json.dumps(measured.as_dict()))
 
     assert caveats_around(str(samples)) == ["selected on test"]

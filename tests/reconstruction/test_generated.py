@@ -20,8 +20,8 @@ def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **v
     """Make a subject's reconstructions, every repeat of an item with the item's value."""
     name = f"sub-{subject:02d}_seed-{seed}/sub-{subject:02d}"
     files = {image_id: [folder / f"{image_id}.png"] * repeats for image_id in IDS}
-    drawn = GeneratedSet("brain", name, (seed,), files, subject)
-    return Scored(drawn, {metric: np.repeat(found, repeats) for metric, found in values.items()})
+    generated = GeneratedSet("brain", name, (seed,), files, subject)
+    return Scored(generated, {metric: np.repeat(found, repeats) for metric, found in values.items()})
 
 
 def test_an_item_counts_once_averaged_over_repeats_and_seeds():
@@ -60,7 +60,7 @@ def test_subjects_who_saw_the_same_pictures_share_their_resamples():
     values = [0.1, 0.4, 0.9]
     other = scored(2, 5, ssim=values[::-1])
     turned = Scored(
-        GeneratedSet("brain", "", (5,), dict(reversed(other.drawn.files.items())), 2),
+        GeneratedSet("brain", "", (5,), dict(reversed(other.generated.files.items())), 2),
         {"ssim": np.array(values[::-1])},
     )
 
@@ -94,7 +94,7 @@ def test_every_picture_keeps_its_own_value(tmp_path):
     write_values(tmp_path / "values.csv", [each])
 
     assert each.of_item("b") == [(files["b"][0], {"ssim": 0.2}), (files["b"][1], {"ssim": 0.3})]
-    assert each.items == {"a": {"ssim": 0.05}, "b": {"ssim": 0.25}, "c": {"ssim": 0.45}}
+    assert each.items == {"image_ids": ["a", "b", "c"], "ssim": [0.05, 0.25, 0.45]}
     rows = [row.split(",") for row in (tmp_path / "values.csv").read_text().splitlines()]
     assert rows[0] == ["source", "cell", "image_id", "file", "ssim"]
     assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]

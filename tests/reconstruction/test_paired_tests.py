@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.metrics.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 
@@ -15,29 +16,36 @@ RANDOM = np.random.default_rng(0)
 IDS = [f"item {n}" for n in range(30)]
 
 
-def cell(source: str, subject: int | None, ids: list[str], **values: Any) -> dict[str, Any]:
-    items = {i: {m: float(found[n]) for m, found in values.items()} for n, i in enumerate(ids)}
-    return {"source": source, "subject": subject, "items": items}
+def cell(
+    source: str, subject: int | None, ids: list[str], **values: Any
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe a cell, and give its values by item."""
+    items = {name: [float(found[n]) for n in range(len(ids))] for name, found in values.items()}
+    return {"source": source, "subject": subject}, {"image_ids": ids, **items}
 
 
-def metrics(
-    *cells: dict[str, Any], protocol: str = "brainhive, 10 repeats", mode: str = ""
-) -> dict[str, Any]:
-    """The part of a metrics file that comparisons read."""
-    names = {each["source"]: {"ssim": {"protocol": protocol}} for each in cells}
-    return {
-        "mode": mode,
-        "overall": next(iter(names.values())),
-        "sources": names,
-        "cells": {str(n): each for n, each in enumerate(cells)},
-    }
+def measurements(
+    *cells: tuple[dict[str, Any], dict[str, Any]], protocol: str = "brainhive, 10 repeats", mode: str = ""
+) -> Measurements:
+    """The part of what a run measured that comparisons read."""
+    metric = Metric("ssim", 0.5, 1, None, None, None, None, (), protocol, "test", "")
+    sources = list(dict.fromkeys(described["source"] for described, _ in cells))
+    return Measurements(
+        scopes={source: {"ssim": metric} for source in sources},
+        notes={
+            "mode": mode,
+            "sources": sources,
+            "cells": {str(n): described for n, (described, _) in enumerate(cells)},
+        },
+        items={str(n): items for n, (_, items) in enumerate(cells)},
+    )
 
 
 def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averaged():
     one, two, base = RANDOM.random((3, 30))
     turned = IDS[::-1]
     found = with_sources(
-        metrics(
+        measurements(
             cell("brain", 1, IDS, ssim=one + base),
             cell("brain", 1, IDS, ssim=one + base + 0.2),  # another seed
             cell("brain", 2, IDS, ssim=two + base),
@@ -60,8 +68,8 @@ def test_what_is_of_no_subject_is_compared_with_every_subject():
     one, two, mean = RANDOM.random((3, 30))
     cells = [cell("brain", 1, IDS, ssim=one), cell("brain", 2, IDS[:20], ssim=two)]
 
-    (found,) = with_sources(metrics(*cells, cell("mean", None, IDS, ssim=mean)))
-    (turned,) = with_sources(metrics(cell("mean", None, IDS, ssim=mean), *cells))
+    (found,) = with_sources(measurements(*cells, cell("mean", None, IDS, ssim=mean)))
+    (turned,) = with_sources(measurements(cell("mean", None, IDS, ssim=mean), *cells))
 
     expected = ((one - mean).mean() + (two - mean)[:20].mean()) / 2
     assert found["metrics"]["ssim"]["difference"] == pytest.approx(expected)
@@ -73,8 +81,8 @@ def test_folds_of_inter_and_few_subjects_are_said():
     ssim = RANDOM.random((4, 30))
     cells = [cell(("brain", "nearest")[n // 2], n % 2, IDS, ssim=ssim[n]) for n in range(4)]
 
-    (found,) = with_sources(metrics(*cells, mode="inter"))
-    (intra,) = with_sources(metrics(*cells, mode="intra"))
+    (found,) = with_sources(measurements(*cells, mode="inter"))
+    (intra,) = with_sources(measurements(*cells, mode="intra"))
 
     assert FOLDS in found["notes"] and FOLDS not in intra["notes"]
     assert intra["notes"] == [TWO]
@@ -85,7 +93,7 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
     brain = cell("brain", 1, IDS, ssim=base + noise, pixcorr=base + 0.2 * noise, swav=base)
     other = cell("nearest", 1, IDS, ssim=base, pixcorr=base + 0.1, swav=base + noise)
 
-    (found,) = with_sources(metrics(brain, other))
+    (found,) = with_sources(measurements(brain, other))
 
     raw = [each["p_value"] for each in found["metrics"].values()]
     assert [each["p_adjusted"] for each in found["metrics"].values()] == benjamini_hochberg(raw) != raw
@@ -96,19 +104,22 @@ def test_p_values_are_adjusted_over_metrics_and_distances_are_told_to_be_better_
 @pytest.mark.parametrize(
     ("other", "message"),
     [
-        (metrics(cell("brain", 3, IDS, ssim=range(30))), "other has no subject 1, but 3"),
-        (metrics(cell("brain", 1, IDS[1:], ssim=range(29))), "of different items: item 0 is of one only"),
+        (measurements(cell("brain", 3, IDS, ssim=range(30))), "other has no subject 1, but 3"),
         (
-            metrics(cell("brain", 1, IDS, ssim=range(30)), protocol="mindeye2, 1 repeat"),
+            measurements(cell("brain", 1, IDS[1:], ssim=range(29))),
+            "of different items: item 0 is of one only",
+        ),
+        (
+            measurements(cell("brain", 1, IDS, ssim=range(30)), protocol="mindeye2, 1 repeat"),
             "mine was measured by",
         ),
-        (metrics(cell("brain", 1, IDS, clip=range(30))), "no metric in common"),
-        (metrics(cell("scored", None, ["other"], ssim=[1])), "no item in common"),
+        (measurements(cell("brain", 1, IDS, clip=range(30))), "no metric in common"),
+        (measurements(cell("scored", None, ["other"], ssim=[1])), "no item in common"),
     ],
 )
 def test_runs_that_cannot_be_paired_are_refused(other, message):
     with pytest.raises(BrainhiveError, match=message):
-        with_runs(metrics(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
+        with_runs(measurements(cell("brain", 1, IDS, ssim=range(30))), "mine", {"other": other})
 
 
 def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_again(go, aligned, drawing):
@@ -120,11 +131,11 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
 
     assert result.folder == plain.folder
     assert {file: file.stat().st_ino for file in plain.folder.rglob("samples/**/*.png")} == inodes
-    assert [each["with"] for each in result.metrics["comparisons"]] == ["shuffled", "nearest"]
-    (against,) = json.loads((plain.folder / "metrics.json").read_text())["against"]
+    assert [each["with"] for each in result.metrics.notes["comparisons"]] == ["shuffled", "nearest"]
+    (against,) = json.loads((plain.folder / "metrics.json").read_text())["notes"]["against"]
     assert against["with"] == str(applied.folder) and "adapter apply" in against["protocol"]
-    mine, theirs = (each.metrics["overall"]["ssim"]["value"] for each in (plain, applied))
-    assert against["metrics"]["ssim"]["difference"] == pytest.approx(mine - theirs)
+    first, second = (each.metrics.overall["ssim"].value for each in (plain, applied))
+    assert against["metrics"]["ssim"]["difference"] == pytest.approx(first - second)
     sources, runs = result.tables[1:]
     assert sources.title.startswith(
         "Brain less others, paired; p: t over items (Benjamini–Hochberg over metrics)"
@@ -136,7 +147,7 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
     ]
     assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
     assert "this run less others".capitalize() in (plain.folder / "index.html").read_text()
-    assert go("reconstruct", *asked).metrics["against"] == [against]  # it stays until others are asked for
+    assert go("reconstruct", *asked).metrics.notes["against"] == [against]  # kept until others are named
 
 
 def test_a_run_to_compare_with_is_looked_for_before_anything_is_drawn(go, aligned, drawing):
@@ -158,8 +169,8 @@ def test_folders_of_others_are_compared_too(go, home):
 
     second = go("reconstruct", f"score={home / 'two'}", *asked, f"against={first.folder}")
 
-    (found,) = second.metrics["against"]
-    difference = second.metrics["overall"]["pixcorr"]["value"] - first.metrics["overall"]["pixcorr"]["value"]
+    (found,) = second.metrics.notes["against"]
+    difference = second.metrics.overall["pixcorr"].value - first.metrics.overall["pixcorr"].value
     assert found["metrics"]["pixcorr"]["difference"] == pytest.approx(difference)
 
 
@@ -170,7 +181,7 @@ def test_sources_that_are_all_missing_are_an_error_with_the_way_to_get_them(
     monkeypatch.setenv("BRAINHIVE_HOME", str(own))
     shutil.rmtree(own / "embeddings/demo-noise-0.3/train")
 
-    with pytest.raises(MissingData, match="none of the sources asked for can be made: nearest") as caught:
+    with pytest.raises(MissingData, match="none of the sources can be made: nearest") as caught:
         go("reconstruct", *drawing, "sources=nearest")
 
     assert "embed" in caught.value.hint

@@ -1,25 +1,24 @@
-"""The painter: every setting of a recipe reaches the generator, and the prior's tokens with it."""
+"""The sampler: every setting of a recipe reaches the generator, and the prior's conditioning too."""
 
 import shutil
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import text_encoders
 import torch
 
-from brainhive_cli import generators
+from brainhive_cli import priors
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.views import to_pictures
-from brainhive_cli.generators import sdxl
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
-from brainhive_cli.reconstruction.sampler import Sampler, Sampling
+from brainhive_cli.reconstruction.recipe import Output
+from brainhive_cli.reconstruction.sampler import Sampler
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}
-CPU = Launch(0, 1, torch.device("cpu"))
+CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
@@ -34,27 +33,27 @@ def tokens(prior: FusionPrior) -> torch.Tensor:
     return torch.randn(len(SEEDS), prior.dim, generator=torch.Generator().manual_seed(0))
 
 
-def painted(speaking: str, prior: Path, **how: Any) -> np.ndarray:
-    fusion = FusionPrior.load(str(prior))
-    painter = Sampler(Sampling(**{**SMALL, **how}), sdxl.Config(source=speaking).build, fusion, CPU)
-    return np.stack([np.asarray(p, np.int16) for p in painter.draw(tokens(fusion), SEEDS)])
+def sampler_of(speaking: str, prior: Path, adapter: str | None = None, **how: Any) -> tuple[Sampler, Decoded]:
+    fusion = priors.load(str(prior), adapter=adapter)
+    output = Output(**{key: value for key, value in how.items() if key in Output.model_fields})
+    sampling = Sampling(**{key: value for key, value in how.items() if key in Sampling.model_fields})
+    build = sdxl.Config(source=speaking).build
+    return Sampler(build, fusion, output, sampling, CPU), Decoded({"token": tokens(fusion)})
+
+
+def generated(speaking: str, prior: Path, **how: Any) -> torch.Tensor:
+    sampler, decoded = sampler_of(speaking, prior, **{**SMALL, **how})
+    return sampler.sample(decoded, SEEDS)
 
 
 @torch.inference_mode()
-def expected(
-    speaking: str, prior: Path, scheduler: str = "", adapter: str = "skip", **how: Any
-) -> np.ndarray:
-    made, fusion = sdxl.Config(source=speaking).build(), FusionPrior.load(str(prior))
-    fusion.attach(made)
+def expected(speaking: str, prior: Path, adapter: str = "skip", **how: Any) -> torch.Tensor:
+    generator, fusion = sdxl.Config(source=speaking).build(), FusionPrior.load(str(prior))
+    fusion.attach(generator)
     token = tokens(fusion)
     token, empty = (fusion.adapt(t) if adapter == "apply" else t for t in (token, torch.zeros_like(token)))
     given, null = (Conditioning(embeddings=fusion.tokens(t)) for t in (token, empty))
-    asked = {**SMALL, **how, "scheduler": scheduler or None}
-    size_px = asked.pop("resolution_px")
-    for key in asked.keys() - generators.Sampling.model_fields:
-        del asked[key]
-    pictures = to_pictures(made.generate(given, SEEDS, size_px, generators.Sampling(**asked), null))
-    return np.stack([np.asarray(p, np.int16) for p in pictures])
+    return generator.generate(given, SEEDS, 32, Sampling(**{"steps": 2, **how}), null)
 
 
 @pytest.mark.parametrize(
@@ -71,24 +70,23 @@ def expected(
     ids=lambda how: ",".join(how),
 )
 def test_a_setting_reaches_the_generator_and_changes_its_pictures(speaking, prior, how, unlike):
-    found = painted(speaking, prior, **how)
+    found = generated(speaking, prior, **how)
 
-    assert np.abs(found - expected(speaking, prior, **how)).max() <= 1  # rounding to bytes
-    assert np.abs(found - expected(speaking, prior, **unlike)).max() > 1
+    assert (found - expected(speaking, prior, **how)).abs().max() < 1e-5
+    assert (found - expected(speaking, prior, **unlike)).abs().max() > 1 / 255
 
 
-def test_every_step_is_told(speaking, prior):
+def test_each_step_is_counted(speaking, prior):
     steps: list[int] = []
-    fusion = FusionPrior.load(str(prior))
-    painter = Sampler(Sampling(**SMALL), sdxl.Config(source=speaking).build, fusion, CPU)
+    sampler, decoded = sampler_of(speaking, prior, **SMALL)
 
-    painter.draw(tokens(fusion), SEEDS, on_step=steps.append)
+    sampler.sample(decoded, SEEDS, on_step=steps.append)
 
     assert steps == [1, 2]
 
 
-class EvaluationSpec:
-    """Stands where the generator does, and keeps what it is asked for."""
+class BuiltGenerator:
+    """Stands in for a generator, and keeps how it was built."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         self.built = device.type, dtype
@@ -98,27 +96,28 @@ class EvaluationSpec:
         self.spared = offload_to, tile
 
 
-def test_a_generator_is_put_where_the_memory_is_and_computes_in_the_precision_asked_for(prior):
+def test_a_generator_is_put_where_the_memory_is_and_computes_in_the_chosen_precision(prior):
+    def built(device: torch.device, **how: Any) -> BuiltGenerator:
+        fusion = FusionPrior.load(str(prior))
+        return Sampler(BuiltGenerator, fusion, Output(**how), Sampling(), device).generator
+
     gpu = torch.device("cuda")
-    for how, built, spared in (
+    for how, place, spared in (
         ({"precision": "bf16"}, ("cuda", torch.bfloat16), (None, False)),
-        ({"offload": True, "vae_tiling": True}, ("cpu", torch.float16), (gpu, True)),
+        ({"offload": True, "tiling": True}, ("cpu", torch.float16), (gpu, True)),
     ):
-        found = Sampler(
-            Sampling(**how), EvaluationSpec, FusionPrior.load(str(prior)), Launch(0, 1, gpu)
-        ).generator
-        assert (found.built, found.spared) == (built, spared)
-    found = Sampler(Sampling(offload=True), EvaluationSpec, FusionPrior.load(str(prior)), CPU).generator
+        found = built(gpu, **how)
+        assert (found.built, found.spared) == (place, spared)
+    found = built(CPU, offload=True)
     assert (found.built, found.spared) == (("cpu", torch.float32), (None, False))
 
 
 @pytest.mark.parametrize(
-    ("asked", "taken"), [("fp16", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
+    ("chosen", "taken"), [("fp16", torch.float32), ("bf16", torch.bfloat16), ("fp32", torch.float32)]
 )
-def test_a_cpu_draws_in_what_was_asked_for_but_in_fp32_for_fp16(speaking, prior, asked, taken):
-    fusion = FusionPrior.load(str(prior))
-    painter = Sampler(Sampling(**SMALL, precision=asked), sdxl.Config(source=speaking).build, fusion, CPU)
+def test_a_cpu_computes_in_the_chosen_precision_but_in_fp32_for_fp16(speaking, prior, chosen, taken):
+    sampler, decoded = sampler_of(speaking, prior, **SMALL, precision=chosen)
 
-    pictures = painter.draw(tokens(fusion), SEEDS)
+    media = sampler.sample(decoded, SEEDS)
 
-    assert painter.generator.unet.dtype == taken and pictures[0].size == (32, 32)
+    assert sampler.generator.unet.dtype == taken and media.shape == (2, 3, 32, 32)

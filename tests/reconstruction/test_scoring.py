@@ -3,7 +3,6 @@
 from collections import Counter
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,13 +15,16 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics import image as metrics
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
-from brainhive_cli.reconstruction.evaluation import Measuring, Stimuli, measure_run
+from brainhive_cli.reconstruction.evaluation import Stimuli, measure_run
 from brainhive_cli.reconstruction.generated import GeneratedSet
-from brainhive_cli.reconstruction.scoring import METRICS, Comparer, Truth, chance_of, known_metrics
+from brainhive_cli.reconstruction.metric_parts import PICTURE_METRICS, chance_of, known_metrics, load
+from brainhive_cli.reconstruction.recipe import Scoring
+from brainhive_cli.reconstruction.scoring import Scorer
 
 HERE = Launch(0, 1, torch.device("cpu"))
 ITEMS, REPEATS = 5, 3
@@ -73,11 +75,11 @@ OWN = np.repeat(np.arange(ITEMS), REPEATS)
 
 
 def scored(batch_size: int, protocol: str = "mindeye2", rounds: int = 1) -> dict[str, np.ndarray]:
-    comparer = Comparer.load(METRICS, [], protocol, batch_size, HERE)
-    truth = Truth.of(comparer, [lambda each=each: each for each in SEEN])
+    parts, _ = load(PICTURE_METRICS, [], HERE)
+    scorer = Scorer.of(parts, protocol, batch_size, HERE.device, [lambda each=each: each for each in SEEN])
     with console.progress("scores", 1) as bar:
         for _ in range(rounds):
-            found = truth.score([lambda each=each: each for each in MADE], OWN, np.arange(ITEMS), bar)
+            found = scorer.score([lambda each=each: each for each in MADE], OWN, np.arange(ITEMS), bar)
     return found
 
 
@@ -89,10 +91,10 @@ def test_every_network_is_loaded_once_and_sees_every_stimulus_once(counted):
         assert counted[name] == ITEMS + 2 * len(MADE)
 
 
-def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[dict[str, Any], Counter[str]]:
-    """Measure drawings by pixels and one network; count how often each stimulus is opened.
+def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[Measurements, Counter[str]]:
+    """Measure reconstructions by pixels and one network; count how often each stimulus is opened.
 
-    For each subject: the items, and of which item the drawing really is.
+    For each subject: the items, and of which item the reconstruction really is.
     """
     opened: Counter[str] = Counter()
 
@@ -102,32 +104,34 @@ def measured(folder: Path, names: dict[str, dict[int, int]]) -> tuple[dict[str, 
 
     for number, made in enumerate(MADE):
         made.save(folder / f"{number}.png")
-    drawn = [
+    generated = [
         GeneratedSet(
             "brain", name, (), {str(n): [folder / f"{of * REPEATS}.png"] for n, of in items.items()}, subject
         )
         for subject, (name, items) in enumerate(names.items())
     ]
-    how = Measuring(metrics=["pixcorr", "inception"], sheet_rows=0)
-    measure_run(RunFolder(folder), how, drawn, Stimuli(opens, str), "test", HERE, {})
-    return RunFolder(folder).metrics(), opened
+    scoring = Scoring(metrics=["pixcorr", "inception"], sheet_rows=0)
+    measure_run(RunFolder(folder), scoring, generated, Stimuli(opens, str), "test", HERE, {}, {})
+    return RunFolder(folder).measurements(), opened
 
 
-def test_stimuli_are_looked_at_once_for_all_that_are_compared_with_them(counted, tmp_path):
+def test_features_of_stimuli_are_computed_once_for_all_that_are_compared_with_them(counted, tmp_path):
     metrics, opened = measured(tmp_path, {"one": EACH, "other": EACH, "third": {0: 0, 1: 1}})
 
-    assert opened == Counter(map(str, range(ITEMS)))
+    assert opened == Counter(map(str, range(ITEMS))) + Counter("0")  # the first, to tell pictures from clips
     assert counted["inception"] == ITEMS + ITEMS + ITEMS + 2
-    assert metrics["cells"]["one"]["items"] == metrics["cells"]["other"]["items"]
+    assert metrics.items["brain · one"] == metrics.items["brain · other"]
 
 
 def test_a_reconstruction_is_identified_among_the_pictures_of_its_own_subject(counted, tmp_path):
     metrics, _ = measured(tmp_path, {"all": EACH, "few": {0: 2, 1: 3}})
 
-    whole, few = (metrics["cells"][name]["metrics"]["inception"] for name in ("all", "few"))
-    assert (whole["pool"], few["pool"]) == (ITEMS, 2)
-    values = [item["inception"] for item in metrics["cells"]["few"]["items"].values()]
-    assert set(values) <= {0.0, 1.0}  # the one other picture is more alike, or not; 2 and 3 are no rivals
+    whole, few = (metrics.scopes[f"brain · {name}"]["inception"] for name in ("all", "few"))
+    assert (whole.pool, few.pool) == (ITEMS, 2)
+    assert set(metrics.items["brain · few"]["inception"]) <= {
+        0.0,
+        1.0,
+    }  # the one other picture is more alike, or not; 2 and 3 are no rivals
 
 
 @pytest.mark.parametrize("protocol", metrics.PROTOCOLS)
@@ -135,8 +139,8 @@ def test_batches_give_the_values_of_the_public_functions_on_the_whole(counted, p
     """Features and pixels of `brainhive` too are resized from its own size, with no step between."""
     found, whole = scored(4, protocol), scored(1000, protocol)
 
-    assert list(found) == list(METRICS)
-    assert all(np.abs(found[name] - whole[name]).max() < 1e-9 for name in METRICS)
+    assert list(found) == list(PICTURE_METRICS)
+    assert all(np.abs(found[name] - whole[name]).max() < 1e-9 for name in PICTURE_METRICS)
     seen, made = (
         torch.cat([metrics.prepare(pil_to_tensor(p)[None] / 255, protocol) for p in some])
         for some in (SEEN, MADE)
@@ -168,15 +172,14 @@ def test_two_way_in_batches_equals_the_reference(golden):
 
 
 def test_metrics_without_weights_are_missing_with_the_way_to_get_them(image_networks_absent):
-    comparer = Comparer.load(METRICS, [], "mindeye2", 8, HERE)
+    parts, missing = load(PICTURE_METRICS, [], HERE)
 
-    assert list(comparer.pixels) == ["pixcorr", "ssim"] and not comparer.comparisons
-    assert list(comparer.missing) == list(METRICS[2:])
-    assert "curl" in comparer.missing["swav"] and "hf download" in comparer.missing["clip"]
+    assert list(parts) == ["pixcorr", "ssim"] and list(missing) == list(PICTURE_METRICS[2:])
+    assert "curl" in missing["swav"] and "hf download" in missing["clip"]
 
 
 def test_an_unknown_metric_is_refused_with_the_known_ones():
-    with pytest.raises(RecipeError, match="no image metric called 'fid'") as caught:
+    with pytest.raises(RecipeError, match="no metric called 'fid'") as caught:
         known_metrics(["ssim", "fid"])
     assert "alexnet2" in caught.value.hint
 

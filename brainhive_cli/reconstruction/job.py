@@ -1,0 +1,249 @@
+"""A reconstruction, resolved: which run, prior and generator, which cells, and what it is compared with."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+
+from brainhive_cli import priors
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.matching_run import find_run
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.core import runs
+from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.memory_estimate import in_words, size_of
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.generators import Sampling
+from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
+from brainhive_cli.reconstruction.conditions import DecodedSet
+from brainhive_cli.reconstruction.evaluation import Stimuli
+from brainhive_cli.reconstruction.folders import MatchedFolders, digest_of, pictures_in
+from brainhive_cli.reconstruction.generated import GeneratedSet
+from brainhive_cli.reconstruction.generation import GenerationJob
+from brainhive_cli.reconstruction.metric_parts import is_here, names_for, two_way_name
+from brainhive_cli.reconstruction.recipe import Output, Recipe
+from brainhive_cli.reconstruction.reranker import Reranker
+from brainhive_cli.reconstruction.sampler import DTYPES, Sampler
+from brainhive_cli.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
+from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
+
+
+@dataclass(frozen=True)
+class Job:
+    """What reconstruct is going to do; each member is resolved once, when it is first needed.
+
+    Attributes:
+        recipe: What the user wrote.
+    """
+
+    recipe: Recipe
+
+    @cached_property
+    def folders(self) -> MatchedFolders:
+        """The folders of reconstructions and true pictures that are scored."""
+        return MatchedFolders.match(str(self.recipe.score), self.recipe.truth)
+
+    @cached_property
+    def prior(self) -> Any:
+        """The prior, on the CPU."""
+        section = self.recipe.prior
+        return priors.load(section.source, scale=section.scale, adapter=self.recipe.adapter)
+
+    @cached_property
+    def align(self) -> AlignRun:
+        """The align run whose models decode: the one named, or the newest that was trained for the prior.
+
+        Raises:
+            MissingData: if there is none, with the line that makes one.
+            RecipeError: if it is a sweep of which no variant is named.
+            BrainhiveError: if the prior takes other heads than the run's.
+        """
+        recipe = self.recipe
+        if self.prior.fuser is None:
+            align = find(recipe.align_run, recipe.paths, subjects=recipe.subjects)
+            refuse_sweep(align)
+            return align
+        found, variant = find_run(recipe.align_run, self.prior, recipe.prior.source, recipe.paths)
+        return AlignRun.open(found, recipe.paths, subjects=recipe.subjects, variant=variant)
+
+    @cached_property
+    def cells(self) -> list[tuple[Cell, int]]:
+        """The cells, each with the subjects that it is tested on.
+
+        Raises:
+            MissingData: if there is no cell of a seed.
+        """
+        align, known = self.align, sorted({cell.seed for cell in self.align.cells})
+        seeds = self.recipe.seeds or [align.cells[0].seed]
+        if absent := [seed for seed in seeds if seed not in known]:
+            raise MissingData(
+                f"run {align.folder.path} has no cell of seeds {absent}", f"it has seeds {known}"
+            )
+        return [(cell, subject) for cell in align.cells if cell.seed in seeds for subject in cell.tested_on]
+
+    @cached_property
+    def start(self) -> StartPictures | None:
+        """The pictures that sampling starts from; None for noise alone, or what the prior gives."""
+        initial, recipe = self.recipe.initial, self.recipe
+        if initial.folder:
+            return FromFolder(initial.folder, pictures_in(initial.folder), recipe.resolution_px)
+        if initial.align_run:
+            align = find(initial.align_run, recipe.paths)
+            refuse_sweep(align)
+            return FromTokens(align, recipe.split)
+        return None
+
+    @cached_property
+    def baselines(self) -> Baselines:
+        """What puts training pictures in the place of reconstructions."""
+        recipe = self.recipe
+        return Baselines(self.align, recipe.split, recipe.resolution_px, recipe.protocol)
+
+    @cached_property
+    def against(self) -> list[RunFolder]:
+        """The runs to compare with."""
+        root = self.recipe.paths.under_home("runs")
+        return [runs.find(root, "reconstruct", name) for name in self.recipe.against or []]
+
+    @cached_property
+    def stimuli(self) -> Stimuli:
+        """What was seen."""
+        images = self.align.dataset.images(self.recipe.split)
+        rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
+        return Stimuli(lambda i: images.open(rows[i]), lambda i: images.concepts[rows[i]])
+
+    @cached_property
+    def trained(self) -> str:
+        """What a reader must know of the brain models, also of those that decoded the start pictures."""
+        caveats = [*self.align.caveats, *(self.start.caveats if self.start else [])]
+        return in_protocol(f"{self.align.mode} {self.align.dataset.name}", caveats)
+
+    @cached_property
+    def pinned(self) -> Recipe:
+        """The recipe whose fingerprint names the run, and the content of what else it refers to."""
+        recipe = self.recipe
+        if recipe.score is not None:
+            return recipe.holding(self.folders.digests)
+        align, held = self.align, {recipe.prior.source: priors.describe(recipe.prior.source).digest}
+        if start := recipe.initial.folder:
+            held[start] = digest_of(pictures_in(start))
+        name = runs.reference(align.folder, recipe.paths.under_home("runs") / "train-align", align.variant)
+        held = {reference: digest for reference, digest in held.items() if digest}
+        return recipe.model_copy(update={"align_run": name}).holding(held)
+
+    @property
+    def metrics_line(self) -> str:
+        """What is measured, and which weights are still to be downloaded for it."""
+        encoders = self.recipe.metric_encoders
+        names = [*names_for("picture", self.recipe.metrics), *map(two_way_name, encoders)]
+        absent = [name for name in names if not is_here(name, encoders)]
+        return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
+
+    @property
+    def count_line(self) -> str:
+        """How many pictures are generated."""
+        recipe, cells = self.recipe, len(self.cells)
+        items = len(self.align.dataset.images(recipe.split))
+        items = min(items, recipe.items or items)
+        of_no_cell = {"images", "zeroed"}
+        generated = {*recipe.sources} - {*BASELINES}
+        sets = sum(1 if source in of_no_cell else cells for source in generated)
+        count = sets * items * recipe.repeats
+        more = f", of {count * recipe.best_of} generated" if recipe.best_of > 1 else ""
+        return f"{count}: {items} items × {recipe.repeats} repeats × {sets} cells and sources{more}"
+
+    @property
+    def baselines_line(self) -> str:
+        """Which baselines of training pictures are made, and which are missing."""
+        chosen = [each for each in BASELINES if each in self.recipe.sources]
+        missing = [each for each in chosen if not self.baselines.is_here(each)]
+        words = [", ".join(each for each in chosen if each not in missing)]
+        words += [f"missing: {', '.join(missing)}"] if missing else []
+        return "; ".join(filter(None, words)) or "none"
+
+    @property
+    def memory_line(self) -> str:
+        """How much GPU memory generation takes, estimated: weights and the tensors that live at once."""
+        recipe = self.recipe
+        generator = recipe.generator.skeleton(DTYPES[recipe.precision])
+        needed = generator.memory_estimate(
+            recipe.batch_size, recipe.resolution_px, recipe.guidance, recipe.tiling, recipe.offload
+        )
+        return f"{in_words(needed + size_of(self.prior))} for {recipe.batch_size} at once"
+
+    def generation(self, prior: Any, heads: StimulusHeads, launch: Launch) -> GenerationJob:
+        """Prepare what generates the media.
+
+        Args:
+            prior: On the launch's device.
+            heads: Makes heads from candidates, of which the best is kept.
+            launch: Where they are generated.
+        """
+        recipe = self.recipe
+        output, sampling = recipe.section(Output), recipe.section(Sampling)
+        return GenerationJob(
+            Sampler(recipe.generator.build, prior, output, sampling, launch.device),
+            recipe.repeats,
+            recipe.batch_size,
+            recipe.steps,
+            recipe.seed,
+            self.start,
+            recipe.best_of,
+            Reranker(heads, launch) if recipe.best_of > 1 else None,
+        )
+
+    def generated(self, decoded_set: DecodedSet, folder: RunFolder) -> GeneratedSet:
+        """Name the files of a set in the run's folder, and describe how they were made."""
+        files = {
+            image_id: [folder.path / decoded_set.file(image_id, n) for n in range(self.recipe.repeats)]
+            for image_id in decoded_set.image_ids
+        }
+        starts = self.recipe.initial.is_given and decoded_set.source != "zeroed"  # that is from noise alone
+        seeds = (decoded_set.cell.seed,) if decoded_set.cell else ()
+        described = f"{self.recipe.described(starts)}, {self.trained}"
+        return GeneratedSet(
+            decoded_set.source, decoded_set.name, seeds, files, decoded_set.subject, described
+        )
+
+    def check(self, decoded_sets: Sequence[DecodedSet], prior: Any, launch: Launch) -> None:
+        """Refuse what cannot be generated, before the generator is loaded.
+
+        Args:
+            decoded_sets: What would be generated from.
+            prior: On the launch's device.
+            launch: The processes that share the work.
+
+        Raises:
+            MissingData: if an item has no picture to start from.
+            BrainhiveError: if the prior was trained on the items.
+            RecipeError: if `strength` has no effect.
+        """
+        if self.start is not None:
+            self.start.prepare(decoded_sets, launch)
+        self._refuse_seen(sorted({image_id for each in decoded_sets for image_id in each.image_ids}))
+        decoded = next((each.decoded for each in decoded_sets if each.decoded is not None), None)
+        if "strength" in self.recipe.model_fields_set and self.start is None and decoded is not None:
+            with torch.inference_mode():
+                starts = prior.condition(decoded[:1], [0]).start is not None
+            if not starts:
+                raise RecipeError(
+                    "strength has no effect without pictures to start from", "initial.folder=FOLDER"
+                )
+
+    def _refuse_seen(self, image_ids: Sequence[str]) -> None:
+        """Refuse to reconstruct pictures that the prior was trained to generate."""
+        source, dataset = self.recipe.prior.source, self.align.dataset.name
+        if (folder := priors.describe(source).folder) is None:
+            return
+        seen = Learned.read(folder).has_seen(dataset, image_ids)
+        if seen.any():
+            raise BrainhiveError(
+                f"the prior {source} was trained on {seen.sum()} of the {len(seen)} pictures of {dataset} "
+                "that would be reconstructed",
+                "reconstruct pictures that were held out, or train a prior on a split without them",
+            )

@@ -1,0 +1,59 @@
+"""What pictures are generated from: the ceiling, shuffled signals, heads of any shape."""
+
+import pytest
+import torch
+from PIL import Image
+from reconstructions import embedding, gap, generate, pictures_of
+
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.reconstruction.conditions import DecodedSet
+from brainhive_cli.reconstruction.generation import seed_of
+
+
+def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
+    go, world, aligned, drawing, generator, prior
+):
+    result = go("reconstruct", *drawing, "sources=images,brain")
+
+    files = sorted((result.folder / "samples/images").rglob("*.png"))
+    assert len(files) == 6
+    image_id = files[0].parent.relative_to(result.folder / "samples/images").as_posix()
+    (expected,) = generate(generator, prior, embedding(world, image_id), [seed_of(0, image_id, 0)])
+    assert gap(expected, Image.open(files[0])) <= 1
+    assert result.metrics.notes["sources"] == ["images", "brain"]
+    assert result.metrics.overall == result.metrics.scopes["images"]
+    rows = [row[:2] for row in result.tables[0].rows]
+    assert rows == [(m, f) for m in ("pixcorr", "ssim") for f in ("images, ceiling", "brain")]
+
+
+def decoded_set(count: int) -> DecodedSet:
+    """Heads of several shapes, each row with its number."""
+    numbers = torch.arange(float(count))
+    tensors = {"token": numbers[:, None], "latent": numbers.view(-1, 1, 1, 1).expand(-1, 4, 2, 2)}
+    ids = [f"item {n}" for n in range(count)]
+    decoded = Decoded(tensors, {"caption": [f"caption {n}" for n in range(count)]})
+    return DecodedSet("brain", Cell("intra", (1,), (1,), 5), 1, ids, ids, decoded)
+
+
+def test_every_shuffled_item_has_another_items_heads_each_once():
+    original = decoded_set(9)
+    ids = original.image_ids
+
+    shuffled = original.shuffled()
+
+    assert sorted(shuffled.origin_ids) == ids
+    assert all(one != other for one, other in zip(ids, shuffled.origin_ids, strict=True))
+    tensors = shuffled.decoded.tensors
+    assert [ids[int(n)] for n in tensors["token"][:, 0]] == shuffled.origin_ids
+    assert torch.equal(tensors["latent"][:, 3, 1, 1], tensors["token"][:, 0])
+    assert [f"item {text.split()[1]}" for text in shuffled.decoded.texts["caption"]] == shuffled.origin_ids
+    assert shuffled.origin_ids == decoded_set(9).shuffled().origin_ids
+    with pytest.raises(RecipeError, match="one signal cannot be shuffled"):
+        original.first(1).shuffled()
+
+
+def test_one_item_can_have_a_signal_out_of_all(go, aligned, drawing):
+    result = go("reconstruct", *drawing, "sources=shuffled", "items=1", "repeats=1")
+    assert len(pictures_of(result.folder)) == 1

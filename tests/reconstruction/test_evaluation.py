@@ -1,0 +1,113 @@
+"""What is measured of reconstructions, and what people are shown."""
+
+import re
+
+import pytest
+import torch
+from PIL import Image
+from reconstructions import align
+from torchvision.transforms.v2.functional import pil_to_tensor
+from worlds import COLOURS
+
+from brainhive_cli import encoders
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.demo.pictures import draw, scenes
+from brainhive_cli.metrics import image as metrics
+from brainhive_cli.reconstruction import sheet_selection
+
+
+def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, drawing):
+    result = go("reconstruct", *drawing, f"metric_encoders=[{COLOURS!r}]")
+
+    by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
+    files = sorted((result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png"))
+    ids = [
+        file.parent.relative_to(result.folder / "samples/sub-01_seed-1/sub-01").as_posix() for file in files
+    ]
+    encoder = encoders.resolve(COLOURS).build()
+
+    def prepared(pictures: list[Image.Image]) -> torch.Tensor:
+        return torch.stack([metrics.prepare(pil_to_tensor(p)[None] / 255, "brainhive")[0] for p in pictures])
+
+    def features(pictures: list[Image.Image]) -> torch.Tensor:
+        return torch.stack([encoder.preprocess(picture).flatten() for picture in pictures])
+
+    seen, expected = [by_id[image_id] for image_id in ids], []
+    for repeat in range(2):
+        made = [Image.open(file.with_name(f"{repeat:02d}.png")) for file in files]
+        truth, drawn = prepared(seen), prepared(made)
+        two_way = metrics.two_way(features(seen), features(made))
+        expected.append(torch.stack([metrics.pixcorr(truth, drawn), metrics.ssim(truth, drawn), two_way]))
+    items = result.metrics.items["brain · sub-01_seed-1"]
+    rows = [items["image_ids"].index(image_id) for image_id in ids]
+    found = torch.tensor([values for key, values in items.items() if key != "image_ids"])[:, rows]
+    assert torch.allclose(found, torch.stack(expected).mean(0).to(found.dtype), atol=1e-6)
+    overall = result.metrics.overall
+    assert overall["pixcorr"].value == pytest.approx(float(found[0].mean()), abs=1e-6)
+    name = "two_way_brainhive_cli-encoders-python-example"
+    assert (overall[name].n, overall[name].chance) == (3, 0.5)
+    assert overall["ssim"].low <= overall["ssim"].value <= overall["ssim"].high
+
+
+def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, drawing):
+    result = go("reconstruct", *drawing, "sheet_rows=2", "sources=brain,shuffled")
+
+    sheets = {file.relative_to(result.folder).as_posix() for file in result.folder.glob("**/*.png")}
+    cell = "sub-01_seed-1/sub-01"
+    wanted = {"contact_sheet.png", "best.png", "worst.png", f"sheets/{cell}.png"}
+    assert {name for name in sheets if "samples" not in name} == wanted | {f"sheets/shuffled/{cell}.png"}
+    assert {"contact sheet", "best", "worst", "page"} == result.files.keys()
+    page = result.files["page"].read_text()
+    assert page.count('src="data:image/png;base64,') == page.count("<img") == 5
+    assert "pixcorr" in page
+
+
+def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_scored(
+    go, drawing, small, runs, prior, monkeypatch, tmp_path
+):
+    titles: list[str] = []
+    original = sheet_selection.reconstruction_sheet
+    monkeypatch.setattr(
+        sheet_selection,
+        "reconstruction_sheet",
+        lambda title, rows: titles.append(title) or original(title, rows),
+    )
+    align(go, small, runs, f"prior={prior}", "train.selection=test")
+
+    drawn = go("reconstruct", *drawing, "sheet_rows=2")
+    page = drawn.files["page"].read_text()
+    for file in (drawn.folder / "samples").rglob("00.png"):  # any pictures of these names
+        truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
+        truth.parent.mkdir(exist_ok=True)
+        Image.open(file).save(truth)
+    scored = go(
+        "reconstruct", f"score={drawn.folder}/samples", f"truth={tmp_path}/truth", "metrics=pixcorr", runs
+    )
+
+    for caveat in ("simulated", "selected on test"):
+        for result in (drawn, scored):
+            assert caveat in result.metrics.caveats
+            assert all(caveat in table.title for table in result.tables)
+            assert all(caveat in metric.protocol for metric in result.metrics.overall.values())
+        assert titles and all(caveat in title for title in titles)
+        assert caveat in re.search("<h1>(.*)</h1>", page)[1]
+
+
+def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, drawing, small, runs, prior):
+    go("train-align", *small, runs, f"prior={prior}", "subjects=1,2", "seeds=1,2", "train.epochs=1")
+
+    both = go("reconstruct", *drawing, "seeds=1,2")
+    one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
+
+    assert both.tables[0].title == (
+        "Reconstruction of test pictures: brainhive, 2 repeats, intra demo-noise-0.3, simulated, seeds 1, 2"
+    )
+    assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
+    cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]
+    assert [row[0] for row in both.tables[1].rows] == cells
+    assert both.tables[1].columns == ("cell", "PixCorr", "SSIM", "n")
+    name = "brain · sub-02_seed-2"
+    assert list(one.metrics.notes["cells"]) == [name] and len(one.tables) == 1
+    assert one.metrics.items[name] == both.metrics.items[name]
+    with pytest.raises(MissingData, match="no subject 3"):
+        go("reconstruct", *drawing, "subjects=3")

@@ -1,0 +1,60 @@
+"""What tests of reconstructions share: pictures of a run, and pictures generated without the pipeline."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.data.views import to_pictures
+from brainhive_cli.generators import Sampling, sdxl
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.stores.target_store import TargetStore
+
+COLOURS = "brainhive_cli-encoders-python-example"
+"""The store of mean colours."""
+
+
+def pictures_of(folder: Path) -> dict[str, np.ndarray]:
+    """Read what a run generated, by its path below the run."""
+    files = sorted((folder / "samples").rglob("*.png"))
+    return {file.relative_to(folder).as_posix(): np.asarray(Image.open(file), np.int16) for file in files}
+
+
+def embedding(world: Path, image_id: str) -> torch.Tensor:
+    """Read the embedding of a test picture, [1, D]."""
+    (path,) = world.glob("embeddings/demo-noise-0.3/test/*example.h5")
+    store = TargetStore.open(path)
+    return torch.from_numpy(np.array(store.embedding[store.rows([image_id])]))
+
+
+def generate(
+    generator: Path, prior: Path, embedded: torch.Tensor, seeds: list[int], **more: Any
+) -> list[Image.Image]:
+    """Generate pictures from an embedding without the pipeline."""
+    made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
+    fusion.attach(made)
+    with torch.inference_mode():
+        token = fusion.fuse({COLOURS: embedded}).expand(len(seeds), -1)
+        given = dataclasses.replace(
+            fusion.condition(Decoded({"token": token}), seeds), start=more.pop("initial", None)
+        )
+        return to_pictures(made.generate(given, seeds, 32, Sampling(steps=2, **more)))
+
+
+def gap(one: Image.Image, other: Any) -> int:
+    """The largest difference of two pictures, in levels of 255."""
+    return int(np.abs(np.asarray(one, np.int16) - np.asarray(other, np.int16)).max())
+
+
+def align(go, small, *overrides: str) -> Path:
+    """Train on the first subject for three epochs."""
+    return go("train-align", *small, "subjects=1", "train.epochs=3", *overrides).folder
+
+
+def cut(file: Path) -> None:
+    """Leave of a file what an interrupted download would."""
+    file.write_bytes(file.read_bytes()[:200])
