@@ -15,7 +15,6 @@ from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
-from brainhive_cli.alignment.transfer import Origin
 from brainhive_cli.core import home, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -42,7 +41,8 @@ class AlignRun:
         made_with: The encoders and signals that cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
         variant: Which variant of a sweep it is; empty for what is no sweep, or all of one.
-        origin: What the models were trained on, when that is not `dataset`; None when it is.
+        origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
+            nothing says: subjects are then known by their numbers. None when it is `dataset`.
     """
 
     folder: RunFolder
@@ -52,7 +52,7 @@ class AlignRun:
     made_with: dict[str, tuple[list[EncoderConfig], Signal]]
     paths: Paths
     mode: str
-    origin: Origin | None = None
+    origin: str | None = None
     recipe: Recipe | None = None
     variant: str = ""
     _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
@@ -89,7 +89,7 @@ class AlignRun:
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
         if used.recorded_as != trained_on.recorded_as:
-            origin = Origin.of(trained_on, made.signal, paths)
+            origin = trained_on.name
             tested_on = tuple(chosen_subjects(used, subjects))
             cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
@@ -141,7 +141,7 @@ class AlignRun:
         )
         cell = Cell(path.name, layout.spec.subjects, tuple(chosen_subjects(used, subjects)), 0)
         made_with = {"": (list(found.values()), signal)}
-        origin = None if learned.recordings == used.recorded_as else Origin(learned.dataset)
+        origin = None if learned.recordings == used.recorded_as else learned.dataset
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
@@ -176,7 +176,7 @@ class AlignRun:
     @property
     def are_strangers(self) -> bool:
         """Whether the subjects are known to be other people than those trained on, of whatever number."""
-        return self.origin is not None and self.origin.is_other
+        return bool(self.origin)
 
     def _is_normalised_by_tested(self, cell: Cell) -> bool:
         """Tell whether a subject who was not trained on gave recordings for the normalisation."""

@@ -14,7 +14,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import digest_of
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.trained import AlignRun
-from brainhive_cli.alignment.transfer import fitted
+from brainhive_cli.alignment.transfer import match_recording
 from brainhive_cli.core import console
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
@@ -183,10 +183,12 @@ class Member:
 
     def _taken(self, subject: int, split: str) -> tuple[Signal, tuple[str, ...]]:
         """Return the window and the like, and the channels, that the model takes of a recording."""
-        layout, (_, signal) = self.model.layout, self.align.made_with[self.cell.variant]
+        spec, (_, signal) = self.model.layout.spec, self.align.made_with[self.cell.variant]
         if self.align.origin is None:
-            return signal, layout.spec.names
-        return fitted(self.align.origin, layout, signal, self.align.dataset, self.align.paths, subject, split)
+            return signal, spec.names
+        dataset, where = self.align.dataset, f"{self.align.dataset.name} subject {subject}"
+        recording = open_signals(dataset, self.align.paths, signal, subject)[split]
+        return match_recording(spec, recording, signal, dataset.channels, where)
 
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
         """Name something of a subject's signals as this member takes them, to keep it for other cells."""

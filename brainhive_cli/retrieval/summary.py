@@ -116,7 +116,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     """Name the way of measuring, with all that a reader must know."""
     first = runs[0]
     words = [" + ".join(dict.fromkeys(run.mode for run in runs)), first.dataset.name]
-    words += [f"zero-shot from {first.origin.name}"] if first.are_strangers and first.origin else []
+    words += [f"zero-shot from {first.origin}"] if first.are_strangers else []
     words += [run.variant for run in runs if run.variant]
     words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
     words += [f"head {spec.head}"] if spec.head else []

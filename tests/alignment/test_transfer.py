@@ -7,49 +7,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from layouts import one_token, spec_of
+from layouts import spec_of
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.transfer import Origin, fitted
+from brainhive_cli.alignment.transfer import match_recording
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets.demo import Demo
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from brainhive_cli.stores.target_store import TargetStore
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 OTHER = "{kind: demo, noise: 0.5, subjects: 2}"
-LAYOUT = one_token(spec_of(("Oz", "P7"), 50), 8, {})
-ORIGIN = Origin("trained-on", np.arange(50) / 100, 100.0)
+SPEC = replace(spec_of(("Oz", "P7"), 50), rate_hz=100.0, times_s=tuple(np.arange(50) / 100))
 
 
-@pytest.fixture
-def recorded(home: Path):
-    """Write the signals of a data set: channels, rate, samples; what fits it."""
-
-    def write(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0):
-        signal = np.zeros((1, 1, len(channels), samples), np.float32)
-        times_s = start_s + np.arange(samples) / rate_hz
-        recording = Recording(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
-        path = path_of(home / "signals", "other", "default", 1)
-        path.unlink(missing_ok=True)
-        SignalStore.write(path, {"test": recording})
-
-    return write
+def recorded(channels=("P7", "Cz", "oz"), rate_hz=100.0, samples=80, start_s=0.0) -> Recording:
+    """A recording of another data set; what matches the model by default."""
+    signal = np.zeros((1, 1, len(channels), samples), np.float32)
+    times_s = start_s + np.arange(samples) / rate_hz
+    return Recording(signal, ["a"], Sensors(channels), times_s, rate_hz, "µV")
 
 
-def fit(layout: Layout = LAYOUT, origin: Origin = ORIGIN, signal: Signal = Signal()):  # noqa: B008
-    return fitted(origin, layout, signal, Demo("other", (1,), 1.0), Paths(), 1, "test")
+def match(recording: Recording, spec: SignalSpec = SPEC, signal: Signal = Signal()):  # noqa: B008
+    return match_recording(spec, recording, signal, None, "other subject 1")
 
 
-def test_channels_are_found_by_name_and_the_window_is_cut(recorded):
-    recorded()
-
-    signal, channels = fit()
+def test_channels_are_found_by_name_and_the_window_is_cut():
+    signal, channels = match(recorded())
 
     assert channels == ("Oz", "P7")
     assert signal.window_ms == pytest.approx((-5, 495))  # half a sample before the first and after the last
@@ -59,37 +46,43 @@ def test_channels_are_found_by_name_and_the_window_is_cut(recorded):
     ("given", "what"),
     [
         ({"channels": ("Cz", "Fz")}, "other subject 1 has no channel Oz, P7, which the model was trained on"),
-        ({"rate_hz": 250.0}, "other subject 1 is sampled at 250 Hz, trained-on at 100 Hz"),
+        ({"rate_hz": 250.0}, "sampled at 250 Hz, what the model was trained on at 100 Hz"),
         ({"samples": 40}, "has 40 samples where the model takes 50"),
         ({"start_s": 0.2}, "has 30 samples where the model takes 50"),
     ],
 )
-def test_signals_that_do_not_fit_are_refused_in_one_line(recorded, given, what):
-    recorded(**given)
-
+def test_signals_that_do_not_match_are_refused_in_one_line(given, what):
     with pytest.raises(BrainhiveError) as caught:
-        fit()
+        match(recorded(**given))
     assert what in caught.value.message and caught.value.hint
 
 
-def test_without_the_recordings_of_the_training_only_the_same_number_of_samples_fits(recorded):
-    unknown = replace(ORIGIN, times_s=None, rate_hz=None)
-    recorded(samples=50)
-    assert fit(origin=unknown)[0].window_ms is None
+def test_a_model_that_does_not_know_its_times_takes_as_many_samples_only():
+    unknown = replace(SPEC, times_s=None, rate_hz=None)
+    assert match(recorded(samples=50), unknown)[0].window_ms is None
 
-    recorded(samples=80)
     with pytest.raises(BrainhiveError, match="80 samples where the model takes 50"):
-        fit(origin=unknown)
-    assert fit(origin=unknown, signal=Signal(window_ms=(0, 500)))[0].window_ms == (0, 500)
+        match(recorded(samples=80), unknown)
+    assert match(recorded(samples=80), unknown, Signal(window_ms=(0, 500)))[0].window_ms == (0, 500)
 
 
-def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_for(recorded):
-    recorded(samples=50)
-    counted = replace(LAYOUT, spec=spec_of(("0", "1"), 50))
+def test_a_model_that_only_counts_its_channels_takes_as_many_in_the_order_asked_for():
+    counted = spec_of(("0", "1"), 50)
 
-    assert fit(counted, Origin(""), Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
+    assert match(recorded(samples=50), counted, Signal(channels=["oz", "P7"]))[1] == ("oz", "P7")
     with pytest.raises(BrainhiveError, match="gives 3 channels where the model takes 2"):
-        fit(counted, Origin(""))
+        match(recorded(samples=50), counted)
+
+
+def test_voxels_do_not_go_into_a_model_of_sensors_nor_sensors_into_one_of_voxels():
+    voxels = Recording(np.zeros((1, 1, 3, 1)), ["a"], Voxels({}), np.zeros(1), None, "z")
+    spec = SignalSpec((), 1, (1,), (3,))
+
+    assert match(voxels, spec)[1] == ()
+    with pytest.raises(BrainhiveError, match="other subject 1 has voxels where the model takes sensors"):
+        match(voxels)
+    with pytest.raises(BrainhiveError, match="has sensors where the model takes voxels"):
+        match(recorded(samples=1), spec)
 
 
 @pytest.fixture
