@@ -1,5 +1,6 @@
 """Stores filled: locked, resumed where they were interrupted, and renamed when complete."""
 
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -57,7 +58,7 @@ class Filling:
 
 @contextmanager
 def filling(
-    blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True
+    blanks: Sequence[Blank], launch: Launch, again: bool = False, keep: bool = True, reopen: bool = False
 ) -> Iterator[Filling]:
     """Create stores, or resume interrupted ones, and lock them until the block ends.
 
@@ -66,6 +67,7 @@ def filling(
         launch: This process among those that fill them.
         again: Start from the first row, also where an interrupted store could be resumed.
         keep: Keep what is written when the block ends before `finish`, for the next time.
+        reopen: Add to a finished store, which has no final name meanwhile.
 
     Raises:
         BrainhiveError: if another command writes one of the stores.
@@ -76,6 +78,8 @@ def filling(
             for blank in blanks:
                 held.callback(FileLock.for_path(blank.path).release)
             for blank, part in zip(blanks, parts, strict=True):
+                if reopen and blank.path.is_file():
+                    os.replace(blank.path, part)
                 if again:
                     part.unlink(missing_ok=True)
                 if not keep:

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -104,3 +105,23 @@ def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
     with pytest.raises(BrainhiveError, match=f"{bad.name} cannot be decoded"):
         for batch in batches(begun(*settings).pictures, range(3), 4, 1, 0, 0, begun(*settings).launch):
             assert len(batch.rows)
+
+
+def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begun, home):
+    whole = begun(*settings, CACHED).pictures.latents.latent.copy()
+    (path,) = stores(home)
+    with h5py.File(path, "r+") as file:
+        file["done"][5], file["embedding"][5] = 0, 0
+
+    added = begun(*settings, CACHED).pictures.latents.latent
+
+    assert np.allclose(added, whole, atol=ROUNDING) and added[5].any() and stores(home) == [path]
+
+
+def test_latents_that_an_older_version_kept_are_read(settings, begun, home):
+    whole = begun(*settings, CACHED).pictures.latents.latent.copy()
+    (path,) = stores(home)
+    with h5py.File(path, "r+") as file:
+        file.move("embedding", "latent")
+
+    assert np.array_equal(begun(*settings, CACHED).pictures.latents.latent, whole)
