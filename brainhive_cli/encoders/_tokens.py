@@ -13,32 +13,35 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import EMBEDDING, EncoderConfig
 
 FORMS = "class|mean|patches"
-GRAMMAR = re.compile(rf"{EMBEDDING}|(?P<last>{FORMS})|block-(?P<block>\d+)(\.(?P<form>{FORMS}))?")
+GRAMMAR = re.compile(rf"{EMBEDDING}|(?P<last>{FORMS}|tokens)|block-(?P<block>\d+)(\.(?P<form>{FORMS}))?")
 
 
-def _checked(output: str | list[str]) -> str | list[str]:
+def checked(output: str | list[str], more: Sequence[str] = ()) -> str | list[str]:
+    """Refuse outputs that no vision transformer has, unless they are among `more`."""
     for one in [output] if isinstance(output, str) else output:
-        if not GRAMMAR.fullmatch(one):
-            raise ValueError("an output is embedding, class, mean, patches, block-I or block-I.class (…)")
+        if not GRAMMAR.fullmatch(one) and one not in more:
+            raise ValueError(
+                "an output is embedding, class, mean, patches, tokens, block-I or block-I.class (…)"
+            )
     if not output:
         raise ValueError("name one output at least")
     return output
 
 
 class TokenConfig(EncoderConfig):
-    """An encoder of which more than the usual embedding can be asked."""
+    """An encoder with more outputs than its usual embedding."""
 
-    output: Annotated[str | list[str], AfterValidator(_checked)] = Field(
+    output: Annotated[str | list[str], AfterValidator(checked)] = Field(
         EMBEDDING,
         description="embedding (the family's usual one); after the last norm: class, mean (of patches), "
-        "patches [S, D]; of a block, counted from 0: block-I (all tokens), block-I.class (…); "
-        "several as a list: a store each, one forward",
+        "patches [S, D], tokens [S, D] (class and registers first); of a block, counted from 0: block-I "
+        "(all tokens), block-I.class (…); several as a list: a store each, one forward",
     )
 
 
 @dataclass(frozen=True)
 class Anatomy:
-    """Where a vision transformer keeps what its outputs are made of.
+    """The modules of a vision transformer whose outputs are read.
 
     Attributes:
         blocks: Its blocks, which give tokens [B, S, D].
@@ -54,7 +57,7 @@ class Anatomy:
 
 
 class Outputs(nn.Module):
-    """Gives what is asked of a network, from one forward.
+    """Gives several outputs of a network from one forward pass.
 
     Args:
         network: Pictures [B, 3, H, W] to their usual embedding [B, D].

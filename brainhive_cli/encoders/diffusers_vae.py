@@ -1,4 +1,4 @@
-"""Any image autoencoder of diffusers, by its flattened latent."""
+"""Any image autoencoder of diffusers, by its latent."""
 
 import json
 import zlib
@@ -13,13 +13,14 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.latent_space import latent_space
-from brainhive_cli.encoders import Encoder, EncoderConfig, fetch, require_all, untrained
+from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig, fetch, require_all, untrained
 
+Output = Literal["embedding", "latent"]
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
 
 
 class Config(EncoderConfig):
-    """An autoencoder's latent, shifted and scaled as its diffusion model sees it, flattened."""
+    """An autoencoder's latent, shifted and scaled as its diffusion model sees it."""
 
     config_files: ClassVar[tuple[str, ...]] = ("config.json",)
     weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
@@ -29,6 +30,11 @@ class Config(EncoderConfig):
     posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
     seed: int = Field(
         0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
+    )
+    output: Output | list[Output] = Field(
+        EMBEDDING,
+        exclude_if=lambda output: output == EMBEDDING,  # stores and runs of older versions do not name it
+        description="embedding (flattened, [D]), latent [C, h, w]; both as a list: a store each, one forward",
     )
     architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
 
@@ -44,7 +50,9 @@ class Config(EncoderConfig):
             return pixels.float().div(127.5).sub(1)  # [3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
-        return Encoder(lambda: _FlatLatent(load(), self.posterior, self.seed), preprocess, words, weights)
+        return Encoder(
+            lambda: _Latent(load(), self.output, self.posterior, self.seed), preprocess, words, weights
+        )
 
     def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
         import diffusers
@@ -80,13 +88,19 @@ def class_name(folder: Path) -> str:
     return name
 
 
-class _FlatLatent(nn.Module):
-    def __init__(self, vae: Any, posterior: str, seed: int) -> None:
+class _Latent(nn.Module):
+    def __init__(self, vae: Any, output: str | list[str], posterior: str, seed: int) -> None:
         super().__init__()
-        self.vae, self.posterior, self.seed = vae, posterior, seed
+        self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
         self.latent_space = latent_space(vae)
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor) -> Tensor | list[Tensor]:
+        latents = self._encode(images)  # [B, C, h, w]
+        if isinstance(self.output, str):
+            return latents.flatten(1) if self.output == EMBEDDING else latents
+        return [latents.flatten(1) if one == EMBEDDING else latents for one in self.output]
+
+    def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)
         if not hasattr(encoded, "latent_dist"):  # AutoencoderTiny and others have no posterior
             (latents,) = encoded.to_tuple()
@@ -96,7 +110,8 @@ class _FlatLatent(nn.Module):
             noise = torch.stack([self._noise(image, encoded.latent_dist.mean[0]) for image in images])
             latents = encoded.latent_dist.mean + encoded.latent_dist.std * noise
         shift = self.vae.config.get("shift_factor") or 0.0
-        return ((latents - shift) * self.vae.config.scaling_factor).flatten(1)  # [B, D]
+        scaled: Tensor = (latents - shift) * self.vae.config.scaling_factor
+        return scaled
 
     def _noise(self, image: Tensor, like: Tensor) -> Tensor:
         picture = zlib.crc32(image.cpu().numpy().tobytes())

@@ -1,15 +1,17 @@
 """An encoder known only by where it lies: its own config says which family loads it."""
 
 import json
+from functools import partial
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
 from brainhive_cli.encoders._nearest import nearest
-from brainhive_cli.encoders._tokens import TokenConfig
+from brainhive_cli.encoders._tokens import TokenConfig, checked
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
 
@@ -21,6 +23,9 @@ class Config(TokenConfig):
     """`hub:owner/name` or a folder of a transformers ViT, a diffusers autoencoder, timm or open_clip."""
 
     source: str = Field("", description="hub:owner/name[/subfolder][@revision], or a folder")
+    output: Annotated[str | list[str], AfterValidator(partial(checked, more=("latent",)))] = Field(
+        EMBEDDING, description="an output of the family: of a vision transformer, or latent of an autoencoder"
+    )
 
     def build(self) -> Encoder:
         """Look at the config, then build through the family's own part."""

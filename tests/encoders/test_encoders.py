@@ -262,6 +262,9 @@ def test_anyones_function_is_an_encoder(
         ({"kind": "clip-h14", "source": "hub:me/finer"}, "me--finer"),
         ({"kind": "timm", "source": "hub:timm/x"}, "timm--x"),
         ("dinov2-b14:mean", "dinov2-b14-mean"),
+        ("vae:latent", "vae-latent"),
+        ("hub:owner/name/vae", "owner--name--vae"),
+        ({"kind": "reference", "source": "hub:owner/vae", "output": "latent"}, "owner--vae-latent"),
         ({"kind": "clip-h14", "output": "block-8.class"}, "clip-h14-block-8-class"),
         ("dinov3-l16", "dinov3-l16"),
         ("siglip2-so400m14-384:patches", "siglip2-so400m14-384-patches"),
@@ -302,3 +305,15 @@ def test_a_prior_may_know_an_encoder_by_upstreams_name() -> None:
     assert encoders.resolve("clip-b32").known_as == ("clip-b32", "CLIP-ViT-B-32-laion2B-s34B-b79K")
     assert encoders.resolve("vae").known_as == ("vae",)
     assert encoders.resolve("clip-b32:class").known_as == ("clip-b32-class",)
+
+
+def test_an_output_that_a_family_does_not_have_is_refused() -> None:
+    with pytest.raises(RecipeError, match="latent"):
+        encoders.resolve("dinov2-b14:latent")
+    with pytest.raises(RecipeError, match="mean"):
+        encoders.resolve("vae:mean")
+
+
+def test_the_usual_output_of_a_vae_is_not_written_out_as_older_versions_did_not() -> None:
+    assert "output" not in encoders.resolve("vae").model_dump()
+    assert encoders.resolve("vae:latent").model_dump()["output"] == "latent"

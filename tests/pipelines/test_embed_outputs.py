@@ -11,6 +11,7 @@ from PIL import Image
 
 from brainhive_cli import encoders
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.encoders import diffusers_vae
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -110,3 +111,19 @@ def test_each_output_of_a_network_gets_only_the_rows_that_it_lacks(go, home, pic
     assert np.allclose(found[11], directly(pictures, "class")[11], atol=ROUNDING)
     other = TargetStore.open(store_of(home, "mean")).embedding
     assert np.allclose(other, directly(pictures, "mean"), atol=ROUNDING)
+
+
+def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, folder):
+    knobs = {**diffusers_vae.TINY.model_dump(), "output": ["embedding", "latent"]}
+    go("embed", *folder, f"encoders=[{knobs}, { {**TIMM, 'output': 'tokens'} }]")
+
+    flat, latent = (
+        TargetStore.open(target_store.path_of(home / "embeddings", "pictures", "train", one.name))
+        for one in encoders.resolve(knobs).outputs
+    )
+    assert latent.embedding.shape == (12, 4, 16, 16)
+    assert np.array_equal(latent.embedding.reshape(12, -1), flat.embedding)
+    assert latent.health == flat.health
+    tokens = TargetStore.open(store_of(home, "tokens"))
+    assert np.allclose(tokens.embedding, directly(pictures, "tokens"), atol=ROUNDING)
+    assert tokens.embedding.ndim == 3
