@@ -1,5 +1,6 @@
 """The data and layout of one small cell: random signals that hold their image's embedding."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -29,15 +30,23 @@ def trials_of(subject: int, embedding: np.ndarray, how: str | None = None) -> Tr
     return Trials(subject, averaged, np.arange(len(signal)), CHANNELS, 100.0, *single)
 
 
-def targets_of(tensors: dict[str, torch.Tensor]) -> Targets:
-    return Targets({key: StoreTargets(values) for key, values in tensors.items()})
+def targets_of(tensors: dict[str, torch.Tensor], others: Sequence[np.ndarray] = ()) -> Targets:
+    """Targets in memory; `others` are alternatives of each."""
+    further = tuple(map(torch.from_numpy, others))
+    return Targets({key: StoreTargets(values, others=further) for key, values in tensors.items()})
 
 
-def data_of(embedding: np.ndarray, subjects: int = 1, how: str | None = None, **more: Any) -> CellData:
+def data_of(
+    embedding: np.ndarray,
+    subjects: int = 1,
+    how: str | None = None,
+    others: Sequence[np.ndarray] = (),
+    **more: Any,
+) -> CellData:
     trials = [trials_of(subject, embedding, how) for subject in range(1, subjects + 1)]
     more |= {"repetitions": how} if how else {}
     return CellData(
-        trials, targets_of({"e": torch.from_numpy(embedding)}), np.arange(PICTURES) < 15, None, **more
+        trials, targets_of({"e": torch.from_numpy(embedding)}, others), np.arange(PICTURES) < 15, None, **more
     )
 
 

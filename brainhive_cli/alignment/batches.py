@@ -35,7 +35,6 @@ class CellData:
         images: Targets of all pictures, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        alternatives: Further embeddings of the same pictures, [K, M, D_encoder] by the fuser's key.
         start: Model folder whose weights training begins from.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         tested_images: Targets of the test pictures, by the fuser's key.
@@ -49,7 +48,6 @@ class CellData:
     images: Targets
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
-    alternatives: dict[str, Tensor] = field(default_factory=dict)
     start: Path | None = None
     tested: list[Trials] | None = None
     tested_images: Targets | None = None
@@ -150,7 +148,7 @@ class Batches:
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
-        self.images, self.alternatives = data.images, data.alternatives
+        self.images = data.images
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.rate_hz = data.trials[0].rate_hz
         self.random_k = data.random_k if data.repetitions == "random" else None
@@ -226,13 +224,12 @@ class Batches:
         return augment(signal, self.augment, self.rate_hz, generator)
 
     def _images(self, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Look embeddings up; where there are several of one picture, one is drawn."""
-        images = self.images.gather(picture)
-        for key, others in self.alternatives.items():
-            drawn = torch.randint(len(others) + 1, picture.shape, generator=generator, device=picture.device)
-            is_other = drawn > 0
-            images[key][is_other] = others[drawn[is_other] - 1, picture[is_other]]
-        return images
+        """Gather targets; where a picture has several, one is drawn."""
+        which = {
+            key: torch.randint(count, picture.shape, generator=generator, device=picture.device)
+            for key, count in self.images.alternatives.items()
+        }
+        return self.images.gather(picture, which=which)
 
 
 def averages_of(trials: Sequence[Trials], device: torch.device) -> SignalBank:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
-from torch import Tensor
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.layout import Layout, fused_head
@@ -42,7 +41,6 @@ class TrainingData:
         pictures: One of the embedding stores: which picture each row is.
         keys: The fuser's key of each encoder, by the encoder's store name.
         images: Targets of these pictures, by the fuser's key.
-        alternatives: Further embeddings of the same pictures, [K, M, D_encoder].
         prior: The Fusion Prior whose fusion encoder is the target, or None.
         with_single: Whether trials keep their single repetitions.
         memory_map: Whether training signals stay on disk.
@@ -55,7 +53,6 @@ class TrainingData:
     pictures: EmbeddingStore
     keys: dict[str, str]
     images: Targets
-    alternatives: dict[str, Tensor]
     prior: FusionPrior | None
     with_single: bool
     memory_map: bool
@@ -76,14 +73,14 @@ class TrainingData:
         keys = {config.name: config.name for config in what.encoders}
         if prior:
             keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
+        further = open_alternatives(what.train.embedding_alternatives, stores, what.paths)
         return cls(
             what,
             dataset,
             launch,
             next(iter(stores.values())),
             keys,
-            Targets.of(stores, launch, keys),
-            open_alternatives(what.train.embedding_alternatives, stores, keys, what.paths, launch.device),
+            Targets.of(stores, launch, keys, further=further),
             prior,
             with_single,
             is_memory_mapped(what.train.memory_map, selections, with_single, launch.device, launch.processes),

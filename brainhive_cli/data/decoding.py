@@ -3,7 +3,7 @@
 import gc
 import os
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from torch.utils.data import Dataset as TorchDataset
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.ring import Ring
-from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.datasets import BadPicture, StimulusSet
 
 DECODERS = 16
 """Most decoding processes taken unless told otherwise."""
@@ -47,13 +47,14 @@ def decoders(asked: int | None, launch: Launch) -> int:
 
 def decoded(
     rows: NDArray[np.int64],
-    images: ImageSet,
+    images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
     examples: Mapping[str, Tensor],
     wanted: Mapping[str, NDArray[np.bool_]],
     batch_size: int,
     workers: int,
     pinned: bool = False,
+    captioned: Collection[str] = (),
 ) -> Iterator[Batch]:
     """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
 
@@ -68,6 +69,7 @@ def decoded(
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
+        captioned: Encoders that read captions: nothing is decoded for them.
 
     Raises:
         BrainhiveError: if an encoder's views of one batch differ in size.
@@ -77,7 +79,7 @@ def decoded(
     lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
     ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
     loader = DataLoader(
-        _Filling(rows, images, views, wanted, ring),
+        _Filling(rows, images, views, wanted, ring, captioned),
         batch_size,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
@@ -130,12 +132,14 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
     def __init__(
         self,
         rows: NDArray[np.int64],
-        images: ImageSet,
+        images: StimulusSet,
         views: Mapping[str, Callable[[Any], Tensor]],
         wanted: Mapping[str, NDArray[np.bool_]],
         ring: Ring,
+        captioned: Collection[str],
     ) -> None:
         self.rows, self.images, self.views, self.wanted, self.ring = rows, images, views, wanted, ring
+        self.captioned = captioned
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -153,21 +157,28 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():
+            names = [name for name in self.views if self.wanted[name][row]]
             try:
-                picture = self.images.open(row)
+                sources = self._sources(row, names)
             except BadPicture as error:
                 bad.append(error.message)
                 continue
-            for name, preprocess in self.views.items():
-                if self.wanted[name][row]:
-                    view, place = preprocess(picture), memory[name][len(seen[name])]
-                    if view.shape == place.shape:
-                        place.copy_(view)
-                    else:
-                        loose.setdefault(name, []).append(view)
-                    seen[name].append(row)
+            for name in names:
+                view, place = self.views[name](sources[name]), memory[name][len(seen[name])]
+                if view.shape == place.shape:
+                    place.copy_(view)
+                else:
+                    loose.setdefault(name, []).append(view)
+                seen[name].append(row)
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
         return _Filled(len(indices), seen, slot, stacked, bad)
+
+    def _sources(self, row: int, names: Sequence[str]) -> dict[str, Any]:
+        """Give each encoder the picture or clip, decoded once, or its captions."""
+        found: dict[str, Any] = {n: self.images.captions_of(row) for n in names if n in self.captioned}
+        if not found or len(found) < len(names):
+            found = {**dict.fromkeys(names, self.images.open(row)), **found}
+        return found
 
 
 def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:

@@ -1,14 +1,17 @@
-"""Networks that run: each encodes a picture once for all stores that its outputs fill."""
+"""Networks that run: each encodes a stimulus once for all stores that its outputs fill."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.datasets import Clip, StimulusSet
 from brainhive_cli.encoders import Encoder, EncoderConfig, joined
 
 
@@ -55,19 +58,58 @@ class EncoderGroup:
                         layer.to(dtype)
         return module
 
-    def encode(self, pictures: Tensor) -> dict[str, Tensor]:
-        """Encode preprocessed pictures [B, 3, H, W] in one forward pass: float32 [B, *shape] by name."""
-        outputs = _encode(self.module, pictures, self.precision, self.launch)
+    def view(self, stimulus: Any) -> Tensor:
+        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption of a list: [K, …]."""
+        preprocess: Any = self.encoder.preprocess
+        if isinstance(stimulus, Clip | list):
+            each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
+            return torch.stack([preprocess(one) for one in each])
+        view: Tensor = preprocess(stimulus)
+        return view
+
+    def encode(self, views: Tensor) -> dict[str, Tensor]:
+        """Encode what `view` gives of stimuli, in one forward pass.
+
+        Args:
+            views: [B, 3, H, W], or [B, K, …] of K frames or captions each.
+
+        Returns:
+            By name, float32 [B, *shape], or [B, K, *shape].
+        """
+        single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
+        outputs = _encode(self.module, single, self.precision, self.launch)
+        if has_several:
+            outputs = [one.unflatten(0, views.shape[:2]) for one in outputs]
         return dict(zip(self.names, outputs, strict=True))
+
+    def alternatives(self, stimuli: StimulusSet) -> int | None:
+        """Count the frames or captions that are encoded of each stimulus; None where it is one picture.
+
+        Raises:
+            MissingData: if there are no captions to read.
+        """
+        if self.encoder.reads == "pixels":
+            return stimuli.frames
+        if stimuli.captions is None:
+            raise MissingData(
+                f"{stimuli.dataset}/{stimuli.split} has no captions, which {self.name} reads",
+                "use an encoder that reads pixels, or a data set with captions",
+            )
+        return stimuli.captions_each
+
+    def blank_of(self, stimuli: StimulusSet) -> Tensor:
+        """Give a tensor of the shape and dtype of a stimulus's view."""
+        count = self.alternatives(stimuli)
+        return self.blank if count is None else self.blank.new_zeros((count, *self.blank.shape))
 
     @cached_property
     def blank(self) -> Tensor:
-        """A blank picture, preprocessed: [3, H, W]."""
-        return self.encoder.preprocess(Image.new("RGB", (256, 256)))
+        """A blank picture, or a short caption, preprocessed: [3, H, W] or …"""
+        return self.view("a picture" if self.encoder.reads == "captions" else Image.new("RGB", (256, 256)))
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape of a target by name, measured on a blank picture."""
+        """The shape of one target by name, measured on a blank picture."""
         return {name: tuple(values.shape[1:]) for name, values in self.encode(self.blank[None]).items()}
 
 

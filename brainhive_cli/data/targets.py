@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from math import prod
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import numpy as np
@@ -19,7 +20,7 @@ from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.device import free_bytes, to_device
 from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.health_checks import warn_of_problems
-from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import TargetStore
@@ -46,8 +47,18 @@ class TargetSource(Protocol):
         """Whether the stimulus of each row could be decoded, [N]."""
         ...
 
-    def gather(self, rows: Rows | Tensor) -> Tensor:
-        """Give the targets of some rows: float32 [B, *shape], on the device."""
+    @property
+    def alternatives(self) -> int:
+        """How many targets each stimulus has: further stores, five captions, six frames."""
+        ...
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device.
+
+        Args:
+            rows: Which stimuli, [B].
+            which: Which alternative of each, [B]; the first when None.
+        """
         ...
 
 
@@ -56,35 +67,67 @@ class StoreTargets:
     """Targets read from a store.
 
     Attributes:
-        values: [N, *shape]: on the device, or the mapped file, from which each batch is gathered.
+        values: [N, *shape] on the device, or in a mapped file from which each batch is gathered.
         ids: Stimulus id of each row, [N].
         done: Whether the stimulus of each row could be decoded, [N].
         device: Where gathered targets go.
+        others: Further targets of the same stimuli, each like `values`.
     """
 
     values: Tensor | NDArray[Any]
     ids: Sequence[str] = ()
     done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
+    others: tuple[Tensor | NDArray[Any], ...] = ()
 
     @classmethod
-    def of(cls, store: TargetStore, device: torch.device, hold: bool) -> "StoreTargets":
-        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch."""
-        values = torch.from_numpy(np.array(store.embedding)).to(device) if hold else store.embedding
-        return cls(values, store.image_ids, store.done, device)
+    def of(
+        cls, store: TargetStore, device: torch.device, hold: bool, further: Sequence[TargetStore] = ()
+    ) -> "StoreTargets":
+        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch.
+
+        Args:
+            store: The store; its own alternatives, where it has that axis, are the source's.
+            device: Where gathered targets go.
+            hold: Copy everything to the device.
+            further: Stores of the same stimuli and shape, whose targets are alternatives too.
+        """
+        arrays: list[NDArray[Any]] = []
+        for each in (store, *further):
+            count = each.alternatives
+            arrays += [each.embedding] if count is None else [each.embedding[:, k] for k in range(count)]
+        values: list[Any] = arrays
+        if hold:
+            values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+        return cls(values[0], store.image_ids, store.done, device, tuple(values[1:]))
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one target."""
         return tuple(self.values.shape[1:])
 
-    def gather(self, rows: Rows | Tensor) -> Tensor:
+    @property
+    def alternatives(self) -> int:
+        """How many targets each stimulus has."""
+        return 1 + len(self.others)
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Give the targets of some rows: float32 [B, *shape], on the device."""
-        if isinstance(self.values, Tensor):
+        found = self._gather(self.values, rows)
+        if which is None:
+            return found
+        for place, values in enumerate(self.others, 1):
+            is_this = which == place
+            chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
+            found[is_this] = self._gather(values, chosen)
+        return found
+
+    def _gather(self, values: Tensor | NDArray[Any], rows: Rows | Tensor) -> Tensor:
+        if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
-            return self.values[to_device(index, self.values.device)].float()
+            return values[to_device(index, values.device)].float()
         chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
-        return to_device(torch.from_numpy(np.asarray(self.values[chosen], np.float32)), self.device)
+        return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
 
 
 @dataclass(frozen=True)
@@ -97,7 +140,7 @@ class OnlineTargets:
         name: Which of its outputs.
     """
 
-    stimuli: ImageSet
+    stimuli: StimulusSet
     group: EncoderGroup
     name: str
 
@@ -116,17 +159,28 @@ class OnlineTargets:
         """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
         return np.ones(len(self.stimuli), bool)
 
-    def gather(self, rows: Rows | Tensor) -> Tensor:
+    @property
+    def alternatives(self) -> int:
+        """How many frames or captions each stimulus has."""
+        return self.group.alternatives(self.stimuli) or 1
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Give the targets of some rows: float32 [B, *shape], on the device.
 
         Raises:
             BadPicture: if a stimulus cannot be decoded.
         """
-        return self.group.encode(self.views(rows))[self.name]
+        return self.group.encode(self.views(rows, which))[self.name]
 
-    def views(self, rows: Rows | Tensor) -> Tensor:
-        """Decode and preprocess stimuli in this process: [B, 3, H, W]."""
-        return torch.stack([self.group.encoder.preprocess(self.stimuli.open(row)) for row in rows.tolist()])
+    def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Decode and preprocess stimuli in this process: [B, 3, H, W]; of several frames or captions, one."""
+        is_text = self.group.encoder.reads == "captions"
+        read = self.stimuli.captions_of if is_text else self.stimuli.open
+        views = torch.stack([self.group.view(read(row)) for row in rows.tolist()])
+        if self.group.alternatives(self.stimuli) is None:
+            return views
+        place = torch.zeros(len(views), dtype=torch.int64) if which is None else which.cpu()
+        return views[torch.arange(len(views)), place]
 
 
 @dataclass(frozen=True)
@@ -146,6 +200,7 @@ class Targets:
         launch: Launch,
         keys: Mapping[str, str] | None = None,
         hold: bool = True,
+        further: Mapping[str, Sequence[TargetStore]] = MappingProxyType({}),
     ) -> "Targets":
         """Make targets of stores that are open.
 
@@ -154,13 +209,18 @@ class Targets:
             launch: On whose device targets are used, and how many processes share the memory.
             keys: The key of each encoder; default: its name.
             hold: Copy all to the device where they fit; else each batch is gathered from the files.
+            further: Stores whose targets are alternatives, by the encoder's name (see `open_alternatives`).
         """
-        needed = sum(store.embedding.nbytes for store in stores.values()) * launch.processes
+        every = [*stores.values(), *(each for others in further.values() for each in others)]
+        needed = sum(store.embedding.nbytes for store in every) * launch.processes
         if hold and needed > free_bytes(launch.device) / 2:
             console.say(f"the targets need {needed / 1e9:.1f} GB, so they stay on disk")
             hold = False
-        sources = {name: StoreTargets.of(store, launch.device, hold) for name, store in stores.items()}
-        return cls({(keys or {}).get(name, name): source for name, source in sources.items()})
+        sources: dict[str, TargetSource] = {}
+        for name, store in stores.items():
+            source = StoreTargets.of(store, launch.device, hold, further.get(name, ()))
+            sources[(keys or {}).get(name, name)] = source
+        return cls(sources)
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -198,11 +258,22 @@ class Targets:
         online = [source for source in self.sources.values() if isinstance(source, OnlineTargets)]
         return list(dict.fromkeys(source.group for source in online))
 
-    def gather(self, rows: Rows | Tensor, views: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:
+    @property
+    def alternatives(self) -> dict[str, int]:
+        """How many targets each stimulus has, by key, where they are several."""
+        return {key: source.alternatives for key, source in self.sources.items() if source.alternatives > 1}
+
+    def gather(
+        self,
+        rows: Rows | Tensor,
+        views: Mapping[str, Tensor] | None = None,
+        which: Mapping[str, Tensor] = MappingProxyType({}),
+    ) -> dict[str, Tensor]:
         """Give the targets of some rows, float32 [B, *shape] by key; each network runs once.
 
         Args:
             rows: Which stimuli, [B].
+            which: Which alternative of each, [B] by key; the first where none is named.
             views: The stimuli as each of `groups` sees them, [B, 3, H, W] by its name; decoded here if none.
         """
         computed: dict[EncoderGroup, dict[str, Tensor]] = {}
@@ -212,10 +283,12 @@ class Targets:
                 group = source.group
                 if group not in computed:
                     given = (views or {}).get(group.name)
-                    computed[group] = group.encode(source.views(rows) if given is None else given)
+                    computed[group] = group.encode(
+                        source.views(rows, which.get(key)) if given is None else given
+                    )
                 found[key] = computed[group][source.name].clone()  # or it could not be used in training
             else:
-                found[key] = source.gather(rows)
+                found[key] = source.gather(rows, which.get(key))
         return found
 
 
@@ -229,7 +302,7 @@ def open_targets(
     keys: Mapping[str, str] | None = None,
     hold: bool = True,
     compute_missing: bool = False,
-    images: ImageSet | None = None,
+    images: StimulusSet | None = None,
 ) -> Targets:
     """Open the targets of several encoders over the same stimuli, after a health check.
 
@@ -270,7 +343,7 @@ def open_stores(
     split: str,
     encoders: Sequence[EncoderConfig],
     paths: Paths,
-    images: ImageSet | None = None,
+    images: StimulusSet | None = None,
 ) -> dict[str, TargetStore]:
     """Open the stores of several encoders over the same stimuli, by encoder; arguments as `open_targets`."""
     root, line = paths.under_home("embeddings"), command("embed", made_of, encoders)
@@ -302,24 +375,18 @@ def _difference(first: TargetStore, other: TargetStore) -> str:
 
 
 def open_alternatives(
-    alternatives: Mapping[str, Sequence[str]],
-    stores: Mapping[str, TargetStore],
-    keys: Mapping[str, str],
-    paths: Paths,
-    device: torch.device,
-) -> dict[str, Tensor]:
-    """Load further embeddings of the same pictures, [K, M, D_encoder] by the fuser's keys.
+    alternatives: Mapping[str, Sequence[str]], stores: Mapping[str, TargetStore], paths: Paths
+) -> dict[str, list[TargetStore]]:
+    """Open further stores of the same stimuli.
 
     Args:
-        alternatives: Names of further stores, by the encoder whose embeddings they stand in for.
-        stores: What they stand in for.
-        keys: The fuser's key of each encoder.
+        alternatives: Names of further stores, by the encoder whose targets they are alternatives of.
+        stores: Its store, by the encoder's name.
         paths: Where stores lie.
-        device: Where they are wanted.
 
     Raises:
         MissingData: if a store is missing.
-        BrainhiveError: if one is not of the same pictures and width.
+        BrainhiveError: if one is not of the same stimuli and shape.
     """
     if unknown := set(alternatives) - set(stores):
         raise BrainhiveError(
@@ -333,9 +400,8 @@ def open_alternatives(
             paths.under_home("embeddings"), first.attributes["dataset"], first.attributes["split"], others
         )
         for other in opened.values():
-            is_alike = first.embedding.shape == other.embedding.shape
-            if reason := _difference(first, other) or ("" if is_alike else "embeddings of another width"):
+            is_alike = first.shape == other.shape
+            if reason := _difference(first, other) or ("" if is_alike else "targets of another shape"):
                 raise BrainhiveError(f"{first.path} and {other.path} hold {reason}", "name another store")
-        values = np.stack([np.asarray(other.embedding) for other in opened.values()])
-        further[keys[name]] = torch.from_numpy(values).float().to(device)
+        further[name] = list(opened.values())
     return further

@@ -12,7 +12,7 @@ from torch.utils.data import Dataset as TorchDataset
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.datasets import ImageSet
+from brainhive_cli.datasets import StimulusSet
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Items(TorchDataset[Any]):
 
     def __init__(
         self,
-        images: ImageSet,
+        images: StimulusSet,
         view: View,
         views: Mapping[str, Callable[[Image.Image], Tensor]] | None = None,
         latents: Callable[[int], tuple[Tensor, Tensor]] | None = None,

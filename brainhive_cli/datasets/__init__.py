@@ -1,12 +1,14 @@
-"""Image sets and the recordings made with them."""
+"""Data sets: stimuli, and the recordings made with them."""
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Literal, Protocol
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
@@ -21,25 +23,69 @@ class BadPicture(BrainhiveError):
     """A picture that cannot be decoded."""
 
 
-@dataclass(frozen=True)
-class ImageSet:
-    """The ordered pictures of one split.
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A video clip.
+
+    Attributes:
+        frames: [F, H, W, 3], uint8, RGB.
+        rate_hz: Frames a second.
+    """
+
+    frames: NDArray[np.uint8]
+    rate_hz: float
+
+    @property
+    def pictures(self) -> list[Image.Image]:
+        """The frames as pictures."""
+        return [Image.fromarray(frame) for frame in self.frames]
+
+
+@dataclass(frozen=True, eq=False)
+class StimulusSet:
+    """The ordered stimuli of one split.
 
     Attributes:
         image_ids: Path below the image root, POSIX, without extension.
-        concepts: What each picture shows.
-        open: Index to picture; raises BadPicture. It is pickled into worker processes and holds no open file.
+        concepts: What each stimulus shows.
+        open: Index to picture, or to Clip; raises BadPicture. It is pickled into worker processes, and holds
+            no open file.
+        captions: Index to the captions of a stimulus; None where there are none at all.
+        captions_each: How many of them are used, K.
+        frames: Frames of each clip; None where the stimuli are pictures.
     """
 
     dataset: str
     split: str
     image_ids: Names
     concepts: Names
-    open: Callable[[int], Image.Image]
+    open: Callable[[int], Any]
+    captions: Callable[[int], Sequence[str]] | None = None
+    captions_each: int = 0
+    frames: int | None = None
 
     def __len__(self) -> int:
-        """Count the pictures."""
+        """Count the stimuli."""
         return len(self.image_ids)
+
+    @property
+    def medium(self) -> Literal["picture", "clip"]:
+        """What the stimuli are."""
+        return "picture" if self.frames is None else "clip"
+
+    def captions_of(self, index: int) -> list[str]:
+        """Give the K captions of a stimulus; one that has fewer repeats them.
+
+        Raises:
+            MissingData: if it has none.
+        """
+        found = self.captions(index) if self.captions else []
+        if not found:
+            raise MissingData(
+                f"{self.dataset}/{self.split} has no captions of {self.image_ids[index]}",
+                "complete the file of captions, or use an encoder that reads pixels",
+            )
+        return [found[place % len(found)] for place in range(self.captions_each)]
 
 
 class Dataset(Protocol):
@@ -75,7 +121,7 @@ class Dataset(Protocol):
         """The channels that decoding uses unless told otherwise; None is all."""
         ...
 
-    def images(self, split: str) -> ImageSet:
+    def images(self, split: str) -> StimulusSet:
         """List the pictures of a split."""
         ...
 

@@ -16,7 +16,7 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("te
 
 def from_files(
     dataset: str, split: str, root: Path, files: Sequence[str], concepts: Sequence[str]
-) -> datasets.ImageSet:
+) -> datasets.StimulusSet:
     """Make an image set of files below an image root.
 
     Args:
@@ -32,7 +32,9 @@ def from_files(
     cut = [os.path.splitext(file) for file in files]
     datasets.check_unique([stem for stem, _ in cut], lambda index: root / files[index])
     image_ids, endings = Names.of(stem for stem, _ in cut), Names.of(ending for _, ending in cut)
-    return datasets.ImageSet(dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings))
+    return datasets.StimulusSet(
+        dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings)
+    )
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ class Pictures:
 
     name: str
     splits: tuple[str, ...]
-    listed: Callable[[str], datasets.ImageSet]
+    listed: Callable[[str], datasets.StimulusSet]
     subjects: tuple[int, ...] = ()
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
 
-    def images(self, split: str) -> datasets.ImageSet:
+    def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""
         return self.listed(split)
 

@@ -92,7 +92,7 @@ class Things:
         is_usual = "*" in self.signals or self.signals == self.published
         return self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
 
-    def images(self, split: str) -> datasets.ImageSet:
+    def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
 
         Of several such folders the originals are taken, rather than resized ones.

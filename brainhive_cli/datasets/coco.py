@@ -2,7 +2,8 @@
 
 import json
 from collections import Counter
-from functools import partial
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,11 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._files import from_files
 from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
+CAPTIONS = 5
+"""Captions of a picture that are kept: every picture has as many, and a few have one or two more."""
 SOURCE = "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org there"
 
 
@@ -25,6 +29,7 @@ class Config(parts.Config):
 
     A picture's concept is the category that covers most of it, by the areas in annotations/instances_*.json;
     where there is no such file, or nothing is annotated (all of `test`), a picture is a concept of its own.
+    Its captions are those in annotations/captions_*.json, where that file is there.
     """
 
     root: str = Field("", description="folder of the data set; default: coco below paths.data")
@@ -45,7 +50,7 @@ def _folder(root: Path, split: str, year: int) -> Path | None:
     return next((folder for folder in (root / name, root / "images" / name) if folder.is_dir()), None)
 
 
-def _images(root: Path, year: int, split: str) -> datasets.ImageSet:
+def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
     """List the pictures of a split, sorted by name."""
     datasets.check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
@@ -54,7 +59,43 @@ def _images(root: Path, year: int, split: str) -> datasets.ImageSet:
         raise MissingData(f"coco: no pictures {root}/{SPLITS[split]}{year}/*.jpg", SOURCE)
     covers = _concepts(root / "annotations" / f"instances_{folder.name}.json")
     concepts = [covers.get(name, name) for name in (Path(file).stem for file in files)]
-    return from_files("coco", split, folder.parent, files, concepts)
+    found = from_files("coco", split, folder.parent, files, concepts)
+    path = root / "annotations" / f"captions_{folder.name}.json"
+    if not path.is_file():
+        return found
+    return replace(found, captions=Captions(path, found.image_ids), captions_each=CAPTIONS)
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Reads the captions of pictures, all of them when the first is needed."""
+
+    path: Path
+    image_ids: Names
+
+    def __call__(self, index: int) -> list[str]:
+        """Give the captions of a picture."""
+        return _captions(self.path).get(self.image_ids[index].rpartition("/")[2], [])
+
+
+@cache
+def _captions(path: Path) -> dict[str, list[str]]:
+    """Read the captions of each picture, in the order of the file, by its file name without ending."""
+    try:
+        with path.open() as file:
+            found = json.load(file)
+        stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+        captions: dict[str, list[str]] = {}
+        for one in found["annotations"]:
+            captions.setdefault(stems[one["image_id"]], []).append(one["caption"].strip())
+    except (ValueError, KeyError, TypeError, OSError) as error:
+        raise _unreadable(path, error) from error
+    return captions
+
+
+def _unreadable(path: Path, error: Exception) -> BrainhiveError:
+    reason = str(error) or type(error).__name__
+    return BrainhiveError(f"{path} cannot be read as COCO annotations: {reason}", SOURCE)
 
 
 def _concepts(path: Path) -> dict[str, str]:
@@ -71,8 +112,7 @@ def _concepts(path: Path) -> dict[str, str]:
             area = areas.setdefault(stems[one["image_id"]], Counter())
             area[categories[one["category_id"]]] += one["area"]
     except (ValueError, KeyError, TypeError, OSError) as error:
-        reason = str(error) or type(error).__name__
-        raise BrainhiveError(f"{path} cannot be read as COCO annotations: {reason}", SOURCE) from error
+        raise _unreadable(path, error) from error
     return {stem: area.most_common(1)[0][0] for stem, area in areas.items()}
 
 

@@ -59,12 +59,12 @@ class Demo:
         """The name that its signals are kept under; the pictures' embeddings serve both spaces."""
         return self.name if self.space == "sensors" else f"{self.name}-{self.space}"
 
-    def images(self, split: str) -> datasets.ImageSet:
+    def images(self, split: str) -> datasets.StimulusSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
         datasets.check_split(self.name, split, self.splits)
         scenes = pictures.scenes(split)  # type: ignore[arg-type]
         ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
-        return datasets.ImageSet(self.name, split, ids, concepts, partial(_draw, scenes))
+        return datasets.StimulusSet(self.name, split, ids, concepts, partial(_draw, scenes))
 
     def require(self, subject: int) -> None:
         """Do nothing: recordings are simulated."""

@@ -56,7 +56,7 @@ class ImageFolder:
         named = tuple(split for split in SPLITS if self._folder(split))
         return named or (("train", "test") if self.test_share else ("train",))
 
-    def images(self, split: str) -> datasets.ImageSet:
+    def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split, sorted by path."""
         datasets.check_split(self.name, split, self.splits)
         folder = self._folder(split)

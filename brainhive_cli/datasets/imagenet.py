@@ -80,7 +80,7 @@ def _is_picture(file: str) -> bool:
     return os.path.splitext(file)[1].lower() in datasets.PICTURES
 
 
-def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.ImageSet:
+def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:
     """List the pictures of a split."""
     datasets.check_split("imagenet", split, tuple(SPLITS))
     here = [(form, path) for of, form, path in found if of == split]
@@ -105,7 +105,7 @@ def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datas
     )
 
 
-def _in_folder(split: str, folder: Path) -> datasets.ImageSet:
+def _in_folder(split: str, folder: Path) -> datasets.StimulusSet:
     files = list(pictures_below(folder.parent, folder.name))
     concepts = []
     for file in files:
@@ -115,7 +115,7 @@ def _in_folder(split: str, folder: Path) -> datasets.ImageSet:
     return from_files("imagenet", split, folder.parent, files, concepts)
 
 
-def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
+def _in_archive(split: str, listing: Listing) -> datasets.StimulusSet:
     from timm.data import ImageNetInfo
 
     classes = ImageNetInfo("imagenet-1k").label_names()
@@ -127,7 +127,7 @@ def _in_archive(split: str, listing: Listing) -> datasets.ImageSet:
     datasets.check_unique(ids, lambda index: f"{listing.names[index]} in {listing.archive.path(index)}")
     image_ids = Names.of(ids)
     packed = Packed(image_ids, listing.archive)
-    return datasets.ImageSet("imagenet", split, image_ids, Names.of(concepts), packed)
+    return datasets.StimulusSet("imagenet", split, image_ids, Names.of(concepts), packed)
 
 
 def _described(name: str, label: str, classes: Sequence[str]) -> tuple[str, str]:

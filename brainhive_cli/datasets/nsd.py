@@ -66,7 +66,7 @@ class Bricks:
             raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
 
 
-def _images(root: Path, split: str) -> datasets.ImageSet:
+def _images(root: Path, split: str) -> datasets.StimulusSet:
     """List the pictures of a split."""
     datasets.check_split("nsd", split, SPLITS)
     path = _find(root, STIMULI)
@@ -83,7 +83,7 @@ def _images(root: Path, split: str) -> datasets.ImageSet:
     is_test[shared] = True
     rows = np.flatnonzero(is_test == (split == "test"))
     image_ids = Names.of(map(_image_id, rows.tolist()))
-    return datasets.ImageSet("nsd", split, image_ids, image_ids, Bricks(path, rows))
+    return datasets.StimulusSet("nsd", split, image_ids, image_ids, Bricks(path, rows))
 
 
 def _image_id(row: int) -> str:

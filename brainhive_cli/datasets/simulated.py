@@ -69,7 +69,7 @@ class Simulated:
         """The splits of the pictures."""
         return self.source.splits
 
-    def images(self, split: str) -> datasets.ImageSet:
+    def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""
         return self.source.images(split)
 

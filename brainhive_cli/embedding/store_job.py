@@ -9,7 +9,7 @@ import numpy as np
 
 from brainhive_cli.core import console, environment, home
 from brainhive_cli.data.encoder_groups import EncoderGroup
-from brainhive_cli.datasets import ImageSet
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.filling import Blank
 from brainhive_cli.stores.target_store import TargetStore
@@ -29,7 +29,7 @@ class StoreJob:
     """
 
     config: EncoderConfig
-    images: ImageSet
+    images: StimulusSet
     path: Path
     precision: str
     dtype: str
@@ -79,7 +79,8 @@ class StoreJob:
         why = f" ({reason})" if self.path.is_file() else ""
         if shape is None:
             return f"to do, of a size that is known with the weights{why}"
-        size = len(self.images) * prod(shape) * np.dtype(self.dtype).itemsize
+        each = (group.alternatives(self.images) if group else self.images.frames) or 1
+        size = len(self.images) * each * prod(shape) * np.dtype(self.dtype).itemsize
         return f"to do{why}, {console.size(size)} to write"
 
     def blank(self, group: EncoderGroup) -> Blank:
@@ -90,6 +91,8 @@ class StoreJob:
             made_by["latent_space"] = space
         attributes = {**self._attributes, **made_by, "versions": environment.versions()}
         shape = group.shapes[self.config.name]
+        if (count := group.alternatives(images)) is not None:
+            attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
         return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)
 
     @property

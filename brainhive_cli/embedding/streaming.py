@@ -15,7 +15,7 @@ from brainhive_cli.core.console import Bar
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.decoding import decoded
 from brainhive_cli.data.encoder_groups import EncoderGroup
-from brainhive_cli.datasets import ImageSet
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.embedding.throughput import WRITING, Pace
 from brainhive_cli.stores.target_store import TargetWriter
 
@@ -25,7 +25,7 @@ AHEAD = 4
 
 def stream(
     rows: NDArray[np.int64],
-    images: ImageSet,
+    images: StimulusSet,
     trunks: Sequence[EncoderGroup],
     writers: Mapping[str, TargetWriter],
     pending: Mapping[str, NDArray[np.bool_]],
@@ -54,10 +54,11 @@ def stream(
     writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
     on_gpu = launch.device.type == "cuda"
     names = {trunk.name: [name for name in trunk.names if name in writers] for trunk in trunks}
-    views = {trunk.name: trunk.encoder.preprocess for trunk in trunks}
+    views = {trunk.name: trunk.view for trunk in trunks}
+    captioned = {trunk.name for trunk in trunks if trunk.encoder.reads == "captions"}
     wanted = {trunk: np.logical_or.reduce([pending[name] for name in some]) for trunk, some in names.items()}
-    blanks = {trunk.name: trunk.blank for trunk in trunks}
-    batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, pinned=on_gpu)
+    blanks = {trunk.name: trunk.blank_of(images) for trunk in trunks}
+    batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, on_gpu, captioned)
     pace = Pace(beside=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, SerializeAsAny
 
@@ -16,7 +16,6 @@ from brainhive_cli.core.recipe import split
 
 if TYPE_CHECKING:
     import torch
-    from PIL import Image
 
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
@@ -30,19 +29,21 @@ class Encoder:
 
     Attributes:
         network: A module, or what loads it: until `module` is asked for, an encoder costs little.
-        preprocess: One RGB picture to [3, H, W].
+        preprocess: One RGB picture to [3, H, W]; one caption to a tensor, where captions are read.
         preprocessing: What `preprocess` does, in words that tell two ways apart.
         weights: Where the weights come from: source, revision, digest.
+        reads: What of a stimulus is encoded.
     """
 
     network: "torch.nn.Module | Callable[[], torch.nn.Module]"
-    preprocess: "Callable[[Image.Image], torch.Tensor]"
+    preprocess: "Callable[[Any], torch.Tensor]"
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
+    reads: Literal["pixels", "captions"] = "pixels"
 
     @cached_property
     def module(self) -> "torch.nn.Module":
-        """Pictures [B, 3, H, W] to embeddings [B, D] or [B, S, D]; a list of them for several outputs.
+        """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several outputs.
 
         It is loaded when first asked for, and frozen, whoever made it.
         """

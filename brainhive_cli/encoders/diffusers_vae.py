@@ -32,7 +32,7 @@ class Config(EncoderConfig):
         0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
     )
     output: Output | list[Output] = Field(
-        EMBEDDING,
+        "embedding",
         exclude_if=lambda output: output == EMBEDDING,  # stores and runs of older versions do not name it
         description="embedding (flattened, [D]), latent [C, h, w]; both as a list: a store each, one forward",
     )
@@ -89,7 +89,7 @@ def class_name(folder: Path) -> str:
 
 
 class _Latent(nn.Module):
-    def __init__(self, vae: Any, output: str | list[str], posterior: str, seed: int) -> None:
+    def __init__(self, vae: Any, output: Output | list[Output], posterior: str, seed: int) -> None:
         super().__init__()
         self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
         self.latent_space = latent_space(vae)

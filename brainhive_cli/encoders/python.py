@@ -1,7 +1,7 @@
 """Anyone's own network: a callable that returns a module and its preprocessing."""
 
 import importlib
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -12,10 +12,16 @@ from brainhive_cli.encoders import Encoder, EncoderConfig
 class Config(EncoderConfig):
     """`python:package.module:function`, called once, returns (module, preprocess).
 
-    The module takes [B, 3, H, W] and gives [B, D]; preprocess takes an RGB picture and gives [3, H, W].
+    The module takes [B, 3, H, W] and gives [B, *shape]; preprocess takes an RGB picture and gives [3, H, W].
+    Where captions are read, preprocess takes a caption and gives a tensor of one size for all.
     """
 
     source: str = Field("", description="python:package.module:function")
+    reads: Literal["pixels", "captions"] = Field(
+        "pixels",
+        exclude_if=lambda reads: reads == "pixels",  # stores of older versions do not name it
+        description="what of a stimulus is encoded: pixels, or each of its captions",
+    )
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
 
     def build(self) -> Encoder:
@@ -30,7 +36,7 @@ class Config(EncoderConfig):
         made = function(**self.arguments)
         if not (isinstance(made, tuple) and len(made) == 2):
             raise RecipeError(f"{self.source} returned {type(made).__name__}", "return (module, preprocess)")
-        return Encoder(*made, preprocessing=self.source, weights={"source": self.source})
+        return Encoder(*made, preprocessing=self.source, weights={"source": self.source}, reads=self.reads)
 
 
 TINY = Config(source="python:brainhive_cli.encoders.python:example")

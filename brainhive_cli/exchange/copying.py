@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.datasets import ImageSet
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.exchange.reading import Vectors
 from brainhive_cli.stores.filling import Blank, filling
 
@@ -30,7 +30,7 @@ class Share:
         rows: [N] the store's row of each vector of the source; -1 for those that go elsewhere.
     """
 
-    images: ImageSet
+    images: StimulusSet
     path: Path
     rows: NDArray[np.int64]
 

@@ -19,7 +19,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import after_embedding
 from brainhive_cli.data.health_checks import problem_of, warn_of_problems
-from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.exchange.copying import Share, copy_vectors
 from brainhive_cli.exchange.matching import match, shown
@@ -63,7 +63,7 @@ class Job:
     recipe: Recipe
 
     @cached_property
-    def splits(self) -> list[ImageSet]:
+    def splits(self) -> list[StimulusSet]:
         """The pictures of the splits that vectors may belong to."""
         dataset: Dataset = self.recipe.dataset.build(self.recipe.paths)
         return [dataset.images(split) for split in self.recipe.splits or dataset.splits]
@@ -145,7 +145,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(folder, (table(rows),), hint=hint)
 
 
-def _refuse_gaps(images: ImageSet, rows: NDArray[np.int64], skip: bool, unknown: Sequence[str]) -> None:
+def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], skip: bool, unknown: Sequence[str]) -> None:
     has = np.zeros(len(images), bool)
     has[rows[rows >= 0]] = True
     if not has.all() and not skip:

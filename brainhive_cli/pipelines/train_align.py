@@ -140,7 +140,6 @@ def _train_cell(what: Recipe, cell: Cell, material: TrainingData, folder: RunFol
         material.images,
         held_out,
         material.frozen_fuser,
-        material.alternatives,
         start,
         tested,
         tested_images,

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.targets import Targets, open_targets
 from brainhive_cli.data.views import Items, View, collate, loaded
-from brainhive_cli.datasets import Dataset, ImageSet
+from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.prior_training.latents import Latents
 from brainhive_cli.prior_training.recipe import Recipe
 
@@ -32,7 +32,7 @@ class Pictures:
         latents: Their latents, if these were computed before.
     """
 
-    images: ImageSet
+    images: StimulusSet
     targets: Targets
     train: NDArray[np.int64]
     held: NDArray[np.int64]

@@ -14,7 +14,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.views import Items, View, loaded
-from brainhive_cli.datasets import ImageSet
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.filling import Blank, filling
 
@@ -43,14 +43,14 @@ class Latents:
         return torch.from_numpy(np.array(self.latent[index])), torch.from_numpy(np.array(self.sizes[index]))
 
 
-def path_of(paths: Paths, images: ImageSet, autoencoder: str, view: View) -> Path:
+def path_of(paths: Paths, images: StimulusSet, autoencoder: str, view: View) -> Path:
     """Name the store of the latents of pictures by its autoencoder's digest, size and interpolation."""
     name = f"{autoencoder[:10]}-{view.side}px-{view.resize}.h5"
     return paths.under_home("latents") / images.dataset / images.split / name
 
 
 def computed(
-    images: ImageSet,
+    images: StimulusSet,
     rows: NDArray[np.int64],
     generator: Any,
     view: View,
@@ -101,7 +101,7 @@ def computed(
     return Latents.open(path)
 
 
-def _is_complete(path: Path, images: ImageSet, rows: NDArray[np.int64]) -> bool:
+def _is_complete(path: Path, images: StimulusSet, rows: NDArray[np.int64]) -> bool:
     """Tell whether a finished store has the latents of these pictures."""
     try:
         with h5py.File(path, "r") as file:

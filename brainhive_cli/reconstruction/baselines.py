@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.views import to_pictures
-from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.datasets import BadPicture, StimulusSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.reconstruction.conditions import DecodedSet, Source
@@ -95,7 +95,7 @@ class Baselines:
             return False
 
     @cached_property
-    def _images(self) -> ImageSet:
+    def _images(self) -> StimulusSet:
         if self.split == TRAIN:
             raise MissingData("the items are training pictures themselves", "choose another split")
         return self.align.dataset.images(TRAIN)
@@ -157,7 +157,7 @@ class Baselines:
         return to_pictures(total / len(rows))[0]
 
 
-def _opened(images: ImageSet, rows: NDArray[np.int64]) -> Iterator[Image.Image]:
+def _opened(images: StimulusSet, rows: NDArray[np.int64]) -> Iterator[Image.Image]:
     """Decode pictures ahead of their use."""
     with ThreadPoolExecutor() as readers:
         for start in range(0, len(rows), AT_ONCE):

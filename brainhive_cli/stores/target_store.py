@@ -26,7 +26,8 @@ class TargetStore:
     """A finished store, mapped into memory.
 
     Attributes:
-        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …
+        embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …; [N, K, *shape] where
+            there are alternatives.
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
@@ -62,6 +63,16 @@ class TargetStore:
                 file["done"][()].astype(bool),
                 attributes,
             )
+
+    @property
+    def alternatives(self) -> int | None:
+        """How many targets a stimulus has, K (five captions, six frames); None for one without an axis."""
+        return self.attributes.get("alternatives")
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.embedding.shape[1 if self.alternatives is None else 2 :])
 
     @cached_property
     def health(self) -> Health:

@@ -110,9 +110,10 @@ def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeyp
 def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     train, embedding, monkeypatch, after, how, loss, knobs
 ):
-    data, alternatives = data_of(embedding, 2, how), {"e": torch.from_numpy(-embedding)[None]}
     fuser = FusionEncoder({"e": 8}, 16, 16) if "prior_dropout" in knobs else None
-    data = replace(data, alternatives=alternatives, fuser=fuser)  # which drops units as the layout says
+    data = replace(
+        data_of(embedding, 2, how, [-embedding]), fuser=fuser
+    )  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
     monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
@@ -213,11 +214,10 @@ def test_the_moving_average_of_the_weights_is_kept(train, embedding, monkeypatch
 def test_nothing_random_touches_validation(train, embedding):
     varied = {"noise": 5.0, "channel_dropout": 0.9, "repetitions": 0.1}
     still = {"lr": 1e-30, "weight_decay": 0, "epochs": 1}  # so that both end with the weights they began with
-    alternatives = {"e": torch.from_numpy(-embedding)[None]}
 
     plain, metrics, (told,) = train(data_of(embedding), "plain", **still)
     same, again, (noisy,) = train(
-        data_of(embedding, how="random", alternatives=alternatives), "noisy", augment=varied, **still
+        data_of(embedding, how="random", others=[-embedding]), "noisy", augment=varied, **still
     )
 
     assert all(torch.allclose(plain[key], same[key], atol=1e-20) for key in plain) and again == metrics
@@ -254,8 +254,8 @@ def test_random_averages_differ_from_draw_to_draw_and_hold_so_many_trials(embedd
 
 
 def test_alternatives_are_drawn_among_all_stores_of_the_encoder(embedding):
-    further = torch.from_numpy(np.stack([embedding + 100, embedding + 200]))
-    batch = batches_of(data_of(embedding, alternatives={"e": further})).draw(np.arange(PICTURES), 3)
+    data = data_of(embedding, others=[embedding + 100, embedding + 200])
+    batch = batches_of(data).draw(np.arange(PICTURES), 3)
 
     which = ((batch.images["e"] - torch.from_numpy(embedding)) / 100).round()
     assert (which == which[:, :1]).all() and set(which[:, 0].tolist()) == {0, 1, 2}

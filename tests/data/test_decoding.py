@@ -15,14 +15,14 @@ from torch import Tensor
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.decoding import AHEAD, decoded
-from brainhive_cli.datasets import BadPicture, ImageSet
+from brainhive_cli.datasets import BadPicture, StimulusSet
 from brainhive_cli.stores.ids import Names
 
 COUNT = 150
 BAD = 7
 
 
-def image_set(log: Path) -> ImageSet:
+def image_set(log: Path) -> StimulusSet:
     """Pictures of one grey each, their row; opening is logged."""
 
     def opened(row: int) -> Image.Image:
@@ -33,7 +33,7 @@ def image_set(log: Path) -> ImageSet:
         return Image.new("RGB", (4, 4), (row, row, row))
 
     names = Names.of(map(str, range(COUNT)))
-    return datasets.ImageSet("greys", "train", names, names, opened)
+    return datasets.StimulusSet("greys", "train", names, names, opened)
 
 
 def corner(picture: Image.Image) -> Tensor:

@@ -12,8 +12,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import targets
 from brainhive_cli.data.encoder_groups import grouped
 from brainhive_cli.data.targets import OnlineTargets, StoreTargets, Targets
-from brainhive_cli.datasets import ImageSet
-from brainhive_cli.encoders import timm
+from brainhive_cli.datasets import Clip, StimulusSet
+from brainhive_cli.encoders import resolve, timm
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
@@ -22,8 +22,8 @@ IDS = [f"p{number}" for number in range(6)]
 SHAPES = [(5,), (3, 4), (4, 2, 2)]
 
 
-def store(path: Path, shape: tuple[int, ...], dtype: str = "float32") -> TargetStore:
-    TargetWriter.begin(path, IDS, IDS, shape, dtype, {"encoder": path.stem})
+def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int) -> TargetStore:
+    TargetWriter.begin(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more})
     writer = TargetWriter(path)
     writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
     writer.close()
@@ -69,7 +69,7 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
     configs = [timm.TINY.model_copy(update={"output": output}) for output in ("class", "patches")]
     pictures = [Image.new("RGB", (40, 40), colour) for colour in ("red", "green", "blue")]
     names = Names.of(["red", "green", "blue"])
-    stimuli = ImageSet("colours", "train", names, names, pictures.__getitem__)
+    stimuli = StimulusSet("colours", "train", names, names, pictures.__getitem__)
     (group,) = grouped(configs, "fp32", ALONE)
     online = Targets({name: OnlineTargets(stimuli, group, name) for name in group.names})
     passes = []
@@ -84,3 +84,36 @@ def test_online_targets_of_several_outputs_take_one_forward_pass():
         with torch.no_grad():
             torch.testing.assert_close(found[config.name], encoder.module(views))
     assert {len(shape) for shape in online.shapes.values()} == {1, 2}
+
+
+@pytest.mark.parametrize("hold", [True, False])
+def test_each_row_takes_the_alternative_that_is_named(tmp_path, hold):
+    several = store(tmp_path / "several.h5", (3, 5), alternatives=3)
+    further = store(tmp_path / "further.h5", (5,))
+    source = StoreTargets.of(several, ALONE.device, hold, [further])
+    assert source.shape == (5,) and source.alternatives == 4
+
+    found = source.gather(np.array([1, 0, 5, 5]), torch.tensor([2, 0, 3, 1]))
+
+    expected = [
+        several.embedding[1, 2],
+        several.embedding[0, 0],
+        further.embedding[5],
+        several.embedding[5, 1],
+    ]
+    assert np.array_equal(found, np.stack(expected))
+    assert np.array_equal(source.gather(np.array([4])), several.embedding[[4], 0])
+
+
+def test_online_targets_of_a_clip_encode_the_frame_that_is_named():
+    frames = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 3), np.uint8)
+    names = Names.of("abcd")
+    clips = StimulusSet("clips", "train", names, names, lambda row: Clip(frames[row], 3.0), frames=3)
+    (group,) = grouped([resolve("python:brainhive_cli.encoders.python:example")], "fp32", ALONE)
+    source = OnlineTargets(clips, group, group.name)
+
+    found = source.gather(np.array([3, 0]), torch.tensor([2, 1]))
+
+    pictures = [Image.fromarray(frames[3, 2]), Image.fromarray(frames[0, 1])]
+    expected = [group.encoder.preprocess(picture).flatten() for picture in pictures]
+    assert source.alternatives == 3 and torch.equal(found, torch.stack(expected))

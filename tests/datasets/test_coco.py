@@ -110,3 +110,26 @@ def test_missing_data_say_what_is_expected_where_and_how_to_get_it(home: Path) -
         coco().images("validation")
     with pytest.raises(MissingData, match="has no split 'dev'"):
         coco().images("dev")
+
+
+def test_captions_are_those_of_the_annotations_up_to_five(root: Path) -> None:
+    annotate(root)
+    texts = {9: ["a bowl ", "two bowls", "bowls", "a dog", "food", "a sixth"], 25: ["a dog"]}
+    content = {
+        "images": [{"id": n, "file_name": f"{n:012d}.jpg"} for n in NUMBERS["train2017"]],
+        "annotations": [{"image_id": n, "caption": text} for n, some in texts.items() for text in some],
+    }
+    path = root / "annotations/captions_train2017.json"
+    path.write_text(json.dumps(content))
+
+    found = Config().build(Paths()).images("train")
+
+    assert found.captions_of(0) == ["a bowl", "two bowls", "bowls", "a dog", "food"]
+    assert found.captions_of(1) == ["a dog"] * 5  # one that has fewer repeats them
+    with pytest.raises(MissingData, match="has no captions of train2017/000000000030"):
+        found.captions_of(2)
+
+
+def test_without_the_file_there_are_no_captions(root: Path) -> None:
+    found = Config().build(Paths()).images("train")
+    assert found.captions is None and found.medium == "picture"
