@@ -1,4 +1,4 @@
-"""What a model learned from: it travels with the model folder, into whatever begins from that."""
+"""What a model learned from: it is kept in the model folder and inherited by whatever starts from it."""
 
 import hashlib
 import json
@@ -21,9 +21,9 @@ from brainhive_cli.core.caveats import (
 from brainhive_cli.signals.normalisation import Normaliser
 
 FILE = "learned.safetensors"
-"""Where a model folder keeps its arrays; all else is the block `learned` of its config."""
+"""The file of its arrays in a model folder; all else is the block `learned` of its config."""
 BLOCK = "learned.json"
-"""Where that block lies in a folder whose config is somebody else's."""
+"""The file of that block in a folder whose config has another format."""
 HARMLESS_FIRST = ("last epoch", "validation", "", "test")
 """What may have selected an epoch ("" where nothing says). Of two, the later stands for both."""
 JOINED = " + "
@@ -42,18 +42,18 @@ def hashes_of(dataset: str, image_ids: Sequence[str]) -> Hashes:
 
 @dataclass(frozen=True, eq=False)
 class Learned:
-    """What a model, and all that it began from, learned from; made without arguments it is not known.
+    """What a model learned from, with all that it started from; without arguments it is not known.
 
     Attributes:
-        selection: What the kept epoch was selected by: "validation", "last epoch" or "test"; "" if nothing
-            says. A test anywhere in a model's history is never forgotten.
-        dataset: Name of the data set; "" if nothing says.
+        selection: What the kept epoch was selected by: "validation", "last epoch" or "test"; "" where it is
+            not known. A test anywhere in a model's history is kept.
+        dataset: Name of the data set; "" where it is not known.
         recordings: The name that its signals are kept under.
         subjects: Whose signals.
         split: Split of the data set.
         preparation: The signal section of the recipe.
         is_simulated: Whether signals were simulated.
-        pictures: [N] `hashes_of` the pictures, ascending; empty if nothing says. Those held out for
+        pictures: [N] `hashes_of` the pictures, ascending; empty where they are not known. Those held out for
             validation count as seen.
         normaliser: The mean of the subjects' own, for others; None where these are normalised by themselves.
     """
@@ -69,7 +69,7 @@ class Learned:
     normaliser: Normaliser | None = None
 
     def after(self, before: Self) -> Self:
-        """Add what the model that training began from had learned from."""
+        """Add what the model that training started from had learned from."""
         datasets = dict.fromkeys(filter(None, [before.dataset, self.dataset]))
         return replace(
             self,
@@ -82,25 +82,25 @@ class Learned:
 
     @property
     def caveats(self) -> list[str]:
-        """What must be said of every number that the model has a part in."""
+        """Caveats of every number that depends on the model."""
         found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
         simulated = [TRAINED_ON_SIMULATED] if self.is_simulated else []
         return together(simulated, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
 
     def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Tell which pictures of a data set it learned from: [N]."""
+        """Find which pictures of a data set it learned from: [N]."""
         seen: NDArray[np.bool_] = np.isin(hashes_of(dataset, image_ids), self.pictures)
         return seen
 
     def has_seen_ids(self, image_ids: Sequence[str]) -> NDArray[np.bool_]:
-        """Tell which image ids it learned, of whatever data set: [N]; these may be other pictures."""
+        """Find which image ids it learned from, in any data set: [N]; these may be other pictures."""
         seen: NDArray[np.bool_] = np.any(
             [self.has_seen(name, image_ids) for name in self.dataset.split(JOINED)], axis=0
         )
         return seen
 
     def normaliser_of(self, subject: int) -> Normaliser | None:
-        """Give what normalises a subject's signals; None: the subject's own training signals say."""
+        """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
         return None if subject in self.subjects else self.normaliser
 
     def save(self, folder: Path) -> dict[str, Any]:
@@ -111,12 +111,12 @@ class Learned:
         return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
 
     def write(self, folder: Path) -> None:
-        """Write all into a folder whose config is somebody else's, as a prior's is."""
+        """Write all into a folder whose config has another format, as a prior's has."""
         (folder / BLOCK).write_text(json.dumps(self.save(folder), indent=2) + "\n")
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read back what `write` wrote; not known where there is nothing.
+        """Read back what `write` wrote; not known where there is no such file.
 
         Raises:
             ValueError: if the files do not belong together.

@@ -1,4 +1,4 @@
-"""A finished align run, or one model folder, opened to be used."""
+"""A finished align run, or one model folder, opened to be evaluated or decoded with."""
 
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
@@ -37,10 +37,10 @@ class AlignRun:
     Attributes:
         folder: The run; or the model folder, which is then the model of its only cell.
         dataset: Whose signals and pictures are used.
-        made_of: Its Config.
-        made_with: The encoders and signals that cells were trained with, by the variant of a sweep.
+        made_of: The data set's Config.
+        made_with: The encoders and signal settings that cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
-        variant: Which variant of a sweep it is; empty for what is no sweep, or all of one.
+        variant: Which variant of a sweep it is; empty for a run without a sweep, and for all variants of one.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             nothing says: subjects are then known by their numbers. None when it is `dataset`.
     """
@@ -66,7 +66,7 @@ class AlignRun:
         subjects: Sequence[int] | None = None,
         variant: str = "",
     ) -> Self:
-        """Read back what the run was made of.
+        """Open a finished run.
 
         Args:
             folder: The run.
@@ -101,22 +101,22 @@ class AlignRun:
 
     @property
     def name(self) -> str:
-        """What a command line calls it: its folder, and the variant of a sweep."""
+        """The run as a command line names it: its folder, and the variant of a sweep."""
         return f"{self.folder.path}:{self.variant}" if self.variant else str(self.folder.path)
 
     @property
     def label(self) -> str:
-        """What folders of runs that use it are called after."""
+        """The run's part of the folder names of runs that use it."""
         return "--".join(filter(None, [self.folder.path.name, self.variant]))
 
     @property
     def variants(self) -> list[str]:
-        """The variants of a sweep, of which none was chosen."""
+        """The variants of a sweep, where none was chosen."""
         return [] if len(self.made_with) == 1 else list(self.made_with)
 
     @classmethod
     def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
-        """Open a model folder, ours or BrainHiVE's own: it says neither on which data nor on whom to test.
+        """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
 
         Raises:
             MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
@@ -136,17 +136,17 @@ class AlignRun:
                 f"the model {path} takes embeddings {', '.join(nameless)}, and nothing says what made them",
                 "name the run that it is of",
             )
-        signal = Signal.model_validate(
-            {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
-        )
+        is_same = learned.recordings == used.recorded_as
+        kept = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
+        signal = Signal.model_validate({**(learned.preparation if is_same else {}), **kept})
         cell = Cell(path.name, layout.spec.subjects, tuple(chosen_subjects(used, subjects)), 0)
         made_with = {"": (list(found.values()), signal)}
-        origin = None if learned.recordings == used.recorded_as else learned.dataset
+        origin = None if is_same else learned.dataset
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)
 
     @cached_property
     def is_model(self) -> bool:
-        """Whether it is a model folder, and no run."""
+        """Whether it is a model folder, not a run."""
         return is_model(self.folder.path)
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
@@ -157,7 +157,7 @@ class AlignRun:
         return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
 
     def learned(self, cell: Cell) -> Learned:
-        """Read what a cell's model learned from; models of format 1 leave the selection to their run."""
+        """Read what a cell's model learned from; of format 1 only the run says what selected the epoch."""
         found = aligners.learned_in(self._model_of(cell))
         if self.is_model:
             return found
@@ -167,7 +167,7 @@ class AlignRun:
 
     @cached_property
     def caveats(self) -> list[str]:
-        """What must be said of every number that the run's models have a part in."""
+        """Caveats of every number that depends on the run's models."""
         found = [SIMULATED] if self.dataset.is_simulated else []
         if any(self._is_normalised_by_tested(cell) for cell in self.cells):
             found.append(NORMALISED_BY_TESTED)
@@ -175,11 +175,11 @@ class AlignRun:
 
     @property
     def are_strangers(self) -> bool:
-        """Whether the subjects are known to be other people than those trained on, of whatever number."""
+        """Whether the subjects are known to be other people than those trained on, whatever their numbers."""
         return bool(self.origin)
 
     def _is_normalised_by_tested(self, cell: Cell) -> bool:
-        """Tell whether a subject who was not trained on gave recordings for the normalisation."""
+        """Whether the normalisation uses recordings of a subject who was not trained on."""
         learned, (_, signal) = self.learned(cell), self.made_with[cell.variant]
         if signal.normalise == "none" or learned.normaliser is not None:
             return False
@@ -187,11 +187,11 @@ class AlignRun:
 
     @property
     def prior(self) -> str | None:
-        """The Fusion Prior for whose tokens the whole run was trained; None for a model folder."""
+        """The prior whose fuser was the run's target; None without one, and for a model folder."""
         return None if self.recipe is None else self.recipe.prior
 
     def published(self, pool: int) -> dict[str, Any]:
-        """Give what was published, by the recipe, and how retrieval among so many pictures differs."""
+        """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
         if self.recipe is None:
             return {}
         tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
@@ -201,7 +201,7 @@ class AlignRun:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
 
         Raises:
-            BrainhiveError: if they were made otherwise than those that it was trained on.
+            BrainhiveError: if they were made in another way than those that it was trained on.
         """
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
         stores: dict[str, EmbeddingStore] = self.once(
@@ -219,18 +219,18 @@ class AlignRun:
         """
         for variant, (_, signal) in self.made_with.items():
             tested_on = {s for cell in self.cells if cell.variant == variant for s in cell.tested_on}
-            wanted = tested_on if subjects is None else tested_on & set(subjects)
-            prepare_signals(self.dataset, self.paths, signal, sorted(wanted), launch)
+            chosen = tested_on if subjects is None else tested_on & set(subjects)
+            prepare_signals(self.dataset, self.paths, signal, sorted(chosen), launch)
 
     def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
-        """Make something for all cells that follow."""
+        """Make something once, for all cells."""
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
 
 
 def is_model(path: Path) -> bool:
-    """Tell whether a folder is a model's, and not a run's."""
+    """Whether a folder is a model's, not a run's."""
     return (path / "config.json").is_file() and not (path / FINISHED).is_file()
 
 
@@ -249,7 +249,7 @@ def find(
 
 
 def refuse_sweep(align: AlignRun) -> None:
-    """Refuse a sweep where one run is wanted.
+    """Refuse a sweep where one run is needed.
 
     Raises:
         RecipeError: listing its variants.
@@ -259,20 +259,20 @@ def refuse_sweep(align: AlignRun) -> None:
 
 
 def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
-    """Put the names of variants together again that were split at their commas."""
+    """Join the names of variants that were split at their commas."""
     joined: list[str] = []
     for name in names:
         longer = f"{joined[-1]},{name}" if joined else name
         run, variant = of_variant(longer)
-        if joined and variant and _begins_a_variant(str(run), variant, paths):
+        if joined and variant and _starts_a_variant(str(run), variant, paths):
             joined[-1] = longer
         else:
             joined.append(name)
     return joined
 
 
-def _begins_a_variant(run: str, text: str, paths: Paths) -> bool:
-    """Tell whether a text is the name of a variant of a run, or the beginning of one up to a comma."""
+def _starts_a_variant(run: str, text: str, paths: Paths) -> bool:
+    """Whether a text is the name of a variant of a run, or the start of one up to a comma."""
     try:
         made = Recipe.model_validate(runs.find(paths.under_home("runs"), "train-align", run).recipe())
     except BrainhiveError:
@@ -281,7 +281,7 @@ def _begins_a_variant(run: str, text: str, paths: Paths) -> bool:
 
 
 def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> list[Cell]:
-    """Keep of the cells what is tested on some subjects."""
+    """Restrict cells to some tested subjects."""
     known = sorted({subject for cell in cells for subject in cell.tested_on})
     if absent := sorted(set(subjects) - set(known)):
         raise MissingData(

@@ -1,4 +1,4 @@
-"""How well a brain encoder finds pictures by signals it has not learned from."""
+"""Retrieval in training: how well a brain model finds pictures by signals it has not learned from."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ BLOCK = 1024
 
 
 class Queries:
-    """Signals that a model is tried on, and the pictures among which it looks: those that any of them shows.
+    """Signals that a model is validated on, and its gallery: the pictures that any of them shows.
 
     Args:
         pool: Signals of one or several subjects.
@@ -32,12 +32,12 @@ class Queries:
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
-        gallery = aligner.encode_image(self.images.gather(self.shown)).float()
+        gallery = aligner.encode_image(self._compared(aligner).gather(self.shown)).float()
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """Split ranks [N] by subject; and give the picture of each, which several subjects saw."""
+        """Split ranks [N] by subject, and give the picture of each: several subjects may have seen one."""
         subject, picture = (
             each[torch.from_numpy(self.rows)] for each in (self.pool.subject.cpu(), self.pool.picture.cpu())
         )
@@ -45,6 +45,11 @@ class Queries:
         return [ranks[subject == each] for each in subjects], [
             picture[subject == each].tolist() for each in subjects
         ]
+
+    def _compared(self, aligner: Aligner) -> Targets:
+        """Take the targets of the heads that retrieval compares."""
+        keys, sources = aligner.layout.compared_keys, self.images.sources
+        return Targets({key: source for key, source in sources.items() if key in keys})
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
         tokens = []
