@@ -29,6 +29,7 @@ from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core import parts
 from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
@@ -108,8 +109,8 @@ def our_rate(on: Setting, kind: str, data: CellData, precision: str, epochs: int
     events: list[dict[str, Any]] = []
     train = Train(epochs=epochs, batch_size=BATCH, precision=precision, selection="last", validation=0)  # type: ignore[arg-type]
     folder = RunFolder(Path(tempfile.mkdtemp(dir=on.home)))
-    loss = parts.resolve("losses", "clip")
-    train_cell("cell", 1, layout(kind), data, loss, train, folder, Launch(0, 1, on.device), events.append)
+    terms, launch = [Term(prediction="token")], Launch(0, 1, on.device)
+    train_cell("cell", 1, layout(kind), data, terms, train, folder, launch, events.append)
     return max(event["samples_per_s"] for event in events)
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from brainhive_cli import aligner
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.settings import Train
-from brainhive_cli.core import parts
+from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 from brainhive_cli.core.runs import RunFolder
@@ -60,8 +60,8 @@ def trained(home: Path, device: torch.device) -> None:
     for each, name in ((CPU, "cpu"), (device, "device")):
         data, events = align.random_data(PICTURES, each), []
         folder = RunFolder(home / name)
-        loss = parts.resolve("losses", "clip")
-        train_cell("cell", 1, layout, data, loss, train, folder, Launch(0, 1, each), events.append)
+        terms = [Term(prediction="token")]
+        train_cell("cell", 1, layout, data, terms, train, folder, Launch(0, 1, each), events.append)
         losses.append(events[-1]["loss"])
         weights.append(
             nn.utils.parameters_to_vector(aligner.load(folder.path / "cells/cell/model").parameters())

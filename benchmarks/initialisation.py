@@ -129,7 +129,7 @@ def trained(
     config = parts.resolve("losses", "clip")
     aligner, loss_of = begin(seed, layout(), data, train.init), config.build()
     batches = Batches(data, train, 0.0, HERE)
-    learner = Learner(aligner, loss_of, train, train.epochs * batches.steps)
+    learner = Learner(aligner, loss_of, train, train.all_stages(batches.steps)[0], batches.steps)
     for epoch in range(train.epochs):
         aligner.train()
         losses = []

@@ -169,7 +169,9 @@ def test_every_tiny_fuser_makes_tokens(kind: str, embeddings: dict[str, Tensor])
     dims = {name: values.shape[1] for name, values in embeddings.items()}
     fuser = parts.load("fusers", kind).TINY
     dim = fuser.token_dim(dims, 8)
-    assert fuser.build(dims, dim)(embeddings).shape == (2, dim)
+    found = fuser.build(dims, dim)(embeddings)
+    tokens = list(found.values()) if isinstance(found, dict) else [found]
+    assert all(token.shape[0] == 2 for token in tokens) and sum(token.shape[1] for token in tokens) == dim
 
 
 @pytest.mark.parametrize("kind", parts.kinds("losses"))

@@ -1,6 +1,6 @@
 """What a cell learns from, batch by batch."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -35,7 +35,7 @@ class CellData:
         images: Targets of all pictures, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        start: Model folder whose weights training begins from.
+        starts: Model folder whose weights a stage of the training starts from, by the stage's number.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         tested_images: Targets of the test pictures, by the fuser's key.
         learned: What is kept of all this with the model; what selects the epoch is added.
@@ -48,7 +48,7 @@ class CellData:
     images: Targets
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
-    start: Path | None = None
+    starts: Mapping[int, Path] = field(default_factory=dict)
     tested: list[Trials] | None = None
     tested_images: Targets | None = None
     learned: Learned = field(default_factory=Learned)

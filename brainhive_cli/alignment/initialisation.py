@@ -21,23 +21,18 @@ REFERENCE_SD = 0.02
 
 
 def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]) -> Aligner:
-    """Make the aligner that the seed decides; weights of a model folder and of a prior are taken over.
+    """Make the aligner that the seed decides; a prior's fuser is taken over, and frozen.
 
     Args:
         seed: Decides the initial weights.
         layout: What the aligner is made of.
-        data: Holds the model folder and the prior's fuser, where there are any.
+        data: Holds the prior's fuser, where there is one.
         init: From which distribution the initial weights are drawn.
-
-    Raises:
-        BrainhiveError: if the weights of the model folder do not fit.
     """
     torch.manual_seed(seed)
     aligner = Aligner(layout)
     if init == "reference":
         aligner.apply(_draw_as_reference)
-    if data.start is not None:
-        take_over(aligner, data.start)
     if data.fuser is not None:
         assert aligner.fuser is not None  # which a prior's layout has
         aligner.fuser.load_state_dict(data.fuser.state_dict())
@@ -47,8 +42,10 @@ def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "ref
 
 def learned_by(data: CellData, train: Train) -> Learned:
     """Say what the model of a cell will have learned from, with all that the model it starts from had."""
-    own = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
-    return own if data.start is None else own.after(aligners.learned_in(data.start))
+    learned = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
+    for start in data.starts.values():
+        learned = learned.after(aligners.learned_in(start))
+    return learned
 
 
 def _draw_as_reference(module: nn.Module) -> None:

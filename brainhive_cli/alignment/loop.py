@@ -1,21 +1,23 @@
 """The training of one cell: the loop and what is written at its end."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.alignment.batch_norm import normalise_together
-from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.batches import Batch, Batches, CellData
 from brainhive_cli.alignment.initialisation import begin, learned_by
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.memory import keep_freed_memory
 from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.optimisation import Learner
+from brainhive_cli.alignment.objective import Objective
 from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.stages import Stages
 from brainhive_cli.alignment.state import State
+from brainhive_cli.alignment.terms import Term
 from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.launch import Launch
@@ -26,8 +28,9 @@ from brainhive_cli.metrics.retrieval import summarise
 
 CHECKPOINT_S = 60.0
 """Least time between two checkpoints of a cell; shorter cells start again."""
-Told = Callable[[dict[str, Any]], None]
-"""Hears of each epoch: cell, epoch, epochs, loss, validation_top1, samples_per_s."""
+Tensors = dict[str, Tensor]
+OnEpoch = Callable[[dict[str, Any]], None]
+"""Is called after each epoch with cell, epoch, epochs, loss, validation_top1, samples_per_s."""
 
 
 def train_cell(
@@ -35,58 +38,53 @@ def train_cell(
     seed: int,
     layout: Layout,
     data: CellData,
-    loss_config: Any,
+    terms: Sequence[Term],
     train: Train,
     folder: RunFolder,
     launch: Launch,
-    told: Told | None = None,
+    on_epoch: OnEpoch | None = None,
 ) -> None:
-    """Train one cell to its end, going on from its checkpoint, and write model and metrics.
+    """Train one cell to its end, continuing from its checkpoint, and write model and metrics.
 
     Args:
-        name: The cell's: of its files, and in what is told.
+        name: The cell's: of its files, and in its events.
         seed: Decides the weights, the order of the trials and all that is random in training.
         layout: What the aligner is made of.
         data: What it learns from.
-        loss_config: Config of the loss.
+        terms: What it learns by.
         train: How it is trained.
         folder: Where model, metrics and checkpoint go.
         launch: Who shares the work; each batch is cut between the processes.
-        told: Hears of each epoch, in the main process; by default the run's log does.
+        on_epoch: Is called after each epoch, in the main process; default: the run's log.
     """
-    tell: Told = told or (lambda event: folder.log(**event))
     keep_freed_memory()
     aligner = begin(seed, layout, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
     aligner = normalise_together(aligner, launch)
-    losses = nn.ModuleList([loss_config.build()])
-    continue_from(losses, aligner.losses)
-    losses = losses.to(launch.device)
-    batches = Batches(data, train, loss_config.mix_alpha, launch)
-    learner = Learner(aligner, losses, train, train.epochs * batches.steps)
+    objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)
+    batches = Batches(data, train, 0.0, launch)
+    stages = Stages(aligner, objective, train, batches.steps, data.starts)
     validation = held_out(data, batches.averages)
     test = tested(data, launch.device) if train.selection == "test" else []
-    state, saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt", learner), time.monotonic()
+    (state, saved), saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt"), time.monotonic()
+    learner = stages.enter(state.epoch, saved)
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
+        if state.epoch == learner.stop:
+            learner = stages.enter(state.epoch)
+        batches.mix_alpha = objective.mix_alpha(state.epoch)
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
-        aligner.train()
+        learner.train()
         for rows in todo:
-            # what is random in a step depends on no step before it, so that training can go on at any
+            # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
             torch.manual_seed(derive_seed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
+            done = state.epoch * batches.steps + state.step
+            context = LossContext(batch.mixing, done, state.epoch, train.epochs)
             with launch.autocast(train.precision):
-                predicted = batch.predict(aligner.predict)
-                target = aligner.targets(batch.images)
-                context = LossContext(batch.mixing, learner.steps, state.epoch, train.epochs)
-                pairs = [
-                    [
-                        launch.gather_rows(aligner.compare(head, each[head]).float(), len(rows))
-                        for each in (predicted, target)
-                    ]
-                    for head in predicted
-                ]
-                loss = torch.stack([losses[0](*pair, context) for pair in pairs]).mean()
+                outputs = forward(aligner, batch, context)
+                predicted, targets = (gathered(each, len(rows), launch) for each in outputs)
+                loss = objective(predicted, targets, context)
             loss.backward()
             launch.average_gradients(learner.parameters)
             learner.step()
@@ -103,16 +101,38 @@ def train_cell(
         if launch.is_main:
             event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
-            tell(event)
+            (on_epoch or _log(folder))(event)
     if launch.is_main:
         _finish(folder, name, seed, learner.result, state, validation)
 
 
-def continue_from(losses: nn.Module, learned: Mapping[str, Tensor]) -> None:
-    """Start what losses learn from what those of another model learned; what is fixed stays the recipe's."""
-    for name, parameter in losses.named_parameters():
-        if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
-            parameter.data.copy_(learned[name])
+def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
+    """Predict every head of a batch, micro-batch by micro-batch, and compute their targets.
+
+    Returns:
+        Predictions and targets, [B, *shape] by name, both in the order of the micro-batches.
+    """
+    if not hasattr(aligner.backbone, "learn"):
+        return batch.predict(aligner.predict), aligner.targets(batch.images)
+    targets, first, found = aligner.targets(batch.images), 0, []
+    for signal, subject in batch.parts:
+        rows = slice(first, first := first + len(signal))
+        own = {name: each[rows] for name, each in targets.items()}
+        found.append(aligner.learn(signal, subject, own, context))
+    return _joined([predicted for predicted, _ in found]), _joined([target for _, target in found])
+
+
+def _joined(parts: Sequence[Tensors]) -> Tensors:
+    return parts[0] if len(parts) == 1 else {n: torch.cat([each[n] for each in parts]) for n in parts[0]}
+
+
+def gathered(tensors: Tensors, count: int, launch: Launch) -> Tensors:
+    """Join the shares of all processes, by name: float32 [B, *shape] with their gradient."""
+    return {name: launch.gather_rows(each.float(), count) for name, each in tensors.items()}
+
+
+def _log(folder: RunFolder) -> OnEpoch:
+    return lambda event: folder.log(**event)
 
 
 def _finish(

@@ -1,49 +1,52 @@
 """What turns gradients into weights: AdamW, its schedule, clipping, and the moving average."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler, OneCycleLR
 from torch.optim.swa_utils import AveragedModel
 
 from brainhive_cli.alignment.model import Aligner
-from brainhive_cli.alignment.settings import Train
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.alignment.settings import Stage, Train
 
 Tensors = tuple[Tensor, ...] | list[Tensor]
 
 
 class Learner:
-    """AdamW with warm-up, cosine and clipped gradients; a moving average of the weights where asked for.
+    """AdamW with a schedule and clipped gradients, for one stage of a training.
 
     Args:
-        aligner: What learns.
-        losses: What it learns by; they may have parameters of their own.
-        train: How.
-        steps: Steps of the whole training.
-
-    Raises:
-        RecipeError: if the warm-up is longer than the training.
+        aligner: What learns; its frozen parts must not require gradients.
+        objective: What it learns by; its losses may have parameters of their own.
+        train: How the weights change.
+        stage: Learning rate, schedule and frozen parts.
+        steps: Steps of an epoch.
+        stop: Epoch of the whole training at which the stage ends.
     """
 
-    def __init__(self, aligner: Aligner, losses: nn.Module, train: Train, steps: int) -> None:
-        if train.warmup_steps > steps:
-            raise RecipeError(
-                f"train.warmup_steps is {train.warmup_steps}, but the training of a cell has {steps} steps",
-                f"train.warmup_steps={steps // 10}, more train.epochs or a smaller train.batch_size",
-            )
-        self.model, self.grad_norm = nn.ModuleList([losses, aligner]), train.grad_norm
+    def __init__(
+        self, aligner: Aligner, objective: nn.Module, train: Train, stage: Stage, steps: int, stop: int = 0
+    ) -> None:
+        self.model, self.grad_norm = nn.ModuleList([objective, aligner]), train.grad_norm
+        self.frozen, self.stop = tuple(stage.freeze), stop
         self.parameters = [parameter for parameter in self.model.parameters() if parameter.requires_grad]
         self.optimizer = torch.optim.AdamW(
-            _groups(self.parameters, self.model, train), train.lr, betas=train.betas, fused=True
+            _groups(self.parameters, self.model, train), stage.lr, betas=train.betas, fused=True
         )
-        share = partial(_share_of_lr, warmup=train.warmup_steps, steps=steps)
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, share)
+        self.schedule = schedule_of(self.optimizer, stage, steps)
         self.decay = train.ema
         self.average = AveragedModel(self.model, multi_avg_fn=self._average) if train.ema else None
+
+    def train(self) -> None:
+        """Bring all into training mode, and what is frozen into evaluation mode."""
+        self.model.train()
+        for name, module in self.model[1].named_modules():
+            if is_below(name, self.frozen):
+                module.eval()
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
@@ -55,18 +58,13 @@ class Learner:
             self.average.update_parameters(self.model)
 
     @property
-    def steps(self) -> int:
-        """Steps that are done."""
-        return int(self.schedule.last_epoch)
-
-    @property
     def result(self) -> Aligner:
         """The aligner that has been learned: the moving average where there is one."""
         return cast(Aligner, self._learned[1])
 
     @property
     def losses(self) -> nn.Module:
-        """The losses with what they learned, averaged as the aligner is."""
+        """The losses with what they have learned, averaged as the aligner is."""
         return self._learned[0]
 
     @property
@@ -87,7 +85,8 @@ class Learner:
 
         Source: the ramp (1 + n) / (10 + n) is that of TensorFlow's ExponentialMovingAverage.
         """
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        count = self.schedule.last_epoch  # steps that are done
+        decay = min(self.decay, (1 + count) / (10 + count))
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _parts(self) -> dict[str, Any]:
@@ -118,8 +117,35 @@ def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> lis
     return [group for group in groups if group["params"]]
 
 
-def _share_of_lr(step: int, warmup: int, steps: int) -> float:
-    """Rise linearly, then fall as a cosine to 0."""
+def is_below(name: str, prefixes: Iterable[str]) -> bool:
+    """Whether a module or parameter is one of those named, or part of one."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> LRScheduler:
+    """Make the schedule of a stage whose epochs have so many steps.
+
+    One-cycle is torch's, without its change of the optimizer's betas.
+    """
+    total = stage.epochs * steps
+    if stage.schedule == "one_cycle":
+        share = 0.3 if stage.warmup_epochs is None else stage.warmup_epochs / stage.epochs
+        return OneCycleLR(
+            optimizer,
+            stage.lr,
+            total_steps=total,
+            pct_start=share,
+            div_factor=stage.start_div,
+            final_div_factor=stage.final_div,
+            cycle_momentum=False,
+        )
+    warmup = round((stage.warmup_epochs or 0.0) * steps)
+    is_constant = stage.schedule == "constant"
+    return LambdaLR(optimizer, partial(_share_of_lr, warmup=warmup, steps=total, is_constant=is_constant))
+
+
+def _share_of_lr(step: int, warmup: int, steps: int, is_constant: bool) -> float:
+    """Rise linearly, then stay, or fall as a cosine to 0."""
     if step < warmup:
         return (step + 1) / warmup
-    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))
+    return 1.0 if is_constant else 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup)))

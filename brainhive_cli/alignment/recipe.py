@@ -2,26 +2,41 @@
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.alignment.settings import Finetune, Published, Train
 from brainhive_cli.alignment.sweep import SweptRecipe, read_sweep, variants
-from brainhive_cli.core import parts, recipe
+from brainhive_cli.alignment.terms import Term, check
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.heads import FUSED, TOKEN
+from brainhive_cli.core.recipe import Numbers, Savings, refuse_idle
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.data.encoder_keys import encoders_of
-from brainhive_cli.encoders import Encoders
+from brainhive_cli.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.signals.section import Signal
+
+
+def _head_targets(heads: Any) -> Any:
+    if not isinstance(heads, dict):
+        return heads
+    return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
+
+
+HeadTargets = Annotated[
+    dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)
+]
 
 
 class Recipe(SweptRecipe):
     """Whose signals are aligned with which embeddings, and how."""
 
-    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = recipe.Recipe.FINGERPRINT_EXCLUDE | {
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
         "published",
         "train.memory_map",
     }
     is_tracked: ClassVar[bool] = True
-    LESS_MEMORY: ClassVar[recipe.Savings] = ({"train.batch_size": 0.5},)
+    LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)
 
     dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
@@ -36,8 +51,8 @@ class Recipe(SweptRecipe):
         "intra",
         description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
     )
-    subjects: recipe.Numbers | None = Field(None, description="subjects; default: all of the data set")
-    seeds: recipe.Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
+    subjects: Numbers | None = Field(None, description="subjects; default: all of the data set")
+    seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
     dim: int | None = Field(
         None, gt=0, description="D of the token; default: the prior's or the fuser's own, else 1024"
     )
@@ -48,7 +63,18 @@ class Recipe(SweptRecipe):
         "fusion_encoder", validate_default=True, description="fusion encoder"
     )
     loss: Annotated[Any, parts.part("losses", "clip")] = Field(
-        "clip", validate_default=True, description="what pulls tokens together"
+        "clip", validate_default=True, description="between predictions and targets, where no terms are given"
+    )
+    heads: HeadTargets = Field(
+        {},
+        description="head: the encoder whose output it predicts, or `fused`; default: one head, `token`, "
+        "that predicts what the fuser makes of `encoders`",
+    )
+    terms: list[Term] = Field(
+        [], description="loss terms; default: `loss` for every head, with equal weights that sum to 1"
+    )
+    retrieval_head: str | None = Field(
+        None, description="head that retrieval compares; default: `token`, or the only vector or tokens"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
     subject_layer: Literal["none", "token", "linear", "channel_attention"] = Field(
@@ -71,6 +97,74 @@ class Recipe(SweptRecipe):
         named = next((prior for prior in priors if isinstance(prior, str)), None)
         return {**fields, "encoders": encoders_of(named)} if named else fields
 
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_the_encoders_of_its_heads(cls, fields: Any) -> Any:
+        """Open the embeddings that heads predict, next to those that are fused."""
+        heads = fields.get("heads") if isinstance(fields, dict) else None
+        if not heads or not isinstance(heads, dict):
+            return fields
+        heads = _head_targets(heads)
+        opened = {each.name: each for each in heads.values() if each != FUSED}
+        given = {each.name: each for each in resolve_all(fields.get("encoders", []))}
+        if FUSED not in heads.values() and not given.keys() <= opened.keys():
+            raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
+        return {**fields, "heads": heads, "encoders": [*(given | opened).values()]}
+
+    @model_validator(mode="after")
+    def _every_head_is_trained(self) -> Self:
+        if self.sweep:  # each of its variants is checked by itself
+            return self
+        if self.heads and not self.is_fused:
+            refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
+            self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
+        if self.terms:
+            self._refuse_part("loss", "where terms are given", "set the loss of each term")
+        if self.retrieval_head is not None and self.retrieval_head not in self.head_targets:
+            raise RecipeError(
+                f"retrieval_head is {self.retrieval_head!r}", f"heads: {', '.join(self.head_targets)}"
+            )
+        terms = self.loss_terms
+        check(terms, self.train.epochs)
+        if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
+            named = {name for term in terms for name in (term.prediction, term.of)}
+            if unknown := sorted(named - set(self.head_targets)):
+                raise RecipeError(
+                    f"terms name {', '.join(unknown)}", f"heads: {', '.join(self.head_targets)}"
+                )
+            if untrained := sorted(set(self.head_targets) - {term.prediction for term in terms}):
+                raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
+        return self
+
+    def _refuse_part(self, key: str, when: str, hint: str) -> None:
+        shelf = {"fuser": "fusers", "loss": "losses"}[key]
+        if (part := getattr(self, key)) != parts.resolve(shelf, type(self).model_fields[key].default):
+            raise RecipeError(f"{key} has no effect {when}, and is {part.kind}", hint)
+
+    @property
+    def is_fused(self) -> bool:
+        """Whether a head predicts what a fuser makes of several embeddings."""
+        return self.fuser.kind != "heads" if not self.heads else FUSED in self.heads.values()
+
+    @property
+    def head_targets(self) -> dict[str, Any]:
+        """What each head of the model predicts: an encoder, or `fused`."""
+        if self.heads:
+            return self.heads
+        return {TOKEN: FUSED} if self.is_fused else {config.name: config for config in self.encoders}
+
+    @property
+    def fused_encoders(self) -> list[EncoderConfig]:
+        """The encoders whose embeddings are fused: those that no head predicts by itself."""
+        direct = {target.name for target in self.head_targets.values() if target != FUSED}
+        return [config for config in self.encoders if config.name not in direct]
+
+    @property
+    def loss_terms(self) -> list[Term]:
+        """The terms; where none are given, the loss for every head."""
+        names = list(self.head_targets)
+        return self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
+
     @model_validator(mode="after")
     def _has_one_target(self) -> Self:
         if self.prior and self.fuser.kind != "fusion_encoder":
@@ -90,9 +184,18 @@ class Recipe(SweptRecipe):
         if self.sweep:  # each of its variants is checked by itself
             return self
         if self.mode == "finetune":  # whose run decides the prior
-            recipe.refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
+            refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
         else:
             self.train.check_prior(self.prior)
+        return self
+
+    @model_validator(mode="after")
+    def _starts_once(self) -> Self:
+        if self.mode == "finetune" and self.train.stages and self.train.stages[0].start_from:
+            raise RecipeError(
+                "train.stages[0].start_from has no effect on fine-tuning, which starts from finetune.run",
+                "leave one of them out",
+            )
         return self
 
     @model_validator(mode="after")

@@ -5,6 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
@@ -15,10 +16,44 @@ def _word(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
+class Stage(Section):
+    """One stage of a training: it continues from the last weights of the stage before."""
+
+    epochs: int = Field(gt=0)
+    lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
+    schedule: Literal["cosine", "constant", "one_cycle"] = Field(
+        "cosine", description="of the learning rate, step by step"
+    )
+    warmup_epochs: float | None = Field(
+        None, ge=0, description="epochs up to the peak, also a fraction; default: 0, of one_cycle 0.3 of all"
+    )
+    start_div: float = Field(25.0, ge=1, description="one_cycle: peak over the first learning rate")
+    final_div: float = Field(
+        1000.0, ge=1, description="one_cycle: first over last learning rate (MindEye1's)"
+    )
+    freeze: Names = Field(
+        [], description="parts that do not learn, in evaluation mode: backbone, fuser, or a submodule's name"
+    )
+    start_from: str | None = Field(
+        None, description="weights to start from: a model folder, or an align run (SWEEP:VARIANT)"
+    )
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        if self.schedule != "one_cycle":
+            refuse_idle(self, ("start_div", "final_div"), f"with schedule {self.schedule}", "leave it out")
+        if (self.warmup_epochs or 0) > self.epochs:
+            raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
+        return self
+
+
 class Train(Section):
     """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
 
-    epochs: int = Field(25, gt=0)
+    epochs: int = Field(25, gt=0, description="with stages: the sum of theirs")
+    stages: list[Stage] = Field(
+        [], description="stages, one after another; default: one with this section's epochs and lr"
+    )
     batch_size: int = Field(1024, gt=1, description="trials a step, over all processes")
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
@@ -77,11 +112,49 @@ class Train(Section):
             return "validation" if has_validation else "last epoch"
         return {"last": "last epoch", "test": "test"}[self.selection]
 
+    @model_validator(mode="before")
+    @classmethod
+    def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or not fields.get("stages"):
+            return fields
+        stages = [Stage.model_validate(stage) for stage in fields["stages"]]
+        epochs = sum(stage.epochs for stage in stages)
+        if fields.get("epochs", epochs) != epochs:
+            raise RecipeError(
+                f"train.epochs is {fields['epochs']}, but the stages have {epochs}",
+                f"train.epochs={epochs}, or leave it out",
+            )
+        return {**fields, "stages": stages, "epochs": epochs}
+
+    @model_validator(mode="after")
+    def _stages_say_how(self) -> Self:
+        if self.stages:
+            refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
+        if len(self.stages) > 1:
+            refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
+        return self
+
     @model_validator(mode="after")
     def _can_stop(self) -> Self:
         if self.patience is not None and not self.validation:
-            raise ValueError("patience looks at validation top-1, so train.validation must be above 0")
+            raise ValueError("patience needs validation top-1, so train.validation must be above 0")
         return self
+
+    def all_stages(self, steps: int) -> list[Stage]:
+        """List the stages of a training whose epochs have so many steps.
+
+        Raises:
+            RecipeError: if the warm-up is longer than the training.
+        """
+        if self.warmup_steps > self.epochs * steps:
+            raise RecipeError(
+                f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has "
+                f"{self.epochs * steps} steps",
+                f"train.warmup_steps={self.epochs * steps // 10}, more train.epochs or a smaller "
+                "train.batch_size",
+            )
+        one = Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=self.warmup_steps / max(1, steps))
+        return self.stages or [one]
 
     def check_prior(self, prior: str | None) -> None:
         """Refuse what acts on a prior alone where there is none.

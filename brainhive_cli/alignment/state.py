@@ -29,16 +29,16 @@ class State:
     kept: dict[str, Any] | None = None
 
     @classmethod
-    def load(cls, path: Path, learner: Learner) -> Self:
-        """Go on from a checkpoint, where there is one."""
+    def load(cls, path: Path) -> tuple[Self, dict[str, Any] | None]:
+        """Read a checkpoint, where there is one: how far the cell is, and the state of its learner."""
         if not path.is_file():
-            return cls()
+            return cls(), None
         saved = torch.load(path, weights_only=True, map_location="cpu")
-        learner.load_state_dict(saved.pop("learner"))
-        return cls(**saved)
+        learner = saved.pop("learner")
+        return cls(**saved), learner
 
     def content(self, learner: Learner) -> dict[str, Any]:
-        """Return what `load` takes back."""
+        """Return a checkpoint, as `load` reads it."""
         return {**vars(self), "learner": learner.state_dict()}
 
     def count_step(self, loss: Tensor) -> None:

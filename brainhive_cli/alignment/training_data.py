@@ -7,13 +7,14 @@ from typing import Any, Self
 import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.identity import digest_of
 from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.alignment.memory_map import is_memory_mapped
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.heads import TOKEN, Head
+from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.signal_stores import open_signals
@@ -40,6 +41,7 @@ class TrainingData:
         launch: On whose device the embeddings are.
         pictures: One of the embedding stores: which picture each row is.
         keys: The fuser's key of each encoder, by the encoder's store name.
+        digests: Digest of what made each store; empty where nothing says.
         images: Targets of these pictures, by the fuser's key.
         prior: The Fusion Prior whose fusion encoder is the target, or None.
         with_single: Whether trials keep their single repetitions.
@@ -52,6 +54,7 @@ class TrainingData:
     launch: Launch
     pictures: EmbeddingStore
     keys: dict[str, str]
+    digests: dict[str, str]
     images: Targets
     prior: FusionPrior | None
     with_single: bool
@@ -72,7 +75,7 @@ class TrainingData:
         prior = FusionPrior.load(what.prior).float() if what.prior else None
         keys = {config.name: config.name for config in what.encoders}
         if prior:
-            keys = match_keys(what.encoders, prior.dims, f"the prior {what.prior}")
+            keys |= match_keys(what.fused_encoders, prior.dims, f"the prior {what.prior}")
         further = open_alternatives(what.train.embedding_alternatives, stores, what.paths)
         return cls(
             what,
@@ -80,6 +83,7 @@ class TrainingData:
             launch,
             next(iter(stores.values())),
             keys,
+            {name: digest_of(store) for name, store in stores.items()},
             Targets.of(stores, launch, keys, further=further),
             prior,
             with_single,
@@ -149,9 +153,10 @@ class TrainingData:
 
     def layout(self, what: Recipe, trials: Sequence[Trials]) -> Layout:
         """Say what a cell's model is made of."""
-        shapes = self.images.shapes
-        dims = {key: shape[-1] for key, shape in shapes.items()}
-        fuser, dim = what.fuser.model_dump(mode="json"), what.fuser.token_dim(dims, what.dim or DIM)
+        shapes, fused = self.images.shapes, {self.keys[config.name] for config in what.fused_encoders}
+        dims = {key: shapes[key][-1] for key in shapes if key in fused}
+        fuser: dict[str, Any] = what.fuser.model_dump(mode="json") if fused else {}
+        dim = what.fuser.token_dim(dims, what.dim or DIM) if fused else None
         if self.prior:
             hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
@@ -159,10 +164,12 @@ class TrainingData:
             dim = self.prior.dim
         if what.dim not in (None, dim):
             raise RecipeError(f"dim is {what.dim}, but the tokens of this fuser have {dim}", "leave dim out")
-        heads = {TOKEN: fused_head(shapes, dim)}
-        if is_apart := fuser["kind"] == "heads":
-            heads = {key: Head(shape, key) for key, shape in shapes.items()}
-            fuser, dims = {}, {}
+        heads = {
+            name: fused_head({key: shapes[key] for key in dims}, dim or 0)
+            if target == FUSED
+            else Head(shapes[target.name], target.name, self.digests[target.name])
+            for name, target in what.head_targets.items()
+        }
         return Layout(
             spec=spec_of(trials),
             heads=heads,
@@ -170,7 +177,7 @@ class TrainingData:
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            retrieval_heads=tuple(heads) if is_apart else (),
+            retrieval_heads=_compared(what, heads),
             window_ms=what.signal.window_ms,
             scale=what.signal.scale,
             prior=home.portable(what.prior or ""),
@@ -179,6 +186,16 @@ class TrainingData:
             similarity=what.similarity,
             normalise=what.signal.normalise,
         )
+
+
+def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
+    """Name the heads that retrieval compares: the recipe's, else the only one of vectors or tokens."""
+    if recipe.retrieval_head is not None:
+        return (recipe.retrieval_head,)
+    if not recipe.heads:
+        return () if recipe.is_fused else tuple(heads)
+    found = [name for name, head in heads.items() if len(head.shape) <= 2]
+    return tuple(found) if TOKEN not in heads and len(found) == 1 else ()
 
 
 def _selections(dataset: Dataset, recipe: Recipe, subjects: Sequence[int]) -> list[Selection]:

@@ -98,7 +98,7 @@ class Launch:
         return everyone
 
     def gather_rows(self, share: "torch.Tensor", count: int) -> "torch.Tensor":
-        """Join the processes' shares [B_share, D] of `count` rows, as `shard` cuts them, with their gradient.
+        """Join the shares [B_share, ...] of `count` rows, as `shard` cuts them, with their gradient.
 
         Every process then computes the same loss over all rows; `average_gradients` makes its gradient whole.
         """
@@ -108,7 +108,7 @@ class Launch:
         from torch.distributed.nn.functional import all_gather
 
         shares = [stop - start for start, stop in (self._share(count, r) for r in range(self.processes))]
-        padded = torch.nn.functional.pad(share, (0, 0, 0, max(shares) - len(share)))
+        padded = torch.nn.functional.pad(share, (*(0, 0) * (share.ndim - 1), 0, max(shares) - len(share)))
         with warnings.catch_warnings(action="ignore"):  # that torch has a private function of more arguments
             gathered = all_gather(padded)
         return torch.cat([rows[:n] for rows, n in zip(gathered, shares, strict=True)])

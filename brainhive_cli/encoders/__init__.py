@@ -255,7 +255,8 @@ def _known(name: str) -> dict[str, str]:
     return {"kind": kind, "source": variants[name].source} if name in variants else {}
 
 
-def _resolve_all(references: Any) -> Any:
+def resolve_all(references: Any) -> Any:
+    """Turn a list of references, or `a,b`, into Configs, one an output, each once."""
     found = split(references)
     if not isinstance(found, list | tuple):
         return found
@@ -263,5 +264,5 @@ def _resolve_all(references: Any) -> Any:
     return list({one.model_dump_json(): one for one in each}.values())
 
 
-Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(_resolve_all)]
+Encoders = Annotated[list[SerializeAsAny[EncoderConfig]], BeforeValidator(resolve_all)]
 """A recipe's list of encoders: names, references or mappings; `a,b` is a list too; one Config an output."""

@@ -1,1 +1,1 @@
-"""Several embeddings of a picture to one token."""
+"""Fusers: embeddings of a picture to what heads predict, one token [B, D] or a dict by head."""

@@ -1,4 +1,4 @@
-"""The encoders' own features as the token, one behind the other; nothing is trained."""
+"""The encoders' own features, joined to one token; nothing is trained."""
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +17,7 @@ class Config(parts.Config):
     )
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Say how wide the token is, given the encoders' widths and the recipe's `dim`."""
+        """Return the width of the token, given the encoders' widths and the recipe's `dim`."""
         return sum(dims.values())
 
     def build(self, dims: dict[str, int], dim: int) -> "Concatenation":
@@ -34,26 +34,19 @@ TINY = Config()
 
 
 class Concatenation(nn.Module):
-    """Embeddings one behind the other, in the order of `dims`.
+    """Embeddings joined in the order of `dims`.
 
     Args:
         dims: Width of each encoder's embedding, by the encoder's key.
         dim: D, their sum.
         normalise: Whether each is brought to unit length first.
-        separate: Whether each is a head of its own.
-
-    Attributes:
-        heads: Widths of the parts of the token that are compared by themselves.
     """
 
-    def __init__(
-        self, dims: dict[str, int], dim: int, normalise: bool = True, separate: bool = False
-    ) -> None:
+    def __init__(self, dims: dict[str, int], dim: int, normalise: bool = True) -> None:
         super().__init__()
         if dim != sum(dims.values()):
             raise BrainhiveError(f"embeddings of {dims} make no token of {dim}", f"dim={sum(dims.values())}")
         self.dims, self.normalise = dict(dims), normalise
-        self.heads = tuple(dims.values()) if separate else (dim,)
 
     def forward(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Join embeddings, each [B, D_encoder], to a token [B, D].

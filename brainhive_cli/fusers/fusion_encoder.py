@@ -13,7 +13,7 @@ class Config(parts.Config):
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Say how wide the token is, given the encoders' widths and the recipe's `dim`."""
+        """Return the width of the token, given the encoders' widths and the recipe's `dim`."""
         return dim
 
     def build(self, dims: dict[str, int], dim: int) -> FusionEncoder:

@@ -1,24 +1,29 @@
-"""The encoders' own features as heads: each has its own loss; similarity is the mean of their cosines."""
+"""The encoders' own features, each the target of a head of its own; nothing is trained."""
+
+from torch import Tensor, nn
 
 from brainhive_cli.core import parts
-from brainhive_cli.fusers.concatenation import Concatenation
 
 
 class Config(parts.Config):
-    """A part of the token for each encoder, each compared by itself; nothing is trained."""
+    """A head for each encoder; retrieval ranks by the mean of their cosines. Short for the key `heads`."""
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:
-        """Say how wide the token is, given the encoders' widths and the recipe's `dim`."""
+        """Return the width of all heads together, given the encoders' widths."""
         return sum(dims.values())
 
-    def build(self, dims: dict[str, int], dim: int) -> Concatenation:
-        """Make a fuser of embeddings of these widths, by encoder, to tokens [B, D] of as many heads.
-
-        Raises:
-            BrainhiveError: if D is not the sum of the widths.
-        """
-        return Concatenation(dims, dim, separate=True)
+    def build(self, dims: dict[str, int], dim: int) -> "EachByItself":
+        """Make a fuser that leaves embeddings as they are."""
+        return EachByItself()
 
 
 TINY = Config()
 """It has no size."""
+
+
+class EachByItself(nn.Module):
+    """Embeddings as they are, by encoder."""
+
+    def forward(self, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Give the target of each head, [B, D_encoder] by the encoder's key."""
+        return dict(embeddings)

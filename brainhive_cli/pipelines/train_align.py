@@ -17,6 +17,7 @@ from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.progress import Watch
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.starts import starts_of
 from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
@@ -129,9 +130,10 @@ def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launc
 def _train_cell(what: Recipe, cell: Cell, material: TrainingData, folder: RunFolder, worker: Launch) -> None:
     """Train one cell, telling the log and the trackers of its epochs."""
     held_out = _held_out(material.pictures, what.train.validation)
-    trials, start = [material.trials_of(subject) for subject in cell.trained_on], None
+    trials = [material.trials_of(subject) for subject in cell.trained_on]
+    starts = starts_of(what.train.stages, cell, what.paths)
     if what.mode == "finetune":
-        start = _finetune.model_for(what, cell)
+        starts[0] = _finetune.model_for(what, cell)
         trials = [_finetune.share_of(each, held_out, what.finetune) for each in trials]
     layout, learned = material.layout(what, trials), material.learned(what, trials)
     tested, tested_images = material.tested(cell, learned) if what.train.selection == "test" else (None, None)
@@ -140,7 +142,7 @@ def _train_cell(what: Recipe, cell: Cell, material: TrainingData, folder: RunFol
         material.images,
         held_out,
         material.frozen_fuser,
-        start,
+        starts,
         tested,
         tested_images,
         learned,
@@ -154,7 +156,7 @@ def _train_cell(what: Recipe, cell: Cell, material: TrainingData, folder: RunFol
             folder.log(**event)
             track(event)
 
-        train_cell(cell.name, cell.seed, layout, data, what.loss, what.train, folder, worker, told)
+        train_cell(cell.name, cell.seed, layout, data, what.loss_terms, what.train, folder, worker, told)
 
 
 def _published(what: Recipe, dataset: Dataset, cells: Sequence[Cell]) -> dict[str, Any]:

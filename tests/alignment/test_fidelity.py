@@ -10,12 +10,12 @@ from torch import nn
 
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.initialisation import REFERENCE_SD, _draw_as_reference, begin
+from brainhive_cli.alignment.initialisation import REFERENCE_SD, _draw_as_reference, begin, take_over
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.settings import Stage, Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.data.targets import Targets
@@ -118,7 +118,7 @@ def test_reference_weights_are_those_that_transformers_draws(kind):
         assert not (expected.get(f"{name}.bias", torch.zeros(1))).any()
 
 
-def test_the_recipe_decides_the_initial_weights_and_a_model_folder_or_prior_goes_before(tmp_path):
+def test_the_recipe_decides_the_initial_weights_which_a_model_folder_or_prior_replaces(tmp_path):
     data = data_of(EMBEDDING)
     made = {init: begin(1, layout_of(data), data, init) for init in ("torch", "reference")}
     spreads = {init: model.backbone.proj_in.weight.std().item() for init, model in made.items()}
@@ -126,7 +126,8 @@ def test_the_recipe_decides_the_initial_weights_and_a_model_folder_or_prior_goes
     assert spreads["reference"] == pytest.approx(0.02, rel=0.15)
     made["torch"].save(tmp_path / "model")
 
-    begun = begin(2, layout_of(data), replace(data, start=tmp_path / "model"), "reference")
+    begun = begin(2, layout_of(data), data, "reference")
+    take_over(begun, tmp_path / "model")
     frozen = begin(2, layout_of(data), replace(data, fuser=made["torch"].fuser), "reference")
 
     assert torch.equal(begun.backbone.proj_in.weight, made["torch"].backbone.proj_in.weight)
@@ -140,8 +141,10 @@ def test_what_does_not_decay_is_what_transformers_trainer_leaves_out(kind):
 
     model = Aligner(long(kind))
     names = {parameter: name for name, parameter in model.named_parameters()}
-    decayed, exempt = Learner(model, torch.nn.ModuleList(), Train(decay="weights"), 1).optimizer.param_groups
-    (every,) = Learner(model, torch.nn.ModuleList(), Train(), 1).optimizer.param_groups
+    decayed, exempt = Learner(
+        model, torch.nn.ModuleList(), Train(decay="weights"), Stage(epochs=1), 1
+    ).optimizer.param_groups
+    (every,) = Learner(model, torch.nn.ModuleList(), Train(), Stage(epochs=1), 1).optimizer.param_groups
 
     theirs = Trainer.get_decay_parameter_names(None, model)
     assert {names[p] for p in decayed["params"]} == set(theirs) and len(exempt["params"]) > 3

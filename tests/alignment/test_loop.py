@@ -17,10 +17,11 @@ from brainhive_cli import aligner
 from brainhive_cli.alignment import loop as _training
 from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.initialisation import begin, take_over
+from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
-from brainhive_cli.core import parts
+from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
@@ -42,13 +43,22 @@ def embedding() -> np.ndarray:
 def train(tmp_path: Path) -> Callable[..., tuple[Weights, dict[str, Any], list[dict[str, Any]]]]:
     """Train a cell in a folder of its own: weights, metrics and events."""
 
-    def go(data: CellData, folder: str = "run", loss: Any = "clip", seed: int = 1, **knobs: Any) -> Any:
+    def go(
+        data: CellData,
+        folder: str = "run",
+        loss: Any = "clip",
+        seed: int = 1,
+        layout: Layout | None = None,
+        terms: list[Term] | None = None,
+        **knobs: Any,
+    ) -> Any:
         run = RunFolder(tmp_path / folder)
         run.path.mkdir(exist_ok=True)
         config = Train(**{"epochs": 4, "batch_size": 16, "lr": 5e-3, "precision": "fp32", **knobs})
         events: list[dict[str, Any]] = []
-        layout, loss_config = layout_of(data), parts.resolve("losses", loss)
-        train_cell("cell", seed, layout, data, loss_config, config, run, HERE, events.append)
+        layout = layout or layout_of(data)
+        terms = terms or [Term(prediction=name, loss=loss) for name in layout.heads]
+        train_cell("cell", seed, layout, data, terms, config, run, HERE, events.append)
         return *written(run.path), events
 
     return go
@@ -78,16 +88,16 @@ def interrupt(monkeypatch: pytest.MonkeyPatch, after: int) -> None:
 VARIED = {"noise": 0.3, "channel_dropout": 0.2, "time_shift_ms": 20}
 
 
-def test_heads_are_pulled_to_their_encoders_one_by_one(train, embedding, monkeypatch):
+def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     encoders = {"e": torch.from_numpy(embedding), "f": torch.from_numpy(embedding[:, :3] ** 2)}
     data = replace(data_of(embedding), images=targets_of(encoders))
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    monkeypatch.setattr(f"{__name__}.layout_of", lambda data: layout)
     loss_of, trials = ClipLoss(), data.trials[0]
     model, learned = begin(1, layout, data, "torch"), ~data.held_out
 
-    _, _, events = train(data, epochs=1, batch_size=PICTURES)
+    terms = [Term(prediction=name, weight=0.5) for name in heads]
+    _, _, events = train(data, layout=layout, terms=terms, epochs=1, batch_size=PICTURES)
 
     signal = model.encode_signal(torch.from_numpy(trials.signal[learned]))
     image = model.encode_image({key: each[learned] for key, each in encoders.items()})
@@ -128,7 +138,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
     assert [event["loss"] for event in later] == [expected[event["epoch"]] for event in later]
 
 
-def test_what_is_told_of_an_epoch(train, embedding):
+def test_each_epoch_is_reported(train, embedding):
     _, metrics, events = train(data_of(embedding))
 
     assert [event["epoch"] for event in events] == [0, 1, 2, 3]
@@ -185,8 +195,8 @@ def test_training_stops_when_validation_no_longer_rises(train, embedding):
     assert len(events) == last_best + 3 < 60 and metrics["epoch"] == last_best
 
 
-def test_patience_needs_something_to_look_at():
-    with pytest.raises(ValueError, match="patience looks at validation"):
+def test_patience_needs_validation():
+    with pytest.raises(ValueError, match="patience needs validation"):
         Train(patience=2, validation=0)
 
 
@@ -288,12 +298,12 @@ def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
     assert is_same(memory, disk)
 
 
-def test_training_begins_from_a_model_folder(train, embedding, tmp_path):
+def test_training_starts_from_a_model_folder(train, embedding, tmp_path):
     data = data_of(embedding, subjects=2)
     learned, _, _ = train(data, "joint")
     model = tmp_path / "joint" / "cells" / "cell" / "model"
 
-    begun, _, _ = train(data_of(embedding, start=model), "begun", lr=1e-30, weight_decay=0, epochs=1)
+    begun, _, _ = train(data_of(embedding, starts={0: model}), "begun", lr=1e-30, weight_decay=0, epochs=1)
     fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
 
     assert is_same(begun, learned) and not is_same(fresh, learned)
@@ -318,18 +328,18 @@ def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
     other.save(tmp_path / "other")
 
     with pytest.raises(BrainhiveError, match="architecture does not match the checkpoint"):
-        train(replace(data, start=tmp_path / "other"))
+        train(replace(data, starts={0: tmp_path / "other"}))
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:
     """In two processes: train a cell whole, and another that both of them leave in an epoch and take up."""
     data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
     config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED, last_batch="keep")
-    loss = parts.resolve("losses", {"kind": "mixco"})
+    terms = [Term(prediction=TOKEN, loss="mixco")]
     _training.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
-        train_cell("cell", 1, layout_of(data), data, loss, config, RunFolder(folder / name), launch)
+        train_cell("cell", 1, layout_of(data), data, terms, config, RunFolder(folder / name), launch)
         launch.barrier()
 
     go("whole")

@@ -1,0 +1,65 @@
+"""What training lowers: the weighted sum of loss terms."""
+
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.alignment.terms import Term, mix_alpha
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.heads import comparable
+from brainhive_cli.losses import LossContext
+
+
+class Objective(nn.ModuleList):
+    """Loss terms, each with its weight at an epoch; losses may learn, as a scale.
+
+    Args:
+        terms: In the order of the recipe; so are the names of what the losses learn (`0.logit_scale`).
+        is_centred: Whether contrastive losses compare vectors without their mean.
+    """
+
+    def __init__(self, terms: Sequence[Term], is_centred: bool = False) -> None:
+        super().__init__(term.loss.build() for term in terms)
+        self.terms, self.is_centred = tuple(terms), is_centred
+
+    def forward(
+        self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
+    ) -> Tensor:
+        """Sum the terms that are active, over the whole batch.
+
+        Args:
+            predicted: [B, *shape] by head.
+            targets: [B, *shape] by head.
+            context: Of the step.
+
+        Returns:
+            A scalar.
+
+        Raises:
+            RecipeError: if a term names a prediction or target that there is not.
+        """
+        values = []
+        for term, loss in zip(self.terms, self, strict=True):
+            if weight := term.weight_at(context.epoch):
+                pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
+                if self.is_centred and hasattr(loss, "logit_scale"):
+                    pair = comparable(pair[0], True), comparable(pair[1], True)
+                values.append(weight * loss(*pair, context))
+        return torch.stack(values).sum()
+
+    def mix_alpha(self, epoch: int) -> float:
+        """Give the alpha with which the signals of an epoch are mixed; 0 if no active term mixes them."""
+        return mix_alpha(self.terms, epoch)
+
+    def continue_from(self, learned: Mapping[str, Tensor]) -> None:
+        """Start learned values from those of another model's losses; fixed ones stay the recipe's."""
+        for name, parameter in self.named_parameters():
+            if parameter.requires_grad and name in learned and learned[name].shape == parameter.shape:
+                parameter.data.copy_(learned[name])
+
+
+def _named(kind: str, name: str, tensors: Mapping[str, Tensor]) -> Tensor:
+    if name not in tensors:
+        raise RecipeError(f"a term names the {kind} {name!r}", f"there are: {', '.join(tensors)}")
+    return tensors[name].float()

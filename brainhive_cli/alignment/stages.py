@@ -1,0 +1,75 @@
+"""The stages of a cell's training: what each starts from, what it freezes, and its learner."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from brainhive_cli.alignment.initialisation import take_over
+from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.objective import Objective
+from brainhive_cli.alignment.optimisation import Learner, is_below
+from brainhive_cli.alignment.settings import Stage, Train
+from brainhive_cli.core.errors import RecipeError
+
+
+class Stages:
+    """The stages of a training, one after another.
+
+    Args:
+        aligner: What learns. Parameters that do not require gradients, as of a prior, never change.
+        objective: What it learns by.
+        train: How.
+        steps: Steps of an epoch.
+        starts: Model folder whose weights a stage starts from, by the stage's number.
+
+    Raises:
+        RecipeError: if a stage freezes what there is not, or everything.
+    """
+
+    def __init__(
+        self, aligner: Aligner, objective: Objective, train: Train, steps: int, starts: Mapping[int, Path]
+    ) -> None:
+        self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
+        self.all, self.starts = train.all_stages(steps), starts
+        self.stops = list(accumulate(stage.epochs for stage in self.all))
+        self.learnable = [name for name, parameter in self._parameters() if parameter.requires_grad]
+        for number, stage in enumerate(self.all):
+            self._check(number, stage)
+
+    def enter(self, epoch: int, saved: dict[str, Any] | None = None) -> Learner:
+        """Make the learner of the stage that an epoch is in.
+
+        Args:
+            epoch: Epochs that are done, fewer than the training has.
+            saved: State of this stage's learner, to continue from; None at the start of a stage.
+        """
+        number = next(place for place, stop in enumerate(self.stops) if epoch < stop)
+        stage = self.all[number]
+        if saved is None and number in self.starts:
+            fixed = {k: p.detach().clone() for k, p in self._parameters() if k not in self.learnable}
+            take_over(self.aligner, self.starts[number])
+            self.aligner.load_state_dict(fixed, strict=False)
+            self.objective.continue_from(self.aligner.losses)
+        for name, parameter in self._parameters():
+            if name in self.learnable:
+                parameter.requires_grad_(not is_below(name, stage.freeze))
+        given = (self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
+        learner = Learner(*given)
+        if saved is not None:
+            learner.load_state_dict(saved)
+        return learner
+
+    def _parameters(self) -> list[tuple[str, nn.Parameter]]:
+        return list(self.aligner.named_parameters())
+
+    def _check(self, number: int, stage: Stage) -> None:
+        names = [name for name, _ in self.aligner.named_modules() if name]
+        for frozen in stage.freeze:
+            if frozen not in names:
+                top = ", ".join(name for name in names if name.count(".") < 2)
+                raise RecipeError(f"train.stages[{number}] freezes {frozen!r}", f"there are: {top}")
+        if all(is_below(name, stage.freeze) for name in self.learnable):
+            raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")

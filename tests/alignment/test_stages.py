@@ -1,0 +1,168 @@
+"""Stages: schedules, frozen parts, what a stage starts from, and resuming in any of them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from cell_data import HERE, PICTURES, data_of, layout_of
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from brainhive_cli.alignment import loop as _loop
+from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.loop import train_cell
+from brainhive_cli.alignment.optimisation import Learner, schedule_of
+from brainhive_cli.alignment.settings import Stage, Train
+from brainhive_cli.alignment.terms import Term
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.runs import RunFolder
+
+Weights = dict[str, torch.Tensor]
+TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
+STAGES = [
+    {"epochs": 2, "lr": 5e-3, "schedule": "one_cycle", "warmup_epochs": 0.5},
+    {"epochs": 2, "lr": 2e-3, "schedule": "constant", "freeze": ["backbone", "fuser.proj_maps"]},
+    {"epochs": 1, "lr": 1e-3},
+]
+
+
+@pytest.fixture
+def data() -> CellData:
+    return data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
+
+
+def trained(data: CellData, folder: Path, stages: list[dict[str, Any]], **knobs: Any) -> Weights:
+    """Train a cell in these stages."""
+    folder.mkdir(exist_ok=True)
+    settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "stages": stages, **knobs}
+    train = Train.model_validate(settings)
+    terms = [term for term in TERMS if term.weight_at(0) or train.epochs > 2]
+    train_cell("cell", 1, layout_of(data), data, terms, train, RunFolder(folder), HERE)
+    return load_file(folder / "cells" / "cell" / "model" / "model.safetensors")
+
+
+def rates(stage: Stage, steps: int) -> list[float]:
+    """Learning rate of every step."""
+    optimizer = torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))], stage.lr)
+    schedule, found = schedule_of(optimizer, stage, steps), []
+    for _ in range(stage.epochs * steps):
+        found.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    return found
+
+
+@pytest.mark.parametrize(("name", "steps"), [("stage1", 1080), ("stage2", 21600)])
+def test_one_cycle_equals_neurons_learning_rates(golden: Path, name: str, steps: int):
+    """Golden values: warm-up of two epochs, peak over 25 at first, over 25,000 at last."""
+    path = golden / "neurons" / "schedules.safetensors"
+    reference = load_file(path)
+    with safe_open(path, "pt") as file:
+        config = json.loads(file.metadata()["config"])
+    expected = reference[f"expected.lr_{name}"]
+    at = reference[f"input.steps_{name}"].tolist()
+    steps = at[-1] + 1
+    epochs = config["epochs"] if steps == config["epochs"] * config["iterations"] else steps // 36
+    stage = Stage(epochs=epochs, lr=expected.max().item(), schedule="one_cycle", warmup_epochs=2)
+
+    found = rates(stage, steps // epochs)
+
+    assert [found[step] for step in at] == pytest.approx(expected.tolist(), rel=1e-6)
+
+
+def test_a_constant_schedule_stays_after_its_warm_up():
+    found = rates(Stage(epochs=2, lr=1.0, schedule="constant", warmup_epochs=0.5), 8)
+
+    assert found == pytest.approx([0.25, 0.5, 0.75, *[1.0] * 13])
+
+
+def test_one_stage_is_the_training_without_stages(data, tmp_path):
+    one = trained(data, tmp_path / "one", [{"epochs": 3, "lr": 5e-3}])
+    plain = trained(data, tmp_path / "plain", [], epochs=3, lr=5e-3)
+
+    assert all(torch.equal(one[name], plain[name]) for name in plain)
+
+
+def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monkeypatch):
+    modes: list[dict[str, bool]] = []
+    step = Learner.step
+
+    def watched(learner: Learner) -> None:
+        modes.append({name: module.training for name, module in learner.model[1].named_modules()})
+        step(learner)
+
+    monkeypatch.setattr(Learner, "step", watched)
+    first = trained(data, tmp_path / "first", STAGES[:1])
+    modes.clear()
+    both = trained(data, tmp_path / "both", STAGES[:2])
+
+    is_changed = {name for name in first if not torch.equal(first[name], both[name])}
+    assert is_changed and not [n for n in is_changed if n.startswith(("backbone.", "fuser.proj_maps."))]
+    assert any(name.startswith("fuser.block.") for name in is_changed)
+    frozen = {name for name in modes[-1] if name.startswith(("backbone", "fuser.proj_maps"))}
+    assert all(mode == (name not in frozen) for name, mode in modes[-1].items() if name)
+    assert all(modes[0].values())
+
+
+@pytest.mark.parametrize("after", [3, 13, 14, 20, 29])
+def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch, after):
+    whole = trained(data, tmp_path / "whole", STAGES, ema=0.5)
+    monkeypatch.setattr(_loop, "CHECKPOINT_S", 0.0)
+    step, steps = Learner.step, []
+
+    def pressed(learner: Learner) -> None:
+        if len(steps) == after:
+            raise KeyboardInterrupt
+        steps.append(step(learner))
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Learner, "step", pressed)
+        trained(data, tmp_path / "resumed", STAGES, ema=0.5)
+    torch.manual_seed(99)
+
+    resumed = trained(data, tmp_path / "resumed", STAGES, ema=0.5)
+
+    assert all(torch.equal(resumed[name], whole[name]) for name in whole)
+
+
+def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(data, tmp_path):
+    first = trained(data, tmp_path / "first", [{"epochs": 1, "lr": 5e-3}])
+    model = tmp_path / "first" / "cells" / "cell" / "model"
+    config = json.loads((model / "config.json").read_text())
+    config["learned"]["selection"] = "test"
+    (model / "config.json").write_text(json.dumps(config))
+    starting = CellData(data.trials, data.images, data.held_out, None, starts={1: model})
+    still = {"epochs": 1, "lr": 1e-30}
+
+    second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)
+
+    assert all(torch.equal(second[name], first[name]) for name in first)
+    written = tmp_path / "second" / "cells" / "cell" / "model" / "config.json"
+    assert json.loads(written.read_text())["learned"]["selection"] == "test"
+
+
+@pytest.mark.parametrize(
+    ("frozen", "message"),
+    [(["neck"], "freezes 'neck'"), (["backbone", "fuser"], "freezes all that could learn")],
+)
+def test_freezing_what_is_not_there_or_everything_is_refused(data, tmp_path, frozen, message):
+    with pytest.raises(RecipeError, match=message):
+        trained(data, tmp_path / "run", [{"epochs": 1, "freeze": frozen}])
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"stages": [{"epochs": 3}], "epochs": 4}, "train.epochs is 4, but the stages have 3"),
+        ({"stages": [{"epochs": 3}], "lr": 1e-3}, "lr has no effect where stages have their own"),
+        ({"stages": [{"epochs": 3}, {"epochs": 1}], "patience": 2}, "patience has no effect"),
+        ({"stages": [{"epochs": 3, "final_div": 5}]}, "final_div has no effect with schedule cosine"),
+        ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
+    ],
+)
+def test_keys_of_stages_without_effect_are_refused(settings, message):
+    with pytest.raises((RecipeError, ValueError), match=message):
+        Train.model_validate(settings)

@@ -1,0 +1,107 @@
+"""Loss terms: their weights over epochs, when they are active, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from brainhive_cli.alignment.objective import Objective
+from brainhive_cli.alignment.terms import Course, Term, check
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.losses import LossContext
+
+PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
+TARGETS = {"a": torch.tensor([[1.0, 1.0], [1.0, 1.0]]), "b": torch.tensor([[2.0], [2.0]])}
+
+
+def course(**fields: object) -> Course:
+    return Course.model_validate({"from": 0.0, "to": 1.0, "epochs": [2, 6], **fields})
+
+
+def test_a_linear_course_is_constant_outside_its_epochs():
+    values = [course().at(epoch) for epoch in range(8)]
+
+    assert values == pytest.approx([0, 0, 0, 0.25, 0.5, 0.75, 1, 1])
+
+
+def test_a_cosine_course_equals_mindeyes_temperatures(golden: Path):
+    """Golden values: a cosine from the first to the last of them, an epoch each."""
+    expected = load_file(golden / "havir" / "losses.safetensors")["out.temperatures_161"].double()
+    fields = {"from": expected[0].item(), "to": expected[-1].item(), "course": "cosine"}
+    found = course(**fields, epochs=[0, len(expected) - 1])
+
+    values = torch.tensor([found.at(epoch) for epoch in range(len(expected))])
+
+    torch.testing.assert_close(values.double(), expected, rtol=1e-5, atol=0)
+
+
+def test_terms_add_up_with_the_weights_of_the_epoch():
+    terms = [
+        Term(prediction="a", loss="mse", weight=2.0, epochs=(0, 3)),
+        Term(prediction="b", loss="l1", weight=course(epochs=[0, 4])),
+        Term(prediction="a", loss="l1", weight=0.5),
+    ]
+    objective = Objective(terms)
+    mse, l1_a, l1_b = (0 + 1 + 4 + 16) / 4, (0 + 1 + 2 + 4) / 4, 1.5
+
+    values = [objective(PREDICTED, TARGETS, LossContext(epoch=epoch)).item() for epoch in (0, 2, 3)]
+
+    assert values == pytest.approx(
+        [2 * mse + 0.5 * l1_a, 2 * mse + 0.5 * l1_b + 0.5 * l1_a, 0.75 * l1_b + 0.5 * l1_a]
+    )
+
+
+def test_a_prediction_may_be_compared_with_another_heads_target():
+    objective = Objective([Term(prediction="projected", target="b", loss="l1")])
+
+    assert objective({"projected": TARGETS["b"] + 3}, TARGETS, LossContext()).item() == 3
+
+
+def test_contrastive_terms_own_a_scale_each():
+    terms = [Term(prediction="a"), Term(prediction="a", loss="mse"), Term(prediction="b", loss="siglip")]
+
+    names = [name for name, _ in Objective(terms).named_parameters()]
+
+    assert names == ["0.logit_scale", "2.logit_scale", "2.bias"]
+
+
+def test_centring_changes_contrastive_terms_alone():
+    contrast, distance = ([Term(prediction="a", loss=kind)] for kind in ("clip", "mse"))
+    shifted = {name: values + 7 for name, values in TARGETS.items()}
+    moved = {name: values + torch.arange(2.0)[:, None] for name, values in PREDICTED.items()}
+
+    def value(terms: list[Term], is_centred: bool, targets: dict[str, torch.Tensor]) -> float:
+        return Objective(terms, is_centred)(moved, targets, LossContext()).item()
+
+    assert value(contrast, True, shifted) == pytest.approx(value(contrast, True, TARGETS))
+    assert value(distance, True, shifted) == value(distance, False, shifted) != value(distance, True, TARGETS)
+
+
+def test_an_unknown_prediction_is_refused_with_those_there_are():
+    with pytest.raises(RecipeError, match="a term names the prediction 'c'") as caught:
+        Objective([Term(prediction="c", target="a")])(PREDICTED, TARGETS, LossContext())
+    assert caught.value.hint == "there are: a, b"
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        ([{}, {"epochs": (5, 7)}], r"terms\[1\] has no effect: its weight is 0 in all 5 epochs"),
+        ([{"epochs": (0, 3)}], "no term is active in epoch 3"),
+        ([{"loss": "mixco"}, {"loss": {"kind": "clip", "mix_alpha": 0.4}}], "alpha 0.15 and 0.4"),
+        ([{}, {"weight": {"from": 0, "to": 1, "epochs": [4, 9]}}], r"terms\[1\] has no effect"),
+    ],
+)
+def test_terms_that_cannot_be_trained_are_refused(terms, message):
+    with pytest.raises(RecipeError, match=message):
+        check([Term.model_validate({"prediction": "a", **term}) for term in terms], 5)
+
+
+def test_signals_are_mixed_only_while_a_term_asks_for_it():
+    terms = [
+        Term(prediction="a", loss="mixco", epochs=(0, 2)),
+        Term(prediction="a", loss="soft_clip", epochs=(2, 4)),
+    ]
+
+    assert [Objective(terms).mix_alpha(epoch) for epoch in range(4)] == [0.15, 0.15, 0, 0]
