@@ -269,10 +269,8 @@ def accuracy(on: Setting) -> None:
         )
         top1 = found.metrics.overall["top1"]
         print(f"demo {precision}: top-1 {top1.value:.4f} ({top1.interval_text(4)})")
-        cells = found.metrics["cells"].values()
-        hits[precision] = (
-            np.array([each["ranks"] for cell in cells for each in cell.values()]) == 1
-        )  # [cells, N]
+        ranks = [each["ranks"] for each in found.metrics.items.values()]
+        hits[precision] = np.array(ranks) == 1  # [cells, N]
     lost = (hits["fp32"].astype(float) - hits["bf16"]).mean(0)  # [N], over subjects and seeds
     drawn = np.random.default_rng(0).choice(lost, (10_000, len(lost))).mean(1)
     low, high = np.quantile(drawn, [0.025, 0.975])

@@ -104,7 +104,7 @@ def _source(what: Recipe) -> tuple[RunFolder, Recipe, str]:
     asked, variant = of_variant(what.finetune.run)
     if asked is None:
         run = runs.newest(
-            base, "train-align", lambda run: run.metrics()["mode"] != "finetune", "finetune.run="
+            base, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
         )
     run = run or runs.find(base, "train-align", asked)
     made = variant_of(type(what).model_validate(run.recipe()), variant, run.path.name)

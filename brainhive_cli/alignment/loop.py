@@ -21,7 +21,8 @@ from brainhive_cli.alignment.terms import Term
 from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
 from brainhive_cli.core.caveats import in_protocol
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.measurements import Measurements, by_name
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.losses import LossContext
 from brainhive_cli.metrics.retrieval import summarise
@@ -143,13 +144,13 @@ def _finish(
     aligner.load_state_dict(state.kept["weights"])
     aligner.losses = state.kept["losses"]
     folder.replace(f"cells/{name}/model", aligner.save)
-    validation, caveats = {}, aligner.learned.caveats
+    scopes, caveats = {}, aligner.learned.caveats
     for held in queries:
         protocol = in_protocol("held-out training concepts", caveats)
         named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
         ranks, ids = held.by_subject(state.kept["ranks"])
         metrics = summarise(ranks, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]
-        validation = {metric.name: metric.as_dict() for metric in metrics}
-    content = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
-    folder.write_json(f"cells/{name}/metrics.json", content | {"validation": validation})
+        scopes = {name: by_name(metrics)}
+    notes = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
+    folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
     (folder.path / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)

@@ -1,58 +1,55 @@
 """What an align run prints: its cells, the variants of a sweep, and what was published."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.core.caveats import in_tables
 from brainhive_cli.core.console import Table
-from brainhive_cli.metrics.statistics import interval_text
+from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.reports.published_table import published_table
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
 """What a title says of how the epochs were chosen, unless it was the validation."""
 
 
-def tables(metrics: Mapping[str, Any], cells: Sequence[Cell]) -> tuple[Table, ...]:
+def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run.
 
     Args:
-        metrics: As they stand in the run folder.
+        found: What it measured.
         cells: In the order of the recipe.
     """
-    found = metrics["cells"]
-    stamps = {each.get("selected_on") for each in found.values()} & PROTOCOLS.keys()
-    how = "".join(f", {PROTOCOLS[stamp]}" for stamp in sorted(stamps))
-    title = f"{metrics['dataset']} {metrics['mode']}{how}: validation on held-out training concepts"
+    notes, selected_on = found.notes, {each["selected_on"] for each in found.notes["cells"].values()}
+    how = "".join(f", {PROTOCOLS[each]}" for each in sorted(selected_on & PROTOCOLS.keys()))
+    title = f"{notes['dataset']} {notes['mode']}{how}: validation on held-out training concepts"
     columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
-    rows = [(cell.name, *_row(found[cell.name])) for cell in cells]
-    by_variant: dict[str, list[Mapping[str, Any]]] = {}
+    top1 = {cell.name: found.scopes.get(cell.name, {}).get("top1") for cell in cells}
+    rows = [(name, notes["cells"][name]["epoch"], *_row(metric)) for name, metric in top1.items()]
+    by_variant: dict[str, list[Metric | None]] = {}
     for cell in cells:
-        by_variant.setdefault(cell.variant, []).append(found[cell.name])
+        by_variant.setdefault(cell.variant, []).append(top1[cell.name])
     if "" in by_variant and len(cells) > 1:
         rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
-    shown = [Table(title, columns, tuple(rows))]
+    laid_out = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
         means = [
             (variant, _spread(some), len(some), _row(some[0])[-1]) for variant, some in by_variant.items()
         ]
-        shown.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
-    if published := metrics.get("published"):
-        shown.append(published_table({"": published} if "" in by_variant else published))
-    return in_tables(shown, metrics.get("caveats", []))
+        laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
+    if published := notes.get("published"):
+        laid_out.append(published_table({"": published} if "" in by_variant else published))
+    return in_tables(laid_out, found.caveats)
 
 
-def _row(cell: Mapping[str, Any]) -> tuple[Any, ...]:
-    top1 = cell["validation"].get("top1")
-    if top1 is None:
-        return (cell["epoch"], "–", "–", "–", "–")
-    return (cell["epoch"], top1["value"], interval_text(top1), top1["n"], top1["chance"])
+def _row(top1: Metric | None) -> tuple[Any, ...]:
+    return ("–", "–", "–", "–") if top1 is None else (top1.value, top1.interval_text(), top1.n, top1.chance)
 
 
-def _spread(cells: Sequence[Mapping[str, Any]]) -> str:
+def _spread(cells: Sequence[Metric | None]) -> str:
     """Mean and standard deviation of validation top-1 over cells."""
-    values = [cell["validation"]["top1"]["value"] for cell in cells if "top1" in cell["validation"]]
+    values = [top1.value for top1 in cells if top1 is not None]
     if not values:
         return "–"
     sd = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""

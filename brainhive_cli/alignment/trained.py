@@ -161,7 +161,7 @@ class AlignRun:
         found = aligners.learned_in(self._model_of(cell))
         if self.is_model:
             return found
-        selected_on = self.folder.metrics()["cells"].get(cell.name, {}).get("selected_on", "")
+        selected_on = self.folder.measurements().notes["cells"].get(cell.name, {}).get("selected_on", "")
         is_of_test = "test" in (found.selection, selected_on)
         return replace(found, selection="test" if is_of_test else found.selection or selected_on)
 

@@ -243,9 +243,9 @@ def newest(
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     """Return a run's kind (data set, mode) and size (epochs, cells)."""
     is_known = (run.path / "recipe.yaml").is_file()
-    metrics, train = run.metrics(), run.recipe().get("train", {}) if is_known else {}
-    kind = tuple(metrics.get(key) for key in ("dataset", "mode"))
-    return kind, (train.get("epochs", 0), len(metrics.get("cells", ())))
+    notes, train = run.read_json(FINISHED).get("notes", {}), run.recipe().get("train", {}) if is_known else {}
+    kind = tuple(notes.get(key) for key in ("dataset", "mode"))
+    return kind, (train.get("epochs", 0), len(notes.get("cells", ())))
 
 
 def _described(run: RunFolder) -> str:

@@ -25,8 +25,9 @@ from brainhive_cli.core import console, trackers
 from brainhive_cli.core.caveats import together
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
 from brainhive_cli.data.targets import open_stores
@@ -91,14 +92,24 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         _train(what, cells, folder, launch)
         if launch.is_main:
-            done = {cell.name: folder.read_json(f"cells/{cell.name}/metrics.json") for cell in cells}
-            caveats = together(*(cell.get("caveats", []) for cell in done.values()))
-            made = {"mode": what.mode, "dataset": dataset.name, "caveats": caveats, "cells": done}
-            folder.finish({**made, **_published(what, dataset, cells)})
+            notes = {"mode": what.mode, "dataset": dataset.name, **_published(what, dataset, cells)}
+            folder.finish(_measurements(folder, cells, notes))
         launch.barrier()
-    metrics = folder.metrics()
+    metrics = folder.measurements()
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
     return Result(folder.path, tables(metrics, cells), metrics, hint=hint)
+
+
+def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
+    """Collect what the cells measured."""
+    found = {
+        cell.name: Measurements.read(folder.read_json(f"cells/{cell.name}/{FINISHED}"), folder.path)
+        for cell in cells
+    }
+    scopes = {name: metrics for each in found.values() for name, metrics in each.scopes.items()}
+    caveats = together(*(each.caveats for each in found.values()))
+    of_cells = {name: dict(each.notes) for name, each in found.items()}
+    return Measurements(scopes, notes={**notes, "caveats": caveats, "cells": of_cells})
 
 
 def _train(what: Recipe, cells: Sequence[Cell], folder: RunFolder, launch: Launch) -> None:

@@ -62,13 +62,13 @@ def test_new_subjects_start_from_the_joint_model_of_their_seed(go, small, here):
         "train-align", *small, *still, "backbone=nice", "dim=8"
     )  # what the model is made of is the run's
 
-    assert list(made.metrics["cells"]) == ["sub-03_seed-1", "sub-03_seed-2"]
+    assert list(made.metrics.notes["cells"]) == ["sub-03_seed-1", "sub-03_seed-2"]
     for seed in (1, 2):
         mine, theirs = weights(made.folder, f"sub-03_seed-{seed}"), weights(joint.folder, f"all_seed-{seed}")
         other = weights(joint.folder, f"all_seed-{3 - seed}")
         assert moved(mine, theirs) < 1e-6 < moved(mine, other)
-        top1 = made.metrics["cells"][f"sub-03_seed-{seed}"]["validation"]["top1"]
-        assert top1["n"] == top1["pool"] == 10  # a tenth of the 96 that are held out
+        top1 = made.metrics.scopes[f"sub-03_seed-{seed}"]["top1"]
+        assert top1.n == top1.pool == 10  # a tenth of the 96 that are held out
     with pytest.raises(BrainhiveError, match="is fine-tuned itself"):
         go("train-align", *small, *still, f"finetune.run={made.folder.name}", "subjects=1")
     again = go("train-align", *small, *still, f"finetune.run={joint.folder.name}", "subjects=3")

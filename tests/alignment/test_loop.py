@@ -27,6 +27,7 @@ from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import LossContext
 from brainhive_cli.losses.clip import ClipLoss
@@ -40,7 +41,7 @@ def embedding() -> np.ndarray:
 
 
 @pytest.fixture
-def train(tmp_path: Path) -> Callable[..., tuple[Weights, dict[str, Any], list[dict[str, Any]]]]:
+def train(tmp_path: Path) -> Callable[..., tuple[Weights, Measurements, list[dict[str, Any]]]]:
     """Train a cell in a folder of its own: weights, metrics and events."""
 
     def go(
@@ -64,9 +65,11 @@ def train(tmp_path: Path) -> Callable[..., tuple[Weights, dict[str, Any], list[d
     return go
 
 
-def written(run: Path) -> tuple[Weights, dict[str, Any]]:
+def written(run: Path) -> tuple[Weights, Measurements]:
     cell = run / "cells" / "cell"
-    return load_file(cell / "model" / "model.safetensors"), json.loads((cell / "metrics.json").read_text())
+    return load_file(cell / "model" / "model.safetensors"), Measurements.read(
+        json.loads((cell / "metrics.json").read_text()), cell
+    )
 
 
 def is_same(one: Weights, other: Weights) -> bool:
@@ -145,8 +148,8 @@ def test_each_epoch_is_reported(train, embedding):
     names = {"cell", "epoch", "epochs", "loss", "validation_top1", "samples_per_s"}
     assert all(event.keys() == names and event["samples_per_s"] > 0 for event in events)
     assert events[-1]["loss"] < events[0]["loss"]
-    kept = events[metrics["epoch"] - 1]
-    assert kept["validation_top1"] == metrics["validation"]["top1"]["value"]
+    kept = events[metrics.notes["epoch"] - 1]
+    assert kept["validation_top1"] == metrics.scopes["cell"]["top1"].value
     assert kept["validation_top1"] == max(event["validation_top1"] for event in events)
 
 
@@ -158,7 +161,7 @@ def test_metrics_say_what_selected_the_epoch(train, embedding, knobs, selected_o
     data = data_of(embedding)
     data = replace(data, tested=data.trials, tested_images=data.images)
 
-    assert train(data, **knobs)[1]["selected_on"] == selected_on
+    assert train(data, **knobs)[1].notes["selected_on"] == selected_on
 
 
 def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding):
@@ -167,7 +170,7 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
     _, metrics, _ = train(data, validation=0)
 
     kept = {"epoch": 4, "selected_on": "last epoch", "caveats": [UNKNOWN_PICTURES]}
-    assert metrics == {**kept, "validation": {}}
+    assert metrics == Measurements(notes=kept)
 
 
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
@@ -192,7 +195,7 @@ def test_training_stops_when_validation_no_longer_rises(train, embedding):
 
     tops = [event["validation_top1"] for event in events]
     last_best = max(epoch for epoch, top in enumerate(tops, 1) if top == max(tops))
-    assert len(events) == last_best + 3 < 60 and metrics["epoch"] == last_best
+    assert len(events) == last_best + 3 < 60 and metrics.notes["epoch"] == last_best
 
 
 def test_patience_needs_validation():

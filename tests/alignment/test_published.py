@@ -50,4 +50,4 @@ def test_it_stands_beside_retrieval_of_the_same_set_up_only(train, go, tmp_path)
 
 def test_what_the_source_does_not_state_is_a_difference(train):
     result = train("published={source: a paper, top1: 0.5, mode: intra}")
-    assert result.metrics["published"]["differs"][0] == "dataset not stated"
+    assert result.metrics.notes["published"]["differs"][0] == "dataset not stated"

@@ -4,6 +4,8 @@ import pytest
 
 from brainhive_cli.alignment import tables as _align_tables
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.pipelines import train_align
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
@@ -29,7 +31,7 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
         "lr=2e-3/sub-02_seed-1"
     ]
     assert result.folder.name.startswith("demo-noise-0.3-intra-sweep-")
-    assert {label: each["top1"] for label, each in result.metrics["published"].items()} == {
+    assert {label: each["top1"] for label, each in result.metrics.notes["published"].items()} == {
         "lr=1e-3": 0.5,
         "lr=2e-3": 0.5,
     }
@@ -40,21 +42,23 @@ def test_a_sweep_is_run_as_cells_and_goes_on_where_it_stopped(go, small, world, 
     by_variant, by_cell, published = result.tables
     assert [(row[0], row[2]) for row in by_variant.rows] == [("lr=1e-3", 2), ("lr=2e-3", 2)]
     assert [row[3] for row in by_variant.rows] == pytest.approx([1 / 96] * 2)
-    assert [row[0] for row in by_cell.rows] == list(result.metrics["cells"])
+    assert [row[0] for row in by_cell.rows] == list(result.metrics.notes["cells"])
     assert [row[:3] for row in published.rows] == [("lr=1e-3", 0.5, "–"), ("lr=2e-3", 0.5, "–")]
 
 
-def metrics(*values: float | None, selected_on: str = "validation") -> dict:
-    cells = {}
-    for number, value in enumerate(values, 1):
-        top1 = {"value": value, "low": 0.0, "high": 1.0, "n": 10, "chance": 0.1}
-        found = {} if value is None else {"top1": top1}
-        cells[f"sub-0{number}_seed-1"] = {"epoch": 3, "validation": found, "selected_on": selected_on}
-    return {"dataset": "demo", "mode": "intra", "cells": cells}
+def metrics(*values: float | None, selected_on: str = "validation") -> Measurements:
+    names = [f"sub-0{number}_seed-1" for number in range(1, len(values) + 1)]
+    scopes = {
+        name: {"top1": Metric("top1", value, 10, 10, 0.1, 0.0, 1.0, (1,), "cosine", "validation", "t")}
+        for name, value in zip(names, values, strict=True)
+        if value is not None
+    }
+    cells = {name: {"epoch": 3, "selected_on": selected_on} for name in names}
+    return Measurements(scopes, notes={"dataset": "demo", "mode": "intra", "cells": cells})
 
 
-def laid_out(found: dict) -> tuple:
-    return _align_tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found["cells"]])
+def laid_out(found: Measurements) -> tuple[Table, ...]:
+    return _align_tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
 
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():

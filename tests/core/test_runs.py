@@ -12,6 +12,7 @@ import torch
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, Run
 from brainhive_cli.core.runs import RunFolder
 
@@ -179,7 +180,8 @@ def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
 def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: str = "intra") -> RunFolder:
     run = RunFolder(home / "runs" / "train-align" / name)
     run.write_text("recipe.yaml", f"train: {{epochs: {epochs}}}\n")
-    run.write_json("metrics.json", {"dataset": "demo", "mode": mode, "cells": dict.fromkeys(range(cells))})
+    notes = {"dataset": "demo", "mode": mode, "cells": dict.fromkeys(range(cells))}
+    run.write_json("metrics.json", Measurements(notes=notes).as_dict())
     then = time.time() - age_s
     os.utime(run.path / "metrics.json", (then, then))
     return run

@@ -174,7 +174,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
     recipe = yaml.safe_load((run / "recipe.yaml").read_text())
     same = {key: recipe[key] for key in ("mode", "encoders", "backbone")}
     same |= {
-        "dataset": metrics["dataset"],
+        "dataset": metrics["notes"]["dataset"],
         "subjects": [1, 2],
         "epochs": 12,
         "selection": "best",
@@ -182,7 +182,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
     }
     recipe["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1", **same}
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-    metrics["cells"]["sub-02_seed-1"]["selected_on"] = "test"
+    metrics["notes"]["cells"]["sub-02_seed-1"]["selected_on"] = "test"
     (run / "metrics.json").write_text(json.dumps(metrics))
 
     result = go("eval-retrieval", f"run={run}", "sheet_rows=0")

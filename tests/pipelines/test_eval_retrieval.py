@@ -178,4 +178,4 @@ def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, 
     top1 = found.metrics.overall["top1"]
     assert (top1.n, top1.pool) == (11, 11)  # of 12: what cannot be seen is no candidate either
     assert top1.low > top1.chance
-    assert trained.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]["n"] in (19, 20)
+    assert trained.metrics.scopes["sub-01_seed-1"]["top1"].n in (19, 20)

@@ -106,7 +106,7 @@ def test_stores_of_another_split_are_refused_with_the_line_that_makes_them_again
     assert "was made when our photos/train had other pictures" in what
     assert shlex.split(hint.partition(";")[0]) == ["rm", str(signals.resolve())]
     signals.unlink()
-    assert go("train-align", split, COLOURS, *SMALL).metrics["cells"]
+    assert go("train-align", split, COLOURS, *SMALL).metrics.notes["cells"]
 
 
 def test_pictures_of_another_folder_of_the_same_name_are_refused(go, home, photos):

@@ -74,7 +74,7 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
     for cell in ("sub-01_seed-1", "sub-02_seed-1"):
         mine, theirs = weights(one.folder, cell), weights(two.path, cell)
         assert all(torch.equal(mine[key], theirs[key]) for key in mine)
-    assert two.metrics()["cells"] == json.loads(json.dumps(one.metrics["cells"]))
+    assert two.measurements() == one.metrics
     assert two.read_json("environment.json")["processes"] == 2
 
 
@@ -99,7 +99,7 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     cell = "sub-01_seed-1"
     mine, theirs = weights(one.folder, cell), weights(Path(two["folder"]), cell)
     assert max(float((mine[key] - theirs[key]).abs().max()) for key in mine) < SUMMED_OTHERWISE
-    ours, other = (made["cells"][cell]["validation"]["top1"] for made in (one.metrics, two["metrics"]))
+    ours, other = (made["scopes"][cell]["top1"] for made in (one.metrics.as_dict(), two["metrics"]))
     assert other["value"] == pytest.approx(ours["value"], abs=1 / ours["n"])  # one near tie may flip
     assert (other["n"], other["pool"]) == (ours["n"], ours["pool"])
     environment = json.loads((Path(two["folder"]) / "environment.json").read_text())

@@ -72,7 +72,7 @@ def test_fine_tuning_does_not_wash_off_that_the_epoch_was_selected_on_test(go, s
     tuned = go("train-align", *small, here, *still)
 
     assert all(SELECTED_ON_TEST in table.title for table in tuned.tables)
-    assert tuned.metrics["cells"]["sub-03_seed-1"]["selected_on"] == "test"
+    assert tuned.metrics.notes["cells"]["sub-03_seed-1"]["selected_on"] == "test"
     config = json.loads((tuned.folder / "cells/sub-03_seed-1/model/config.json").read_text())
     assert config["learned"]["selection"] == "test" and config["learned"]["subjects"] == [1, 2, 3]
     check(go("eval-retrieval", here, f"run={tuned.folder}", *QUICK), SIMULATED, SELECTED_ON_TEST)

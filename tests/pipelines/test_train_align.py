@@ -57,11 +57,11 @@ def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_it_learns_what_held_out_concepts_look_like(trained):
-    cells = json.loads((trained / "metrics.json").read_text())["cells"]
+    cells = json.loads((trained / "metrics.json").read_text())["scopes"]
 
     assert list(cells) == ["sub-01_seed-1", "sub-02_seed-1"]
     for cell in cells.values():
-        top1 = cell["validation"]["top1"]
+        top1 = cell["top1"]
         assert top1["n"] == top1["pool"] == 96  # 16 of 160 concepts, 6 pictures each
         assert top1["chance"] == pytest.approx(1 / 96)
         assert top1["low"] > 3 * top1["chance"]
@@ -108,12 +108,12 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
     for name, subjects in cells.items():
         config = json.loads((result.folder / "cells" / name / "model" / "config.json").read_text())
         assert config["spec"]["subjects"] == subjects
-        top1 = result.metrics["cells"][name]["validation"]["top1"]
-        assert top1["n"] == 96 * len(subjects) and top1["pool"] == 96
-        several = f"over {len(subjects)} subjects" in top1["interval"]
+        top1 = result.metrics.scopes[name]["top1"]
+        assert top1.n == 96 * len(subjects) and top1.pool == 96
+        several = f"over {len(subjects)} subjects" in top1.interval
         assert several == (len(subjects) > 1)  # not 192 items of one
-        assert (top1["these_subjects"] or [top1["low"]])[0] > top1["chance"]
-    assert list(result.metrics["cells"]) == list(cells)
+        assert (top1.these_subjects or [top1.low])[0] > top1.chance
+    assert list(result.metrics.scopes) == list(cells)
 
 
 def test_leaving_one_subject_out_needs_two(go, small, world, runs):
@@ -228,8 +228,8 @@ def test_with_a_prior_the_fuser_is_the_priors_and_stays_as_it_is(go, small, worl
     theirs = FusionPrior.load(prior).fusion_encoder["vision_model"].state_dict()
     assert is_same(model.fuser.state_dict(), theirs)
     assert (model.layout.heads["token"].shape, model.layout.prior) == ((64,), str(prior))
-    top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
-    assert top1["low"] > top1["chance"]
+    top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
+    assert top1.low > top1.chance
 
 
 def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs):
@@ -250,8 +250,8 @@ def test_an_unknown_subject_is_named_with_the_known_ones(go, small, world, runs)
 def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tmp_path, runs, settings):
     result = go("train-align", *small, runs, "subjects=1", *settings)
 
-    top1 = result.metrics["cells"]["sub-01_seed-1"]["validation"]["top1"]
-    assert (top1["n"], top1["pool"]) == (96, 96) and top1["low"] > top1["chance"]
+    top1 = result.metrics.scopes["sub-01_seed-1"]["top1"]
+    assert (top1.n, top1.pool) == (96, 96) and top1.low > top1.chance
     tested = go("eval-retrieval", runs).metrics.overall["top1"]
     assert tested.low > tested.chance
 
@@ -298,7 +298,7 @@ def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(g
 def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_down(go, small, world, runs):
     result = go("train-align", *small, runs, "subjects=1", "train.selection=test")
 
-    assert result.metrics["cells"]["sub-01_seed-1"]["selected_on"] == "test"
+    assert result.metrics.notes["cells"]["sub-01_seed-1"]["selected_on"] == "test"
 
 
 def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, small, own):
