@@ -9,7 +9,7 @@ from PIL import Image, ImageSequence
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli.datasets import decode
+from brainhive_cli.datasets import Clip, decode
 from brainhive_cli.metrics.part import Medium
 
 Pixels = NDArray[np.uint8]
@@ -34,8 +34,8 @@ def save(pixels: Pixels, path: Path) -> None:
     first.save(path, save_all=True, append_images=others, duration=FRAME_MS, blend=blend, compress_level=FAST)
 
 
-def read(path: Path) -> Image.Image | Pixels:
-    """Read a picture, or a clip as its frames [F, H, W, 3].
+def read(path: Path) -> Image.Image | Clip:
+    """Read a picture or a clip.
 
     Raises:
         BadPicture: naming the file, if it cannot be decoded.
@@ -44,21 +44,22 @@ def read(path: Path) -> Image.Image | Pixels:
     with Image.open(path) as file:
         if getattr(file, "n_frames", 1) == 1:
             return picture
-        return np.stack([np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)])
+        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
+        return Clip(np.stack(frames), 1000 / FRAME_MS)
 
 
-def to_media(opened: Image.Image | Pixels) -> Tensor:
-    """Turn a picture into [3, H, W], the frames of a clip into [F, 3, H, W]; float32 in 0..1."""
+def to_media(opened: Image.Image | Clip) -> Tensor:
+    """Turn a picture into [3, H, W], a clip into [F, 3, H, W]; float32 in 0..1."""
     if isinstance(opened, Image.Image):
         return pil_to_tensor(opened) / 255
-    return torch.from_numpy(opened).permute(0, 3, 1, 2) / 255
+    return torch.from_numpy(opened.frames).permute(0, 3, 1, 2) / 255
 
 
-def medium_of(opened: Image.Image | Pixels) -> Medium:
+def medium_of(opened: Image.Image | Clip) -> Medium:
     """Tell a picture from a clip."""
     return "picture" if isinstance(opened, Image.Image) else "clip"
 
 
-def first_frame(opened: Image.Image | Pixels) -> Image.Image:
+def first_frame(opened: Image.Image | Clip) -> Image.Image:
     """Give the picture itself, or the first frame of a clip."""
-    return opened if isinstance(opened, Image.Image) else Image.fromarray(opened[0])
+    return opened if isinstance(opened, Image.Image) else opened.pictures[0]

@@ -40,6 +40,18 @@ class Sampling(Section):
         "pictures; 1 starts from noise alone",
     )
 
+    @property
+    def words(self) -> list[str]:
+        """What differs from plain sampling, in words that travel with metrics."""
+        words = [self.scheduler] if self.scheduler else []
+        if self.guidance > 1:
+            words.append(f"guidance {self.guidance:g}")
+        if self.prompt:
+            words.append(f"prompt {self.prompt!r}")
+        if self.negative_prompt:
+            words.append(f"negative prompt {self.negative_prompt!r}")
+        return words
+
     @model_validator(mode="after")
     def _guides_or_not(self) -> "Sampling":
         if 0 < self.guidance < 1:

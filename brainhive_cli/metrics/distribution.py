@@ -60,7 +60,7 @@ def distances(
 
     Args:
         true: Features of true pictures [N, D].
-        made: Features of pictures that were drawn of the same, [N, D].
+        made: Features of pictures generated from the same, [N, D].
         protocol: Whose features.
         split: Part of the data set.
         seeds: Of the training.

@@ -1,4 +1,4 @@
-"""Networks that torchmetrics compares pictures with; one that is absent is told with the way to get it."""
+"""Networks by which torchmetrics compares pictures; if weights are absent, the error says how to get them."""
 
 import importlib
 from collections.abc import Callable

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import groupby
 from pathlib import Path
 
@@ -18,8 +18,9 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data import media_files
 from brainhive_cli.data.views import to_pictures
-from brainhive_cli.datasets import BadPicture, StimulusSet
+from brainhive_cli.datasets import BadPicture, Clip, StimulusSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.reconstruction.conditions import DecodedSet, Source
@@ -122,11 +123,14 @@ class Baselines:
         return made
 
     def _write(self, chosen: Mapping[Path, int], folder: RunFolder) -> None:
-        """Write training pictures as PNG, their central squares, at the size of generated ones."""
+        """Write training pictures or clips, their central squares, at the size of generated ones."""
 
         def write(file: Path, row: int) -> None:
-            picture = TF.center_crop(TF.resize(images.open(row), [side]), [side])
-            folder.replace(file.relative_to(folder.path).as_posix(), picture.save)
+            opened = images.open(row)
+            pictures = opened.pictures if isinstance(opened, Clip) else [opened]
+            squares = [np.asarray(TF.center_crop(TF.resize(each, [side]), [side])) for each in pictures]
+            pixels = np.stack(squares) if isinstance(opened, Clip) else squares[0]
+            folder.replace(file.relative_to(folder.path).as_posix(), partial(media_files.save, pixels))
 
         images, side = self._images, self.resolution_px
         todo = {file: row for file, row in chosen.items() if not file.is_file()}
@@ -134,6 +138,8 @@ class Baselines:
             list(writers.map(write, todo, todo.values()))
 
     def _mean(self, brain: Sequence[DecodedSet], folder: RunFolder) -> list[GeneratedSet]:
+        if self._images.medium == "clip":
+            raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
         count = min(len(self._images), MEAN_OF)
         file = folder.path / "baselines/mean.png"
         if not file.is_file():

@@ -18,7 +18,10 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data import media_files
+from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.generators import Sampling
+from brainhive_cli.metrics.part import Medium
 from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.evaluation import Stimuli
@@ -64,10 +67,6 @@ class Job:
             BrainhiveError: if the prior takes other heads than the run's.
         """
         recipe = self.recipe
-        if self.prior.fuser is None:
-            align = find(recipe.align_run, recipe.paths, subjects=recipe.subjects)
-            refuse_sweep(align)
-            return align
         found, variant = find_run(recipe.align_run, self.prior, recipe.prior.source, recipe.paths)
         return AlignRun.open(found, recipe.paths, subjects=recipe.subjects, variant=variant)
 
@@ -140,9 +139,15 @@ class Job:
     def metrics_line(self) -> str:
         """What is measured, and which weights are still to be downloaded for it."""
         encoders = self.recipe.metric_encoders
-        names = [*names_for("picture", self.recipe.metrics), *map(two_way_name, encoders)]
+        names = [*names_for(self._medium, self.recipe.metrics), *map(two_way_name, encoders)]
         absent = [name for name in names if not is_here(name, encoders)]
         return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
+
+    @property
+    def _medium(self) -> Medium:
+        if self.recipe.score is not None:
+            return medium_of(media_files.read(next(iter(self.folders.truths.values()))))
+        return self.align.dataset.images(self.recipe.split).medium
 
     @property
     def count_line(self) -> str:

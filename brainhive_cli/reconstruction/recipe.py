@@ -10,7 +10,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Savings, Section, refuse_idle, split
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.encoders import Encoders
-from brainhive_cli.generators import Sampling
+from brainhive_cli.generators import DEFAULT, Sampling
 from brainhive_cli.reconstruction.conditions import Source
 from brainhive_cli.reconstruction.metric_parts import CLIP_METRICS, PICTURE_METRICS, known_metrics
 
@@ -114,8 +114,8 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
     align_run: str | None = Field(
         None, description="an align run; default: the newest that was trained for the prior"
     )
-    generator: Annotated[Any, parts.part("generators", "sdxl")] = Field(
-        "sdxl", validate_default=True, description="diffusion model"
+    generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
+        DEFAULT, validate_default=True, description="diffusion model"
     )
     sources: Annotated[list[Source], BeforeValidator(split)] = Field(
         ["brain", "nearest", "mean"],
@@ -186,12 +186,4 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
             words.append(f"scale {self.prior.scale:g}")
         if starts:
             words.append(f"from pictures at strength {self.strength:g}")
-        if self.scheduler:
-            words.append(self.scheduler)
-        if self.guidance > 1:
-            words.append(f"guidance {self.guidance:g}")
-        if self.prompt:
-            words.append(f"prompt {self.prompt!r}")
-        if self.negative_prompt:
-            words.append(f"negative prompt {self.negative_prompt!r}")
-        return ", ".join(words)
+        return ", ".join([*words, *self.section(Sampling).words])

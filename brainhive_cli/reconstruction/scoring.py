@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media_files import to_media
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.part import MetricPart
@@ -18,7 +19,7 @@ from brainhive_cli.metrics.part import MetricPart
 READERS = 4
 """Threads that decode media while others are compared."""
 Open = Callable[[], Any]
-"""Opens a picture, or the frames of a clip."""
+"""Opens a picture or a clip."""
 
 
 class Batch(NamedTuple):
@@ -120,7 +121,21 @@ class Scorer:
                 opened = list(
                     readers.map(lambda open_one: open_one(), media[start : start + self.batch_size])
                 )
-                yield Batch(opened, torch.stack([self._sized(each) for each in opened]).to(self.device))
+                yield Batch(opened, self._together([self._sized(each) for each in opened]))
+
+    def _together(self, sized: Sequence[Tensor]) -> Tensor:
+        """Stack media onto the device.
+
+        Raises:
+            BrainhiveError: if clips differ in their number of frames, or some media are pictures.
+        """
+        shapes = {tuple(each.shape) for each in sized}
+        if len(shapes) > 1:
+            raise BrainhiveError(
+                f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",
+                "bring all clips to one number of frames",
+            )
+        return torch.stack([*sized]).to(self.device)
 
     def features(self, batch: Batch) -> dict[Callable[..., Tensor], Tensor]:
         """Compute all features of a batch, each once."""

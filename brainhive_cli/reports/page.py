@@ -11,7 +11,7 @@ from PIL import Image
 from brainhive_cli.core.console import Table
 
 LARGE_BYTES = 500_000
-"""A picture of more bytes stands in a page as JPEG; the PNG lies beside."""
+"""A picture of more bytes is put into a page as JPEG; the PNG stays a file."""
 
 TEMPLATE = """<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width">
@@ -41,7 +41,7 @@ img { max-width: 100%; image-rendering: auto; background: #fff; border: 1px soli
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with what stands under it."""
+    """A heading with its text, tables and pictures."""
 
     title: str
     text: str = ""

@@ -1,4 +1,4 @@
-"""Sheets of reconstructions: what was seen, each picture drawn, and its metrics under it."""
+"""Sheets of reconstructions: each stimulus with its reconstructions and their metrics."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -24,11 +24,11 @@ SHORT = {
     "effnet": "Eff",
     "swav": "SwAV",
 }
-"""What metrics are called where there is little room."""
+"""Short names of metrics."""
 
 
 def short(metric: str) -> str:
-    """Name a metric where there is little room."""
+    """Shorten the name of a metric."""
     return SHORT.get(metric, metric.removeprefix("two_way_"))
 
 
@@ -37,26 +37,26 @@ class Row:
     """One item.
 
     Attributes:
-        lines: What is said under the stimulus.
+        lines: Text under the stimulus.
         seen: The stimulus.
-        drawn: Its reconstructions, each with its metrics by name.
+        generated: Its reconstructions, each with its metrics by name.
     """
 
     lines: Sequence[str]
     seen: Image.Image
-    drawn: Sequence[tuple[Image.Image, Mapping[str, float]]]
+    generated: Sequence[tuple[Image.Image, Mapping[str, float]]]
 
 
 def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
-    """Draw items in rows: the stimulus, framed, and beside it its reconstructions.
+    """Draw items in rows: the stimulus, framed, then its reconstructions.
 
     Args:
         title: What is shown, and how it was made.
         rows: The items, in order.
     """
-    columns = 1 + max((len(row.drawn) for row in rows), default=0)
+    columns = 1 + max((len(row.generated) for row in rows), default=0)
     lines = max(
-        (max(len(row.lines), *(_count(metrics) for _, metrics in row.drawn)) for row in rows), default=0
+        (max(len(row.lines), *(_count(metrics) for _, metrics in row.generated)) for row in rows), default=0
     )
     step_x, step_y = PICTURE_PX + GAP_PX, PICTURE_PX + lines * LINE_PX + 2 * GAP_PX
     font, bold = ImageFont.load_default(FONT_PX), ImageFont.load_default(FONT_PX + 3)
@@ -73,7 +73,7 @@ def reconstruction_sheet(title: str, rows: Sequence[Row]) -> Image.Image:
             (MARGIN_PX - 3, top - 3, MARGIN_PX + PICTURE_PX + 2, top + PICTURE_PX + 2), outline=SEEN
         )
         _show(sheet, pen, (MARGIN_PX, top), row.seen, row.lines, INK, font)
-        for column, (picture, metrics) in enumerate(row.drawn, 1):
+        for column, (picture, metrics) in enumerate(row.generated, 1):
             left = MARGIN_PX + GAP_PX + column * step_x
             _show(sheet, pen, (left, top), picture, (), SOFT, font)
             for place, (name, value) in enumerate(metrics.items()):

@@ -1,4 +1,4 @@
-"""Sheets of pictures for people: what was retrieved, what was drawn, beside what was seen."""
+"""Sheets of pictures: stimuli with what was retrieved, or generated, for them."""
 
 import unicodedata
 from collections.abc import Callable, Sequence
@@ -42,19 +42,19 @@ def top_k_sheet(
 
 
 def contact_sheet(
-    seen: Sequence[Image.Image], drawn: Sequence[Sequence[Image.Image]], labels: Sequence[str]
+    seen: Sequence[Image.Image], generated: Sequence[Sequence[Image.Image]], labels: Sequence[str]
 ) -> Image.Image:
-    """Draw each stimulus beside its reconstructions.
+    """Draw each stimulus with its reconstructions.
 
     Args:
         seen: N stimuli.
-        drawn: N sequences of reconstructions.
+        generated: N sequences of reconstructions.
         labels: N lines under the stimuli.
     """
     rows = []
-    for picture, repeats, label in zip(seen, drawn, labels, strict=True):
+    for picture, repeats, label in zip(seen, generated, labels, strict=True):
         tiles = [_tile(picture, label, INK)]
-        rows.append(tiles + [_tile(repeat, f"drawn {n}", WRONG) for n, repeat in enumerate(repeats, 1)])
+        rows.append(tiles + [_tile(repeat, f"generated {n}", WRONG) for n, repeat in enumerate(repeats, 1)])
     return _grid(rows)
 
 

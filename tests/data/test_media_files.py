@@ -22,7 +22,7 @@ def test_a_clip_keeps_all_its_frames(tmp_path, clip):
     media_files.save(pixels, tmp_path / "clip.png")
     opened = media_files.read(tmp_path / "clip.png")
 
-    assert pixels.shape == (5, 12, 16, 3) and np.array_equal(opened, pixels)
+    assert pixels.shape == (5, 12, 16, 3) and np.array_equal(opened.frames, pixels)
     assert (media_files.to_media(opened) - clip).abs().max() <= 0.5 / 255 + 1e-6
     assert media_files.medium_of(opened) == "clip"
     assert np.array_equal(np.asarray(media_files.first_frame(opened)), pixels[0])
@@ -45,5 +45,5 @@ def test_the_frames_of_a_gif_are_read_too(tmp_path):
 
     opened = media_files.read(tmp_path / "clip.gif")
 
-    assert opened.shape == (2, 8, 8, 3)
-    assert [int(frame[0, 0].argmax()) for frame in opened] == [0, 2]  # red, then blue
+    assert opened.frames.shape == (2, 8, 8, 3)
+    assert [int(frame[0, 0].argmax()) for frame in opened.frames] == [0, 2]  # red, then blue

@@ -6,10 +6,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from reconstructions import cut, pictures_of
+import torch
+from PIL import Image
+from reconstructions import cut, gap, pictures_of
 
+from brainhive_cli.alignment.trained import find
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.views import to_pictures
+from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.pipelines import reconstruct
+from brainhive_cli.reconstruction.conditions import of_brain
+from brainhive_cli.reconstruction.generation import seed_of
 
 
 def test_the_priors_adapter_is_applied_or_skipped(go, aligned, drawing):
@@ -87,3 +96,29 @@ def test_damaged_parts_are_named_in_one_line(
 
 def unlike(file: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "addition_embed_type": None}))
+
+
+def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, drawing, generator, runs):
+    model = sdxl.Config(source=str(generator)).build()
+    width = model.unet.config.cross_attention_dim
+    run = go("train-align", *small, runs, "subjects=1", "train.epochs=1", f"dim={width}").folder
+    options = ("prior=identity", f"align_run={run}", "sources=brain,images,shuffled,zeroed,nearest")
+
+    result = go("reconstruct", *drawing, *options, "repeats=1")
+
+    assert result.metrics.notes["sources"] == ["brain", "images", "shuffled", "zeroed", "nearest"]
+    align = find(str(run), Paths())
+    (decoded_set,) = (of_brain(align, cell, 1, "test", torch.device("cpu")) for cell in align.cells)
+    token, image_id = decoded_set.decoded.tensors["token"][:1], decoded_set.image_ids[0]
+    given = Conditioning(embeddings=token[:, None])
+    with torch.inference_mode():
+        (expected,) = to_pictures(model.generate(given, [seed_of(0, image_id, 0)], 32, Sampling(steps=2)))
+    file = result.folder / "samples" / decoded_set.name / image_id / "00.png"
+    assert gap(expected, Image.open(file)) <= 1
+    with pytest.raises(RecipeError, match="no option adapter"):
+        go("reconstruct", *drawing, *options, "adapter=apply")
+
+
+def test_a_strength_without_anything_to_start_from_is_refused(go, aligned, drawing):
+    with pytest.raises(RecipeError, match="strength has no effect"):
+        go("reconstruct", *drawing, "strength=0.3")
