@@ -13,7 +13,7 @@ from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import command, seen, taking
+from brainhive_cli.data.command_lines import command, only_if_recorded, write_prior
 from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
@@ -62,10 +62,10 @@ def _made(run: RunFolder, variant: str) -> Recipe:
 
 def _training(source: str, paths: Paths) -> str:
     """Write the command lines that lead to pictures, on the data of the prior where that is known."""
-    arguments, dataset = taking("train-align", source), None
+    arguments, dataset = write_prior("train-align", source), None
     folder = priors.describe(source).folder
     if "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
-        dataset = seen(parts.resolve("datasets", of), paths)
+        dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     lines = [
         command("train-align", dataset, [], *arguments),
         command("reconstruct", None, [], "--prior", source),

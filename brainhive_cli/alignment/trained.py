@@ -27,7 +27,7 @@ from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 
 @dataclass(frozen=True)
@@ -197,14 +197,14 @@ class AlignRun:
         tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
         return compared_with_published(self.recipe, self.dataset.recorded_as, tested, pool)
 
-    def stores(self, split: str, cell: Cell | None = None) -> dict[str, EmbeddingStore]:
+    def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
 
         Raises:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
-        stores: dict[str, EmbeddingStore] = self.once(
+        stores: dict[str, TargetStore] = self.once(
             (split, *(config.name for config in encoders)),
             lambda: open_stores(self.dataset, self.made_of, split, encoders, self.paths),
         )

@@ -28,7 +28,7 @@ from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import sample_range
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 SIGNALS, PICTURES = 4096, 8192
 """How many are encoded at once."""
@@ -57,7 +57,7 @@ class Member:
             model.layout.check()
         return cls(align, cell, model)
 
-    def pictures(self, split: str) -> EmbeddingStore:
+    def pictures(self, split: str) -> TargetStore:
         """Open one of the stores of its pictures; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
 

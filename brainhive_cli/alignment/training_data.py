@@ -25,7 +25,7 @@ from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
@@ -52,7 +52,7 @@ class TrainingData:
     recipe: Recipe
     dataset: Dataset
     launch: Launch
-    pictures: EmbeddingStore
+    pictures: TargetStore
     keys: dict[str, str]
     digests: dict[str, str]
     images: Targets

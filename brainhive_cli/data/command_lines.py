@@ -1,4 +1,4 @@
-"""How data sets, encoders and priors are written on a command line, for the advice that commands give."""
+"""Command lines, as hints and messages show them."""
 
 import shlex
 from collections.abc import Sequence
@@ -17,38 +17,38 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
 
     Args:
         name: The subcommand.
-        dataset: Its Config; None for one that the user is to choose.
+        dataset: Its Config; None leaves it to the user.
         encoders: Their Configs; none for the command's default.
         more: Further arguments.
     """
     arguments = []
     if dataset is not None:
-        what = written(dataset)
+        what = write_part(dataset)
         arguments = ["--dataset", what] if "{" not in what else [f"dataset={what}"]
-    return shlex.join(["brainhive", name, *arguments, *these(encoders), *more])
+    return shlex.join(["brainhive", name, *arguments, *write_encoders(encoders), *more])
 
 
-def seen(dataset: Any, paths: Paths) -> Any:
-    """Give back a data set that somebody saw, for `train-align`; pictures may be nobody's stimuli."""
+def only_if_recorded(dataset: Any, paths: Paths) -> Any:
+    """Give the data set if it has recordings, as train-align needs; else None."""
     return dataset if dataset.build(paths).subjects else None
 
 
-def after_embedding(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> str:
-    """Write the line that comes after embedding: train-prior for pictures that are nobody's stimuli."""
-    return command("train-align" if seen(dataset, paths) else "train-prior", dataset, encoders)
+def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> str:
+    """Write the line that comes after embedding: train-prior where there are no recordings."""
+    return command("train-align" if only_if_recorded(dataset, paths) else "train-prior", dataset, encoders)
 
 
-def these(encoders: Sequence[EncoderConfig]) -> list[str]:
+def write_encoders(encoders: Sequence[EncoderConfig]) -> list[str]:
     """Write the arguments that name encoders; none for the default."""
     if not encoders:
         return []
-    names = [written(config) for config in encoders]
+    names = [write_part(config) for config in encoders]
     is_plain = all("{" not in name for name in names)
     return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
 
 
-def taking(name: str, prior: str) -> list[str]:
-    """Write the arguments with which a command takes a prior: a shipped recipe made for it, or the prior.
+def write_prior(name: str, prior: str) -> list[str]:
+    """Write the arguments that give a command a prior: a shipped recipe for it, or the prior itself.
 
     Args:
         name: The subcommand.
@@ -61,7 +61,7 @@ def taking(name: str, prior: str) -> list[str]:
     return ["--prior", prior]
 
 
-def written(part: parts.Config) -> str:
+def write_part(part: parts.Config) -> str:
     """Write a part as a recipe names it: by its kind, an encoder by its reference, else with its knobs."""
     knobs = part.model_dump(mode="json", exclude_defaults=True)
     kind = knobs.pop("kind").replace("_", "-")

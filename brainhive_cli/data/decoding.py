@@ -1,4 +1,4 @@
-"""Pictures decoded and preprocessed in processes of their own."""
+"""Stimuli decoded and preprocessed in processes of their own."""
 
 import gc
 import os
@@ -19,13 +19,13 @@ from brainhive_cli.data.ring import Ring
 from brainhive_cli.datasets import BadPicture, StimulusSet
 
 DECODERS = 16
-"""Most decoding processes taken unless told otherwise."""
+"""The most decoding processes by default."""
 AHEAD = 2
-"""Batches that each process is asked for in advance."""
+"""Batches that each process prepares in advance."""
 
 
 class Batch(NamedTuple):
-    """Some pictures as each encoder sees them.
+    """Some stimuli, preprocessed for each encoder.
 
     Attributes:
         read: How many pictures, bad ones included.
@@ -40,9 +40,11 @@ class Batch(NamedTuple):
     bad: list[str]
 
 
-def decoders(asked: int | None, launch: Launch) -> int:
+def decoders(workers: int | None, launch: Launch) -> int:
     """Say how many processes decode pictures: spare cores, sixteen at most."""
-    return min(DECODERS, max(0, (os.cpu_count() or 1) // launch.processes - 1)) if asked is None else asked
+    return (
+        min(DECODERS, max(0, (os.cpu_count() or 1) // launch.processes - 1)) if workers is None else workers
+    )
 
 
 def decoded(
@@ -58,7 +60,7 @@ def decoded(
 ) -> Iterator[Batch]:
     """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
 
-    A batch's views are good until the next batch is asked for: their memory is then filled anew.
+    A batch's views are valid until the next batch is taken: their memory is then filled again.
 
     Args:
         rows: Which pictures.
@@ -84,7 +86,7 @@ def decoded(
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         prefetch_factor=AHEAD if workers else None,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         in_order=False,
     )
     gc.freeze()  # a collection writes on all that processes share, and so copies it for each
@@ -111,7 +113,7 @@ def decoded(
 
 
 class _Filled(NamedTuple):
-    """What a process says of the batch that it has filled; views of an unexpected size come along."""
+    """The answer of a process that has filled a batch; it holds views of an unexpected size itself."""
 
     read: int
     rows: dict[str, list[int]]
@@ -147,7 +149,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
     def __getitems__(self, indices: list[int]) -> _Filled | BrainhiveError:
         try:
             return self._fill(indices)
-        except BrainhiveError as error:  # a loader would bury it in the worker's traceback
+        except BrainhiveError as error:  # a loader would hide it in the worker's traceback
             return error
 
     def _fill(self, indices: list[int]) -> _Filled:
@@ -190,5 +192,5 @@ def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:
     return torch.stack(list(views))
 
 
-def _as_it_is(batch: Any) -> Any:
+def _unchanged(batch: Any) -> Any:
     return batch

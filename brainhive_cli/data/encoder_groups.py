@@ -117,7 +117,7 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
     """Group encoders that one forward pass can serve."""
     groups: dict[str, list[EncoderConfig]] = {}
     for config in configs:
-        groups.setdefault(config.trunk, []).append(config)
+        groups.setdefault(config.network_key, []).append(config)
     return [EncoderGroup(group, precision, launch) for group in groups.values()]
 
 
@@ -132,5 +132,5 @@ def _encode(module: nn.Module, pictures: Tensor, precision: str, launch: Launch)
     with launch.autocast(precision), exact:
         found = module(pictures.to(launch.device, non_blocking=True))
     outputs = [one.float() for one in (found if isinstance(found, list) else [found])]
-    memory = pictures.untyped_storage().data_ptr()  # is filled anew while outputs wait to be written
+    memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]

@@ -9,7 +9,7 @@ from typing import Any
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import these, written
+from brainhive_cli.data.command_lines import write_encoders, write_part
 from brainhive_cli.encoders import EncoderConfig, resolve
 from brainhive_cli.priors.fusion_prior import fused_by
 
@@ -59,10 +59,10 @@ def told(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[st
     """Say which encoders keys mean, and with which arguments to ask for them."""
     found = encoders_by_key(keys, maybe)
     unknown = sorted(set(keys) - found.keys())
-    names = ", ".join([*map(written, found.values()), *unknown])
+    names = ", ".join([*map(write_part, found.values()), *unknown])
     if unknown:
         return names, f"name with --encoders all of them, also what made the embeddings {', '.join(unknown)}"
-    return names, shlex.join(these(list(found.values())))
+    return names, shlex.join(write_encoders(list(found.values())))
 
 
 def match_keys(
@@ -86,7 +86,7 @@ def match_keys(
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, way = told(dims, [*maybe, *encoders])
         raise BrainhiveError(
-            f"{whose} takes the encoders {wanted}, not {', '.join(map(written, encoders))}", way
+            f"{whose} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", way
         )
     return keys
 

@@ -17,7 +17,7 @@ from brainhive_cli.datasets import StimulusSet
 
 @dataclass(frozen=True)
 class View:
-    """What training sees of a picture: its short side is resized, and the centre cropped.
+    """A picture for training: its short side is resized, and the centre cropped.
 
     Attributes:
         side: Pixels of the crop.
@@ -49,11 +49,11 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
 
 
 class Items(TorchDataset[Any]):
-    """Each picture with its row, its ids, and what encoders see of it.
+    """Each picture with its row, its ids, and preprocessed for encoders.
 
     Args:
         images: The pictures.
-        view: What training sees of a picture.
+        view: Resizing and crop.
         views: Preprocessing of encoders, by name.
         latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
     """
@@ -80,13 +80,13 @@ class Items(TorchDataset[Any]):
                 picture = self.images.open(index)
                 views = {name: view(picture) for name, view in self.views.items()}
             image, sizes = self.latents(index) if self.latents else self.view(picture)
-        except BrainhiveError as error:  # a loader would bury it in the worker's traceback
+        except BrainhiveError as error:  # a loader would hide it in the worker's traceback
             return error
         return {"rows": index, "image": image, "sizes": sizes, "views": views}
 
 
 def collate(items: list[Any]) -> dict[str, Any]:
-    """Stack what `Items` gives; an error is handed on as it is."""
+    """Stack what `Items` gives; an error is passed on."""
     failed = next((item for item in items if isinstance(item, BrainhiveError)), None)
     return {"error": failed} if failed else default_collate(items)
 

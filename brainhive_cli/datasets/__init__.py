@@ -103,7 +103,7 @@ class Dataset(Protocol):
 
     @property
     def is_simulated(self) -> bool:
-        """Whether its signals come from a program; all that is made of them says so."""
+        """Whether its signals are simulated; every result on them says so."""
         ...
 
     @property
@@ -118,7 +118,7 @@ class Dataset(Protocol):
 
     @property
     def channels(self) -> tuple[str, ...] | None:
-        """The channels that decoding uses unless told otherwise; None is all."""
+        """The default channels of decoding; None is all."""
         ...
 
     def images(self, split: str) -> StimulusSet:
@@ -126,7 +126,7 @@ class Dataset(Protocol):
         ...
 
     def require(self, subject: int) -> None:
-        """Hold, without reading it, that a subject's recording is there; raises MissingData."""
+        """Check that a subject's recording exists, without reading it; raises MissingData."""
         ...
 
     def recording(self, subject: int, split: str) -> Recording:

@@ -23,7 +23,7 @@ def unpacking(root: Path, wanted: Sequence[str]) -> str:
 
 
 def _line(path: Path, root: Path, wanted: Sequence[str]) -> str:
-    """Unpack beside the archive; one of root with such files at its top, into a folder of its name."""
+    """Unpack next to the archive; one of root with such files at its top, into a folder of its name."""
     is_zip, ending = path.suffix == ZIP, next((e for e in (ZIP, *TAR) if path.name.endswith(e)), "")
     names = (_members if is_zip else _first_file)(path) if ending else []
     tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in wanted)  # of any subject

@@ -37,8 +37,8 @@ def kept(folder: Path, files: Sequence[Path], read: Callable[[Sequence[Path]], L
     names, labels, places = read(files)
     with suppress(OSError):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder) as beside:  # of this writer alone
-            made = Path(beside, path.name)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # of this writer alone
+            made = Path(own, path.name)
             np.savez(made, stamp=stamp, names=_joined(names), labels=_joined(labels), places=places)
             os.replace(made, path)
     return names, labels, places

@@ -63,7 +63,7 @@ TINY = Config()
 
 
 def _find(root: Path) -> Iterator[Place]:
-    """Look for folders of pictures and for packed files, but not into the folders of classes."""
+    """Search for folders of pictures and for packed files, but not into the folders of classes."""
     for here, folders, files in os.walk(root, followlinks=True):
         below = Path(here).relative_to(root)
         for file in files:

@@ -11,7 +11,7 @@ COLUMNS = ("encoder", "D", "px", "weights", "licence", "here")
 
 
 def catalogue() -> Result:
-    """List encoders by name, then the families that take any source; asks no network."""
+    """List encoders by name, then the families that take any source; no network is used."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     rows = [row for kind in parts.kinds("encoders") for row in _rows(parts.load("encoders", kind).Config)]

@@ -1,4 +1,4 @@
-"""Pictures through networks into stores: decoding, encoding and writing go on side by side."""
+"""Pictures through networks into stores: decoding, encoding and writing overlap."""
 
 import time
 from collections import deque
@@ -26,7 +26,7 @@ AHEAD = 4
 def stream(
     rows: NDArray[np.int64],
     images: StimulusSet,
-    trunks: Sequence[EncoderGroup],
+    groups: Sequence[EncoderGroup],
     writers: Mapping[str, TargetWriter],
     pending: Mapping[str, NDArray[np.bool_]],
     batch_size: int,
@@ -39,7 +39,7 @@ def stream(
     Args:
         rows: Which pictures.
         images: The whole set.
-        trunks: Networks whose outputs are wanted.
+        groups: Networks that encode the pictures.
         writers: The stores to be filled, by encoder.
         pending: Which of all pictures each store lacks, [N].
         batch_size: Pictures a forward pass.
@@ -53,30 +53,30 @@ def stream(
     bad: list[str] = []
     writes: deque[tuple[str, Future[tuple[float, float]]]] = deque()
     on_gpu = launch.device.type == "cuda"
-    names = {trunk.name: [name for name in trunk.names if name in writers] for trunk in trunks}
-    views = {trunk.name: trunk.view for trunk in trunks}
-    captioned = {trunk.name for trunk in trunks if trunk.encoder.reads == "captions"}
-    wanted = {trunk: np.logical_or.reduce([pending[name] for name in some]) for trunk, some in names.items()}
-    blanks = {trunk.name: trunk.blank_of(images) for trunk in trunks}
+    names = {group.name: [name for name in group.names if name in writers] for group in groups}
+    views = {group.name: group.view for group in groups}
+    captioned = {group.name for group in groups if group.encoder.reads == "captions"}
+    wanted = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
+    blanks = {group.name: group.blank_of(images) for group in groups}
     batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, on_gpu, captioned)
-    pace = Pace(beside=workers > 0)
+    pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):
             bad += batch.bad
-            for trunk in (trunk for trunk in trunks if trunk.name in batch.views):
-                at = batch.rows[trunk.name]
-                with pace.at(trunk.name):
-                    found = trunk.encode(batch.views[trunk.name])
-                    values = {name: found[name].to("cpu", non_blocking=True) for name in names[trunk.name]}
+            for group in (group for group in groups if group.name in batch.views):
+                at = batch.rows[group.name]
+                with pace.at(group.name):
+                    found = group.encode(batch.views[group.name])
+                    values = {name: found[name].to("cpu", non_blocking=True) for name in names[group.name]}
                 there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
                 for name, some in values.items():
                     write = writing.submit(_keep, writers[name], at, some, pending[name][at], there)
-                    writes.append((trunk.name, write))
+                    writes.append((group.name, write))
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
                 _settle(*writes.popleft(), pace)
             bar.advance(batch.read * launch.processes, f"{pace.limit} limits")
-        for trunk_name, write in writes:
-            _settle(trunk_name, write, pace)
+        for group_name, write in writes:
+            _settle(group_name, write, pace)
     return bad
 
 
@@ -99,6 +99,6 @@ def _keep(
     return waited - start, time.perf_counter() - waited
 
 
-def _settle(trunk: str, write: Future[tuple[float, float]], pace: Pace) -> None:
-    for stage, spent_s in zip((trunk, WRITING), write.result(), strict=True):
+def _settle(group: str, write: Future[tuple[float, float]], pace: Pace) -> None:
+    for stage, spent_s in zip((group, WRITING), write.result(), strict=True):
         pace.count(stage, spent_s)

@@ -1,4 +1,4 @@
-"""What a stream of pictures waits for: decoding, one of its encoders, or writing."""
+"""The throughput of embedding: what limits it, decoding, one of the encoders, or writing."""
 
 import time
 from collections import defaultdict
@@ -9,20 +9,20 @@ from typing import TypeVar
 T = TypeVar("T")
 DECODING, WRITING = "decoding", "writing"
 RECENT = 0.95
-"""What a second counts one batch later: the last twenty batches say what limits now."""
+"""The weight of a second one batch later, so that about the last twenty batches count."""
 HIDDEN = 0.1
-"""Decoders that work beside the encoders limit them once these wait for more than this share of the time."""
+"""Decoding in other processes is the limit once encoders wait for it more than this share of the time."""
 
 
 class Pace:
     """Seconds spent at each stage.
 
     Args:
-        beside: Whether decoding goes on in other processes, so that only waiting for it is seen.
+        parallel: Whether decoding runs in other processes, so that only waiting for it is measured.
     """
 
-    def __init__(self, beside: bool) -> None:
-        self._beside = beside
+    def __init__(self, parallel: bool) -> None:
+        self._parallel = parallel
         self._spent: dict[str, float] = defaultdict(float)
 
     def batches(self, source: Iterable[T]) -> Iterator[T]:
@@ -53,6 +53,6 @@ class Pace:
     @property
     def limit(self) -> str:
         """The stage that holds the others up; empty before the first."""
-        if self._beside and self._spent.get(DECODING, 0.0) > HIDDEN * sum(self._spent.values()):
+        if self._parallel and self._spent.get(DECODING, 0.0) > HIDDEN * sum(self._spent.values()):
             return DECODING
         return max(self._spent, key=self._spent.__getitem__, default="")

@@ -28,9 +28,9 @@ class Encoder:
     """A frozen network with its own preprocessing.
 
     Attributes:
-        network: A module, or what loads it: until `module` is asked for, an encoder costs little.
+        network: A module, or what loads it when `module` is first used.
         preprocess: One RGB picture to [3, H, W]; one caption to a tensor, where captions are read.
-        preprocessing: What `preprocess` does, in words that tell two ways apart.
+        preprocessing: What `preprocess` does, in words; other preprocessing has other words.
         weights: Where the weights come from: source, revision, digest.
         reads: What of a stimulus is encoded.
     """
@@ -45,7 +45,7 @@ class Encoder:
     def module(self) -> "torch.nn.Module":
         """Pictures [B, 3, H, W] to targets [B, *shape]; a list of them for several outputs.
 
-        It is loaded when first asked for, and frozen, whoever made it.
+        It is loaded when first used, and frozen.
         """
         import torch
 
@@ -82,7 +82,7 @@ class EncoderConfig(parts.Config):
     variants: ClassVar[Mapping[str, Variant]] = {}
     """Other sizes, by name; each name begins with the encoder's and a hyphen."""
     config_files: ClassVar[tuple[str, ...]] = ()
-    """Files that must stand beside the weights."""
+    """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
     """Patterns of weight files; the first that matches is loaded."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
@@ -90,7 +90,7 @@ class EncoderConfig(parts.Config):
 
     @property
     def name(self) -> str:
-        """The store's name: encoder, output, and a digest of knobs other than the default's."""
+        """The store's name: encoder, output, and a digest of knobs that differ from the default."""
         unlike = {"source", "output"}
         knobs = self.model_dump(mode="json", exclude=unlike)
         plain = self._base_name()
@@ -102,7 +102,7 @@ class EncoderConfig(parts.Config):
 
     @property
     def known_as(self) -> tuple[str, ...]:
-        """The names under which a prior or aligner may know this encoder."""
+        """The keys by which a prior or aligner may name this encoder."""
         upstream = self.upstream if getattr(self, "output", EMBEDDING) == EMBEDDING else ""
         return tuple(dict.fromkeys(filter(None, (self.name, upstream))))
 
@@ -115,20 +115,20 @@ class EncoderConfig(parts.Config):
         return [self.model_copy(update={"output": one}) for one in dict.fromkeys(output)]
 
     @property
-    def trunk(self) -> str:
-        """What encoders have in common that one forward can serve."""
+    def network_key(self) -> str:
+        """What encoders have in common whose outputs one forward pass gives."""
         return json.dumps(self.model_dump(mode="json", exclude={"output"}), sort_keys=True)
 
     @property
     def is_here(self) -> bool:
-        """Whether the weights are on this machine; asks no network. A function of anyone's never is."""
+        """Whether the weights are on this machine, without a network; False for a user's function."""
         source = getattr(self, "source", "")
         if not source or source.startswith("python:"):
             return False
         return source == "random" or hub.holds(source, self.config_files, self.weight_files)
 
     def bytes_to_fetch(self) -> int:
-        """Ask the hub how many bytes of weights are not on this machine; fetches none of them.
+        """Count, at the hub, the bytes of weights that are not on this machine; none of them is fetched.
 
         Raises:
             MissingData: if the hub cannot say.
@@ -165,7 +165,7 @@ def slug(source: str) -> str:
 
 
 def joined(configs: Sequence[EncoderConfig]) -> EncoderConfig:
-    """Make one Config of several with the same trunk; its module gives their outputs as a list, in order."""
+    """Join Configs of the same network into one, whose module gives their outputs as a list, in order."""
     if len(configs) == 1:
         return configs[0]
     return configs[0].model_copy(
@@ -240,7 +240,7 @@ def _knobs(reference: str) -> Any:
         return {"kind": "reference", "source": reference}
     name, _, output = reference.partition(":")
     known = _known(name)
-    if known:  # also beside a folder of that name
+    if known:  # also where there is a folder of that name
         return {**known, "output": output} if output else known
     return {"kind": "reference", "source": reference} if home.located(reference).is_dir() else reference
 

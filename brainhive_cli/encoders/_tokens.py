@@ -72,18 +72,18 @@ class Outputs(nn.Module):
         super().__init__()
         self.network, self.output, self.anatomy = network, output, anatomy
         self._tokens: dict[int, Tensor] = {}
-        for block in {self._place(one)[0] for one in self._asked if one != EMBEDDING}:
+        for block in {self._place(one)[0] for one in self._names if one != EMBEDDING}:
             anatomy.blocks[block].register_forward_hook(partial(self._keep, block))  # type: ignore[union-attr]
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         """Encode pictures [B, 3, H, W]: [B, D] or [B, S, D], or a list of these."""
         embedding = self.network(images)
-        found = [embedding if one == EMBEDDING else self._read(one) for one in self._asked]
+        found = [embedding if one == EMBEDDING else self._read(one) for one in self._names]
         self._tokens.clear()
         return found[0] if isinstance(self.output, str) else found
 
     @property
-    def _asked(self) -> list[str]:
+    def _names(self) -> list[str]:
         return [self.output] if isinstance(self.output, str) else self.output
 
     def _keep(self, block: int, module: nn.Module, inputs: Any, tokens: Tensor) -> None:
@@ -93,9 +93,9 @@ class Outputs(nn.Module):
         """Say which block, and which of its tokens, an output is."""
         if self.anatomy is None:
             raise RecipeError(f"this network has no tokens, so no output {output!r}", f"take {EMBEDDING}")
-        asked, count = GRAMMAR.fullmatch(output), len(self.anatomy.blocks)
-        assert asked
-        block, form = int(asked["block"] or count - 1), asked["last"] or asked["form"] or ""
+        match, count = GRAMMAR.fullmatch(output), len(self.anatomy.blocks)
+        assert match
+        block, form = int(match["block"] or count - 1), match["last"] or match["form"] or ""
         if block >= count:
             raise RecipeError(f"this network has no {output!r}", f"its blocks are 0 to {count - 1}")
         if form == "class" and not self.anatomy.has_class:

@@ -77,8 +77,8 @@ TINY = Config(
 
 
 def _load(model: Any, folder: Path) -> nn.Module:
-    vae, told = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
-    require_all(told["missing_keys"], folder)
+    vae, info = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+    require_all(info["missing_keys"], folder)
     return vae  # type: ignore[no-any-return]
 
 

@@ -6,7 +6,7 @@ from brainhive_cli.encoders import dreamsim
 
 
 class Config(dreamsim.Config):
-    """DreamSim's type `dinov2_vitb14_patch`: the class token beside the mean of the patches."""
+    """DreamSim's type `dinov2_vitb14_patch`: the class token and the mean of the patches."""
 
     dim: ClassVar[int | None] = 1536
     licence: ClassVar[str] = "MIT, Apache-2.0"

@@ -33,7 +33,7 @@ class Config(AlignedConfig, TokenConfig):
     licence: ClassVar[str] = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
     has_patches: ClassVar[bool] = False
-    """Whether the mean of the patches stands beside the class token (`cls_patch`)."""
+    """Whether the mean of the patches is joined to the class token (`cls_patch`)."""
     weight_files: ClassVar[tuple[str, ...]] = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
@@ -120,7 +120,7 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
 
 
 class _ClassAndPatches(nn.Module):
-    """Class token beside the mean of patches [B, 2 D], each token centred and of length 1 before."""
+    """Class token and the mean of patches [B, 2 D], each token centred and of length 1 before."""
 
     def __init__(self, network: Any) -> None:
         super().__init__()

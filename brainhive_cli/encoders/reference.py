@@ -28,7 +28,7 @@ class Config(TokenConfig):
     )
 
     def build(self) -> Encoder:
-        """Look at the config, then build through the family's own part."""
+        """Read the config, then build through the family's own part."""
         return self._part().build()
 
     @property
@@ -40,7 +40,7 @@ class Config(TokenConfig):
             return False
 
     def bytes_to_fetch(self) -> int:
-        """Ask for what the family loads; the config that names the family is fetched."""
+        """Give the bytes of what the family loads; the config that names the family is fetched."""
         return self._part().bytes_to_fetch()
 
     def _part(self, local: bool = False) -> EncoderConfig:
@@ -54,8 +54,8 @@ class Config(TokenConfig):
                 error.message, f"did you mean {near}? {error.hint}" if near else error.hint
             ) from error
         family = family_of(folder)
-        asked = {} if self.output == EMBEDDING else {"output": self.output}
-        part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **asked})
+        output = {} if self.output == EMBEDDING else {"output": self.output}
+        part: EncoderConfig = parts.resolve("encoders", {"kind": family, "source": self.source, **output})
         return part
 
 

@@ -16,7 +16,7 @@ SIZES = {
     "so400m16": ("so400m-patch16", 1152, (256, 384, 512)),
     "g16": ("giant-opt-patch16", 1536, (256, 384)),
 }
-"""Name, the repository's word, D, and the resolutions beside the default's."""
+"""Name, the repository's word, D, and the resolutions other than the default's."""
 
 
 class Config(transformers_vit.Config):

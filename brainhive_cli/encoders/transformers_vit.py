@@ -60,7 +60,7 @@ SETTINGS = (
     "image_mean",
     "image_std",
 )
-"""What tells two image processors of a class apart."""
+"""The settings in which two image processors of a class may differ."""
 
 
 class Config(TokenConfig):
@@ -126,10 +126,10 @@ TINY = Config(
 def _load(network: Any, folder: Path) -> nn.Module:
     """Load a tower, also from a folder that holds a text tower too."""
     with console.hushed():
-        tower, told = network.from_pretrained(
+        tower, info = network.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
         )
-    require_all(list(told["missing_keys"]), folder)
+    require_all(list(info["missing_keys"]), folder)
     return tower  # type: ignore[no-any-return]
 
 
@@ -167,5 +167,5 @@ def family_of(model_type: str, where: Any) -> _Family:
 
 def _words(processor: Any) -> str:
     settings = {key: value for key, value in processor.to_dict().items() if key in SETTINGS}
-    told = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
-    return f"{type(processor).__name__} {told}"
+    words = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
+    return f"{type(processor).__name__} {words}"

@@ -103,7 +103,7 @@ def _from_parquet(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
 
 
 def _dictionaries(files: Sequence[Path], keys: tuple[str, str]) -> Vectors:
-    """Dicts of {name: vector}, or of a list of names beside an array of vectors."""
+    """Dicts of {name: vector}, or of a list of names with an array of vectors."""
     read = [_named(pickles.load(file), keys, file) for file in files]
     names = [name for names, _ in read for name in names]
     return Vectors("dictionary", files, names, partial(_in_batches, [values for _, values in read]))
@@ -113,7 +113,7 @@ def _named(content: Any, keys: tuple[str, str], file: Path) -> tuple[list[str], 
     if not isinstance(content, Mapping):
         raise BrainhiveError(
             f"{file} holds a {type(content).__name__} without ids, not a dict",
-            f"save a dict, or put the names of its rows into {NAMES} beside features{file.suffix}",
+            f"save a dict, or put the names of its rows into {NAMES} next to features{file.suffix}",
         )
     ids = {key: names for key, value in content.items() if (names := _strings(value))}
     if not ids:
@@ -161,7 +161,7 @@ def _from_tree(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
 
 
 def _thingsvision(folder: Path) -> Vectors:
-    """`file_names.txt` beside `features.npy` (or .pt, .hdf5, .txt), or beside `features_01.npy` and on."""
+    """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
     names = (folder / NAMES).read_text().split("\n")
     files = sorted(folder.glob("features*.*"))
     readers: dict[str, Callable[[Path], Any]] = {
@@ -171,7 +171,7 @@ def _thingsvision(folder: Path) -> Vectors:
     if len({file.suffix for file in files}) != 1 or files[0].suffix not in readers:
         found = ", ".join(file.name for file in files) or "none"
         raise BrainhiveError(
-            f"{folder}: features of one kind are wanted, found {found}", f"known: {', '.join(readers)}"
+            f"{folder}: needs features of one kind, found {found}", f"known: {', '.join(readers)}"
         )
     read = partial(_read_all, readers[files[0].suffix], files)
     return Vectors("thingsvision", files, [name for name in names if name], read)

@@ -16,7 +16,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.command_lines import after_embedding
+from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.health_checks import warn_of_problems
@@ -209,5 +209,5 @@ def _result(job: Job) -> Result:
     return Result(
         job.recipe.paths.under_home("embeddings") / job.dataset.name,
         (console.Table(f"Embeddings of {job.dataset.name}", columns, tuple(rows)),),
-        hint=after_embedding(job.recipe.dataset, job.recipe.encoders, job.recipe.paths),
+        hint=next_command(job.recipe.dataset, job.recipe.encoders, job.recipe.paths),
     )

@@ -8,7 +8,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import command, taking
+from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.retrieval.cell_scores import CellScores
 from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
 from brainhive_cli.retrieval.figures import FILES, draw_curves, draw_sheet
@@ -116,5 +116,5 @@ def _result(job: Job, folder: RunFolder) -> Result:
     files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
     hint = ""
     if prior := notes["prior"]:  # without one there is nothing to draw through
-        hint = command("reconstruct", None, [], *taking("reconstruct", prior), "--run", notes["run"])
+        hint = command("reconstruct", None, [], *write_prior("reconstruct", prior), "--run", notes["run"])
     return Result(folder.path, tables(found, job.recipe.concept_rows), found, files, hint=hint)

@@ -17,7 +17,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.data.command_lines import after_embedding
+from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
@@ -141,7 +141,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         warn_of_problems(one)
     rows = [row(one, one.health, bool(problem_of(one))) for one in found]
     folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
-    hint = after_embedding(recipe.dataset, recipe.encoders, recipe.paths)
+    hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (table(rows),), hint=hint)
 
 

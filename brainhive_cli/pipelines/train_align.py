@@ -33,7 +33,7 @@ from brainhive_cli.data.signal_stores import prepare_signals, require_signals, s
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 
 def plan(what: Recipe) -> Plan:
@@ -217,7 +217,7 @@ def _refuse_other_sizes(what: Recipe, made: Mapping[str, float]) -> None:
             raise RecipeError(f"{key} is {value}, but the prior {what.prior} has {made[name]}", hint)
 
 
-def _embeddings(what: Recipe) -> dict[str, EmbeddingStore]:
+def _embeddings(what: Recipe) -> dict[str, TargetStore]:
     """Open the embeddings of all variants: of the same pictures, or refused."""
     encoders = {each.name: each for variant in variants(what).values() for each in variant.encoders}
     dataset: Dataset = what.dataset.build(what.paths)
@@ -229,7 +229,7 @@ def _few(names: Sequence[str]) -> str:
     return f"{len(names)}: " + (", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}")
 
 
-def _held_out(pictures: EmbeddingStore, share: float) -> NDArray[np.bool_]:
+def _held_out(pictures: TargetStore, share: float) -> NDArray[np.bool_]:
     """Choose whole training concepts for validation; the same for every cell of every run."""
     concepts = np.asarray(pictures.concepts)
     names = np.unique(concepts)

@@ -15,7 +15,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.memory_estimate import in_words
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data.command_lines import command, seen
+from brainhive_cli.data.command_lines import command, only_if_recorded
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train
@@ -137,6 +137,6 @@ def _result(job: Job, folder: RunFolder) -> Result:
     table = console.Table("prior", ("metric", "value", "95 % CI", "n"), tuple(rows))
     sheet = folder.path / "samples" / "last.png"
     recipe = job.recipe
-    dataset = seen(recipe.dataset, recipe.paths)
+    dataset = only_if_recorded(recipe.dataset, recipe.paths)
     hint = command("train-align", dataset, recipe.encoders, "--prior", str(folder.path / "model"))
     return Result(folder.path, (table,), found, {"samples": sheet} if sheet.is_file() else {}, hint)

@@ -58,7 +58,7 @@ def create(
 
 
 def _take_room(path: Path, size: int) -> None:
-    """Allocate a file's bytes, so that a disk too small is told now and not after hours.
+    """Allocate a file's bytes, so that a disk that is too small is an error now and not after hours.
 
     Before HDF5 writes, since without room it would fail with noise, or crash; and after, since it frees them.
     """

@@ -1,4 +1,4 @@
-"""Health of vectors: the figures that tell good embeddings from broken ones, in one pass over a store."""
+"""Health checks of targets: figures that distinguish good ones from broken ones, in one pass over a store."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 HELD = 2**24
-"""Values held at once, 64 MiB in float32, however wide the vectors."""
+"""Values in memory at a time, 64 MiB in float32, however wide the vectors."""
 PAIRED = 1024
 """Vectors, drawn with a seed, all of whose pairs give the median cosine."""
 SOUGHT = 256
-"""Of these, vectors for which a near-duplicate is sought among all: the share is known within 6 %."""
+"""Of these, vectors whose near-duplicates are counted among all: the share is known within 6 %."""
 NEAR = 0.99999
 """A cosine above this: a near-duplicate, as of one picture decoded twice; small networks reach 0.999."""
 DEAD = 1e-6
@@ -21,12 +21,12 @@ DEAD = 1e-6
 FEW = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
 MANY_DEAD, MANY_NEAR = 0.1, 0.5
-"""Shares of dead dimensions and of near-duplicates that no sound encoder or data set is known to reach."""
+"""Shares of dead dimensions and of near-duplicates that no working encoder or data set is known to reach."""
 
 
 @dataclass(frozen=True)
 class Health:
-    """What a store's vectors are like.
+    """The health figures of a store; targets of any shape count as flat vectors.
 
     Attributes:
         vectors: How many have finite values only; the other figures are of these.
@@ -49,7 +49,7 @@ class Health:
     near_duplicates: float
 
     def problems(self, usual_cosine: tuple[float, float]) -> list[tuple[str, str]]:
-        """List what is wrong, each with its likely cause, the gravest first.
+        """List the problems, each with its likely cause, the most severe first.
 
         Args:
             usual_cosine: The least and most that the encoder's median pair cosine is known to be.
@@ -81,7 +81,7 @@ def measure(embedding: Any, rows: NDArray[np.int64]) -> Health:
 
     Args:
         embedding: [N, …], an array or HDF5 dataset; trailing axes are flattened.
-        rows: The rows to look at.
+        rows: The rows to measure.
     """
     width = prod(embedding.shape[1:])
     sample = _sample(embedding, rows, width)
@@ -128,7 +128,7 @@ def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.f
 
 
 def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDArray[Any]]:
-    """Read the rows asked for, a stretch at a time, each [n, D] with few enough values for a CPU's cache."""
+    """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
     wanted, step = np.zeros(len(embedding), bool), max(1, HELD // 16 // width)
     wanted[rows] = True
     for start in range(0, len(embedding), step):

@@ -218,7 +218,3 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
             f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
         )
     return {name: TargetStore.open(path) for name, path in paths.items()}
-
-
-EmbeddingStore = TargetStore  # until every package uses the new names
-EmbeddingWriter = TargetWriter

@@ -6,7 +6,7 @@ from brainhive_cli.embedding.throughput import DECODING, WRITING, Pace
 
 
 @pytest.mark.parametrize(
-    ("beside", "spent_s", "limit"),
+    ("parallel", "spent_s", "limit"),
     [
         (True, {DECODING: 0.0, "clip-h14": 3.0, "vae": 1.0, WRITING: 0.1}, "clip-h14"),
         (
@@ -20,15 +20,15 @@ from brainhive_cli.embedding.throughput import DECODING, WRITING, Pace
         (True, {}, ""),
     ],
 )
-def test_what_limits_is_told_from_the_time_that_each_stage_takes(beside, spent_s, limit):
-    pace = Pace(beside)
+def test_what_limits_is_found_from_the_time_that_each_stage_takes(parallel, spent_s, limit):
+    pace = Pace(parallel)
     for stage, seconds in spent_s.items():
         pace.count(stage, seconds)
     assert pace.limit == limit
 
 
 def test_what_limited_long_ago_is_forgotten():
-    pace = Pace(beside=False)
+    pace = Pace(parallel=False)
     pace.count("vae", 100.0)
     for _ in pace.batches(range(100)):
         pace.count("clip-h14", 1.0)

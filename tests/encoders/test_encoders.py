@@ -284,7 +284,7 @@ def test_a_list_of_encoders_holds_one_an_output_and_none_twice() -> None:
     both = {"kind": "dinov2-b14", "output": ["class", "mean"]}
     found = TypeAdapter(encoders.Encoders).validate_python(["vae", both, "dinov2-b14:mean", "vae"])
     assert [config.name for config in found] == ["vae", "dinov2-b14-class", "dinov2-b14-mean"]
-    assert found[1].trunk == found[2].trunk != encoders.resolve("dinov2-giant:mean").trunk
+    assert found[1].network_key == found[2].network_key != encoders.resolve("dinov2-giant:mean").network_key
     assert encoders.joined(found[1:]) == encoders.resolve(both)
 
 

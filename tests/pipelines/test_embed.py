@@ -151,10 +151,10 @@ def test_an_embed_is_alone_on_its_store_and_when_interrupted_resumes_where_it_st
 
 
 def test_what_an_encoder_gives_outlives_the_memory_of_its_batch():
-    trunk = EncoderGroup([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
+    group = EncoderGroup([encoders.resolve(COLOURS)], "fp32", Launch(0, 1, torch.device("cpu")))
     batch = torch.rand(3, 3, 2, 2)  # the encoder only flattens it
 
-    (found,) = trunk.encode(batch).values()
+    (found,) = group.encode(batch).values()
     expected = batch.flatten(1).clone()
     batch.zero_()
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.heads import Head
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import EmbeddingStore
+from brainhive_cli.stores.target_store import TargetStore
 
 DATASET = "demo-noise-0.3"
 
@@ -124,7 +124,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     found, token = (go("eval-retrieval", *asked, *head).metrics for head in (["head=colours"], []))
 
     recording = SignalStore.open(own / f"signals/{DATASET}/default/sub-01.h5")["test"]
-    store = EmbeddingStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
+    store = TargetStore.open(own / f"embeddings/{DATASET}/test/{encoder}.h5")
     with torch.inference_mode():
         signal = torch.from_numpy(0.2 * np.asarray(recording.signal).mean(1))
         predicted = made.predict(signal, torch.zeros(len(signal), dtype=torch.long))["colours"]

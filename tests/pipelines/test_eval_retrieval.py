@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.data.command_lines import taking
+from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.pipelines.eval_retrieval import Recipe
 from brainhive_cli.pipelines.reconstruct import DEFAULT_PRIOR
 
@@ -58,9 +58,13 @@ def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
 
 
 def test_a_shipped_recipe_is_named_where_it_is_for_the_prior():
-    assert taking("reconstruct", "demo:prior") == taking("train-align", "demo:prior") == ["--recipe", "demo"]
-    assert taking("reconstruct", DEFAULT_PRIOR) == []
-    assert taking("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
+    assert (
+        write_prior("reconstruct", "demo:prior")
+        == write_prior("train-align", "demo:prior")
+        == ["--recipe", "demo"]
+    )
+    assert write_prior("reconstruct", DEFAULT_PRIOR) == []
+    assert write_prior("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
 
 
 def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evaluated):

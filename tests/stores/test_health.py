@@ -1,4 +1,4 @@
-"""Health of vectors: figures that agree with NumPy's own, and stores that are ill for a known reason."""
+"""Health of vectors: figures that agree with NumPy's own, and stores that fail for a known reason."""
 
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ def test_rows_that_were_never_filled_are_near_duplicates(vectors: Vectors) -> No
     assert "near-duplicate" in problems(vectors)[0]
 
 
-def test_only_the_rows_asked_for_are_looked_at(vectors: Vectors) -> None:
+def test_only_the_chosen_rows_are_measured(vectors: Vectors) -> None:
     vectors[1::2] = np.nan
     found = measure(vectors, np.arange(0, 400, 2))
     assert (found.vectors, found.non_finite) == (200, 0)

@@ -135,10 +135,10 @@ class Unpickler(pickle._Unpickler):
         Raises:
             Refused: if plain data do not need it.
         """
-        asked = f"{module}.{name}"
-        if asked not in self._known:
-            raise Refused(asked)
-        return self._known[asked]
+        full_name = f"{module}.{name}"
+        if full_name not in self._known:
+            raise Refused(full_name)
+        return self._known[full_name]
 
     def persistent_load(self, pid: Any) -> Any:
         """Map a tensor's numbers, which lie outside of the pickle."""
