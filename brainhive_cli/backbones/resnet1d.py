@@ -61,7 +61,7 @@ class ResNet1d(nn.Module):
 
 
 class Block(nn.Module):
-    """Two convolutions, the second with stride 2, beside a max pooling."""
+    """Two convolutions, the second with stride 2, in parallel with a max pooling."""
 
     def __init__(self, before: int, after: int, kernel: int, dropout: float) -> None:
         super().__init__()

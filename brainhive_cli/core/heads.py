@@ -59,10 +59,10 @@ def check(found: Mapping[str, Tensor], heads: Heads, what: str) -> None:
         BrainhiveError: naming both shapes.
     """
     shapes = {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
-    wanted = {name: head.shape for name, head in heads.items()}
-    if shapes != wanted:
+    expected = {name: head.shape for name, head in heads.items()}
+    if shapes != expected:
         raise BrainhiveError(
-            f"{what} gives {_listed(shapes)}, the heads are {_listed(wanted)}",
+            f"{what} gives {_listed(shapes)}, the heads are {_listed(expected)}",
             "give each head the shape of its target",
         )
 

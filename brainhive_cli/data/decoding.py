@@ -52,7 +52,7 @@ def decoded(
     images: StimulusSet,
     views: Mapping[str, Callable[[Any], Tensor]],
     examples: Mapping[str, Tensor],
-    wanted: Mapping[str, NDArray[np.bool_]],
+    needed: Mapping[str, NDArray[np.bool_]],
     batch_size: int,
     workers: int,
     pinned: bool = False,
@@ -67,7 +67,7 @@ def decoded(
         images: The whole set.
         views: Preprocessing by encoder.
         examples: A preprocessed picture of each, [3, H, W]; for others of its size there is memory.
-        wanted: Which of all pictures each encoder sees, [N].
+        needed: Which of all pictures each encoder sees, [N].
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
@@ -81,7 +81,7 @@ def decoded(
     lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
     ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
     loader = DataLoader(
-        _Filling(rows, images, views, wanted, ring, captioned),
+        _Filling(rows, images, views, needed, ring, captioned),
         batch_size,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
@@ -136,11 +136,11 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         rows: NDArray[np.int64],
         images: StimulusSet,
         views: Mapping[str, Callable[[Any], Tensor]],
-        wanted: Mapping[str, NDArray[np.bool_]],
+        needed: Mapping[str, NDArray[np.bool_]],
         ring: Ring,
         captioned: Collection[str],
     ) -> None:
-        self.rows, self.images, self.views, self.wanted, self.ring = rows, images, views, wanted, ring
+        self.rows, self.images, self.views, self.needed, self.ring = rows, images, views, needed, ring
         self.captioned = captioned
 
     def __len__(self) -> int:
@@ -159,7 +159,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():
-            names = [name for name in self.views if self.wanted[name][row]]
+            names = [name for name in self.views if self.needed[name][row]]
             try:
                 sources = self._sources(row, names)
             except BadPicture as error:

@@ -55,7 +55,7 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
     return [resolve(each) for each in recipe_around(folder).get("encoders", [])]
 
 
-def told(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
+def described(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
     """Say which encoders keys mean, and with which arguments to ask for them."""
     found = encoders_by_key(keys, maybe)
     unknown = sorted(set(keys) - found.keys())
@@ -84,9 +84,9 @@ def match_keys(
     """
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        wanted, way = told(dims, [*maybe, *encoders])
+        needed, way = described(dims, [*maybe, *encoders])
         raise BrainhiveError(
-            f"{whose} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", way
+            f"{whose} takes the encoders {needed}, not {', '.join(map(write_part, encoders))}", way
         )
     return keys
 
@@ -102,7 +102,7 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     around = encoders_around(folder)
     found = encoders_by_key(dims, around)
     if len(found) < len(dims):
-        names, way = told(dims, around)
+        names, way = described(dims, around)
         raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", way)
     return list(found.values())
 

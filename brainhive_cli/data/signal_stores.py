@@ -78,7 +78,7 @@ def _require_recording(dataset: Dataset, signal: Signal, subject: int, path: Pat
 
 
 def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[int]:
-    """Check the subjects asked for; all when None.
+    """Check subjects; all when None.
 
     Raises:
         MissingData: if the data set does not have one of them.

@@ -11,25 +11,25 @@ ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 
 
-def unpacking(root: Path, wanted: Sequence[str]) -> str:
+def unpacking(root: Path, needed: Sequence[str]) -> str:
     """Write the line that unpacks what is missing; empty where no archive below `root` may hold it.
 
     Args:
         root: The folder of the data set.
-        wanted: Parts of paths, one of which the missing files have.
+        needed: Parts of paths, one of which the missing files have.
     """
     found = (Path(here, file) for here, _, files in os.walk(root, followlinks=True) for file in files)
-    return " && ".join(filter(None, (_line(path, root, wanted) for path in sorted(found))))
+    return " && ".join(filter(None, (_line(path, root, needed) for path in sorted(found))))
 
 
-def _line(path: Path, root: Path, wanted: Sequence[str]) -> str:
+def _line(path: Path, root: Path, needed: Sequence[str]) -> str:
     """Unpack next to the archive; one of root with such files at its top, into a folder of its name."""
     is_zip, ending = path.suffix == ZIP, next((e for e in (ZIP, *TAR) if path.name.endswith(e)), "")
     names = (_members if is_zip else _first_file)(path) if ending else []
-    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in wanted)  # of any subject
+    tops = tuple(part.partition("/")[0].rstrip("0123456789") for part in needed)  # of any subject
     is_top = path.parent == root and any(name.startswith(tops) for name in names)
     into = path.with_name(path.name.removesuffix(ending)) if is_top else path.parent
-    if is_zip and any(part in name for name in names for part in wanted):
+    if is_zip and any(part in name for name in names for part in needed):
         return shlex.join(["unzip", "-nq", str(path), "-d", str(into)])
     if not is_zip and names and not (into / names[0]).exists():
         make = f"{shlex.join(['mkdir', '-p', str(into)])} && " if is_top else ""

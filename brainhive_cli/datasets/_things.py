@@ -68,7 +68,7 @@ class Things:
         fetch: The line that downloads the data.
         mirror: Where else they are.
         montage: Channel names in the files' order, used when the files hold none.
-        channels: The channels that decoding uses unless told otherwise.
+        channels: The channels that decoding uses by default.
     """
 
     name: str
@@ -101,8 +101,8 @@ class Things:
         folders = sorted(self._picture_folders(split), key=lambda path: (_is_resized(path, self.root), path))
         folder = next((path for path in folders if any(pictures_below(path))), None)
         if folder is None:
-            place, wanted = FOLDERS[split][0], [f"{name}/" for name in FOLDERS[split]]
-            raise self._missing(f"pictures in {self.root}/**/{place}/<concept>/*.jpg", *wanted)
+            place, needed = FOLDERS[split][0], [f"{name}/" for name in FOLDERS[split]]
+            raise self._missing(f"pictures in {self.root}/**/{place}/<concept>/*.jpg", *needed)
         _say_once(_choice(self.name, split, folder, folders, _is_resized(folder, self.root)))
         files = list(pictures_below(folder.parent, folder.name))
         images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
@@ -161,9 +161,9 @@ class Things:
             )
         return found[0]
 
-    def _missing(self, what: str, *wanted: str) -> MissingData:
+    def _missing(self, what: str, *needed: str) -> MissingData:
         """Say what is not there; and how to unpack it, or to download and unpack it."""
-        if line := unpacking(self.root, wanted):
+        if line := unpacking(self.root, needed):
             return MissingData(f"{self.name}: archives are there, but not unpacked: no {what}", line)
         root = shlex.quote(str(self.root))
         unpack = f"unzip -nq ARCHIVE.zip -d {root}, tar -xf ARCHIVE.tar.gz -C {root}"
@@ -231,10 +231,10 @@ def _is_resized(folder: Path, root: Path) -> bool:
 def _choice(name: str, split: str, folder: Path, folders: list[Path], is_resized: bool) -> str:
     """Say which pictures are taken, where there was a choice or should have been; else nothing."""
     others = ", ".join(str(path) for path in folders if path != folder)
-    told = f"{name}: {split} pictures of {folder}"
+    label = f"{name}: {split} pictures of {folder}"
     if is_resized:
-        return f"{told}, resized ones: no folder of the originals is there"
-    return f"{told}, not of {others}" if others else ""
+        return f"{label}, resized ones: no folder of the originals is there"
+    return f"{label}, not of {others}" if others else ""
 
 
 @cache  # of a process that opens a data set several times, once

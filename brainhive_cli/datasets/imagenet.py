@@ -84,10 +84,10 @@ def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datas
     """List the pictures of a split."""
     datasets.check_split("imagenet", split, tuple(SPLITS))
     here = [(form, path) for of, form, path in found if of == split]
-    rivals = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
-    if len(rivals) > 1:
+    found_at = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})
+    if len(found_at) > 1:
         raise MissingData(
-            f"imagenet: {split} is there several times: {' and '.join(rivals)}",
+            f"imagenet: {split} is there several times: {' and '.join(found_at)}",
             "dataset.form=folder, parquet or tar; or dataset.root=FOLDER",
         )
     paths = [path for _, path in here]

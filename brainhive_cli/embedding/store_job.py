@@ -45,9 +45,9 @@ class StoreJob:
         if not self.path.is_file():
             return "does not exist"
         found = TargetStore.open(self.path)
-        stored, wanted = found.attributes, self._attributes
+        stored, expected = found.attributes, self._attributes
         differs = [
-            key for key in ("config", "dtype", "precision") if stored.get(key, wanted[key]) != wanted[key]
+            key for key in ("config", "dtype", "precision") if stored.get(key, expected[key]) != expected[key]
         ]
         if found.image_ids != self.images.image_ids:
             differs.append("pictures")

@@ -56,9 +56,9 @@ def stream(
     names = {group.name: [name for name in group.names if name in writers] for group in groups}
     views = {group.name: group.view for group in groups}
     captioned = {group.name for group in groups if group.encoder.reads == "captions"}
-    wanted = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
+    needed = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
     blanks = {group.name: group.blank_of(images) for group in groups}
-    batches = decoded(rows, images, views, blanks, wanted, batch_size, workers, on_gpu, captioned)
+    batches = decoded(rows, images, views, blanks, needed, batch_size, workers, on_gpu, captioned)
     pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):

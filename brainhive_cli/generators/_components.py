@@ -30,7 +30,7 @@ TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 
 
 def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
-    """Find a generator's folder; from the hub only what is used is fetched (the text encoders if asked)."""
+    """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     suffix = f".{variant}" if variant else ""
     stems = (
         ["text_encoder*/model"] if text else ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
@@ -159,10 +159,10 @@ def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, varia
     how = {"variant": variant, dtype_name: dtype, "output_loading_info": True}
     try:
         with console.hushed():
-            model, told = cls.from_pretrained(folder / component, **how)
+            model, loading_info = cls.from_pretrained(folder / component, **how)
     except (OSError, SafetensorError, ValueError) as error:
         raise damaged(component, folder, first_line(error)) from error
-    if absent := sorted(told["missing_keys"]):
+    if absent := sorted(loading_info["missing_keys"]):
         raise damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
     return model.eval().requires_grad_(False)
 

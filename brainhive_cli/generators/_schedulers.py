@@ -13,7 +13,7 @@ SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "lcm": ("LCMScheduler", {}),
     "lightning": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
 }
-"""diffusers' class, and what is set otherwise than in the generator's own config.
+"""diffusers' class, and the settings that differ from the generator's own config.
 
 Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for `lcm`.
 """

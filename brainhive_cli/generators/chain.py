@@ -37,9 +37,9 @@ class Stage(Section):
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
     strength: float | None = Field(None, gt=0, le=1, description="Share of the steps done from a start.")
 
-    def sampling(self, asked: Sampling) -> Sampling:
+    def sampling(self, requested: Sampling) -> Sampling:
         """Replace what the stage sets itself."""
-        given = {name: getattr(asked, name) for name in Sampling.model_fields}
+        given = {name: getattr(requested, name) for name in Sampling.model_fields}
         own = {name: getattr(self, name) for name in ("steps", "guidance", "strength")}
         return Sampling(**given | {name: value for name, value in own.items() if value is not None})
 

@@ -1,4 +1,4 @@
-"""Random candidates of a gallery's mean and covariance, to make it as large as wanted."""
+"""Random candidates of a gallery's mean and covariance, to enlarge it to any size."""
 
 import math
 from collections.abc import Iterator

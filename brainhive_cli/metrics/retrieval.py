@@ -183,7 +183,7 @@ def summarise(
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
-        only: Names of the metrics wanted; all when empty.
+        only: Names of the metrics to compute; all when empty.
     """
     groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
     common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "ids": ids}

@@ -54,7 +54,7 @@ def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     table = Table("Demo, on simulated EEG", ("step", "time", "result"), tuple(summary))
     if launch.is_main:
         sections, title = _sections(table, commands, results), in_title("Brainhive demo", [SIMULATED])
-        folder.replace("index.html", lambda beside: write_page(beside, title, NOTE, sections))
+        folder.replace("index.html", lambda part: write_page(part, title, NOTE, sections))
         folder.finish(
             {"caveats": [SIMULATED]} | {step: made.as_dict()["metrics"] for step, made in results.items()}
         )

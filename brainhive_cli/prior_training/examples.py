@@ -63,10 +63,10 @@ class Pictures:
         except MissingData as error:
             raise MissingData(error.message, f"{error.hint}, or add --embed-missing") from error
         order = np.random.default_rng(recipe.seed).permutation(np.flatnonzero(targets.done))
-        wanted = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
-        if (held := min(wanted, len(order) // 5)) < wanted:
+        needed = max(recipe.validation_items, recipe.sample_items, recipe.fid_items)
+        if (held := min(needed, len(order) // 5)) < needed:
             console.warn(
-                f"{held} of {len(order)} pictures are kept from training, not {wanted}: a fifth at most"
+                f"{held} of {len(order)} pictures are kept from training, not {needed}: a fifth at most"
             )
         view = View(recipe.resolution_px, recipe.resize)
         return cls(images, targets, np.sort(order[held:]), order[:held], view)

@@ -22,7 +22,7 @@ from brainhive_cli.prior_training.recipe import INCEPTION, Recipe
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
 ONE_PROCESS = Launch(0, 1, torch.device("cpu"))
-"""Where a plan looks at data."""
+"""Where a plan reads data."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Job:
     """What train-prior is going to do; each member is resolved once, when it is first needed.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: What to train.
         launch: This process among those that share the training.
     """
 

@@ -58,14 +58,14 @@ class Learner:
         finally:
             self.average.restore(self.parameters)
 
-    def save(self, folder: RunFolder, **beside: Any) -> None:
-        """Write a checkpoint, with what should be remembered beside it."""
+    def save(self, folder: RunFolder, **others: Any) -> None:
+        """Write a checkpoint, together with other values to restore."""
         content = {
             "step": self.step,
             "prior": self.prior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
-            "beside": beside,
+            "others": others,
         }
         folder.save_checkpoint(LAST, content)
 
@@ -81,8 +81,8 @@ class Learner:
         if self.average:
             self.average.load_state_dict(average)
         self.step = saved["step"]
-        beside: dict[str, Any] = saved["beside"]
-        return beside
+        others: dict[str, Any] = saved["others"]
+        return others
 
 
 def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 DEFAULT = "fusion_prior"
 """The kind of a prior whose folder does not name one: BrainHiVE's layout."""
 OWNER = "fakekungfu"
-"""Owner of the published priors: a bare `hub:NAME` means theirs."""
+"""Owner of the published priors: a bare `hub:NAME` means one of them."""
 
 
 class Prior(Protocol):

@@ -1,4 +1,4 @@
-"""The attention adapter of a prior: image tokens beside the text in a U-Net's cross-attentions."""
+"""The attention adapter of a prior: image tokens next to the text in a U-Net's cross-attentions."""
 
 from collections.abc import Callable
 from typing import Any
@@ -32,7 +32,7 @@ class AttentionAdapter(nn.Module):
     Args:
         names: The U-Net's attention processors, in its own order, self-attentions included.
         sizes: (D_cross, D_inner) of each cross-attention, by its place in `names`.
-        scale: Weight of the image attention beside the text attention.
+        scale: Weight of the image attention relative to the text attention.
 
     Source: IP-Adapter (arXiv 2308.06721); parameter names of the BrainHiVE repository.
     """
@@ -63,10 +63,10 @@ class AttentionAdapter(nn.Module):
         Raises:
             BrainhiveError: if this adapter is not attached to it.
         """
-        mine = {n: p for n, p in processors_of(unet).items() if is_attached(p) and p.adapter is self}
-        if not mine:
+        own = {n: p for n, p in processors_of(unet).items() if is_attached(p) and p.adapter is self}
+        if not own:
             raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
-        unet.set_attn_processor({**unet.attn_processors, **{n: p.plain for n, p in mine.items()}})
+        unet.set_attn_processor({**unet.attn_processors, **{n: p.plain for n, p in own.items()}})
 
     def _check(self, unet: Any) -> None:
         if any(is_attached(p) for p in processors_of(unet).values()):
@@ -74,10 +74,10 @@ class AttentionAdapter(nn.Module):
         names = list(processors_of(unet))
         if names != self.names:
             raise _other_unet(_first_difference(self.names, names))
-        theirs = cross_sizes(unet)
-        for place in sorted(theirs.keys() | self.sizes.keys()):
-            if (wide := theirs.get(place)) != (mine := self.sizes.get(place)):
-                raise _other_unet(f"{names[place]} is {wide} wide, not {mine}")
+        found = cross_sizes(unet)
+        for place in sorted(found.keys() | self.sizes.keys()):
+            if (wide := found.get(place)) != (own := self.sizes.get(place)):
+                raise _other_unet(f"{names[place]} is {wide} wide, not {own}")
 
 
 class ImageAttention:
@@ -151,11 +151,11 @@ def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
     return {i: (m.to_k.in_features, m.to_k.out_features) for i, m in modules.items()}
 
 
-def _first_difference(mine: list[str], theirs: list[str]) -> str:
-    for ours, other in zip(mine, theirs, strict=False):
+def _first_difference(own: list[str], found: list[str]) -> str:
+    for ours, other in zip(own, found, strict=False):
         if ours != other:
             return f"{other} stands where {ours} should"
-    return f"it has {len(theirs)} attentions, not {len(mine)}"
+    return f"it has {len(found)} attentions, not {len(own)}"
 
 
 def _other_unet(why: str) -> BrainhiveError:

@@ -19,7 +19,7 @@ Hits = tuple[list[float], list[float]]
 
 @dataclass(frozen=True)
 class SubjectScores:
-    """What was measured on one subject; what was not wanted is None or empty.
+    """What was measured on one subject; what was not requested is None or empty.
 
     Attributes:
         ranking: Of all its signals.
@@ -52,11 +52,11 @@ class CellScores:
 
     @classmethod
     def measure(cls, ensemble: Ensemble, spec: EvaluationSpec) -> Self:
-        """Measure all that is wanted of a cell; its gallery is encoded once.
+        """Measure everything requested of a cell; its gallery is encoded once.
 
         Args:
             ensemble: The cell's model, or several.
-            spec: What is wanted. A control permutes alike in all cells: seeds share a subject's signals.
+            spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
         """
         gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed)
         queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)

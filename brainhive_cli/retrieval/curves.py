@@ -47,14 +47,14 @@ def over_repetitions(
         seed: Seed of the drawing.
 
     Raises:
-        RecipeError: if more repetitions are asked for than there are.
+        RecipeError: if there are fewer repetitions than requested.
     """
     trials, available = ensemble.single_trials(subject, split)
     most, curve = int(available.max()), {}
     chosen = doubling(most) if counts == "all" else counts
     if max(chosen) > most:
         raise RecipeError(
-            f"repetitions: {max(chosen)} of a picture asked for, subject {subject} has {most}",
+            f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
             "repetitions=all takes 1, 2, 4, … and all that there are",
         )
     for k in chosen:

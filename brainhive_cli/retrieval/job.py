@@ -21,7 +21,7 @@ class Job:
     """What eval-retrieval is going to do; each member is resolved once, when it is first needed.
 
     Attributes:
-        recipe: What was asked for.
+        recipe: What to evaluate.
     """
 
     recipe: Recipe

@@ -73,7 +73,7 @@ class EvaluationSpec(Section):
 
     @property
     def curves(self) -> list[str]:
-        """The names of the curves that are wanted."""
+        """The names of the curves to compute."""
         return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
 
 

@@ -18,42 +18,42 @@ Chunk = tuple[slice, NDArray[np.float32]]
 """Rows of the whole, and the signals of these stimuli."""
 
 
-def space_rows(space: Sensors | Voxels, width: int, wanted: Sequence[str] | None) -> NDArray[np.int64]:
-    """Find the wanted channels, or the voxels of the wanted regions, each once; all of `width` when None.
+def space_rows(space: Sensors | Voxels, width: int, names: Sequence[str] | None) -> NDArray[np.int64]:
+    """Find channels, or the voxels of regions, each once; all of `width` when None.
 
-    Channels come in the order of `wanted`, voxels in that of the data.
+    Channels come in the order of `names`, voxels in that of the data.
 
     Raises:
         RecipeError: naming what the data do not have, and the nearest name.
     """
-    if wanted is None:
+    if names is None:
         return np.arange(width)
     return (
-        channel_rows(space.names, wanted) if isinstance(space, Sensors) else voxel_rows(space.regions, wanted)
+        channel_rows(space.names, names) if isinstance(space, Sensors) else voxel_rows(space.regions, names)
     )
 
 
-def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], wanted: Sequence[str]) -> NDArray[np.int64]:
-    """Find the voxels that lie in at least one of the wanted regions, ascending.
+def voxel_rows(regions: Mapping[str, NDArray[np.bool_]], names: Sequence[str]) -> NDArray[np.int64]:
+    """Find the voxels that lie in at least one of several regions, ascending.
 
     Raises:
         RecipeError: naming a region that the data do not have or that is empty, and the nearest name.
     """
     known = {name.lower(): name for name in regions}
     masks = []
-    for name in wanted:
+    for name in names:
         if name.lower() not in known:
             hint = f"{_nearest(name, known)}regions: {' '.join(regions) or 'none'}"
             raise RecipeError(f"no region {name!r} in the data", hint)
         masks.append(regions[known[name.lower()]])
     rows = np.flatnonzero(np.any(masks, axis=0))
     if not len(rows):
-        raise RecipeError(f"no voxel lies in {', '.join(wanted)}", f"regions: {' '.join(regions)}")
+        raise RecipeError(f"no voxel lies in {', '.join(names)}", f"regions: {' '.join(regions)}")
     return rows
 
 
-def channel_rows(channels: Sequence[str], wanted: Sequence[str]) -> NDArray[np.int64]:
-    """Find the wanted channels by name or region (`occipital`), each once.
+def channel_rows(channels: Sequence[str], names: Sequence[str]) -> NDArray[np.int64]:
+    """Find channels by name or region (`occipital`), each once.
 
     Raises:
         RecipeError: naming what the data do not have, and the nearest name.
@@ -61,7 +61,7 @@ def channel_rows(channels: Sequence[str], wanted: Sequence[str]) -> NDArray[np.i
     rows = {name.lower(): row for row, name in enumerate(channels)}
     known = {**{name.lower(): name for name in channels}, **{region: region for region in REGIONS}}
     found: list[int] = []
-    for name in wanted:
+    for name in names:
         members = channels_in(name.lower(), channels) if name.lower() in REGIONS else [name]
         if not members or members[0].lower() not in rows:
             hint = f"{_nearest(name, known)}there are: {' '.join(channels)}; regions: {' '.join(REGIONS)}"

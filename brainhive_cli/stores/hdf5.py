@@ -158,11 +158,11 @@ class RowWriter:
         os.close(self._file)
 
 
-def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
-    """Find the row of each wanted image id; by file stem where one side knows no more.
+def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Find the row of each image id; by file stem where one side has no more.
 
     Args:
-        wanted: Image ids, or file stems.
+        requested: Image ids, or file stems.
         known: Image ids of the rows, or file stems.
         where: What the rows belong to, for the error.
 
@@ -170,14 +170,14 @@ def match_ids(wanted: Sequence[str], known: Sequence[str], where: str) -> NDArra
         MissingData: if an id is not there, or its stem stands for several.
     """
     by_id = {image_id: row for row, image_id in enumerate(known)}
-    rows = [by_id.get(image_id, -1) for image_id in wanted]
+    rows = [by_id.get(image_id, -1) for image_id in requested]
     if -1 in rows:
         by_stem: dict[str, list[int]] = {}
         for row, image_id in enumerate(known):
             by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
         rows = [
             _by_stem(w, by_stem, known, where) if row < 0 else row
-            for w, row in zip(wanted, rows, strict=True)
+            for w, row in zip(requested, rows, strict=True)
         ]
     return np.asarray(rows, dtype=np.int64)
 

@@ -129,11 +129,11 @@ def _sample(embedding: Any, rows: NDArray[np.int64], width: int) -> NDArray[np.f
 
 def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDArray[Any]]:
     """Read rows in blocks [n, D], each with few enough values for a CPU's cache."""
-    wanted, step = np.zeros(len(embedding), bool), max(1, HELD // 16 // width)
-    wanted[rows] = True
+    is_read, step = np.zeros(len(embedding), bool), max(1, HELD // 16 // width)
+    is_read[rows] = True
     for start in range(0, len(embedding), step):
         values = np.asarray(embedding[start : start + step]).reshape(-1, width)
-        yield values[wanted[start : start + step]]
+        yield values[is_read[start : start + step]]
 
 
 def _units(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:

@@ -39,7 +39,7 @@ class Stream:
 
     def _next(self, count: int) -> slice:
         if not 0 <= count <= len(self._bytes) - self._at:
-            raise EOFError(f"{count} bytes wanted of {len(self._bytes) - self._at}")
+            raise EOFError(f"{count} bytes needed of {len(self._bytes) - self._at}")
         self._at += count
         return slice(self._at - count, self._at)
 

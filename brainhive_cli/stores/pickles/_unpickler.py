@@ -165,7 +165,7 @@ class Unpickler(pickle._Unpickler):
             raise Refused(f"state of {type(made).__name__}")
 
     def _replace(self, made: Any, whole: Any) -> None:
-        """Put what is whole in the place of what was begun; it was kept a few places ago, if at all."""
+        """Replace an unfinished object by the finished one; it was memoized a few entries ago, if at all."""
         self.stack[-1] = whole
         for place in reversed(self.memo):
             if self.memo[place] is made:
