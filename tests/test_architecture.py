@@ -105,6 +105,19 @@ def test_a_domain_imports_only_the_domains_it_may(module: str) -> None:
         assert not is_guest or imported.split(".")[2] in OPENED, f"{module} imports {imported}"
 
 
+KIND_OF_PRIOR_OR_GENERATOR = re.compile(
+    r"fusion_prior|FusionPrior|sdxl(?!-turbo)|SDXL|\.(?:unet|vae|scheduler)\b|[\"'](?:identity|chain)[\"']"
+)
+
+
+@pytest.mark.parametrize(
+    "module", sorted(m for m in MODULES if room(m) in {*DOMAINS, "pipelines"} and room(m) != "aligner")
+)
+def test_no_pipeline_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one(module: str) -> None:
+    found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
+    assert not found, f"{module} knows of {found}: put it into priors/ or generators/"
+
+
 def test_no_module_imports_itself_through_others() -> None:
     left = {module: set(imports(module)) for module in MODULES}
     while free := {module for module, others in left.items() if not others & left.keys()}:

@@ -6,6 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import digest_of
 from brainhive_cli.alignment.layout import Layout, fused_head
@@ -21,7 +22,6 @@ from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import target_store
@@ -43,7 +43,7 @@ class TrainingData:
         keys: The fuser's key of each encoder, by the encoder's store name.
         digests: Digest of what made each store; empty where nothing says.
         images: Targets of these pictures, by the fuser's key.
-        prior: The Fusion Prior whose fusion encoder is the target, or None.
+        prior: The prior whose fuser is the target, or None.
         with_single: Whether trials keep their single repetitions.
         memory_map: Whether training signals stay on disk.
         trials: Signals by subject, as far as they are open.
@@ -56,7 +56,7 @@ class TrainingData:
     keys: dict[str, str]
     digests: dict[str, str]
     images: Targets
-    prior: FusionPrior | None
+    prior: priors.Prior | None
     with_single: bool
     memory_map: bool
     trials: dict[int, Trials]
@@ -72,7 +72,7 @@ class TrainingData:
         selections = _selections(dataset, what, subjects)
         _check_repetitions(dataset.name, what, selections)
         with_single = what.signal.repetitions != "average" or what.train.augment.repetitions > 0
-        prior = FusionPrior.load(what.prior).float() if what.prior else None
+        prior: priors.Prior | None = priors.load(what.prior) if what.prior else None
         keys = {config.name: config.name for config in what.encoders}
         if prior:
             keys |= match_keys(what.fused_encoders, prior.dims, f"the prior {what.prior}")
@@ -148,8 +148,8 @@ class TrainingData:
 
     @property
     def frozen_fuser(self) -> Any:
-        """The prior's fusion encoder; None where the fuser is trained."""
-        return self.prior.fusion_encoder["vision_model"] if self.prior else None
+        """The prior's fuser; None where the fuser is trained."""
+        return self.prior.fuser if self.prior else None
 
     def layout(self, what: Recipe, trials: Sequence[Trials]) -> Layout:
         """Say what a cell's model is made of."""
@@ -157,8 +157,8 @@ class TrainingData:
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser: dict[str, Any] = what.fuser.model_dump(mode="json") if fused else {}
         dim = what.fuser.token_dim(dims, what.dim or DIM) if fused else None
-        if self.prior:
-            hidden = self.prior.configs["fusion_encoder"]["intermediate_size"]
+        if self.prior and what.prior:
+            hidden = priors.describe(what.prior).fuser["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
             fuser["dropout"] = what.train.prior_dropout
             dim = self.prior.dim

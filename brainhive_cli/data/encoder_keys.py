@@ -1,4 +1,4 @@
-"""Which encoders a Fusion Prior or an aligner means by the keys of the embeddings that it fuses."""
+"""The encoders of a prior or a brain model, by the keys of the embeddings that it fuses."""
 
 import shlex
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -6,23 +6,23 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from brainhive_cli import priors
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_encoders, write_part
 from brainhive_cli.encoders import EncoderConfig, resolve
-from brainhive_cli.priors.fusion_prior import fused_by
 
 
 def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) -> dict[str, EncoderConfig]:
-    """Find the encoder of each key: one that may be meant, upstream's name of one, or a name that we know.
+    """Find the encoder of each key: a candidate, the one of that upstream name, or the one of that name.
 
     Args:
         keys: Of the embeddings.
-        maybe: Encoders that could be meant: a key need not say how to make them (a function, other knobs).
+        maybe: Candidates: a key alone need not say how to build them (a function, other knobs).
 
     Returns:
-        What was found, in the order of the encoders' names; a key that says nothing is absent.
+        The encoders by key, in the order of their names; a key that names no encoder is absent.
     """
     shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
     upstream = {config.upstream: config for config in shelf if config.upstream}
@@ -55,8 +55,8 @@ def encoders_around(folder: Path) -> list[EncoderConfig]:
     return [resolve(each) for each in recipe_around(folder).get("encoders", [])]
 
 
-def described(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
-    """Say which encoders keys mean, and with which arguments to ask for them."""
+def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) -> tuple[str, str]:
+    """Name the encoders of keys, and the arguments that select them."""
     found = encoders_by_key(keys, maybe)
     unknown = sorted(set(keys) - found.keys())
     names = ", ".join([*map(write_part, found.values()), *unknown])
@@ -71,48 +71,56 @@ def match_keys(
     whose: str,
     maybe: Iterable[EncoderConfig] = (),
 ) -> dict[str, str]:
-    """Find under which of a prior's keys each encoder goes.
+    """Find a prior's key of each encoder.
 
     Args:
         encoders: Those to be fused.
         dims: Width of each embedding, by the prior's key.
-        whose: The prior, in words.
-        maybe: Encoders that it may have been made with, to name them.
+        whose: The prior, for the message.
+        maybe: Encoders that it may have been trained with, to name them.
 
     Raises:
         BrainhiveError: naming both lists, if they are not the same encoders.
     """
     keys = {config.name: next((key for key in config.known_as if key in dims), "") for config in encoders}
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
-        needed, way = described(dims, [*maybe, *encoders])
+        wanted, hint = describe_keys(dims, [*maybe, *encoders])
         raise BrainhiveError(
-            f"{whose} takes the encoders {needed}, not {', '.join(map(write_part, encoders))}", way
+            f"{whose} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", hint
         )
     return keys
 
 
+def _fused_by(prior: str) -> tuple[Path, Mapping[str, int]]:
+    described = priors.describe(prior)
+    if described.folder is None or not described.dims:
+        raise RecipeError(f"the prior {prior} fuses no embeddings", "leave prior out, or name another one")
+    return described.folder, described.dims
+
+
 def encoders_of(prior: str) -> list[EncoderConfig]:
-    """Find the encoders of a Fusion Prior, without reading its weights.
+    """Find the encoders of a prior, without reading its weights.
 
     Raises:
         MissingData: if the prior is not there.
-        RecipeError: if it knows one of them by a key that says nothing.
+        RecipeError: if it fuses no embeddings, or has one of them under a key that names no encoder.
     """
-    folder, dims = fused_by(prior)
+    folder, dims = _fused_by(prior)
     around = encoders_around(folder)
     found = encoders_by_key(dims, around)
     if len(found) < len(dims):
-        names, way = described(dims, around)
-        raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", way)
+        names, hint = describe_keys(dims, around)
+        raise RecipeError(f"the prior {prior} takes the encoders {names}, not all known by name", hint)
     return list(found.values())
 
 
 def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
-    """Find under which of a Fusion Prior's keys each encoder goes, without reading its weights.
+    """Find a prior's key of each encoder, without reading its weights.
 
     Raises:
         MissingData: if the prior is not there.
-        BrainhiveError: naming both lists, if they are not.
+        RecipeError: if it fuses no embeddings.
+        BrainhiveError: naming both lists, if they are not the same encoders.
     """
-    folder, dims = fused_by(prior)
+    folder, dims = _fused_by(prior)
     return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))

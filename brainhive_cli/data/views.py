@@ -28,7 +28,7 @@ class View:
     resize: Literal["lanczos", "bilinear"]
 
     def __call__(self, picture: Image.Image) -> tuple[Tensor, Tensor]:
-        """Give bytes [3, side, side], and SDXL's six ids in pixels; the crop lies in the resized picture."""
+        """Give bytes [3, side, side], and its six size and crop ids in pixels of the resized picture."""
         from torchvision.transforms.v2 import functional as F
 
         side = self.side

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli import priors
 from brainhive_cli.alignment import finetune as _finetune
 from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.cells import Cell, cells_of
@@ -32,7 +33,6 @@ from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
-from brainhive_cli.priors.fusion_prior import FusionPrior, digest, fuser_of
 from brainhive_cli.stores.target_store import TargetStore
 
 
@@ -83,7 +83,7 @@ def plan(what: Recipe) -> Plan:
 def run(what: Recipe, launch: Launch, again: bool = False) -> Result:
     """Train every cell that is not finished; the test split is never read."""
     what = _finetune.inherit(what)
-    what = what.holding({prior: digest(prior) for prior in _priors(what)})
+    what = what.holding({prior: priors.describe(prior).digest for prior in _priors(what)})
     dataset: Dataset = what.dataset.build(what.paths)
     cells = cells_of(what)
     trackers.require(what.run.trackers)
@@ -185,9 +185,9 @@ def _targets(what: Recipe) -> str:
     """Load the priors that are trained for, to find out whether they are whole, and name them."""
     _match_priors(what)
     for prior in _priors(what):
-        FusionPrior.load(prior)
-    priors = dict.fromkeys(each.prior for each in variants(what).values())
-    return ", ".join(prior or "a fuser of its own" for prior in priors)
+        priors.load(prior)
+    targets = dict.fromkeys(each.prior for each in variants(what).values())
+    return ", ".join(prior or "a fuser of its own" for prior in targets)
 
 
 def _priors(what: Recipe) -> list[str]:
@@ -200,7 +200,9 @@ def _match_priors(what: Recipe) -> None:
     for each in variants(what).values():
         if each.prior is not None:
             match_prior(each.prior, each.encoders)
-            _refuse_other_sizes(each, {**fuser_of(each.prior), "dropout": each.train.prior_dropout})
+            _refuse_other_sizes(
+                each, {**priors.describe(each.prior).fuser, "dropout": each.train.prior_dropout}
+            )
 
 
 def _refuse_other_sizes(what: Recipe, made: Mapping[str, float]) -> None:

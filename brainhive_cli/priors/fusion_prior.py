@@ -127,7 +127,8 @@ def describe(reference: str) -> Description:
     Raises:
         MissingData: if its config is absent, half-downloaded or names no embeddings.
     """
-    folder, config = _fusion_config(reference)
+    folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
+    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if not config.get("proj_meta"):
         raise MissingData(
             f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
@@ -137,35 +138,8 @@ def describe(reference: str) -> Description:
     return Description(KIND, reference, folder, config["proj_meta"], sizes.get("dim", 0), sizes)
 
 
-def fused_by(reference: str) -> tuple[Path, dict[str, int]]:
-    """Read what a prior fuses, D_encoder by upstream key, without its weights; and in which folder it lies.
-
-    Raises:
-        MissingData: if its config is absent, half-downloaded or does not say so.
-    """
-    folder, config = _fusion_config(reference)
-    if not config.get("proj_meta"):
-        raise MissingData(
-            f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
-        )
-    return folder, config["proj_meta"]
-
-
-def fuser_of(reference: str) -> dict[str, float]:
-    """Read the sizes of a prior's fusion encoder, by the keys of an align recipe, without its weights."""
-    _, config = _fusion_config(reference)
-    named = {"dim": "hidden_size", "intermediate_size": "intermediate_size"}
-    return {key: config[name] for key, name in named.items() if name in config}
-
-
-def _fusion_config(reference: str) -> tuple[Path, dict[str, Any]]:
-    """Read the config of a prior's fusion encoder, empty if there is none, and in which folder it lies."""
-    folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
-    return folder, read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-
-
 def digest(reference: str) -> str:
-    """Digest a prior's weights (64 hexadecimal digits): by that it is known, wherever it lies.
+    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies.
 
     Raises:
         MissingData: if it is not there.
