@@ -192,6 +192,25 @@ def drawing(world: Path, runs: str, generator: Path, prior: Path) -> tuple[str, 
 
 
 @pytest.fixture
+def reconstructed(world: Path, trained_for_prior: Path, generator: Path, prior: Path, go: Go) -> Result:
+    """Three pictures twice from every source, which the first test that needs it makes; not to be changed."""
+    return go(
+        "reconstruct",
+        f"prior={prior}",
+        f"align_run={trained_for_prior}",
+        f"generator={{kind: sdxl, source: {generator}}}",
+        "sources=brain,images,shuffled,zeroed,nearest,mean",
+        "items=3",
+        "repeats=2",
+        "resolution_px=32",
+        "steps=2",
+        "metrics=pixcorr,ssim",
+        f"metric_encoders=[{COLOURS!r}]",
+        "sheet_rows=2",
+    )
+
+
+@pytest.fixture
 def brainhive() -> Iterator[Callable[..., Any]]:
     """Run the command line in a process of its own; whatever still runs at the end is killed."""
     started: list[subprocess.Popen[str]] = []

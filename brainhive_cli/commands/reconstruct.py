@@ -12,7 +12,7 @@ def reconstruct(
     context: typer.Context,
     overrides: options.Overrides = None,
     prior: Annotated[
-        str | None, typer.Option("--prior", help="Fusion Prior: hub:NAME, hub:owner/name or a folder.")
+        str | None, typer.Option("--prior", help="A prior: hub:NAME, hub:owner/name, a folder, or identity.")
     ] = None,
     run: Annotated[
         str | None,
@@ -25,9 +25,9 @@ def reconstruct(
     ] = None,
     subjects: Annotated[
         str | None,
-        typer.Option("--subjects", help="Subjects drawn for, as in 1,2.", show_default="the run's"),
+        typer.Option("--subjects", help="Subjects, as in 1,2.", show_default="the run's"),
     ] = None,
-    repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures drawn an item.")] = None,
+    repeats: Annotated[int | None, typer.Option("--repeats", min=1, help="Pictures of each item.")] = None,
     sources: Annotated[
         str | None,
         typer.Option(
@@ -37,7 +37,7 @@ def reconstruct(
         ),
     ] = None,
     score: Annotated[
-        str | None, typer.Option("--score", help="Score this folder of pictures instead of drawing any.")
+        str | None, typer.Option("--score", help="Score this folder of pictures; none are generated.")
     ] = None,
     truth: Annotated[
         str | None, typer.Option("--truth", help="The true pictures of --score, matched by file name.")
@@ -54,7 +54,7 @@ def reconstruct(
     machines: options.Machines = None,
     mixed_precision: options.MixedPrecision = None,
 ) -> None:
-    """Draw what was seen, from test signals, with a Fusion Prior.
+    """Reconstruct what was seen, from test signals, with a prior and a generator.
 
     Example: brainhive reconstruct --prior hub:Fusion-Prior-SynCLR_B32_VAE
     """

@@ -43,14 +43,16 @@ def by_hand(world: Path, run: Path, prior: Path) -> dict[str, str]:
     return {i: store.image_ids[n] for i, n in zip(recording.image_ids, closest.tolist(), strict=True)}
 
 
-def test_nearest_is_the_training_picture_whose_token_is_most_similar_to_the_brains(
-    go, world, aligned, drawing, prior
+def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
+    world, trained_for_prior, reconstructed, prior
 ):
-    result = go("reconstruct", *drawing, "sources=brain,nearest")
-
+    result = reconstructed
     root = result.folder / "baselines/nearest" / CELL
     shown = {file.relative_to(root).with_suffix("").as_posix(): file for file in root.rglob("*.png")}
-    nearest, pictures = by_hand(world, aligned, prior), {s.image_id: draw(s) for s in scenes("train")}
+    nearest, pictures = (
+        by_hand(world, trained_for_prior, prior),
+        {s.image_id: draw(s) for s in scenes("train")},
+    )
     assert len(shown) == 3
     for image_id, file in shown.items():
         expected = pictures[nearest[image_id]].resize((32, 32), Image.Resampling.BILINEAR)

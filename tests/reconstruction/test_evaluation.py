@@ -16,9 +16,8 @@ from brainhive_cli.metrics import image as metrics
 from brainhive_cli.reconstruction import sheet_selection
 
 
-def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, drawing):
-    result = go("reconstruct", *drawing, f"metric_encoders=[{COLOURS!r}]")
-
+def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
+    result = reconstructed
     by_id = {scene.image_id: draw(scene) for scene in scenes("test")}
     files = sorted((result.folder / "samples" / "sub-01_seed-1" / "sub-01").rglob("00.png"))
     ids = [
@@ -49,16 +48,18 @@ def test_metrics_are_those_of_the_pictures_on_disk(go, aligned, drawing):
     assert overall["ssim"].low <= overall["ssim"].value <= overall["ssim"].high
 
 
-def test_sheets_show_every_subject_and_the_best_and_worst(go, aligned, drawing):
-    result = go("reconstruct", *drawing, "sheet_rows=2", "sources=brain,shuffled")
-
+def test_sheets_show_every_subject_and_the_best_and_worst(reconstructed):
+    result = reconstructed
     sheets = {file.relative_to(result.folder).as_posix() for file in result.folder.glob("**/*.png")}
     cell = "sub-01_seed-1/sub-01"
-    wanted = {"contact_sheet.png", "best.png", "worst.png", f"sheets/{cell}.png"}
-    assert {name for name in sheets if "samples" not in name} == wanted | {f"sheets/shuffled/{cell}.png"}
+    once = {"contact_sheet.png", "best.png", "worst.png", "sheets/images.png", "sheets/zeroed.png"}
+    of_cell = {f"sheets/{source}{cell}.png" for source in ("", "shuffled/", "nearest/")}
+    assert {name for name in sheets if not name.startswith(("samples", "baselines"))} == once | of_cell
     assert {"contact sheet", "best", "worst", "page"} == result.files.keys()
     page = result.files["page"].read_text()
-    assert page.count('src="data:image/png;base64,') == page.count("<img") == 5
+    assert (
+        page.count('src="data:image/png;base64,') == page.count("<img") == 3 + 1 + 5
+    )  # with the mean picture
     assert "pixcorr" in page
 
 
