@@ -76,8 +76,8 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     own = {name: initial[name] for name in _modules_of_subjects(aligner) if name not in found}
     gone = _modules_of_subjects(start) - initial.keys()
     found = {name: each for name, each in found.items() if name not in gone} | own
-    shapes, wanted = ({name: each.shape for name, each in state.items()} for state in (found, initial))
-    if unlike := sorted(name for name, _ in shapes.items() ^ wanted.items()):
+    shapes, needed = ({name: each.shape for name, each in state.items()} for state in (found, initial))
+    if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
         raise BrainhiveError(
             f"the architecture does not match the checkpoint {folder}: {unlike[0]}",
             "give the same backbone, fuser, encoders, channels, window and dim as its config.json",

@@ -39,16 +39,18 @@ def _differences(
         "selection": ("last" if is_unselected else recipe.train.selection, published.selection),
         "pool": (pool, published.pool),
     }
-    told = [_told(key, *pair) for key, pair in found.items() if key != "pool" or pool is not None]
-    told += [_subjects(subjects, published.subjects), *_knobs(recipe.backbone, published.backbone)]
-    return [*filter(None, told), *(f"without {each}" for each in published.lacking)]
+    differences = [
+        _difference(key, *pair) for key, pair in found.items() if key != "pool" or pool is not None
+    ]
+    differences += [_subjects(subjects, published.subjects), *_knobs(recipe.backbone, published.backbone)]
+    return [*filter(None, differences), *(f"without {each}" for each in published.lacking)]
 
 
 def _joined(encoders: Any) -> str | None:
     return None if encoders is None else "+".join(sorted(config.name for config in encoders))
 
 
-def _told(key: str, here: Any, there: Any) -> str:
+def _difference(key: str, here: Any, there: Any) -> str:
     """Say how one key differs; empty if it does not."""
     if there is None:
         return f"{key} not stated"
@@ -58,7 +60,7 @@ def _told(key: str, here: Any, there: Any) -> str:
 def _subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
     """Say of whom of those tested there something is measured; empty if of all."""
     if there is None or sorted(here) == sorted(there):
-        return _told("subjects", 0, None if there is None else 0)
+        return _difference("subjects", 0, None if there is None else 0)
     named = f"subject{'s' if len(here) > 1 else ''} {', '.join(map(str, here))}"
     is_share = set(here) < set(there)
     return f"{named} of {len(there)}" if is_share else f"{named}, not {', '.join(map(str, there))}"
@@ -67,6 +69,10 @@ def _subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
 def _knobs(here: Any, there: Any) -> list[str]:
     """Say how one brain encoder differs from another, by kind or else by its knobs."""
     if there is None or here.kind != there.kind:
-        return [_told("backbone", here.kind, there and there.kind)]
+        return [_difference("backbone", here.kind, there and there.kind)]
     pairs = ((key, value, getattr(there, key)) for key, value in here)
-    return [_told(f"backbone.{key}", mine, theirs) for key, mine, theirs in pairs if mine != theirs]
+    return [
+        _difference(f"backbone.{key}", ours, published_value)
+        for key, ours, published_value in pairs
+        if ours != published_value
+    ]

@@ -50,7 +50,7 @@ class Stage(Section):
 class Train(Section):
     """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
 
-    epochs: int = Field(25, gt=0, description="with stages: the sum of theirs")
+    epochs: int = Field(25, gt=0, description="with stages: the sum of their epochs")
     stages: list[Stage] = Field(
         [], description="stages, one after another; default: one with this section's epochs and lr"
     )
@@ -184,7 +184,7 @@ def _backbone(value: Any) -> Any:
 
 
 class Published(Section):
-    """What a paper reports: shown beside what is measured in the same set-up, else with the differences.
+    """What a paper reports: shown with what is measured in the same set-up, else with the differences.
 
     What the source does not state is left out, and counts as a difference.
     """

@@ -93,7 +93,7 @@ class TrainingData:
 
     def is_compatible(self, what: Recipe) -> bool:
         """Tell whether it is what another recipe learns from, too."""
-        mine, other = (
+        own, other = (
             (
                 each.encoders,
                 each.prior,
@@ -104,7 +104,7 @@ class TrainingData:
             )
             for each, train in ((self.recipe, self.recipe.train), (what, what.train))
         )
-        return mine == other
+        return own == other
 
     def trials_of(self, subject: int) -> Trials:
         """Open a subject's training signals, or find them open."""
@@ -217,9 +217,7 @@ def _check_repetitions(dataset: str, recipe: Recipe, selections: Sequence[Select
             "single trials cannot be mixed over repetitions", "signal.repetitions=average, or random"
         )
     if signal.normalise != "none" and signal.scale != 1:
-        console.warn(
-            f"signal.scale={signal.scale:g} has no effect beside signal.normalise={signal.normalise}"
-        )
+        console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={signal.normalise}")
     most = max((each.shape[1] for each in selections), default=0)
     least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
     idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []

@@ -61,9 +61,9 @@ def _match_channels(
 ) -> tuple[str, ...]:
     """Find the model's channels by name; a model that only counts them takes those that are chosen."""
     if isinstance(recording.space, Voxels) != (not spec.names):
-        found, wanted = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
+        found, needed = ("voxels", "sensors") if spec.names else ("sensors", "voxels")
         raise BrainhiveError(
-            f"{where} has {found} where the model takes {wanted}", f"use a data set of {wanted}"
+            f"{where} has {found} where the model takes {needed}", f"use a data set of {needed}"
         )
     if isinstance(recording.space, Voxels):
         return ()

@@ -24,7 +24,7 @@ class Config(parts.Config):
     l2: float = Field(
         1e-4,
         ge=0,
-        description="Weight of the sum of the squared weights of the linear maps, beside the loss; ours.",
+        description="Weight of the sum of the squared weights of the linear maps, added to the loss; ours.",
     )
     depth: int = Field(1, gt=0, description="Residual MLPs in the shared space.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")

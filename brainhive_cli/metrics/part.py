@@ -20,7 +20,7 @@ class MetricPart:
         compare: `(seen, made, own)` to values [B], float64: features of N true media [N, …], those of B made
             ones [B, …], and the row of each one's own in `seen` [B].
         medium: What it compares.
-        is_identification: Whether an item is told from others, so that one alone has no value.
+        is_identification: Whether an item is distinguished from others, so that one alone has no value.
         takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
             tensor at the protocol's size.
     """

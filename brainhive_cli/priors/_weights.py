@@ -86,12 +86,12 @@ def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:
     Raises:
         BrainhiveError: if a weight is missing, surplus or of another shape; it names the first.
     """
-    wanted = {key: tuple(value.shape) for key, value in module.state_dict().items()}
+    needed = {key: tuple(value.shape) for key, value in module.state_dict().items()}
     found = {key: tuple(value.shape) for key, value in state.items()}
-    for key in sorted(wanted.keys() | found.keys()):
-        if wanted.get(key) != found.get(key):
+    for key in sorted(needed.keys() | found.keys()):
+        if needed.get(key) != found.get(key):
             raise BrainhiveError(
-                f"{file}: {key} has shape {found.get(key, 'none')}, {wanted.get(key, 'none')} is needed",
+                f"{file}: {key} has shape {found.get(key, 'none')}, {needed.get(key, 'none')} is needed",
                 "these weights are for another prior, or for another generator's U-Net",
             )
     module.load_state_dict(state, assign=next(module.parameters()).is_meta)

@@ -106,7 +106,7 @@ def decoded_sets(
     """Make the set of each source that media are generated from, of the same items.
 
     Args:
-        sources: In the order wanted.
+        sources: In order.
         brain: The decoded heads of all signals.
         heads: Makes heads from the stimuli.
         split: Whose items.

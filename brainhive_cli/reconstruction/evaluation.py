@@ -155,7 +155,7 @@ def _score(
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [Scored.of(each, scorer, rows, launch) for each in generated]
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
-        console.warn("one picture cannot be told from others: no two-way identification")
+        console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing
 
 

@@ -104,7 +104,7 @@ class Scorer:
             for name, part in self.parts.items():
                 if not part.is_identification:
                     found = part.compare(self.seen[part.features], made[part.features], own_row[start:stop])
-                elif len(among) > 1:  # one item cannot be told from others
+                elif len(among) > 1:  # one item cannot be distinguished from others
                     pool = pools.get(part.features, self.seen[part.features])
                     found = part.compare(pool, made[part.features], row_among[start:stop])
                 else:
