@@ -36,7 +36,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.targets import StoreTargets, Targets
+from brainhive_cli.data.target_sources import StoreTargets
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.losses import LossContext

@@ -26,7 +26,8 @@ from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.targets import StoreTargets, Targets
+from brainhive_cli.data.target_sources import StoreTargets
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.demo import simulation

@@ -11,7 +11,8 @@ from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.data.targets import StoreTargets, Targets
+from brainhive_cli.data.target_sources import StoreTargets
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 
 PICTURES, REPETITIONS, CHANNELS, SAMPLES = 60, 3, ("P7", "Oz"), 12

@@ -59,8 +59,14 @@ class EncoderGroup:
         return module
 
     def view(self, stimulus: Any) -> Tensor:
-        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption of a list: [K, …]."""
+        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption of a list: [K, …].
+
+        Raises:
+            MissingData: if the encoder reads captions and is given pixels.
+        """
         preprocess: Any = self.encoder.preprocess
+        if self.encoder.reads == "captions" and not isinstance(stimulus, str | list):
+            raise MissingData(f"{self.name} reads captions, and has no store", "brainhive embed makes one")
         if isinstance(stimulus, Clip | list):
             each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             return torch.stack([preprocess(one) for one in each])

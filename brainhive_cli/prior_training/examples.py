@@ -74,7 +74,7 @@ class Pictures:
     @property
     def items(self) -> Items:
         """The pictures as training reads them."""
-        views = {group.name: group.encoder.preprocess for group in self.targets.groups}
+        views = {group.name: group.view for group in self.targets.groups}
         return Items(self.images, self.view, views, self.latents)
 
     def count_in_step(self, size: int, passes: int, processes: int) -> int:

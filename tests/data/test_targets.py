@@ -7,16 +7,18 @@ import pytest
 import torch
 from PIL import Image
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data import targets
 from brainhive_cli.data.encoder_groups import grouped
-from brainhive_cli.data.targets import OnlineTargets, StoreTargets, Targets
+from brainhive_cli.data.target_sources import OnlineTargets, StoreTargets
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.datasets import Clip, StimulusSet
 from brainhive_cli.encoders import resolve, timm
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.target_store import TargetStore, TargetWriter
 
+EXAMPLE = "python:brainhive_cli.encoders.python:example"
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]
 SHAPES = [(5,), (3, 4), (4, 2, 2)]
@@ -109,7 +111,7 @@ def test_online_targets_of_a_clip_encode_the_frame_that_is_named():
     frames = np.random.default_rng(0).integers(0, 256, (4, 3, 8, 8, 3), np.uint8)
     names = Names.of("abcd")
     clips = StimulusSet("clips", "train", names, names, lambda row: Clip(frames[row], 3.0), frames=3)
-    (group,) = grouped([resolve("python:brainhive_cli.encoders.python:example")], "fp32", ALONE)
+    (group,) = grouped([resolve(EXAMPLE)], "fp32", ALONE)
     source = OnlineTargets(clips, group, group.name)
 
     found = source.gather(np.array([3, 0]), torch.tensor([2, 1]))
@@ -117,3 +119,10 @@ def test_online_targets_of_a_clip_encode_the_frame_that_is_named():
     pictures = [Image.fromarray(frames[3, 2]), Image.fromarray(frames[0, 1])]
     expected = [group.encoder.preprocess(picture).flatten() for picture in pictures]
     assert source.alternatives == 3 and torch.equal(found, torch.stack(expected))
+
+
+def test_an_encoder_of_captions_is_not_given_pixels():
+    config = resolve({"kind": "python", "source": EXAMPLE, "reads": "captions"})
+    (group,) = grouped([config], "fp32", ALONE)
+    with pytest.raises(MissingData, match="reads captions, and has no store"):
+        group.view(Image.new("RGB", (4, 4)))

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data.targets import OnlineTargets, StoreTargets
+from brainhive_cli.data.target_sources import OnlineTargets, StoreTargets
 from brainhive_cli.encoders import timm
 from brainhive_cli.generators import sdxl
 from brainhive_cli.prior_training.examples import batches

@@ -1,0 +1,172 @@
+"""The sources of one encoder's targets: a store, or the network itself at each step."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.data.device import to_device
+from brainhive_cli.data.encoder_groups import EncoderGroup
+from brainhive_cli.datasets import StimulusSet
+from brainhive_cli.stores.target_store import TargetStore
+
+Rows = NDArray[np.int64]
+CPU = torch.device("cpu")
+
+
+class TargetSource(Protocol):
+    """What one encoder gives for each stimulus of a split."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target: (D,), (S, D), (C, h, w) …"""
+        ...
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Stimulus id of each row, [N]."""
+        ...
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Whether the stimulus of each row could be decoded, [N]."""
+        ...
+
+    @property
+    def alternatives(self) -> int:
+        """How many targets each stimulus has: further stores, five captions, six frames."""
+        ...
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device.
+
+        Args:
+            rows: Which stimuli, [B].
+            which: Which alternative of each, [B]; the first when None.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class StoreTargets:
+    """Targets read from a store.
+
+    Attributes:
+        values: [N, *shape] on the device, or in a mapped file from which each batch is gathered.
+        ids: Stimulus id of each row, [N].
+        done: Whether the stimulus of each row could be decoded, [N].
+        device: Where gathered targets go.
+        others: Further targets of the same stimuli, each like `values`.
+    """
+
+    values: Tensor | NDArray[Any]
+    ids: Sequence[str] = ()
+    done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
+    device: torch.device = CPU
+    others: tuple[Tensor | NDArray[Any], ...] = ()
+
+    @classmethod
+    def of(
+        cls, store: TargetStore, device: torch.device, hold: bool, further: Sequence[TargetStore] = ()
+    ) -> "StoreTargets":
+        """Read a store: all of it onto the device (`hold`), in the store's dtype, or batch by batch.
+
+        Args:
+            store: The store; its own alternatives, where it has that axis, are the source's.
+            device: Where gathered targets go.
+            hold: Copy everything to the device.
+            further: Stores of the same stimuli and shape, whose targets are alternatives too.
+        """
+        arrays: list[NDArray[Any]] = []
+        for each in (store, *further):
+            count = each.alternatives
+            arrays += [each.embedding] if count is None else [each.embedding[:, k] for k in range(count)]
+        values: list[Any] = arrays
+        if hold:
+            values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
+        return cls(values[0], store.image_ids, store.done, device, tuple(values[1:]))
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return tuple(self.values.shape[1:])
+
+    @property
+    def alternatives(self) -> int:
+        """How many targets each stimulus has."""
+        return 1 + len(self.others)
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device."""
+        found = self._gather(self.values, rows)
+        if which is None:
+            return found
+        for place, values in enumerate(self.others, 1):
+            is_this = which == place
+            chosen = rows[is_this] if isinstance(rows, Tensor) else rows[is_this.cpu().numpy()]
+            found[is_this] = self._gather(values, chosen)
+        return found
+
+    def _gather(self, values: Tensor | NDArray[Any], rows: Rows | Tensor) -> Tensor:
+        if isinstance(values, Tensor):
+            index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
+            return values[to_device(index, values.device)].float()
+        chosen = rows.cpu().numpy() if isinstance(rows, Tensor) else rows
+        return to_device(torch.from_numpy(np.asarray(values[chosen], np.float32)), self.device)
+
+
+@dataclass(frozen=True)
+class OnlineTargets:
+    """Targets computed from the stimulus whenever they are gathered.
+
+    Attributes:
+        stimuli: The stimuli of the split.
+        group: The network, with one or several outputs.
+        name: Which of its outputs.
+    """
+
+    stimuli: StimulusSet
+    group: EncoderGroup
+    name: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one target."""
+        return self.group.shapes[self.name]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Stimulus id of each row, [N]."""
+        return self.stimuli.image_ids
+
+    @property
+    def done(self) -> NDArray[np.bool_]:
+        """Every stimulus is taken to be sound: one that is not is an error when it is decoded."""
+        return np.ones(len(self.stimuli), bool)
+
+    @property
+    def alternatives(self) -> int:
+        """How many frames or captions each stimulus has."""
+        return self.group.alternatives(self.stimuli) or 1
+
+    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Give the targets of some rows: float32 [B, *shape], on the device.
+
+        Raises:
+            BadPicture: if a stimulus cannot be decoded.
+        """
+        return self.group.encode(self.views(rows, which))[self.name]
+
+    def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
+        """Decode and preprocess stimuli in this process: [B, 3, H, W]; of several frames or captions, one."""
+        is_text = self.group.encoder.reads == "captions"
+        read = self.stimuli.captions_of if is_text else self.stimuli.open
+        views = torch.stack([self.group.view(read(row)) for row in rows.tolist()])
+        if self.group.alternatives(self.stimuli) is None:
+            return views
+        place = torch.zeros(len(views), dtype=torch.int64) if which is None else which.cpu()
+        return views[torch.arange(len(views)), place]
