@@ -107,14 +107,15 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     tracker = (
         tracker_class(cell, str(run / name))
         if name == "tensorboard"
-        else tracker_class(PROJECT, **_options(name, run, cell, recipe))
+        else tracker_class(PROJECT, **run_options(name, run, cell, recipe))
     )
     tracker.main_process_only = False  # the process that trains the cell logs it
     tracker.start()
     return tracker
 
 
-def _options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+def run_options(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the arguments with which a tracker opens, or resumes, a cell's run."""
     options = {"name": cell, "group": run.name, "config": dict(recipe), "resume": "allow"}
     if name not in FOLDER_ARGUMENTS:
         return options

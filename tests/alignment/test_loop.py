@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from two import in_two
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment import loop as _training
+from brainhive_cli.alignment import loop
 from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.initialisation import begin, take_over
 from brainhive_cli.alignment.layout import Layout
@@ -128,7 +128,7 @@ def test_a_cell_killed_in_an_epoch_ends_with_the_same_weights(
         data_of(embedding, 2, how, [-embedding]), fuser=fuser
     )  # which drops units as the layout says
     whole, metrics, events = train(data, "whole", loss, **knobs)
-    monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, after)
         train(data, "resumed", loss, **knobs)
@@ -339,7 +339,7 @@ def _resume_in_two(launch: Launch, folder: Path) -> None:
     data = data_of(np.random.default_rng(0).normal(size=(PICTURES, 8)).astype(np.float32), 2)
     config = Train(epochs=2, batch_size=16, precision="fp32", ema=0.5, augment=VARIED, last_batch="keep")
     terms = [Term(prediction=TOKEN, loss="mixco")]
-    _training.CHECKPOINT_S = 0.0
+    loop.CHECKPOINT_S = 0.0
 
     def go(name: str) -> None:
         train_cell("cell", 1, layout_of(data), data, terms, config, RunFolder(folder / name), launch)

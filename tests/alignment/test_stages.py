@@ -11,7 +11,7 @@ from cell_data import HERE, PICTURES, data_of, layout_of
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from brainhive_cli.alignment import loop as _loop
+from brainhive_cli.alignment import loop
 from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner, schedule_of
@@ -110,7 +110,7 @@ def test_frozen_parts_keep_their_weights_in_evaluation_mode(data, tmp_path, monk
 @pytest.mark.parametrize("after", [3, 13, 14, 20, 29])
 def test_a_training_killed_in_any_stage_ends_with_the_same_weights(data, tmp_path, monkeypatch, after):
     whole = trained(data, tmp_path / "whole", STAGES, ema=0.5)
-    monkeypatch.setattr(_loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
     step, steps = Learner.step, []
 
     def pressed(learner: Learner) -> None:

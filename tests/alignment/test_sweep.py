@@ -2,7 +2,7 @@
 
 import pytest
 
-from brainhive_cli.alignment import tables as _align_tables
+from brainhive_cli.alignment import tables
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric
@@ -58,7 +58,7 @@ def metrics(*values: float | None, selected_on: str = "validation") -> Measureme
 
 
 def laid_out(found: Measurements) -> tuple[Table, ...]:
-    return _align_tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
+    return tables.tables(found, [Cell(name, (1,), (1,), 1) for name in found.notes["cells"]])
 
 
 def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():

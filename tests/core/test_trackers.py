@@ -9,7 +9,7 @@ import torch
 
 from brainhive_cli.core.errors import MissingExtra, RecipeError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.trackers import _options
+from brainhive_cli.core.trackers import run_options
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 
@@ -98,7 +98,7 @@ def test_an_unknown_tracker_is_refused(go, small):
 @pytest.mark.parametrize("name", ["wandb", "swanlab"])
 def test_a_tracker_resumes_the_run_of_a_home_that_was_moved_and_no_other(tmp_path: Path, name):
     def identity(home: str, command: str, cell: str = "sub-01") -> str:
-        return _options(name, tmp_path / home / command / "run-0123456789", cell, {})["id"]
+        return run_options(name, tmp_path / home / command / "run-0123456789", cell, {})["id"]
 
     assert identity("home", "train-align") == identity("moved", "train-align")
     others = {identity("home", "train-align"), identity("home", "train-prior")}

@@ -7,7 +7,7 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.alignment.model import load
-from brainhive_cli.core import home as _home
+from brainhive_cli.core import home as homes
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.pipelines import reconstruct, train_align
 from brainhive_cli.priors.fusion_prior import digest
@@ -125,11 +125,11 @@ def test_the_same_pictures_elsewhere_are_the_same_and_others_at_their_place_are_
 
 def test_a_path_below_home_is_stored_relative_to_it(home, tmp_path):
     within, outside = str(home / "data" / "pictures"), "/elsewhere/pictures"
-    assert _home.portable({"a": [within, outside, "demo:prior"]}) == {
+    assert homes.portable({"a": [within, outside, "demo:prior"]}) == {
         "a": ["data/pictures", outside, "demo:prior"]
     }
     Path(within).mkdir(parents=True)
-    assert _home.located("data/pictures").samefile(within) and _home.located("none") == Path("none")
+    assert homes.located("data/pictures").samefile(within) and homes.located("none") == Path("none")
 
 
 def test_folders_of_pictures_below_home_have_one_fingerprint_wherever_home_lies(tmp_path, monkeypatch):

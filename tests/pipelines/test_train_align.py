@@ -12,8 +12,7 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment import loop as _training
-from brainhive_cli.alignment import memory_map as _form
+from brainhive_cli.alignment import loop, memory_map
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.validation import held_out as validated_on
@@ -208,7 +207,7 @@ def test_a_run_interrupted_between_cells_keeps_the_finished_ones(
 def test_a_cell_interrupted_in_the_middle_goes_on_from_its_checkpoint(
     go, small, world, runs, trained, monkeypatch
 ):
-    monkeypatch.setattr(_training, "CHECKPOINT_S", 0.0)  # one an epoch
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)  # one an epoch
     with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
         interrupt(pressed, "sub-01_seed-1", 5)
         go("train-align", *small, runs, "subjects=1")
@@ -290,7 +289,7 @@ def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(go, small, own, monkeypatch):
     needed = 4 * 960 * 17 * 250
     for free, is_mapped in ((2 * needed + 4, False), (2 * needed - 4, True)):
-        monkeypatch.setattr(_form, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(memory_map, "free_bytes", lambda device, free=free: free)
         go("train-align", *small, "subjects=1", "train.epochs=1", again=True)
         assert (file_of(own).parent / "prepared").exists() is is_mapped
 

@@ -18,7 +18,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.pipelines import train_prior
-from brainhive_cli.prior_training import samples as _prior_samples
+from brainhive_cli.prior_training import samples
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.samples import measure_distribution, show
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS
@@ -59,13 +59,13 @@ def test_drawing_does_not_change_what_is_learned(settings, go):
 
 def test_drawings_that_are_the_pictures_have_similarity_one(settings, begun, tmp_path, monkeypatch):
     training = begun(*settings)
-    true = _prior_samples._true(training, training.pictures.held)
-    monkeypatch.setattr(_prior_samples, "_generate", lambda *_: true)
+    true = samples._true(training, training.pictures.held)
+    monkeypatch.setattr(samples, "_generate", lambda *_: true)
 
     found = show(training, RunFolder(tmp_path), "sheet")
 
     assert np.allclose(found[EXAMPLE], 1)
-    other = _prior_samples._similarity(training.recipe.similarity[0], true, true.flip(0), training.launch)
+    other = samples._similarity(training.recipe.similarity[0], true, true.flip(0), training.launch)
     assert (other < 0.999).all()
 
 
@@ -78,7 +78,7 @@ def test_a_few_step_model_draws_in_the_place_of_the_one_that_is_trained_on(
     training = begun(*settings, f"sampler={{kind: sdxl, source: {few}}}", "sample_steps=3")
     run = RunFolder(tmp_path / "run")
 
-    with _prior_samples._sampler(training, run) as drawing:
+    with samples._sampler(training, run) as drawing:
         embeddings = training.embeddings(training.pictures.batch(training.pictures.held))
         given = training.prior.condition_on_embeddings(embeddings)
         first = drawing.generate(given, [1, 2], 32, Sampling(steps=1))
@@ -94,7 +94,7 @@ def test_the_few_step_model_is_gone_when_drawings_are_measured(
     settings, begun, generator, tmp_path, monkeypatch
 ):
     training = begun(*settings, f"sampler={{kind: sdxl, source: {generator}}}")
-    load, lent, held = _prior_samples.load_generator, [], []
+    load, lent, held = samples.load_generator, [], []
 
     def loaded(*given: object) -> object:
         made = load(*given)
@@ -105,8 +105,8 @@ def test_the_few_step_model_is_gone_when_drawings_are_measured(
         held.append(lent[0]())
         return np.zeros(2)
 
-    monkeypatch.setattr(_prior_samples, "load_generator", loaded)
-    monkeypatch.setattr(_prior_samples, "_similarity", measured)
+    monkeypatch.setattr(samples, "load_generator", loaded)
+    monkeypatch.setattr(samples, "_similarity", measured)
 
     show(training, RunFolder(tmp_path), "sheet")
 
