@@ -49,7 +49,7 @@ class Result:
 
     folder: Path
     tables: tuple[Table, ...] = ()
-    metrics: Any = field(default_factory=Measurements)
+    metrics: Measurements = field(default_factory=Measurements)
     files: dict[str, Path] = field(default_factory=dict)
     hint: str = ""
     exit_code: int = 0
@@ -59,7 +59,7 @@ class Result:
         return {
             "folder": str(self.folder),
             "tables": [table.as_dict() for table in self.tables],
-            "metrics": self.metrics.as_dict() if isinstance(self.metrics, Measurements) else self.metrics,
+            "metrics": self.metrics.as_dict(),
             "files": {name: str(path) for name, path in self.files.items()},
             "next": self.hint,
         }

@@ -66,14 +66,6 @@ class RunFolder:
         """Whether the run has its metrics."""
         return (self.path / FINISHED).is_file()
 
-    def metrics(self) -> dict[str, Any]:
-        """Read the metrics of a finished run.
-
-        Raises:
-            MissingData: if the run is not finished.
-        """
-        return self.read_json(FINISHED)
-
     def measurements(self) -> Measurements:
         """Read what a finished run measured.
 
@@ -134,9 +126,9 @@ class RunFolder:
         with (self.path / "log.jsonl").open("a") as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
 
-    def finish(self, metrics: Measurements | Mapping[str, Any]) -> None:
+    def finish(self, measurements: Measurements) -> None:
         """Write the metrics, which makes the run finished."""
-        self.write_json(FINISHED, metrics.as_dict() if isinstance(metrics, Measurements) else metrics)
+        self.write_json(FINISHED, measurements.as_dict())
         if self.lock:
             self.lock.release()
 
@@ -176,7 +168,7 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
                 run = RunFolder(path)
                 if reason := _why_not(path, runs, command):
                     raise MissingData(f"{path} is {reason}", _others(runs, command, reference) or hint)
-                run.metrics()
+                run.measurements()
                 return run
         raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
     found = newest(runs, command)

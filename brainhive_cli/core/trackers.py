@@ -76,7 +76,7 @@ def log_results(
     run: Path,
     label: str,
     recipe: Mapping[str, Any],
-    results: Mapping[str, Any],
+    results: Mapping[str, Mapping[str, Metric]],
     caveats: Sequence[str],
 ) -> None:
     """Log what a finished run has measured, as one run in each tracker.
@@ -89,13 +89,11 @@ def log_results(
         results: Metrics by name, by scope.
         caveats: What must be said of them; added to the name of their run.
     """
-    values = {f"{scope}/{name}": _value(m) for scope, found in results.items() for name, m in found.items()}
+    values = {
+        f"{scope}/{name}": metric.value for scope, found in results.items() for name, metric in found.items()
+    }
     with tracked(names, run, label, recipe, caveats) as log:
         log({"epoch": 0, **values})
-
-
-def _value(metric: Metric | Mapping[str, Any]) -> float:
-    return metric.value if isinstance(metric, Metric) else metric["value"]
 
 
 def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:

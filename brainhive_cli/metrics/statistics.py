@@ -1,12 +1,11 @@
 """Metrics of items' values, and their confidence intervals over items and subjects."""
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core import measurements
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, said_in
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
@@ -36,17 +35,6 @@ class Interval:
     high: float | None
     method: str
     these_subjects: tuple[float, float] | None = None
-
-
-def interval_text(metric: Mapping[str, Any], digits: int = 3) -> str:
-    """Write the interval of a metric's plain values for a table: a dash where there is none."""
-    return measurements.interval_text(metric["low"], metric["high"], digits)
-
-
-def these_subjects_text(metric: Mapping[str, Any], digits: int = 3) -> str:
-    """Write the interval that holds for the subjects who were measured only, as `interval_text`."""
-    low, high = metric.get("these_subjects") or (None, None)
-    return measurements.interval_text(low, high, digits)
 
 
 def measure(

@@ -9,6 +9,7 @@ from typing import Any
 from brainhive_cli.core import companions, console, environment, hub
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -38,7 +39,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     found |= {**_device(launch), **_folders(recipe.paths, home), **_weights()}
     table = console.Table("This machine", ("item", "found"), tuple(found.items()))
     hint = broken[0].hint if broken else "brainhive demo"
-    return Result(home, (table,), found, hint=hint, exit_code=MissingExtra.exit_code * bool(broken))
+    return Result(
+        home, (table,), Measurements(notes=found), hint=hint, exit_code=MissingExtra.exit_code * bool(broken)
+    )
 
 
 def _device(launch: Launch) -> dict[str, Any]:

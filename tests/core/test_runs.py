@@ -34,9 +34,9 @@ def test_a_new_run_says_what_it_is_and_where_it_ran(home: Path) -> None:
 
 def test_the_same_recipe_finds_its_run_however_it_is_run(home: Path) -> None:
     run = opened()
-    run.finish({"top1": 0.5})
+    run.finish(Measurements(notes={"mode": "intra"}))
     found = opened(run=Run(workers=0))
-    assert found.path == run.path and found.is_finished and found.metrics() == {"top1": 0.5}
+    assert found.path == run.path and found.is_finished and found.measurements().notes == {"mode": "intra"}
 
 
 def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> None:
@@ -50,9 +50,9 @@ def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> No
 
 def test_again_starts_beside_what_is_there(home: Path) -> None:
     first = opened()
-    first.finish({})
+    first.finish(Measurements())
     second = opened(again=True)
-    second.finish({})
+    second.finish(Measurements())
     third = opened(again=True)
     assert [run.path.name for run in (second, third)] == [f"{first.path.name}-2", f"{first.path.name}-3"]
     assert opened(again=False, paths={"runs": "elsewhere"}).path.parent.parent.name == "elsewhere"
@@ -114,14 +114,14 @@ def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> Non
     old, new, unfinished = (
         RunFolder.open("train-align", label, Recipe(), ALONE) for label in ("old", "new", "unfinished")
     )
-    old.finish({"which": "old"})
-    new.finish({"which": "new"})
+    old.finish(Measurements(notes={"which": "old"}))
+    new.finish(Measurements(notes={"which": "new"}))
     os.utime(old.path / "metrics.json", (1, 1))
     folder = home / "runs"
-    assert runs.find(folder, "train-align", None).metrics()["which"] == "new"
+    assert runs.find(folder, "train-align", None).measurements().notes["which"] == "new"
     assert runs.find(folder, "train-align", old.path.name).path == old.path
     assert runs.find(folder, "train-align", str(old.path)).path == old.path
-    accepted = runs.newest(folder, "train-align", lambda run: run.metrics()["which"] == "old")
+    accepted = runs.newest(folder, "train-align", lambda run: run.measurements().notes["which"] == "old")
     assert accepted and accepted.path == old.path
     assert not unfinished.is_finished
 
@@ -162,7 +162,7 @@ def test_a_folder_that_is_no_run_is_told_from_an_unfinished_one(home: Path) -> N
 
 def test_a_run_of_another_command_is_refused_by_its_command(home: Path) -> None:
     run = opened()
-    run.write_json("metrics.json", {})
+    run.finish(Measurements())
     with pytest.raises(MissingData, match="is a run of train-align, not of reconstruct"):
         runs.find(home / "runs", "reconstruct", str(run.path))
     assert runs.find(home / "runs", "train-align", str(run.path)).path == run.path

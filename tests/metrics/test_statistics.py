@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm, t
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import resampling
-from brainhive_cli.metrics.statistics import describe, interval, interval_text, measure, these_subjects_text
+from brainhive_cli.metrics.statistics import describe, interval, measure
 
 ITEMS = 200
 
@@ -136,8 +136,8 @@ def test_one_item_has_no_interval():
     assert interval([np.ones(1)]) == (None, None)
     assert interval([np.zeros(1), np.ones(1)]) == (None, None)
 
-    metric = measure("top1", [np.ones(1)], protocol="cosine", split="test").as_dict()
-    assert interval_text(metric) == "–" and metric["interval"] == "none: one item"
+    metric = measure("top1", [np.ones(1)], protocol="cosine", split="test")
+    assert metric.interval_text() == "–" and metric.interval == "none: one item"
 
 
 def test_an_interval_over_items_agrees_with_the_normal_theory():
@@ -217,14 +217,6 @@ def test_a_metric_carries_its_circumstances_as_plain_values():
 )
 def test_a_metric_says_whether_anything_was_selected_on_test(caveat, selected):
     assert measure("top1", [np.ones(3)], protocol=f"intra, {caveat}", split="test").selected is selected
-
-
-def test_both_intervals_are_written_for_tables():
-    several = {"low": 0.1, "high": 0.25, "these_subjects": [0.2, 0.225]}
-
-    assert (interval_text(several), these_subjects_text(several, 2)) == ("0.100–0.250", "0.20–0.23")
-    assert interval_text({"low": -0.25, "high": -0.1}) == "-0.250 to -0.100"
-    assert these_subjects_text({**several, "these_subjects": None}) == "–"
 
 
 def test_the_spread_over_seeds_stands_beside_the_interval():

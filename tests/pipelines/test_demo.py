@@ -52,7 +52,7 @@ def test_the_demo_ends_with_a_page_and_with_commands_that_find_what_it_made(go, 
         assert title in page
     assert [row[0] for row in result.tables[0].rows] == STEPS
     assert "top-1" in result.tables[0].rows[2][2] and "n 100" in result.tables[0].rows[2][2]
-    for line, step in zip(result.metrics["commands"], STEPS, strict=True):
+    for line, step in zip(result.metrics.notes["commands"], STEPS, strict=True):
         assert line.replace("\n", " ") in page.replace("&#39;", "'").replace("&#34;", '"')
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
         assert by_hand.exit_code == 0, by_hand.stderr
@@ -72,7 +72,7 @@ def test_a_second_demo_finds_the_first_and_its_lines_tell_the_precision_of_the_l
 
     assert second.folder == first.folder
     assert {path: path.stat().st_mtime_ns for path in times} == times
-    assert all("run.mixed_precision=bf16" in line for line in first.metrics["commands"])
+    assert all("run.mixed_precision=bf16" in line for line in first.metrics.notes["commands"])
     (run,) = home.glob("runs/train-align/*")
     assert RunFolder(run).recipe()["train"]["precision"] == "bf16"  # the demo's own is fp32
 
@@ -91,7 +91,6 @@ def test_the_shipped_weights_run_the_demo(go, home):
     result = go("demo", overridden(train_align=["train.epochs=5"]))
 
     by_name = {row[0]: row[2] for row in result.tables[0].rows}
-    metrics = json.loads((result.folder / "metrics.json").read_text())
-    assert metrics["eval-retrieval"]["scopes"]["all"]["top5"]["low"] > 0.05, by_name
+    assert RunFolder(result.folder).measurements().scopes["eval-retrieval"]["top5"].low > 0.05, by_name
     assert "two-way" in by_name["reconstruct"]
     assert (result.folder / "index.html").stat().st_size < 2**22
