@@ -25,7 +25,7 @@ INHERITED = (
 """Recipe keys that say what a model is made of."""
 
 
-def inherit(what: Recipe) -> Recipe:
+def inherit(recipe: Recipe) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over what its models are made of.
 
     Raises:
@@ -33,42 +33,42 @@ def inherit(what: Recipe) -> Recipe:
         BrainhiveError: if the run is fine-tuned itself, or knows the subjects.
         RecipeError: if the recipe asks for dropout in a prior, and the run has none.
     """
-    if what.mode != "finetune":
-        return what
-    run, made, variant = _source(what)
-    asked = chosen_subjects(made.dataset.build(what.paths), what.subjects)
+    if recipe.mode != "finetune":
+        return recipe
+    run, made, variant = _source(recipe)
+    asked = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
     new = [subject for subject in asked if _new_to(made, subject)]
-    if not new or (what.subjects and new != asked):
+    if not new or (recipe.subjects and new != asked):
         known = ", ".join(str(subject) for subject in asked if subject not in new)
         raise BrainhiveError(
             f"no model of {run.path.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
         )
-    what.train.check_prior(made.prior)
-    name = runs.reference(run, what.paths.under_home("runs") / "train-align", variant)
+    recipe.train.check_prior(made.prior)
+    name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", variant)
     taken = {key: getattr(made, key) for key in INHERITED}
-    _warn_of_others(what, taken, run.path.name)
-    finetune = what.finetune.model_copy(update={"run": name})
-    return what.model_copy(update={**taken, "subjects": new, "finetune": finetune})
+    _warn_of_others(recipe, taken, run.path.name)
+    finetune = recipe.finetune.model_copy(update={"run": name})
+    return recipe.model_copy(update={**taken, "subjects": new, "finetune": finetune})
 
 
-def _warn_of_others(what: Recipe, taken: Mapping[str, Any], run: str) -> None:
+def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:
     """Warn of what is asked for, and is not what the model that is fine-tuned is made of."""
-    usual = type(what)()
+    usual = type(recipe)()
     for key, value in taken.items():
-        asked = getattr(what, key)
+        asked = getattr(recipe, key)
         if asked not in (value, getattr(usual, key)):
             shown = asked.model_dump(mode="json") if isinstance(asked, BaseModel) else asked
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run}")
 
 
-def model_for(what: Recipe, cell: Cell) -> Path:
+def model_for(recipe: Recipe, cell: Cell) -> Path:
     """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
 
     Raises:
         BrainhiveError: if there is none, or several could be meant.
     """
-    run, made, variant = _source(what)
+    run, made, variant = _source(recipe)
     new = _new_to(made, *cell.trained_on)
     of_its_seed = [each for each in new if each.seed == cell.seed]
     names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
@@ -98,16 +98,16 @@ def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) ->
     return trials.take(rows)
 
 
-def _source(what: Recipe) -> tuple[RunFolder, Recipe, str]:
+def _source(recipe: Recipe) -> tuple[RunFolder, Recipe, str]:
     """Find the run that is fine-tuned, what it is made of, and which variant of a sweep it is."""
-    base, run = what.paths.under_home("runs"), None
-    asked, variant = of_variant(what.finetune.run)
+    base, run = recipe.paths.under_home("runs"), None
+    asked, variant = of_variant(recipe.finetune.run)
     if asked is None:
         run = runs.newest(
             base, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
         )
     run = run or runs.find(base, "train-align", asked)
-    made = variant_of(type(what).model_validate(run.recipe()), variant, run.path.name)
+    made = variant_of(type(recipe).model_validate(run.recipe()), variant, run.path.name)
     if made.mode == "finetune":
         raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
     return run, made, variant
@@ -115,4 +115,8 @@ def _source(what: Recipe) -> tuple[RunFolder, Recipe, str]:
 
 def _new_to(made: Recipe, *subjects: int) -> list[Cell]:
     """List the cells that never saw any of the subjects."""
-    return [cell for cell in cells_of(made) if not set(cell.trained_on) & set(subjects)]
+    return [cell for cell in _cells(made) if not set(cell.trained_on) & set(subjects)]
+
+
+def _cells(made: Recipe) -> list[Cell]:
+    return cells_of({"": made}, made.dataset.build(made.paths))

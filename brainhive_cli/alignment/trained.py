@@ -80,12 +80,13 @@ class AlignRun:
             RecipeError: if the run has no such variant.
         """
         made = Recipe.model_validate({**folder.recipe(), "paths": paths})
-        recipes, cells = variants(made), cells_of(made)
+        trained_on: Dataset = made.dataset.build(paths)
+        recipes = variants(made)
+        cells = cells_of(recipes, trained_on)
         if variant:
             made = variant_of(made, variant, folder.path.name)
             recipes = {variant: made}
             cells = [cell for cell in cells if cell.variant == variant]
-        trained_on: Dataset = made.dataset.build(paths)
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
         if used.recorded_as != trained_on.recorded_as:

@@ -62,23 +62,23 @@ class TrainingData:
     trials: dict[int, Trials]
 
     @classmethod
-    def open(cls, what: Recipe, subjects: Sequence[int], launch: Launch) -> Self:
+    def open(cls, recipe: Recipe, subjects: Sequence[int], launch: Launch) -> Self:
         """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
-        dataset: Dataset = what.dataset.build(what.paths)
-        root, names = what.paths.under_home("embeddings"), [config.name for config in what.encoders]
+        dataset: Dataset = recipe.dataset.build(recipe.paths)
+        root, names = recipe.paths.under_home("embeddings"), [config.name for config in recipe.encoders]
         stores = target_store.open_all(
             root, dataset.name, "train", names
         )  # looked at before, in all variants
-        selections = _selections(dataset, what, subjects)
-        _check_repetitions(dataset.name, what, selections)
-        with_single = what.signal.repetitions != "average" or what.train.augment.repetitions > 0
-        prior: priors.Prior | None = priors.load(what.prior) if what.prior else None
-        keys = {config.name: config.name for config in what.encoders}
+        selections = _selections(dataset, recipe, subjects)
+        _check_repetitions(dataset.name, recipe, selections)
+        with_single = recipe.signal.repetitions != "average" or recipe.train.augment.repetitions > 0
+        prior: priors.Prior | None = priors.load(recipe.prior) if recipe.prior else None
+        keys = {config.name: config.name for config in recipe.encoders}
         if prior:
-            keys |= match_keys(what.fused_encoders, prior.dims, f"the prior {what.prior}")
-        further = open_alternatives(what.train.embedding_alternatives, stores, what.paths)
+            keys |= match_keys(recipe.fused_encoders, prior.dims, f"the prior {recipe.prior}")
+        further = open_alternatives(recipe.train.embedding_alternatives, stores, recipe.paths)
         return cls(
-            what,
+            recipe,
             dataset,
             launch,
             next(iter(stores.values())),
@@ -87,12 +87,14 @@ class TrainingData:
             Targets.of(stores, launch, keys, further=further),
             prior,
             with_single,
-            is_memory_mapped(what.train.memory_map, selections, with_single, launch.device, launch.processes),
+            is_memory_mapped(
+                recipe.train.memory_map, selections, with_single, launch.device, launch.processes
+            ),
             {},
         )
 
-    def is_compatible(self, what: Recipe) -> bool:
-        """Tell whether it is what another recipe learns from, too."""
+    def is_compatible(self, recipe: Recipe) -> bool:
+        """Whether another recipe learns from the same data."""
         own, other = (
             (
                 each.encoders,
@@ -102,7 +104,7 @@ class TrainingData:
                 train.augment,
                 train.memory_map,
             )
-            for each, train in ((self.recipe, self.recipe.train), (what, what.train))
+            for each, train in ((self.recipe, self.recipe.train), (recipe, recipe.train))
         )
         return own == other
 
@@ -118,29 +120,29 @@ class TrainingData:
 
     def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
         """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
-        what = self.recipe
-        stores = open_stores(self.dataset, what.dataset, "test", what.encoders, what.paths)
+        recipe = self.recipe
+        stores = open_stores(self.dataset, recipe.dataset, "test", recipe.encoders, recipe.paths)
         pictures = next(iter(stores.values()))
         trials = [
             open_trials(
-                *(self.dataset, what.paths, what.signal, subject, "test", pictures),
+                *(self.dataset, recipe.paths, recipe.signal, subject, "test", pictures),
                 normaliser=learned.normaliser_of(subject),
             )
             for subject in cell.tested_on
         ]
         return trials, Targets.of(stores, self.launch, self.keys)
 
-    def learned(self, what: Recipe, trials: Sequence[Trials]) -> Learned:
-        """Say what a cell's model learns from, for its folder; what selects the epoch is yet to come."""
+    def learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
+        """Return what a cell's model learns from, for its folder; what selects the epoch is added later."""
         rows = np.unique(np.concatenate([each.picture for each in trials]))
-        how, normaliser = what.signal.normalise, None
-        if how != "none" and what.signal.normalise_by == "training_subjects":
+        how, normaliser = recipe.signal.normalise, None
+        if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(
             dataset=self.dataset.name,
             recordings=self.dataset.recorded_as,
             subjects=tuple(each.subject for each in trials),
-            preparation=what.signal.model_dump(mode="json"),
+            preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=self.dataset.is_simulated,
             pictures=np.sort(hashes_of(self.dataset.name, self.pictures.image_ids[rows])),
             normaliser=normaliser,
@@ -151,40 +153,40 @@ class TrainingData:
         """The prior's fuser; None where the fuser is trained."""
         return self.prior.fuser if self.prior else None
 
-    def layout(self, what: Recipe, trials: Sequence[Trials]) -> Layout:
-        """Say what a cell's model is made of."""
-        shapes, fused = self.images.shapes, {self.keys[config.name] for config in what.fused_encoders}
+    def layout(self, recipe: Recipe, trials: Sequence[Trials]) -> Layout:
+        """Return the architecture of a cell's model."""
+        shapes, fused = self.images.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
-        fuser: dict[str, Any] = what.fuser.model_dump(mode="json") if fused else {}
-        dim = what.fuser.token_dim(dims, what.dim or DIM) if fused else None
-        if self.prior and what.prior:
-            hidden = priors.describe(what.prior).fuser["intermediate_size"]
+        fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
+        dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
+        if self.prior and recipe.prior:
+            hidden = priors.describe(recipe.prior).fuser["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
-            fuser["dropout"] = what.train.prior_dropout
+            fuser["dropout"] = recipe.train.prior_dropout
             dim = self.prior.dim
-        if what.dim not in (None, dim):
-            raise RecipeError(f"dim is {what.dim}, but the tokens of this fuser have {dim}", "leave dim out")
+        if recipe.dim not in (None, dim):
+            raise RecipeError(f"dim is {recipe.dim}, but this fuser's tokens have {dim}", "leave dim out")
         heads = {
             name: fused_head({key: shapes[key] for key in dims}, dim or 0)
             if target == FUSED
             else Head(shapes[target.name], target.name, self.digests[target.name])
-            for name, target in what.head_targets.items()
+            for name, target in recipe.head_targets.items()
         }
         return Layout(
             spec=spec_of(trials),
             heads=heads,
-            backbone=what.backbone.model_dump(mode="json"),
+            backbone=recipe.backbone.model_dump(mode="json"),
             fuser=fuser,
             dims=dims,
             encoders=self.keys,
-            retrieval_heads=_compared(what, heads),
-            window_ms=what.signal.window_ms,
-            scale=what.signal.scale,
-            prior=home.portable(what.prior or ""),
-            prior_digest=what.digests.get(what.prior or "", ""),
-            subject_layer=what.subject_layer,
-            similarity=what.similarity,
-            normalise=what.signal.normalise,
+            retrieval_heads=_compared(recipe, heads),
+            window_ms=recipe.signal.window_ms,
+            scale=recipe.signal.scale,
+            prior=home.portable(recipe.prior or ""),
+            prior_digest=recipe.digests.get(recipe.prior or "", ""),
+            subject_layer=recipe.subject_layer,
+            similarity=recipe.similarity,
+            normalise=recipe.signal.normalise,
         )
 
 

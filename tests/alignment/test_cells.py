@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.alignment.cells import cells_of
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.cells import cells_of as cells_among
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -13,6 +14,10 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
     demo = ("dataset={kind: demo, subjects: 3}", "seeds=7")
     return Recipe.resolve("train-align", None if recipe is None else str(recipe), {}, [*demo, *overrides])
+
+
+def cells_of(recipe: Recipe) -> list[Cell]:
+    return cells_among(variants(recipe), recipe.dataset.build(recipe.paths))
 
 
 @pytest.mark.parametrize(

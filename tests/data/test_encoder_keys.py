@@ -7,7 +7,7 @@ import pytest
 
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.data.encoder_keys import encoders_by_key, match_keys
+from brainhive_cli.data.encoder_keys import encoders_by_key, match_keys, match_prior
 from brainhive_cli.encoders import resolve
 from brainhive_cli.pipelines import train_align
 
@@ -79,9 +79,7 @@ def test_an_encoder_of_anyones_is_named_as_it_is_typed(trained):
     assert Recipe.resolve("train-align", None, {"prior": str(trained)}, []).encoders == [resolve(COLOURS)]
 
     with pytest.raises(BrainhiveError, match=f"takes the encoders {COLOURS}, not vae") as caught:
-        train_align._match_priors(
-            Recipe.resolve("train-align", None, {"prior": str(trained)}, ["encoders=vae"])
-        )
+        match_prior(str(trained), [resolve("vae")])
     assert caught.value.hint == f"--encoders {COLOURS}"
 
 

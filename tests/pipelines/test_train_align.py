@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from brainhive_cli import aligner
 from brainhive_cli.alignment import loop, memory_map
 from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.job import held_out_of
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.validation import held_out as validated_on
 from brainhive_cli.app import app
@@ -22,7 +23,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.pipelines.train_align import _held_out
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
@@ -123,7 +123,7 @@ def test_leaving_one_subject_out_needs_two(go, small, world, runs):
 def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(world):
     pictures = TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
     concepts = np.asarray(pictures.concepts)
-    held_out = _held_out(pictures, 0.1)
+    held_out = held_out_of(pictures, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
     data = CellData([trials, trials], Targets({}), held_out, None)
@@ -142,7 +142,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
-    held_out = _held_out(pictures, 0.1)
+    held_out = held_out_of(pictures, 0.1)
     with h5py.File(own / "signals" / DATASET / "default" / "sub-01.h5", "r+") as file:
         signal = file["train/signal"][()]
         signal[held_out if spoilt == "held out" else ~held_out] *= -1
