@@ -18,6 +18,7 @@ from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import home, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -156,6 +157,11 @@ class AlignRun:
 
     def _model_of(self, cell: Cell) -> Path:
         return self.folder.path if self.is_model else self.folder.path / "cells" / cell.name / "model"
+
+    @cached_property
+    def heads(self) -> Heads:
+        """The heads of the first cell's model."""
+        return aligners.load(self._model_of(self.cells[0])).layout.heads
 
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from; of format 1 only the run says what selected the epoch."""

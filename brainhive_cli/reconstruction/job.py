@@ -192,7 +192,7 @@ class Job:
         recipe = self.recipe
         output, sampling = recipe.section(Output), recipe.section(Sampling)
         return GenerationJob(
-            Sampler(recipe.generator.build, prior, output, sampling, launch.device),
+            Sampler(recipe.generator.build, prior, output, sampling, launch.device, self.align.heads),
             recipe.repeats,
             recipe.batch_size,
             recipe.steps,

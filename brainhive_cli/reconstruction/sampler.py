@@ -3,12 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.heads import Heads, refuse_other_target
+from brainhive_cli.core.latent_space import PREFIX
 from brainhive_cli.core.media import Media
 from brainhive_cli.generators import Sampling
 from brainhive_cli.priors import Prior
@@ -26,6 +29,7 @@ class Sampler:
         output: Size, precision and memory.
         sampling: Steps, guidance, prompts.
         device: Where media are generated.
+        heads: Those of the brain model, so that latents of another autoencoder are refused.
     """
 
     def __init__(
@@ -35,9 +39,10 @@ class Sampler:
         output: Output,
         sampling: Sampling,
         device: torch.device,
+        heads: Heads = MappingProxyType({}),
     ) -> None:
         self._build, self._prior, self._output, self._sampling = build, prior, output, sampling
-        self._device = device
+        self._device, self._heads = device, heads
 
     @cached_property
     def generator(self) -> Any:
@@ -67,12 +72,22 @@ class Sampler:
             seeds: [B], of the noise.
             start: Pictures to start from, [B, 3, H, W] in 0..1.
             on_step: Called with the number of each step done.
+
+        Raises:
+            BrainhiveError: if sampling would start from decoded latents of another autoencoder.
         """
         null = self._prior.null(len(seeds), seeds)
         conditioning = null if decoded is None else self._prior.condition(decoded, seeds)
         if start is not None:
             conditioning = replace(conditioning, start=start)
+        elif conditioning.start is not None:
+            self._refuse_other_latents()
         media: Media = self.generator.generate(
             conditioning, seeds, self._output.resolution_px, self._sampling, null=null, on_step=on_step
         )
         return media
+
+    def _refuse_other_latents(self) -> None:
+        for name, head in self._heads.items():
+            if head.digest.startswith(PREFIX):
+                refuse_other_target(name, head, self.generator.latent_space, "the generator")

@@ -1,0 +1,74 @@
+"""A brain model of two heads: `latent` from one region, `tokens` from another, sampled when decoded."""
+
+from collections.abc import Sequence
+from typing import ClassVar
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.heads import Head, Heads
+from brainhive_cli.core.signal_spec import SignalSpec
+
+REGIONS = {"latent": "early", "tokens": "higher"}
+"""What each head is predicted from."""
+
+
+class Config(parts.Config):
+    """Widths, and how far samples lie from predictions."""
+
+    takes_spec: ClassVar[bool] = True
+
+    hidden: int = Field(32, description="width of the spaces that subjects share")
+    spread: float = Field(0.1, description="standard deviation of sampled tokens around the predicted ones")
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "TwoHeads":
+        """Make the model; its heads are `latent` [C, H, W] and `tokens` [S, D]."""
+        return TwoHeads(self, spec, heads)
+
+
+TINY = Config(hidden=4)
+
+
+class TwoHeads(nn.Module):
+    """For each head a linear map of a region for each subject, and a linear map that subjects share."""
+
+    def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
+        super().__init__()
+        self.subjects, self.spread = spec.subjects, config.spread
+        self.streams = nn.ModuleDict(
+            {name: Stream(config.hidden, spec, REGIONS[name], head) for name, head in heads.items()}
+        )
+
+    def forward(self, signal: Tensor, subject_index: Tensor) -> dict[str, Tensor]:
+        """Predict the heads from voxels [B, V, 1] of one subject."""
+        place = int(subject_index[0])
+        return {name: stream(signal[..., 0], self.subjects[place]) for name, stream in self.streams.items()}
+
+    def decode(self, signal: Tensor, subject_index: Tensor, seeds: Sequence[int]) -> Decoded:
+        """Sample tokens around the predicted ones, by one seed a signal; note each seed."""
+        found = self(signal, subject_index)
+        shape = found["tokens"].shape[1:]
+        noise = [torch.randn(shape, generator=torch.Generator().manual_seed(seed)) for seed in seeds]
+        found["tokens"] = found["tokens"] + self.spread * torch.stack(noise).to(signal)
+        return Decoded(found, {"note": [f"seed {seed}" for seed in seeds]})
+
+
+class Stream(nn.Module):
+    """One head, from one region."""
+
+    def __init__(self, hidden: int, spec: SignalSpec, region: str, head: Head) -> None:
+        super().__init__()
+        self.shape = head.shape
+        self.voxels = dict(zip(spec.subjects, spec.regions[region], strict=True))
+        self.ridge = nn.ModuleDict(
+            {str(subject): nn.Linear(len(voxels), hidden) for subject, voxels in self.voxels.items()}
+        )
+        self.shared = nn.Linear(hidden, head.width)
+
+    def forward(self, voxels: Tensor, subject: int) -> Tensor:
+        """Map a subject's voxels [B, V] to the head [B, *shape]."""
+        hidden = self.ridge[str(subject)](voxels[:, list(self.voxels[subject])])  # [B, H]
+        return self.shared(hidden).unflatten(1, self.shape)

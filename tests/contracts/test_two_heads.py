@@ -1,0 +1,168 @@
+"""A model of two heads on voxels of two widths goes through every command that a model goes through."""
+
+import importlib
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+from two import in_two
+
+from brainhive_cli.alignment import trained
+from brainhive_cli.alignment.trained_cell import Member
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.demo import voxels
+from brainhive_cli.generators import sdxl
+
+DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
+LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
+GENERATOR = "generator=" + yaml.safe_dump(
+    sdxl.TINY.model_dump(mode="json"), default_flow_style=True, width=10**6
+)
+ALIGN = (
+    DATASET,
+    f"heads={{latent: '{LATENT}', tokens: '{TOKENS}'}}",
+    "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: {kind: clip, cosine_weight: 1.0}}]",
+    "retrieval_head=tokens",
+    "backbone.kind=tests.contracts.parts.two_heads",
+    "mode=joint",
+    "seeds=1",
+    "train.epochs=24",
+    "train.batch_size=256",
+    "train.lr=0.005",
+    "train.precision=fp32",
+    "train.selection=last",
+)
+SMALL = ("resolution_px=32", "steps=2", "repeats=1", "items=4", "metrics=[pixcorr]")
+SUMMED_IN_ANOTHER_ORDER = 1e-4
+"""Two processes add gradients in another order than one, over all steps of a training."""
+Go = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Any:
+    """A home with the targets of both heads embedded and the model trained."""
+    home = tmp_path_factory.mktemp("two_heads")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
+        yield home, go("train-align", *ALIGN).folder
+
+
+def model_of(run: Path) -> dict[str, torch.Tensor]:
+    return load_file(run / "cells" / "all_seed-1" / "model" / "model.safetensors")
+
+
+def test_the_model_folder_says_what_signals_and_heads_it_has(world: Any) -> None:
+    _, run = world
+    config = json.loads((run / "cells" / "all_seed-1" / "model" / "config.json").read_text())
+
+    masks = [voxels.regions(subject) for subject in (1, 2)]
+    widths = [len(mask["early"]) for mask in masks]
+    assert config["spec"]["widths"] == widths and widths[0] != widths[1] and config["spec"]["names"] == []
+    early = [np.flatnonzero(mask["early"]).tolist() for mask in masks]
+    assert config["spec"]["regions"]["early"] == early
+    assert {name: head["shape"] for name, head in config["heads"].items()} == {
+        "latent": [4, 8, 8],
+        "tokens": [4, 16],
+    }
+
+
+@pytest.mark.parametrize("head", ["tokens", "latent"])
+def test_either_head_retrieves_above_chance(world: Any, go: Go, head: str) -> None:
+    _, run = world
+
+    scopes = go("eval-retrieval", f"align_run={run}", f"head={head}", "sheet_rows=0").metrics.scopes
+
+    for subject in ("sub-01", "sub-02"):
+        top5 = scopes[f"all_seed-1 · {subject}"]["top5"]
+        assert top5.low > top5.chance
+
+
+def test_the_identity_prior_reconstructs_from_both_heads(world: Any, go: Go, tmp_path: Path) -> None:
+    _, run = world
+
+    result = go("reconstruct", f"align_run={run}", "prior=identity", GENERATOR, *SMALL)
+
+    for subject in ("sub-01", "sub-02"):
+        assert len(list((result.folder / "samples/all_seed-1" / subject).rglob("*.png"))) == 4
+    pixcorr = result.metrics.scopes["brain"]["pixcorr"]
+    assert (pixcorr.n, pixcorr.split) == (8, "test")
+
+
+def test_latents_of_another_autoencoder_are_refused(world: Any, go: Go) -> None:
+    _, run = world
+    other = GENERATOR.replace("seed: 0", "seed: 1")
+    assert other != GENERATOR
+
+    with pytest.raises(BrainhiveError, match=r"latent predicts .*, the generator is of latents:") as caught:
+        go("reconstruct", f"align_run={run}", "prior=identity", other, *SMALL)
+    assert "autoencoder" in caught.value.hint
+
+
+def test_sampled_heads_are_the_same_for_whoever_decodes_them(world: Any) -> None:
+    _, run = world
+    first, second = (trained.find(str(run), Paths()) for _ in range(2))
+    cell, cpu = first.cells[0], torch.device("cpu")
+
+    one, rows = Member.load(first, cell, cpu).decoded(2, "test")
+    other, _ = Member.load(second, cell, cpu).decoded(2, "test")
+    predicted, _ = Member.load(second, cell, cpu).tokens(2, "test")
+
+    assert len(one) == len(rows) == len(set(one.texts["note"]))
+    assert torch.equal(one.tensors["tokens"], other.tensors["tokens"])
+    assert not torch.equal(one.tensors["tokens"].flatten(1), predicted)
+
+
+class Killed(Exception):
+    """Raised in the middle of an epoch."""
+
+
+def test_killed_and_resumed_it_has_the_same_weights(
+    world: Any, go: Go, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = world
+    loop = importlib.import_module("brainhive_cli.alignment.loop")
+    runs, steps, draw = f"paths.runs={tmp_path}", 0, loop.Batches.draw
+
+    def stop(*given: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps == 20:
+            raise Killed
+        return draw(*given)
+
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    monkeypatch.setattr(loop.Batches, "draw", stop)
+    with pytest.raises(Killed):
+        go("train-align", *ALIGN, runs)
+    assert list(tmp_path.rglob("checkpoints/*.pt"))
+    monkeypatch.undo()
+    resumed = model_of(go("train-align", *ALIGN, runs).folder)
+
+    whole = model_of(run)
+    assert resumed.keys() == whole.keys()
+    assert all(torch.equal(resumed[name], each) for name, each in whole.items())
+
+
+def _train(launch: Launch, *overrides: str) -> None:
+    pipeline = importlib.import_module("brainhive_cli.pipelines.train_align")
+    pipeline.run(pipeline.Recipe.resolve("train-align", None, {}, overrides), launch)
+
+
+def test_two_processes_give_what_one_gives(world: Any, tmp_path: Path) -> None:
+    _, run = world
+
+    in_two(_train, *ALIGN, f"paths.runs={tmp_path}")
+
+    (shared,) = (tmp_path / "train-align").iterdir()
+    for name, each in model_of(run).items():
+        torch.testing.assert_close(model_of(shared)[name], each, atol=SUMMED_IN_ANOTHER_ORDER, rtol=1e-3)
