@@ -22,11 +22,11 @@ INHERITED = (
     *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),
     *("subject_layer", "similarity", "signal"),
 )
-"""Recipe keys that say what a model is made of."""
+"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
 
 
 def inherit(recipe: Recipe) -> Recipe:
-    """Name the run that is fine-tuned and its new subjects, and take over what its models are made of.
+    """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
 
     Raises:
         MissingData: if there is no such run.
@@ -36,10 +36,10 @@ def inherit(recipe: Recipe) -> Recipe:
     if recipe.mode != "finetune":
         return recipe
     run, made, variant = _source(recipe)
-    asked = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
-    new = [subject for subject in asked if _new_to(made, subject)]
-    if not new or (recipe.subjects and new != asked):
-        known = ", ".join(str(subject) for subject in asked if subject not in new)
+    chosen = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
+    new = [subject for subject in chosen if _new_to(made, subject)]
+    if not new or (recipe.subjects and new != chosen):
+        known = ", ".join(str(subject) for subject in chosen if subject not in new)
         raise BrainhiveError(
             f"no model of {run.path.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
@@ -53,12 +53,12 @@ def inherit(recipe: Recipe) -> Recipe:
 
 
 def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:
-    """Warn of what is asked for, and is not what the model that is fine-tuned is made of."""
+    """Warn of keys that were set, and that a fine-tuned model keeps from its run."""
     usual = type(recipe)()
     for key, value in taken.items():
-        asked = getattr(recipe, key)
-        if asked not in (value, getattr(usual, key)):
-            shown = asked.model_dump(mode="json") if isinstance(asked, BaseModel) else asked
+        chosen = getattr(recipe, key)
+        if chosen not in (value, getattr(usual, key)):
+            shown = chosen.model_dump(mode="json") if isinstance(chosen, BaseModel) else chosen
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run}")
 
 
@@ -81,7 +81,7 @@ def model_for(recipe: Recipe, cell: Cell) -> Path:
 
 
 def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:
-    """Keep the trials of a share of the pictures, alike among those learned from and those held out.
+    """Keep the trials of a share of the pictures, the same share of those learned from and of those held out.
 
     Args:
         trials: Of one subject.
@@ -99,14 +99,14 @@ def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) ->
 
 
 def _source(recipe: Recipe) -> tuple[RunFolder, Recipe, str]:
-    """Find the run that is fine-tuned, what it is made of, and which variant of a sweep it is."""
+    """Find the run that is fine-tuned, its recipe, and which variant of a sweep it is."""
     base, run = recipe.paths.under_home("runs"), None
-    asked, variant = of_variant(recipe.finetune.run)
-    if asked is None:
+    chosen, variant = of_variant(recipe.finetune.run)
+    if chosen is None:
         run = runs.newest(
             base, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
         )
-    run = run or runs.find(base, "train-align", asked)
+    run = run or runs.find(base, "train-align", chosen)
     made = variant_of(type(recipe).model_validate(run.recipe()), variant, run.path.name)
     if made.mode == "finetune":
         raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")

@@ -50,7 +50,7 @@ def train_cell(
     Args:
         name: The cell's: of its files, and in its events.
         seed: Decides the weights, the order of the trials and all that is random in training.
-        layout: What the aligner is made of.
+        layout: Architecture of the aligner.
         data: What it learns from.
         terms: What it learns by.
         train: How it is trained.
