@@ -76,8 +76,9 @@ class Sampler:
         Raises:
             BrainhiveError: if sampling would start from decoded latents of another autoencoder.
         """
-        null = self._prior.null(len(seeds), seeds)
-        conditioning = null if decoded is None else self._prior.condition(decoded, seeds)
+        prior, count = self._prior, len(seeds)
+        conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
+        null = prior.null(count, seeds) if self._sampling.guidance > 1 else None
         if start is not None:
             conditioning = replace(conditioning, start=start)
         elif conditioning.start is not None:

@@ -11,6 +11,8 @@ import torch
 from brainhive_cli import priors
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.heads import Head
 from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.recipe import Output
@@ -121,3 +123,18 @@ def test_a_cpu_computes_in_the_chosen_precision_but_in_fp32_for_fp16(speaking, p
     media = sampler.sample(decoded, SEEDS)
 
     assert sampler.generator.unet.dtype == taken and media.shape == (2, 3, 32, 32)
+
+
+def test_latents_of_another_autoencoder_are_refused_as_a_start():
+    decoded = Decoded({"token": torch.randn(2, 16), "latent": torch.randn(2, 4, 8, 8)})
+    own = sdxl.TINY.build().latent_space
+
+    def sample(space: str) -> torch.Tensor:
+        heads = {"token": Head((16,)), "latent": Head((4, 8, 8), "vae", space)}
+        output, sampling = Output(resolution_px=32), Sampling(steps=2, strength=0.5)
+        sampler = Sampler(sdxl.TINY.build, priors.load("identity"), output, sampling, CPU, heads)
+        return sampler.sample(decoded, SEEDS)
+
+    assert sample(own).shape == (2, 3, 32, 32)
+    with pytest.raises(BrainhiveError, match="the head latent predicts vae of latents:other"):
+        sample("latents:other")
