@@ -1,6 +1,6 @@
 """What a cell learns from, batch by batch."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -17,13 +17,11 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.device import to_device
+from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.signals.augmentation import augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
-
-Rows = NDArray[np.int64]
-Signals = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -57,61 +55,6 @@ class CellData:
 
 
 @dataclass(frozen=True)
-class SignalBank:
-    """Signals of several subjects, one after the other, from which rows are gathered.
-
-    Subjects of one width are gathered together; where widths differ, each by itself.
-
-    Attributes:
-        signals: [N_subject, ...] a subject, on the device or mapped.
-        first: Row of each subject's first signal.
-        picture: [N] row of each signal's picture, on the device.
-        subject: [N] subject index, on the device.
-    """
-
-    signals: list[Tensor]
-    first: Rows
-    picture: Tensor
-    subject: Tensor
-
-    @classmethod
-    def of(cls, signals: Sequence[Signals], pictures: Sequence[Rows], device: torch.device) -> "SignalBank":
-        """Put signals on the device, unless they are mapped."""
-        counts = [len(signal) for signal in signals]
-        return cls(
-            [_tensor(signal, device) for signal in signals],
-            np.cumsum([0, *counts[:-1]]),
-            torch.from_numpy(np.concatenate(pictures)).to(device),
-            torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
-        )
-
-    def split(self, rows: Rows) -> list[Rows]:
-        """Split ascending rows into those that `gather` takes together: all, or one subject's each."""
-        if len({signal.shape[1:] for signal in self.signals}) == 1:
-            return [rows]
-        return [each for each in np.split(rows, np.searchsorted(rows, self.first[1:])) if len(each)]
-
-    def gather(self, rows: Rows) -> Tensor:
-        """Gather the signals of ascending rows of one width: [B, ...], on the device."""
-        ends = [*np.searchsorted(rows, self.first), len(rows)]
-        every = zip(self.signals, self.first, ends, ends[1:], strict=False)
-        spans = [span for span in every if span[2] < span[3]]
-        shape = (spans[0][0] if spans else self.signals[0]).shape[1:]
-        gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
-        for signal, first, start, stop in spans:
-            index = to_device(torch.from_numpy(rows[start:stop] - first), signal.device)
-            torch.index_select(signal, 0, index, out=gathered[start:stop])
-        return to_device(gathered, self.picture.device)
-
-
-def _tensor(signal: Signals, device: torch.device) -> Tensor:
-    if isinstance(signal, np.memmap):  # copy-on-write, since torch warns of read-only arrays
-        signal = np.memmap(str(signal.filename), np.float32, "c", signal.offset, signal.shape)
-        return torch.from_numpy(signal)
-    return torch.from_numpy(signal).to(device)
-
-
-@dataclass(frozen=True)
 class Batch:
     """This process's share of a training step.
 
@@ -140,7 +83,7 @@ class Batches:
     Args:
         data: What the cell learns from.
         train: How it is trained.
-        mix_alpha: How signals are mixed in pairs for the loss; 0 is not.
+        mix_alpha: Concentration of the shares with which pairs of signals are mixed; 0: they are not.
         launch: Who shares a batch.
 
     Raises:
@@ -187,8 +130,8 @@ class Batches:
         """Gather this process's share of a batch, and vary it.
 
         Args:
-            rows: Of the whole batch.
-            seed: Decides, with the place of this process, what is random.
+            rows: Rows of the whole batch, over all processes.
+            seed: Decides, with this process's rank, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         own: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
@@ -230,11 +173,6 @@ class Batches:
             for key, count in self.images.alternatives.items()
         }
         return self.images.gather(picture, which=which)
-
-
-def averages_of(trials: Sequence[Trials], device: torch.device) -> SignalBank:
-    """Lay out the averaged signals of several subjects."""
-    return SignalBank.of([each.signal for each in trials], [each.picture for each in trials], device)
 
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:

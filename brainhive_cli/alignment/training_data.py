@@ -1,10 +1,11 @@
-"""What the cells of an align run learn from: embeddings, signals and the target's fusion encoder."""
+"""What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import numpy as np
+from torch import nn
 
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
@@ -22,6 +23,7 @@ from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.datasets import Dataset
+from brainhive_cli.priors import Prior
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import target_store
@@ -38,12 +40,12 @@ class TrainingData:
     Attributes:
         recipe: The recipe of one of them.
         dataset: Whose they are.
-        launch: On whose device the embeddings are.
-        pictures: One of the embedding stores: which picture each row is.
+        launch: On whose device the targets are.
+        pictures: One of the target stores: which stimulus each row is.
         keys: The fuser's key of each encoder, by the encoder's store name.
         digests: Digest of what made each store; empty where nothing says.
         images: Targets of these pictures, by the fuser's key.
-        prior: The prior whose fuser is the target, or None.
+        prior: The prior whose frozen fuser makes the target, or None.
         with_single: Whether trials keep their single repetitions.
         memory_map: Whether training signals stay on disk.
         trials: Signals by subject, as far as they are open.
@@ -56,23 +58,21 @@ class TrainingData:
     keys: dict[str, str]
     digests: dict[str, str]
     images: Targets
-    prior: priors.Prior | None
+    prior: Prior | None
     with_single: bool
     memory_map: bool
     trials: dict[int, Trials]
 
     @classmethod
     def open(cls, recipe: Recipe, subjects: Sequence[int], launch: Launch) -> Self:
-        """Load the embeddings onto the device; signals of these subjects are opened as cells ask for them."""
+        """Load the targets onto the device; signals of these subjects are opened when a cell needs them."""
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         root, names = recipe.paths.under_home("embeddings"), [config.name for config in recipe.encoders]
-        stores = target_store.open_all(
-            root, dataset.name, "train", names
-        )  # looked at before, in all variants
+        stores = target_store.open_all(root, dataset.name, "train", names)  # checked before, for all variants
         selections = _selections(dataset, recipe, subjects)
         _check_repetitions(dataset.name, recipe, selections)
         with_single = recipe.signal.repetitions != "average" or recipe.train.augment.repetitions > 0
-        prior: priors.Prior | None = priors.load(recipe.prior) if recipe.prior else None
+        prior = priors.load(recipe.prior) if recipe.prior else None
         keys = {config.name: config.name for config in recipe.encoders}
         if prior:
             keys |= match_keys(recipe.fused_encoders, prior.dims, f"the prior {recipe.prior}")
@@ -94,22 +94,11 @@ class TrainingData:
         )
 
     def is_compatible(self, recipe: Recipe) -> bool:
-        """Whether another recipe learns from the same data."""
-        own, other = (
-            (
-                each.encoders,
-                each.prior,
-                each.signal,
-                train.embedding_alternatives,
-                train.augment,
-                train.memory_map,
-            )
-            for each, train in ((self.recipe, self.recipe.train), (recipe, recipe.train))
-        )
-        return own == other
+        """Check that another recipe learns from the same targets and signals."""
+        return _inputs(self.recipe) == _inputs(recipe)
 
     def trials_of(self, subject: int) -> Trials:
-        """Open a subject's training signals, or find them open."""
+        """Open a subject's training signals, once for all cells."""
         if subject not in self.trials:
             self.trials[subject] = open_trials(
                 *(self.dataset, self.recipe.paths, self.recipe.signal, subject, "train", self.pictures),
@@ -119,7 +108,7 @@ class TrainingData:
         return self.trials[subject]
 
     def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
-        """Open the test signals of a cell and the embeddings of the test pictures: to select the epoch by."""
+        """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
         recipe = self.recipe
         stores = open_stores(self.dataset, recipe.dataset, "test", recipe.encoders, recipe.paths)
         pictures = next(iter(stores.values()))
@@ -133,7 +122,7 @@ class TrainingData:
         return trials, Targets.of(stores, self.launch, self.keys)
 
     def learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
-        """Return what a cell's model learns from, for its folder; what selects the epoch is added later."""
+        """Say what a cell's model learns from, for its folder; what selects the epoch is added later."""
         rows = np.unique(np.concatenate([each.picture for each in trials]))
         how, normaliser = recipe.signal.normalise, None
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
@@ -149,7 +138,7 @@ class TrainingData:
         )
 
     @property
-    def frozen_fuser(self) -> Any:
+    def frozen_fuser(self) -> nn.Module | None:
         """The prior's fuser; None where the fuser is trained."""
         return self.prior.fuser if self.prior else None
 
@@ -198,6 +187,13 @@ def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
         return () if recipe.is_fused else tuple(heads)
     found = [name for name, head in heads.items() if len(head.shape) <= 2]
     return tuple(found) if TOKEN not in heads and len(found) == 1 else ()
+
+
+def _inputs(recipe: Recipe) -> tuple[Any, ...]:
+    """List the settings that decide which targets and signals are loaded, and how."""
+    train = recipe.train
+    loaded = (recipe.encoders, recipe.prior, recipe.signal)
+    return (*loaded, train.embedding_alternatives, train.augment, train.memory_map)
 
 
 def _selections(dataset: Dataset, recipe: Recipe, subjects: Sequence[int]) -> list[Selection]:

@@ -4,10 +4,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.alignment.batches import CellData, Rows, SignalBank, averages_of
+from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.metrics.retrieval import ranks
 

@@ -7,9 +7,10 @@ import pytest
 import torch
 from cell_data import HERE, PICTURES, batches_of, targets_of
 
-from brainhive_cli.alignment.batches import CellData, averages_of
+from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.data.signal_bank import averages_of
 from brainhive_cli.data.trials import Trials, spec_of
 
 WIDTHS = {1: 3, 4: 5, 7: 4}
