@@ -15,7 +15,7 @@ from two import in_two
 
 from brainhive_cli.alignment import trained
 from brainhive_cli.alignment.trained_cell import Member
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
@@ -41,6 +41,7 @@ ALIGN = (
     "train.selection=last",
 )
 SMALL = ("resolution_px=32", "steps=2", "repeats=1", "items=4", "metrics=[pixcorr]")
+NARROW = ("dim=16", "fuser={kind: fusion_encoder, intermediate_size: 16}", "train.epochs=8")
 SUMMED_IN_ANOTHER_ORDER = 1e-4
 """Two processes add gradients in another order than one, over all steps of a training."""
 Go = Callable[..., Any]
@@ -166,3 +167,18 @@ def test_two_processes_give_what_one_gives(world: Any, tmp_path: Path) -> None:
     (shared,) = (tmp_path / "train-align").iterdir()
     for name, each in model_of(run).items():
         torch.testing.assert_close(model_of(shared)[name], each, atol=SUMMED_IN_ANOTHER_ORDER, rtol=1e-3)
+
+
+def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: Go) -> None:
+    short = (DATASET, *ALIGN[4:], "backbone={kind: voxel_ridge, hidden: 32}", "retrieval_head=null", *NARROW)
+
+    run = go("train-align", *short, f"encoders=['{TOKENS}']").folder
+    scopes = go("eval-retrieval", f"align_run={run}", "sheet_rows=0").metrics.scopes
+
+    config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
+    assert config["heads"]["token"]["shape"] == [4, 16]
+    top5 = scopes["all_seed-1 · sub-01"]["top5"]
+    assert top5.low > top5.chance
+    with pytest.raises(RecipeError, match=r"latent \[4, 8, 8\], .* cannot be fused") as caught:
+        go("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
+    assert "head of its own" in caught.value.hint
