@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from brainhive_cli import priors
 from brainhive_cli.alignment import finetune
 from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import variants
@@ -68,10 +69,19 @@ class Job:
 
     @cached_property
     def stores(self) -> dict[str, TargetStore]:
-        """The stores of all variants' encoders, by name: of the same stimuli, or refused."""
+        """The stores of all variants' encoders, by name.
+
+        Raises:
+            BrainhiveError: if they are of different stimuli.
+            RecipeError: if a variant fuses shapes that cannot be fused.
+        """
         encoders = {config.name: config for each in self.variants.values() for config in each.encoders}
         given = (self.dataset, self.recipe.dataset, "train", list(encoders.values()), self.recipe.paths)
-        return open_stores(*given)
+        stores = open_stores(*given)
+        for each in self.variants.values():
+            if each.fused_encoders:
+                tokens_of({config.name: stores[config.name].shape for config in each.fused_encoders})
+        return stores
 
     @cached_property
     def priors(self) -> dict[str, Description]:

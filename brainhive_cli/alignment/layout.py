@@ -133,11 +133,20 @@ class Layout:
 
 
 def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
-    """Say what a fuser makes of embeddings: a vector, or tokens where all encoders give as many.
+    """Describe the head of fused embeddings: a vector, or tokens where all encoders give as many.
 
     Args:
         shapes: Of one item, by the encoder's key.
         dim: D that the fuser makes of the last axis.
+
+    Raises:
+        RecipeError: if some shapes cannot be fused.
+    """
+    return Head((*tokens_of(shapes), dim), FUSED)
+
+
+def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
+    """Return the axes before the width that embeddings have in common: () of vectors, (S,) of tokens.
 
     Raises:
         RecipeError: if some shapes cannot be fused.
@@ -149,7 +158,7 @@ def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
             f"embeddings of {listed} cannot be fused: they need to be vectors, or as many tokens each",
             "give each a head of its own",
         )
-    return Head((*leading.pop(), dim), FUSED)
+    return leading.pop()
 
 
 def _refuse_unknown(what: str, name: str, known: tuple[str, ...]) -> None:

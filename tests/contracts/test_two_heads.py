@@ -182,3 +182,6 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: G
     with pytest.raises(RecipeError, match=r"latent \[4, 8, 8\], .* cannot be fused") as caught:
         go("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
     assert "head of its own" in caught.value.hint
+    pipeline = importlib.import_module("brainhive_cli.pipelines.train_align")
+    recipe = pipeline.Recipe.resolve("train-align", None, {}, (*short, f"encoders=['{LATENT}']"))
+    assert "cannot be fused" in str(pipeline.plan(recipe).missing)
