@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.initialisation import begin
+from brainhive_cli.alignment.initialisation import initial_aligner
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
@@ -128,7 +128,7 @@ def trained(
 ) -> Iterator[list[float]]:
     """Train once, and yield what `_NAMES` names after the epochs `at`."""
     config = parts.resolve("losses", "clip")
-    aligner, loss_of = begin(seed, layout(), data, train.init), config.build()
+    aligner, loss_of = initial_aligner(seed, layout(), data, train.init), config.build()
     batches = Batches(data, train, 0.0, HERE)
     learner = Learner(aligner, loss_of, train, train.all_stages(batches.steps)[0], batches.steps)
     for epoch in range(train.epochs):

@@ -20,7 +20,9 @@ REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
 
 
-def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]) -> Aligner:
+def initial_aligner(
+    seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]
+) -> Aligner:
     """Make the aligner that the seed decides; a prior's fuser is taken over, and frozen.
 
     Args:
@@ -41,7 +43,7 @@ def begin(seed: int, layout: Layout, data: CellData, init: Literal["torch", "ref
 
 
 def learned_by(data: CellData, train: Train) -> Learned:
-    """Say what the model of a cell will have learned from, with all that the model it starts from had."""
+    """Return what a cell's model will have learned from, including what its start learned from."""
     learned = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
     for start in data.starts.values():
         learned = learned.after(aligners.learned_in(start))

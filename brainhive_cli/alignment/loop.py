@@ -9,7 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.alignment.batch_norm import normalise_together
 from brainhive_cli.alignment.batches import Batch, Batches, CellData
-from brainhive_cli.alignment.initialisation import begin, learned_by
+from brainhive_cli.alignment.initialisation import initial_aligner, learned_by
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.memory import keep_freed_memory
 from brainhive_cli.alignment.model import Aligner
@@ -59,7 +59,7 @@ def train_cell(
         on_epoch: Is called after each epoch, in the main process; default: the run's log.
     """
     keep_freed_memory()
-    aligner = begin(seed, layout, data, train.init).to(launch.device)
+    aligner = initial_aligner(seed, layout, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
     aligner = normalise_together(aligner, launch)
     objective = Objective(terms, layout.similarity == "centred_cosine").to(launch.device)

@@ -10,7 +10,12 @@ from torch import nn
 
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.initialisation import REFERENCE_SD, _draw_as_reference, begin, take_over
+from brainhive_cli.alignment.initialisation import (
+    REFERENCE_SD,
+    _draw_as_reference,
+    initial_aligner,
+    take_over,
+)
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.optimisation import Learner
@@ -120,15 +125,15 @@ def test_reference_weights_are_those_that_transformers_draws(kind):
 
 def test_the_recipe_decides_the_initial_weights_which_a_model_folder_or_prior_replaces(tmp_path):
     data = data_of(EMBEDDING)
-    made = {init: begin(1, layout_of(data), data, init) for init in ("torch", "reference")}
+    made = {init: initial_aligner(1, layout_of(data), data, init) for init in ("torch", "reference")}
     spreads = {init: model.backbone.proj_in.weight.std().item() for init, model in made.items()}
     assert spreads["torch"] == pytest.approx((3 * 24) ** -0.5, rel=0.15)  # uniform up to 1 / √fan-in
     assert spreads["reference"] == pytest.approx(0.02, rel=0.15)
     made["torch"].save(tmp_path / "model")
 
-    begun = begin(2, layout_of(data), data, "reference")
+    begun = initial_aligner(2, layout_of(data), data, "reference")
     take_over(begun, tmp_path / "model")
-    frozen = begin(2, layout_of(data), replace(data, fuser=made["torch"].fuser), "reference")
+    frozen = initial_aligner(2, layout_of(data), replace(data, fuser=made["torch"].fuser), "reference")
 
     assert torch.equal(begun.backbone.proj_in.weight, made["torch"].backbone.proj_in.weight)
     theirs = made["torch"].fuser.state_dict()

@@ -1,4 +1,4 @@
-"""A run is never evaluated on, nor goes on with, embeddings that were made otherwise than its own."""
+"""A run is neither evaluated on nor resumed with embeddings that were made in another way than its own."""
 
 import re
 import shutil

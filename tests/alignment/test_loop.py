@@ -16,7 +16,7 @@ from two import in_two
 from brainhive_cli import aligner
 from brainhive_cli.alignment import loop
 from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.alignment.initialisation import begin, take_over
+from brainhive_cli.alignment.initialisation import initial_aligner, take_over
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner
@@ -97,7 +97,7 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
     loss_of, trials = ClipLoss(), data.trials[0]
-    model, learned = begin(1, layout, data, "torch"), ~data.held_out
+    model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
 
     terms = [Term(prediction=name, weight=0.5) for name in heads]
     _, _, events = train(data, layout=layout, terms=terms, epochs=1, batch_size=PICTURES)

@@ -1,4 +1,4 @@
-"""The aligner's model folder: what is saved is what is loaded, and damage is told in one line."""
+"""The aligner's model folder: what is saved is what is loaded, and damage is one clear error."""
 
 import json
 from collections.abc import Callable

@@ -27,7 +27,7 @@ KEPT = {
     "proj_meta": DIMS,
     "transformers_version": "4.57.3",
 }
-"""What a config holds besides the sizes of the brain encoder."""
+"""What a config holds apart from the sizes of the brain encoder."""
 SPEC = spec_of(("Oz", "POz", "Pz"), 80, (10, 3, 1))
 OURS = one_token(SPEC, 8, {"vae": 6, "clip-b32": 4}, backbone={"kind": "atm", "dropout": 0.2})
 
@@ -114,9 +114,9 @@ def test_a_model_of_ours_goes_through_upstreams_layout_with_its_subjects_by_numb
     signal, vae, clip = torch.randn(3, 3, 80), torch.randn(3, 6), torch.randn(3, 4)
     numbers = torch.tensor([found.layout.spec.subjects.index(subject) for subject in SPEC.subjects])
 
-    theirs = {"vae": vae, "CLIP-ViT-B-32-laion2B-s34B-b79K": clip}
+    upstreams = {"vae": vae, "CLIP-ViT-B-32-laion2B-s34B-b79K": clip}
     assert torch.equal(found.encode_signal(signal, numbers), made.encode_signal(signal, torch.arange(3)))
-    assert torch.equal(found.encode_image(theirs), made.encode_image({"vae": vae, "clip-b32": clip}))
+    assert torch.equal(found.encode_image(upstreams), made.encode_image({"vae": vae, "clip-b32": clip}))
     torch.testing.assert_close(found.encode_signal(signal), made.encode_signal(signal))
     assert found.losses == made.losses
 
@@ -161,8 +161,8 @@ def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop:
 
 
 def test_an_upstream_model_is_kept_in_our_layout_too(tmp_path: Path) -> None:
-    Aligner(OURS).save_upstream(tmp_path / "theirs")
-    model = aligners.load(tmp_path / "theirs")
+    Aligner(OURS).save_upstream(tmp_path / "upstream")
+    model = aligners.load(tmp_path / "upstream")
     model.save(tmp_path / "ours")
     again = aligners.load(tmp_path / "ours")
     assert asdict(again.layout) == asdict(model.layout)
