@@ -185,3 +185,21 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: G
     pipeline = importlib.import_module("brainhive_cli.pipelines.train_align")
     recipe = pipeline.Recipe.resolve("train-align", None, {}, (*short, f"encoders=['{LATENT}']"))
     assert "cannot be fused" in str(pipeline.plan(recipe).missing)
+
+
+def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: Go) -> None:
+    """Its forward refuses to run in training, so what is trained is `learn`, on the targets it overrides."""
+    heads = f"heads={{tokens: '{TOKENS}'}}"
+    given = (DATASET, heads, "terms=[{prediction: tokens, loss: mse}]", *ALIGN[5:])
+    run = go("train-align", *given, "backbone.kind=tests.contracts.parts.autoregressive").folder
+
+    align = trained.find(str(run), Paths())
+    member = Member.load(align, align.cells[0], torch.device("cpu"))
+    decoded, rows = member.decoded(1, "test")
+    true = member.images("test", rows)  # which are not scaled
+
+    error = (decoded.tensors["tokens"].flatten(1) - true).square().mean()
+    assert error < 0.8 * (true - true.mean(0)).square().mean()
+    scopes = go("eval-retrieval", f"align_run={run}", "sheet_rows=0").metrics.scopes
+    top5 = scopes["all_seed-1 · sub-01"]["top5"]
+    assert top5.low > top5.chance
