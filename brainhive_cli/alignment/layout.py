@@ -72,7 +72,7 @@ class Layout:
             return (TOKEN if TOKEN in self.heads else next(iter(self.heads)),)
         raise RecipeError(
             f"the model has the heads {', '.join(self.heads)}, and nothing says which retrieval compares",
-            f"head={next(iter(self.heads))} (train-align: retrieval_head=)",
+            f"head={next(iter(self.heads))}",
         )
 
     @property

@@ -16,7 +16,7 @@ from brainhive_cli.core.caveats import (
     TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
-    together,
+    merge_caveats,
 )
 from brainhive_cli.signals.normalisation import Normaliser
 
@@ -85,7 +85,7 @@ class Learned:
         """Caveats of every number that depends on the model."""
         found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
         simulated = [TRAINED_ON_SIMULATED] if self.is_simulated else []
-        return together(simulated, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
+        return merge_caveats(simulated, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
 
     def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Find which pictures of a data set it learned from: [N]."""

@@ -19,7 +19,7 @@ from brainhive_cli.alignment.stages import Stages
 from brainhive_cli.alignment.state import State
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
-from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -146,7 +146,7 @@ def _finish(
     folder.replace(f"cells/{name}/model", aligner.save)
     scopes, caveats = {}, aligner.learned.caveats
     for held in queries:
-        protocol = in_protocol("held-out training concepts", caveats)
+        protocol = extend_protocol("held-out training concepts", caveats)
         named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
         ranks, ids = held.by_subject(state.kept["ranks"])
         metrics = summarise(ranks, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]

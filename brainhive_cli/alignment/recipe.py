@@ -73,7 +73,7 @@ class Recipe(SweptRecipe):
     terms: list[Term] = Field(
         [], description="loss terms; default: `loss` for every head, with equal weights that sum to 1"
     )
-    retrieval_head: str | None = Field(
+    head: str | None = Field(
         None, description="head that retrieval compares; default: `token`, or the only vector or tokens"
     )
     prior: str | None = Field(None, description="Fusion Prior whose fusion encoder is the frozen target")
@@ -120,10 +120,8 @@ class Recipe(SweptRecipe):
             self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
-        if self.retrieval_head is not None and self.retrieval_head not in self.head_targets:
-            raise RecipeError(
-                f"retrieval_head is {self.retrieval_head!r}", f"heads: {', '.join(self.head_targets)}"
-            )
+        if self.head is not None and self.head not in self.head_targets:
+            raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
         terms = self.loss_terms
         check(terms, self.train.epochs)
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training

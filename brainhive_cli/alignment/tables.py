@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.core.caveats import in_tables
+from brainhive_cli.core.caveats import extend_tables
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.reports.published_table import published_table
@@ -40,7 +40,7 @@ def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
     if published := notes.get("published"):
         laid_out.append(published_table({"": published} if "" in by_variant else published))
-    return in_tables(laid_out, found.caveats)
+    return extend_tables(laid_out, found.caveats)
 
 
 def _row(top1: Metric | None) -> tuple[Any, ...]:

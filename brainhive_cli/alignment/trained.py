@@ -16,7 +16,7 @@ from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import home, parts, runs
-from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, together
+from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
@@ -178,7 +178,7 @@ class AlignRun:
         found = [SIMULATED] if self.dataset.is_simulated else []
         if any(self._is_normalised_by_tested(cell) for cell in self.cells):
             found.append(NORMALISED_BY_TESTED)
-        return together(found, *(self.learned(cell).caveats for cell in self.cells))
+        return merge_caveats(found, *(self.learned(cell).caveats for cell in self.cells))
 
     @property
     def are_strangers(self) -> bool:

@@ -181,8 +181,8 @@ class TrainingData:
 
 def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
     """Name the heads that retrieval compares: the recipe's, else the only one of vectors or tokens."""
-    if recipe.retrieval_head is not None:
-        return (recipe.retrieval_head,)
+    if recipe.head is not None:
+        return (recipe.head,)
     if not recipe.heads:
         return () if recipe.is_fused else tuple(heads)
     found = [name for name, head in heads.items() if len(head.shape) <= 2]

@@ -23,7 +23,7 @@ CAVEATS = (
 """All caveats, in the order in which they are listed."""
 
 
-def together(*some: Iterable[str]) -> list[str]:
+def merge_caveats(*some: Iterable[str]) -> list[str]:
     """List the caveats of several things, each once and in their order."""
     found = {caveat for caveats in some for caveat in caveats}
     if SIMULATED in found:
@@ -31,27 +31,27 @@ def together(*some: Iterable[str]) -> list[str]:
     return [caveat for caveat in CAVEATS if caveat in found]
 
 
-def said_in(text: str) -> list[str]:
+def find_caveats(text: str) -> list[str]:
     """List the caveats that a title or a protocol contains, as whole words."""
     return [caveat for caveat in CAVEATS if re.search(rf"(?<![\w-]){re.escape(caveat)}(?![\w-])", text)]
 
 
-def in_protocol(protocol: str, caveats: Iterable[str]) -> str:
+def extend_protocol(protocol: str, caveats: Iterable[str]) -> str:
     """Add to a protocol the caveats that it does not contain."""
     return ", ".join([protocol, *_lacking(protocol, caveats)])
 
 
-def in_title(title: str, caveats: Iterable[str]) -> str:
+def extend_title(title: str, caveats: Iterable[str]) -> str:
     """Add to a title, in brackets, the caveats that it does not contain."""
     lacking = _lacking(title, caveats)
     return f"{title} ({', '.join(lacking)})" if lacking else title
 
 
-def in_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
+def extend_tables(tables: Iterable[Table], caveats: Sequence[str]) -> tuple[Table, ...]:
     """Add caveats to the titles of tables."""
-    return tuple(replace(table, title=in_title(table.title, caveats)) for table in tables)
+    return tuple(replace(table, title=extend_title(table.title, caveats)) for table in tables)
 
 
 def _lacking(text: str, caveats: Iterable[str]) -> list[str]:
-    contained = said_in(text)
-    return [caveat for caveat in together(caveats) if caveat not in contained]
+    contained = find_caveats(text)
+    return [caveat for caveat in merge_caveats(caveats) if caveat not in contained]

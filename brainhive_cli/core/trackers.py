@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core.caveats import in_title
+from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.measurements import Metric
 
@@ -56,7 +56,7 @@ def tracked(
         caveats: What must be said of the numbers; added to the name of their run.
         clock: The number of an event that is its time.
     """
-    opened = [_open(name, run, in_title(cell, caveats), recipe) for name in names]
+    opened = [_open(name, run, extend_title(cell, caveats), recipe) for name in names]
 
     def log(event: Mapping[str, Any]) -> None:
         numbers = {name: value for name, value in event.items() if isinstance(value, int | float)}

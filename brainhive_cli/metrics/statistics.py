@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, said_in
+from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
@@ -97,7 +97,7 @@ def measure(
 
 def _is_selected(protocol: str) -> bool | None:
     """Whether a protocol says that anything was selected on test; None where nothing is known of it."""
-    caveats = said_in(protocol)
+    caveats = find_caveats(protocol)
     return True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False
 
 

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal, get_args
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.caveats import SIMULATED, in_title
+from brainhive_cli.core.caveats import SIMULATED, extend_title
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Metric
@@ -57,7 +57,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     scopes = {step: result.metrics.overall for step, result in results.items() if result.metrics.overall}
     found = Measurements(scopes, notes={"caveats": [SIMULATED], "commands": commands})
     if launch.is_main:
-        sections, title = _sections(table, commands, results), in_title("Brainhive demo", [SIMULATED])
+        sections, title = _sections(table, commands, results), extend_title("Brainhive demo", [SIMULATED])
         folder.replace("index.html", lambda path: write_page(path, title, NOTE, sections))
         folder.finish(found)
     launch.barrier()

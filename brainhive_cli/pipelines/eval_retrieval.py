@@ -3,7 +3,7 @@
 from typing import Any
 
 from brainhive_cli.core import console, home, trackers
-from brainhive_cli.core.caveats import together
+from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Plan, Result
@@ -89,7 +89,7 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
     if launch.is_main and not folder.is_finished:
         each = {variant: result.metrics for variant, result in results.items()}
         compared, reasons = compare_pairs(each)
-        caveats = together(*(found.caveats for found in each.values()))
+        caveats = merge_caveats(*(found.caveats for found in each.values()))
         notes: dict[str, Any] = {"run": job.runs[0].name, "variants": list(each), "caveats": caveats}
         notes |= {"comparisons": compared, "not_compared": reasons}
         scopes = {

@@ -17,7 +17,7 @@ from brainhive_cli.alignment.starts import starts_of
 from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
 from brainhive_cli.core import console, trackers
-from brainhive_cli.core.caveats import together
+from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.results import Plan, Result
@@ -66,7 +66,7 @@ def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, 
         for cell in cells
     }
     scopes = {name: metrics for each in found.values() for name, metrics in each.scopes.items()}
-    caveats = together(*(each.caveats for each in found.values()))
+    caveats = merge_caveats(*(each.caveats for each in found.values()))
     of_cells = {name: dict(each.notes) for name, each in found.items()}
     return Measurements(scopes, notes={**notes, "caveats": caveats, "cells": of_cells})
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import console
-from brainhive_cli.core.caveats import in_title, said_in, together
+from brainhive_cli.core.caveats import extend_title, find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
@@ -74,7 +74,7 @@ def measure_run(
         for name, sheet in sheets.items():
             folder.replace(name, sheet.save)
     folder.replace("values.csv", lambda path: write_values(path, scored))
-    caveats = together(*(said_in(each.described) for each in generated))
+    caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
     found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
@@ -193,5 +193,5 @@ def _write_page(path: Path, folder: RunFolder, found: Measurements) -> None:
         Section("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
         Section("From the best to the worst", "", [], {str(f): f for f in sheets}),
     ]
-    title = in_title("Reconstruction", found.caveats)
+    title = extend_title("Reconstruction", found.caveats)
     write_page(path, title, str(folder.path.name), sections)

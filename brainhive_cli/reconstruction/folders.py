@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Self
 
 from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.datasets import PICTURES, check_unique, pictures_below
@@ -62,7 +62,7 @@ class MatchedFolders:
         _warn_of(without, "true pictures have no reconstruction")
         digests = {score: digest_of(made), truth: digest_of(truths)}
         files = {name: [made[each] for each in names] for name, names in found.items()}
-        described = in_protocol(_repeats(files.values()), caveats_around(score))
+        described = extend_protocol(_repeats(files.values()), caveats_around(score))
         generated = GeneratedSet("scored", Path(score).name, (), files, described=described)
         return cls(generated, truths, unmatched, without, digests)
 

@@ -13,7 +13,7 @@ from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.matching_run import find_run
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.core import runs
-from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
@@ -120,7 +120,7 @@ class Job:
     def trained(self) -> str:
         """What a reader must know of the brain models, also of those that decoded the start pictures."""
         caveats = [*self.align.caveats, *(self.start.caveats if self.start else [])]
-        return in_protocol(f"{self.align.mode} {self.align.dataset.name}", caveats)
+        return extend_protocol(f"{self.align.mode} {self.align.dataset.name}", caveats)
 
     @cached_property
     def pinned(self) -> Recipe:

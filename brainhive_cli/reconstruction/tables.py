@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.core.caveats import in_tables, together
+from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric, interval_text
 from brainhive_cli.reconstruction.metric_parts import lower_is_better
@@ -35,9 +35,9 @@ def tables(found: Measurements) -> tuple[Table, ...]:
     if comparisons := found.notes.get("comparisons", []):
         written.append(_comparisons(TITLES[source], comparisons))
     if against := found.notes.get("against", []):
-        caveats = together(*(each["caveats"] for each in against))
-        written += in_tables([_comparisons("this run", against)], caveats)
-    return in_tables(written, found.caveats)
+        caveats = merge_caveats(*(each["caveats"] for each in against))
+        written += extend_tables([_comparisons("this run", against)], caveats)
+    return extend_tables(written, found.caveats)
 
 
 def missing_lines(missing: Mapping[str, str]) -> list[str]:

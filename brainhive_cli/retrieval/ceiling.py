@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.caveats import in_protocol
+from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import ranks, summarise
@@ -108,7 +108,7 @@ def describe_ceilings(
     if not found:
         return Measurements()
     there = {subject: each for subject, each in found.items() if not each.reason}
-    protocol = in_protocol(
+    protocol = extend_protocol(
         f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
     )
     scopes = {scope(CEILING, subject): _describe([each], protocol, split) for subject, each in there.items()}

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 from torch.nn.functional import normalize
 
-from brainhive_cli.core.caveats import in_title
+from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.curve_plot import draw_curve
@@ -39,7 +39,7 @@ def draw_sheet(
     chosen = np.random.default_rng(spec.seed).permutation(len(tokens))[:rows]
     scores = normalize(tokens[chosen], dim=1) @ normalize(gallery.tokens, dim=1).T
     open_picture = _opener(ensemble, spec, gallery)
-    title = in_title(f"{ensemble.cell.name} on {label(subject)}", caveats)
+    title = extend_title(f"{ensemble.cell.name} on {label(subject)}", caveats)
     sheet = top_k_sheet(open_picture, scores.cpu().numpy(), target[chosen], title=title)
     folder.replace(FILES["top-k sheet"], sheet.save)
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
-from brainhive_cli.core.caveats import SIMULATED, in_protocol, together
+from brainhive_cli.core.caveats import SIMULATED, extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.metrics.rank_sum import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
@@ -123,12 +123,12 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
-    return in_protocol(", ".join(words), caveats_of(runs))
+    return extend_protocol(", ".join(words), caveats_of(runs))
 
 
 def caveats_of(runs: Sequence[AlignRun]) -> list[str]:
     """List the caveats of numbers that several runs contribute to: those of any of them."""
-    return together(*(run.caveats for run in runs))
+    return merge_caveats(*(run.caveats for run in runs))
 
 
 def describe_gallery(run: AlignRun, scores: CellScores, spec: EvaluationSpec) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from brainhive_cli.core.caveats import in_tables, together
+from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
 from brainhive_cli.metrics.rank_sum import LEAST
@@ -40,7 +40,7 @@ def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
     laid_out += comparison_tables(found.notes["against"])
     published = found.notes["published"]
     laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
-    return in_tables([table for table in laid_out if table.rows], found.caveats)
+    return extend_tables([table for table in laid_out if table.rows], found.caveats)
 
 
 def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements) -> tuple[Table, ...]:
@@ -50,7 +50,7 @@ def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements)
         for variant, some in variants.items()
         for table in some
     ]
-    return (*laid_out, *in_tables(comparison_tables(found.notes["comparisons"]), found.caveats))
+    return (*laid_out, *extend_tables(comparison_tables(found.notes["comparisons"]), found.caveats))
 
 
 def _cells(found: Measurements) -> Table:
@@ -237,5 +237,5 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
         *("for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"),
         *dict.fromkeys(note for each in comparisons for note in each["notes"]),
     ]
-    caveats = together(*(each["caveats"] for each in comparisons))
-    return in_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
+    caveats = merge_caveats(*(each["caveats"] for each in comparisons))
+    return extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)

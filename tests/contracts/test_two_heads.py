@@ -30,7 +30,7 @@ ALIGN = (
     DATASET,
     f"heads={{latent: '{LATENT}', tokens: '{TOKENS}'}}",
     "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: {kind: clip, cosine_weight: 1.0}}]",
-    "retrieval_head=tokens",
+    "head=tokens",
     "backbone.kind=tests.contracts.parts.two_heads",
     "mode=joint",
     "seeds=1",
@@ -170,7 +170,7 @@ def test_two_processes_give_what_one_gives(world: Any, tmp_path: Path) -> None:
 
 
 def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: Go) -> None:
-    short = (DATASET, *ALIGN[4:], "backbone={kind: voxel_ridge, hidden: 32}", "retrieval_head=null", *NARROW)
+    short = (DATASET, *ALIGN[4:], "backbone={kind: voxel_ridge, hidden: 32}", "head=null", *NARROW)
 
     run = go("train-align", *short, f"encoders=['{TOKENS}']").folder
     scopes = go("eval-retrieval", f"align_run={run}", "sheet_rows=0").metrics.scopes
