@@ -28,7 +28,7 @@ from brainhive_cli.metrics.statistics import Metric
 from brainhive_cli.prior_training.components import embed_empty_prompt, load_generator
 from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.prior_training.recipe import INCEPTION
-from brainhive_cli.reports.sheets import contact_sheet
+from brainhive_cli.reports.sheets import INK, Tile, draw_rows
 
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 Values = NDArray[np.float64] | BrainhiveError
@@ -50,9 +50,11 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
         made = _generate(training, generator, chosen)
     del generator  # its memory is the metrics' now
     true = _true(training, chosen)
-    labels = [images.concepts[index] for index in chosen]
-    sheet = contact_sheet(to_pictures(true), [[picture] for picture in to_pictures(made)], labels)
-    folder.replace(f"samples/{name}.png", sheet.save)
+    rows = [
+        [Tile(seen, [images.concepts[index]], frame=INK), Tile(generated, ["generated"])]
+        for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(made), strict=True)
+    ]
+    folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
     launch = training.launch
     metrics = {"lpips": partial(lpips, true, made, launch.device)} if recipe.lpips else {}
     for config in recipe.similarity:

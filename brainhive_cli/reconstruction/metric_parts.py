@@ -18,6 +18,18 @@ OWN_PARTS = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
 PICTURE_METRICS, CLIP_METRICS = (*image.PARTS, *FEATURE_METRICS), tuple(video.PARTS)
 
+SHORT = {
+    "pixcorr": "PixCorr",
+    "ssim": "SSIM",
+    "alexnet2": "Alex2",
+    "alexnet5": "Alex5",
+    "inception": "Incep",
+    "clip": "CLIP",
+    "effnet": "Eff",
+    "swav": "SwAV",
+}
+"""Short names, of the metrics that have one."""
+
 
 def names_for(medium: Medium, names: Sequence[str] | None) -> list[str]:
     """Name the metrics of one medium: those chosen, by default all.
@@ -83,6 +95,11 @@ def known_metrics(names: list[str]) -> list[str]:
 def two_way_name(encoder: EncoderConfig) -> str:
     """Name the two-way identification in an encoder's embeddings."""
     return f"two_way_{encoder.name}"
+
+
+def short(metric: str) -> str:
+    """Shorten the name of a metric."""
+    return SHORT.get(metric, metric.removeprefix("two_way_"))
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:

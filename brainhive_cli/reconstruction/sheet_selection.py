@@ -9,9 +9,8 @@ from PIL import Image
 from brainhive_cli.data import media_files
 from brainhive_cli.data.media_files import first_frame
 from brainhive_cli.reconstruction.generated import Scored, best_first
-from brainhive_cli.reports.reconstruction_sheets import Row, reconstruction_sheet
-
-Sheets = dict[str, Image.Image]
+from brainhive_cli.reconstruction.metric_parts import short
+from brainhive_cli.reports.sheets import INK, Tile, draw_rows
 
 
 def sheets_of(
@@ -20,7 +19,7 @@ def sheets_of(
     label: Callable[[str], str],
     rows: int,
     protocol: str,
-) -> Sheets:
+) -> dict[str, Image.Image]:
     """Make the sheets, by file name.
 
     The first items as they come; the best and the worst of all cells and subjects, each item once; and for
@@ -36,15 +35,18 @@ def sheets_of(
 
     def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
         how = f"{protocol}, {order[0][0].generated.described}"
-        return reconstruction_sheet(f"{title}: {how}", [row(order, place) for place in places])
+        return draw_rows(f"{title}: {how}", [row(order, place) for place in places])
 
-    def row(order: Sequence[tuple[Scored, str]], place: int) -> Row:
+    def row(order: Sequence[tuple[Scored, str]], place: int) -> list[Tile]:
         each, image_id = order[place]
-        rank = f"rank {place + 1} of {len(order)}"
-        made = [(first_frame(media_files.read(file)), values) for file, values in each.of_item(image_id)]
-        return Row(
-            [label(image_id), rank, *each.generated.title.split("/")], first_frame(open_seen(image_id)), made
-        )
+        lines = [label(image_id), f"rank {place + 1} of {len(order)}", *each.generated.title.split("/")]
+        return [
+            Tile(first_frame(open_seen(image_id)), lines, frame=INK),
+            *(
+                Tile(first_frame(media_files.read(file)), metrics={short(n): v for n, v in values.items()})
+                for file, values in each.of_item(image_id)
+            ),
+        ]
 
     first = scored[0]
     of_first, ids = best_first([first]), list(first.generated.files)

@@ -6,8 +6,7 @@ from typing import Any
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric, interval_text
-from brainhive_cli.reconstruction.metric_parts import lower_is_better
-from brainhive_cli.reports.reconstruction_sheets import short
+from brainhive_cli.reconstruction.metric_parts import lower_is_better, short
 
 TITLES = {
     "brain": "brain",

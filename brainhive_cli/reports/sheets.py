@@ -1,17 +1,81 @@
-"""Sheets of pictures: stimuli with what was retrieved, or generated, for them."""
+"""Sheets of pictures in rows: stimuli with what was retrieved, or generated, for them."""
 
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-TILE_PX = 96
-GAP_PX = 6
-LABEL_PX = 16
+PICTURE_PX = 128
+GAP_PX = 8
+LINE_PX = 13
+MARGIN_PX = 16
+TITLE_PX = 26
+FRAME_PX = 3
+FONT_PX = 10
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
-INK, PAPER, RIGHT, WRONG = (40, 40, 40), (255, 255, 255), (34, 139, 84), (205, 205, 205)
+Colour = tuple[int, int, int]
+INK, SOFT, PAPER = (30, 30, 30), (90, 90, 90), (255, 255, 255)
+RIGHT, WRONG = (34, 139, 84), (205, 205, 205)
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture of a sheet.
+
+    Attributes:
+        picture: Shown as a square.
+        lines: Text below it.
+        metrics: Its metrics by short name, two in a line below the text.
+        frame: Colour of its frame; None for none.
+    """
+
+    picture: Image.Image
+    lines: Sequence[str] = ()
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    frame: Colour | None = None
+
+
+def draw_rows(title: str, rows: Sequence[Sequence[Tile]]) -> Image.Image:
+    """Draw tiles in rows below a title; the first column, of the stimuli, stands apart."""
+    tiles = [tile for row in rows for tile in row]
+    columns = max(map(len, rows), default=1)
+    lines = max((len(tile.lines) + (len(tile.metrics) + 1) // 2 for tile in tiles), default=0)
+    step_x, step_y = PICTURE_PX + GAP_PX, PICTURE_PX + lines * LINE_PX + 2 * GAP_PX
+    bold = ImageFont.load_default(FONT_PX + 3)
+    titles = wrapped(title, bold, max(columns, 4) * step_x)
+    width = 2 * MARGIN_PX + GAP_PX + max(columns * step_x, *(int(bold.getlength(line)) for line in titles))
+    head = MARGIN_PX + TITLE_PX + (len(titles) - 1) * LINE_PX
+    sheet = Image.new("RGB", (width, head + MARGIN_PX + len(rows) * step_y), PAPER)
+    pen = ImageDraw.Draw(sheet)
+    for number, line in enumerate(titles):
+        pen.text((MARGIN_PX, MARGIN_PX + number * LINE_PX), line, INK, bold)
+    for y, row in enumerate(rows):
+        for x, tile in enumerate(row):
+            left = MARGIN_PX + x * step_x + (GAP_PX if x else 0)
+            _draw(tile, sheet, pen, left, head + y * step_y)
+    return sheet
+
+
+def _draw(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int) -> None:
+    font, below = ImageFont.load_default(FONT_PX), top + PICTURE_PX + 3
+    if tile.frame is not None:
+        outside = PICTURE_PX + FRAME_PX - 1
+        box = (left - FRAME_PX, top - FRAME_PX, left + outside, top + outside)
+        pen.rectangle(box, outline=tile.frame, width=FRAME_PX)
+    square = tile.picture.convert("RGB").resize((PICTURE_PX, PICTURE_PX), Image.Resampling.BICUBIC)
+    sheet.paste(square, (left, top))
+    for number, line in enumerate(tile.lines):
+        pen.text((left, below + number * LINE_PX), fitted(line, font, PICTURE_PX), INK, font)
+    below += len(tile.lines) * LINE_PX
+    for place, (name, value) in enumerate(tile.metrics.items()):
+        is_alone = place % 2 == 0 and place == len(tile.metrics) - 1
+        room = PICTURE_PX if is_alone else PICTURE_PX // 2 - GAP_PX // 2
+        words = fitted(name, font, room - font.getlength(f" {value:z.2f}"))
+        corner = (left + place % 2 * PICTURE_PX // 2, below + place // 2 * LINE_PX)
+        pen.text(corner, f"{words} {value:z.2f}", SOFT, font)
 
 
 def top_k_sheet(
@@ -32,63 +96,12 @@ def top_k_sheet(
     """
     rows = []
     for query, true in zip(scores, target, strict=True):
-        best = np.argsort(-query, kind="stable")[:k]
         rank = int((query >= query[true]).sum())  # ties rank against the model
-        tiles = [_tile(open_picture(int(true)), f"seen, rank {rank}", INK)]
-        for row in best:
-            tiles.append(_tile(open_picture(int(row)), f"{query[row]:.2f}", RIGHT if row == true else WRONG))
-        rows.append(tiles)
-    return _below(title, _grid(rows)) if title else _grid(rows)
-
-
-def contact_sheet(
-    seen: Sequence[Image.Image], generated: Sequence[Sequence[Image.Image]], labels: Sequence[str]
-) -> Image.Image:
-    """Draw each stimulus with its reconstructions.
-
-    Args:
-        seen: N stimuli.
-        generated: N sequences of reconstructions.
-        labels: N lines under the stimuli.
-    """
-    rows = []
-    for picture, repeats, label in zip(seen, generated, labels, strict=True):
-        tiles = [_tile(picture, label, INK)]
-        rows.append(tiles + [_tile(repeat, f"generated {n}", WRONG) for n, repeat in enumerate(repeats, 1)])
-    return _grid(rows)
-
-
-def _tile(picture: Image.Image, label: str, frame: tuple[int, int, int]) -> Image.Image:
-    tile = Image.new("RGB", (TILE_PX, TILE_PX + LABEL_PX), PAPER)
-    tile.paste(frame, (0, 0, TILE_PX, TILE_PX))
-    inner = TILE_PX - 4
-    tile.paste(picture.convert("RGB").resize((inner, inner), Image.Resampling.BICUBIC), (2, 2))
-    font = ImageFont.load_default(10)
-    ImageDraw.Draw(tile).text((2, TILE_PX + 2), fitted(label, font, TILE_PX - 2), INK, font)
-    return tile
-
-
-def _grid(rows: Sequence[Sequence[Image.Image]]) -> Image.Image:
-    """Lay tiles in rows; the first column stands a little apart."""
-    step_x, step_y = TILE_PX + GAP_PX, TILE_PX + LABEL_PX + GAP_PX
-    widest = max((len(row) for row in rows), default=1)
-    sheet = Image.new("RGB", (widest * step_x + 3 * GAP_PX, max(1, len(rows)) * step_y + GAP_PX), PAPER)
-    for y, row in enumerate(rows):
-        for x, tile in enumerate(row):
-            sheet.paste(tile, (GAP_PX + x * step_x + (GAP_PX if x else 0), GAP_PX + y * step_y))
-    return sheet
-
-
-def _below(title: str, grid: Image.Image) -> Image.Image:
-    """Put a title above a grid; none of its words is left out."""
-    font = ImageFont.load_default(12)
-    lines = wrapped(title, font, grid.width - 2 * GAP_PX)
-    height = len(lines) * LABEL_PX + GAP_PX
-    sheet = Image.new("RGB", (grid.width, height + grid.height), PAPER)
-    sheet.paste(grid, (0, height))
-    for place, line in enumerate(lines):
-        ImageDraw.Draw(sheet).text((GAP_PX, GAP_PX + place * LABEL_PX), line, INK, font)
-    return sheet
+        rows.append([Tile(open_picture(int(true)), [f"seen, rank {rank}"], frame=INK)])
+        for row in np.argsort(-query, kind="stable")[:k]:
+            frame = RIGHT if row == true else WRONG
+            rows[-1].append(Tile(open_picture(int(row)), [f"{query[row]:.2f}"], frame=frame))
+    return draw_rows(title, rows)
 
 
 def wrapped(text: str, font: Font, width_px: float) -> list[str]:

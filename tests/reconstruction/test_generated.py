@@ -9,7 +9,7 @@ from PIL import Image
 from brainhive_cli.metrics.statistics import interval
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, best_first, metrics_of, write_values
 from brainhive_cli.reconstruction.sheet_selection import sheets_of
-from brainhive_cli.reports.reconstruction_sheets import MARGIN_PX, TITLE_PX
+from brainhive_cli.reports.sheets import MARGIN_PX, TITLE_PX
 
 IDS = ("a", "b", "c")
 GREY = {"a": 60, "b": 120, "c": 180}
