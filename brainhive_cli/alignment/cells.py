@@ -1,6 +1,6 @@
 """The cells of a run: subjects trained on, subjects tested on, seed, and variant of a sweep."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from brainhive_cli.alignment.recipe import Recipe
@@ -14,7 +14,7 @@ class Cell:
     """One training.
 
     Attributes:
-        name: Its folder below `cells/`; in a sweep it begins with the variant.
+        name: Its folder below `cells/`; in a sweep it starts with the variant.
         trained_on: The subjects whose signals it learns from.
         tested_on: The subjects on whom it is evaluated.
         seed: Decides initial weights, dropout and the order of trials.
@@ -32,30 +32,30 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     """List the cells of every variant of a recipe, by label.
 
     Raises:
-        MissingData: if the data set has not the subjects.
-        BrainhiveError: if `inter` is left with nobody to train on.
+        MissingData: if the data set does not have the subjects.
+        BrainhiveError: if `inter` has one subject, and so nobody to train on.
     """
-    found = []
-    for label, each in variants.items():
-        subjects = tuple(chosen_subjects(dataset, each.subjects))
-        found += _cells_of_one(each.mode, subjects, each.seeds, label)
-    return found
-
-
-def _cells_of_one(mode: str, subjects: tuple[int, ...], seeds: Sequence[int], label: str) -> list[Cell]:
-    below = f"{label}/" if label else ""
-    if mode == "joint":
-        return [Cell(f"{below}all_seed-{seed}", subjects, subjects, seed, label) for seed in seeds]
-    if mode == "inter" and len(subjects) < 2:
-        raise BrainhiveError(
-            "mode inter leaves one subject out, so it needs at least two", "name more subjects"
-        )
     cells = []
-    for subject in subjects:
-        others = tuple(s for s in subjects if s != subject)
-        trained_on = others if mode == "inter" else (subject,)
+    for label, recipe in variants.items():
+        subjects = tuple(chosen_subjects(dataset, recipe.subjects))
+        groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
+            (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
+        ]
+        if recipe.mode == "joint":
+            groups = [("all", subjects, subjects)]
+        elif recipe.mode == "inter":
+            if len(subjects) < 2:
+                raise BrainhiveError(
+                    "mode inter leaves one subject out, so it needs at least two", "name more subjects"
+                )
+            groups = [
+                (name, tuple(other for other in subjects if other not in tested), tested)
+                for name, _, tested in groups
+            ]
+        below = f"{label}/" if label else ""
         cells += [
-            Cell(f"{below}sub-{subject:02d}_seed-{seed}", trained_on, (subject,), seed, label)
-            for seed in seeds
+            Cell(f"{below}{name}_seed-{seed}", trained, tested, seed, label)
+            for name, trained, tested in groups
+            for seed in recipe.seeds
         ]
     return cells

@@ -112,8 +112,7 @@ class Aligner(nn.Module):
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
         to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
-            fused = self.fuser(to_fuse)
-            found |= {next(iter(self.layout.fused)): fused} if isinstance(fused, Tensor) else fused
+            found[next(iter(self.layout.fused))] = self.fuser(to_fuse)
         outputs.check(found, {name: heads[name] for name in found}, "the target")
         return {name: found[name] for name in heads if name in found}
 

@@ -12,10 +12,10 @@ from brainhive_cli.losses import LossContext
 
 
 class Objective(nn.ModuleList):
-    """Loss terms, each with its weight at an epoch; losses may learn, as a scale.
+    """Loss terms, each with its weight at an epoch; a loss may learn, as its scale.
 
     Args:
-        terms: In the order of the recipe; so are the names of what the losses learn (`0.logit_scale`).
+        terms: In the order of the recipe, by which the parameters of losses are named (`0.logit_scale`).
         is_centred: Whether contrastive losses compare vectors without their mean.
     """
 
@@ -26,18 +26,10 @@ class Objective(nn.ModuleList):
     def forward(
         self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
     ) -> Tensor:
-        """Sum the terms that are active, over the whole batch.
-
-        Args:
-            predicted: [B, *shape] by head.
-            targets: [B, *shape] by head.
-            context: Of the step.
-
-        Returns:
-            A scalar.
+        """Sum the active terms over the whole batch, [B, *shape] by head: a scalar.
 
         Raises:
-            RecipeError: if a term names a prediction or target that there is not.
+            RecipeError: if a term names a prediction or target that does not exist.
         """
         values = []
         for term, loss in zip(self.terms, self, strict=True):
@@ -49,7 +41,7 @@ class Objective(nn.ModuleList):
         return torch.stack(values).sum()
 
     def mix_alpha(self, epoch: int) -> float:
-        """Give the alpha with which the signals of an epoch are mixed; 0 if no active term mixes them."""
+        """Return the alpha with which the signals of an epoch are mixed; 0 if no active term mixes them."""
         return mix_alpha(self.terms, epoch)
 
     def continue_from(self, learned: Mapping[str, Tensor]) -> None:

@@ -19,13 +19,8 @@ Tensors = tuple[Tensor, ...] | list[Tensor]
 class Learner:
     """AdamW with a schedule and clipped gradients, for one stage of a training.
 
-    Args:
-        aligner: What learns; its frozen parts must not require gradients.
-        objective: What it learns by; its losses may have parameters of their own.
-        train: How the weights change.
-        stage: Learning rate, schedule and frozen parts.
-        steps: Steps of an epoch.
-        stop: Epoch of the whole training at which the stage ends.
+    Frozen parts must not require gradients. An epoch has `steps` steps; the stage ends at the epoch `stop` of
+    the whole training.
     """
 
     def __init__(
@@ -69,7 +64,7 @@ class Learner:
 
     @property
     def _learned(self) -> nn.ModuleList:
-        return self.model if self.average is None else cast(nn.ModuleList, self.average.module)
+        return cast(nn.ModuleList, self.average.module) if self.average else self.model
 
     def state_dict(self) -> dict[str, Any]:
         """Return all that an exact continuation needs."""
@@ -90,9 +85,8 @@ class Learner:
         torch._foreach_lerp_(averaged, current, 1 - decay)
 
     def _parts(self) -> dict[str, Any]:
-        parts: dict[str, Any] = {"model": self.model, "average": self.average}
-        parts |= {"optimizer": self.optimizer, "schedule": self.schedule}
-        return {name: part for name, part in parts.items() if part is not None}
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts | ({"average": self.average} if self.average else {})
 
 
 def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> list[dict[str, Any]]:
@@ -104,12 +98,7 @@ def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> lis
     if train.decay == "weights":
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
-        exempt |= {
-            p
-            for part in model.modules()
-            for name, p in part.named_parameters(recurse=False)
-            if "bias" in name
-        }
+        exempt |= {p for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2]}
     groups = (
         {"params": [p for p in parameters if p not in exempt], "weight_decay": train.weight_decay},
         {"params": [p for p in parameters if p in exempt], "weight_decay": 0.0},

@@ -13,7 +13,7 @@ COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 
 
 class Watch:
-    """A table of cells that are trained: those at work, and below them the last that are finished.
+    """A table of the cells in training and, below them, of those that finished last.
 
     Args:
         run: The run folder.
@@ -25,25 +25,21 @@ class Watch:
         self._run, self._epochs = run, epochs
         self._cells = {cell.name: cell for cell in cells}
         self._log = run / "log.jsonl"
-        self._read = self._log.stat().st_size if self._log.is_file() else 0  # what is there is of before
+        self._read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
         self._events: dict[str, list[dict[str, Any]]] = {}
 
     def table(self, rows: int) -> Table:
-        """Draw at most so many rows."""
+        """Lay out at most so many rows."""
         self._catch_up()
-        running: list[str] = []
-        done: list[str] = []
-        for name in self._events:
-            is_done = (self._run / "cells" / name / "metrics.json").is_file()
-            (done if is_done else running).append(name)
-        done.sort(key=lambda name: self._events[name][-1]["time"])
-        shown = [*running, *reversed(done)][:rows]
+        done = [name for name in self._events if (self._run / "cells" / name / "metrics.json").is_file()]
+        done.sort(key=lambda name: -self._events[name][-1]["time"])
+        shown = [*(name for name in self._events if name not in done), *done][:rows]
         left_s = self._left_s(done)
         title = f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
         return Table(title, COLUMNS, tuple(self._row(name, name in done) for name in shown))
 
     def _catch_up(self) -> None:
-        """Read the lines that were written since; one that is half there is left for the next time."""
+        """Read the lines that were written since; an incomplete one is left for the next time."""
         if not self._log.is_file():
             return
         with self._log.open("rb") as file:
@@ -51,9 +47,7 @@ class Watch:
             lines = file.read().split(b"\n")
         self._read += sum(len(line) + 1 for line in lines[:-1])
         for line in lines[:-1]:
-            with suppress(
-                ValueError, KeyError
-            ):  # a disk may mix the lines of two machines; a table must not care
+            with suppress(ValueError, KeyError):  # a shared disk may mix the lines of two machines
                 event = json.loads(line)
                 if event["cell"] in self._cells:
                     self._events.setdefault(event["cell"], []).append(event)
@@ -74,7 +68,7 @@ class Watch:
         )
 
     def _left_s(self, done: Sequence[str]) -> float:
-        """Guess what all cells still take together, from how long their epochs took."""
+        """Estimate the time that all cells still take together, from that of their epochs."""
         times = [event["time"] for events in self._events.values() for event in events]
         if len(times) < 2:
             return 0.0

@@ -1,10 +1,9 @@
-"""How what is run differs from what a paper reports."""
+"""How a run differs from what a paper reports."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.settings import Published
 
 
 def compared_with_published(
@@ -14,36 +13,33 @@ def compared_with_published(
 
     Args:
         recipe: The recipe of the run, or of one variant of a sweep.
-        dataset: The name that the signals are kept under which were tested.
-        subjects: Who was tested.
-        pool: Pictures searched; None where none were yet.
+        dataset: The name that the tested signals are kept under.
+        subjects: Those tested.
+        pool: Number of candidates of retrieval; None before an evaluation.
 
     Returns:
         `top1`, `top5` where they are known, `source`, and `differs`: empty if nothing does.
     """
-    if recipe.published is None:
+    published, train = recipe.published, recipe.train
+    if published is None:
         return {}
-    numbers = recipe.published.model_dump(include={"top1", "top5", "source"}, exclude_none=True)
-    return {**numbers, "differs": _differences(recipe, recipe.published, dataset, subjects, pool)}
-
-
-def _differences(
-    recipe: Recipe, published: Published, dataset: str, subjects: Sequence[int], pool: int | None
-) -> list[str]:
-    is_unselected = recipe.train.selection == "best" and not recipe.train.validation
-    found = {
+    is_unselected = train.selection == "best" and not train.validation
+    pairs = {
         "dataset": (dataset, published.dataset),
         "mode": (recipe.mode, published.mode),
         "encoders": (_joined(recipe.encoders), _joined(published.encoders)),
-        "epochs": (recipe.train.epochs, published.epochs),
-        "selection": ("last" if is_unselected else recipe.train.selection, published.selection),
-        "pool": (pool, published.pool),
+        "epochs": (train.epochs, published.epochs),
+        "selection": ("last" if is_unselected else train.selection, published.selection),
+        **({} if pool is None else {"pool": (pool, published.pool)}),
     }
-    differences = [
-        _difference(key, *pair) for key, pair in found.items() if key != "pool" or pool is not None
+    found = [
+        *(_difference(key, *pair) for key, pair in pairs.items()),
+        _difference_of_subjects(subjects, published.subjects),
+        *_differences_of_backbone(recipe.backbone, published.backbone),
+        *(f"without {each}" for each in published.lacking),
     ]
-    differences += [_subjects(subjects, published.subjects), *_knobs(recipe.backbone, published.backbone)]
-    return [*filter(None, differences), *(f"without {each}" for each in published.lacking)]
+    numbers = published.model_dump(include={"top1", "top5", "source"}, exclude_none=True)
+    return {**numbers, "differs": [*filter(None, found)]}
 
 
 def _joined(encoders: Any) -> str | None:
@@ -51,28 +47,25 @@ def _joined(encoders: Any) -> str | None:
 
 
 def _difference(key: str, here: Any, there: Any) -> str:
-    """Say how one key differs; empty if it does not."""
     if there is None:
         return f"{key} not stated"
     return "" if here == there else f"{key} {here}, not {there}"
 
 
-def _subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
-    """Say of whom of those tested there something is measured; empty if of all."""
-    if there is None or sorted(here) == sorted(there):
-        return _difference("subjects", 0, None if there is None else 0)
+def _difference_of_subjects(here: Sequence[int], there: Sequence[int] | None) -> str:
+    if there is None:
+        return "subjects not stated"
+    if sorted(here) == sorted(there):
+        return ""
     named = f"subject{'s' if len(here) > 1 else ''} {', '.join(map(str, here))}"
-    is_share = set(here) < set(there)
-    return f"{named} of {len(there)}" if is_share else f"{named}, not {', '.join(map(str, there))}"
+    return (
+        f"{named} of {len(there)}" if set(here) < set(there) else f"{named}, not {', '.join(map(str, there))}"
+    )
 
 
-def _knobs(here: Any, there: Any) -> list[str]:
-    """Say how one brain encoder differs from another, by kind or else by its knobs."""
+def _differences_of_backbone(here: Any, there: Any) -> list[str]:
+    """Compare brain encoders by kind, or else key by key."""
     if there is None or here.kind != there.kind:
         return [_difference("backbone", here.kind, there and there.kind)]
     pairs = ((key, value, getattr(there, key)) for key, value in here)
-    return [
-        _difference(f"backbone.{key}", ours, published_value)
-        for key, ours, published_value in pairs
-        if ours != published_value
-    ]
+    return [_difference(f"backbone.{key}", *pair) for key, *pair in pairs if pair[0] != pair[1]]

@@ -118,6 +118,8 @@ class Recipe(SweptRecipe):
         if self.heads and not self.is_fused:
             refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
             self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
+        if self.heads and self.is_fused and self.fuser.kind == "heads":
+            raise RecipeError("the fuser `heads` fuses nothing", "another fuser, or no head that is `fused`")
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
         if self.head is not None and self.head not in self.head_targets:

@@ -16,17 +16,13 @@ from brainhive_cli.core.errors import RecipeError
 
 
 class Stages:
-    """The stages of a training, one after another.
+    """The stages of a training, whose epochs have `steps` steps, one after another.
 
-    Args:
-        aligner: What learns. Parameters that do not require gradients, as of a prior, never change.
-        objective: What it learns by.
-        train: How.
-        steps: Steps of an epoch.
-        starts: Model folder whose weights a stage starts from, by the stage's number.
+    Parameters that do not require gradients, as a prior's, never change. `starts` are the model folders whose
+    weights stages start from, by the stage's number.
 
     Raises:
-        RecipeError: if a stage freezes what there is not, or everything.
+        RecipeError: if a stage freezes an unknown part, or everything.
     """
 
     def __init__(
@@ -40,12 +36,7 @@ class Stages:
             self._check(number, stage)
 
     def enter(self, epoch: int, saved: dict[str, Any] | None = None) -> Learner:
-        """Make the learner of the stage that an epoch is in.
-
-        Args:
-            epoch: Epochs that are done, fewer than the training has.
-            saved: State of this stage's learner, to continue from; None at the start of a stage.
-        """
+        """Make the learner of the stage that an epoch is in; it continues from the saved state, if any."""
         number = next(place for place, stop in enumerate(self.stops) if epoch < stop)
         stage = self.all[number]
         if saved is None and number in self.starts:
@@ -56,8 +47,7 @@ class Stages:
         for name, parameter in self._parameters():
             if name in self.learnable:
                 parameter.requires_grad_(not is_below(name, stage.freeze))
-        given = (self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
-        learner = Learner(*given)
+        learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
         if saved is not None:
             learner.load_state_dict(saved)
         return learner

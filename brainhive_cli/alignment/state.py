@@ -48,13 +48,9 @@ class State:
     def count_epoch(
         self, learner: Learner, found: Tensor, validated: float | None, score: float | None
     ) -> None:
-        """Count an epoch, and keep its weights if none before was better.
+        """Count an epoch; keep its weights and validation ranks if none before had a better score.
 
-        Args:
-            learner: Holds what has been learned.
-            found: Validation ranks.
-            validated: Validation top-1.
-            score: What the kept epoch is selected by; None keeps the last.
+        Without a score the last epoch is kept. `validated` is validation top-1.
         """
         self.epoch, self.step, self.loss = self.epoch + 1, 0, 0.0
         if validated is not None and validated >= self.best[0]:

@@ -11,16 +11,11 @@ from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.reports.published_table import published_table
 
 PROTOCOLS = {"test": "epochs selected on test", "last epoch": "last epoch kept"}
-"""What a title says of how the epochs were chosen, unless it was the validation."""
+"""How epochs were selected, in a table's title; nothing where it was by validation."""
 
 
 def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
-    """Lay out the metrics of a finished run.
-
-    Args:
-        found: What it measured.
-        cells: In the order of the recipe.
-    """
+    """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
     notes, selected_on = found.notes, {each["selected_on"] for each in found.notes["cells"].values()}
     how = "".join(f", {PROTOCOLS[each]}" for each in sorted(selected_on & PROTOCOLS.keys()))
     title = f"{notes['dataset']} {notes['mode']}{how}: validation on held-out training concepts"
@@ -34,10 +29,9 @@ def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         rows.append((f"mean ± sd of {len(cells)}", "", _spread(by_variant[""]), "", "", ""))
     laid_out = [Table(title, columns, tuple(rows))]
     if "" not in by_variant:
-        means = [
-            (variant, _spread(some), len(some), _row(some[0])[-1]) for variant, some in by_variant.items()
-        ]
-        laid_out.insert(0, Table(title, ("variant", "val top-1, mean ± sd", "cells", "chance"), tuple(means)))
+        headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
+        means = ((label, _spread(some), len(some), _row(some[0])[-1]) for label, some in by_variant.items())
+        laid_out.insert(0, Table(title, headings, tuple(means)))
     if published := notes.get("published"):
         laid_out.append(published_table({"": published} if "" in by_variant else published))
     return extend_tables(laid_out, found.caveats)

@@ -28,7 +28,7 @@ class Course(Section):
         return self
 
     def at(self, epoch: int) -> float:
-        """Give the value in an epoch, counted from 0."""
+        """Return the value in an epoch, counted from 0."""
         first, last = self.epochs
         share = min(max((epoch - first) / (last - first), 0.0), 1.0)
         if self.course == "cosine":
@@ -39,7 +39,7 @@ class Course(Section):
 class Term(Section):
     """One loss term: a prediction, its target, the loss between them, and how much it counts when."""
 
-    prediction: str = Field(description="head, or a name that the backbone gives in training")
+    prediction: str = Field(description="head, or another output of the backbone in training")
     target: str | None = Field(None, description="whose target; default: the prediction's own")
     loss: Annotated[Any, parts.part("losses", "clip")] = Field("clip", validate_default=True)
     weight: Annotated[float, Field(gt=0)] | Course = Field(
@@ -61,7 +61,7 @@ class Term(Section):
         return self.target or self.prediction
 
     def weight_at(self, epoch: int) -> float:
-        """Give the weight in an epoch, counted from 0; 0 where the term is not active."""
+        """Return the weight in an epoch, counted from 0; 0 where the term is not active."""
         if self.epochs is not None and not self.epochs[0] <= epoch < self.epochs[1]:
             return 0.0
         return self.weight.at(epoch) if isinstance(self.weight, Course) else self.weight
@@ -86,7 +86,7 @@ def check(terms: Sequence[Term], epochs: int) -> None:
 
 
 def mix_alpha(terms: Sequence[Term], epoch: int) -> float:
-    """Give the alpha with which the signals of an epoch are mixed.
+    """Return the alpha with which the signals of an epoch are mixed.
 
     Raises:
         RecipeError: if two active terms want different ones.

@@ -1,4 +1,4 @@
-"""Retrieval in training: how well a brain model finds pictures by signals it has not learned from."""
+"""Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
 
 import numpy as np
 import torch
@@ -33,24 +33,17 @@ class Queries:
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
-        gallery = aligner.encode_image(self._compared(aligner).gather(self.shown)).float()
+        keys = aligner.layout.compared_keys
+        targets = Targets({key: source for key, source in self.images.sources.items() if key in keys})
+        gallery = aligner.encode_image(targets.gather(self.shown)).float()
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], list[list[int]]]:
         """Split ranks [N] by subject, and give the picture of each: several subjects may have seen one."""
-        subject, picture = (
-            each[torch.from_numpy(self.rows)] for each in (self.pool.subject.cpu(), self.pool.picture.cpu())
-        )
-        subjects = subject.unique()
-        return [ranks[subject == each] for each in subjects], [
-            picture[subject == each].tolist() for each in subjects
-        ]
-
-    def _compared(self, aligner: Aligner) -> Targets:
-        """Take the targets of the heads that retrieval compares."""
-        keys, sources = aligner.layout.compared_keys, self.images.sources
-        return Targets({key: source for key, source in sources.items() if key in keys})
+        subject, picture = self.pool.subject.cpu()[self.rows], self.pool.picture.cpu()[self.rows]
+        masks = [subject == each for each in subject.unique()]
+        return [ranks[mask] for mask in masks], [picture[mask].tolist() for mask in masks]
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
         tokens = []

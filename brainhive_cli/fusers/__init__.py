@@ -1,1 +1,1 @@
-"""Fusers: embeddings of a picture to what heads predict, one token [B, D] or a dict by head."""
+"""Fusers: embeddings of a picture to the one token [B, D] that a head predicts."""

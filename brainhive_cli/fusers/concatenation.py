@@ -30,7 +30,6 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""
 
 
 class Concatenation(nn.Module):

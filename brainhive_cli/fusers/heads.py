@@ -18,12 +18,11 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""
 
 
 class EachByItself(nn.Module):
     """Embeddings as they are, by encoder."""
 
     def forward(self, embeddings: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Give the target of each head, [B, D_encoder] by the encoder's key."""
+        """Return the target of each head, [B, D_encoder] by the encoder's key."""
         return dict(embeddings)

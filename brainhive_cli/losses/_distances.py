@@ -1,10 +1,11 @@
-"""Pieces of the losses that compare a prediction with its own target alone."""
+"""The module of the losses that compare a prediction with its own target alone."""
+
+from collections.abc import Callable
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.losses import LossContext
 
 DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss}
@@ -16,33 +17,25 @@ class Distance(nn.Module):
 
     Args:
         kind: One of `DISTANCES`.
+        feature: What is compared, of predictions and of targets; default: they themselves.
     """
 
-    def __init__(self, kind: str) -> None:
+    def __init__(self, kind: str, feature: Callable[[Tensor], Tensor] | None = None) -> None:
         super().__init__()
-        self.kind = kind
+        self.kind, self.feature = kind, feature
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions with targets, both [B, ...]; targets of mixed signals are mixed.
-
-        Returns:
-            A scalar.
+        """Compare predictions with targets, both [B, ...], as a scalar; targets of mixed signals are mixed.
 
         Raises:
-            BrainhiveError: if their shapes differ.
+            BrainhiveError: if their shapes differ, or the feature has no such shape.
         """
-        return DISTANCES[self.kind](predicted, target_of(predicted, target, context.mixing))
-
-
-def target_of(predicted: Tensor, target: Tensor, mixing: Mixing | None) -> Tensor:
-    """Mix targets [B, ...] as the signals were mixed.
-
-    Raises:
-        BrainhiveError: if they have another shape than the predictions.
-    """
-    if predicted.shape != target.shape:
-        raise BrainhiveError(
-            f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
-            "a head needs the shape of its target",
-        )
-    return target if mixing is None else mixing.mix(target)
+        if predicted.shape != target.shape:
+            raise BrainhiveError(
+                f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
+                "a head needs the shape of its target",
+            )
+        target = target if context.mixing is None else context.mixing.mix(target)
+        if self.feature is not None:
+            predicted, target = self.feature(predicted), self.feature(target)
+        return DISTANCES[self.kind](predicted, target)

@@ -5,7 +5,7 @@ from typing import Annotated
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.mixing import Mixing
@@ -16,16 +16,8 @@ MixAlpha = Annotated[
 ]
 
 
-def logit_scale(initial: float, is_learned: bool = True) -> nn.Parameter:
-    """Make the logarithm of a loss's scale, a scalar that is learned or stays as it is."""
-    return nn.Parameter(torch.tensor(initial), requires_grad=is_learned)
-
-
 def cosines(predicted: Tensor, target: Tensor) -> Tensor:
-    """Compare every prediction with every target, both [B, ...], flattened to [B, D].
-
-    Returns:
-        [B, B], a prediction a row.
+    """Compare every prediction with every target, both [B, ...]: [B, B], a prediction a row.
 
     Raises:
         BrainhiveError: if predictions and targets are not pairs.

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, logit_scale, pair_weights
+from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, pair_weights
 
 
 class Config(parts.Config):
@@ -43,41 +43,27 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""
 
 
 class ClipLoss(nn.Module):
     """Mean of the cross-entropies in both directions, over the batch.
 
-    Args:
-        initial_logit_scale: Logarithm of the scale to start from.
-        learn_scale: Whether training changes it.
-        cosine_weight: Weight of the mean of 1 - cosine of the pairs.
-        hard_negative_beta: Exponent with which similar wrong candidates weigh more.
-
     Attributes:
-        logit_scale: Logarithm of the scale, a scalar.
+        logit_scale: Logarithm of the scale of cosines, a scalar.
     """
 
     def __init__(
-        self,
-        initial_logit_scale: float = 2.6592,
-        learn_scale: bool = True,
-        cosine_weight: float = 0.0,
-        hard_negative_beta: float = 0.0,
+        self, initial_logit_scale: float, learn_scale: bool, cosine_weight: float, hard_negative_beta: float
     ) -> None:
         super().__init__()
-        self.logit_scale = logit_scale(initial_logit_scale, learn_scale)
+        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale), requires_grad=learn_scale)
         self.cosine_weight, self.hard_negative_beta = cosine_weight, hard_negative_beta
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, ...] with targets [B, ...], pair by pair.
+        """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
 
         A mixed signal is the pair of two targets, by their shares (MixCo, arXiv 2010.06300; both ways as in
         MindEye, arXiv 2305.18274).
-
-        Returns:
-            A scalar.
 
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.

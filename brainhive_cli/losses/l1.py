@@ -13,4 +13,3 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""

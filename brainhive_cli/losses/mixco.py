@@ -17,4 +17,3 @@ class Config(clip.Config):
 
 
 TINY = Config()
-"""It has no size."""

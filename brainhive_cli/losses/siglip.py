@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, logit_scale, pair_weights
+from brainhive_cli.losses._pairs import MixAlpha, cosines, pair_weights
 
 
 class Config(parts.Config):
@@ -28,33 +28,25 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""
 
 
 class SigLipLoss(nn.Module):
     """Binary cross-entropies of all predictions and targets of the batch, summed, over the batch size.
 
-    Args:
-        initial_logit_scale: Logarithm of the scale to start from.
-        initial_bias: Bias of the logits to start from.
-
     Attributes:
-        logit_scale: Logarithm of the scale, a scalar.
+        logit_scale: Logarithm of the scale of cosines, a scalar.
         bias: What is added to the scaled cosines, a scalar.
     """
 
-    def __init__(self, initial_logit_scale: float = 2.3026, initial_bias: float = -10.0) -> None:
+    def __init__(self, initial_logit_scale: float, initial_bias: float) -> None:
         super().__init__()
-        self.logit_scale = logit_scale(initial_logit_scale)
+        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale))
         self.bias = nn.Parameter(torch.tensor(initial_bias))
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare every prediction with every target, both [B, ...].
+        """Compare every prediction with every target, both [B, ...], as a scalar.
 
         A mixed signal is the pair of two targets, by their shares.
-
-        Returns:
-            A scalar.
 
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.

@@ -5,12 +5,11 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._distances import DISTANCES, target_of
+from brainhive_cli.losses._distances import Distance
 
 EPSILON = 1e-6
 """Under the root of the magnitude, so that its gradient is finite; kornia's."""
@@ -21,49 +20,18 @@ class Config(parts.Config):
 
     distance: Literal["l1", "mse"] = Field("l1", description="between the edge maps; MindEye1's is l1")
 
-    def build(self) -> "SobelLoss":
+    def build(self) -> Distance:
         """Make the loss."""
-        return SobelLoss(self.distance)
+        return Distance(self.distance, edges)
 
 
 TINY = Config()
-"""It has no size."""
-
-
-class SobelLoss(nn.Module):
-    """Mean distance of the edge maps of predictions and targets.
-
-    Args:
-        distance: "l1" or "mse".
-    """
-
-    def __init__(self, distance: str = "l1") -> None:
-        super().__init__()
-        self.distance = distance
-
-    def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions with targets, both [B, C, H, W]; targets of mixed signals are mixed.
-
-        Returns:
-            A scalar.
-
-        Raises:
-            BrainhiveError: if they are no pictures or latents, or their shapes differ.
-        """
-        target = target_of(predicted, target, context.mixing)
-        return DISTANCES[self.distance](edges(predicted), edges(target))
 
 
 def edges(image: Tensor) -> Tensor:
-    """Compute the magnitude of the Sobel gradient, each channel by itself.
+    """Compute the magnitude of the Sobel gradient of [B, C, H, W], each channel by itself.
 
     Kernels are divided by 8, borders are replicated: equal to `kornia.filters.sobel` 0.7.3.
-
-    Args:
-        image: [B, C, H, W].
-
-    Returns:
-        [B, C, H, W].
 
     Raises:
         BrainhiveError: if it has another number of axes.

@@ -1,11 +1,12 @@
 """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it."""
 
+import torch
 from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, logit_scale, mixed
+from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, mixed
 
 
 class Config(parts.Config):
@@ -31,38 +32,24 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""It has no size."""
 
 
 class SoftClipLoss(nn.Module):
     """Mean of the cross-entropies with soft labels in both directions, over the batch.
 
-    Args:
-        initial_logit_scale: Logarithm of the scale to start from.
-        learn_scale: Whether training changes it.
-        target_temperature: Of the softmax of cosines among the targets.
-
     Attributes:
-        logit_scale: Logarithm of the scale, a scalar.
+        logit_scale: Logarithm of the scale of cosines, a scalar.
     """
 
-    def __init__(
-        self,
-        initial_logit_scale: float = 2.6592,
-        learn_scale: bool = True,
-        target_temperature: float = 0.0075,
-    ) -> None:
+    def __init__(self, initial_logit_scale: float, learn_scale: bool, target_temperature: float) -> None:
         super().__init__()
-        self.logit_scale = logit_scale(initial_logit_scale, learn_scale)
+        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale), requires_grad=learn_scale)
         self.target_temperature = target_temperature
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
-        """Compare predictions [B, ...] with all targets [B, ...].
+        """Compare predictions [B, ...] with all targets [B, ...], as a scalar.
 
         The label of a mixed signal is mixed from those of two targets.
-
-        Returns:
-            A scalar.
 
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.

@@ -29,8 +29,7 @@ from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.losses import LossContext
-from brainhive_cli.losses.clip import ClipLoss
+from brainhive_cli.losses import LossContext, clip
 
 Weights = dict[str, torch.Tensor]
 
@@ -96,7 +95,7 @@ def test_each_head_is_compared_with_its_own_encoder(train, embedding):
     data = replace(data_of(embedding), images=targets_of(encoders))
     heads = {"e": Head((8,), "e"), "f": Head((3,), "f")}
     layout = replace(layout_of(data, "linear"), heads=heads, fuser={}, dims={}, retrieval_heads=("e", "f"))
-    loss_of, trials = ClipLoss(), data.trials[0]
+    loss_of, trials = clip.Config().build(), data.trials[0]
     model, learned = initial_aligner(1, layout, data, "torch"), ~data.held_out
 
     terms = [Term(prediction=name, weight=0.5) for name in heads]
