@@ -121,8 +121,9 @@ def describe_ceilings(
 
 def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, Metric]:
     ids, pool = [each.image_ids for each in some], len(some[0].image_ids)
-    found = [torch.tensor(each.ranks) for each in some]
-    metrics = summarise(found, pool, split=split, ids=ids, protocol=protocol, only=METRICS)
+    metrics = summarise(
+        [each.ranks for each in some], pool, split=split, ids=ids, protocol=protocol, only=METRICS
+    )
     shares: list[NDArray[np.float64]] = [np.array(each.correlation) for each in some]
     half = measure(
         "reliability",

@@ -3,17 +3,16 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.distractors import distractors
-from brainhive_cli.metrics.retrieval import average_precisions, nearest, ranks
+from brainhive_cli.metrics.retrieval import average_precisions, ranks
 from brainhive_cli.retrieval.ensembles import Ensemble
 
 Places = NDArray[np.int64]
@@ -85,13 +84,11 @@ class Queries:
 
     Attributes:
         tokens: [N, D].
-        target: [N]; by a control, that of another picture.
-        seen: [N] before a control.
+        target: [N]; where signals are shuffled, that of another picture.
     """
 
     tokens: Tensor
     target: Places
-    seen: Places
 
 
 @dataclass(frozen=True)
@@ -111,69 +108,49 @@ class Ranking:
         backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
             were shown more often than others.
         shown: How many signals show each of these pictures.
-        named: [N] concept of the picture that is most similar to the signal.
-        similarity: [N] cosine similarity of the seen picture and the named one.
     """
 
     image_ids: list[str]
     concepts: list[str]
-    ranks: list[int]
-    among_split: list[int]
+    ranks: Places
+    among_split: Places
     split_size: int
-    precision: list[float]
-    relevant: list[int]
+    precision: NDArray[np.float64]
+    relevant: Places
     pictures: list[str]
-    backward: list[int]
+    backward: Places
     shown: int
-    named: list[str]
-    similarity: list[float]
 
 
 def encode_queries(
     ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int
 ) -> dict[int, Queries]:
-    """Encode the signals of all subjects of a cell."""
+    """Encode the signals of all subjects of a cell; shuffled, each is paired with a random other picture.
+
+    All models of a subject are shuffled alike: their ranks vary together.
+    """
     queries = {}
     for subject in ensemble.cell.tested_on:
         signals, picture = ensemble.signals(subject, split)
-        seen = np.searchsorted(gallery.rows, picture)
-        target = controlled(seen, gallery, control, subject, seed)
-        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen)
+        target = np.searchsorted(gallery.rows, picture)
+        if control == "shuffled":
+            target = np.random.default_rng(derive_seed(seed, subject)).permutation(target)
+        queries[subject] = Queries(ensemble.tokens(subject, signals), target)
     return queries
-
-
-def controlled(target: Places, gallery: Gallery, control: str, subject: int, seed: int) -> Places:
-    """Pair signals with wrong pictures, for a control; what is left is chance.
-
-    Args:
-        target: [N] place of what each signal showed.
-        gallery: Among which.
-        control: `none`; `shuffled`: each subject's signals are permuted; `permuted`: the pictures are.
-        subject: Whose signals.
-        seed: Of the permutation; the same for all models of a subject, whose ranks vary together.
-    """
-    if control == "shuffled":
-        return np.random.default_rng(derive_seed(seed, subject)).permutation(target)
-    if control == "permuted":
-        return np.random.default_rng(seed).permutation(len(gallery.rows))[target]
-    return target
 
 
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
     """Rank for all subjects at once, so that a large gallery is read once."""
     tokens = torch.cat([each.tokens for each in queries.values()])
     target = np.concatenate([each.target for each in queries.values()])
-    found, relevant = gallery.rank(tokens, target), gallery.relevant(target)
-    precision: Any = 1 / found.double()
+    found, relevant = gallery.rank(tokens, target).numpy(), gallery.relevant(target)
+    precision = 1 / found
     if relevant.shape[1] > 1:
-        precision = average_precisions(
-            tokens, gallery.tokens, torch.from_numpy(relevant), gallery.distractors()
-        )
+        places = torch.from_numpy(relevant)
+        precision = average_precisions(tokens, gallery.tokens, places, gallery.distractors()).numpy()
     size, among_split = len(gallery.rows), found
     if gallery.pool > size:
-        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
-    named = nearest(tokens, gallery.tokens)
-    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
+        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target)).numpy()
     rankings, start = {}, 0
     for subject, each in queries.items():
         part = slice(start, start := start + len(each.target))
@@ -181,24 +158,22 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         rankings[subject] = Ranking(
             [gallery.image_ids[place] for place in each.target],
             [gallery.concepts[place] for place in each.target],
-            found[part].tolist(),
-            among_split[part].tolist(),
+            found[part],
+            among_split[part],
             size,
-            precision[part].tolist(),
-            (relevant[part] >= 0).sum(1).tolist(),
+            precision[part],
+            (relevant[part] >= 0).sum(1),
             [gallery.image_ids[place] for place in np.unique(each.target)],
             backward,
             shown,
-            [gallery.concepts[place] for place in named[part]],
-            similarity[part].tolist(),
         )
     return rankings
 
 
-def _backward(gallery: Gallery, queries: Queries) -> tuple[list[int], int]:
+def _backward(gallery: Gallery, queries: Queries) -> tuple[Places, int]:
     """Rank, for each picture that was shown, its signals among all signals."""
     pictures, shown = np.unique(queries.target, return_counts=True)
     if (shown != shown[0]).any():
-        return [], 0
+        return np.empty(0, np.int64), 0
     signals = np.argsort(queries.target, kind="stable").reshape(len(pictures), shown[0])
-    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).tolist(), int(shown[0])
+    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).numpy(), int(shown[0])
