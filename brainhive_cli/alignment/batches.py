@@ -97,8 +97,8 @@ class Batches:
         self.random_k = data.random_k if data.repetitions == "random" else None
         self.averages = averages_of(data.trials, launch.device)
         self.samples, self.counts = _samples(data, self.averages, launch.device)
-        picture = self.samples.picture.cpu().numpy()
-        self.rows = np.flatnonzero((picture >= 0) & ~data.held_out[picture])
+        stimulus = self.samples.stimulus.cpu().numpy()
+        self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         whole, rest = divmod(len(self.rows), train.batch_size)
         self.steps = whole + (rest > 0 and train.last_batch != "drop")
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
@@ -138,7 +138,7 @@ class Batches:
         generator = self._generator(seed, self.launch.rank)
         drawn = [self._signals(each, generator) for each in self.samples.split(own)]
         index = to_device(torch.from_numpy(own), self.launch.device)
-        images, mixing = self._images(self.samples.picture[index], generator), None
+        images, mixing = self._images(self.samples.stimulus[index], generator), None
         subjects = self.samples.subject[index].split([len(each) for each in drawn])
         if self.mix_alpha:
             mixings = [self._mixings(rows, seed, rank) for rank in range(self.launch.processes)]
@@ -166,33 +166,33 @@ class Batches:
             signal = mix_repetitions(signal, counts, self.augment, generator)
         return augment(signal, self.augment, self.rate_hz, generator)
 
-    def _images(self, picture: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Gather targets; where a picture has several, one is drawn."""
+    def _images(self, stimulus: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Gather targets; where a stimulus has several, one is drawn."""
         which = {
-            key: torch.randint(count, picture.shape, generator=generator, device=picture.device)
+            key: torch.randint(count, stimulus.shape, generator=generator, device=stimulus.device)
             for key, count in self.images.alternatives.items()
         }
-        return self.images.gather(picture, which=which)
+        return self.images.gather(stimulus, which=which)
 
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
     """Lay out what training samples are made of.
 
     Returns:
-        The averages; or single trials [N R, C, T], of which those that are missing have picture -1; or all
+        The averages; or single trials [N R, C, T], of which those that are missing have stimulus -1; or all
         trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
     single = [each.single for each in data.trials if each.single is not None]
     counts = [each.counts for each in data.trials if each.counts is not None]
-    pictures = [each.picture for each in data.trials]
+    pictures = [each.stimulus for each in data.trials]
     if not single:
         return averages, None
     if data.repetitions != "single":
         return SignalBank.of(single, pictures, device), torch.from_numpy(np.concatenate(counts)).to(device)
     flat = [each.reshape(-1, *each.shape[2:]) for each in single]
     shown = [
-        np.where(np.arange(each.shape[1]) < count[:, None], picture[:, None], -1).ravel()
-        for each, count, picture in zip(single, counts, pictures, strict=True)
+        np.where(np.arange(each.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
+        for each, count, stimulus in zip(single, counts, pictures, strict=True)
     ]
     return SignalBank.of(flat, shown, device), None
 

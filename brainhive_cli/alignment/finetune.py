@@ -91,10 +91,10 @@ def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) ->
     random = np.random.default_rng(finetune.seed)
     kept = []
     for is_held_out in (False, True):
-        pictures = np.unique(trials.picture[held_out[trials.picture] == is_held_out])
+        pictures = np.unique(trials.stimulus[held_out[trials.stimulus] == is_held_out])
         count = max(1, round(finetune.share * len(pictures)))
         kept.append(random.permutation(pictures)[:count])
-    rows = np.flatnonzero(np.isin(trials.picture, np.concatenate(kept)))
+    rows = np.flatnonzero(np.isin(trials.stimulus, np.concatenate(kept)))
     return trials.take(rows)
 
 

@@ -89,12 +89,12 @@ class Member:
             Heads [N, *shape], and the row of each one's picture [N].
         """
         trials = self.averaged(subject, split)
-        ids = self.pictures(split).image_ids[trials.picture]
+        ids = self.pictures(split).image_ids[trials.stimulus]
         found: Decoded = self.align.once(
             ("decoded", self.cell.name, str(subject), split),
             lambda: self._decode(subject, trials.signal, ids),
         )
-        return found, trials.picture
+        return found, trials.stimulus
 
     def _decode(self, subject: int, signal: NDArray[np.float32], ids: Sequence[str]) -> Decoded:
         seeds = [derive_seed(self.cell.seed, zlib.crc32(each.encode())) for each in ids]
@@ -108,7 +108,7 @@ class Member:
     def tokens(self, subject: int, split: str) -> tuple[Tensor, NDArray[np.int64]]:
         """Encode a subject's averaged signals: vectors [N, D], and the row of each one's picture [N]."""
         trials = self.averaged(subject, split)
-        return self.encode(subject, torch.from_numpy(trials.signal)), trials.picture
+        return self.encode(subject, torch.from_numpy(trials.signal)), trials.stimulus
 
     def encode(self, subject: int, signal: Tensor) -> Tensor:
         """Encode a subject's signals [N, C, T] as the vectors [N, D] that retrieval compares."""
@@ -141,7 +141,7 @@ class Member:
     def _refuse_seen(self, trials: Trials, split: str) -> None:
         """Refuse to test on pictures that the model learned from, by whomever they were seen."""
         dataset, learned = self.align.dataset, self.model.learned
-        tested = self.pictures(split).image_ids[np.unique(trials.picture)]
+        tested = self.pictures(split).image_ids[np.unique(trials.stimulus)]
         model, of = f"{self.align.folder.path}, {self.cell.name},", f"{split} pictures of {dataset.name}"
         if (seen := learned.has_seen(dataset.name, tested)).any():
             raise BrainhiveError(

@@ -123,7 +123,7 @@ class TrainingData:
 
     def learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
         """Say what a cell's model learns from, for its folder; what selects the epoch is added later."""
-        rows = np.unique(np.concatenate([each.picture for each in trials]))
+        rows = np.unique(np.concatenate([each.stimulus for each in trials]))
         how, normaliser = recipe.signal.normalise, None
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)

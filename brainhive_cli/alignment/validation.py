@@ -28,8 +28,8 @@ class Queries:
 
     def __init__(self, pool: SignalBank, rows: Rows, images: Targets, subject: Tensor | None) -> None:
         self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
-        index = torch.from_numpy(rows).to(pool.picture.device)
-        self.shown, self.target = torch.unique(pool.picture[index], return_inverse=True)
+        index = torch.from_numpy(rows).to(pool.stimulus.device)
+        self.shown, self.target = torch.unique(pool.stimulus[index], return_inverse=True)
 
     def ranks(self, aligner: Aligner) -> Tensor:
         """Rank the seen picture of each signal among the pictures: [N]."""
@@ -40,15 +40,15 @@ class Queries:
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
     def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], list[list[int]]]:
-        """Split ranks [N] by subject, and give the picture of each: several subjects may have seen one."""
-        subject, picture = self.pool.subject.cpu()[self.rows], self.pool.picture.cpu()[self.rows]
+        """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
+        subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
         masks = [subject == each for each in subject.unique()]
-        return [ranks[mask] for mask in masks], [picture[mask].tolist() for mask in masks]
+        return [ranks[mask] for mask in masks], [stimulus[mask].tolist() for mask in masks]
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
         tokens = []
         for part in self.pool.split(rows):
-            index = torch.from_numpy(part).to(self.pool.picture.device)
+            index = torch.from_numpy(part).to(self.pool.stimulus.device)
             subject = None if self.subject is None else self.subject[index]
             tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
         return torch.cat(tokens)
@@ -56,7 +56,7 @@ class Queries:
 
 def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
     """Take the averaged signals of held-out training concepts, if there are any."""
-    rows = np.flatnonzero(data.held_out[averages.picture.cpu().numpy()])
+    rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
     return [Queries(averages, rows, data.images, averages.subject)] if len(rows) else []
 
 

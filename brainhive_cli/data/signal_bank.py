@@ -24,13 +24,13 @@ class SignalBank:
     Attributes:
         signals: [N_subject, ...] a subject, on the device or mapped.
         first: Row of each subject's first signal.
-        picture: [N] row of each signal's picture, on the device.
+        stimulus: [N] row of each signal's stimulus, on the device.
         subject: [N] subject index, on the device.
     """
 
     signals: list[Tensor]
     first: Rows
-    picture: Tensor
+    stimulus: Tensor
     subject: Tensor
 
     @classmethod
@@ -60,7 +60,7 @@ class SignalBank:
         for signal, first, start, stop in spans:
             index = to_device(torch.from_numpy(rows[start:stop] - first), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
-        return to_device(gathered, self.picture.device)
+        return to_device(gathered, self.stimulus.device)
 
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
@@ -72,4 +72,4 @@ def _tensor(signal: Signals, device: torch.device) -> Tensor:
 
 def averages_of(trials: Sequence[Trials], device: torch.device) -> SignalBank:
     """Lay out the averaged signals of several subjects."""
-    return SignalBank.of([each.signal for each in trials], [each.picture for each in trials], device)
+    return SignalBank.of([each.signal for each in trials], [each.stimulus for each in trials], device)

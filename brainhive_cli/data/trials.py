@@ -29,7 +29,7 @@ class Trials:
 
     Attributes:
         signal: [N, C, T], repetitions averaged.
-        picture: [N] row of the stimulus.
+        stimulus: [N] row of the stimulus.
         channels: [C] names of the sensors; () for voxels.
         rate_hz: Sampling rate; None where there is one sample.
         single: [N, R, C, T], each repetition by itself, where they are needed.
@@ -41,7 +41,7 @@ class Trials:
 
     subject: int
     signal: NDArray[np.float32]
-    picture: NDArray[np.int64]
+    stimulus: NDArray[np.int64]
     channels: tuple[str, ...]
     rate_hz: float | None = 250.0
     single: NDArray[np.float32] | None = None
@@ -55,7 +55,7 @@ class Trials:
         return replace(
             self,
             signal=self.signal[rows],
-            picture=self.picture[rows],
+            stimulus=self.stimulus[rows],
             single=None if self.single is None else self.single[rows],
             counts=None if self.counts is None else self.counts[rows],
         )
@@ -127,13 +127,13 @@ def open_trials(
     store = open_signals(dataset, paths, signal, subject)
     _refuse_other_pictures(store, dataset, split, pictures)
     recording, where = store[split], f"{dataset.name} subject {subject} {split}"
-    picture = pictures.rows(recording.image_ids)
-    if (picture < 0).any():
-        console.warn(f"{where}: {(picture < 0).sum()} trials left out, their pictures could not be decoded")
+    stimulus = pictures.rows(recording.image_ids)
+    if (stimulus < 0).any():
+        console.warn(f"{where}: {(stimulus < 0).sum()} trials left out, their pictures could not be decoded")
     chosen = channels or signal.channels or dataset.channels
     selection = replace(
         Selection.of(recording, chosen, signal.window_ms, signal.scale, where),
-        pictures=np.flatnonzero(picture >= 0),
+        pictures=np.flatnonzero(stimulus >= 0),
     )
     moments = None
     if signal.normalise != "none":
@@ -149,7 +149,7 @@ def open_trials(
     return Trials(
         subject,
         read("averages"),
-        picture[picture >= 0],
+        stimulus[stimulus >= 0],
         selection.channels,
         recording.rate_hz,
         read("trials") if with_single else None,

@@ -59,7 +59,7 @@ class Ensemble:
         found = [member.averaged(subject, split) for member in self.members]
         kept = [self._is_candidate(trials, split) for trials in found]
         signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
-        return signals, found[0].picture[kept[0]]
+        return signals, found[0].stimulus[kept[0]]
 
     def single_trials(self, subject: int, split: str) -> tuple[list[Tensor], Tensor]:
         """Open a subject's single trials: [N, R, C, T] as each member takes them, and how many of R [N]."""
@@ -73,7 +73,7 @@ class Ensemble:
         return signals, torch.from_numpy(counts)
 
     def _is_candidate(self, trials: Trials, split: str) -> NDArray[np.bool_]:
-        return np.isin(trials.picture, self.rows(split))
+        return np.isin(trials.stimulus, self.rows(split))
 
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
         """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""

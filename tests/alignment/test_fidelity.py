@@ -72,7 +72,7 @@ def test_processes_share_a_small_last_batch_as_one_sees_it():
 
     shares = [batches.draw(batches.epoch(3, 0)[-1], 4).images["e"] for batches in two]
 
-    whole = torch.from_numpy(EMBEDDING[one.samples.picture[torch.from_numpy(last)]])
+    whole = torch.from_numpy(EMBEDDING[one.samples.stimulus[torch.from_numpy(last)]])
     assert [len(share) for share in shares] == [6, 7]
     assert {tuple(row) for row in torch.cat(shares).tolist()} == {tuple(row) for row in whole.tolist()}
 

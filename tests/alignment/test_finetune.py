@@ -29,8 +29,8 @@ def kept(share: float, seed: int = 0) -> set[int]:
     trials = share_of(
         Trials(1, signal, pictures, ("O1", "O2")), np.arange(200) < 20, Finetune(share=share, seed=seed)
     )
-    assert np.array_equal(trials.signal[:, 0, 0], trials.picture) and trials.channels == ("O1", "O2")
-    found, counts = np.unique(trials.picture, return_counts=True)
+    assert np.array_equal(trials.signal[:, 0, 0], trials.stimulus) and trials.channels == ("O1", "O2")
+    found, counts = np.unique(trials.stimulus, return_counts=True)
     assert (counts == 2).all()  # whole pictures
     return set(found.tolist())
 

@@ -243,7 +243,7 @@ def test_each_trial_is_a_sample_of_its_own(embedding):
     samples = np.concatenate(batches.epoch(1, 0))
     assert len(samples) == len(set(samples)) == 2 * (44 * REPETITIONS + 1)  # the last has one trial
     batch = batches.draw(samples, 0)
-    shown = batches.samples.picture[np.sort(samples)]
+    shown = batches.samples.stimulus[np.sort(samples)]
     for signal, subject, picture in zip(*batch.parts[0], shown, strict=True):
         own = data.trials[subject].single[picture]  # type: ignore[index]
         assert (torch.from_numpy(own) == signal).all((1, 2)).any()

@@ -131,7 +131,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
     (validation,) = validated_on(data, batches.averages)
     learned = [row for epoch in range(3) for rows in batches.epoch(7, epoch) for row in rows]
 
-    trained_on = set(concepts[batches.samples.picture[learned].numpy()])
+    trained_on = set(concepts[batches.samples.stimulus[learned].numpy()])
     validated = set(concepts[validation.shown.numpy()])
     assert len(validated) == 16 and len(trained_on) == 144
     assert not validated & trained_on
