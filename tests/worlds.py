@@ -76,7 +76,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("generator")
     model = sdxl.TINY.build()
     for name in ("unet", "vae", "scheduler"):
-        getattr(model, name).save_pretrained(folder / name)
+        getattr(model.pipeline, name).save_pretrained(folder / name)
     text, pooled = model.empty_prompt(1)
     embeds = {"prompt_embeds": text.contiguous(), "pooled_prompt_embeds": pooled.contiguous()}
     save_file(embeds, folder / "empty_prompt.safetensors")

@@ -1,13 +1,12 @@
 """Generators: diffusion models that make pictures or clips from a prior's conditioning."""
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from pydantic import AfterValidator, Field, model_validator
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.generators._schedulers import SCHEDULERS, known
 
 if TYPE_CHECKING:
     import torch
@@ -16,10 +15,28 @@ if TYPE_CHECKING:
     from brainhive_cli.core.conditioning import Conditioning
     from brainhive_cli.core.media import Media
 
-__all__ = ["DEFAULT", "SCHEDULERS", "Generator", "Objective", "Sampling", "known"]
-
 DEFAULT = "sdxl"
 """The kind that a source alone means."""
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-ancestral": ("EulerAncestralDiscreteScheduler", {}),
+    "ddim": ("DDIMScheduler", {}),
+    "dpm++": ("DPMSolverMultistepScheduler", {}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+    "lightning": ("EulerDiscreteScheduler", {"timestep_spacing": "trailing"}),
+}
+"""diffusers' class, and the settings that differ from the generator's own config.
+
+Source: SDXL-Lightning's model card for `lightning`; LCM (arXiv 2310.04378) for `lcm`.
+"""
+
+
+def known(name: str | None) -> str | None:
+    """Refuse a scheduler that is none of these; None is the generator's own."""
+    if name is not None and name not in SCHEDULERS:
+        raise RecipeError(f"no scheduler called {name!r}", f"there are: {', '.join(SCHEDULERS)}")
+    return name
 
 
 class Sampling(Section):
@@ -43,14 +60,13 @@ class Sampling(Section):
     @property
     def words(self) -> list[str]:
         """What differs from plain sampling, in words that travel with metrics."""
-        words = [self.scheduler] if self.scheduler else []
-        if self.guidance > 1:
-            words.append(f"guidance {self.guidance:g}")
-        if self.prompt:
-            words.append(f"prompt {self.prompt!r}")
-        if self.negative_prompt:
-            words.append(f"negative prompt {self.negative_prompt!r}")
-        return words
+        words = {
+            self.scheduler or "": self.scheduler,
+            f"guidance {self.guidance:g}": self.guidance > 1,
+            f"prompt {self.prompt!r}": self.prompt,
+            f"negative prompt {self.negative_prompt!r}": self.negative_prompt,
+        }
+        return [each for each, is_set in words.items() if is_set]
 
     @model_validator(mode="after")
     def _guides_or_not(self) -> "Sampling":
@@ -71,7 +87,7 @@ class Objective(Section):
 
 
 class Generator(Protocol):
-    """What every generator offers; its networks are nobody else's business."""
+    """What every generator offers; its networks are its own. `loss` is needed for train-prior alone."""
 
     def encode(
         self, media: "Media", random: "torch.Generator | Sequence[torch.Generator] | None"

@@ -27,25 +27,24 @@ CONFIGS = {
 }
 """The config file of each component, as diffusers names it."""
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+WEIGHTS = "diffusion_pytorch_model"
+"""Stem of the weight files of U-Net and VAE."""
 
 
 def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
-    suffix = f".{variant}" if variant else ""
-    stems = (
-        ["text_encoder*/model"] if text else ["unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model"]
-    )
-    weights = [f"{stem}{suffix}{shard}.safetensors" for stem in stems for shard in ("", "-*")]
+    stems = ["text_encoder*/model"] if text else [f"{name}/{WEIGHTS}" for name in ("unet", "vae")]
+    weights = [name for stem in stems for name in _files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *weights])
 
 
-def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
-    """Load U-Net, VAE and scheduler.
+def _files(stem: str, variant: str | None) -> list[str]:
+    """Name the file of weights, and the pattern of those that are split."""
+    return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
-    Raises:
-        MissingData: if a component is absent or damaged.
-        BrainhiveError: if the U-Net is not of SDXL's type.
-    """
+
+def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
+    """Load U-Net, VAE and scheduler, with the errors of `Config.build`."""
     import diffusers
 
     check_unet(read(folder, "unet"), folder)
@@ -60,17 +59,20 @@ def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any
     }
 
 
-def draw(architecture: Architecture, device: torch.device, dtype: torch.dtype, seed: int) -> dict[str, Any]:
-    """Make U-Net and VAE with random weights, and an Euler scheduler."""
-    from diffusers import AutoencoderKL, EulerDiscreteScheduler, UNet2DConditionModel
+def draw(
+    architecture: Architecture, device: torch.device, dtype: torch.dtype, seed: int = 0
+) -> dict[str, Any]:
+    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the scheduler."""
+    import diffusers
 
     check_unet(architecture["unet"], "the architecture")
     gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(seed)
-        unet: Any = UNet2DConditionModel(**architecture["unet"])
-        vae: Any = AutoencoderKL(**architecture["vae"])
-    scheduler = EulerDiscreteScheduler(**architecture["scheduler"])
+        unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
+        vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
+    kind = architecture["scheduler"].get("_class_name", "EulerDiscreteScheduler")
+    scheduler = getattr(diffusers, kind).from_config(architecture["scheduler"])
     return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
 
 
@@ -79,32 +81,13 @@ def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
     return nn.Module.to(model, dtype)
 
 
-def upcast(vae: Any) -> None:
-    """Decode in float32 where the VAE overflows in half precision, as SDXL's own does."""
-    if vae.dtype == torch.float16 and vae.config.force_upcast:
-        cast(vae, torch.float32)
-
-
-def skeleton(architecture: Architecture, dtype: torch.dtype) -> dict[str, Any]:
-    """Make U-Net and VAE of these configs on the meta device, and the scheduler."""
-    import diffusers
-
-    check_unet(architecture["unet"], "the architecture")
-    with torch.device("meta"):
-        unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
-        vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
-    kind = architecture["scheduler"].get("_class_name", "EulerDiscreteScheduler")
-    scheduler = getattr(diffusers, kind).from_config(architecture["scheduler"])
-    return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
-
-
 def read_config(source: str, component: str) -> dict[str, Any]:
     """Read the config of a component; from the hub nothing else is fetched."""
     return read(hub.folder(source, allow=["*/*.json"]), component)
 
 
 def bytes_to_fetch(source: str, variant: str | None) -> int:
-    """Ask how much of a generator would be downloaded; raises as `load` does, but reads configs alone."""
+    """Return how much of a generator would be downloaded; raises as `load` does, but reads configs alone."""
     check_unet(read_config(source, "unet"), source)
     for component in ("vae", "scheduler"):
         read_config(source, component)
@@ -112,8 +95,7 @@ def bytes_to_fetch(source: str, variant: str | None) -> int:
 
 
 def _bytes_to_fetch(source: str, component: str, variant: str | None) -> int:
-    stem = f"{component}/diffusion_pytorch_model{f'.{variant}' if variant else ''}"
-    weights = [f"{stem}.safetensors", f"{stem}-*.safetensors"]
+    weights = _files(f"{component}/{WEIGHTS}", variant)
     if not source.startswith("hub:") and not hub.holds(source, [], weights):
         raise MissingData(f"the generator {source} has no {weights[0]}", "download it again")
     return hub.bytes_to_fetch(source, [], weights)
@@ -130,11 +112,7 @@ def check_unet(config: dict[str, Any], where: Path | str) -> None:
 
 
 def read(folder: Path, component: str) -> dict[str, Any]:
-    """Read the config of a component.
-
-    Raises:
-        MissingData: if it is absent or damaged.
-    """
+    """Read the config of a component; MissingData if it is absent or damaged."""
     file = folder / component / CONFIGS[component]
     if not file.is_file():
         other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
@@ -150,18 +128,14 @@ def read(folder: Path, component: str) -> dict[str, Any]:
 
 
 def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
-    """Load a component, frozen.
-
-    Raises:
-        MissingData: if its weights are absent, damaged or not all there.
-    """
-    dtype_name = "dtype" if component in TEXT else "torch_dtype"
-    how = {"variant": variant, dtype_name: dtype, "output_loading_info": True}
+    """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
+    options = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
     try:
         with console.hushed():
-            model, loading_info = cls.from_pretrained(folder / component, **how)
+            found = cls.from_pretrained(folder / component, output_loading_info=True, **options)
     except (OSError, SafetensorError, ValueError) as error:
         raise damaged(component, folder, first_line(error)) from error
+    model, loading_info = found
     if absent := sorted(loading_info["missing_keys"]):
         raise damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
     return model.eval().requires_grad_(False)

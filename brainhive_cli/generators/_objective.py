@@ -26,27 +26,18 @@ def check(schedule: Any) -> None:
 def draw(
     random: Random, shape: Sequence[int], timesteps: int, offset: float, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    """Draw noise [B, C, h, w] and timesteps [B].
+    """Draw noise of `shape` [B, C, h, w], channels shifted by `offset`, and as many of the timesteps [B].
 
-    Args:
-        random: One for all rows, or one for each: a row then depends on its own alone.
-        shape: Of the latents, [B, C, h, w].
-        timesteps: How many there are.
-        offset: Spread of a shift of each channel's noise.
-        device: Where both are needed.
+    With a random number generator for each row, a row depends on its own alone.
     """
     if isinstance(random, torch.Generator):
         found = [_draw(random, shape, timesteps, offset)]
     else:
         found = [_draw(each, (1, *shape[1:]), timesteps, offset) for each in random]
-    noise, drawn = (_to(torch.cat(each), device) for each in zip(*found, strict=True))
-    return noise, drawn
-
-
-def _to(tensor: Tensor, device: torch.device) -> Tensor:
-    """Copy to a device; a GPU is not waited for."""
-    is_pinned = device.type == "cuda"
-    return (tensor.pin_memory() if is_pinned else tensor).to(device, non_blocking=is_pinned)
+    noise, drawn = (torch.cat(each) for each in zip(*found, strict=True))
+    if device.type != "cuda":
+        return noise.to(device), drawn.to(device)
+    return tuple(each.pin_memory().to(device, non_blocking=True) for each in (noise, drawn))  # without a wait
 
 
 def _draw(

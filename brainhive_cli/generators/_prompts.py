@@ -17,23 +17,14 @@ Embedded = tuple[Tensor, Tensor]
 
 
 class Prompts:
-    """What prompts become, each embedded once.
-
-    Args:
-        config: The generator's Config, which says where the text encoders are.
-        unet: Whose sizes and dtype the embeddings have.
-    """
+    """Embeds each prompt once, by the text encoders of the generator's Config, for its U-Net."""
 
     def __init__(self, config: Any, unet: Any) -> None:
         self._config, self._unet = config, unet
         self._held: dict[str, Embedded] = {}
 
     def embed(self, words: str, batch: int, device: torch.device) -> Embedded:
-        """Give a prompt's embeddings, once for each picture.
-
-        Raises:
-            MissingData: if the text encoders that it needs are absent or damaged.
-        """
+        """Embed a prompt, repeated for each row; MissingData if text encoders are absent or damaged."""
         if words not in self._held:
             self._keep(words, self._prompt(words, device) if words else self._empty(device), device)
         text, pooled = self._held[words]
@@ -81,25 +72,16 @@ class Prompts:
 
         for name in _components.TEXT:
             _components.read(folder, name)
-        how = (self._unet.dtype, self._config.variant)
-        pipeline: Any = StableDiffusionXLPipeline(
-            vae=None,
-            unet=None,
-            scheduler=None,
-            text_encoder=_components.pretrained(tf.CLIPTextModel, folder, "text_encoder", *how),
-            text_encoder_2=_components.pretrained(
-                tf.CLIPTextModelWithProjection, folder, "text_encoder_2", *how
-            ),
-            tokenizer=_tokenizer(folder, "tokenizer"),
-            tokenizer_2=_tokenizer(folder, "tokenizer_2"),
-            add_watermarker=False,
-        )
+        classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}
+        given = (self._unet.dtype, self._config.variant)
+        text = {name: _components.pretrained(cls, folder, name, *given) for name, cls in classes.items()}
+        text |= {name: _tokenizer(folder, name) for name in ("tokenizer", "tokenizer_2")}
+        others = dict.fromkeys(("vae", "unet", "scheduler"))
+        pipeline: Any = StableDiffusionXLPipeline(**text, **others, add_watermarker=False)
         pipeline.to(device)
         with torch.no_grad():
-            text, _, pooled, _ = pipeline.encode_prompt(
-                words, device=device, do_classifier_free_guidance=False
-            )
-        return text, pooled
+            found = pipeline.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+        return found[0], found[2]
 
 
 def _read(file: Path) -> Embedded:

@@ -1,4 +1,4 @@
-"""What sampling with diffusers' pipelines needs besides the call: where to start, and a callback."""
+"""What sampling with diffusers' pipelines needs besides the call: scheduler, start, and a callback."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,16 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.generators import SCHEDULERS
 
 
-def check_size(pipeline: Any, size_px: int) -> None:
-    """Refuse a size that the VAE does not have."""
-    factor = max(8, pipeline.vae_scale_factor)  # 8: diffusers' own demand
-    if size_px % factor or size_px <= 0:
-        raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
+def scheduler(name: str, config: Any) -> Any:
+    """Make a sampler of the same noise schedule as the generator's own, whose config is given."""
+    import diffusers
+
+    kind, differing = SCHEDULERS[name]
+    return getattr(diffusers, kind).from_config(config, **differing)
 
 
 def resized(pictures: Tensor, side_px: int) -> Tensor:
@@ -27,7 +29,7 @@ def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) ->
 
     Args:
         pipeline: The one that starts from noise alone.
-        latents: [B, C, h, w], as the U-Net sees them.
+        latents: [B, C, h, w], as the U-Net takes them.
         steps: Denoising steps from noise alone.
         strength: Share of them that is done.
 
@@ -47,11 +49,10 @@ def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) ->
 
 def callback(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:
     """Make diffusers' callback, which calls `on_step` with the number of each step done."""
-    if on_step is None:
-        return None
 
     def call(pipeline: Any, step: int, timestep: Any, tensors: dict[str, Any]) -> dict[str, Any]:
-        on_step(step + 1)
+        if on_step is not None:
+            on_step(step + 1)
         return tensors
 
-    return call
+    return on_step and call

@@ -1,12 +1,11 @@
 """A generator of stages: each generates from the media of the one before, with its own prior and sampling."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from dataclasses import replace
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field
-from torch import Tensor
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.conditioning import Conditioning
@@ -39,20 +38,17 @@ class Stage(Section):
 
     def sampling(self, requested: Sampling) -> Sampling:
         """Replace what the stage sets itself."""
-        given = {name: getattr(requested, name) for name in Sampling.model_fields}
-        own = {name: getattr(self, name) for name in ("steps", "guidance", "strength")}
-        return Sampling(**given | {name: value for name, value in own.items() if value is not None})
+        own = self.model_dump(include={"steps", "guidance", "strength"}, exclude_none=True)
+        return Sampling(**{**dict(requested), **own})
 
     def load_prior(self, generator: Any) -> Any:
         """Load the prior of the stage and attach it; None without one."""
         if self.prior is None:
             return None
-        shelf = parts.package("priors")
-        made = (
-            shelf.load(self.prior)
-            if isinstance(self.prior, str)
-            else parts.resolve("priors", self.prior).build({}, generator)
-        )
+        if isinstance(self.prior, str):
+            made = parts.package("priors").load(self.prior)
+        else:
+            made = parts.resolve("priors", self.prior).build({}, generator)
         made.attach(generator)
         return made
 
@@ -64,11 +60,11 @@ class Config(parts.Config):
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Chain":
         """Load every stage's generator and prior onto a device."""
-        links = []
-        for stage in self.stages:
-            generator = stage.generator.build(device, dtype)
-            prior = stage.load_prior(generator)
-            links.append(Link(stage, generator, None if prior is None else prior.to(device)))
+        made = [(stage, stage.generator.build(device, dtype)) for stage in self.stages]
+        links = [Link(stage, generator, stage.load_prior(generator)) for stage, generator in made]
+        for link in links:
+            if link.prior is not None:
+                link.prior.to(device)
         return Chain(links)
 
     def check(self) -> str:
@@ -84,30 +80,25 @@ TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, ste
 """Small enough for tests."""
 
 
-@dataclass(frozen=True)
-class Link:
-    """A stage that is loaded.
-
-    Attributes:
-        stage: Its knobs.
-        generator: Its generator.
-        prior: Its prior, attached; None where it takes the chain's conditioning.
-    """
+class Link(NamedTuple):
+    """A stage that is loaded."""
 
     stage: Stage
     generator: Any
-    prior: Any
+    prior: Any  # attached; None where the stage takes the chain's conditioning
+
+    def size(self, size_px: int) -> int:
+        """Return the stage's own size, or that of the chain."""
+        return self.stage.resolution_px or size_px
 
 
 class Chain:
-    """Generators in a row; what concerns latents is the first one's.
-
-    Args:
-        links: The stages, loaded.
-    """
+    """Generators in a row; what concerns latents is the first one's."""
 
     def __init__(self, links: Sequence[Link]) -> None:
         self.links = list(links)
+        self.first = links[0].generator
+        self.encode, self.decode = self.first.encode, self.first.decode
 
     @property
     def networks(self) -> tuple[Any, ...]:
@@ -116,25 +107,18 @@ class Chain:
         return (*found, *(link.prior for link in self.links if link.prior is not None))
 
     @property
-    def latent_digest(self) -> str:
-        """Identity of the first stage's autoencoder."""
-        return str(self.links[0].generator.latent_digest)
-
-    @property
     def latent_space(self) -> str:
         """Name of the first stage's latent space."""
-        return str(self.links[0].generator.latent_space)
+        return str(self.first.latent_space)
 
-    def latent_shape(self, size_px: int) -> tuple[int, int, int]:
+    def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
-        first = self.links[0]
-        shape: tuple[int, int, int] = first.generator.latent_shape(first.stage.resolution_px or size_px)
-        return shape
+        return self.first.latent_shape(self.links[0].size(size_px))
 
     def check_size(self, size_px: int) -> None:
         """Refuse a size that a stage does not have."""
         for link in self.links:
-            link.generator.check_size(link.stage.resolution_px or size_px)
+            link.generator.check_size(link.size(size_px))
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
         """Take less memory in every stage."""
@@ -145,35 +129,15 @@ class Chain:
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
-        weights = [sum(map(size_of, link.generator.networks)) for link in self.links]
-        totals = []
-        for link in self.links:
-            size, scale = link.stage.resolution_px or size_px, link.stage.guidance
+        weights, totals = [], []
+        for stage, generator, _ in self.links:
+            size, scale = stage.resolution_px or size_px, stage.guidance
             scale = guidance if scale is None else scale
-            totals.append(link.generator.memory_estimate(batch, size, scale, tile, offload))
-        return (
-            max(totals)
-            if offload
-            else sum(weights) + max(t - w for t, w in zip(totals, weights, strict=True))
-        )
-
-    def encode(self, media: Media, random: Any = None) -> Tensor:
-        """Encode media as the first stage's latents."""
-        latents: Tensor = self.links[0].generator.encode(media, random)
-        return latents
-
-    def decode(self, latents: Tensor) -> Media:
-        """Decode the first stage's latents."""
-        media: Media = self.links[0].generator.decode(latents)
-        return media
-
-    def loss(self, *_: Any, **__: Any) -> Tensor:
-        """Refuse: the stages are trained one by one.
-
-        Raises:
-            BrainhiveError: always.
-        """
-        raise BrainhiveError("a chain of generators is not trained as one", "train a prior for each stage")
+            weights.append(sum(map(size_of, generator.networks)))
+            totals.append(generator.memory_estimate(batch, size, scale, tile, offload))
+        if offload:
+            return int(max(totals))
+        return sum(weights) + max(t - w for t, w in zip(totals, weights, strict=True))
 
     def generate(
         self,
@@ -184,33 +148,23 @@ class Chain:
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> Media:
-        """Run the stages; the noise of a stage depends on the row's seed and the place of the stage.
+        """Run the stages, and return the media of the last.
 
-        Args:
-            conditioning: Of B rows, for stages without a prior; with its decoded heads for the others.
-            seeds: [B], those of the first stage.
-            size_px: Height and width where a stage sets none.
-            sampling: What stages do not set themselves.
-            null: The unconditional side, for stages without a prior.
-            on_step: Called with the number of each step done, over all stages.
-
-        Returns:
-            The media of the last stage.
+        The noise of a stage depends on the row's seed and the place of the stage. Stages without a prior take
+        `conditioning` and `null`, those with one the decoded heads that `conditioning` brings; what a stage
+        sets itself replaces `size_px` and `sampling`. `on_step` counts over all stages.
         """
-        media: Media | None = None
+        media: Any = None
         done = 0
         for place, link in enumerate(self.links):
-            stage, own = link.stage, link.stage.sampling(sampling)
+            own = link.stage.sampling(sampling)
             noise = [seed if place == 0 else derive_seed(seed, place) for seed in seeds]
             given, other = _conditions(link, conditioning, null, noise)
             if media is not None:
-                handed: dict[str, Any] = {stage.receives: media}
-                given = replace(given, **handed)
+                given = replace(given, **{link.stage.receives: media})
             after = None if on_step is None else _offset(on_step, done)
-            size = stage.resolution_px or size_px
-            media = link.generator.generate(given, noise, size, own, other, after)
+            media = link.generator.generate(given, noise, link.size(size_px), own, other, after)
             done += own.steps
-        assert media is not None
         return media
 
 

@@ -15,19 +15,10 @@ from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
-from brainhive_cli.core.memory_estimate import size_of
-from brainhive_cli.generators import (
-    Objective,
-    Sampling,
-    _architecture,
-    _components,
-    _objective,
-    _sampling,
-    _schedulers,
-)
+from brainhive_cli.core.memory_estimate import peak, size_of
+from brainhive_cli.generators import Objective, Sampling, _architecture, _components, _objective, _sampling
 from brainhive_cli.generators._components import RANDOM
-from brainhive_cli.generators._conditioning import Inputs, guided, is_attached
-from brainhive_cli.generators._memory import sampling_bytes
+from brainhive_cli.generators._conditioning import Inputs, guided, inputs_of, is_attached
 from brainhive_cli.generators._objective import Random
 from brainhive_cli.generators._prompts import Prompts
 
@@ -60,31 +51,25 @@ class Config(parts.Config):
         """
         device = torch.device(device)
         if self.source == RANDOM:
-            architecture = self.architecture or _architecture.SDXL
-            return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
+            return SDXL(self, _components.draw(self._architecture(), device, dtype, self.seed), device)
         folder = _components.folder_of(self.source, self.variant)
         return SDXL(self, _components.load(folder, dtype, self.variant), device)
 
     def check(self) -> str:
-        """Describe, without loading it, the generator and how much of it would be downloaded.
-
-        Raises:
-            MissingData: if the folder is absent or lacks a component.
-            BrainhiveError: if the U-Net is not of SDXL's type.
-        """
+        """Describe the generator and how much of it would be downloaded; raises as `build` does."""
         if self.source == RANDOM:
             return "random weights"
         return f"{self.source}, {hub.to_download(_components.bytes_to_fetch(self.source, self.variant))}"
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""
-        architecture = {name: self._architecture(name) for name in ("unet", "vae", "scheduler")}
-        return SDXL(self, _components.skeleton(architecture, dtype), torch.device("meta"))
+        meta = torch.device("meta")
+        return SDXL(self, _components.draw(self._architecture(), meta, dtype), meta)
 
-    def _architecture(self, component: str) -> dict[str, Any]:
+    def _architecture(self) -> _architecture.Architecture:
         if self.source == RANDOM:
-            return (self.architecture or _architecture.SDXL)[component]
-        return _components.read_config(self.source, component)
+            return self.architecture or _architecture.SDXL
+        return {name: _components.read_config(self.source, name) for name in ("unet", "vae", "scheduler")}
 
 
 TINY = Config(source=RANDOM, architecture=_architecture.TINY)
@@ -95,7 +80,7 @@ class SDXL:
     """U-Net, VAE and scheduler, with diffusers' pipeline around them.
 
     Args:
-        config: Where the text encoders are, should the empty prompt need them.
+        config: Where the text encoders are, should a prompt need them.
         components: unet, vae and scheduler.
         device: Where all run.
     """
@@ -112,10 +97,11 @@ class SDXL:
         self.pipeline = pipeline.to(device, silence_dtype_warnings=True)
         self.unet.eval().requires_grad_(False)
         self.vae.eval().requires_grad_(False)
-        _components.upcast(self.vae)
+        if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:  # as SDXL's own overflows
+            self.use_float32_autoencoder()
         self._prompts = Prompts(config, self.unet)
-        self._schedulers: dict[str | None, Any] = {None: self.pipeline.scheduler}
-        self.noise_schedule = DDPMScheduler.from_config(self.pipeline.scheduler.config)
+        self._scheduler = self.pipeline.scheduler  # the generator's own
+        self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
         _objective.check(self.noise_schedule)
 
     @property
@@ -127,11 +113,6 @@ class SDXL:
     def vae(self) -> Any:
         """The autoencoder between pictures and latents."""
         return self.pipeline.vae
-
-    @property
-    def scheduler(self) -> Any:
-        """The scheduler that `generate` used last; the generator's own before that."""
-        return self.pipeline.scheduler
 
     @cached_property
     def latent_digest(self) -> str:
@@ -147,22 +128,16 @@ class SDXL:
         return latent_space(self.vae)
 
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
-        """Return the shape [C, h, w] of the latent of a picture.
-
-        Raises:
-            BrainhiveError: if the VAE does not have that size.
-        """
+        """Return the shape [C, h, w] of the latent of a picture; raises as `check_size` does."""
         self.check_size(size_px)
         side = size_px // self.pipeline.vae_scale_factor
         return self.vae.config.latent_channels, side, side
 
     def check_size(self, size_px: int) -> None:
-        """Refuse a size of pictures that the VAE does not have.
-
-        Raises:
-            BrainhiveError: with the number that sizes are multiples of.
-        """
-        _sampling.check_size(self.pipeline, size_px)
+        """Refuse a size of pictures that the VAE does not have."""
+        factor = max(8, self.pipeline.vae_scale_factor)  # 8: diffusers' own demand
+        if size_px % factor or size_px <= 0:
+            raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
 
     def prepare_training(self, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
         """Spend time to spare memory, or the first step to speed up all others.
@@ -195,12 +170,7 @@ class SDXL:
             self.pipeline.enable_model_cpu_offload(device=offload_to)
 
     def encode(self, media: Media, random: Random | None = None) -> Tensor:
-        """Encode pictures [B, 3, H, W] in 0..1 as latents [B, C, H / f, W / f].
-
-        Args:
-            media: Pictures.
-            random: Samples the posterior, one for all or one for each; without it, its mode is taken.
-        """
+        """Encode pictures [B, 3, H, W] in 0..1 as latents [B, C, h, w]; `random` samples the posterior."""
         from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 
         with torch.no_grad():
@@ -213,7 +183,7 @@ class SDXL:
         return latents.float() * self.vae.config.scaling_factor
 
     def decode(self, latents: Tensor) -> Media:
-        """Decode latents [B, C, H / f, W / f] to pictures [B, 3, H, W] in 0..1."""
+        """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
         some = (latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).split(VAE_BATCH)
         with torch.no_grad():
             images = torch.cat([self.vae.decode(each).sample for each in some])
@@ -228,20 +198,7 @@ class SDXL:
         null: Conditioning | None = None,
         on_step: Callable[[int], None] | None = None,
     ) -> Media:
-        """Generate one picture a seed; it depends on its own row and seed, not on the batch.
-
-        Args:
-            conditioning: Embeddings for the attached prior [B, S, D_cross], texts, and what to start from;
-                or no condition at all.
-            seeds: Seed of each picture's noise, B of them.
-            size_px: Height and width.
-            sampling: Steps, guidance, scheduler, prompts, strength.
-            null: The unconditional side; with a prior, guidance needs it.
-            on_step: Called with the number of each step done.
-
-        Returns:
-            Pictures [B, 3, H, W] in 0..1, float32.
-        """
+        """Generate pictures [B, 3, H, W], as `Generator.generate` says; with a prior, guidance needs null."""
         self.check_size(size_px)
         given = self._inputs(conditioning, sampling.prompt, len(seeds))
         other = self._inputs(self._null(conditioning, null), sampling.negative_prompt, len(seeds))
@@ -276,21 +233,17 @@ class SDXL:
 
         Args:
             latents: Clean latents [B, C, h, w].
-            conditioning: Embeddings for the attached prior [B, S, D_cross].
-            random: Draws noise and timesteps: one for all rows, or one for each.
-            sizes: [B, 6], pixels: original height, width; top, left of the crop; target height, width.
+            conditioning: As `generate` takes it.
+            random: Draws noise and timesteps, as `Generator.loss` says.
+            sizes: [B, 6], as `Generator.loss` says.
             objective: What errors are weighted and noise is shifted by.
             levels: [B] in 0..1, shares of the noise schedule, instead of drawn timesteps.
-
-        Returns:
-            A scalar, float32.
 
         Source: SDXL (arXiv 2307.01952), section 2.2; BrainHiVE (arXiv 2602.07495).
         """
         schedule = self.noise_schedule
         count = schedule.config.num_train_timesteps
-        drawn = (random, latents.shape, count, objective.noise_offset, self.device)
-        noise, timesteps = _objective.draw(*drawn)
+        noise, timesteps = _objective.draw(random, latents.shape, count, objective.noise_offset, self.device)
         if levels is not None:
             timesteps = (levels * count).long().to(self.device)
         given = self._inputs(conditioning, "", len(latents))
@@ -305,11 +258,7 @@ class SDXL:
         return _objective.error(schedule, predicted, latents, noise, timesteps, objective.min_snr_gamma)
 
     def empty_prompt(self, batch: int) -> tuple[Tensor, Tensor]:
-        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled].
-
-        Raises:
-            MissingData: if it is not kept, and there are no text encoders to embed it.
-        """
+        """Embed the empty prompt: text [B, S, D_text] and pooled text [B, D_pooled]."""
         return self._prompts.embed("", batch, self.device)
 
     def save_empty_prompt(self, file: Path) -> None:
@@ -317,7 +266,7 @@ class SDXL:
         self._prompts.save_empty(file, self.device)
 
     def load_empty_prompt(self, file: Path) -> None:
-        """Read the embeddings of the empty prompt that `save_empty_prompt` wrote."""
+        """Read what `save_empty_prompt` wrote."""
         self._prompts.load_empty(file, self.device)
 
     @property
@@ -339,10 +288,21 @@ class SDXL:
         """
         weights = (max if offload else sum)(map(size_of, self.networks))
         rows, decoded = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, VAE_BATCH)
-        return weights + sampling_bytes(self, rows, decoded, size_px)
+        latents = torch.empty(rows, *self.latent_shape(size_px), device="meta", dtype=self.unet.dtype)
+        sizes = torch.empty(rows, 6, device="meta", dtype=self.unet.dtype)
+        first = torch.empty_like(latents[:decoded], dtype=self.vae.dtype)
+
+        def denoise() -> None:
+            text, pooled = self.empty_prompt(rows)
+            added = {"text_embeds": pooled, "time_ids": sizes}
+            self.unet(latents, sizes[:, 0], text, added_cond_kwargs=added)
+
+        with torch.no_grad():
+            decoding = peak(lambda: self.vae.decode(first), self.vae)
+            return weights + max(peak(denoise, self.unet) + latents.nbytes + sizes.nbytes, decoding)
 
     def _inputs(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
-        return Inputs.of(conditioning, prompt, rows, self.unet, self._prompts, self.device)
+        return inputs_of(conditioning, prompt, rows, self.unet, self._prompts, self.device)
 
     def _null(self, conditioning: Conditioning, null: Conditioning | None) -> Conditioning:
         """Complete the unconditional side by zeros where the U-Net's own cross-attention takes conditions."""
@@ -354,14 +314,10 @@ class SDXL:
             texts = torch.zeros_like(conditioning.texts)
         return Conditioning(embeddings, texts)
 
-    def _use_scheduler(self, name: str | None) -> None:
-        if name not in self._schedulers:
-            self._schedulers[name] = _schedulers.make(str(name), self._schedulers[None].config)
-        self.pipeline.scheduler = self._schedulers[name]
-
     def _start(self, start: Tensor | None, size_px: int, sampling: Sampling) -> tuple[Any, dict[str, Any]]:
         """Choose diffusers' pipeline and its arguments: from noise alone, from latents, or from pictures."""
-        self._use_scheduler(sampling.scheduler)
+        own, name = self._scheduler, sampling.scheduler
+        self.pipeline.scheduler = own if name is None else _sampling.scheduler(name, own.config)
         if start is None:
             return self.pipeline, {"height": size_px, "width": size_px}
         shape = self.latent_shape(size_px)

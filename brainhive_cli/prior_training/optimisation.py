@@ -103,7 +103,7 @@ def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
         )
     for part in frozen:
         prior.get_submodule(part).requires_grad_(False)
-    return list(prior.trainable())
+    return [parameter for parameter in prior.parameters() if parameter.requires_grad]
 
 
 def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Optimizer:

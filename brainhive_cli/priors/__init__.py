@@ -1,19 +1,19 @@
 """Priors: from decoded heads to the conditioning of a generator."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import RecipeError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from brainhive_cli.core.conditioning import Conditioning
     from brainhive_cli.core.decoded import Decoded
@@ -35,16 +35,10 @@ class Prior(Protocol):
         dim: D, width of the token; 0 where there is none.
     """
 
-    kind: ClassVar[str]
-
-    @property
-    def fuser(self) -> "nn.Module | None": ...  # noqa: D102
-
-    @property
-    def dims(self) -> Mapping[str, int]: ...  # noqa: D102
-
-    @property
-    def dim(self) -> int: ...  # noqa: D102
+    kind: str
+    fuser: "nn.Module | None"
+    dims: Mapping[str, int]
+    dim: int
 
     def attach(self, generator: Any) -> None:
         """Let a generator take this prior's conditions."""
@@ -62,8 +56,18 @@ class Prior(Protocol):
         """Make n rows of the unconditional side of guidance."""
         ...
 
-    def trainable(self) -> "Iterable[nn.Parameter]":
-        """List the parameters that train-prior trains."""
+
+class TrainablePrior(Prior, Protocol):
+    """What train-prior needs besides: a module whose parameters are trained, and that can be saved."""
+
+    def condition_on_embeddings(
+        self, embeddings: "dict[str, Tensor]", kept: "Tensor | None" = None
+    ) -> "Conditioning":
+        """Condition on embeddings of stimuli, [B, D] by key; 0 in `kept` [B, 1] drops a row's."""
+        ...
+
+    def save(self, folder: Path) -> None:
+        """Write what the kind's `load` reads."""
         ...
 
 
@@ -110,28 +114,19 @@ def load(reference: str, **options: Any) -> Any:
     kind = kind_of(reference)
     load_kind = _module(kind).load
     given = {name: value for name, value in options.items() if value is not None}
-    if unknown := given.keys() - signature(load_kind).parameters.keys():
-        name = min(unknown)
+    for name in sorted(given.keys() - signature(load_kind).parameters.keys()):
         raise RecipeError(f"a prior of kind {kind} has no option {name}", f"leave out {name}")
     return load_kind(reference, **given)
 
 
 def describe(reference: str) -> Description:
-    """Describe a prior of any kind without reading its weights.
-
-    Raises:
-        MissingData: if its config is absent, or does not say what it must.
-    """
+    """Describe a prior of any kind without reading its weights; MissingData if its config is not whole."""
     described: Description = _module(kind_of(reference)).describe(reference)
     return described
 
 
 def kind_of(reference: str) -> str:
-    """Find the kind of a prior: a name on the shelf, or what the config.json of its folder says.
-
-    Raises:
-        MissingData: if there is neither such a kind nor such a folder.
-    """
+    """Find the kind of a prior: a name on the shelf, or the kind in the config.json of its folder."""
     if parts.file_of(reference) in parts.kinds("priors"):
         return parts.file_of(reference)
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)

@@ -45,11 +45,7 @@ class AttentionAdapter(nn.Module):
         self.attn_processors = nn.ModuleDict({str(i): KeysAndValues(*size) for i, size in sizes.items()})
 
     def attach(self, unet: Any) -> None:
-        """Put the adapter into the U-Net, whose own weights and parameters stay as they are.
-
-        Raises:
-            BrainhiveError: if one is attached already, or the U-Net's attentions are others.
-        """
+        """Put the adapter into the U-Net, whose own weights stay; BrainhiveError if it does not fit."""
         self._check(unet)
         processors: dict[str, Any] = dict(unet.attn_processors)
         for index, pair in self.attn_processors.items():
@@ -58,25 +54,23 @@ class AttentionAdapter(nn.Module):
         unet.set_attn_processor(processors)
 
     def detach(self, unet: Any) -> None:
-        """Give the U-Net back the processors that it had before `attach`.
-
-        Raises:
-            BrainhiveError: if this adapter is not attached to it.
-        """
-        own = {n: p for n, p in processors_of(unet).items() if is_attached(p) and p.adapter is self}
+        """Restore the U-Net's own processors; BrainhiveError if this adapter is not attached to it."""
+        found = processors_of(unet)
+        own = {n: p.plain for n, p in found.items() if getattr(p, "adapter", None) is self}
         if not own:
             raise BrainhiveError("this Fusion Prior is not attached to the U-Net", "attach it first")
-        unet.set_attn_processor({**unet.attn_processors, **{n: p.plain for n, p in own.items()}})
+        unet.set_attn_processor({**found, **own})
 
     def _check(self, unet: Any) -> None:
-        if any(is_attached(p) for p in processors_of(unet).values()):
+        found = processors_of(unet)
+        if any(isinstance(processor, ImageAttention) for processor in found.values()):
             raise BrainhiveError("a Fusion Prior is already attached to this U-Net", "detach it first")
-        names = list(processors_of(unet))
+        names = list(found)
         if names != self.names:
             raise _other_unet(_first_difference(self.names, names))
-        found = cross_sizes(unet)
-        for place in sorted(found.keys() | self.sizes.keys()):
-            if (wide := found.get(place)) != (own := self.sizes.get(place)):
+        sizes = cross_sizes(unet)
+        for place in sorted(sizes.keys() | self.sizes.keys()):
+            if (wide := sizes.get(place)) != (own := self.sizes.get(place)):
                 raise _other_unet(f"{names[place]} is {wide} wide, not {own}")
 
 
@@ -92,9 +86,7 @@ class ImageAttention:
     """
 
     def __init__(self, plain: Callable[..., Tensor], adapter: AttentionAdapter, pair: nn.Module) -> None:
-        self.plain = plain
-        self.adapter = adapter
-        self.pair = pair
+        self.plain, self.adapter, self.pair = plain, adapter, pair
 
     def __call__(
         self,
@@ -127,13 +119,8 @@ def attend(query: Tensor, key: Tensor, value: Tensor, heads: int, mask: Tensor |
     return F.scaled_dot_product_attention(q, k, v, attn_mask=mask).transpose(1, 2).flatten(2)
 
 
-def is_attached(processor: Any) -> bool:
-    """Whether an attention processor is a prior's."""
-    return isinstance(processor, ImageAttention)
-
-
 def unet_of(generator: Any) -> Any:
-    """Find the U-Net that a prior attaches to: a generator's, or what is given itself."""
+    """Return the U-Net that a prior attaches to: a generator's, or the argument itself."""
     return getattr(generator, "unet", generator)
 
 
@@ -152,9 +139,9 @@ def cross_sizes(unet: Any) -> dict[int, tuple[int, int]]:
 
 
 def _first_difference(own: list[str], found: list[str]) -> str:
-    for ours, other in zip(own, found, strict=False):
-        if ours != other:
-            return f"{other} stands where {ours} should"
+    for expected, other in zip(own, found, strict=False):
+        if expected != other:
+            return f"{other} stands where {expected} should"
     return f"it has {len(found)} attentions, not {len(own)}"
 
 

@@ -12,8 +12,12 @@ from brainhive_cli.core import home, hub
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 
-def find(reference: str) -> Path:
+def find(reference: str, local: bool = False) -> Path:
     """Find one file by path or hub reference (`hub:OWNER/NAME/FILE[@REVISION]`).
+
+    Args:
+        reference: The file.
+        local: Use no network.
 
     Raises:
         MissingData: if it is not there.
@@ -21,18 +25,14 @@ def find(reference: str) -> Path:
     path = home.located(reference)
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
-        path = hub.folder(folder, allow=[name]) / name
+        path = hub.folder(folder, allow=[name], local=local) / name
     if not path.is_file():
         raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
     return path
 
 
 def bytes_to_fetch(reference: str) -> int:
-    """Ask how large a file is that `find` would fetch; 0 for what is on this machine.
-
-    Raises:
-        MissingData: if there is no such file, or the hub cannot say.
-    """
+    """Return the size of a file that `find` would fetch; 0 for what is on this machine."""
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
         return hub.bytes_to_fetch(folder, (), (name,))
@@ -40,44 +40,19 @@ def bytes_to_fetch(reference: str) -> int:
     return 0
 
 
-def is_here(reference: str) -> bool:
-    """Whether `find` finds a file without a network."""
-    if reference.startswith("hub:"):
-        folder, name = _on_hub(reference)
-        return hub.holds(folder, (), (name,))
-    return home.located(reference).is_file()
-
-
 def _on_hub(reference: str) -> tuple[str, str]:
     """Split a reference to a file into one to its folder, and its name."""
-    address, _, revision = reference.partition("@")
+    address, at, revision = reference.partition("@")
     folder, _, name = address.rpartition("/")
-    return f"{folder}@{revision}" if revision else folder, name
+    return f"{folder}{at}{revision}", name
 
 
-def read(file: Path) -> dict[str, Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        MissingData: if it is cut short or no safetensors file.
-    """
+def read(file: Path) -> Any:
+    """Read a safetensors or JSON file; MissingData if it is cut short."""
     try:
-        return load_file(file)
-    except SafetensorError as error:
+        return json.loads(file.read_text("utf-8")) if file.suffix == ".json" else load_file(file)
+    except (SafetensorError, ValueError) as error:
         raise MissingData(f"{file} is damaged or half-downloaded: {error}", "download it again") from error
-
-
-def read_config(file: Path) -> dict[str, Any]:
-    """Read the config.json of a part.
-
-    Raises:
-        MissingData: if it is cut short or no JSON.
-    """
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MissingData(f"{file} is damaged or half-downloaded: {error}", "download it again") from error
-    return config
 
 
 def fill(module: nn.Module, state: dict[str, Tensor], file: Path) -> None:

@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import TOKEN
 from brainhive_cli.priors import OWNER, Description
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
-from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, is_here, read, read_config
+from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, read
 
 KIND = "fusion_prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -56,24 +56,23 @@ class Config(parts.Config):
     )
 
     def check(self) -> str:
-        """Describe, without loading it, what it starts from and how much of that would be downloaded.
-
-        Raises:
-            MissingData: if it is nowhere, or the hub cannot say.
-        """
+        """Describe what it starts from, and how much of that would be downloaded."""
         if self.start_from is None:
             return "from random weights"
         return f"from {self.start_from}, {hub.to_download(bytes_to_fetch(self.start_from))}"
 
     def outline(self) -> "Config":
         """Return the config of a prior of the same shapes that fetches nothing."""
-        is_known = self.start_from is None or is_here(self.start_from)
-        return self if is_known else self.model_copy(update={"start_from": None})
+        try:
+            find(self.start_from or "", local=True)
+        except MissingData:
+            return self.model_copy(update={"start_from": None})
+        return self
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
         unet = unet_of(generator)
-        sizes = cross_sizes(unet)
+        cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
         configs = {
             "fusion_encoder": {
                 "hidden_size": self.hidden_size,
@@ -82,18 +81,18 @@ class Config(parts.Config):
                 "proj_meta": dict(dims),
             },
             "proj": {
-                "cross_attention_dim": unet.config.cross_attention_dim,
+                **cross_attention,
                 "embed_dim": self.hidden_size,
                 "sequence_length": self.sequence_length,
             },
             "attn_adapter": {
+                **cross_attention,
                 "attn_processor_keys": list(processors_of(unet)),
                 "block_out_channels": list(unet.config.block_out_channels),
-                "cross_attention_dim": unet.config.cross_attention_dim,
                 "scale": self.scale,
             },
         }
-        prior = FusionPrior(configs, sizes)
+        prior = FusionPrior(configs, cross_sizes(unet))
         if self.start_from is not None:
             prior.start_from(find(self.start_from))
         return prior
@@ -104,15 +103,12 @@ TINY = Config(hidden_size=32, intermediate_size=64)
 
 
 def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = None) -> "FusionPrior":
-    """Load a Fusion Prior to condition a generator with, in float32 on the CPU.
+    """Load a Fusion Prior as `FusionPrior.load` does, in float32.
 
     Args:
         reference: As `FusionPrior.load` takes it.
         adapter: Whether the trained adapter is applied to decoded tokens.
         scale: Weight of the image attention next to the text attention; None for the prior's own.
-
-    Raises:
-        MissingData: if it is not there, or not whole.
     """
     prior = FusionPrior.load(reference).float()
     prior.adapter = adapter
@@ -122,13 +118,9 @@ def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = Non
 
 
 def describe(reference: str) -> Description:
-    """Describe a Fusion Prior without reading its weights.
-
-    Raises:
-        MissingData: if its config is absent, half-downloaded or names no embeddings.
-    """
+    """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or has no embeddings."""
     folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
-    config = read_config(folder / CONFIG) if (folder / CONFIG).is_file() else {}
+    config = read(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     if not config.get("proj_meta"):
         raise MissingData(
             f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
@@ -139,11 +131,7 @@ def describe(reference: str) -> Description:
 
 
 def digest(reference: str) -> str:
-    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies.
-
-    Raises:
-        MissingData: if it is not there.
-    """
+    """Digest a prior's weights (64 hexadecimal digits), which identify it wherever it lies."""
     folder = hub.folder(reference, allow=[f"{part}/*" for part in CLASSES], owner=OWNER)
     return hub.digest(folder, [f"{part}/{WEIGHTS}" for part in CLASSES])
 
@@ -217,18 +205,14 @@ class FusionPrior(nn.Module):
 
     def fuse(self, embeddings: dict[str, Tensor]) -> Tensor:
         """Make the token [B, D] of embeddings, each [B, D_encoder], by upstream key."""
-        return self.fusion_encoder["vision_model"](embeddings)
+        return self.fuser(embeddings)
 
     def adapt(self, token: Tensor) -> Tensor:
         """Apply the trained adapter to a token [B, D] (the reference skips it in reconstruction)."""
         return self.fusion_encoder["adapter"](token)
 
     def tokens(self, token: Tensor) -> Tensor:
-        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D].
-
-        Raises:
-            BrainhiveError: if the token is not D wide.
-        """
+        """Make the U-Net's image tokens [B, S, D_cross] of a token [B, D]; BrainhiveError for another D."""
         if token.shape[-1] != self.dim:
             raise BrainhiveError(
                 f"the Fusion Prior takes tokens of width {self.dim}, not {token.shape[-1]}",
@@ -248,49 +232,32 @@ class FusionPrior(nn.Module):
         return encoder
 
     def condition(self, decoded: Decoded, seeds: Sequence[int]) -> Conditioning:
-        """Condition on decoded tokens [B, D]; nothing is sampled, so the seeds have no effect.
-
-        Raises:
-            BrainhiveError: if there is no token, or it is not D wide.
-        """
+        """Condition on the head `token` [B, D]; nothing is sampled, so the seeds have no effect."""
         if TOKEN not in decoded.tensors:
             raise BrainhiveError(
                 f"the Fusion Prior takes the head {TOKEN}, the model has {', '.join(decoded.tensors)}",
                 "use an align run that was trained with --prior on this prior",
             )
-        return self._condition(decoded.tensors[TOKEN].to(self.proj.proj.weight.device))
+        return Conditioning(embeddings=self._used(decoded.tensors[TOKEN].to(self.proj.proj.weight.device)))
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
         """Condition n rows on the zeroed token, as a share of the training does."""
-        weight = self.proj.proj.weight
-        found = self._condition(torch.zeros(1, self.dim, device=weight.device, dtype=weight.dtype))
-        assert found.embeddings is not None
-        return Conditioning(embeddings=found.embeddings.expand(n, -1, -1))
+        return Conditioning(
+            embeddings=self._used(self.proj.proj.weight.new_zeros(1, self.dim)).expand(n, -1, -1)
+        )
 
-    def _condition(self, token: Tensor) -> Conditioning:
-        return Conditioning(embeddings=self.tokens(self.adapt(token) if self.adapter == "apply" else token))
+    def _used(self, token: Tensor) -> Tensor:
+        return self.tokens(self.adapt(token) if self.adapter == "apply" else token)
 
     def condition_on_embeddings(
         self, embeddings: dict[str, Tensor], kept: Tensor | None = None
     ) -> Conditioning:
-        """Condition on embeddings of stimuli, adapter included, as in training.
-
-        Args:
-            embeddings: [B, D_encoder] by key.
-            kept: [B, 1], 0 where the token is dropped; None keeps all.
-        """
+        """Condition on embeddings [B, D_encoder] by key, adapter included; `kept` [B, 1] is 0 to drop."""
         token = self.fuse(embeddings)
         return Conditioning(embeddings=self.tokens(self.adapt(token if kept is None else token * kept)))
 
-    def trainable(self) -> list[nn.Parameter]:
-        """List the parameters that are not frozen."""
-        return [parameter for parameter in self.parameters() if parameter.requires_grad]
-
     def attach(self, generator: Any) -> None:
-        """Let the U-Net take `cross_attention_kwargs={"ip_hidden_states": tokens}`.
-
-        Args:
-            generator: A generator that has a U-Net, or the U-Net itself.
+        """Let the U-Net (of a generator, or itself) take `cross_attention_kwargs={"ip_hidden_states": …}`.
 
         Raises:
             BrainhiveError: if a prior is attached already, or the U-Net is not of the prior's layout.
@@ -302,20 +269,13 @@ class FusionPrior(nn.Module):
         self.attn_adapter.detach(unet_of(generator))
 
     def start_from(self, file: Path) -> None:
-        """Take projection and attention adapter from an IP-Adapter single file.
-
-        Raises:
-            BrainhiveError: if the file's weights are for other sizes.
-        """
-        state = read(file)
-        proj = {k.removeprefix("image_proj."): v for k, v in state.items() if k.startswith("image_proj.")}
-        attention = {
-            k.replace("ip_adapter.", "attn_processors.", 1): v
-            for k, v in state.items()
-            if k.startswith("ip_adapter.")
-        }
-        fill(self.proj, proj, file)
-        fill(self.attn_adapter, attention, file)
+        """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
+        state = read(file).items()
+        for part, old, new in (
+            (self.proj, "image_proj.", ""),
+            (self.attn_adapter, "ip_adapter.", "attn_processors."),
+        ):
+            fill(part, {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}, file)
 
     @classmethod
     def load(cls, reference: str | Path) -> Self:
@@ -335,7 +295,7 @@ class FusionPrior(nn.Module):
             )
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
-        configs = {part: read_config(folder / part / "config.json") for part in CLASSES}
+        configs = {part: read(folder / part / "config.json") for part in CLASSES}
         states = {part: read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
             int(key.split(".")[1]): (weight.shape[1], weight.shape[0])

@@ -31,12 +31,8 @@ class Config(parts.Config):
     masks: tuple[str, ...] = Field(("masks", "mask"), description="Heads that say where conditions hold.")
 
     def check(self) -> str:
-        """Say that there is nothing to load."""
+        """Describe it."""
         return "without weights"
-
-    def outline(self) -> "Config":
-        """Return itself: it fetches nothing."""
-        return self
 
     def build(self, dims: Mapping[str, int], generator: Any) -> "Identity":
         """Make the prior; it needs neither widths nor generator."""
@@ -53,16 +49,12 @@ def load(reference: str) -> "Identity":
 
 
 def describe(reference: str) -> Description:
-    """Say that it has no weights and no fuser."""
+    """Describe it: without weights and fuser."""
     return Description(KIND, reference)
 
 
 class Identity(nn.Module):
-    """A prior without weights.
-
-    Args:
-        config: Which head becomes which condition.
-    """
+    """A prior without weights, which therefore cannot be trained."""
 
     kind: ClassVar[str] = KIND
     fuser: ClassVar[None] = None
@@ -100,9 +92,5 @@ class Identity(nn.Module):
         return Conditioning(**found, decoded=decoded)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:
-        """Give no condition: what a generator takes for the unconditional side is its own."""
+        """Return no condition: the generator's own unconditional side is used."""
         return Conditioning()
-
-    def trainable(self) -> list[nn.Parameter]:
-        """List no parameter: there is nothing to train."""
-        return []

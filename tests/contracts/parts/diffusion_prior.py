@@ -69,9 +69,6 @@ class DiffusionPrior(nn.Module):
     def detach(self, generator: Any) -> None:
         """Leave the generator as it is."""
 
-    def trainable(self) -> list[nn.Parameter]:
-        return list(self.net.parameters())
-
     def save(self, folder: Path) -> None:
         """Write what `load` reads; its config names the kind."""
         (folder / "config.json").write_text(self.config.model_dump_json())
