@@ -35,9 +35,9 @@ def draw(
     else:
         found = [_draw(each, (1, *shape[1:]), timesteps, offset) for each in random]
     noise, drawn = (torch.cat(each) for each in zip(*found, strict=True))
-    if device.type != "cuda":
-        return noise.to(device), drawn.to(device)
-    return tuple(each.pin_memory().to(device, non_blocking=True) for each in (noise, drawn))  # without a wait
+    if device.type == "cuda":  # without a wait for the GPU
+        noise, drawn = noise.pin_memory(), drawn.pin_memory()
+    return noise.to(device, non_blocking=True), drawn.to(device, non_blocking=True)
 
 
 def _draw(

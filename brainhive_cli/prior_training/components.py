@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from brainhive_cli import priors
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_keys import match_prior
@@ -17,26 +17,23 @@ WIDTH = 1024
 
 
 def load_generator(config: Any, recipe: Recipe, launch: Launch) -> Any:
-    """Load a generator that denoises in the training's precision, and encodes in float32.
-
-    Args:
-        config: The generator's Config: the one trained on, or the sampler.
-        recipe: Gives size and precision.
-        launch: On whose device.
+    """Load a generator (or sampler) that denoises in the training's precision, and encodes in float32.
 
     Raises:
-        BrainhiveError: if it has no pictures of `resolution_px`.
+        BrainhiveError: if it has no pictures of `resolution_px`, or cannot be trained on.
     """
     return _prepared(config.build(launch.device, _dtype(recipe)), recipe)
 
 
 def outline_generator(config: Any, recipe: Recipe) -> Any:
-    """Make of shapes alone, on the meta device, what `load_generator` would load."""
+    """Make the shapes, on the meta device, of what `load_generator` would load."""
     return _prepared(config.skeleton(_dtype(recipe)), recipe)
 
 
 def _prepared(generator: Any, recipe: Recipe) -> Any:
     generator.check_size(recipe.resolution_px)
+    if not hasattr(generator, "loss"):
+        raise RecipeError("no prior can be trained on this generator", "name a single diffusion model")
     generator.use_float32_autoencoder()
     return generator
 
@@ -46,7 +43,7 @@ def _dtype(recipe: Recipe) -> torch.dtype:
 
 
 def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
-    """Embed the empty prompt once for a run: text encoders are loaded by one process, and never again."""
+    """Embed the empty prompt once a run: text encoders are loaded by one process, and never again."""
     file = folder.path / "checkpoints" / name
     if launch.is_main and not file.is_file():
         folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
@@ -55,26 +52,26 @@ def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Lau
 
 
 def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple[Any, dict[str, str]]:
-    """Load the prior whose training is continued, or make a new one.
+    """Load the prior whose training is continued, or make a new one for a generator.
 
     Args:
         recipe: The recipe.
         dims: D of each encoder's embedding, where it is known.
-        generator: The diffusion model that it is for.
+        generator: The diffusion model.
 
     Returns:
         The prior, and its key of each encoder.
 
     Raises:
-        BrainhiveError: if it was made with other encoders, or for other widths.
+        BrainhiveError: if it was made with other encoders, for other widths, or cannot be trained.
     """
     source = recipe.continue_from
     if source is None:
         torch.manual_seed(recipe.seed)
         keys = {config.name: config.upstream or config.name for config in recipe.encoders}
         widths = {key: dims.get(name, WIDTH) for name, key in keys.items()}
-        return recipe.prior.build(widths, generator), keys
-    prior, keys = priors.load(source), match_prior(source, recipe.encoders)
+        return _trainable(recipe.prior.build(widths, generator)), keys
+    prior, keys = _trainable(priors.load(source)), match_prior(source, recipe.encoders)
     for name, found in dims.items():
         if found != (expected := prior.dims[keys[name]]):
             raise BrainhiveError(
@@ -82,3 +79,9 @@ def make_prior(recipe: Recipe, dims: Mapping[str, int], generator: Any) -> tuple
                 "embed with the encoder that the prior was trained on",
             )
     return prior, keys
+
+
+def _trainable(prior: Any) -> Any:
+    if not hasattr(prior, "condition_on_embeddings"):
+        raise RecipeError(f"a prior of kind {prior.kind} cannot be trained", f"prior={priors.DEFAULT}")
+    return prior

@@ -10,29 +10,21 @@ from brainhive_cli import encoders, priors
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
-from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.metrics.distribution import require
-from brainhive_cli.prior_training.components import make_prior, outline_generator
 from brainhive_cli.prior_training.examples import Pictures
 from brainhive_cli.prior_training.memory import training_bytes
-from brainhive_cli.prior_training.optimisation import adamw8bit, trainable
+from brainhive_cli.prior_training.optimisation import adamw8bit
 from brainhive_cli.prior_training.recipe import INCEPTION, Recipe
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
-ONE_PROCESS = Launch(0, 1, torch.device("cpu"))
-"""Where a plan reads data."""
+ONE_PROCESS = Launch(0, 1, torch.device("cpu"))  # where a plan reads data
 
 
 @dataclass(frozen=True)
 class Job:
-    """What train-prior is going to do; each member is resolved once, when it is first needed.
-
-    Attributes:
-        recipe: What to train.
-        launch: This process among those that share the training.
-    """
+    """What train-prior is going to do; each member is resolved once, when it is first needed."""
 
     recipe: Recipe
     launch: Launch = ONE_PROCESS
@@ -54,11 +46,7 @@ class Job:
         return self.recipe.train.batch_size * self.recipe.train.accumulate
 
     def describe_pictures(self) -> str:
-        """Count the pictures and epochs, and name the encoders that run in each step.
-
-        Raises:
-            BrainhiveError: if there are fewer than one a pass and process.
-        """
+        """Count the pictures and epochs, and name the encoders that run in each step."""
         train, pictures, processes = self.recipe.train, self.pictures, num_processes(self.recipe.run)
         size = pictures.count_in_step(self.pass_pictures * processes, train.accumulate, processes)
         epochs = train.steps * size / len(pictures.train)
@@ -72,16 +60,12 @@ class Job:
         return words + (f"; embedded in each step by {'; '.join(online)}" if online else "")
 
     def describe_prior(self) -> str:
-        """Say what the prior starts from."""
+        """Describe what the prior starts from."""
         source = self.recipe.continue_from
         return f"new, {self.recipe.prior.check()}" if source is None else f"continues from {source}"
 
     def describe_metrics(self) -> str:
-        """Name the metrics, and of those that cannot be measured the reason.
-
-        Raises:
-            RecipeError: if one is set that does not exist.
-        """
+        """Name the metrics, and of those that cannot be measured the reason."""
         recipe = self.recipe
         found: dict[str, Callable[[], str]] = {}
         if recipe.sample_items:
@@ -94,51 +78,20 @@ class Job:
         return "; ".join(f"{name}: {_or_skipped(describe)}" for name, describe in found.items()) or "none"
 
     def require_optimizer(self) -> str:
-        """Name the optimiser.
-
-        Raises:
-            MissingExtra: if its library is not installed.
-        """
+        """Name the optimiser; MissingExtra if its library is not installed."""
         name = self.recipe.train.optimizer
         return f"{adamw8bit().__name__} of bitsandbytes" if name == "adamw8bit" else name
 
     @cached_property
     def memory_bytes(self) -> int:
-        """Estimate of what training takes on each GPU, by shapes; a file to start from need not be there.
-
-        Raises:
-            BrainhiveError: if generator, sampler, prior and embeddings do not fit each other.
-        """
-        recipe = self.recipe.model_copy(update={"prior": self.recipe.prior.outline()})
-        train = recipe.train
-        generator = outline_generator(recipe.generator, recipe)
-        with torch.device("meta"):
-            prior = make_prior(recipe, self._known_dims(), generator)[0].to("meta", torch.float32)
-        parameters = trainable(prior, recipe.freeze)
-        prior.attach(generator)
-        generator.prepare_training(train.gradient_checkpointing)
-        size_px, processes = recipe.resolution_px, num_processes(recipe.run)
-        given = (generator, prior, parameters, train, size_px, recipe.cache_latents, processes)
-        step = training_bytes(*given)
-        samples = min(train.batch_size, max(recipe.sample_items, recipe.fid_items))
-        if not samples:
-            return step
-        sampler = generator if recipe.sampler is None else outline_generator(recipe.sampler, recipe)
-        if sampler is not generator:
-            prior.attach(sampler)
-        sampling = sampler.memory_estimate(samples, size_px) + training_bytes(*given, steps=0)
-        counted_twice = sum(map(size_of, generator.networks)) if sampler is generator else 0
-        return max(step, sampling - counted_twice)
-
-    def _known_dims(self) -> dict[str, int]:
-        """D of each encoder's embedding, where a store or the encoder itself fixes it."""
-        recipe, dims = self.recipe, dict[str, int]()
+        """Estimate of what training takes on each GPU; see `training_bytes`."""
+        recipe, dims = self.recipe, dict[str, int]()  # where a store or the encoder itself fixes them
         root, name = recipe.paths.under_home("embeddings"), recipe.dataset.build(recipe.paths).name
         for config in recipe.encoders:
             path = path_of(root, name, recipe.split, config.name)
             dim = TargetStore.open(path).embedding.shape[-1] if path.is_file() else config.known_dim
             dims |= {config.name: dim} if dim is not None else {}
-        return dims
+        return training_bytes(recipe, dims)
 
 
 def _or_skipped(describe: Callable[[], str]) -> str:

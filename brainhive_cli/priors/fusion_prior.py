@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self
 
@@ -61,14 +62,6 @@ class Config(parts.Config):
             return "from random weights"
         return f"from {self.start_from}, {hub.to_download(bytes_to_fetch(self.start_from))}"
 
-    def outline(self) -> "Config":
-        """Return the config of a prior of the same shapes that fetches nothing."""
-        try:
-            find(self.start_from or "", local=True)
-        except MissingData:
-            return self.model_copy(update={"start_from": None})
-        return self
-
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
         unet = unet_of(generator)
@@ -93,8 +86,10 @@ class Config(parts.Config):
             },
         }
         prior = FusionPrior(configs, cross_sizes(unet))
+        is_outline = prior.proj.proj.weight.is_meta  # shapes alone: nothing is fetched
         if self.start_from is not None:
-            prior.start_from(find(self.start_from))
+            with suppress(*[MissingData] if is_outline else []):
+                prior.start_from(find(self.start_from, local=is_outline))
         return prior
 
 

@@ -218,6 +218,12 @@ def test_a_number_out_of_range_is_refused_with_its_key(override):
         ("prior.start_from=nosuch.safetensors", "no file nosuch.safetensors"),
         ("continue_from=demo:prior", "takes the encoders demo-clip, demo-vae, not python:brainhive_cli"),
         ("sampler=no/such", "no folder 'no/such'"),
+        ("prior=identity", "a prior of kind identity cannot be trained"),
+        ("continue_from=identity", "a prior of kind identity cannot be trained"),
+        (
+            "generator={kind: chain, stages: [{generator: {source: demo:generator}}]}",
+            "no prior can be trained on this generator",
+        ),
         ("sampler=demo:generator", "the Fusion Prior does not fit this U-Net"),
     ],
 )
