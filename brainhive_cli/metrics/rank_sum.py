@@ -1,8 +1,7 @@
 """Whether ranks are better than those of guesses: the exact test of their sum."""
 
 from collections.abc import Hashable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,10 +42,6 @@ class RankSum:
         if self.better < SIGNIFICANT:
             return "above chance"
         return "below chance" if self.worse < SIGNIFICANT else "at chance"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give the fields as plain values, for JSON."""
-        return asdict(self)
 
 
 def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashable]] | None = None) -> RankSum:

@@ -2,11 +2,10 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -16,12 +15,8 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.metrics.statistics import measure
 
-Halves = tuple[Tensor, Tensor]
-"""Averages of two disjoint halves of each picture's repetitions, [N, F] each."""
 CEILING = "ceiling"
 """The first part of its scopes."""
-METRICS = ("top1", "top5", "median_rank")
-"""What is measured of the ranks; the reliability comes with them."""
 
 
 @dataclass(frozen=True)
@@ -47,15 +42,7 @@ class Ceiling:
     def measure(
         cls, trials: Tensor, available: Tensor, image_ids: Sequence[str], splits: int, seed: int
     ) -> Self:
-        """Measure it on single trials.
-
-        Args:
-            trials: Of N pictures, [N, R, ...].
-            available: How many of the R there are, [N].
-            image_ids: [N].
-            splits: Number of random halvings.
-            seed: Of the halvings.
-        """
+        """Halve the single trials [N, R, …] of pictures at random, `splits` times; [N] of the R exist."""
         most, kept = int(available.max()), available >= 2
         ids = [image_id for image_id, is_kept in zip(image_ids, kept.tolist(), strict=True) if is_kept]
         if len(ids) < 2:
@@ -76,12 +63,12 @@ class Ceiling:
         return cls(ids, most, found, torch.stack(shares).mean(0).tolist())
 
 
-def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> Halves:
-    """Average two random halves of each picture's repetitions.
+def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Average two random disjoint halves of each picture's repetitions.
 
     Args:
         signal: [N, R, F].
-        available: How many of the R there are, [N]; of an odd number one is left out.
+        available: How many of the R exist, [N]; of an odd number one is left out.
         random: Draws the halves.
 
     Returns:
@@ -120,29 +107,16 @@ def describe_ceilings(
 
 
 def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, Metric]:
-    ids, pool = [each.image_ids for each in some], len(some[0].image_ids)
-    metrics = summarise(
-        [each.ranks for each in some], pool, split=split, ids=ids, protocol=protocol, only=METRICS
-    )
-    shares: list[NDArray[np.float64]] = [np.array(each.correlation) for each in some]
-    half = measure(
-        "reliability",
-        shares,
-        protocol=protocol,
-        split=split,
-        ids=ids,
-        chance=0.0,
-        limits=(-0.99, 1.0),
-        wilson=False,
-    )
+    named: Any = {"protocol": protocol, "split": split, "ids": [each.image_ids for each in some]}
+    metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
+    shares = [np.array(each.correlation) for each in some]
+    half = measure("reliability", shares, chance=0.0, limits=(-0.99, 1.0), wilson=False, **named)
     return by_name([*metrics, _of_all_repetitions(half)])
 
 
 def _of_all_repetitions(half: Metric) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
     low, high = (None if end is None else spearman_brown(end) for end in (half.low, half.high))
-    these = half.these_subjects and (
-        spearman_brown(half.these_subjects[0]),
-        spearman_brown(half.these_subjects[1]),
-    )
-    return replace(half, value=spearman_brown(half.value), low=low, high=high, these_subjects=these)
+    these = half.these_subjects
+    corrected = these and (spearman_brown(these[0]), spearman_brown(these[1]))
+    return replace(half, value=spearman_brown(half.value), low=low, high=high, these_subjects=corrected)

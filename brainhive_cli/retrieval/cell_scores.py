@@ -79,11 +79,11 @@ def _subset_hits(gallery: Gallery, queries: Queries, subsets: Subsets, seed: int
 def _curves(
     ensemble: Ensemble, gallery: Gallery, queries: Queries, subject: int, spec: EvaluationSpec
 ) -> dict[str, Curve]:
-    given, curves = (ensemble, gallery, queries.target, subject, spec.split), {}
+    signals, curves = (ensemble, gallery, queries.target, subject), {}
     if spec.repetitions is not None:
-        curves["repetitions"] = over_repetitions(*given, spec.repetitions, spec.repetition_draws, spec.seed)
+        curves["repetitions"] = over_repetitions(*signals, spec)
     if spec.sliding is not None:
-        curves["sliding"] = over_time(*given, spec.sliding)
+        curves["sliding"] = over_time(*signals, spec.split, spec.sliding)
     return curves
 
 

@@ -1,19 +1,17 @@
 """How accuracy grows with the repetitions that are averaged, and when in time the signal carries it."""
 
 from collections.abc import Sequence
-from typing import Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Places
-from brainhive_cli.retrieval.recipe import Sliding
+from brainhive_cli.retrieval.recipe import EvaluationSpec, Sliding
 from brainhive_cli.signals.augmentation import Augment, mix_repetitions
 from brainhive_cli.signals.repetitions import shuffle_repetitions
 
@@ -25,33 +23,25 @@ CLOSE_MS = 1e-6
 
 
 def over_repetitions(
-    ensemble: Ensemble,
-    gallery: Gallery,
-    target: Places,
-    subject: int,
-    split: str,
-    counts: Sequence[int] | Literal["all"],
-    draws: int,
-    seed: int,
+    ensemble: Ensemble, gallery: Gallery, target: Places, subject: int, spec: EvaluationSpec
 ) -> Curve:
     """Rank with k repetitions averaged, for each k; which ones is drawn at random, several times.
+
+    A picture with fewer repetitions averages all it has.
 
     Args:
         ensemble: The models.
         gallery: The candidates.
         target: [N] what each signal showed.
         subject: Whose signals.
-        split: Which of them.
-        counts: The k; `all`: 1, 2, 4, … and all R. A picture with fewer repetitions averages all it has.
-        draws: How often repetitions are drawn; once where there is no choice.
-        seed: Seed of the drawing.
+        spec: Which k, and how often they are drawn.
 
     Raises:
         RecipeError: if there are fewer repetitions than requested.
     """
-    trials, available = ensemble.single_trials(subject, split)
+    trials, available = ensemble.single_trials(subject, spec.split)
     most, curve = int(available.max()), {}
-    chosen = doubling(most) if counts == "all" else counts
+    chosen = doubling(most) if spec.repetitions == "all" else spec.repetitions or []
     if max(chosen) > most:
         raise RecipeError(
             f"repetitions: {max(chosen)} of a picture requested, subject {subject} has {most}",
@@ -59,8 +49,8 @@ def over_repetitions(
         )
     for k in chosen:
         averages = [
-            [_average_some(each, available, k, derive_seed(seed, subject, k, draw)) for each in trials]
-            for draw in range(draws if k < most else 1)
+            [_average_some(each, available, k, derive_seed(spec.seed, subject, k, draw)) for each in trials]
+            for draw in range(spec.repetition_draws if k < most else 1)
         ]
         curve[float(k)] = _ranked(gallery, [ensemble.tokens(subject, each) for each in averages], target)
     return curve
@@ -82,24 +72,16 @@ def over_time(
 ) -> Curve:
     """Rank with all of the signal but a window replaced, by the window's centre in milliseconds.
 
-    The models are those trained on the whole signal: the curve says what they use of each window when nothing
-    else distinguishes the pictures, not what a model trained on that window could decode.
-
-    Args:
-        ensemble: The models.
-        gallery: The candidates.
-        target: [N] what each signal showed.
-        subject: Whose signals.
-        split: Which of them.
-        sliding: The window, and what is put outside: the subject's mean training signal (which no test
-            picture has a part in) or zero.
+    Outside is the subject's mean training signal, in which no test picture has a part. The models are those
+    trained on the whole signal: the curve says what they use of each window when nothing else distinguishes
+    the pictures, not what a model trained on that window could decode.
 
     Raises:
         RecipeError: if the window is wider than the signal.
     """
     signals, _ = ensemble.signals(subject, split)
     times_ms = [member.times_ms(subject, split) for member in ensemble.members]
-    rest = [_outside(member, subject, sliding, signals[n][0]) for n, member in enumerate(ensemble.members)]
+    rest = [torch.from_numpy(member.mean_signal(subject, "train")) for member in ensemble.members]
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding):
         stop_ms = start_ms + sliding.width_ms
@@ -121,13 +103,6 @@ def window_starts(times_ms: NDArray[np.floating], sliding: Sliding) -> list[floa
             "take a narrower window",
         )
     return list(np.arange(times_ms[0], last + CLOSE_MS, sliding.step_ms))
-
-
-def _outside(member: Member, subject: int, sliding: Sliding, like: Tensor) -> Tensor:
-    """Give the signal outside of the window: [C, T]."""
-    if sliding.outside == "zero":
-        return torch.zeros_like(like)
-    return torch.from_numpy(member.mean_signal(subject, "train"))
 
 
 def _ranked(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:

@@ -18,13 +18,10 @@ class Subsets(Section):
 
 
 class Sliding(Section):
-    """A window that slides over the signal; what lies outside is replaced; the model stays the same."""
+    """A window that slides over the signal; outside of it is the subject's mean training signal."""
 
     width_ms: float = Field(100, gt=0, description="width of the window")
     step_ms: float = Field(50, gt=0, description="from window to window")
-    outside: Literal["mean", "zero"] = Field(
-        "mean", description="what the signal is outside: the mean training signal, or zero"
-    )
 
 
 class EvaluationSpec(Section):

@@ -3,7 +3,7 @@
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -61,7 +61,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "caveats": caveats_of(job.runs),
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
-        "above_chance": test.as_dict(),
+        "above_chance": asdict(test),
         "curves": _describe_curves(groups, spec),
         "prior": first.prior,
         "published": first.published(pool) if is_alone else {},
@@ -122,8 +122,8 @@ def _describe_curves(groups: Groups, spec: EvaluationSpec) -> dict[str, Any]:
     """Describe how each curve was made, and where its points are."""
     how = {"repetitions": f"{spec.repetition_draws} random choices of each number"}
     if spec.sliding is not None:
-        outside = {"mean": "the mean training signal", "zero": "zero"}[spec.sliding.outside]
-        how["sliding"] = f"{spec.sliding.width_ms:g} ms wide, outside: {outside}, models of the whole signal"
+        width = f"{spec.sliding.width_ms:g} ms wide"
+        how["sliding"] = f"{width}, outside: the mean training signal, models of the whole signal"
     return {
         name: {"description": how[name], "at": _shared_points(name, groups)} for name in groups[0][0].curves
     }
