@@ -1,11 +1,11 @@
 """Pictures that sampling starts from: blurry first guesses, decoded from signals or from any folder."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from math import isqrt
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,10 +14,8 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.trained_cell import Member
-from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import decode
@@ -30,27 +28,6 @@ ANY_PX = 512
 """A size that every autoencoder has; the channels of its latents do not depend on it."""
 
 
-class StartPictures(Protocol):
-    """Gives the pictures that sampling starts from."""
-
-    @property
-    def caveats(self) -> list[str]:
-        """What must be said of all that starts from these pictures."""
-        ...
-
-    def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
-        """Check that every item has something to start from, and create the stores that it is read from.
-
-        Raises:
-            MissingData: if an item has nothing to start from.
-        """
-        ...
-
-    def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Give the pictures of some rows of a set, [B, 3, H, W] in 0..1."""
-        ...
-
-
 @dataclass(frozen=True)
 class FromFolder:
     """Pictures of a folder, their central squares.
@@ -58,7 +35,7 @@ class FromFolder:
     Attributes:
         folder: As the user names it.
         files: Its pictures, by name.
-        resolution_px: Side that they are brought to.
+        resolution_px: Side that they are resized to.
     """
 
     folder: str
@@ -71,18 +48,16 @@ class FromFolder:
         return caveats_around(self.folder)
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
-        """Find the picture of every item."""
+        """Find the picture of every item, and raise MissingData if one has none."""
         for decoded_set in decoded_sets:
             find_by_name(self.folder, self.files, decoded_set.origin_ids)
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Open the pictures of some rows; that of a shuffled signal is the other item's."""
+        """Open the pictures of some rows, [B, 3, H, W] in 0..1; that of a shuffled signal is its own item's."""
         paths = find_by_name(self.folder, self.files, [decoded_set.origin_ids[row] for row in rows])
-        return torch.stack([self._open(path) for path in paths])
-
-    def _open(self, path: Path) -> Tensor:
-        picture = TF.resize(decode(str(path), path), [self.resolution_px])
-        return TF.pil_to_tensor(TF.center_crop(picture, [self.resolution_px])).float() / 255
+        resized = [TF.resize(decode(str(path), path), [self.resolution_px]) for path in paths]
+        squares = [TF.center_crop(picture, [self.resolution_px]) for picture in resized]
+        return torch.stack([TF.pil_to_tensor(square).float() / 255 for square in squares])
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +74,7 @@ class FromTokens:
 
     align: AlignRun
     split: str
+    _latents: dict[str, dict[str, Tensor]] = field(default_factory=dict, init=False)
 
     @property
     def caveats(self) -> list[str]:
@@ -106,17 +82,18 @@ class FromTokens:
         return self.align.caveats
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
-        """Find a cell of every subject, and create the signal stores that are missing."""
-        subjects = set()
-        for decoded_set in decoded_sets:
-            if decoded_set.cell is not None and decoded_set.subject is not None:
-                self._cell(decoded_set)
-                subjects.add(decoded_set.subject)
-        self.align.prepare_signals(launch, subjects)
+        """Create the missing signal stores, and raise MissingData if a subject has no cell."""
+        of_cells = [each for each in decoded_sets if each.cell is not None]
+        for decoded_set in of_cells:
+            self._cell(decoded_set)
+        self.align.prepare_signals(launch, {each.subject for each in of_cells if each.subject is not None})
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Decode the latents of some rows with the generator's autoencoder."""
-        latents = torch.stack([self._latents(decoded_set)[decoded_set.origin_ids[row]] for row in rows])
+        """Decode the latents of some rows with the generator's autoencoder, [B, 3, H, W] in 0..1."""
+        if decoded_set.name not in self._latents:
+            self._latents[decoded_set.name] = self._latents_of(decoded_set)
+        by_id = self._latents[decoded_set.name]
+        latents = torch.stack([by_id[decoded_set.origin_ids[row]] for row in rows])
         channels = generator.latent_shape(ANY_PX)[0]
         side = isqrt(latents.shape[1] // channels)
         if channels * side**2 != latents.shape[1]:
@@ -132,36 +109,28 @@ class FromTokens:
     def autoencoder(self) -> EncoderConfig:
         """The encoder whose embeddings are latents."""
         encoders, _ = self.align.made_with[self.align.cells[0].variant]
-        found = [config for config in encoders if config.kind.endswith("vae")]
+        stores = self.align.stores("train")
+        found = [config for config in encoders if "latent_space" in stores[config.name].attributes]
         if len(found) != 1:
             raise BrainhiveError(
                 f"{self.align.folder.path} was not trained on one VAE", "train-align --encoders vae"
             )
         return found[0]
 
-    def _latents(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
-        """Give the latent of each item of a set, by image id; those of stimuli are the true ones."""
-        if decoded_set.name not in self._cached:
-            if decoded_set.cell is None:
-                store = self.align.stores(self.split)[self.autoencoder.name]
-                values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
-                latents, ids = torch.from_numpy(values).flatten(1), decoded_set.image_ids
-            else:
-                latents, ids = self._decoded(decoded_set)
-            self._cached[decoded_set.name] = dict(zip(ids, latents, strict=True))
-        return self._cached[decoded_set.name]
-
-    def _decoded(self, decoded_set: DecodedSet) -> tuple[Tensor, list[str]]:
-        assert decoded_set.subject is not None and decoded_set.decoded is not None
+    def _latents_of(self, decoded_set: DecodedSet) -> dict[str, Tensor]:
+        """Make the latent of each item by its image id; those of stimuli are the true ones."""
+        store = self.align.stores(self.split)[self.autoencoder.name]
+        if decoded_set.decoded is None or decoded_set.subject is None:
+            values = np.asarray(store.embedding[store.rows(decoded_set.image_ids)], np.float32)
+            return dict(zip(decoded_set.image_ids, torch.from_numpy(values).flatten(1), strict=True))
         device = next(iter(decoded_set.decoded.tensors.values())).device
         member = Member.load(self.align, self._cell(decoded_set), device)
         decoded, rows = member.decoded(decoded_set.subject, self.split)
-        latents = F.normalize(self._part(decoded, member.model), dim=1) * self._length
-        store = self.align.stores(self.split)[self.autoencoder.name]
-        return latents, [store.image_ids[row] for row in rows]
+        latents = F.normalize(self._predicted(decoded.tensors, member), dim=1) * self._length
+        return dict(zip([store.image_ids[row] for row in rows], latents, strict=True))
 
     def _cell(self, decoded_set: DecodedSet) -> Cell:
-        """Take the cell of the same subject, and of the same seed if there is one."""
+        """Choose the cell of the same subject, and of the same seed if there is one."""
         assert decoded_set.cell is not None
         matching = [cell for cell in self.align.cells if decoded_set.subject in cell.tested_on]
         if not matching:
@@ -172,14 +141,14 @@ class FromTokens:
         seed = decoded_set.cell.seed
         return next((cell for cell in matching if cell.seed == seed), matching[0])
 
-    def _part(self, decoded: Decoded, model: Aligner) -> Tensor:
-        """Find the predicted latents: a head of their own, or their part of a concatenated token."""
-        keys, fuser = self.autoencoder.known_as, model.fuser
-        for name, head in model.layout.heads.items():
+    def _predicted(self, decoded: Mapping[str, Tensor], member: Member) -> Tensor:
+        """Find the predicted latents [N, D]: a head of their own, or their part of a concatenated token."""
+        keys, fuser, layout = self.autoencoder.known_as, member.model.fuser, member.model.layout
+        for name, head in layout.heads.items():
             if head.target in keys:
-                return decoded.tensors[name].flatten(1)
-            if isinstance(fuser, Concatenation) and name in model.layout.fused:
-                parts = decoded.tensors[name].split(list(fuser.dims.values()), dim=1)
+                return decoded[name].flatten(1)
+            if isinstance(fuser, Concatenation) and name in layout.fused:
+                parts = decoded[name].split(list(fuser.dims.values()), dim=1)
                 return next(part for key, part in zip(fuser.dims, parts, strict=True) if key in keys)
         raise BrainhiveError(
             f"{self.align.folder.path} predicts no latents", "train-align fuser.kind=concatenation"
@@ -191,6 +160,5 @@ class FromTokens:
         store = self.align.stores("train")[self.autoencoder.name]
         return float(np.linalg.norm(store.embedding[store.done].reshape(store.done.sum(), -1), axis=1).mean())
 
-    @cached_property
-    def _cached(self) -> dict[str, dict[str, Tensor]]:
-        return {}
+
+StartPictures = FromFolder | FromTokens

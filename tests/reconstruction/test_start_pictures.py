@@ -104,5 +104,5 @@ def test_sampling_starts_from_latents_decoded_from_signals(go, world, drawing, r
     assert torch.equal(initial.pictures(dealt, [0, 1], made), initial.pictures(brain, [1, 2], made))
     usual = np.linalg.norm(np.array(store.embedding), axis=1).mean()
     assert "selected on test" in result.tables[0].title  # as the run of the first guesses was
-    lengths = torch.stack(list(initial._cached[brain.name].values())).norm(dim=1)
+    lengths = torch.stack(list(initial._latents[brain.name].values())).norm(dim=1)
     assert torch.allclose(lengths, torch.tensor(float(usual)), rtol=0.2)  # those of the training pictures
