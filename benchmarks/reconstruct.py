@@ -24,7 +24,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.generators._architecture import TINY
 from brainhive_cli.priors import fusion_prior
-from brainhive_cli.reconstruction.conditions import of_stimuli
+from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.generation import GenerationJob, seed_of
 from brainhive_cli.reconstruction.recipe import Output
 from brainhive_cli.reconstruction.sampler import DTYPES, Sampler
@@ -89,7 +89,7 @@ class Studio:
         ids = [f"item-{n}" for n in range(items)]
         random = torch.Generator().manual_seed(0)
         tokens = torch.randn(items, self.prior.dim, generator=random).to(self.here.device)
-        self.decoded_set = of_stimuli("images", ids, Decoded({"token": tokens}))
+        self.decoded_set = DecodedSet("images", None, None, ids, ids, Decoded({"token": tokens}))
         warm = Decoded({"token": tokens[:1].expand(output.batch_size, -1)})
         self.sampler.sample(warm, range(output.batch_size))  # attached, and warm
 

@@ -74,21 +74,8 @@ class DecodedSet:
         return replace(self, source="shuffled", origin_ids=origin_ids, decoded=self.decoded[giver.tolist()])
 
 
-def of_stimuli(source: Source, image_ids: Sequence[str], decoded: Decoded | None) -> DecodedSet:
-    """Make a set that needs no brain."""
-    return DecodedSet(source, None, None, list(image_ids), list(image_ids), decoded)
-
-
 def of_brain(align: AlignRun, cell: Cell, subject: int, split: str, device: torch.device) -> DecodedSet:
-    """Decode all signals of a subject in a split, by a cell's brain model.
-
-    Args:
-        align: The run of the cell.
-        cell: Its model decodes.
-        subject: Whose signals.
-        split: Whose signals.
-        device: Where the model runs.
-    """
+    """Decode all signals of a subject in a split, by a cell's brain model."""
     member = Member.load(align, cell, device)
     decoded, rows = member.decoded(subject, split)
     image_ids = member.pictures(split).image_ids
@@ -118,7 +105,7 @@ def decoded_sets(
         made["shuffled"] = [each.shuffled().first(items) for each in brain]
     if "images" in sources:
         rows = next(iter(heads.align.stores(split).values())).rows(image_ids)
-        made["images"] = [of_stimuli("images", image_ids, heads.of_rows(split, rows))]
+        made["images"] = [DecodedSet("images", None, None, image_ids, image_ids, heads.of_rows(split, rows))]
     if "zeroed" in sources:
-        made["zeroed"] = [of_stimuli("zeroed", image_ids, None)]
+        made["zeroed"] = [DecodedSet("zeroed", None, None, image_ids, image_ids, None)]
     return [each for source in dict.fromkeys(sources) for each in made.get(source, [])]

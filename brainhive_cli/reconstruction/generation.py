@@ -16,9 +16,9 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import media_files
 from brainhive_cli.reconstruction.conditions import DecodedSet
-from brainhive_cli.reconstruction.reranker import Reranker
 from brainhive_cli.reconstruction.sampler import Sampler
 from brainhive_cli.reconstruction.start_pictures import StartPictures
+from brainhive_cli.reconstruction.stimulus_heads import Reranker
 
 WRITERS = 4
 """Threads that write files while the next media are generated."""

@@ -1,9 +1,8 @@
 """From decoded heads to media: a prior attached to a generator."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -20,10 +19,11 @@ from brainhive_cli.reconstruction.recipe import Output
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
+@dataclass(frozen=True, eq=False)
 class Sampler:
     """Prior and generator; the generator is loaded for the first batch.
 
-    Args:
+    Attributes:
         build: Loads the generator onto a device, in a dtype.
         prior: On `device`.
         output: Size, precision and memory.
@@ -32,29 +32,24 @@ class Sampler:
         heads: Those of the brain model, so that latents of another autoencoder are refused.
     """
 
-    def __init__(
-        self,
-        build: Callable[[torch.device, torch.dtype], Any],
-        prior: Prior,
-        output: Output,
-        sampling: Sampling,
-        device: torch.device,
-        heads: Heads = MappingProxyType({}),
-    ) -> None:
-        self._build, self._prior, self._output, self._sampling = build, prior, output, sampling
-        self._device, self._heads = device, heads
+    build: Callable[[torch.device, torch.dtype], Any]
+    prior: Prior
+    output: Output
+    sampling: Sampling
+    device: torch.device
+    heads: Heads = field(default_factory=dict)
 
     @cached_property
     def generator(self) -> Any:
         """The generator, with the prior attached."""
-        output, on_cpu = self._output, self._device.type == "cpu"
+        output, on_cpu = self.output, self.device.type == "cpu"
         is_offloaded = output.offload and not on_cpu
-        generator = self._build(
-            torch.device("cpu") if is_offloaded else self._device,
+        generator = self.build(
+            torch.device("cpu") if is_offloaded else self.device,
             torch.float32 if on_cpu and output.precision == "fp16" else DTYPES[output.precision],
         )
-        generator.spare_memory(self._device if is_offloaded else None, output.tiling)
-        self._prior.attach(generator)
+        generator.spare_memory(self.device if is_offloaded else None, output.tiling)
+        self.prior.attach(generator)
         return generator
 
     @torch.inference_mode()
@@ -76,19 +71,16 @@ class Sampler:
         Raises:
             BrainhiveError: if sampling would start from decoded latents of another autoencoder.
         """
-        prior, count = self._prior, len(seeds)
+        prior, count = self.prior, len(seeds)
         conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
-        null = prior.null(count, seeds) if self._sampling.guidance > 1 else None
+        null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
         if start is not None:
             conditioning = replace(conditioning, start=start)
         elif conditioning.start is not None:
-            self._refuse_other_latents()
+            for name, head in self.heads.items():
+                if head.digest.startswith(PREFIX):
+                    refuse_other_target(name, head, self.generator.latent_space, "the generator")
         media: Media = self.generator.generate(
-            conditioning, seeds, self._output.resolution_px, self._sampling, null=null, on_step=on_step
+            conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
         )
         return media
-
-    def _refuse_other_latents(self) -> None:
-        for name, head in self._heads.items():
-            if head.digest.startswith(PREFIX):
-                refuse_other_target(name, head, self.generator.latent_space, "the generator")

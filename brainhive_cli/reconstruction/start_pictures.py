@@ -53,7 +53,7 @@ class FromFolder:
             find_by_name(self.folder, self.files, decoded_set.origin_ids)
 
     def pictures(self, decoded_set: DecodedSet, rows: Sequence[int], generator: Any) -> Tensor:
-        """Open the pictures [B, 3, H, W] in 0..1 of some rows; a shuffled row's is that of its signal's item."""
+        """Open the pictures [B, 3, H, W] in 0..1 of some rows; a shuffled row has that of its signal."""
         paths = find_by_name(self.folder, self.files, [decoded_set.origin_ids[row] for row in rows])
         resized = [TF.resize(decode(str(path), path), [self.resolution_px]) for path in paths]
         squares = [TF.center_crop(picture, [self.resolution_px]) for picture in resized]

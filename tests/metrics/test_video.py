@@ -35,4 +35,4 @@ def test_each_clip_is_compared_with_its_own(name):
 
 def test_clips_of_other_lengths_are_refused_with_both():
     with pytest.raises(BrainhiveError, match="clips of 4 frames cannot be compared with clips of 3"):
-        video.frame_ssim(SEEN, MADE[:, :3])
+        PARTS["frame_ssim"].compare(SEEN, MADE[:, :3], torch.arange(3))

@@ -11,8 +11,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.generation import seed_of
-from brainhive_cli.reconstruction.reranker import Reranker
-from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.reconstruction.stimulus_heads import Reranker, StimulusHeads
 
 
 def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, drawing, generator, prior):
