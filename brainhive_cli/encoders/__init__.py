@@ -8,7 +8,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, SerializeAsAny
+from pydantic import BeforeValidator, Field, SerializeAsAny
 
 from brainhive_cli.core import home, hub, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -153,6 +153,11 @@ class EncoderConfig(parts.Config):
     def build(self) -> Encoder:
         """Prepare the preprocessing, and the network to be loaded."""
         raise NotImplementedError
+
+
+def located(source: str) -> Any:
+    """Make the field `source` with a default."""
+    return Field(source, description="the same layout elsewhere, or `random`")
 
 
 def slug(source: str) -> str:

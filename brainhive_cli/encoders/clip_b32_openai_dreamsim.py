@@ -1,17 +1,15 @@
 """OpenAI's CLIP ViT-B/32, aligned by DreamSim."""
 
-from typing import ClassVar
-
 from brainhive_cli.encoders import dreamsim
 
 
 class Config(dreamsim.Config):
     """DreamSim's type `clip_vitb32`: the projected embedding."""
 
-    dim: ClassVar[int | None] = 512
-    licence: ClassVar[str] = "MIT"
-    members: ClassVar[tuple[str, ...]] = ("clip_vitb32",)
-    weight_files: ClassVar[tuple[str, ...]] = ("clip_vitb32_single_lora/adapter_model.safetensors",)
+    dim = 512
+    licence = "MIT"
+    members = ("clip_vitb32",)
+    weight_files = ("clip_vitb32_single_lora/adapter_model.safetensors",)
 
 
 TINY = Config(**dict(dreamsim.TINY))

@@ -1,26 +1,17 @@
 """OpenAI's CLIP ViT-L/14, aligned by gLocal."""
 
-from functools import partial
-from typing import ClassVar
-
-from pydantic import Field
-
-from brainhive_cli.encoders import glocal, resolve
+from brainhive_cli.encoders import glocal, located
 
 
 class Config(glocal.Config):
     """The transform published for this base."""
 
-    dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = 224
-    licence: ClassVar[str] = "MIT"
+    dim = 768
+    image_px = 224
+    licence = "MIT"
 
-    base: glocal.Base = Field(
-        default_factory=partial(resolve, "clip-l14"), description="the same base elsewhere"
-    )
-    source: str = Field(
-        "models/gLocal/transforms/clip_ViT-L/14/visual", description="the folder of transform.npz"
-    )
+    base: glocal.Base = glocal.fitted_to("clip-l14")
+    source: str = located("models/gLocal/transforms/clip_ViT-L/14/visual")
 
 
 TINY = Config(**dict(glocal.TINY))

@@ -1,19 +1,15 @@
 """The demo's small encoder for meaning, in the layout of CLIP."""
 
-from typing import ClassVar
-
-from pydantic import Field
-
-from brainhive_cli.encoders import transformers_clip
+from brainhive_cli.encoders import located, transformers_clip
 
 
 class Config(transformers_clip.Config):
     """A CLIP vision tower of 128 dimensions, trained on the demo's drawn pictures."""
 
-    dim: ClassVar[int | None] = 128
-    image_px: ClassVar[int | None] = 64
-    licence: ClassVar[str] = "Apache-2.0"
-    source: str = Field("demo:encoder", description="the shipped weights")
+    dim = 128
+    image_px = 64
+    licence = "Apache-2.0"
+    source: str = located("demo:encoder")
 
 
 TINY = Config(**dict(transformers_clip.TINY))

@@ -5,7 +5,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, Literal
 
 import torch
 from pydantic import Field
@@ -22,8 +22,8 @@ KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "Autoenc
 class Config(EncoderConfig):
     """An autoencoder's latent, shifted and scaled as its diffusion model sees it."""
 
-    config_files: ClassVar[tuple[str, ...]] = ("config.json",)
-    weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
+    config_files = ("config.json",)
+    weight_files = ("diffusion_pytorch_model.safetensors",)
 
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
     resolution_px: int = Field(128, gt=0, description="short side and centre crop, pixels (BrainHiVE: 128)")

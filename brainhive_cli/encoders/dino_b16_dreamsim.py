@@ -1,17 +1,15 @@
 """DINO ViT-B/16, aligned by DreamSim."""
 
-from typing import ClassVar
-
 from brainhive_cli.encoders import dreamsim
 
 
 class Config(dreamsim.Config):
     """DreamSim's type `dino_vitb16`: the class token before the last norm."""
 
-    dim: ClassVar[int | None] = 768
-    licence: ClassVar[str] = "MIT, Apache-2.0"
-    members: ClassVar[tuple[str, ...]] = ("dino_vitb16",)
-    weight_files: ClassVar[tuple[str, ...]] = ("dino_vitb16_single_lora/adapter_model.safetensors",)
+    dim = 768
+    licence = "MIT, Apache-2.0"
+    members = ("dino_vitb16",)
+    weight_files = ("dino_vitb16_single_lora/adapter_model.safetensors",)
 
 
 TINY = Config(**dict(dreamsim.TINY))

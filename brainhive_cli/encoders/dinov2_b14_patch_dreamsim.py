@@ -1,18 +1,16 @@
 """DINOv2 ViT-B/14, aligned by DreamSim by its class token and patches."""
 
-from typing import ClassVar
-
 from brainhive_cli.encoders import dreamsim
 
 
 class Config(dreamsim.Config):
     """DreamSim's type `dinov2_vitb14_patch`: the class token and the mean of the patches."""
 
-    dim: ClassVar[int | None] = 1536
-    licence: ClassVar[str] = "MIT, Apache-2.0"
-    members: ClassVar[tuple[str, ...]] = ("dinov2_vitb14",)
-    has_patches: ClassVar[bool] = True
-    weight_files: ClassVar[tuple[str, ...]] = ("dinov2_vitb14_patch_lora/adapter_model.safetensors",)
+    dim = 1536
+    licence = "MIT, Apache-2.0"
+    members = ("dinov2_vitb14",)
+    has_patches = True
+    weight_files = ("dinov2_vitb14_patch_lora/adapter_model.safetensors",)
 
 
 TINY = Config(**dict(dreamsim.TINY))

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field
-
-from brainhive_cli.encoders import Variant, transformers_vit
+from brainhive_cli.encoders import Variant, located, transformers_vit
 
 REPOSITORY = "hub:facebook/dinov3-vit{}-pretrain-lvd1689m"
 DIMS = {"s16": 384, "s16plus": 384, "l16": 1024, "h16plus": 1280, "7b16": 4096}
@@ -14,13 +12,13 @@ DIMS = {"s16": 384, "s16plus": 384, "l16": 1024, "h16plus": 1280, "7b16": 4096}
 class Config(transformers_vit.Config):
     """The class token after the last norm (`pooler_output`); ViT-B/16, other sizes by name (`dinov3-l16`)."""
 
-    dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = 224
-    licence: ClassVar[str] = "DINOv3"
+    dim = 768
+    image_px = 224
+    licence = "DINOv3"
     variants: ClassVar[Mapping[str, Variant]] = {
         f"dinov3-{size}": Variant(REPOSITORY.format(size), dim, 224) for size, dim in DIMS.items()
     }
-    source: str = Field(REPOSITORY.format("b16"), description="the same layout from elsewhere")
+    source: str = located(REPOSITORY.format("b16"))
 
 
 TINY = Config(

@@ -28,13 +28,13 @@ class Config(AlignedConfig, TokenConfig):
     Source: Fu et al. 2023 (arXiv 2306.09344); the dreamsim package, 0.2.1.
     """
 
-    dim: ClassVar[int | None] = 1792
-    image_px: ClassVar[int | None] = 224
-    licence: ClassVar[str] = "MIT, Apache-2.0"
+    dim = 1792
+    image_px = 224
+    licence = "MIT, Apache-2.0"
     members: ClassVar[tuple[str, ...]] = ("dino_vitb16", "clip_vitb16", "open_clip_vitb16")
     has_patches: ClassVar[bool] = False
     """Whether the mean of the patches is joined to the class token (`cls_patch`)."""
-    weight_files: ClassVar[tuple[str, ...]] = ("ensemble_lora/adapter_model.safetensors",)
+    weight_files = ("ensemble_lora/adapter_model.safetensors",)
 
     source: str = Field("models", description="DreamSim's own folder (its `cache_dir`), or `random`")
     adapter: Literal["apply", "skip"] = Field(

@@ -3,7 +3,7 @@
 import hashlib
 from functools import partial
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 from zipfile import BadZipFile
 
 import numpy as np
@@ -23,23 +23,23 @@ Base = Annotated[SerializeAsAny[EncoderConfig], BeforeValidator(resolve)]
 """Any encoder: its name, reference or mapping."""
 
 
+def fitted_to(name: str) -> Any:
+    """Make the field `base` with a default."""
+    return Field(default_factory=partial(resolve, name), description="the encoder that the transform is for")
+
+
 class Config(AlignedConfig):
     """((x − mean) / std) W + b of the base's embedding x.
 
     Source: Muttenthaler et al. 2023 (arXiv 2306.04507); https://github.com/LukasMut/gLocal.
     """
 
-    dim: ClassVar[int | None] = None  # the base's
-    image_px: ClassVar[int | None] = None
-    licence: ClassVar[str] = "MIT (the transform)"
-    weight_files: ClassVar[tuple[str, ...]] = (FILE,)
+    licence = "MIT (the transform)"
+    weight_files = (FILE,)
     sha256: ClassVar[str] = ""
     """How the digest of the right file begins, where a wrong one was published."""
 
-    base: Base = Field(
-        default_factory=partial(resolve, "reference"),
-        description="the encoder that the transform was fitted to",
-    )
+    base: Base = fitted_to("reference")
     source: str = Field("", description=f"the folder of {FILE}, or `random`")
 
     @property

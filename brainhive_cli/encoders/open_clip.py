@@ -4,7 +4,7 @@ import difflib
 import json
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 from torch import nn
@@ -20,8 +20,8 @@ CONFIG = "open_clip_config.json"
 class Config(TokenConfig):
     """The image tower with its projection, not normalised, and the transform that its config states."""
 
-    config_files: ClassVar[tuple[str, ...]] = (CONFIG,)
-    weight_files: ClassVar[tuple[str, ...]] = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+    config_files = (CONFIG,)
+    weight_files = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 
     source: str = Field("", description="hub:owner/name, a folder in open_clip's hub layout, or `random`")
     architecture: str | dict[str, Any] = Field(

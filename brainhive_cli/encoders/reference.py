@@ -1,5 +1,6 @@
 """An encoder known only by where it lies: its own config says which family loads it."""
 
+import difflib
 import json
 from functools import partial
 from pathlib import Path
@@ -10,7 +11,6 @@ from pydantic import AfterValidator, Field
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
-from brainhive_cli.encoders._nearest import nearest
 from brainhive_cli.encoders._tokens import TokenConfig, checked
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
@@ -49,7 +49,7 @@ class Config(TokenConfig):
         try:
             folder = hub.folder(self.source, allow=held or CONFIGS, local=local or bool(held))
         except hub.NoRepository as error:
-            near = nearest(self.source)
+            near = _nearest(self.source)
             raise MissingData(
                 error.message, f"did you mean {near}? {error.hint}" if near else error.hint
             ) from error
@@ -83,3 +83,14 @@ def family_of(folder: Path) -> str:
         f"{folder} holds a model of kind {names}",
         f"known: diffusers VAE, timm, open_clip, and of transformers {', '.join(FAMILIES)}",
     )
+
+
+def _nearest(source: str) -> str:
+    """Find the encoder whose weights lie at the most similar reference; empty if none is similar."""
+    known = {}
+    for kind in parts.kinds("encoders"):
+        plain = parts.load("encoders", kind).Config()
+        known[getattr(plain, "source", "")] = plain.name
+        known |= {variant.source: name for name, variant in plain.variants.items()}
+    found = difflib.get_close_matches(source, known, n=1)
+    return f"{known[found[0]]} ({found[0]})" if found else ""

@@ -3,9 +3,7 @@
 from collections.abc import Mapping
 from typing import ClassVar
 
-from pydantic import Field
-
-from brainhive_cli.encoders import Variant, transformers_vit
+from brainhive_cli.encoders import Variant, located, transformers_vit
 
 REPOSITORY = "hub:google/siglip2-{}-{}"
 SIZES = {
@@ -22,15 +20,15 @@ SIZES = {
 class Config(transformers_vit.Config):
     """The attention pool's embedding; ViT-B/16 at 224 px, other sizes by name (`siglip2-so400m14-384`)."""
 
-    dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = 224
-    licence: ClassVar[str] = "Apache-2.0"
+    dim = 768
+    image_px = 224
+    licence = "Apache-2.0"
     variants: ClassVar[Mapping[str, Variant]] = {
         f"siglip2-{name}-{px}": Variant(REPOSITORY.format(word, px), dim, px)
         for name, (word, dim, sides) in SIZES.items()
         for px in sides
     }
-    source: str = Field(REPOSITORY.format("base-patch16", 224), description="the same layout from elsewhere")
+    source: str = located(REPOSITORY.format("base-patch16", 224))
 
 
 TINY = Config(

@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from pydantic import Field
@@ -27,10 +27,10 @@ class Config(AlignedConfig, TokenConfig):
     to PyTorch: GELU by tanh, pixels in 0..1 without mean and std.
     """
 
-    dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = SIDE_PX
-    licence: ClassVar[str] = "Apache-2.0, CC-BY-4.0"
-    weight_files: ClassVar[tuple[str, ...]] = (FILE,)
+    dim = 768
+    image_px = SIDE_PX
+    licence = "Apache-2.0, CC-BY-4.0"
+    weight_files = (FILE,)
 
     source: str = Field("models", description=f"the folder of {FILE}, or `random`")
     architecture: dict[str, Any] = Field({}, description="timm's arguments, for a network of another size")

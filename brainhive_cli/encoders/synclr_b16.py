@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
 
 import torch
 from pydantic import Field
@@ -22,11 +21,11 @@ class Config(TokenConfig):
     Source: `syn-rep-learn/SynCLR`; preprocessing as BrainHiVE's published repository has it.
     """
 
-    upstream: ClassVar[str] = "synclr_vit_b_16"
-    dim: ClassVar[int | None] = 768
-    image_px: ClassVar[int | None] = 224
-    licence: ClassVar[str] = "Apache-2.0"
-    weight_files: ClassVar[tuple[str, ...]] = (FILE,)
+    upstream = "synclr_vit_b_16"
+    dim = 768
+    image_px = 224
+    licence = "Apache-2.0"
+    weight_files = (FILE,)
 
     source: str = Field(
         "hub:paulgavrikov/synclr-vit-base-patch16-224", description=f"a folder with {FILE}, or `random`"

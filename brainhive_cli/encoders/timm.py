@@ -1,7 +1,7 @@
 """Any timm model, by its pooled features."""
 
 from functools import partial
-from typing import Any, ClassVar
+from typing import Any
 
 from pydantic import Field
 from torch import nn
@@ -13,8 +13,8 @@ from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 class Config(TokenConfig):
     """A timm model without its classifier, with the transform its own config states."""
 
-    config_files: ClassVar[tuple[str, ...]] = ("config.json",)
-    weight_files: ClassVar[tuple[str, ...]] = ("model.safetensors", "pytorch_model.bin")
+    config_files = ("config.json",)
+    weight_files = ("model.safetensors", "pytorch_model.bin")
 
     source: str = Field("", description="hub:owner/name, a folder in timm's hub layout, or `random`")
     architecture: str = Field("", description="timm's model name, for `random` weights")

@@ -1,14 +1,12 @@
 """Any CLIP vision model of transformers, by its projected image embedding."""
 
-from typing import ClassVar
-
 from brainhive_cli.encoders import transformers_vit
 
 
 class Config(transformers_vit.Config):
     """A CLIP vision tower with projection and its own image processor (transformers)."""
 
-    model_type: ClassVar[str] = "clip_vision_model"
+    model_type = "clip_vision_model"
 
 
 TINY = Config(

@@ -66,8 +66,8 @@ SETTINGS = (
 class Config(TokenConfig):
     """The embedding that the family is used by, with its own image processor."""
 
-    config_files: ClassVar[tuple[str, ...]] = ("config.json", "preprocessor_config.json")
-    weight_files: ClassVar[tuple[str, ...]] = ("model*.safetensors*",)
+    config_files = ("config.json", "preprocessor_config.json")
+    weight_files = ("model*.safetensors*",)
     model_type: ClassVar[str] = ""
 
     source: str = Field(
