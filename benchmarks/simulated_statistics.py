@@ -1,12 +1,10 @@
 """How often intervals hold the truth and tests reject a true null, by simulation; prints two tables.
 
-    python benchmarks/simulated_statistics.py [simulations of each design, default 1000]
-
 Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
 mean over all people and pictures. Four minutes on a core.
 """
 
-import sys
+import argparse
 from collections.abc import Iterator
 from itertools import product
 
@@ -84,7 +82,9 @@ def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
 
 
 if __name__ == "__main__":
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("count", nargs="?", type=int, default=1000, help="simulations of each design")
+    count = parser.parse_args().count
     print(f"Coverage of the nominal 95 % interval: {ITEMS} items, {count} simulations of each design\n")
     for line in coverage(count):
         print(line, flush=True)

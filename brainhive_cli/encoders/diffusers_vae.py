@@ -92,7 +92,11 @@ class _Latent(nn.Module):
     def __init__(self, vae: Any, output: Output | list[Output], posterior: str, seed: int) -> None:
         super().__init__()
         self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
-        self.latent_space = latent_space(vae)
+
+    @property
+    def latent_space(self) -> str:
+        """Name of its latents' space."""
+        return latent_space(self.vae)
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         latents = self._encode(images)  # [B, C, h, w]

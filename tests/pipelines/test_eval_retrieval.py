@@ -15,7 +15,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.pipelines.eval_retrieval import Recipe
-from brainhive_cli.pipelines.reconstruct import DEFAULT_PRIOR
+from brainhive_cli.reconstruction.recipe import DEFAULT_PRIOR
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 ENCODER = "brainhive_cli-encoders-python-example"
@@ -163,7 +163,7 @@ def test_the_sheet_shows_as_many_queries_as_asked(go, world, trained):
     few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
 
     with Image.open(few.files["top-k sheet"]) as sheet:
-        assert sheet.height == pytest.approx(22 + 2 * 118, abs=10)  # title; a row: picture, label, gap
+        assert sheet.height == pytest.approx(58 + 2 * 157, abs=20)  # title; a row: picture, label, gap
     assert not none.files
 
 
