@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics.resampling import Values, by_item
-from brainhive_cli.metrics.statistics import Limits, describe
+from brainhive_cli.metrics.statistics import describe
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
@@ -29,12 +29,12 @@ class Comparison:
 
     Attributes:
         difference: First minus second, mean over subjects.
-        low: Lower end of its 95 % interval (see `statistics.describe`); None of one item.
+        low: Lower end of its 95 % interval, as those of `core.measurements.Metric`; None of one item.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
         these_subjects: Of several subjects, the interval over items alone, which holds for them only.
         n: Items that were compared, over all subjects.
-        subjects: Subjects that were compared.
+        subjects: Number of subjects.
         p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a
             t test over items where values are no hits, which one item cannot have: None.
         test: What the headline is.
@@ -92,40 +92,35 @@ def compare(
     (d_z), through scipy.stats.
     """
     hits, others = ([(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second))
-    _check(hits, others)
-    found, by_other = (np.concatenate([group.mean(0) > 0.5 for group in groups]) for groups in (hits, others))
-    discordant = int((found & ~by_other).sum()), int((by_other & ~found).sum())
-    return _compared(hits, others, ids=ids, limits=(-1, 1), discordant=discordant)
+    return _compared(hits, others, ids, are_hits=True)
 
 
 def compare_values(
     first: Sequence[Values], second: Sequence[Values], *, ids: Sequence[Sequence[Hashable]] | None = None
 ) -> Comparison:
-    """Compare two runs by values of any kind, as `compare` does by ranks.
-
-    Args:
-        first: Values [S, N] of S seeds and N items, one array a subject; or [N].
-        second: Values of the same items and subjects.
-        ids: Names of the items, one list a subject (see `statistics.describe`).
-
-    Raises:
-        BrainhiveError: if subjects or items are not the same in number.
-    """
+    """Compare two runs by values of any kind, [S, N] or [N], as `compare` does by ranks."""
     values, others = ([np.atleast_2d(group) for group in groups] for groups in (first, second))
-    _check(values, others)
-    return _compared(values, others, ids=ids, limits=(None, None), discordant=None)
+    return _compared(values, others, ids, are_hits=False)
 
 
 def _compared(
     first: Sequence[Values],
     second: Sequence[Values],
     ids: Sequence[Sequence[Hashable]] | None,
-    limits: Limits,
-    discordant: tuple[int, int] | None,
+    are_hits: bool,
 ) -> Comparison:
+    sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
+    if sizes[0] != sizes[1] or not sizes[0]:
+        raise BrainhiveError(
+            f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
+        )
     differences = [one.mean(0) - other.mean(0) for one, other in zip(first, second, strict=True)]
-    found = describe(differences, ids=ids, limits=limits, wilson=False)
+    found = describe(differences, ids=ids, limits=(-1, 1) if are_hits else (None, None), wilson=False)
     by_subject = np.array([each.mean() for each in differences])
+    discordant = None
+    if are_hits:
+        one, other = (np.concatenate([each.mean(0) > 0.5 for each in groups]) for groups in (first, second))
+        discordant = int((one & ~other).sum()), int((other & ~one).sum())
     p: float | None
     if len(differences) > 1:
         p, test = min_f(differences, ids), "minF′ over subjects and items"
@@ -199,15 +194,14 @@ def over_subjects(
     """Test the subjects' differences [subjects]: p of sign flips, Wilcoxon and t, the least p, and d_z."""
     from scipy.stats import wilcoxon
 
-    differences = np.where(np.abs(differences) < ROUNDING, 0.0, differences).round(12)
+    differences = differences.round(12)  # equal sizes tie, whatever their last digit
     if len(differences) < 2:
         return None, None, None, None, None
     least = least_p(len(differences))
     if not differences.any():
         return 1.0, 1.0, 1.0, least, 0.0
-    signed_rank = float(wilcoxon(differences).pvalue)  # equal sizes tie, whatever their last digit
     t_p, effect = _t_test(differences)
-    return sign_flip(differences), signed_rank, t_p, least, effect
+    return sign_flip(differences), float(wilcoxon(differences).pvalue), t_p, least, effect
 
 
 def sign_flip(differences: Values) -> float:
@@ -257,11 +251,3 @@ def limits_of_p(modes: Sequence[str], subjects: int) -> list[str]:
     """Say what a reader of minF′'s p must know, of runs trained in these modes."""
     is_inter = any("inter" in mode.split(" + ") for mode in modes)
     return [*([TWO] if subjects == 2 else []), *([FOLDS] if is_inter and subjects > 1 else [])]
-
-
-def _check(first: Sequence[Values], second: Sequence[Values]) -> None:
-    sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
-    if sizes[0] != sizes[1] or not sizes[0]:
-        raise BrainhiveError(
-            f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
-        )

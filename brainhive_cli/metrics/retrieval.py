@@ -112,13 +112,7 @@ def subset_hits(
 
 def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Check tokens and targets, and bring them to one device."""
-    targets = target.reshape(len(target), -1)  # [N, K]
-    _check(signal_tokens, gallery, targets)
-    device = signal_tokens.device
-    return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
-
-
-def _check(signal_tokens: Tensor, gallery: Tensor, targets: Tensor) -> None:
+    targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]
     n, m = len(signal_tokens), len(gallery)
     if signal_tokens.ndim != 2 or gallery.ndim != 2 or signal_tokens.shape[1] != gallery.shape[1] or not n:
         raise BrainhiveError(
@@ -132,9 +126,9 @@ def _check(signal_tokens: Tensor, gallery: Tensor, targets: Tensor) -> None:
             "the seen images must be in the gallery",
         )
     for name, tokens in {"signal tokens": signal_tokens, "gallery": gallery}.items():
-        bad = int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum())
-        if bad:
+        if bad := int((~torch.linalg.vector_norm(tokens.float(), dim=1).isfinite()).sum()):
             raise BrainhiveError(f"{bad} of {len(tokens)} {name} are not finite", "the training has diverged")
+    return signal_tokens.detach(), gallery.detach().to(device), targets.to(device)
 
 
 def summarise(
@@ -166,7 +160,7 @@ def summarise(
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
     transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {
-        **{f"top{k}": (partial(_found, k=k), np.mean, (0.0, 1.0)) for k in TOP},
+        **{f"top{k}": (partial(np.greater_equal, k), np.mean, (0.0, 1.0)) for k in TOP},
         "mean_rank": (np.asarray, np.mean, (1.0, float(pool))),
         "median_rank": (np.asarray, np.median, (1.0, float(pool))),
         "mrr": (np.reciprocal, np.mean, (0.0, 1.0)),
@@ -197,7 +191,3 @@ def chance_of_precision(pool: int, relevant: int) -> float:
     """
     harmonic = float((1 / np.arange(1, pool + 1)).sum())
     return (harmonic + (relevant - 1) / max(1, pool - 1) * (pool - harmonic)) / pool
-
-
-def _found(ranks: NDArray[np.float64], k: int) -> NDArray[np.float64]:
-    return (ranks <= k).astype(np.float64)

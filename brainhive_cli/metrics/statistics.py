@@ -51,7 +51,7 @@ def measure(
     limits: Limits = (None, None),
     wilson: bool = True,
 ) -> Metric:
-    """Make a metric of items' values: the mean over subjects of their statistic, with a 95 % interval.
+    """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
 
     Args:
         name: What was measured.
@@ -74,7 +74,7 @@ def measure(
     averages = [group.mean(0) if len(group) else np.empty(0) for group in models]
     found = describe(averages, ids=ids, statistic=statistic, limits=limits, wilson=wilson)
     value = float(np.mean([statistic(group, axis=-1) for group in averages]))
-    spread = None
+    spread, caveats = None, find_caveats(protocol)
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
     return Metric(
@@ -91,23 +91,12 @@ def measure(
         found.method,
         found.these_subjects,
         spread,
-        _is_selected(protocol),
+        True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
 
 
-def _is_selected(protocol: str) -> bool | None:
-    """Whether a protocol says that anything was selected on test; None where nothing is known of it."""
-    caveats = find_caveats(protocol)
-    return True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False
-
-
 def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:
-    """Give both ends of a confidence interval of the mean over subjects of their statistic.
-
-    Args:
-        groups: Values of the items [N], one array a subject.
-        options: See `describe`, which also says how the interval was made.
-    """
+    """Compute both ends of a confidence interval, as `describe` does with these options."""
     found = describe(groups, **options)
     return found.low, found.high
 
