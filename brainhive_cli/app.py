@@ -1,5 +1,7 @@
-"""The Typer application: names, order and help sections of the commands."""
+"""The Typer application: every command of the table with its options, and the help by section."""
 
+from collections.abc import Callable
+from inspect import Signature
 from itertools import groupby
 from typing import Annotated, Any
 
@@ -7,19 +9,10 @@ import typer
 from typer.core import TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.commands.check import check
-from brainhive_cli.commands.demo import demo
-from brainhive_cli.commands.doctor import doctor
-from brainhive_cli.commands.embed import embed
-from brainhive_cli.commands.eval_retrieval import eval_retrieval
-from brainhive_cli.commands.export_embeddings import export_embeddings
-from brainhive_cli.commands.import_embeddings import import_embeddings
-from brainhive_cli.commands.reconstruct import reconstruct
-from brainhive_cli.commands.train_align import train_align
-from brainhive_cli.commands.train_prior import train_prior
+from brainhive_cli.commands import options
+from brainhive_cli.commands.execute import execute
+from brainhive_cli.commands.table import COMMANDS, Command
 from brainhive_cli.core import console
-
-START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 
 
 class Sections(TyperGroup):
@@ -33,6 +26,26 @@ class Sections(TyperGroup):
                 formatter.write_dl([(name, commands[name].get_short_help_str(200)) for name in names])
 
 
+def _callback(command: Command) -> Callable[..., None]:
+    """Make the function that Typer calls for a command; Typer reads its options from the signature."""
+
+    def call(**values: Any) -> None:
+        flags = {key: values.pop(_name(key)) for key in command.flags}
+        execute(command.name, flags, values, command.paths)
+
+    words = {"overrides": options.PATHS if command.paths else options.OVERRIDES}
+    flags = {_name(key): option for key, option in command.flags.items()}
+    declared = {**words, **flags, **command.switches, **options.COMMON}
+    call.__signature__ = Signature(  # type: ignore[attr-defined]
+        [option.replace(name=name) for name, option in declared.items()]
+    )
+    return call
+
+
+def _name(key: str) -> str:
+    return key.replace(".", "_")
+
+
 app = typer.Typer(
     name="brainhive",
     cls=Sections,
@@ -42,16 +55,9 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("demo", rich_help_panel=START)(demo)
-app.command("doctor", rich_help_panel=START)(doctor)
-app.command("embed", rich_help_panel=STEPS)(embed)
-app.command("train-align", rich_help_panel=STEPS)(train_align)
-app.command("eval-retrieval", rich_help_panel=STEPS)(eval_retrieval)
-app.command("train-prior", rich_help_panel=STEPS)(train_prior)
-app.command("reconstruct", rich_help_panel=STEPS)(reconstruct)
-app.command("check", rich_help_panel=STORES)(check)
-app.command("import-embeddings", rich_help_panel=STORES)(import_embeddings)
-app.command("export-embeddings", rich_help_panel=STORES)(export_embeddings)
+for each in COMMANDS:
+    text = f"{each.text}\n\nExample: {f'brainhive {each.name} {each.example}'.strip()}"
+    app.command(each.name, help=text, rich_help_panel=each.section)(_callback(each))
 
 
 def _show_version(is_given: bool) -> None:

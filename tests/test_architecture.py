@@ -17,6 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli import __version__
+from brainhive_cli.commands.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import MissingExtra
@@ -245,11 +246,7 @@ def test_every_file_that_the_architecture_names_exists() -> None:
 
 
 def test_every_command_has_its_recipe_and_pipeline() -> None:
-    commands = {path.stem for path in (PACKAGE / "commands").glob("*.py")} - {
-        "__init__",
-        "_execute",
-        "options",
-    }
+    commands = {command.name.replace("-", "_") for command in COMMANDS}
     pipelines = {path.stem for path in (PACKAGE / "pipelines").glob("*.py") if path.stem[0] != "_"}
     recipes = {path.stem.replace("-", "_") for path in shipped().glob("*.yaml")}
     assert commands == pipelines == recipes

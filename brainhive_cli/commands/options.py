@@ -1,54 +1,50 @@
-"""The options that every command has, declared once."""
+"""Options of a command line: those of every command, and those that several share."""
 
 import pkgutil
+from inspect import Parameter
 from pathlib import Path
-from typing import Annotated
+from typing import Any
 
 import typer
 
-Overrides = Annotated[
-    list[str] | None,
-    typer.Argument(metavar="[KEY.PATH=VALUE]...", help="Override any recipe key.", show_default=False),
-]
-Words = Annotated[
-    list[str] | None,
-    typer.Argument(
-        metavar="[PATH]... [KEY.PATH=VALUE]...",
-        help="Files, folders or patterns; and overrides of any recipe key.",
-        show_default=False,
-    ),
-]
-"""What commands on files take in place of `Overrides`."""
-RecipeName = Annotated[
-    str | None,
-    typer.Option(
-        "--recipe", help="A YAML file or a shipped recipe's name.", show_default="the command's own"
-    ),
-]
-Check = Annotated[
-    bool, typer.Option("--check", help="Print the resolved recipe, the plan and what is missing; stop.")
-]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as one JSON document.")]
-Again = Annotated[bool, typer.Option("--again", help="Start a new run even if the same one is finished.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, help="Processes in all.", show_default="one a GPU"),
-]
-Machines = Annotated[int | None, typer.Option("--machines", min=1, help="Machines that run this command.")]
-MixedPrecision = Annotated[str | None, typer.Option("--mixed-precision", help="no or bf16.")]
+def option(flag: str, text: str, value: type = str, default: str | bool = False, **limits: Any) -> Parameter:
+    """Declare a flag that may be left out.
 
-Dataset = Annotated[
-    str | None, typer.Option("--dataset", help="A data set: things-eeg, image-folder, demo …")
-]
-Encoders = Annotated[
-    str | None, typer.Option("--encoders", help="Encoders, by name or reference, separated by commas.")
-]
-Subjects = Annotated[
-    str | None, typer.Option("--subjects", help="Subjects, as in 1,2,5.", show_default="all")
-]
-"""Flags that several commands share; each is a short name for the recipe key of the same name."""
+    Args:
+        flag: As it is typed.
+        text: Its help.
+        value: The type of its value; bool for a switch.
+        default: What the help shows as its default.
+        limits: Of the value, as `typer.Option` takes them.
+    """
+    info = typer.Option(None, flag, help=text, show_default=default, **limits)
+    return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
+
+
+def words(metavar: str, text: str) -> Parameter:
+    """Declare the words of a command line that are no options."""
+    info = typer.Argument(None, metavar=metavar, help=text, show_default=False)
+    return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None)
+
+
+OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
+PATHS = words("[PATH]... [KEY.PATH=VALUE]...", "Files, folders or patterns; and overrides of any recipe key.")
+"""What commands on files take in place of `OVERRIDES`."""
+COMMON = {
+    "recipe": option("--recipe", "A YAML file or a shipped recipe's name.", default="the command's own"),
+    "check": option("--check", "Print the resolved recipe, the plan and what is missing; stop.", bool),
+    "json": option("--json", "Print the result as one JSON document.", bool),
+    "again": option("--again", "Start a new run even if the same one is finished.", bool),
+    "debug": option("--debug", "Show the traceback of an error.", bool),
+    "processes": option("--processes", "Processes in all.", int, "one a GPU", min=1),
+    "machines": option("--machines", "Machines that run this command.", int, min=1),
+    "mixed_precision": option("--mixed-precision", "no or bf16."),
+}
+"""The options of every command, by name."""
+DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …")
+ENCODERS = option("--encoders", "Encoders, by name or reference, separated by commas.")
+GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
 
 
 def kinds(shelf: str) -> str:

@@ -14,29 +14,30 @@ OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
 
 
-def execute(context: typer.Context, flags: Mapping[str, Any], words: str = "") -> None:
-    """Resolve the recipe of the command that was called, then check it or run it.
+def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = "") -> None:
+    """Resolve the recipe of a command, then check it or run it.
 
     Args:
-        context: The call; its parameters hold the common options.
+        command: Its name.
         flags: Recipe key to the value of the command's own flags; None means not given.
-        words: The recipe key that takes the arguments that are no overrides, for commands on paths.
+        common: Values of the other options, by name.
+        paths: The recipe key that takes the arguments that are no overrides, for commands on files.
 
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
     """
     try:
-        overrides = context.params["overrides"] or []
-        if words:
+        overrides = common["overrides"] or []
+        if paths:
             named = [word for word in overrides if not OVERRIDE.match(word)]
             overrides = [word for word in overrides if OVERRIDE.match(word)]
-            flags = {**flags, words: named or None}
-        code = _run(str(context.info_name), context.params, flags, overrides)
+            flags = {**flags, paths: named or None}
+        code = _run(command, common, flags, overrides)
     except KeyboardInterrupt:
         code = INTERRUPTED
         console.say("interrupted: the same command continues where it stopped")
     except Exception as error:
-        code = _report(error, bool(context.params.get("debug")))
+        code = _report(error, common["debug"])
     from brainhive_cli.core import launch
 
     launch.exit_worker(code)
@@ -66,7 +67,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     try:
-        result = pipeline.run(recipe, here, common["again"])
+        result = pipeline.run(recipe, here, bool(common["again"]))
     except BrainhiveError:
         raise
     except Exception as error:

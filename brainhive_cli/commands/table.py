@@ -1,0 +1,157 @@
+"""All commands in the order of the help, with the recipe key that each flag sets."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from inspect import Parameter
+
+from brainhive_cli.commands.options import DATASET, ENCODERS, GENERATOR, kinds, option
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command.
+
+    Attributes:
+        section: The help's section that lists it.
+        name: Also that of its pipeline and its recipe, and what stands before its example.
+        text: What it does, in one sentence.
+        example: Its arguments in an example.
+        flags: Recipe key to option.
+        switches: Name to option, for options that set no recipe key.
+        paths: The recipe key that takes the arguments that are no overrides, for commands on files.
+    """
+
+    section: str
+    name: str
+    text: str
+    example: str = ""
+    flags: Mapping[str, Parameter] = field(default_factory=dict)
+    switches: Mapping[str, Parameter] = field(default_factory=dict)
+    paths: str = ""
+
+
+START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
+COMMANDS = (
+    Command(
+        START, "demo", "Go from a simulated brain recording to pictures, on data shipped with Brainhive."
+    ),
+    Command(
+        START, "doctor", "Report what this machine has for Brainhive: versions, devices, folders, weights."
+    ),
+    Command(
+        STEPS,
+        "embed",
+        "Embed every picture of a data set with frozen encoders.",
+        "--encoders clip-h14,vae --dataset things-eeg",
+        {
+            "dataset": DATASET,
+            "encoders": ENCODERS,
+            "splits": option("--splits", "Splits, as in train,test.", default="all"),
+            "skip_bad": option("--skip-bad", "Accept pictures that cannot be decoded.", bool),
+        },
+        {"list_encoders": option("--list", "Show all encoders, and which are on this machine; stop.", bool)},
+    ),
+    Command(
+        STEPS,
+        "train-align",
+        "Train a brain encoder for each cell (subjects × seed) to hit the visual token.",
+        "--mode inter",
+        {
+            "mode": option("--mode", "intra, inter (leave one subject out), joint or finetune."),
+            "dataset": DATASET,
+            "encoders": ENCODERS,
+            "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all"),
+            "seeds": option("--seeds", "Seeds, one cell each, as in 2025,2026."),
+            "backbone.kind": option("--backbone", f"Brain encoder: {kinds('backbones')}."),
+            "prior": option("--prior", "Train for the frozen fusion encoder of this prior, on its encoders."),
+        },
+    ),
+    Command(
+        STEPS,
+        "eval-retrieval",
+        "Retrieve test pictures from test signals, with statistics.",
+        "--run runs/train-align/NAME",
+        {
+            "align_run": option(
+                "--run",
+                "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
+                default="the newest",
+            ),
+            "against": option("--against", "Align runs to compare with, item by item."),
+            "dataset": option("--dataset", "A data set to test on, zero-shot.", default="the run's"),
+            "subjects": option("--subjects", "Subjects tested on, as in 1,2.", default="the run's"),
+            "gallery": option(
+                "--gallery", "Splits whose pictures are searched, as in train+test.", default="test"
+            ),
+        },
+    ),
+    Command(
+        STEPS,
+        "train-prior",
+        "Train a Fusion Prior: fusion encoder, projection and attention adapter on a frozen SDXL.",
+        "--dataset demo --recipe demo",
+        {
+            "dataset": DATASET,
+            "encoders": ENCODERS,
+            "generator.source": GENERATOR,
+            "train.steps": option("--steps", "Training steps.", int, min=1),
+            "embed_missing": option(
+                "--embed-missing", "Compute embeddings that no store holds, at every step.", bool
+            ),
+        },
+    ),
+    Command(
+        STEPS,
+        "reconstruct",
+        "Reconstruct what was seen, from test signals, with a prior and a generator.",
+        "--prior hub:Fusion-Prior-SynCLR_B32_VAE",
+        {
+            "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
+            "align_run": option(
+                "--run", "An align run: folder, name or SWEEP:VARIANT.", default="the newest that fits"
+            ),
+            "generator.source": GENERATOR,
+            "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
+            "repeats": option("--repeats", "Pictures of each item.", int, min=1),
+            "sources": option(
+                "--from",
+                "brain; images (ceiling); shuffled (floor); zeroed; nearest, mean training picture.",
+                default="brain,nearest,mean",
+            ),
+            "score": option("--score", "Score this folder of pictures; none are generated."),
+            "truth": option("--truth", "The true pictures of --score, matched by file name."),
+            "against": option("--against", "Reconstruct runs to compare with, item by item."),
+        },
+    ),
+    Command(
+        STORES,
+        "check",
+        "Check the health of target stores; --again measures them anew.",
+        "embeddings/things-eeg",
+        paths="stores",
+    ),
+    Command(
+        STORES,
+        "import-embeddings",
+        "Make stores of vectors from elsewhere: parquet, .pt, .npy, thingsvision.",
+        "cache/things_*.parquet --encoders clip-h14,vae",
+        {
+            "dataset": DATASET,
+            "encoders": ENCODERS,
+            "splits": option("--splits", "Splits, as in train,test.", default="those that have vectors"),
+            "skip_missing": option("--skip-missing", "Accept pictures without a vector.", bool),
+        },
+        paths="sources",
+    ),
+    Command(
+        STORES,
+        "export-embeddings",
+        "Write stores as parquet or NumPy files, which import-embeddings reads back.",
+        "embeddings/things-eeg --format npy",
+        {
+            "to": option("--to", "Folder for the files."),
+            "format": option("--format", "parquet or npy.", default="parquet"),
+        },
+        paths="stores",
+    ),
+)
