@@ -33,19 +33,10 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""
 
 
 class ATM(nn.Module):
-    """Channels attend to each other and to the subject's token; the parameter names are upstream's.
-
-    Args:
-        channels: C.
-        samples: T.
-        dim: D, width of the token.
-        subjects: S, subjects that have a token of their own.
-        dropout: Probability of dropping a unit.
-    """
+    """Channels attend to each other and to the subject's token; the parameter names are upstream's."""
 
     def __init__(self, channels: int, samples: int, dim: int, subjects: int, dropout: float) -> None:
         super().__init__()

@@ -21,19 +21,10 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""
 
 
 class BrainMLP(nn.Module):
-    """Flatten, project, one residual MLP.
-
-    Args:
-        channels: C, or V voxels.
-        samples: T; 1 for voxels.
-        dim: D, width of the token.
-        hidden: Width inside the residual MLP.
-        dropout: Probability of dropping a hidden unit.
-    """
+    """Flatten, project, one residual MLP."""
 
     def __init__(self, channels: int, samples: int, dim: int, hidden: int, dropout: float) -> None:
         super().__init__()

@@ -18,18 +18,10 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""
 
 
 class BrainProjection(nn.Module):
-    """Flatten, then the projection head; the parameter names are upstream's.
-
-    Args:
-        channels: C.
-        samples: T.
-        dim: D, width of the token.
-        dropout: Probability of dropping a unit.
-    """
+    """Flatten, then the projection head; the parameter names are upstream's."""
 
     def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
         super().__init__()

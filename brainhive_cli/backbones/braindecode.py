@@ -38,16 +38,7 @@ TINY = Config(model="EEGNeX")
 
 
 class Braindecode(nn.Module):
-    """A model of braindecode, tried once on a signal of zeros.
-
-    Args:
-        channels: C.
-        samples: T.
-        dim: D, width of the token.
-        name: braindecode's name of the model.
-        rate_hz: Sampling rate, or None.
-        options: Further arguments of the model.
-    """
+    """A model of braindecode, tried once on a signal of zeros."""
 
     def __init__(
         self, channels: int, samples: int, dim: int, name: str, rate_hz: float | None, options: dict[str, Any]

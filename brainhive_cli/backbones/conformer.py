@@ -31,19 +31,10 @@ class Config(parts.Config):
 
 
 TINY = Config(depth=1)
-"""Small enough for tests."""
 
 
 class Conformer(nn.Module):
-    """Patches of about a third of a second at 250 Hz, which attend to each other.
-
-    Args:
-        channels: C.
-        samples: T, at least `KERNEL + POOL - 1`.
-        dim: D, width of the token.
-        depth: Transformer layers.
-        dropout: Probability of dropping a unit.
-    """
+    """Patches of about a third of a second at 250 Hz, which attend to each other."""
 
     def __init__(self, channels: int, samples: int, dim: int, depth: int, dropout: float) -> None:
         super().__init__()

@@ -43,4 +43,3 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""

@@ -17,18 +17,10 @@ class Config(parts.Config):
 
 
 TINY = Config(dropout=0.1)
-"""Its size follows from the signal and the token."""
 
 
 class LinearEncoder(nn.Module):
-    """Flatten and project.
-
-    Args:
-        channels: C, or V voxels.
-        samples: T; 1 for voxels.
-        dim: D, width of the token.
-        dropout: Probability of dropping an input value.
-    """
+    """Flatten and project."""
 
     def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
         super().__init__()

@@ -25,20 +25,10 @@ class Config(parts.Config):
 
 
 TINY = Config(hidden=8)
-"""Small enough for tests."""
 
 
 class LSTM(nn.Module):
-    """Reads the signal sample by sample, from a state of zeros.
-
-    Args:
-        channels: C.
-        samples: T.
-        dim: D, width of the token.
-        hidden: Width of the state.
-        layers: LSTMs on top of each other.
-        dropout: Probability of dropping a unit, between LSTMs and in the head.
-    """
+    """Reads the signal sample by sample, from a state of zeros."""
 
     def __init__(
         self, channels: int, samples: int, dim: int, hidden: int, layers: int, dropout: float

@@ -25,18 +25,10 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""
 
 
 class NICE(nn.Module):
-    """Convolutions over time and channels; the parameter names are upstream's.
-
-    Args:
-        channels: C.
-        samples: T, at least `KERNEL + POOL - 1`.
-        dim: D, width of the token.
-        dropout: Probability of dropping a unit, after the convolutions and in the head.
-    """
+    """Convolutions over time and channels; the parameter names are upstream's."""
 
     def __init__(self, channels: int, samples: int, dim: int, dropout: float) -> None:
         super().__init__()

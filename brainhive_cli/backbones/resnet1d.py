@@ -23,20 +23,10 @@ class Config(parts.Config):
 
 
 TINY = Config(filters=(8, 8), kernel=3)
-"""Small enough for tests."""
 
 
 class ResNet1d(nn.Module):
-    """A convolution, residual blocks, and the head over what is left of time.
-
-    Args:
-        channels: C.
-        samples: T.
-        dim: D, width of the token.
-        filters: Filters of each block.
-        kernel: Samples of every kernel, odd.
-        dropout: Probability of dropping a unit.
-    """
+    """A convolution, residual blocks, and the head over what is left of time."""
 
     def __init__(
         self, channels: int, samples: int, dim: int, filters: tuple[int, ...], kernel: int, dropout: float

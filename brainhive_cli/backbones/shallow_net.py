@@ -37,4 +37,3 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""

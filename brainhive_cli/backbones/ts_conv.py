@@ -31,7 +31,6 @@ class Config(parts.Config):
 
 
 TINY = Config()
-"""Its size follows from the signal and the token."""
 
 
 def convolutions(channels: int, dropout: float) -> nn.Sequential:

@@ -35,22 +35,10 @@ class Config(parts.Config):
 
 
 TINY = Config(hidden=8)
-"""Small enough for tests."""
 
 
 class VoxelRidge(nn.Module):
-    """Each signal through the map of its subject, then through what all subjects share.
-
-    Args:
-        channels: V, of the subject that has most.
-        samples: T; 1 for voxels.
-        dim: D, width of the token.
-        subjects: S.
-        hidden: Width of the shared space.
-        l2: Weight of the penalty on the maps.
-        depth: Residual MLPs in the shared space.
-        dropout: Probability of dropping a hidden unit.
-    """
+    """Each signal through the map of its subject, then through what all subjects share."""
 
     def __init__(
         self,
