@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
-from brainhive_cli.datasets._packed import Listing
+from brainhive_cli.datasets._pictures import Listing
 
 
 @dataclass

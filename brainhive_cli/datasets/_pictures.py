@@ -1,11 +1,21 @@
-"""A data set of pictures that nobody's recordings belong to."""
+"""Data sets of pictures alone, in files of their own or packed, many to a file."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Protocol
+
+from PIL import Image
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording
+
+SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
+"""What the folder of each split may be called."""
 
 
 @dataclass(frozen=True)
@@ -43,3 +53,84 @@ class Pictures:
             f"{self.name} holds pictures only and has no recordings",
             "use a data set with signals, or dataset.kind=simulated",
         )
+
+
+def from_files(
+    dataset: str, split: str, root: Path, files: Sequence[str], concepts: Sequence[str]
+) -> datasets.StimulusSet:
+    """Make an image set of files below an image root.
+
+    Args:
+        dataset: Its name.
+        split: Which split these are.
+        root: The image root.
+        files: Paths of the pictures below it.
+        concepts: What each shows.
+
+    Raises:
+        BrainhiveError: if two files differ in their endings only, and so have one image id.
+    """
+    cut = [os.path.splitext(file) for file in files]
+    datasets.check_unique([stem for stem, _ in cut], lambda index: root / files[index])
+    image_ids, endings = Names.of(stem for stem, _ in cut), Names.of(ending for _, ending in cut)
+    return datasets.StimulusSet(
+        dataset, split, image_ids, Names.of(concepts), Files(root, image_ids, endings)
+    )
+
+
+@dataclass(frozen=True)
+class Files:
+    """Opens pictures; their paths are kept in two parts, so that an image set holds the long one once."""
+
+    root: Path
+    image_ids: Names
+    endings: Names
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture."""
+        # not a Path: it interns its parts, in a table of which each process would come to hold a copy
+        path = f"{self.root}/{self.image_ids[index]}{self.endings[index]}"
+        return datasets.decode(path, path)
+
+
+class Archive(Protocol):
+    """Files that hold encoded pictures; it is pickled into worker processes and holds no open file."""
+
+    def path(self, index: int) -> Path:
+        """Say which file holds a picture."""
+        ...
+
+    def read(self, index: int) -> bytes:
+        """Read an encoded picture; OSError or ValueError when it cannot be."""
+        ...
+
+
+@dataclass(frozen=True)
+class Listing:
+    """What lies in an archive.
+
+    Attributes:
+        names: Each picture's name there, without ending.
+        labels: Each picture's class there: a number or a name, empty when it has none.
+    """
+
+    names: list[str]
+    labels: list[str]
+    archive: Archive
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Opens the pictures of an archive."""
+
+    image_ids: Names
+    archive: Archive
+
+    def __call__(self, index: int) -> Image.Image:
+        """Decode a picture."""
+        name = f"{self.image_ids[index]} in {self.archive.path(index)}"
+        try:
+            data = self.archive.read(index)
+        except (OSError, ValueError) as error:
+            raise datasets.bad_picture(name, error) from error
+        return datasets.decode(BytesIO(data), name)

@@ -1,21 +1,26 @@
 """Pictures in webdataset tars, read in place by their byte offsets."""
 
+import hashlib
+import os
 import re
 import sys
 import tarfile
+import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import datasets
+from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.datasets import _index
-from brainhive_cli.datasets._packed import Listing
+from brainhive_cli.datasets._pictures import Listing
 
 READERS = 16
 """Threads that read headers: each is a seek away from the one before, so that several seek at once."""
@@ -23,7 +28,9 @@ END = tarfile.NUL * tarfile.BLOCKSIZE
 Member = tuple[str, int, int]
 """A file in a tar: its name, byte offset and size."""
 Listed = tuple[list[str], list[str], NDArray[np.int64]]
-"""The pictures of a tar: their names, labels, and [N, 2] byte offset and size."""
+"""Names and labels of pictures, and [N, 2] byte offset and size; or [N, 3] with their shard first."""
+FOLDER = ".listings"
+"""Where listings are kept, below the embeddings."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +63,39 @@ def listed(shards: Sequence[Path], kept: Path) -> Listing:
     Raises:
         BrainhiveError: naming a tar that is no tar, or cut short.
     """
-    names, labels, places = _index.kept(kept, shards, _read_through)
+    names, labels, places = _kept(kept, shards)
     shard, offset, size = places.T
     return Listing(names, labels, Tars(tuple(shards), shard.astype(np.int32), offset, size))
 
 
-def _read_through(shards: Sequence[Path]) -> _index.Listed:
+def _kept(folder: Path, shards: Sequence[Path]) -> Listed:
+    """List pictures, from the last time if no shard has changed its size or time since."""
+    here = [str(home.portable(str(file.absolute()))) for file in shards]
+    name = hashlib.sha256(_joined(here).tobytes()).hexdigest()
+    path = folder / f"{name}.npz"
+    stamp = [(state.st_size, state.st_mtime_ns) for state in map(os.stat, shards)]
+    with suppress(OSError, EOFError, KeyError, ValueError, BadZipFile), np.load(path) as found:
+        if np.array_equal(found["stamp"], stamp):
+            return _split(found["names"]), _split(found["labels"]), found["places"]
+    names, labels, places = _read_through(shards)
+    with suppress(OSError):  # a folder that cannot be written to
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder) as own:  # of this writer alone
+            made = Path(own, path.name)
+            np.savez(made, stamp=stamp, names=_joined(names), labels=_joined(labels), places=places)
+            os.replace(made, path)
+    return names, labels, places
+
+
+def _joined(texts: Sequence[str]) -> NDArray[np.uint8]:
+    return np.frombuffer("".join(f"{text}\0" for text in texts).encode(errors="surrogateescape"), np.uint8)
+
+
+def _split(joined: NDArray[np.uint8]) -> list[str]:
+    return joined.tobytes().decode(errors="surrogateescape").split("\0")[:-1]
+
+
+def _read_through(shards: Sequence[Path]) -> Listed:
     names: list[str] = []
     labels: list[str] = []
     places = []

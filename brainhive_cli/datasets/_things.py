@@ -19,7 +19,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._archives import unpacking
-from brainhive_cli.datasets._files import from_files
+from brainhive_cli.datasets._pictures import from_files
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, Sensors

@@ -14,8 +14,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
-from brainhive_cli.datasets._files import from_files
-from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.datasets._pictures import Pictures, from_files
 from brainhive_cli.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}

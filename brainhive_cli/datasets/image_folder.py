@@ -11,8 +11,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
-from brainhive_cli.datasets._files import SPLITS, from_files
-from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.datasets._pictures import SPLITS, Pictures, from_files
 
 
 class Config(parts.Config):

@@ -15,10 +15,8 @@ from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import _index, _parquet, _tars, pictures_below
-from brainhive_cli.datasets._files import SPLITS, from_files
-from brainhive_cli.datasets._packed import Listing, Packed
-from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.datasets import _parquet, _tars, pictures_below
+from brainhive_cli.datasets._pictures import SPLITS, Listing, Packed, Pictures, from_files
 from brainhive_cli.stores.ids import Names
 
 CALLED = {name: split for split, names in SPLITS.items() for name in names}
@@ -54,7 +52,7 @@ class Config(parts.Config):
         """See which splits are there, and in which form."""
         root = paths.dataset("imagenet", self.root)
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
-        kept = paths.under_home("embeddings") / _index.FOLDER
+        kept = paths.under_home("embeddings") / _tars.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
         return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
 
