@@ -45,7 +45,7 @@ from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter, path_of
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter, path_of
 
 PICTURES, SAMPLES, RATE_HZ = 16_540, 250, 250.0
 DIMS = {"synclr-b16": 768, "clip-b32": 512, "vae": 1024}
@@ -175,7 +175,7 @@ def write_stores(
         path = path_of(on.home / "embeddings", "things-eeg", "train", name)
         if not path.is_file():
             attributes = {"dataset": "things-eeg", "split": "train"}
-            TargetWriter.begin(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes)
+            Blank(path, ids, [i.split("/")[1] for i in ids], (width,), "float32", attributes).create()
             writer = TargetWriter(path)
             writer.write(np.arange(pictures), normal(pictures, width))
             writer.close()

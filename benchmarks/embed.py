@@ -28,7 +28,7 @@ from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 ROUNDS = 3
 ROWS, DIM, BATCH = 200_000, 1024, 1024
@@ -238,7 +238,7 @@ def writing(on: Setting) -> None:
     def ours() -> float:
         path = on.home / "ours.h5"
         path.with_name("ours.h5.part").unlink(missing_ok=True)
-        TargetWriter.begin(path, ids, ids, (DIM,), "float32", {})
+        Blank(path, ids, ids, (DIM,), "float32", {}).create()
         writer = TargetWriter(path)
 
         def write() -> None:
@@ -268,7 +268,7 @@ def large_store(home: Path) -> Path:
     """Make a finished store of 200,000 rows."""
     path = home / "things" / "train" / "large.h5"
     ids = [f"training_images/{row // 10:05d}_concept/picture_{row:06d}" for row in range(ROWS)]
-    TargetWriter.begin(path, ids, [name.split("/")[1] for name in ids], (DIM,), "float32", {})
+    Blank(path, ids, [name.split("/")[1] for name in ids], (DIM,), "float32", {}).create()
     writer, random = TargetWriter(path), np.random.default_rng(0)
     for rows in np.array_split(np.arange(ROWS), 100):
         writer.write(rows, random.random((len(rows), DIM), np.float32))

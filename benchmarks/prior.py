@@ -25,7 +25,7 @@ from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import Learner
-from brainhive_cli.stores.target_store import TargetWriter, path_of
+from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of
 
 ENCODERS = ("clip-h14", "vae")
 DIM = 1024
@@ -56,7 +56,7 @@ def embedded(home: Path, files: list[Path]) -> None:
     for encoder in ENCODERS:
         path = path_of(home / "embeddings", name, "train", encoder)
         made = {"encoder": encoder, "dataset": name, "split": "train"}
-        TargetWriter.begin(path, ids, ids, (DIM,), "float32", made)
+        Blank(path, ids, ids, (DIM,), "float32", made).create()
         writer = TargetWriter(path)
         writer.write(np.arange(len(ids)), random.normal(0.5, 1, (len(ids), DIM)))
         writer.close()

@@ -25,7 +25,7 @@ sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
 
 import published  # noqa: E402
 
-from brainhive_cli.stores.target_store import TargetWriter, path_of  # noqa: E402
+from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of  # noqa: E402
 
 SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200, 1, 80)}
 """Folder, concepts, pictures of each, and repetitions of each picture."""
@@ -58,7 +58,7 @@ def write(home: Path) -> None:
         for encoder, dim in ENCODERS.items():
             path = path_of(home / "embeddings", "things-eeg", split, encoder)
             attributes = {"encoder": encoder, "dataset": "things-eeg", "split": split}
-            TargetWriter.begin(path, ids, whose, (dim,), "float32", attributes)
+            Blank(path, ids, whose, (dim,), "float32", attributes).create()
             writer = TargetWriter(path)
             writer.write(np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32))
             writer.close()

@@ -11,8 +11,7 @@ from brainhive_cli.core import console, environment, home
 from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.stores.filling import Blank
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.stores.target_store import Blank, TargetStore
 
 
 @dataclass(frozen=True)

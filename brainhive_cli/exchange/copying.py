@@ -14,7 +14,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.exchange.reading import Vectors
-from brainhive_cli.stores.filling import Blank, filling
+from brainhive_cli.stores.filling import filling
+from brainhive_cli.stores.target_store import Blank
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 """One process reads files from start to end."""

@@ -16,7 +16,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.views import Items, View, loaded
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.filling import Blank, filling
+from brainhive_cli.stores.filling import filling
+from brainhive_cli.stores.target_store import Blank
 
 
 @dataclass(frozen=True)

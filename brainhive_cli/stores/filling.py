@@ -1,39 +1,14 @@
 """Stores filled: locked, resumed where they were interrupted, and renamed when complete."""
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.stores import hdf5
-from brainhive_cli.stores.target_store import TargetWriter
-
-
-@dataclass(frozen=True)
-class Blank:
-    """A store before it is filled.
-
-    Attributes:
-        path: Where it will lie.
-        image_ids: Stimulus ids, [N].
-        concepts: Concepts, [N].
-        shape: Shape of one target.
-        dtype: In which targets are kept.
-        attributes: What makes them; an interrupted store with the same ones is resumed.
-        more: Shape of a row of further float32 datasets, by name.
-    """
-
-    path: Path
-    image_ids: Sequence[str]
-    concepts: Sequence[str]
-    shape: tuple[int, ...]
-    dtype: str
-    attributes: dict[str, Any]
-    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+from brainhive_cli.stores.target_store import Blank, TargetWriter
 
 
 @dataclass(frozen=True)
@@ -84,7 +59,7 @@ def filling(
                     part.unlink(missing_ok=True)
                 if not keep:
                     held.callback(part.unlink, missing_ok=True)
-                TargetWriter.begin(**vars(blank))
+                blank.create()
         launch.barrier()
         writers = []
         for blank in blanks:

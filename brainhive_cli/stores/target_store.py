@@ -2,10 +2,9 @@
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, Self
 
 import h5py
@@ -18,7 +17,6 @@ from brainhive_cli.stores.health import Health, measure
 from brainhive_cli.stores.ids import Names
 
 FORMAT = 1
-NOTHING: Mapping[str, tuple[int, ...]] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -113,6 +111,47 @@ class TargetStore:
         return np.where(self.done[rows], rows, -1)
 
 
+@dataclass(frozen=True)
+class Blank:
+    """A store before it is filled.
+
+    Attributes:
+        path: Where it will lie.
+        image_ids: Stimulus ids, [N].
+        concepts: Concepts, [N].
+        shape: Shape of one target.
+        dtype: In which targets are kept.
+        attributes: What makes them; an interrupted store with the same ones is resumed.
+        more: Shape of a row of further float32 datasets, by name.
+    """
+
+    path: Path
+    image_ids: Sequence[str]
+    concepts: Sequence[str]
+    shape: tuple[int, ...]
+    dtype: str
+    attributes: dict[str, Any]
+    more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def create(self) -> None:
+        """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
+        part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
+        attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
+        if part.is_file() and _is_same(part, ids, attributes):
+            return
+        spaces = {name: ((count, *row), "float32") for name, row in self.more.items()}
+        hdf5.create(
+            part,
+            {"embedding": ((count, *self.shape), self.dtype), **spaces},
+            {
+                "image_id": ids.packed,
+                "concept": Names.of(self.concepts).packed,
+                "done": np.zeros(count, np.uint8),
+            },
+            attributes,
+        )
+
+
 class TargetWriter:
     """A store being written; rows may come in any order and from several processes.
 
@@ -127,39 +166,6 @@ class TargetWriter:
             self.pending: NDArray[np.int64] = np.flatnonzero(file["done"][()] == 0)
             known = {"image_id", "concept"}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
-
-    @staticmethod
-    def begin(
-        path: Path,
-        image_ids: Sequence[str],
-        concepts: Sequence[str],
-        shape: tuple[int, ...],
-        dtype: str,
-        attributes: dict[str, Any],
-        more: Mapping[str, tuple[int, ...]] = NOTHING,
-    ) -> None:
-        """Create the unfinished store, or keep one that holds the same stimuli and encoder.
-
-        Args:
-            path: Where the store will lie.
-            image_ids: Stimulus ids, [N].
-            concepts: Concepts, [N].
-            shape: Shape of one target.
-            dtype: In which targets are kept.
-            attributes: What made them.
-            more: Shape of a row of further float32 datasets, by name.
-        """
-        part, ids, count = hdf5.part_of(path), Names.of(image_ids), len(image_ids)
-        attributes = {"format": FORMAT, "dtype": dtype, "pictures": ids.digest, **attributes}
-        if part.is_file() and _is_same(part, ids, attributes):
-            return
-        spaces = {name: ((count, *row), "float32") for name, row in more.items()}
-        hdf5.create(
-            part,
-            {"embedding": ((count, *shape), dtype), **spaces},
-            {"image_id": ids.packed, "concept": Names.of(concepts).packed, "done": np.zeros(count, np.uint8)},
-            attributes,
-        )
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
         """Write targets [B, *shape], and the rows of further datasets, then mark these rows done."""

@@ -16,7 +16,7 @@ from brainhive_cli.data.targets import Targets
 from brainhive_cli.datasets import Clip, StimulusSet
 from brainhive_cli.encoders import resolve, timm
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 EXAMPLE = "python:brainhive_cli.encoders.python:example"
 ALONE = Launch(0, 1, torch.device("cpu"))
@@ -25,7 +25,7 @@ SHAPES = [(5,), (3, 4), (4, 2, 2)]
 
 
 def store(path: Path, shape: tuple[int, ...], dtype: str = "float32", **more: int) -> TargetStore:
-    TargetWriter.begin(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more})
+    Blank(path, IDS, IDS, shape, dtype, {"encoder": path.stem, **more}).create()
     writer = TargetWriter(path)
     writer.write(np.arange(6), np.random.default_rng(0).normal(size=(6, *shape)))
     writer.close()

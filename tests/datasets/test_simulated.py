@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo, simulated
 from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetWriter
 
 COUNTS = {"train": 12, "test": 4}
 
@@ -28,7 +28,7 @@ def pictures(home: Path) -> Path:
             Image.fromarray(generator.integers(0, 255, (32, 32, 3), dtype=np.uint8)).save(path)
         images = dataset(home).images(split)
         path = target_store.path_of(home / "embeddings", "photos", split, "vae")
-        TargetWriter.begin(path, images.image_ids, images.concepts, (8,), "float32", {})
+        Blank(path, images.image_ids, images.concepts, (8,), "float32", {}).create()
         writer = TargetWriter(path)
         writer.write(writer.pending, generator.normal(size=(count, 8)).astype(np.float32))
         writer.close()

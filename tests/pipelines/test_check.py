@@ -13,14 +13,14 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.data.health_checks import problem_of
 from brainhive_cli.stores import hdf5, target_store
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 
 def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
     path = target_store.path_of(home / "embeddings", "set", "train", encoder)
     ids = [f"c/p{number:03d}" for number in range(len(values))]
     attributes = {"encoder": encoder, **attributes}
-    TargetWriter.begin(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes)
+    Blank(path, ids, ["c"] * len(ids), values.shape[1:], "float32", attributes).create()
     writer = TargetWriter(path)
     writer.write(np.arange(len(values)), values)
     writer.close()

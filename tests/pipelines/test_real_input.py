@@ -15,7 +15,7 @@ from PIL import Image
 
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.recordings import SignalStore
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 LITE0 = "python:lite0:load"
 ROUNDING = 1e-3
@@ -126,7 +126,7 @@ def test_a_store_of_the_size_of_things_eeg2_is_written_and_mapped_in_seconds(sha
         image_ids = [f"{folder}/{concept}/{file.removesuffix('.jpg')}" for concept, file in files]
         path = tmp_path / split / "real.h5"
         attributes = {"encoder": "real", "config": {}, "dataset": "things-eeg", "split": split}
-        TargetWriter.begin(path, image_ids, concepts, (1024,), "float32", attributes)
+        Blank(path, image_ids, concepts, (1024,), "float32", attributes).create()
         writer = TargetWriter(path)
         for rows in np.array_split(np.random.default_rng(0).permutation(count), -(-count // 512)):
             writer.write(rows, vectors_of(rows))

@@ -26,7 +26,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.priors.fusion_prior import CLASSES, WEIGHTS, FusionPrior
 from brainhive_cli.reconstruction.conditions import of_brain
 from brainhive_cli.reconstruction.generation import seed_of
-from brainhive_cli.stores.target_store import TargetWriter, path_of
+from brainhive_cli.stores.target_store import Blank, TargetWriter, path_of
 
 LINE = ("reconstruct", "--prior", "hub:Fusion-Prior-SynCLR_B32_VAE")
 SCORED = {"pixcorr": 2, "ssim": 2}
@@ -63,7 +63,7 @@ def embedded(things: Path) -> Path:
             path = path_of(things / "embeddings", "things-eeg", split, encoder)
             ids, concepts = [file.as_posix() for file in files], [file.parent.name for file in files]
             told = {"encoder": encoder, "dataset": "things-eeg", "split": split}
-            TargetWriter.begin(path, ids, concepts, (dim,), "float32", told)
+            Blank(path, ids, concepts, (dim,), "float32", told).create()
             writer = TargetWriter(path)
             writer.write(np.arange(len(ids)), random.standard_normal((len(ids), dim), np.float32))
             writer.close()

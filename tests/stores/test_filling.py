@@ -8,9 +8,9 @@ import torch
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.stores.filling import Blank, filling
+from brainhive_cli.stores.filling import filling
 from brainhive_cli.stores.hdf5 import part_of
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.stores.target_store import Blank, TargetStore
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 IDS = [f"p{number}" for number in range(6)]

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import hdf5, target_store
 from brainhive_cli.stores.health import measure
-from brainhive_cli.stores.target_store import TargetStore, TargetWriter
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -45,7 +45,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def begin(path: Path, **attributes: Any) -> TargetWriter:
-    TargetWriter.begin(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes})
+    Blank(path, IDS, CONCEPTS, (DIM,), "float32", {"encoder": "encoder", **attributes}).create()
     return TargetWriter(path)
 
 
