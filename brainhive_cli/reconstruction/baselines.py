@@ -1,16 +1,17 @@
 """Training pictures as baselines: the one nearest to each decoded head, and the mean of all."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import groupby
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 from torchvision.transforms.v2 import functional as TF
 
 from brainhive_cli.alignment.trained import AlignRun
@@ -70,19 +71,19 @@ class Baselines:
             heads: Makes the heads of the training pictures.
             trained: What a reader must know of the brain models.
             folder: The run; pictures that are there already are kept.
-            launch: The main process makes them, every process gets the result.
+            launch: The main process makes them.
 
         Returns:
-            The pictures, and for each baseline that is missing the reason with the way to get it.
+            On every process the pictures, and for each baseline that is missing the way to get it.
         """
         made: list[GeneratedSet] = []
         missing: dict[str, str] = {}
         for source in [each for each in BASELINES if each in sources and launch.is_main]:
             try:
-                is_nearest = source == "nearest"
-                made += (
-                    self._nearest(brain, heads, trained, folder) if is_nearest else self._mean(brain, folder)
-                )
+                if source == "nearest":
+                    made += self._nearest(brain, heads, trained, folder)
+                else:
+                    made.append(self._mean(brain, folder))
             except (MissingData, BadPicture) as error:
                 missing[source] = error.in_one_line
         found: tuple[list[GeneratedSet], dict[str, str]] = launch.gather((made, missing))[0]
@@ -115,11 +116,11 @@ class Baselines:
             chosen = image_rows[nearest(compared(decoded_set.decoded), candidates).numpy()]
             name = f"nearest/{decoded_set.name}"
             below = folder.path / "baselines" / name
-            files = {image_id: below / f"{image_id}.png" for image_id in decoded_set.image_ids}
-            self._write(dict(zip(files.values(), chosen.tolist(), strict=True)), folder)
+            files = {image_id: [below / f"{image_id}.png"] for image_id in decoded_set.image_ids}
+            self._write(dict(zip(chain(*files.values()), chosen.tolist(), strict=True)), folder)
             how = f"the nearest of {len(ids)} training pictures by decoded head, {trained}"
             seeds = (decoded_set.cell.seed,)
-            made.append(GeneratedSet("nearest", name, seeds, _one_each(files), decoded_set.subject, how))
+            made.append(GeneratedSet("nearest", name, seeds, files, decoded_set.subject, how))
         return made
 
     def _write(self, chosen: Mapping[Path, int], folder: RunFolder) -> None:
@@ -137,7 +138,7 @@ class Baselines:
         with ThreadPoolExecutor() as writers:
             list(writers.map(write, todo, todo.values()))
 
-    def _mean(self, brain: Sequence[DecodedSet], folder: RunFolder) -> list[GeneratedSet]:
+    def _mean(self, brain: Sequence[DecodedSet], folder: RunFolder) -> GeneratedSet:
         if self._images.medium == "clip":
             raise MissingData("the mean of clips shows nothing", "leave `mean` out of sources")
         count = min(len(self._images), MEAN_OF)
@@ -145,30 +146,19 @@ class Baselines:
         if not file.is_file():
             rows = np.linspace(0, len(self._images) - 1, count).round().astype(int)
             folder.replace("baselines/mean.png", self._average(rows).save)
-        files = {image_id: file for decoded_set in brain for image_id in decoded_set.image_ids}
+        files = {image_id: [file] for decoded_set in brain for image_id in decoded_set.image_ids}
         how = f"the mean of {count} training pictures"
-        return [GeneratedSet("mean", "mean", (), _one_each(files), described=how)]
+        return GeneratedSet("mean", "mean", (), files, described=how)
 
     def _average(self, rows: NDArray[np.int64]) -> Image.Image:
         """Average training pictures at the protocol's size."""
         total = torch.zeros(())
-        with console.progress("mean training picture", len(rows)) as bar:
-            # resizing is linear: the sum of pictures of one size is resized like one of them
-            for _, of_one_size in groupby(_opened(self._images, rows), key=lambda picture: picture.size):
-                together = torch.zeros(())
-                for picture in of_one_size:
-                    together = together + TF.pil_to_tensor(picture).double()
+        with console.progress("mean training picture", len(rows)) as bar, ThreadPoolExecutor() as readers:
+            for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
+                for sized in readers.map(self._sized, some.tolist()):
+                    total = total + sized.double()
                     bar.advance(1)
-                total = total + prepare(together[None] / 255, self.protocol)
         return to_pictures(total / len(rows))[0]
 
-
-def _opened(images: StimulusSet, rows: NDArray[np.int64]) -> Iterator[Image.Image]:
-    """Decode pictures ahead of their use."""
-    with ThreadPoolExecutor() as readers:
-        for start in range(0, len(rows), AT_ONCE):
-            yield from readers.map(images.open, rows[start : start + AT_ONCE].tolist())
-
-
-def _one_each(files: Mapping[str, Path]) -> dict[str, list[Path]]:
-    return {image_id: [file] for image_id, file in files.items()}
+    def _sized(self, row: int) -> Tensor:
+        return prepare(media_files.to_media(self._images.open(row))[None], self.protocol)  # [1, 3, P, P]

@@ -151,7 +151,7 @@ def _score(
     if launch.is_main:
         launch.barrier()
     opens = [partial(stimuli.open, image_id) for image_id in ids]
-    scorer = Scorer.of(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens)
+    scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [Scored.of(each, scorer, rows, launch) for each in generated]
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:

@@ -1,9 +1,9 @@
 """Reconstructions on disk and their scores, item by item and on the whole."""
 
 import csv
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -73,19 +73,14 @@ class Scored:
 
     @classmethod
     def of(cls, generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch) -> Self:
-        """Score reconstructions with all processes; each of them gets all values.
-
-        Args:
-            generated: The reconstructions.
-            scorer: Metrics and stimuli.
-            rows: The stimulus of each image id, as the scorer counts them.
-            launch: The processes that share the work.
-        """
+        """Score reconstructions, whose stimuli are `rows` of the scorer's; every process returns all values."""
         among = np.array(sorted(rows[image_id] for image_id in generated.files))
         share = launch.shard(generated.media)
         own = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
         with console.progress(f"metrics of {generated.name}", len(share)) as bar:
-            shares = launch.gather(scorer.score([_opens(file) for _, file in share], own, among, bar))
+            shares = launch.gather(
+                scorer.score([partial(media_files.read, file) for _, file in share], own, among, bar)
+            )
         found = [share for share in shares if share]  # a process may have had no file
         names = list(found[0]) if found else []
         return cls(generated, {name: np.concatenate([share[name] for share in found]) for name in names})
@@ -167,7 +162,3 @@ def write_values(path: Path, scored: Sequence[Scored]) -> None:
             for row, (image_id, media) in enumerate(each.generated.media):
                 values: list[Any] = [float(values[row]) for values in each.values.values()]
                 table.writerow([each.generated.source, each.generated.name, image_id, media.name, *values])
-
-
-def _opens(file: Path) -> Callable[[], Any]:
-    return lambda: media_files.read(file)

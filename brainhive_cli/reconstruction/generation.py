@@ -8,13 +8,13 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import media_files
+from brainhive_cli.data.media_files import Pixels
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.sampler import Sampler
 from brainhive_cli.reconstruction.start_pictures import StartPictures
@@ -25,8 +25,6 @@ WRITERS = 4
 
 Task = tuple[int, int]
 """Row of an item, and number of the repeat."""
-Pixels = NDArray[np.uint8]
-"""Pictures [B, H, W, 3] or clips [B, F, H, W, 3], as they are written."""
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,18 +21,7 @@ READERS = 4
 """Threads that decode media while others are compared."""
 Open = Callable[[], Any]
 """Opens a picture or a clip."""
-
-
-class Batch(NamedTuple):
-    """Some media.
-
-    Attributes:
-        originals: As they were opened.
-        sized: At the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1.
-    """
-
-    originals: Sequence[Any]
-    sized: Tensor
+Features = Callable[..., Tensor]
 
 
 @dataclass(frozen=True)
@@ -43,34 +33,20 @@ class Scorer:
         protocol: How media are sized.
         batch_size: Media compared at once.
         device: Where networks compute.
-        seen: Features [N, …] of the N stimuli, by the function that gives them.
+        stimuli: N pictures or clips.
     """
 
     parts: Mapping[str, MetricPart]
     protocol: str
     batch_size: int
     device: torch.device
-    seen: Mapping[Callable[..., Tensor], Tensor]
+    stimuli: Sequence[Open]
 
-    @classmethod
-    def of(
-        cls,
-        parts: Mapping[str, MetricPart],
-        protocol: str,
-        batch_size: int,
-        device: torch.device,
-        stimuli: Sequence[Open],
-    ) -> Self:
-        """Compute the features of the stimuli, once for all that they will be compared with."""
-        empty = cls(parts, protocol, batch_size, device, {})
-        batches = [empty.features(batch) for batch in empty.batches(stimuli)]
-        return cls(
-            parts,
-            protocol,
-            batch_size,
-            device,
-            {function: torch.cat([batch[function] for batch in batches]) for function in batches[0]},
-        )
+    @cached_property
+    def seen(self) -> dict[Features, Tensor]:
+        """Features [N, …] of the stimuli, once for all that they are compared with."""
+        batches = list(self._features(self.stimuli))
+        return {function: torch.cat([batch[function] for batch in batches]) for function in batches[0]}
 
     def score(
         self,
@@ -98,9 +74,8 @@ class Scorer:
         }
         values: dict[str, list[Tensor]] = {}
         start = 0
-        for batch in self.batches(reconstructions):
-            stop = start + len(batch.originals)
-            made = self.features(batch)
+        for made in self._features(reconstructions):
+            stop = min(start + self.batch_size, len(reconstructions))
             for name, part in self.parts.items():
                 if not part.is_identification:
                     found = part.compare(self.seen[part.features], made[part.features], own_row[start:stop])
@@ -114,38 +89,33 @@ class Scorer:
             start = stop
         return {name: torch.cat(found).numpy() for name, found in values.items()}
 
-    def batches(self, media: Sequence[Open]) -> Iterator[Batch]:
-        """Decode media and bring them to the protocol's size, batch by batch."""
+    def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
+        """Decode media and compute all features, each once, batch by batch."""
+        functions = {part.features: part.takes_originals for part in self.parts.values()}
         with ThreadPoolExecutor(READERS) as readers:
             for start in range(0, len(media), self.batch_size):
-                opened = list(
-                    readers.map(lambda open_one: open_one(), media[start : start + self.batch_size])
-                )
-                yield Batch(opened, self._together([self._sized(each) for each in opened]))
+                some = media[start : start + self.batch_size]
+                opened = list(readers.map(lambda open_one: open_one(), some))
+                sized = self._sized(opened)
+                yield {
+                    function: function(opened if takes_originals else sized)
+                    for function, takes_originals in functions.items()
+                }
 
-    def _together(self, sized: Sequence[Tensor]) -> Tensor:
-        """Stack media onto the device.
+    def _sized(self, opened: Sequence[Any]) -> Tensor:
+        """Bring media to the protocol's size, [B, 3, P, P] or [B, F, 3, P, P] in 0..1, on the device.
 
         Raises:
             BrainhiveError: if clips differ in their number of frames, or some media are pictures.
         """
-        shapes = {tuple(each.shape) for each in sized}
-        if len(shapes) > 1:
+        sized = []
+        for media in map(to_media, opened):
+            is_clip = media.ndim == 4
+            frames = prepare(media if is_clip else media[None], self.protocol)
+            sized.append(frames if is_clip else frames[0])
+        if len(shapes := {tuple(each.shape) for each in sized}) > 1:
             raise BrainhiveError(
                 f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",
                 "bring all clips to one number of frames",
             )
-        return torch.stack([*sized]).to(self.device)
-
-    def features(self, batch: Batch) -> dict[Callable[..., Tensor], Tensor]:
-        """Compute all features of a batch, each once."""
-        functions = {part.features: part.takes_originals for part in self.parts.values()}
-        return {
-            function: function(batch.originals if takes_originals else batch.sized)
-            for function, takes_originals in functions.items()
-        }
-
-    def _sized(self, opened: Any) -> Tensor:
-        media = to_media(opened)
-        sized = prepare(media if media.ndim == 4 else media[None], self.protocol)
-        return sized if media.ndim == 4 else sized[0]
+        return torch.stack(sized).to(self.device)

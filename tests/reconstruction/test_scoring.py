@@ -76,7 +76,7 @@ OWN = np.repeat(np.arange(ITEMS), REPEATS)
 
 def scored(batch_size: int, protocol: str = "mindeye2", rounds: int = 1) -> dict[str, np.ndarray]:
     parts, _ = load(PICTURE_METRICS, [], HERE)
-    scorer = Scorer.of(parts, protocol, batch_size, HERE.device, [lambda each=each: each for each in SEEN])
+    scorer = Scorer(parts, protocol, batch_size, HERE.device, [lambda each=each: each for each in SEEN])
     with console.progress("scores", 1) as bar:
         for _ in range(rounds):
             found = scorer.score([lambda each=each: each for each in MADE], OWN, np.arange(ITEMS), bar)
