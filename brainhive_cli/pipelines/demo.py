@@ -109,5 +109,5 @@ def _sections(table: Table, commands: list[str], results: dict[str, Result]) -> 
         "train-align": "Brain encoders",
         "embed": "Embeddings",
     }
-    pages = [Section(title, "", results[step].tables, results[step].files) for step, title in titles.items()]
-    return [Section("Summary", "", [table], {}, commands), *pages]
+    pages = [Section(title, results[step].tables, results[step].files) for step, title in titles.items()]
+    return [Section("Summary", [table], {}, commands), *pages]

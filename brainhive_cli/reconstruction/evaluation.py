@@ -28,12 +28,7 @@ from brainhive_cli.reports.page import Section, write_page
 
 @dataclass(frozen=True)
 class Stimuli:
-    """What was seen, by image id.
-
-    Attributes:
-        open: Opens a picture or a clip.
-        label: Says what it shows.
-    """
+    """What was seen, by image id: functions that open a picture or a clip, and name what it shows."""
 
     open: Callable[[str], Any]
     label: Callable[[str], str]
@@ -59,7 +54,7 @@ def measure_run(
         split: Whose pictures.
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
-        notes: What else the metrics file is to hold.
+        notes: More notes of the measurements.
     """
     scored, missing_metrics = _score(scoring, generated, stimuli, launch)
     if not scored[0].values:
@@ -93,12 +88,10 @@ def open_run(
     """Open a run of `reconstruct`; a finished one is reopened if something that was missing is here now.
 
     Args:
-        label: What a person would call it.
-        recipe: Its recipe.
         encoders: Those of two-way identification.
-        launch: The processes that share it.
-        again: Start anew, next to what is there.
         is_source_here: Whether a source that was missing can be made now.
+
+    The others are those of `RunFolder.open`.
     """
     folder = RunFolder.open("reconstruct", label, recipe, launch, again)
     if not folder.is_finished:
@@ -166,32 +159,26 @@ def _measurements(
         return metrics_of(some, f"{protocol}, {some[0].generated.described}", split)
 
     sources = list(dict.fromkeys(each.generated.source for each in scored))
-    of_sources = {
+    scopes = {
         source: metrics([each for each in scored if each.generated.source == source]) for source in sources
     }
-    of_cells = {each.generated.scope: metrics([each]) for each in scored}
-    cells = {
-        each.generated.scope: {
-            "source": each.generated.source,
-            "subject": each.generated.subject,
-            "title": each.generated.title,
-        }
-        for each in scored
-    }
-    return Measurements(
-        scopes={ALL: of_sources[sources[0]], **of_sources, **of_cells},
-        notes={**notes, "sources": sources, "cells": cells},
-        items={each.generated.scope: each.items for each in scored},
-    )
+    scopes = {ALL: scopes[sources[0]], **scopes}
+    cells, items = {}, {}
+    for each in scored:
+        of = each.generated
+        scopes[of.scope] = metrics([each])
+        cells[of.scope] = {"source": of.source, "subject": of.subject, "title": of.title}
+        items[of.scope] = each.items
+    return Measurements(scopes, notes={**notes, "sources": sources, "cells": cells}, items=items)
 
 
 def _write_page(path: Path, folder: RunFolder, found: Measurements) -> None:
     sheets = sorted((folder.path / "sheets").rglob("*.png"))
     first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst", "baselines/mean")]
     sections = [
-        Section("Metrics", "", tables(found), {}, missing_lines(found.missing)),
-        Section("Reconstructions", "", [], {f.stem: f for f in first if f.is_file()}),
-        Section("From the best to the worst", "", [], {str(f): f for f in sheets}),
+        Section("Metrics", tables(found), {}, missing_lines(found.missing)),
+        Section("Reconstructions", [], {f.stem: f for f in first if f.is_file()}),
+        Section("From the best to the worst", [], {str(f): f for f in sheets}),
     ]
     title = extend_title("Reconstruction", found.caveats)
     write_page(path, title, str(folder.path.name), sections)

@@ -110,14 +110,10 @@ def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str
     A reconstruction of `NAME` is called `NAME`, `NAME_0`, `NAME_1`, … or lies in a folder `NAME`. `NAME` is
     the true picture's path below its folder, or its file's stem where only one picture has it.
 
-    Args:
-        names: Of the reconstructions.
-        truths: Of the true pictures.
-
     Returns:
         The names of each true picture's reconstructions, and the names that match none.
     """
-    known = {**_stems(truths), **{name: name for name in truths}}
+    known = _known(truths)
     found: dict[str, list[str]] = {}
     unmatched = []
     for name in names:
@@ -135,7 +131,7 @@ def find_by_name(folder: str, pictures: Mapping[str, Path], image_ids: Sequence[
     Raises:
         MissingData: naming an id that has none.
     """
-    known = {**_stems(list(pictures)), **{name: name for name in pictures}}
+    known = _known(list(pictures))
     names = [known.get(each) or known.get(PurePosixPath(each).name) for each in image_ids]
     if None in names:
         absent = image_ids[names.index(None)]
@@ -155,11 +151,12 @@ def _candidates(name: str) -> Iterator[str]:
             yield candidate.name
 
 
-def _stems(names: Sequence[str]) -> dict[str, str]:
-    """Map file stems to names, where only one name has the stem."""
-    stems = [PurePosixPath(name).name for name in names]
-    count = Counter(stems)
-    return {stem: name for stem, name in zip(stems, names, strict=True) if count[stem] == 1}
+def _known(names: Sequence[str]) -> dict[str, str]:
+    """Map names to themselves, and file stems to names where only one name has the stem."""
+    stems = {name: PurePosixPath(name).name for name in names}
+    count = Counter(stems.values())
+    unique = {stem: name for name, stem in stems.items() if count[stem] == 1}
+    return unique | {name: name for name in names}
 
 
 def _warn_of(names: Sequence[str], problem: str) -> None:

@@ -73,7 +73,7 @@ class Scored:
 
     @classmethod
     def of(cls, generated: GeneratedSet, scorer: Scorer, rows: Mapping[str, int], launch: Launch) -> Self:
-        """Score reconstructions, whose stimuli are `rows` of the scorer's; every process returns all values."""
+        """Score reconstructions of the scorer's stimuli `rows`; every process returns all values."""
         among = np.array(sorted(rows[image_id] for image_id in generated.files))
         share = launch.shard(generated.media)
         own = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)

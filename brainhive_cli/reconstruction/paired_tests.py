@@ -1,7 +1,7 @@
 """Whether reconstructions differ from those of another source or run, item by item, in every metric."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,112 +13,99 @@ from brainhive_cli.reconstruction.metric_parts import lower_is_better
 
 Items = Mapping[str, Any]
 """Image ids and lists of their values by metric, of one cell."""
-Subjects = dict[int | None, list[Items]]
-"""The cells of each subject, of several seeds; None for pictures that come from no signal."""
+
+
+class Side(NamedTuple):
+    """One side of a comparison: a source of a run, and what messages call it."""
+
+    run: Measurements
+    source: str
+    name: str
+
+    @property
+    def protocol(self) -> str:
+        """How its media were sized and made."""
+        return next(iter(self.run.scopes[self.source].values())).protocol
+
+    @property
+    def subjects(self) -> dict[int | None, list[Items]]:
+        """The cells of each subject, of several seeds; None for pictures that come from no signal."""
+        found: dict[int | None, list[Items]] = {}
+        for scope, cell in self.run.notes["cells"].items():
+            if cell["source"] == self.source:
+                found.setdefault(cell["subject"], []).append(self.run.items[scope])
+        return found
+
+    def cells_of(self, subject: int | None) -> list[Items]:
+        """Choose the cells of a subject; what is of no subject is compared with all of them."""
+        subjects = self.subjects
+        if (found := subjects.get(subject, subjects.get(None))) is None:
+            known = ", ".join(map(str, subjects))
+            raise BrainhiveError(
+                f"{self.name} has no subject {subject}, but {known}", "compare runs of the same subjects"
+            )
+        return found
 
 
 def with_sources(found: Measurements) -> list[dict[str, Any]]:
     """Compare the first source with each other one of the same run; p values are adjusted over metrics."""
-    first, *others = found.notes["sources"]
-    cells = _subjects(found, first)
-    return [
-        {
-            "with": source,
-            "protocol": _protocol(found, source),
-            "caveats": [],
-            **_compare(cells, _subjects(found, source), first, source, [found.notes.get("mode", "")]),
-        }
-        for source in others
-    ]
+    first, *others = (Side(found, source, source) for source in found.notes["sources"])
+    return [{"with": other.name, "caveats": [], **_compare(first, other)} for other in others]
 
 
 def with_runs(found: Measurements, run: str, others: Mapping[str, Measurements]) -> list[dict[str, Any]]:
-    """Compare the first source of a run with that of others.
-
-    Args:
-        found: What the run measured.
-        run: Its name.
-        others: What the others measured, by their names.
+    """Compare the first source of a run with that of others, by name.
 
     Raises:
         BrainhiveError: if a run was measured by another protocol, or on other subjects or items.
     """
-    comparisons = []
-    for name, other in others.items():
-        sources = [each.notes["sources"][0] for each in (found, other)]
-        protocols = [_protocol(each, source) for each, source in zip((found, other), sources, strict=True)]
-        sizes = [protocol.split(",")[0] for protocol in protocols]
+    first, *sides = (
+        Side(each, each.notes["sources"][0], name) for name, each in [(run, found), *others.items()]
+    )
+    for side in sides:
+        sizes = [each.protocol.split(",")[0] for each in (first, side)]
         if sizes[0] != sizes[1]:
             raise BrainhiveError(
-                f"{run} was measured by {sizes[0]}, {name} by {sizes[1]}", "measure both by one protocol"
+                f"{run} was measured by {sizes[0]}, {side.name} by {sizes[1]}", "measure both by one protocol"
             )
-        first, second = (
-            _subjects(each, source) for each, source in zip((found, other), sources, strict=True)
-        )
-        modes = found.notes.get("mode", ""), other.notes.get("mode", "")
-        comparison = _compare(first, second, run, name, modes)
-        comparisons.append({"with": name, "protocol": protocols[1], "caveats": other.caveats, **comparison})
-    return comparisons
+    return [{"with": each.name, "caveats": each.run.caveats, **_compare(first, each)} for each in sides]
 
 
-def _protocol(found: Measurements, source: str) -> str:
-    return next(iter(found.scopes[source].values())).protocol
-
-
-def _subjects(found: Measurements, source: str) -> Subjects:
-    subjects: Subjects = {}
-    for scope, cell in found.notes["cells"].items():
-        if cell["source"] == source:
-            subjects.setdefault(cell["subject"], []).append(found.items[scope])
-    return subjects
-
-
-def _compare(first: Subjects, second: Subjects, one: str, other: str, modes: Sequence[str]) -> dict[str, Any]:
-    """Compare by every metric that both have; what is of no subject is compared with all of them."""
-    subjects: list[int | None] = [each for each in {**first, **second} if each is not None]
+def _compare(first: Side, second: Side) -> dict[str, Any]:
+    """Compare by every metric that both have."""
+    names, of_both = f"{first.name} and {second.name}", first.subjects.keys() & second.subjects.keys()
+    subjects: list[int | None] = [each for each in {**first.subjects, **second.subjects} if each is not None]
     subjects = subjects or [None]
-    pairs = [(_of(first, each, one), _of(second, each, other)) for each in subjects]
+    pairs = [(first.cells_of(each), second.cells_of(each)) for each in subjects]
     ids = []
     for subject, (firsts, seconds) in zip(subjects, pairs, strict=True):
         in_second = {*seconds[0]["image_ids"]}
         ids.append([image_id for image_id in firsts[0]["image_ids"] if image_id in in_second])
         difference = {*firsts[0]["image_ids"]} ^ in_second
-        if difference and subject in first and subject in second:
+        if difference and subject in of_both:
             raise BrainhiveError(
-                f"{one} and {other} are of different items: {min(difference)} is of one only",
+                f"{names} are of different items: {min(difference)} is of one only",
                 "compare runs of the same items",
             )
     if not all(ids):
-        raise BrainhiveError(f"{one} and {other} have no item in common", "compare runs of the same items")
-    in_both = set(_metrics(pairs[0][1]))
-    names = [name for name in _metrics(pairs[0][0]) if name in in_both]
-    if not names:
-        raise BrainhiveError(f"{one} and {other} have no metric in common", "measure both by one metric")
+        raise BrainhiveError(f"{names} have no item in common", "compare runs of the same items")
+    metrics = [name for name in pairs[0][0][0] if name in pairs[0][1][0] and name != "image_ids"]
+    if not metrics:
+        raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
     found = {}
-    for name in names:
+    for name in metrics:
         values = [
-            [_values(pair[side], some, name) for pair, some in zip(pairs, ids, strict=True)]
-            for side in (0, 1)
+            [_values(cells, some, name) for cells, some in zip(side, ids, strict=True)]
+            for side in zip(*pairs, strict=True)
         ]
         found[name] = {**compare_values(*values, ids=ids).as_dict(), "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
+    modes = [side.run.notes.get("mode", "") for side in (first, second)]
     return {
+        "protocol": second.protocol,
         "notes": limits_of_p(modes, len(subjects)),
-        "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(names, adjusted, strict=True)},
+        "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(metrics, adjusted, strict=True)},
     }
-
-
-def _of(subjects: Subjects, subject: int | None, name: str) -> list[Items]:
-    if (found := subjects.get(subject, subjects.get(None))) is None:
-        known = ", ".join(map(str, subjects))
-        raise BrainhiveError(
-            f"{name} has no subject {subject}, but {known}", "compare runs of the same subjects"
-        )
-    return found
-
-
-def _metrics(cells: Sequence[Items]) -> list[str]:
-    return [name for name in cells[0] if name != "image_ids"]
 
 
 def _values(cells: Sequence[Items], ids: Sequence[str], metric: str) -> NDArray[np.float64]:

@@ -27,7 +27,7 @@ def sheets_of(
 
     Args:
         scored: The reconstructions; the first source is the one that is shown in full.
-        open_seen: Image id to stimulus, a picture or a clip; of a clip the first frame is shown.
+        open_seen: Image id to stimulus; of a clip the first frame is shown.
         label: Image id to what it shows.
         rows: Items on a sheet.
         protocol: How they were compared, for the titles.

@@ -28,7 +28,6 @@ img { max-width: 100%; image-rendering: auto; background: #fff; border: 1px soli
 </style></head><body>
 <h1>{{ title }}</h1><p class="note">{{ note }}</p>
 {% for section in sections %}<h2>{{ section.title }}</h2>
-{% if section.text %}<p>{{ section.text }}</p>{% endif %}
 {% if section.commands %}<pre>{{ section.commands | join("\n") }}</pre>{% endif %}
 {% for table in section.tables %}<table><caption class="note">{{ table.title }}</caption>
 <tr>{% for column in table.columns %}<th>{{ column }}</th>{% endfor %}</tr>
@@ -41,10 +40,9 @@ img { max-width: 100%; image-rendering: auto; background: #fff; border: 1px soli
 
 @dataclass(frozen=True)
 class Section:
-    """A heading with its text, tables and pictures."""
+    """A heading with its tables and pictures."""
 
     title: str
-    text: str = ""
     tables: Sequence[Table] = ()
     pictures: Mapping[str, Path] = field(default_factory=dict)
     commands: Sequence[str] = ()

@@ -67,10 +67,10 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
     go, drawing, small, runs, prior, monkeypatch, tmp_path
 ):
     titles: list[str] = []
-    original = sheet_selection.reconstruction_sheet
+    original = sheet_selection.draw_rows
     monkeypatch.setattr(
         sheet_selection,
-        "reconstruction_sheet",
+        "draw_rows",
         lambda title, rows: titles.append(title) or original(title, rows),
     )
     align(go, small, runs, f"prior={prior}", "train.selection=test")

@@ -17,7 +17,7 @@ from brainhive_cli.reports.page import Section, write_page
 def page(tmp_path: Path) -> str:
     Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red.png")
     table = Table("Scores", ("metric", "value"), (("top-1 <b>", 0.123456), ("n", 200)))
-    sections = [Section("First", "Words & signs", [table], {"red": tmp_path / "red.png"}, ["brainhive demo"])]
+    sections = [Section("First & last", [table], {"red": tmp_path / "red.png"}, ["brainhive demo"])]
     write_page(tmp_path / "page.html", "Title <x>", "All simulated.", sections)
     (tmp_path / "red.png").unlink()
     return (tmp_path / "page.html").read_text()
@@ -32,7 +32,7 @@ def test_a_large_picture_lies_in_the_page_as_jpeg_and_keeps_its_colours(tmp_path
     noise = np.random.default_rng(0).integers(100, 156, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
 
-    write_page(tmp_path / "page.html", "", "", [Section("", "", [], {"noise": tmp_path / "noise.png"})])
+    write_page(tmp_path / "page.html", "", "", [Section("", [], {"noise": tmp_path / "noise.png"})])
 
     (data,) = re.findall('src="data:image/jpeg;base64,([^"]*)"', (tmp_path / "page.html").read_text())
     assert len(data) < (tmp_path / "noise.png").stat().st_size
@@ -41,7 +41,7 @@ def test_a_large_picture_lies_in_the_page_as_jpeg_and_keeps_its_colours(tmp_path
 
 
 def test_text_is_shown_as_text(page):
-    assert "Title &lt;x&gt;" in page and "Words &amp; signs" in page and "top-1 &lt;b&gt;" in page
+    assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "top-1 &lt;b&gt;" in page
     assert "<b>" not in page
 
 
