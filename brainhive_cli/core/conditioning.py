@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from brainhive_cli.core.decoded import Decoded
@@ -42,10 +41,8 @@ class Conditioning:
 
 def _take(value: Any, rows: slice | Sequence[int]) -> Any:
     """Take rows of a tensor, a list or heads; None stays None."""
-    if value is None or isinstance(value, Decoded):
-        return None if value is None else value[rows]
-    if isinstance(rows, slice):
-        return value[rows]
-    if isinstance(value, Tensor):
-        return value[torch.as_tensor(list(rows), dtype=torch.long, device=value.device)]
-    return [value[row] for row in rows]
+    if isinstance(value, list) and not isinstance(rows, slice):
+        return [value[row] for row in rows]
+    if isinstance(value, Tensor) and not isinstance(rows, slice):
+        rows = list(rows)  # a tuple would index several dimensions
+    return None if value is None else value[rows]

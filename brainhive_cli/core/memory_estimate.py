@@ -27,12 +27,7 @@ def size_of(held: nn.Module | Iterable[Tensor]) -> int:
 
 
 def peak(work: Callable[[], object], *networks: nn.Module) -> int:
-    """Run work on the meta device and return the most bytes that lived at once.
-
-    Args:
-        work: What is run; gradients that it leaves in the networks are counted.
-        networks: Their weights are not counted.
-    """
+    """Run work on the meta device; return the most bytes that lived at once, weights of networks left out."""
     live = LiveBytes(*networks)
     with _fused_attention(), live:
         work()
@@ -40,11 +35,7 @@ def peak(work: Callable[[], object], *networks: nn.Module) -> int:
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the bytes of storages from the operation that makes them until they are freed.
-
-    Args:
-        networks: Their weights are not counted.
-    """
+    """Counts the bytes of storages until they are freed, weights of networks left out."""
 
     def __init__(self, *networks: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]

@@ -19,7 +19,7 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
 
     Args:
         keys: Of the embeddings.
-        maybe: Candidates: a key alone need not say how to build them (a function, other knobs).
+        maybe: Candidates, whose keys may not say how to build them (a function, other options).
 
     Returns:
         The encoders by key, in the order of their names; a key that names no encoder is absent.
@@ -27,12 +27,9 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
     shelf = [parts.load("encoders", kind).Config for kind in parts.kinds("encoders")]
     upstream = {config.upstream: config for config in shelf if config.upstream}
     meant = {name: config for config in maybe for name in config.known_as}
-    found = {}
-    for key in keys:
-        config = meant.get(key) or (upstream[key]() if key in upstream else _named(key))
-        if config is not None:
-            found[key] = config
-    return dict(sorted(found.items(), key=lambda item: item[1].name))
+    found = {key: meant.get(key) or (upstream[key]() if key in upstream else _named(key)) for key in keys}
+    known = {key: config for key, config in found.items() if config is not None}
+    return dict(sorted(known.items(), key=lambda item: item[1].name))
 
 
 def _named(key: str) -> EncoderConfig | None:
@@ -68,7 +65,7 @@ def describe_keys(keys: Collection[str], maybe: Iterable[EncoderConfig] = ()) ->
 def match_keys(
     encoders: Sequence[EncoderConfig],
     dims: Mapping[str, int],
-    whose: str,
+    owner: str,
     maybe: Iterable[EncoderConfig] = (),
 ) -> dict[str, str]:
     """Find a prior's key of each encoder.
@@ -76,7 +73,7 @@ def match_keys(
     Args:
         encoders: Those to be fused.
         dims: Width of each embedding, by the prior's key.
-        whose: The prior, for the message.
+        owner: The prior, for the message.
         maybe: Encoders that it may have been trained with, to name them.
 
     Raises:
@@ -86,7 +83,7 @@ def match_keys(
     if "" in keys.values() or sorted(keys.values()) != sorted(dims):
         wanted, hint = describe_keys(dims, [*maybe, *encoders])
         raise BrainhiveError(
-            f"{whose} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", hint
+            f"{owner} takes the encoders {wanted}, not {', '.join(map(write_part, encoders))}", hint
         )
     return keys
 
@@ -102,7 +99,6 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
     """Find the encoders of a prior, without reading its weights.
 
     Raises:
-        MissingData: if the prior is not there.
         RecipeError: if it fuses no embeddings, or has one of them under a key that names no encoder.
     """
     folder, dims = _fused_by(prior)
@@ -115,12 +111,6 @@ def encoders_of(prior: str) -> list[EncoderConfig]:
 
 
 def match_prior(prior: str, encoders: Sequence[EncoderConfig]) -> dict[str, str]:
-    """Find a prior's key of each encoder, without reading its weights.
-
-    Raises:
-        MissingData: if the prior is not there.
-        RecipeError: if it fuses no embeddings.
-        BrainhiveError: naming both lists, if they are not the same encoders.
-    """
+    """Find a prior's key of each encoder, without reading its weights; raises as `match_keys` does."""
     folder, dims = _fused_by(prior)
     return match_keys(encoders, dims, f"the prior {prior}", encoders_around(folder))

@@ -15,12 +15,9 @@ Random = torch.Generator | Sequence[torch.Generator]
 
 def check(schedule: Any) -> None:
     """Refuse a noise schedule whose model predicts neither noise nor velocity."""
-    kind = schedule.config.prediction_type
-    if kind not in ("epsilon", "v_prediction"):
-        raise BrainhiveError(
-            f"the scheduler's prediction_type is {kind}",
-            "use a generator that predicts epsilon or v_prediction",
-        )
+    if (kind := schedule.config.prediction_type) not in ("epsilon", "v_prediction"):
+        hint = "use a generator that predicts epsilon or v_prediction"
+        raise BrainhiveError(f"the scheduler's prediction_type is {kind}", hint)
 
 
 def draw(
@@ -52,15 +49,9 @@ def _draw(
 def error(
     schedule: Any, predicted: Tensor, latents: Tensor, noise: Tensor, timesteps: Tensor, gamma: float | None
 ) -> Tensor:
-    """Mean squared error over rows, weighted by min(SNR, gamma) of their level if gamma is given.
+    """Mean squared error of a prediction [B, C, h, w] of the noise, or velocity, at timesteps [B].
 
-    Args:
-        schedule: Of the noise; it says what is predicted.
-        predicted: By the U-Net, [B, C, h, w].
-        latents: Clean, as the prediction.
-        noise: What was added to them.
-        timesteps: Their levels [B].
-        gamma: Of min-SNR, which weights errors of the clean latent (arXiv 2303.09556); None weights none.
+    With gamma, rows are weighted by min(SNR, gamma), for errors of the clean latent (arXiv 2303.09556).
     """
     is_velocity = schedule.config.prediction_type == "v_prediction"
     target = schedule.get_velocity(latents, noise, timesteps) if is_velocity else noise

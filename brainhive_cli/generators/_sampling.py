@@ -25,16 +25,9 @@ def resized(pictures: Tensor, side_px: int) -> Tensor:
 
 
 def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) -> tuple[Any, dict[str, Any]]:
-    """Make the pipeline that starts from latents under noise (SDEdit, arXiv 2108.01073), and its arguments.
+    """Make the pipeline that starts from latents [B, C, h, w] under noise, and its arguments.
 
-    Args:
-        pipeline: The one that starts from noise alone.
-        latents: [B, C, h, w], as the U-Net takes them.
-        steps: Denoising steps from noise alone.
-        strength: Share of them that is done.
-
-    Raises:
-        RecipeError: if no step is left.
+    Of `steps` denoising steps the share `strength` is done (SDEdit, arXiv 2108.01073), one at least.
     """
     from diffusers import StableDiffusionXLImg2ImgPipeline
 

@@ -95,24 +95,15 @@ class SDXL:
         pipeline.set_progress_bar_config(disable=True)
         # half precision on a CPU is right while an offloaded model waits there
         self.pipeline = pipeline.to(device, silence_dtype_warnings=True)
-        self.unet.eval().requires_grad_(False)
-        self.vae.eval().requires_grad_(False)
+        self.unet, self.vae = self.networks = self.pipeline.unet, self.pipeline.vae
+        for network in self.networks:
+            network.eval().requires_grad_(False)
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:  # as SDXL's own overflows
             self.use_float32_autoencoder()
         self._prompts = Prompts(config, self.unet)
         self._scheduler = self.pipeline.scheduler  # the generator's own
         self.noise_schedule = DDPMScheduler.from_config(self._scheduler.config)
         _objective.check(self.noise_schedule)
-
-    @property
-    def unet(self) -> Any:
-        """The U-Net; a prior attaches itself to it."""
-        return self.pipeline.unet
-
-    @property
-    def vae(self) -> Any:
-        """The autoencoder between pictures and latents."""
-        return self.pipeline.vae
 
     @cached_property
     def latent_digest(self) -> str:
@@ -140,12 +131,7 @@ class SDXL:
             raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
 
     def prepare_training(self, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
-        """Spend time to spare memory, or the first step to speed up all others.
-
-        Args:
-            gradient_checkpointing: Compute the U-Net's activations twice instead of keeping them.
-            compiled: Compile the U-Net, once for each size of batch.
-        """
+        """Compute the U-Net's activations twice instead of keeping them; compile it for each batch size."""
         if gradient_checkpointing:
             self.unet.enable_gradient_checkpointing()
         if compiled:
@@ -156,12 +142,7 @@ class SDXL:
         _components.cast(self.vae, torch.float32)
 
     def spare_memory(self, offload_to: torch.device | None = None, tile: bool = False) -> None:
-        """Take less of the device's memory, and more time.
-
-        Args:
-            offload_to: The device that U-Net and VAE are moved to only while they compute.
-            tile: The VAE decodes one picture at a time, and a large one in tiles.
-        """
+        """Take less memory and more time: networks on a device only while they compute, tiles in decoding."""
         if tile:
             self.vae.enable_slicing()
             self.vae.enable_tiling()
@@ -269,11 +250,6 @@ class SDXL:
         """Read what `save_empty_prompt` wrote."""
         self._prompts.load_empty(file, self.device)
 
-    @property
-    def networks(self) -> tuple[Any, ...]:
-        """What has weights: U-Net and VAE."""
-        return self.unet, self.vae
-
     def memory_estimate(
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
@@ -282,7 +258,7 @@ class SDXL:
         Args:
             batch: Pictures at once.
             size_px: Height and width.
-            guidance: Classifier-free guidance scale; above 1 the U-Net sees two rows of each picture.
+            guidance: Above 1 the U-Net takes two rows for each picture.
             tile: Whether the VAE decodes one picture at a time.
             offload: Whether U-Net and VAE are on the GPU one at a time.
         """

@@ -27,7 +27,7 @@ __all__ = ["Recipe", "plan", "run"]
 
 
 def plan(recipe: Recipe) -> Plan:
-    """Say what would be trained on what, what it needs, and what is missing."""
+    """List what would be trained on what, what it needs, and what is missing."""
     job = Job(recipe)
     steps = f"{recipe.train.steps} of {job.pass_pictures} pictures on each process"
     return Plan.of(
@@ -75,7 +75,12 @@ def _train(job: Job, folder: RunFolder) -> Measurements:
         if launch.is_main:
             folder.replace("model", lambda part: _save(training, part))
             samples = show(training, folder, "last")
-        distribution, missing = _measure_distribution(training, folder)
+        distribution, missing = dict[str, Metric](), dict[str, str]()
+        try:
+            if recipe.fid_items:
+                distribution = by_name(measure_distribution(training, folder))
+        except BrainhiveError as error:
+            missing = dict.fromkeys(("fid", "kid"), error.in_one_line)
     missing |= {name: v.in_one_line for name, v in samples.items() if isinstance(v, BrainhiveError)}
     metrics = _metrics(losses, "noise prediction, fixed noise", recipe)
     metrics |= _metrics(samples, f"{recipe.sample_steps} steps", recipe)
@@ -110,16 +115,6 @@ def _learn(training: Training, folder: RunFolder, learner: Learner) -> list[floa
             track({"step": step, **means})
 
         return train(training, folder, learner, after_step, track)
-
-
-def _measure_distribution(training: Training, folder: RunFolder) -> tuple[dict[str, Metric], dict[str, str]]:
-    """Measure FID and KID where the recipe says so; return them, and of those that are missing the reason."""
-    if not training.recipe.fid_items:
-        return {}, {}
-    try:
-        return by_name(measure_distribution(training, folder)), {}
-    except BrainhiveError as error:
-        return {}, dict.fromkeys(("fid", "kid"), error.in_one_line)
 
 
 def _metrics(values: Mapping[str, Values | list[float]], protocol: str, recipe: Recipe) -> dict[str, Metric]:

@@ -21,31 +21,18 @@ from brainhive_cli.prior_training.recipe import Recipe
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures with their embeddings, and which are kept from training.
-
-    Attributes:
-        images: The pictures of the split.
-        targets: Their embeddings.
-        train: Rows of the pictures that are learned.
-        held: Rows of those kept from training, in random order.
-        view: Resizing and crop.
-        latents: Their latents, if these were computed before.
-    """
+    """Pictures with their embeddings, and which are kept from training."""
 
     images: StimulusSet
     targets: Targets
-    train: NDArray[np.int64]
-    held: NDArray[np.int64]
+    train: NDArray[np.int64]  # rows of the pictures that are learned
+    held: NDArray[np.int64]  # rows of those kept from training, in random order
     view: View
-    latents: Latents | None = None
+    latents: Latents | None = None  # where these were computed before
 
     @classmethod
     def open(cls, recipe: Recipe, launch: Launch) -> Self:
-        """Match pictures and embeddings, and keep some (a fifth at most) from training.
-
-        Raises:
-            MissingData: if pictures or stores are not there.
-        """
+        """Match pictures and embeddings, of which MissingData names absent ones; keep a fifth at most."""
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         images = dataset.images(recipe.split)
         try:
@@ -56,7 +43,7 @@ class Pictures:
                 recipe.encoders,
                 recipe.paths,
                 launch,
-                hold=False,  # memory is the generator's
+                hold=False,  # memory is needed for the generator
                 compute_missing=recipe.embed_missing,
                 images=images,
             )
@@ -78,11 +65,7 @@ class Pictures:
         return Items(self.images, self.view, views, self.latents)
 
     def count_in_step(self, size: int, passes: int, processes: int) -> int:
-        """Count the pictures of a step: `size`, or all where there are fewer.
-
-        Raises:
-            BrainhiveError: if they are fewer than one a pass and process.
-        """
+        """Count the pictures of a step, at most `size`; BrainhiveError if a pass of a process has none."""
         size = min(size, len(self.train))
         if size < passes * processes:
             raise BrainhiveError(
@@ -102,27 +85,16 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Batch:
-    """Some pictures of a step.
+    """Some pictures of a step."""
 
-    Attributes:
-        rows: [B] which pictures.
-        image: Bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before.
-        sizes: [B, 6] size and crop ids, pixels: original height, width; top, left; target height, width.
-        views: The pictures preprocessed for encoders that embed in each step, [B, 3, H, W] by name.
-        step: Number of the step.
-        places: [B] index of each picture among those of the step, over all processes.
-        count: Pictures of the step over all processes.
-        is_last: Whether this process's share of the step ends with it.
-    """
-
-    rows: NDArray[np.int64]
-    image: Tensor
-    sizes: Tensor
-    views: dict[str, Tensor]
+    rows: NDArray[np.int64]  # [B]
+    image: Tensor  # bytes [B, 3, H, W], or latents [B, C, h, w] where they were computed before
+    sizes: Tensor  # [B, 6], pixels: original height, width; top, left of the crop; target height, width
+    views: dict[str, Tensor]  # preprocessed for encoders that embed in each step, [B, 3, H, W] by name
     step: int = 0
-    places: tuple[int, ...] = ()
-    count: int = 0
-    is_last: bool = True
+    places: tuple[int, ...] = ()  # [B] among the pictures of the step, over all processes
+    count: int = 0  # pictures of the step over all processes
+    is_last: bool = True  # of this process's share of the step
 
 
 def _batch(read: dict[str, Any], **place: Any) -> Batch:

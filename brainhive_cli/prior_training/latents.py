@@ -60,17 +60,7 @@ def computed(
     workers: int,
     launch: Launch,
 ) -> Latents:
-    """Open the latents of pictures; those missing are encoded first, and an interruption costs a batch.
-
-    Args:
-        images: The pictures.
-        rows: Those that can be decoded.
-        generator: Encodes them.
-        view: Resizing and crop.
-        paths: Where stores lie.
-        batch_size: Pictures that are encoded at once.
-        workers: Processes that decode.
-        launch: This process among those that share the pictures.
+    """Open the latents of pictures, of which missing ones among `rows` are encoded; resumes where it stopped.
 
     Raises:
         BrainhiveError: if a picture cannot be decoded, or another command writes the store.
@@ -94,16 +84,15 @@ def computed(
         cut = [share[start : start + batch_size].tolist() for start in range(0, len(share), batch_size)]
         with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
             for batch in loaded(Items(images, view), cut, workers, launch):
-                chosen, pictures = batch["rows"].numpy(), batch["image"].to(launch.device).float() / 255
-                latents = generator.encode(pictures).cpu().numpy()
-                writer.write(chosen, latents, sizes=batch["sizes"].numpy())
-                bar.advance(len(chosen) * launch.processes)
+                latents = generator.encode(batch["image"].to(launch.device).float() / 255)
+                writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())
+                bar.advance(len(latents) * launch.processes)
         filled.finish()
     return Latents.open(path)
 
 
 def _is_complete(path: Path, images: StimulusSet, rows: NDArray[np.int64]) -> bool:
-    """Tell whether a finished store has the latents of these pictures."""
+    """Whether a finished store has the latents of these pictures."""
     try:
         with h5py.File(path, "r") as file:
             is_same = np.array_equal(file["image_id"][()], images.image_ids.packed)

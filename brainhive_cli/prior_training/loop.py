@@ -18,10 +18,10 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.views import crop_of_the_original
-from brainhive_cli.prior_training import latents as _latents
 from brainhive_cli.prior_training.components import embed_empty_prompt, load_generator, make_prior
 from brainhive_cli.prior_training.examples import Batch, Pictures, batches
 from brainhive_cli.prior_training.job import Job
+from brainhive_cli.prior_training.latents import computed
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.recipe import Recipe
 
@@ -34,36 +34,26 @@ RECENT = 100
 
 @dataclass(frozen=True)
 class Training:
-    """A prior attached to its generator, and the pictures that it learns from.
-
-    Attributes:
-        recipe: The settings.
-        pictures: The pictures, with their latents if these were computed before.
-        generator: The frozen diffusion model.
-        prior: What is trained.
-        keys: The prior's key of each encoder, by the encoder's store name.
-        launch: This process among those that share the training.
-    """
+    """A prior attached to its generator, and the pictures that it learns from."""
 
     recipe: Recipe
-    pictures: Pictures
-    generator: Any
+    pictures: Pictures  # with their latents if these were computed before
+    generator: Any  # the frozen diffusion model
     prior: Any
-    keys: dict[str, str]
+    keys: dict[str, str]  # the prior's, by the encoder's store name
     launch: Launch
 
     @classmethod
     def begin(cls, job: Job) -> Self:
-        """Load the generator, and load or make the prior.
-
-        Raises:
-            BrainhiveError: if they, the embeddings and `resolution_px` do not fit each other.
-        """
+        """Load the generator, and load or make the prior; BrainhiveError if they do not fit each other."""
         recipe, pictures, launch = job.recipe, job.pictures, job.launch
         generator = load_generator(recipe.generator, recipe, launch)
         generator.prepare_training(recipe.train.gradient_checkpointing, recipe.train.compile)
         if recipe.cache_latents:
-            pictures = replace(pictures, latents=_computed_latents(recipe, pictures, generator, launch))
+            rows, size = np.flatnonzero(pictures.targets.done), recipe.train.batch_size
+            given = (pictures.images, rows, generator, pictures.view, recipe.paths, size)
+            latents = computed(*given, decoders(recipe.run.workers, launch), launch)
+            pictures = replace(pictures, latents=latents)
         prior, keys = make_prior(recipe, pictures.targets.dims, generator)
         prior.attach(generator)
         prior.to(launch.device).train()
@@ -81,20 +71,16 @@ class Training:
         return loss
 
     def draw(self, batch: Batch) -> tuple[Tensor, list[torch.Generator]]:
-        """Draw which tokens are kept; all randomness of a row depends on seed, step and place alone.
+        """Draw which tokens are kept, [B, 1], with each row's random number generator for the loss.
 
-        Args:
-            batch: B pictures of a step.
-
-        Returns:
-            Whether tokens are kept [B, 1], and each row's random number generator for the loss.
+        All randomness of a row depends on seed, step and place alone.
         """
         random = [self._random(batch.step, place) for place in batch.places]
         kept = torch.stack([torch.rand(1, generator=each) for each in random]) >= self.recipe.token_dropout
         return to_device(kept, self.launch.device), random
 
     def latents(self, batch: Batch) -> Tensor:
-        """Give the latents [B, C, h, w] of pictures, encoding those that were not computed before.
+        """Return the latents [B, C, h, w] of pictures, encoded now where they were not computed before.
 
         The posterior is sampled where the recipe says so, and only in training: validation takes its mode.
         """
@@ -107,7 +93,7 @@ class Training:
         return latents
 
     def ids(self, batch: Batch) -> Tensor:
-        """Give the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
+        """Return the size and crop ids of pictures [B, 6], the crop's corner as `crop_ids` says."""
         is_original = self.recipe.crop_ids == "original"
         sizes = crop_of_the_original(batch.sizes) if is_original else batch.sizes
         return sizes.to(self.launch.device, non_blocking=True)
@@ -116,15 +102,14 @@ class Training:
         return torch.Generator().manual_seed(derive_seed(self.recipe.seed, *place) >> 1)
 
     def embeddings(self, batch: Batch) -> dict[str, Tensor]:
-        """Give the embeddings [B, D] of pictures by the prior's keys."""
+        """Return the embeddings [B, D] of pictures by the prior's keys."""
         found = self.pictures.targets.gather(batch.rows, batch.views)
         return {self.keys[name]: rows for name, rows in found.items()}
 
     @torch.no_grad()
     def validate(self) -> list[float]:
         """Denoise the validation pictures at fixed noise and levels: the mean loss of each."""
-        losses = []
-        rows = [0] * len(LEVELS)
+        losses, rows = [], [0] * len(LEVELS)
         for index in self.pictures.held[: self.recipe.validation_items]:
             batch = self.pictures.batch(index[None])
             conditioning = self.prior.condition_on_embeddings(self.embeddings(batch))[rows]
@@ -141,7 +126,7 @@ def train(
     after_step: Callable[[int], None],
     track: Callable[[Mapping[str, Any]], None] = lambda _: None,
 ) -> list[float]:
-    """Train to the last step, from the newest checkpoint if there is one; the loop is one screen.
+    """Train to the last step, from the newest checkpoint if there is one.
 
     Args:
         training: What is trained on what.
@@ -197,10 +182,3 @@ def _require_finite(loss: float, learner: Learner) -> None:
             f"the training has diverged by step {learner.step}: loss {loss:g}, norm of the gradient {norm:g}",
             "a lower train.lr, or train.precision=fp32; the last checkpoint is from before",
         )
-
-
-def _computed_latents(recipe: Recipe, pictures: Pictures, generator: Any, launch: Launch) -> _latents.Latents:
-    rows = np.flatnonzero(pictures.targets.done)
-    workers, size = decoders(recipe.run.workers, launch), recipe.train.batch_size
-    given = (pictures.images, rows, generator, pictures.view, recipe.paths, size, workers, launch)
-    return _latents.computed(*given)

@@ -17,16 +17,7 @@ LAST = "last.pt"
 
 
 class Learner:
-    """The parts of a prior that are not frozen, how they learn, and how far they are.
-
-    Args:
-        prior: On its device.
-        frozen: Names of parts that stay as they are.
-        train: Optimiser, learning rate, average.
-
-    Raises:
-        BrainhiveError: if nothing known is left to train.
-    """
+    """The parts of a prior (on its device) that are not `frozen`, their optimiser, average and step."""
 
     def __init__(self, prior: Any, frozen: Sequence[str], train: Train) -> None:
         self.prior, self.grad_norm = prior, train.grad_norm
@@ -37,7 +28,7 @@ class Learner:
         self.norm = torch.tensor(0.0)
 
     def update(self) -> None:
-        """Go one step along the gradients, and forget them; their norm is remembered."""
+        """Take one step along the gradients, keep their norm, and set them to None."""
         self.norm = nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -47,7 +38,7 @@ class Learner:
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Put the running average, if there is one, in the weights' place for a while."""
+        """Replace the weights by their running average, if there is one, for a while."""
         if self.average is None:
             yield
             return
@@ -70,7 +61,7 @@ class Learner:
         folder.save_checkpoint(LAST, content)
 
     def resume(self, folder: RunFolder) -> dict[str, Any] | None:
-        """Go back to the newest checkpoint, if there is one; return what was remembered."""
+        """Restore the newest checkpoint, if there is one; return the other values that were saved."""
         path = folder.path / "checkpoints" / LAST
         if not path.is_file():
             return None
@@ -86,14 +77,10 @@ class Learner:
 
 
 def trainable(prior: Any, frozen: Sequence[str]) -> list[nn.Parameter]:
-    """Freeze parts of a prior, and list the parameters of the others.
-
-    Args:
-        prior: Whose parts are its child modules.
-        frozen: Names of those that stay as they are.
+    """Freeze child modules of a prior by name, and list the parameters of the others.
 
     Raises:
-        BrainhiveError: if one is unknown, or nothing is left to train.
+        BrainhiveError: if a name is unknown, or nothing is left to train.
     """
     known = [name for name, _ in prior.named_children()]
     if set(frozen) - set(known) or set(frozen) == set(known):
@@ -110,19 +97,14 @@ def _optimizer(parameters: list[nn.Parameter], train: Train) -> torch.optim.Opti
     knobs: Any = {"lr": train.lr, "betas": train.betas, "weight_decay": train.weight_decay}
     if train.optimizer == "adamw":
         return torch.optim.AdamW(parameters, fused=True, **knobs)
-    kind = adamw8bit()
+    kind: type[torch.optim.Optimizer] = adamw8bit()
     if parameters[0].device.type != "cuda":
         raise DeviceError("adamw8bit runs on CUDA devices only", "train.optimizer=adamw")
-    made: torch.optim.Optimizer = kind(parameters, **knobs)
-    return made
+    return kind(parameters, **knobs)
 
 
 def adamw8bit() -> Any:
-    """Import the optimiser that keeps its averages in 8 bits.
-
-    Raises:
-        MissingExtra: if its library is not installed.
-    """
+    """Import the optimiser that keeps its averages in 8 bits; MissingExtra if it is not installed."""
     try:
         from bitsandbytes.optim import AdamW8bit
     except ImportError as error:

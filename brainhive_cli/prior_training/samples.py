@@ -36,11 +36,7 @@ Values = NDArray[np.float64] | BrainhiveError
 
 
 def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
-    """Generate the sample items, in one process, and write them on a sheet `samples/<name>.png`.
-
-    Returns:
-        Each metric's values [N], or the reason why it has none.
-    """
+    """Generate the sample items, in one process, on a sheet `samples/<name>.png`; return their metrics."""
     training = replace(training, launch=replace(training.launch, rank=0, processes=1))
     recipe, images = training.recipe, training.pictures.images
     chosen = training.pictures.held[: recipe.sample_items]
@@ -63,10 +59,7 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
-    """Generate the items kept for it, each process its share, and measure FID and KID.
-
-    Returns:
-        Both, on the main process.
+    """Generate the items kept for it, each process its share, and measure FID and KID on the main process.
 
     Raises:
         BrainhiveError: if there are too few items, or weights of the network that embeds them are missing.
@@ -90,11 +83,7 @@ def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:
 
 
 def try_out(training: Training, folder: RunFolder) -> None:
-    """Sample and measure before the first step, so that what is missing is known before hours of training.
-
-    Raises:
-        BrainhiveError: if nothing can be generated.
-    """
+    """Sample and measure before the first step, so that what is missing is known before hours of training."""
     if training.launch.is_main:
         found = show(training, folder, "step-000000")
         if training.recipe.fid_items:
@@ -114,7 +103,7 @@ def _try_distribution(training: Training) -> NDArray[np.float64]:
 
 @contextmanager
 def _sampler(training: Training, folder: RunFolder) -> Iterator[Any]:
-    """Give the diffusion model that samples; one of its own is loaded for as long as it is needed."""
+    """Yield the diffusion model that samples; a separate one is loaded for as long as it is needed."""
     if training.recipe.sampler is None:
         yield training.generator
         return
@@ -136,16 +125,14 @@ def _generate(training: Training, generator: Any, chosen: NDArray[np.int64]) -> 
     return torch.cat(made)
 
 
-def _batches(chosen: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    for start in range(0, len(chosen), size):
-        yield chosen[start : start + size]
+def _batches(chosen: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [chosen[start : start + size] for start in range(0, len(chosen), size)]
 
 
 def _true(training: Training, chosen: NDArray[np.int64]) -> Tensor:
     """Read pictures [N, 3, H, W] in 0..1 as training sees them."""
-    pictures = training.pictures
-    views = [pictures.view(pictures.images.open(index))[0] for index in chosen.tolist()]
-    return torch.stack(views) / 255
+    view, images = training.pictures.view, training.pictures.images
+    return torch.stack([view(images.open(index))[0] for index in chosen.tolist()]) / 255
 
 
 def _similarity(config: EncoderConfig, true: Tensor, made: Tensor, launch: Launch) -> NDArray[np.float64]:
@@ -167,9 +154,8 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor
 
 
 def _features(name: str, launch: Launch) -> Callable[[Tensor], Tensor]:
-    return (
-        inception(launch.device) if name == INCEPTION else _encoder_features(encoders.resolve(name), launch)
-    )
+    is_inception = name == INCEPTION
+    return inception(launch.device) if is_inception else _encoder_features(encoders.resolve(name), launch)
 
 
 def _or_reason(measure: Callable[[], NDArray[np.float64]]) -> Values:

@@ -124,6 +124,6 @@ def test_the_papers_recipe_has_them_all_and_says_what_differs():
     assert (paper.resize, paper.crop_ids, paper.posterior) == ("bilinear", "original", "sample")
     assert (default.resize, default.crop_ids, default.posterior) == ("lanczos", "resized", "mode")
     text = (shipped() / "papers" / "brainhive-prior" / "train-prior.yaml").read_text()
-    assert "# What still differs from its repository: " in text
+    assert "# Remaining differences from its repository: " in text
     prints = {Recipe.resolve("train-prior", None, {}, [key]).fingerprint() for key in KEYS}
     assert len({default.fingerprint(), *prints}) == 4
