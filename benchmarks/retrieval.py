@@ -83,7 +83,7 @@ def two_streams(vectors: int, device: str, busy: bool) -> None:
     concepts = [f"concept-{n // 2}" for n in range(SIGNALS)]  # of two pictures, or precision is one over rank
     there = np.arange(SIGNALS)
     gallery = Gallery(tokens, ids, concepts, there, vectors, seed=0)
-    queries = {1: Queries(tokens + torch.randn_like(tokens), there)}
+    queries = {1: Queries(tokens + torch.randn_like(tokens), there, there)}
     clock = partial(now, device, busy)
     start = clock()
     rank_all(gallery, queries)

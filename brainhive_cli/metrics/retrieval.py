@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics._rank_counts import BLOCK, count_at_least, similarity_to
+from brainhive_cli.metrics._rank_counts import BLOCK, CANDIDATES, TIE, count_at_least, similarity_to, unit
 from brainhive_cli.metrics.resampling import Statistic
 from brainhive_cli.metrics.statistics import Limits, Metric, measure
 
@@ -39,6 +40,29 @@ def ranks(
     signal_tokens, gallery, targets = _prepared(signal_tokens, gallery, target)
     best = similarity_to(signal_tokens, gallery, targets).amax(1, keepdim=True)
     return 1 + count_at_least(signal_tokens, gallery, targets, best, distractors)[:, 0].cpu()
+
+
+def ranks_of_all(
+    signal_tokens: Tensor, gallery: Tensor, pictures: int, distractors: Iterable[Tensor] = ()
+) -> NDArray[np.int64]:
+    """Rank not only the seen picture but each of the first ones of the gallery, for every signal.
+
+    Args:
+        signal_tokens: [N, D].
+        gallery: Image tokens [M, D].
+        pictures: P, how many of the gallery, from the first, are ranked.
+        distractors: Further candidates, in blocks [m, D].
+
+    Returns:
+        Ranks [N, P]; ties rank against the model.
+    """
+    signals = unit(signal_tokens)
+    own = (signals @ unit(gallery[:pictures]).T).contiguous() - TIE
+    counts = torch.zeros(own.shape, dtype=torch.int64, device=own.device)
+    for block in (block for some in chain([gallery], distractors) for block in some.split(CANDIDATES)):
+        sorted_up = (signals @ unit(block.to(signals.device)).T).sort(1).values
+        counts += sorted_up.shape[1] - torch.searchsorted(sorted_up, own)
+    return counts.cpu().numpy()
 
 
 def average_precisions(
@@ -132,7 +156,7 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
 
 
 def summarise(
-    ranks_of_subjects: Sequence[ArrayLike],
+    ranks_of_subjects: Sequence[Tensor],
     pool: int,
     *,
     split: str,
@@ -145,7 +169,7 @@ def summarise(
     """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
 
     Args:
-        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
+        ranks_of_subjects: Ranks [N], one tensor a subject; or [S, N] of S seeds, averaged for each item, so
             that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
@@ -155,7 +179,7 @@ def summarise(
         targets: K, gallery items that show the seen image.
         only: Names of the metrics to compute; all when empty.
     """
-    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
+    groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
     common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "ids": ids}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)

@@ -1,4 +1,4 @@
-"""All that is measured on one cell: rankings, subsets, curves and ceiling, by subject."""
+"""All that is measured on one cell: rankings, subsets, curves, ceiling and control, by subject."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Self
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import subset_hits
 from brainhive_cli.retrieval.ceiling import Ceiling
+from brainhive_cli.retrieval.controls import ControlDraws
 from brainhive_cli.retrieval.curves import Curve, over_repetitions, over_time
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Queries, Ranking, encode_queries, rank_all
@@ -25,12 +26,14 @@ class SubjectScores:
         subsets: Hits among drawn subsets.
         curves: By name.
         ceiling: Of the signals, whatever the model.
+        control: What the control leaves of the metrics, draw by draw.
     """
 
     ranking: Ranking
     subsets: Hits | None
     curves: Mapping[str, Curve]
     ceiling: Ceiling | None
+    control: ControlDraws | None
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class CellScores:
 
         Args:
             ensemble: The cell's model, or several.
-            spec: What is measured.
+            spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
         """
         gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed)
         queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
@@ -64,6 +67,9 @@ class CellScores:
                 _subset_hits(gallery, each, spec.subsets, spec.seed) if spec.subsets else None,
                 _curves(ensemble, gallery, each, subject, spec),
                 _ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
+                ControlDraws.draw(gallery, each, spec.control, subject, spec.seed)
+                if spec.control != "none"
+                else None,
             )
             for subject, each in queries.items()
         }

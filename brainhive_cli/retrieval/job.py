@@ -1,5 +1,6 @@
 """An evaluation, resolved: which runs and cells, compared with which others."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoin
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.reports.curve_plot import require_matplotlib
+from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Recipe
 
@@ -89,6 +91,11 @@ class Job:
             require_matplotlib()
 
     @cached_property
+    def categories(self) -> dict[str, str]:
+        """The category of each concept that has one."""
+        return read_categories(self.recipe.categories) if self.recipe.categories else {}
+
+    @cached_property
     def variants(self) -> list["Job"]:
         """The same for each variant of a sweep; none for what is no sweep."""
         if len(self.runs) > 1:
@@ -121,6 +128,9 @@ class Job:
     def pinned(self) -> Recipe:
         """The recipe whose fingerprint names the runs, and what is known by its path alone."""
         digests = {str(run.folder.path): hub.digest(run.folder.path) for run in self.runs if run.is_model}
+        if self.recipe.categories:
+            content = repr(self.categories).encode()
+            digests[self.recipe.categories] = hashlib.sha256(content).hexdigest()
         against = [name for job in self.against for name in job.names] or None
         return self.recipe.model_copy(update={"align_run": self.names, "against": against}).holding(digests)
 

@@ -3,16 +3,17 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn.functional import cosine_similarity
 
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.distractors import distractors
-from brainhive_cli.metrics.retrieval import average_precisions, ranks
+from brainhive_cli.metrics.retrieval import average_precisions, nearest, ranks
 from brainhive_cli.retrieval.ensembles import Ensemble
 
 Places = NDArray[np.int64]
@@ -84,11 +85,13 @@ class Queries:
 
     Attributes:
         tokens: [N, D].
-        target: [N]; where signals are shuffled, that of another picture.
+        target: [N]; by a control, that of another picture.
+        seen: [N] before a control.
     """
 
     tokens: Tensor
     target: Places
+    seen: Places
 
 
 @dataclass(frozen=True)
@@ -108,49 +111,69 @@ class Ranking:
         backward: Ranks of the seen signal among the signals, one for each of these pictures; empty when some
             were shown more often than others.
         shown: How many signals show each of these pictures.
+        named: [N] concept of the picture that is most similar to the signal.
+        similarity: [N] cosine similarity of the seen picture and the named one.
     """
 
     image_ids: list[str]
     concepts: list[str]
-    ranks: Places
-    among_split: Places
+    ranks: list[int]
+    among_split: list[int]
     split_size: int
-    precision: NDArray[np.float64]
-    relevant: Places
+    precision: list[float]
+    relevant: list[int]
     pictures: list[str]
-    backward: Places
+    backward: list[int]
     shown: int
+    named: list[str]
+    similarity: list[float]
 
 
 def encode_queries(
     ensemble: Ensemble, gallery: Gallery, split: str, control: str, seed: int
 ) -> dict[int, Queries]:
-    """Encode the signals of all subjects of a cell; shuffled, each is paired with a random other picture.
-
-    All models of a subject are shuffled alike: their ranks vary together.
-    """
+    """Encode the signals of all subjects of a cell."""
     queries = {}
     for subject in ensemble.cell.tested_on:
         signals, picture = ensemble.signals(subject, split)
-        target = np.searchsorted(gallery.rows, picture)
-        if control == "shuffled":
-            target = np.random.default_rng(derive_seed(seed, subject)).permutation(target)
-        queries[subject] = Queries(ensemble.tokens(subject, signals), target)
+        seen = np.searchsorted(gallery.rows, picture)
+        target = controlled(seen, gallery, control, subject, seed)
+        queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen)
     return queries
+
+
+def controlled(target: Places, gallery: Gallery, control: str, subject: int, seed: int) -> Places:
+    """Pair signals with wrong pictures, for a control; what is left is chance.
+
+    Args:
+        target: [N] place of what each signal showed.
+        gallery: Among which.
+        control: `none`; `shuffled`: each subject's signals are permuted; `permuted`: the pictures are.
+        subject: Whose signals.
+        seed: Of the permutation; the same for all models of a subject, whose ranks vary together.
+    """
+    if control == "shuffled":
+        return np.random.default_rng(derive_seed(seed, subject)).permutation(target)
+    if control == "permuted":
+        return np.random.default_rng(seed).permutation(len(gallery.rows))[target]
+    return target
 
 
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:
     """Rank for all subjects at once, so that a large gallery is read once."""
     tokens = torch.cat([each.tokens for each in queries.values()])
     target = np.concatenate([each.target for each in queries.values()])
-    found, relevant = gallery.rank(tokens, target).numpy(), gallery.relevant(target)
-    precision = 1 / found
+    found, relevant = gallery.rank(tokens, target), gallery.relevant(target)
+    precision: Any = 1 / found.double()
     if relevant.shape[1] > 1:
-        places = torch.from_numpy(relevant)
-        precision = average_precisions(tokens, gallery.tokens, places, gallery.distractors()).numpy()
+        precision = average_precisions(
+            tokens, gallery.tokens, torch.from_numpy(relevant), gallery.distractors()
+        )
     size, among_split = len(gallery.rows), found
     if gallery.pool > size:
-        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target)).numpy()
+        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
+    named = nearest(tokens, gallery.tokens)
+    similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
     for subject, each in queries.items():
         part = slice(start, start := start + len(each.target))
@@ -158,22 +181,24 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         rankings[subject] = Ranking(
             [gallery.image_ids[place] for place in each.target],
             [gallery.concepts[place] for place in each.target],
-            found[part],
-            among_split[part],
+            found[part].tolist(),
+            among_split[part].tolist(),
             size,
-            precision[part],
-            (relevant[part] >= 0).sum(1),
+            precision[part].tolist(),
+            (relevant[part] >= 0).sum(1).tolist(),
             [gallery.image_ids[place] for place in np.unique(each.target)],
             backward,
             shown,
+            [gallery.concepts[place] for place in named[part]],
+            similarity[part].tolist(),
         )
     return rankings
 
 
-def _backward(gallery: Gallery, queries: Queries) -> tuple[Places, int]:
+def _backward(gallery: Gallery, queries: Queries) -> tuple[list[int], int]:
     """Rank, for each picture that was shown, its signals among all signals."""
     pictures, shown = np.unique(queries.target, return_counts=True)
     if (shown != shown[0]).any():
-        return np.empty(0, np.int64), 0
+        return [], 0
     signals = np.argsort(queries.target, kind="stable").reshape(len(pictures), shown[0])
-    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).numpy(), int(shown[0])
+    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).tolist(), int(shown[0])

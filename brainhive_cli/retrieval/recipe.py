@@ -37,8 +37,9 @@ class EvaluationSpec(Section):
     distractors: int = Field(
         0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
     )
-    control: Literal["none", "shuffled"] = Field(
-        "none", description="shuffled: each subject's signals are permuted, and must be at chance"
+    control: Literal["none", "shuffled", "permuted"] = Field(
+        "none",
+        description="at chance: shuffled permutes each subject's signals, permuted the pictures' labels",
     )
     subsets: Subsets | None = Field(None, description="small galleries drawn from the test pictures (NSD)")
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
@@ -92,6 +93,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects tested on; default: the run's")
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
+    categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
 

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
@@ -17,8 +19,11 @@ from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.retrieval.ceiling import describe_ceilings
 from brainhive_cli.retrieval.cell_scores import CellScores, Hits, SubjectScores
+from brainhive_cli.retrieval.concepts import by_category, by_concept, confusions
+from brainhive_cli.retrieval.controls import describe_control
 from brainhive_cli.retrieval.curves import Curve
 from brainhive_cli.retrieval.job import Job
+from brainhive_cli.retrieval.rankings import Ranking
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Subsets
 
 BACKWARD = "backward"
@@ -39,6 +44,26 @@ class MetricContext:
     split: str
     pool: int
     seeds: tuple[int, ...] = ()
+
+    def summarise(
+        self, ranks: Iterable[Any], ids: Sequence[Sequence[str]], targets: int = 1, only: Sequence[str] = ()
+    ) -> Metrics:
+        """Summarise ranks [S, N] of the subjects, whose items have these ids [N]."""
+        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": self.seeds, "ids": ids}
+        found = [torch.tensor(group) for group in ranks]
+        return by_name(summarise(found, self.pool, **named, targets=targets, only=only))
+
+    def measure(
+        self,
+        name: str,
+        values: Sequence[NDArray[np.float64]],
+        ids: Sequence[Sequence[str]],
+        chance: float,
+        wilson: bool = True,
+    ) -> Metric:
+        """Measure values [S, N] from 0 to 1 of the subjects, whose items have these ids [N]."""
+        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": self.seeds, "ids": ids}
+        return measure(name, values, **named, pool=self.pool, chance=chance, limits=(0.0, 1.0), wilson=wilson)
 
 
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
@@ -62,6 +87,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
+        "control": _control(groups, spec, pool),
         "curves": _describe_curves(groups, spec),
         "prior": first.prior,
         "published": first.published(pool) if is_alone else {},
@@ -74,7 +100,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
             for cell in cells
             for subject in scores[cell.name].subjects
         },
-        "concepts": by_concept(groups),
+        **concept_tables(groups, job.categories),
     }
     scopes = {
         **scopes_of_all(cells, groups, context, spec.subsets),
@@ -96,7 +122,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"head {spec.head}"] if spec.head else []
     words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
-    words += ["shuffled signals"] if spec.control == "shuffled" else []
+    words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
     return extend_protocol(", ".join(words), caveats_of(runs))
 
 
@@ -165,30 +191,27 @@ def items(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict[str, 
     return {
         scope(cell.name, label(subject)): {
             "image_ids": each.ranking.image_ids,
-            "ranks": each.ranking.ranks.tolist(),
-            "backward_ranks": each.ranking.backward.tolist(),
+            "ranks": each.ranking.ranks,
+            "backward_ranks": each.ranking.backward,
         }
         for cell in cells
         for subject, each in scores[cell.name].subjects.items()
     }
 
 
-def by_concept(groups: Groups) -> dict[str, dict[str, float]]:
-    """Summarise the ranks of each concept over all cells and subjects, the best found first."""
+def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, Any]:
+    """Describe concepts, categories and confusions, over all cells and subjects."""
     ranks: dict[str, list[int]] = defaultdict(list)
-    for ranking in (each.ranking for group in groups for each in group):
-        for concept, rank in zip(ranking.concepts, ranking.ranks.tolist(), strict=True):
+    rankings = [each.ranking for group in groups for each in group]
+    for ranking in rankings:
+        for concept, rank in zip(ranking.concepts, ranking.ranks, strict=True):
             ranks[concept].append(rank)
-    table = {
-        concept: {
-            "top1": float((some == 1).mean()),
-            "top5": float((some <= 5).mean()),
-            "mean_rank": float(some.mean()),
-            "n": len(some),
-        }
-        for concept, some in ((concept, np.array(found)) for concept, found in ranks.items())
+    pairs = [pair for r in rankings for pair in zip(r.concepts, r.named, r.similarity, strict=True)]
+    return {
+        "concepts": by_concept(ranks),
+        "categories": by_category(ranks, categories),
+        "confusions": confusions(pairs),
     }
-    return dict(sorted(table.items(), key=lambda row: (-row[1]["top1"], row[1]["mean_rank"], row[0])))
 
 
 def above_chance(groups: Groups) -> RankSum:
@@ -211,23 +234,27 @@ def by_subject(scores: Iterable[CellScores]) -> list[list[SubjectScores]]:
     return list(grouped.values())
 
 
+def _control(groups: Groups, spec: EvaluationSpec, pool: int) -> dict[str, Any]:
+    draws = [[each.control for each in group if each.control] for group in groups]
+    return describe_control(spec.control, draws, pool) if spec.control != "none" else {}
+
+
 def _forward(groups: Groups, context: MetricContext) -> Metrics:
-    named, chance = {**vars(context), "ids": _ids(groups)}, _chance_of_precision(groups, context.pool)
-    precision = [np.array([each.ranking.precision for each in group]) for group in groups]
-    ranks = [np.array([each.ranking.ranks for each in group]) for group in groups]
-    average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **named)
-    return by_name([*summarise(ranks, **named), average])
+    rankings, ids = [[each.ranking for each in group] for group in groups], _ids(groups)
+    chance = np.mean([_chance_of_precision(context.pool, each) for group in rankings for each in group])
+    precision = [np.array([each.precision for each in group]) for group in rankings]
+    found = context.summarise([[each.ranks for each in group] for group in rankings], ids)
+    return found | by_name([context.measure("map", precision, ids, float(chance))])
 
 
 def _ids(groups: Groups) -> list[list[str]]:
     return [group[0].ranking.image_ids for group in groups]
 
 
-def _chance_of_precision(groups: Groups, pool: int) -> float:
-    """Average the chance of the items' precisions, over items and then over cells."""
-    relevant = [each.ranking.relevant for group in groups for each in group]
-    chances = {each: chance_of_precision(pool, each) for each in np.unique(np.concatenate(relevant)).tolist()}
-    return float(np.mean([np.mean([chances[each] for each in some.tolist()]) for some in relevant]))
+def _chance_of_precision(pool: int, ranking: Ranking) -> float:
+    relevant, counts = np.unique(ranking.relevant, return_counts=True)
+    chances = [chance_of_precision(pool, int(each)) for each in relevant]
+    return float(np.average(chances, weights=counts))
 
 
 def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) -> Metrics:
@@ -237,20 +264,14 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
     if len(sizes) != 1 or sizes == {(0, 0)}:
         return {}
     pool, shown = sizes.pop()
-    ranks = [np.array([each.backward for each in group]) for group in rankings]
-    named = {**vars(context), "pool": pool, "ids": [group[0].pictures for group in rankings]}
-    return by_name(summarise(ranks, **named, targets=shown, only=only))
+    ranks, ids = [[each.backward for each in group] for group in rankings], [g[0].pictures for g in rankings]
+    return replace(context, pool=pool).summarise(ranks, ids, targets=shown, only=only)
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
     """Describe top-1 among drawn subsets, in both directions."""
     protocol = f"{context.protocol}, {subsets.ways}-way, {subsets.draws} draws"
-    named, found = {**vars(context), "protocol": protocol, "pool": subsets.ways}, {}
-    named |= {
-        "chance": 1 / subsets.ways,
-        "limits": (0.0, 1.0),
-        "wilson": False,
-    }  # an average is no single hit
+    context, found = replace(context, protocol=protocol, pool=subsets.ways), {}
     hits: list[list[Hits]] = [[each.subsets for each in group if each.subsets] for group in groups]
     for way, direction in enumerate(("", BACKWARD)):
         kept, names = [], []
@@ -259,7 +280,9 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
             drawn = np.flatnonzero(~np.isnan(shares).any(0))  # items that were never drawn have no share
             kept.append(shares[:, drawn])
             names.append([image_ids[place] for place in drawn.tolist()])
-        found[scope(ALL, SUBSETS, direction)] = by_name([measure("top1", kept, ids=names, **named)])
+        # an item's value is an average over its draws, no single hit
+        metric = context.measure("top1", kept, names, 1 / subsets.ways, wilson=False)
+        found[scope(ALL, SUBSETS, direction)] = by_name([metric])
     return found
 
 
@@ -269,8 +292,7 @@ def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metri
     found = {}
     for at in _shared_points(name, groups):
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        metrics = summarise(ranks, **vars(context), ids=_ids(groups), only=CURVE)
-        found[scope(name, f"{at:g}")] = by_name(metrics)
+        found[scope(name, f"{at:g}")] = context.summarise(ranks, _ids(groups), only=CURVE)
     return found
 
 

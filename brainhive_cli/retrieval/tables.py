@@ -26,14 +26,17 @@ NAMES = {
     "map": "mAP",
 }
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
+CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
 
 
 def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
     """Lay out all tables that a run has something for."""
-    laid_out = [_cells(found), _directions(found), _seeds(found), _subsets(found)]
+    laid_out = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
     laid_out += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
-    laid_out += [_concepts(found, concept_rows)] if concept_rows else []
+    if concept_rows:
+        laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
+        laid_out.append(_confusions(found, concept_rows))
     laid_out += comparison_tables(found.notes["against"])
     published = found.notes["published"]
     laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
@@ -74,6 +77,26 @@ def _verdict(notes: Mapping[str, Any]) -> str:
     p = min(1.0, 2 * min(test["better"], test["worse"]))
     shown = f"{p:.2g}" if p > 2 * LEAST else f"< {2 * LEAST:.2g}"
     return f"{notes['verdict']} (p {shown}, {test['test']} of {test['n']} pictures among {test['pool']})"
+
+
+def _control(found: Measurements) -> Table:
+    """Show what is measured, and its null distribution under the control."""
+    control = found.notes["control"]
+    if not control:
+        return EMPTY
+    rows = [
+        (
+            NAMES[name],
+            each["measured"],
+            each["mean"],
+            interval_text(each["low"], each["high"]),
+            f"{each['p']:.2g}",
+        )
+        for name, each in control["metrics"].items()
+    ]
+    draws = f"{control['draws']} draws with {CONTROLS[control['kind']]}"
+    title = f"Measured, and in {draws}; n {control['n']}, pool {control['pool']}"
+    return Table(title, ("metric", "measured", "control, mean", "95 % of draws", "p"), tuple(rows))
 
 
 def _directions(found: Measurements) -> Table:
@@ -175,13 +198,19 @@ def _curve(found: Measurements, name: str) -> Table:
     return Table(title, columns, tuple(rows))
 
 
-def _concepts(found: Measurements, most: int) -> Table:
-    """Show the concepts that are found best and worst."""
-    table = list(found.notes["concepts"].items())
+def _concepts(found: Measurements, kind: str, most: int) -> Table:
+    """Show the concepts (or categories) that are found best and worst."""
+    table = list(found.notes[kind].items())
     chosen = table if len(table) <= 2 * most else [*table[:most], *table[-most:]]
     rows = [(name, row["top1"], row["top5"], row["mean_rank"], row["n"]) for name, row in chosen]
-    title = f"Concepts: {len(chosen)} of {len(table)}, best first; n over subjects and seeds"
-    return Table(title, ("concept", "top-1", "top-5", "mean rank", "n"), tuple(rows))
+    title = f"{kind.capitalize()}: {len(chosen)} of {len(table)}, best first; n over subjects and seeds"
+    return Table(title, (kind, "top-1", "top-5", "mean rank", "n"), tuple(rows))
+
+
+def _confusions(found: Measurements, most: int) -> Table:
+    rows = [tuple(row.values()) for row in found.notes["confusions"][:most]]
+    columns = ("seen", "taken for", "times", "share", "cosine of the two")
+    return Table("Confused concepts", columns, tuple(rows))
 
 
 def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, ...]:

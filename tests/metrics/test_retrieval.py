@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics import _rank_counts
+from brainhive_cli.metrics import _rank_counts, retrieval
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import (
     average_precisions,
@@ -13,6 +13,7 @@ from brainhive_cli.metrics.retrieval import (
     chance_of_ranks,
     nearest,
     ranks,
+    ranks_of_all,
     subset_hits,
     summarise,
 )
@@ -288,3 +289,22 @@ def test_the_ranks_of_a_perfect_decoder_have_no_interval_below_the_first(subject
 
     assert (found["mean_rank"].low, found["mean_rank"].high) == (1, 1)
     assert found["top1"].low == pytest.approx(0.981, abs=1e-3)
+
+
+@pytest.mark.parametrize("random", [0, 50])
+def test_all_pictures_are_ranked_as_each_is_alone(random, monkeypatch):
+    draw = torch.Generator().manual_seed(0)
+    signals, gallery = torch.randn(20, 8, generator=draw), torch.randn(30, 8, generator=draw)
+    gallery[3] = gallery[4]  # they tie
+    more = [torch.randn(random, 8, generator=draw)] if random else []
+    monkeypatch.setattr(retrieval, "CANDIDATES", 7)
+
+    found = ranks_of_all(signals, gallery, 12, more)
+
+    for place in range(12):
+        alone = ranks(signals, gallery, torch.full((20,), place), more)
+        assert np.array_equal(found[:, place], alone.numpy())
+
+
+def test_all_pictures_tie_for_a_constant_token():
+    assert (ranks_of_all(torch.ones(3, 4), torch.ones(9, 4), 5) == 9).all()

@@ -1,4 +1,4 @@
-"""Larger and smaller galleries, and the tables over subjects, seeds and concepts."""
+"""Larger and smaller galleries, and the tables over subjects, seeds, concepts and categories."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -86,12 +86,18 @@ def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, smal
     assert metrics.overall["top1"].seeds == (1, 2)
 
 
-def test_all_concepts_are_in_the_document_and_some_in_the_table(go, trained):
-    result = go("eval-retrieval", f"run={trained}", "concept_rows=2", "sheet_rows=0")
+def test_concepts_categories_and_confusions_are_told_in_full(go, trained, tmp_path):
+    colours = "".join(f"{c}\t{c.split('_')[0]}\n" for c in ("red_checked_cactus", "red_plain_mug"))
+    (tmp_path / "colours.tsv").write_text(colours)
+
+    run = (f"run={trained}", f"categories={tmp_path / 'colours.tsv'}", "concept_rows=2", "sheet_rows=0")
+    result = go("eval-retrieval", *run)
 
     notes, top1 = result.metrics.notes, result.metrics.overall["top1"].value
     assert len(notes["concepts"]) == 100 and all(row["n"] == 2 for row in notes["concepts"].values())
     assert np.mean([row["top1"] for row in notes["concepts"].values()]) == pytest.approx(top1)
+    assert notes["categories"]["red"]["n"] in (2, 4)
+    assert 0 < sum(each["count"] for each in notes["confusions"]) <= 200 * (1 - top1) + 1e-9
     shown = next(table for table in result.tables if table.title.startswith("Concepts: 4 of 100"))
     assert len(shown.rows) == 4
 

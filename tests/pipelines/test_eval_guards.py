@@ -36,28 +36,60 @@ def chance_is_in(metric: Metric) -> bool:
     return metric.low <= metric.chance <= metric.high
 
 
-def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained):
-    metrics = go("eval-retrieval", f"run={trained}", "control=shuffled", "sheet_rows=0").metrics
+@pytest.mark.parametrize("control", ["shuffled", "permuted"])
+def test_a_control_is_at_chance_in_both_directions_and_says_what_it_is(go, trained, control):
+    metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
 
     assert metrics.notes["verdict"] == "at chance"
     assert chance_is_in(metrics.overall["mean_rank"])
     assert chance_is_in(metrics.scopes["all · backward"]["mean_rank"])
     assert metrics.overall["top1"].value <= 0.03
-    assert metrics.notes["protocol"] == f"intra, {DATASET}, shuffled signals, simulated"
+    word = {"shuffled": "shuffled signals", "permuted": "permuted labels"}[control]
+    assert metrics.notes["protocol"] == f"intra, {DATASET}, {word}, simulated"
 
 
-def test_a_control_shuffles_all_models_of_a_subject_alike(go, small, world, runs):
-    """Their ranks vary together: shuffled apart, two seeds would make the interval too narrow."""
+@pytest.mark.parametrize("control", ["shuffled", "permuted"])
+def test_a_control_is_a_distribution_beside_what_is_measured(go, trained, evaluated, control):
+    measured = evaluated.metrics.overall
+
+    result = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0")
+
+    found = result.metrics.notes["control"]
+    assert (found["kind"], found["n"], found["pool"]) == (control, 200, 100) and found["draws"] >= 200
+    for name in ("top1", "top5", "mean_rank", "mrr"):
+        metric, chance = found["metrics"][name], measured[name].chance
+        assert metric["measured"] == pytest.approx(measured[name].value)
+        assert metric["mean"] == pytest.approx(chance, rel=0.1)
+        assert metric["low"] <= chance <= metric["high"]
+        assert metric["p"] == 1 / (1 + found["draws"])
+    assert result.tables[1].title.startswith("Measured, and in 1000 draws")
+
+
+def test_subjects_share_the_labels_that_a_control_permutes(go, trained):
+    """So a draw differs from chance by as much as one subject's does, and not by less for each more."""
+    spread = {}
+    for control in ("shuffled", "permuted"):
+        metrics = go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0").metrics
+        rank = metrics.notes["control"]["metrics"]["mean_rank"]
+        spread[control] = rank["high"] - rank["low"]
+
+    assert spread["permuted"] > 1.1 * spread["shuffled"]
+
+
+def test_a_control_deals_all_models_of_a_subject_alike(go, small, world, runs):
+    """Their ranks vary together: dealt apart, two seeds would make its distribution too narrow."""
+    one = go("train-align", *small, runs, "subjects=1", "train.epochs=1").folder
     two = go("train-align", *small, runs, "subjects=1", "train.epochs=1", "seeds=1,2").folder
     cells = two / "cells"
     shutil.rmtree(cells / "sub-01_seed-2" / "model")
     shutil.copytree(cells / "sub-01_seed-1" / "model", cells / "sub-01_seed-2" / "model")
 
-    options = ("control=shuffled", "sheet_rows=0", "ceiling_splits=0", runs)
-    found = go("eval-retrieval", f"run={two}", *options).metrics
+    asked = ("control=shuffled", "sheet_rows=0", "ceiling_splits=0", runs)
+    single, double = (go("eval-retrieval", f"run={run}", *asked).metrics for run in (one, two))
 
-    ranks = [each["ranks"] for each in found.items.values()]
+    ranks = [each["ranks"] for each in double.items.values()]
     assert ranks[0] == ranks[1]
+    assert double.notes["control"] == single.notes["control"]
 
 
 def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained, capsys):
@@ -70,6 +102,11 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
 
     assert metrics.notes["verdict"] == "at chance"
+    controls = [
+        go("eval-retrieval", f"run={trained}", f"control={control}", "sheet_rows=0", again=True).metrics
+        for control in ("shuffled", "permuted")
+    ]
+    assert min(each.notes["control"]["metrics"]["mean_rank"]["p"] for each in controls) > 0.05
     assert "retrieval is at chance: do signals and pictures belong together" in capsys.readouterr().err
 
 

@@ -1,24 +1,28 @@
-"""From items' values to metrics: what subsets, concepts and the verdict count."""
+"""From items' values to metrics: what subsets, controls and the verdict count."""
 
 import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.retrieval.cell_scores import SubjectScores
+from brainhive_cli.retrieval.controls import DRAWS, ControlDraws, describe_control
 from brainhive_cli.retrieval.rankings import Ranking
 from brainhive_cli.retrieval.recipe import Subsets
-from brainhive_cli.retrieval.summary import MetricContext, above_chance, by_concept, scopes_of_all
+from brainhive_cli.retrieval.summary import MetricContext, above_chance, scopes_of_all
 
 CONTEXT = MetricContext("intra", "test", 20)
 
 
 def ranking(names: list[str], ranks: list[int]) -> Ranking:
     """Make a ranking of pictures, each its own concept, among 20."""
-    found = np.array(ranks)
-    return Ranking(names, names, found, found, 20, 1 / found, np.ones_like(found), names, found, 1)
+    count = len(names)
+    precision = (1 / np.array(ranks)).tolist()
+    return Ranking(
+        names, names, ranks, ranks, 20, precision, [1] * count, names, ranks, 1, names, [0.0] * count
+    )
 
 
 def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
-    return SubjectScores(ranking(names, ranks), (hits, hits), {}, None)
+    return SubjectScores(ranking(names, ranks), (hits, hits), {}, None, None)
 
 
 def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn():
@@ -44,10 +48,18 @@ def test_subjects_are_matched_by_the_pictures_that_they_saw():
     assert (test.n, test.pool, test.verdict) == (20, 20, "at chance")
 
 
-def test_concepts_are_listed_from_the_best_found_to_the_worst():
-    groups = [[scores(["cat", "dog", "cow"], ranks, [])] for ranks in ([1, 2, 1], [8, 3, 1])]
+def test_the_p_of_a_control_counts_draws_that_are_as_good_over_subjects():
+    """Of two subjects whose means are measured: .4; nine draws of 1000 are at least as good."""
+    drawn = np.zeros(DRAWS)
+    drawn[:9] = 0.4
+    draws = [
+        [ControlDraws(dict.fromkeys(names, value), {name: drawn.tolist() for name in names}, 10)]
+        for value in (0.3, 0.5)
+        for names in [("top1", "top5", "mean_rank", "mrr")]
+    ]
 
-    table = by_concept(groups)
+    found = describe_control("permuted", draws, 20)
 
-    assert list(table) == ["cow", "cat", "dog"]
-    assert table["cat"] == {"top1": 0.5, "top5": 0.5, "mean_rank": 4.5, "n": 2}
+    assert found["metrics"]["top1"]["p"] == 10 / 1001
+    assert found["metrics"]["mean_rank"]["p"] == 1  # of which less is better
+    assert (found["metrics"]["top1"]["measured"], found["n"], found["pool"]) == (0.4, 20, 20)

@@ -1,0 +1,100 @@
+"""Which concepts and categories are found, and which are confused."""
+
+import csv
+import re
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core import home
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+
+NUMBER = re.compile(r"^\d+_")
+"""What THINGS puts before a concept's name in its folders."""
+CONFUSIONS = 100
+"""Pairs of concepts that are kept, the most frequent first."""
+
+
+def by_concept(ranks: Mapping[str, Sequence[int]]) -> dict[str, dict[str, float]]:
+    """Summarise the ranks of each concept (or category), the best found first.
+
+    Args:
+        ranks: Of all signals that showed it, over subjects and seeds.
+    """
+    table = {}
+    for name, found in ranks.items():
+        values = np.asarray(found)
+        table[name] = {
+            "top1": float((values == 1).mean()),
+            "top5": float((values <= 5).mean()),
+            "mean_rank": float(values.mean()),
+            "n": len(values),
+        }
+    return dict(sorted(table.items(), key=lambda row: (-row[1]["top1"], row[1]["mean_rank"], row[0])))
+
+
+def by_category(
+    ranks: Mapping[str, Sequence[int]], categories: Mapping[str, str]
+) -> dict[str, dict[str, float]]:
+    """Summarise the ranks of each category; concepts that no category names are left out."""
+    grouped: dict[str, list[int]] = defaultdict(list)
+    for concept, found in ranks.items():
+        if category := categories.get(_plain(concept)):
+            grouped[category] += found
+    return by_concept(grouped)
+
+
+def confusions(pairs: Iterable[tuple[str, str, float]]) -> list[dict[str, Any]]:
+    """Count which concept was taken for which.
+
+    Args:
+        pairs: Seen concept, concept of the most similar picture, and the cosine similarity of the
+            two pictures' tokens, one a signal.
+
+    Returns:
+        The most frequent pairs of different concepts: count, share of the seen concept's signals, mean
+        similarity.
+    """
+    counts: Counter[tuple[str, str]] = Counter()
+    shown: Counter[str] = Counter()
+    similarities: dict[tuple[str, str], list[float]] = defaultdict(list)
+    for seen, named, similarity in pairs:
+        shown[seen] += 1
+        if seen != named:
+            counts[seen, named] += 1
+            similarities[seen, named].append(similarity)
+    order = sorted(counts, key=lambda pair: (-counts[pair], pair))[:CONFUSIONS]
+    return [
+        {
+            "seen": pair[0],
+            "taken_for": pair[1],
+            "count": counts[pair],
+            "share": counts[pair] / shown[pair[0]],
+            "similarity": float(np.mean(similarities[pair])),
+        }
+        for pair in order
+    ]
+
+
+def read_categories(path: str) -> dict[str, str]:
+    """Read which category a concept is of, from the first two columns of a table (.csv, or tabs).
+
+    Raises:
+        MissingData: if there is no such file.
+        BrainhiveError: if a line has no second column.
+    """
+    file = home.located(path)
+    if not file.is_file():
+        raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
+    with file.open(newline="", encoding="utf-8") as stream:
+        rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
+    for number, row in enumerate(rows, 1):
+        if len(row) < 2:
+            raise BrainhiveError(f"{path} line {number} has no category", "concept, category on each line")
+    return {_plain(row[0]): row[1].strip() for row in rows}
+
+
+def _plain(concept: str) -> str:
+    return NUMBER.sub("", concept).strip().lower()
