@@ -171,7 +171,7 @@ class Chain:
 def _conditions(
     link: Link, conditioning: Conditioning, null: Conditioning | None, seeds: Sequence[int]
 ) -> tuple[Conditioning, Conditioning | None]:
-    """Take the chain's conditioning, or make the stage's own of the decoded heads."""
+    """Take the chain's conditioning, or condition by the stage's own prior on the decoded heads."""
     if link.prior is None:
         return conditioning, null
     if conditioning.decoded is None:

@@ -48,11 +48,12 @@ def training_bytes(recipe: Recipe, dims: Mapping[str, int]) -> int:
     samples = min(train.batch_size, max(recipe.sample_items, recipe.fid_items))
     if not samples:
         return step
-    sampler = generator if recipe.sampler is None else outline_generator(recipe.sampler, recipe)
-    if sampler is not generator:
-        prior.attach(sampler)
-    counted_twice = sum(map(size_of, generator.networks)) if sampler is generator else 0
-    return max(step, held + sampler.memory_estimate(samples, recipe.resolution_px) - counted_twice)
+    if recipe.sampler is None:
+        held -= sum(map(size_of, generator.networks))  # which the estimate of sampling counts too
+    else:
+        generator = outline_generator(recipe.sampler, recipe)
+        prior.attach(generator)
+    return max(step, held + generator.memory_estimate(samples, recipe.resolution_px))
 
 
 def _pass(generator: Any, prior: Any, recipe: Recipe) -> None:

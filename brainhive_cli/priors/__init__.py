@@ -58,7 +58,7 @@ class Prior(Protocol):
 
 
 class TrainablePrior(Prior, Protocol):
-    """What train-prior needs besides: a module whose parameters are trained, and that can be saved."""
+    """What train-prior also needs: an nn.Module whose parameters are trained, and that can be saved."""
 
     def condition_on_embeddings(
         self, embeddings: "dict[str, Tensor]", kept: "Tensor | None" = None
@@ -73,27 +73,18 @@ class TrainablePrior(Prior, Protocol):
 
 @dataclass(frozen=True)
 class Description:
-    """What is known of a prior without its weights.
-
-    Attributes:
-        kind: The file of the prior.
-        reference: As the user names it.
-        folder: Where it lies; None for a kind without weights.
-        dims: Width of each embedding that its fuser takes, by key.
-        dim: D, width of its token; 0 where there is none.
-        fuser: Sizes of its fuser, by the keys of an align recipe.
-    """
+    """What is known of a prior without its weights; `dims` and `dim` are those of `Prior`."""
 
     kind: str
     reference: str
-    folder: Path | None = None
+    folder: Path | None = None  # None for a kind without weights
     dims: Mapping[str, int] = field(default_factory=dict)
     dim: int = 0
-    fuser: Mapping[str, int] = field(default_factory=dict)
+    fuser: Mapping[str, int] = field(default_factory=dict)  # its sizes, by the keys of an align recipe
 
     @cached_property
     def digest(self) -> str:
-        """Digest of the weights (64 hexadecimal digits), which it fetches and reads; empty without any."""
+        """Digest of the weights (64 hexadecimal digits), which are fetched for it; empty without any."""
         return "" if self.folder is None else str(_module(self.kind).digest(self.reference))
 
 

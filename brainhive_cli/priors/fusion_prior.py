@@ -161,7 +161,7 @@ class FusionPrior(nn.Module):
     """Fusion encoder with adapter, projection and attention adapter.
 
     Args:
-        configs: What the config.json of each part folder holds, by folder.
+        configs: The config.json of each part, by folder.
         sizes: (D_cross, D_inner) of each cross-attention, by its place among the U-Net's processors.
 
     Attributes:
@@ -180,12 +180,8 @@ class FusionPrior(nn.Module):
         self.dims: dict[str, int] = dict(sorted(fusion["proj_meta"].items()))  # as the file will order them
         self.dim: int = fusion["hidden_size"]
         hidden = fusion["intermediate_size"]
-        self.fusion_encoder = nn.ModuleDict(
-            {
-                "vision_model": FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"]),
-                "adapter": Adapter(self.dim, hidden),
-            }
-        )
+        encoder = FusionEncoder(self.dims, self.dim, hidden, depth=fusion["num_layers"])
+        self.fusion_encoder = nn.ModuleDict({"vision_model": encoder, "adapter": Adapter(self.dim, hidden)})
         self.proj = Projection(proj["embed_dim"], proj["cross_attention_dim"], proj["sequence_length"])
         self.attn_adapter = AttentionAdapter(attention["attn_processor_keys"], sizes, attention["scale"])
 
@@ -266,11 +262,10 @@ class FusionPrior(nn.Module):
     def start_from(self, file: Path) -> None:
         """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
         state = read(file).items()
-        for part, old, new in (
-            (self.proj, "image_proj.", ""),
-            (self.attn_adapter, "ip_adapter.", "attn_processors."),
-        ):
-            fill(part, {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}, file)
+        renamed = {"proj": ("image_proj.", ""), "attn_adapter": ("ip_adapter.", "attn_processors.")}
+        for part, (old, new) in renamed.items():
+            found = {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}
+            fill(self.get_submodule(part), found, file)
 
     @classmethod
     def load(cls, reference: str | Path) -> Self:
@@ -284,10 +279,8 @@ class FusionPrior(nn.Module):
         files = [folder / part / name for part in CLASSES for name in ("config.json", WEIGHTS)]
         absent = [str(f.relative_to(folder)) for f in files if not f.is_file()]
         if len(absent) == len(files):
-            raise MissingData(
-                f"{folder} is no Fusion Prior",
-                f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name",
-            )
+            hint = f"give a folder that holds {', '.join(CLASSES)}, or hub:owner/name"
+            raise MissingData(f"{folder} is no Fusion Prior", hint)
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
         configs = {part: read(folder / part / "config.json") for part in CLASSES}
