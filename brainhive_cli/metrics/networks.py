@@ -67,13 +67,7 @@ class Network:
 
 
 class Features:
-    """A loaded network.
-
-    Args:
-        module: Normalised pictures to outputs by node.
-        network: What it is.
-        device: Where it is.
-    """
+    """A loaded network: its module takes normalised pictures to outputs by node."""
 
     def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
         self._module, self._side_px, self._nodes = module, network.side_px, network.nodes
@@ -83,15 +77,11 @@ class Features:
     @torch.inference_mode()
     def __call__(self, images: Tensor) -> dict[str, Tensor]:
         """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D]."""
-        seen = (resize(images, self._side_px) - self._mean) / self._std
-        outputs = self._module(seen)
+        outputs = self._module((resize(images, self._side_px) - self._mean) / self._std)
         return {node: outputs[node].flatten(1) for node in self._nodes}
 
     def of_node(self, node: str) -> Callable[[Tensor], Tensor]:
-        """Give the function from pictures to one node's standardised features [B, D].
-
-        The functions of all nodes share one pass over the same pictures.
-        """
+        """Return a function from pictures to a node's standardised features [B, D]; all share one pass."""
 
         def features(images: Tensor) -> Tensor:
             if self._last is None or self._last[0] is not images:
@@ -112,16 +102,6 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
 
         return _cut(get_model(name, weights=weights), nodes)
 
-    return _of_url(title, side_px, nodes, url, load)
-
-
-def _of_url(
-    title: str,
-    side_px: int,
-    nodes: tuple[str, ...],
-    url: Callable[[], str],
-    load: Callable[[Path], nn.Module],
-) -> Network:
     return Network(title, side_px, nodes, lambda: kept(url()).is_file(), lambda: from_url(url(), title), load)
 
 
@@ -137,7 +117,7 @@ def _swav(path: Path) -> nn.Module:
 
 
 def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
-    """Let a network give the outputs of some of its nodes, and compute no further."""
+    """Make a network return the outputs of some of its nodes, and compute no further."""
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
@@ -145,10 +125,6 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
 
 def _has_clip() -> bool:
     return hub.holds(CLIP, CLIP_FILES[:1], CLIP_FILES[1:])
-
-
-def _clip() -> Path:
-    return hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip())
 
 
 class _Clip(nn.Module):
@@ -172,12 +148,12 @@ class _Clip(nn.Module):
 
 
 def kept(url: str) -> Path:
-    """Say where torch's hub keeps a file."""
+    """Return where torch's hub keeps a file."""
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
 def from_url(url: str, title: str) -> Path:
-    """Find a file of torch's hub cache, or fetch it there, but where the hub is switched off."""
+    """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
     from huggingface_hub import constants
 
     path = kept(url)
@@ -202,11 +178,21 @@ NETWORKS = {
         "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
     ),
     "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
-    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), _has_clip, _clip, _Clip, OPENAI),
+    "clip": Network(
+        "CLIP ViT-L/14",
+        224,
+        ("embedding",),
+        _has_clip,
+        lambda: hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip()),
+        _Clip,
+        OPENAI,
+    ),
     "effnet": _torchvision(
         "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
     ),
-    "swav": _of_url("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
+    "swav": Network(
+        "SwAV", 224, ("avgpool",), lambda: kept(SWAV).is_file(), lambda: from_url(SWAV, "SwAV"), _swav
+    ),
 }
 """The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
 
@@ -232,7 +218,7 @@ FEATURE_METRICS = {
 
 
 def parts_of(network: str, names: Sequence[str], device: torch.device) -> dict[str, MetricPart]:
-    """Load a network, and give the metrics of these names that are computed in its features.
+    """Load a network, and make the metrics of these names, which are computed in its features.
 
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,7 +12,6 @@ from torch import Tensor
 from brainhive_cli.core.errors import MissingData, MissingExtra, first_line
 from brainhive_cli.metrics.networks import DAMAGED, NETWORKS, from_url, kept
 
-T = TypeVar("T")
 MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),
     "FID": ("torchmetrics.image.fid", "torch_fidelity"),
@@ -26,7 +25,7 @@ INCEPTION = (
 
 
 def is_here(metric: str) -> bool:
-    """Whether the weights of LPIPS or FID are on this machine; asks no network, and loads nothing.
+    """Whether the weights of LPIPS or FID are on this machine; loads nothing, and uses no network.
 
     Raises:
         MissingExtra: if a library that the metric needs is not installed.
@@ -71,10 +70,9 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
     return lambda pictures: network(pictures.mul(255).round().byte().to(device))
 
 
-def _fetched(load: Callable[[], T], metric: str) -> T:
+def _fetched(load: Callable[[], Any], metric: str) -> Any:
     _require(metric)
-    is_lpips = metric == "LPIPS"
-    path = NETWORKS["alexnet"].fetch() if is_lpips else from_url(INCEPTION, "FID's InceptionV3")
+    path = NETWORKS["alexnet"].fetch() if metric == "LPIPS" else from_url(INCEPTION, "FID's InceptionV3")
     try:
         return load()
     except DAMAGED as error:

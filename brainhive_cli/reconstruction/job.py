@@ -21,7 +21,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import media_files
 from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.generators import Sampling
-from brainhive_cli.metrics.part import Medium
 from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.evaluation import Stimuli
@@ -58,24 +57,14 @@ class Job:
 
     @cached_property
     def align(self) -> AlignRun:
-        """The align run whose models decode: the one named, or the newest that was trained for the prior.
-
-        Raises:
-            MissingData: if there is none, with the line that makes one.
-            RecipeError: if it is a sweep of which no variant is named.
-            BrainhiveError: if the prior takes other heads than the run's.
-        """
+        """The align run whose models decode: the one named, or the newest that was trained for the prior."""
         recipe = self.recipe
         found, variant = find_run(recipe.align_run, self.prior, recipe.prior.source, recipe.paths)
         return AlignRun.open(found, recipe.paths, subjects=recipe.subjects, variant=variant)
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:
-        """The cells, each with the subjects that it is tested on.
-
-        Raises:
-            MissingData: if there is no cell of a seed.
-        """
+        """The cells, each with a subject that it is tested on."""
         align, known = self.align, sorted({cell.seed for cell in self.align.cells})
         seeds = self.recipe.seeds or [align.cells[0].seed]
         if absent := [seed for seed in seeds if seed not in known]:
@@ -137,16 +126,14 @@ class Job:
     @property
     def metrics_line(self) -> str:
         """What is measured, and which weights are still to be downloaded for it."""
-        encoders = self.recipe.metric_encoders
-        names = [*names_for(self._medium, self.recipe.metrics), *map(two_way_name, encoders)]
+        recipe, encoders = self.recipe, self.recipe.metric_encoders
+        if recipe.score is None:
+            medium = self.align.dataset.images(recipe.split).medium
+        else:
+            medium = medium_of(media_files.read(next(iter(self.folders.truths.values()))))
+        names = [*names_for(medium, recipe.metrics), *map(two_way_name, encoders)]
         absent = [name for name in names if not is_here(name, encoders)]
         return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
-
-    @property
-    def _medium(self) -> Medium:
-        if self.recipe.score is not None:
-            return medium_of(media_files.read(next(iter(self.folders.truths.values()))))
-        return self.align.dataset.images(self.recipe.split).medium
 
     @property
     def count_line(self) -> str:
@@ -165,10 +152,8 @@ class Job:
     def baselines_line(self) -> str:
         """Which baselines of training pictures are made, and which are missing."""
         chosen = [each for each in BASELINES if each in self.recipe.sources]
-        missing = [each for each in chosen if not self.baselines.is_here(each)]
-        words = [", ".join(each for each in chosen if each not in missing)]
-        words += [f"missing: {', '.join(missing)}"] if missing else []
-        return "; ".join(filter(None, words)) or "none"
+        here = {each: self.baselines.is_here(each) for each in chosen}
+        return ", ".join(each if here[each] else f"{each} (missing)" for each in chosen) or "none"
 
     @property
     def memory_line(self) -> str:
@@ -181,13 +166,7 @@ class Job:
         return f"{in_words(needed + size_of(self.prior))} for {recipe.batch_size} at once"
 
     def generation(self, prior: Any, heads: StimulusHeads, launch: Launch) -> GenerationJob:
-        """Prepare what generates the media.
-
-        Args:
-            prior: On the launch's device.
-            heads: Makes heads from candidates, of which the best is kept.
-            launch: Where they are generated.
-        """
+        """Prepare what generates the media, by a prior on the launch's device."""
         recipe = self.recipe
         output, sampling = recipe.section(Output), recipe.section(Sampling)
         return GenerationJob(
@@ -216,11 +195,6 @@ class Job:
 
     def check(self, decoded_sets: Sequence[DecodedSet], prior: Any, launch: Launch) -> None:
         """Refuse what cannot be generated, before the generator is loaded.
-
-        Args:
-            decoded_sets: What would be generated from.
-            prior: On the launch's device.
-            launch: The processes that share the work.
 
         Raises:
             MissingData: if an item has no picture to start from.

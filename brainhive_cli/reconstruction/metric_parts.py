@@ -46,12 +46,7 @@ def names_for(medium: Medium, names: Sequence[str] | None) -> list[str]:
 def load(
     names: Sequence[str], encoders: Sequence[EncoderConfig], launch: Launch
 ) -> tuple[dict[str, MetricPart], dict[str, str]]:
-    """Load metrics.
-
-    Args:
-        names: Of the metrics.
-        encoders: More encoders whose embeddings of pictures two-way identification compares.
-        launch: Where networks compute.
+    """Load metrics, and two-way identification in the embeddings of more encoders.
 
     Returns:
         The metrics by name, and for each one without weights the way to get them.
@@ -103,12 +98,7 @@ def short(metric: str) -> str:
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
-    """Whether a metric needs no weights, or they are on this machine.
-
-    Args:
-        metric: Its name.
-        encoders: Encoders of two-way identification, apart from the metrics' own networks.
-    """
+    """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
         return NETWORKS[FEATURE_METRICS[metric].network].is_here()
     named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
@@ -122,12 +112,12 @@ def lower_is_better(metric: str) -> bool:
 
 
 def chance_of(metric: str) -> float | None:
-    """Give the value expected of guessing; None for metrics without such a level."""
+    """Return the value expected of guessing; None for metrics without such a level."""
     return None if metric in OWN_PARTS or lower_is_better(metric) else 0.5
 
 
 def limits_of(metric: str) -> tuple[float, float]:
-    """Give the least and the largest value of a share, a correlation distance or a correlation (or SSIM)."""
+    """Return the bounds of a share, a correlation distance or a correlation (or SSIM)."""
     if chance_of(metric) is not None:
         return (0.0, 1.0)
     return (0.0, 2.0) if lower_is_better(metric) else (-1.0, 1.0)

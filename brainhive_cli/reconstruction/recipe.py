@@ -32,8 +32,8 @@ def _prior_section(prior: Any) -> Any:
     """Let `prior: REFERENCE` mean its source, also where `prior.scale` is given too."""
     if isinstance(prior, str):
         return {"source": prior}
-    if isinstance(prior, dict) and "kind" in prior:  # what a reference becomes when a key is put below it
-        return {"source": prior["kind"], **{key: value for key, value in prior.items() if key != "kind"}}
+    if isinstance(prior, dict):  # `kind` is what a reference becomes when a key is put below it
+        return {"source" if key == "kind" else key: value for key, value in prior.items()}
     return prior
 
 
@@ -166,17 +166,13 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
         return super().resolve(command, name, flags, overrides)
 
     def section(self, model: type[M]) -> M:
-        """Give the keys of one of the models that this recipe is composed of."""
+        """Return the keys of one of the models that this recipe inherits."""
         given = self.model_fields_set & model.model_fields.keys()
         fields = {key: getattr(self, key) for key in model.model_fields}
         return cast(M, model.model_construct(given, **fields))
 
-    def described(self, starts: bool) -> str:
-        """Say how pictures are generated, in words that travel with their metrics.
-
-        Args:
-            starts: Whether sampling starts from pictures.
-        """
+    def described(self, starts_from_pictures: bool) -> str:
+        """Say how pictures are generated, in words that travel with their metrics."""
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
         if self.best_of > 1:
             words.append(f"each the best of {self.best_of} by its decoded head")
@@ -184,6 +180,6 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
             words.append(f"adapter {self.adapter}")
         if self.prior.scale is not None:
             words.append(f"scale {self.prior.scale:g}")
-        if starts:
+        if starts_from_pictures:
             words.append(f"from pictures at strength {self.strength:g}")
         return ", ".join([*words, *self.section(Sampling).words])

@@ -58,9 +58,9 @@ def _by_source(found: Measurements) -> Table:
             m = found.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
-            rows.append((_with_arrow(name, name), TITLES[source], *shown))
+            rows.append((_with_arrow(name), TITLES[source], *shown))
     for name in found.missing:
-        row = ("all", TITLES[name]) if name in TITLES else (_with_arrow(name, name), "–")
+        row = ("all", TITLES[name]) if name in TITLES else (_with_arrow(name), "–")
         rows.append((*row, "missing", *["–"] * 5))
     columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
     return Table(_title(found), columns, tuple(rows))
@@ -86,7 +86,7 @@ def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]]) -> Table:
             better = (of if is_more else other) if is_below else "–"
             p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
             measured = f"{m['difference']:+.3f}", interval_text(m["low"], m["high"]), m["n"], p
-            rows.append((_with_arrow(name, name), other, *measured, better))
+            rows.append((_with_arrow(name), other, *measured, better))
     tests = {m["test"] for each in comparisons for m in each["metrics"].values()}
     title = f"{of} less others, paired; p: {', '.join(sorted(tests))} (Benjamini–Hochberg over metrics)"
     title = "; ".join([title, *dict.fromkeys(note for each in comparisons for note in each["notes"])])
@@ -104,5 +104,5 @@ def _by_cell(cells: Mapping[str, Mapping[str, Metric]]) -> Table:
     return Table("By cell; intervals are in metrics.json", columns, tuple(rows))
 
 
-def _with_arrow(metric: str, words: str) -> str:
-    return f"{words} ↓" if lower_is_better(metric) else words
+def _with_arrow(metric: str, words: str = "") -> str:
+    return f"{words or metric} ↓" if lower_is_better(metric) else words or metric
