@@ -25,9 +25,8 @@ from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.generators._architecture import TINY
 from brainhive_cli.priors import fusion_prior
 from brainhive_cli.reconstruction.conditions import DecodedSet
-from brainhive_cli.reconstruction.generation import GenerationJob, seed_of
+from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler, seed_of
 from brainhive_cli.reconstruction.recipe import Output
-from brainhive_cli.reconstruction.sampler import DTYPES, Sampler
 
 NARROW = {**TINY, "unet": {**TINY["unet"], "block_out_channels": (32, 64)}}
 """A picture takes 13 ms on a core, so that writing its file (half a millisecond) weighs as on a GPU."""

@@ -85,7 +85,7 @@ def _jackknife(distance: Callable[[Tensor, Tensor], float], true: Tensor, made: 
 
 
 def _as_they_are(features: Tensor) -> nn.Module:
-    """Tell torchmetrics that it is given features."""
+    """Make the network that torchmetrics takes where its inputs are features already."""
     identity = nn.Identity()
     identity.num_features = features.shape[1]  # type: ignore[assignment]
     return identity

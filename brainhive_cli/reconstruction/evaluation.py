@@ -51,7 +51,7 @@ def measure_run(
         scoring: Which metrics, by which protocol.
         generated: The reconstructions; the first source is the one that the run is about.
         stimuli: What was seen.
-        split: Whose pictures.
+        split: Part of the data set.
         launch: The processes that share the work.
         missing: Sources that could not be made, and how to get them.
         notes: More notes of the measurements.

@@ -26,10 +26,9 @@ from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.evaluation import Stimuli
 from brainhive_cli.reconstruction.folders import MatchedFolders, digest_of, pictures_in
 from brainhive_cli.reconstruction.generated import GeneratedSet
-from brainhive_cli.reconstruction.generation import GenerationJob
+from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler
 from brainhive_cli.reconstruction.metric_parts import is_here, names_for, two_way_name
 from brainhive_cli.reconstruction.recipe import Output, Recipe
-from brainhive_cli.reconstruction.sampler import DTYPES, Sampler
 from brainhive_cli.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
 from brainhive_cli.reconstruction.stimulus_heads import Reranker, StimulusHeads
 

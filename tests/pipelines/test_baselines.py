@@ -132,7 +132,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     assert ("all", "mean training picture", "missing") in [row[:3] for row in without.tables[0].rows]
     assert "not measured: nearest training picture" in (without.folder / "index.html").read_text()
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
-    assert plan.items["baselines"] == "missing: nearest, mean" and not plan.missing
+    assert plan.items["baselines"] == "nearest (missing), mean (missing)" and not plan.missing
     assert go("reconstruct", *asked).folder == without.folder
     shutil.move(away, folder)
     again = go("reconstruct", *asked)

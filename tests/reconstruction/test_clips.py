@@ -21,9 +21,8 @@ from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.evaluation import Stimuli, measure_run
 from brainhive_cli.reconstruction.generated import GeneratedSet
-from brainhive_cli.reconstruction.generation import GenerationJob
+from brainhive_cli.reconstruction.generation import GenerationJob, Sampler
 from brainhive_cli.reconstruction.recipe import Output, Scoring
-from brainhive_cli.reconstruction.sampler import Sampler
 
 HERE = Launch(0, 1, torch.device("cpu"))
 FRAMES, IDS = 4, ["a", "b", "c"]

@@ -15,8 +15,8 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Head
 from brainhive_cli.generators import Sampling, sdxl
 from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.reconstruction.generation import Sampler
 from brainhive_cli.reconstruction.recipe import Output
-from brainhive_cli.reconstruction.sampler import Sampler
 
 SEEDS = [1, 2]
 SMALL: dict[str, Any] = {"resolution_px": 32, "steps": 2}
