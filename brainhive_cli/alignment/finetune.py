@@ -1,8 +1,10 @@
-"""Fine-tuning: models of an align run go on with a share of the data of subjects that they never saw."""
+"""Fine-tuning: models of an align run continue on a share of the data of subjects that they never saw."""
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,19 +27,70 @@ INHERITED = (
 """Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
 
 
-def inherit(recipe: Recipe) -> Recipe:
+@dataclass(frozen=True)
+class Source:
+    """The run that is fine-tuned, or the variant of a sweep, with its recipe."""
+
+    run: RunFolder
+    recipe: Recipe
+    variant: str
+
+    @classmethod
+    def find(cls, reference: str | None, root: Path) -> Self:
+        """Find a run by its reference, or the newest that is not fine-tuned itself, among all runs in `root`.
+
+        Raises:
+            MissingData: if there is no such run.
+            RecipeError: if it is a sweep and no variant is named; the hint lists them.
+            BrainhiveError: if the run is fine-tuned itself.
+        """
+        run, (name, variant) = None, of_variant(reference)
+        if name is None:
+            run = runs.newest(
+                root, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
+            )
+        run = run or runs.find(root, "train-align", name)
+        recipe = variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
+        if recipe.mode == "finetune":
+            raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
+        return cls(run, recipe, variant)
+
+    @cached_property
+    def cells(self) -> list[Cell]:
+        """The trainings of the run."""
+        return cells_of({"": self.recipe}, self.recipe.dataset.build(self.recipe.paths))
+
+    def cells_without(self, *subjects: int) -> list[Cell]:
+        """List the cells that never saw any of the subjects."""
+        return [cell for cell in self.cells if not set(cell.trained_on) & set(subjects)]
+
+    def model_for(self, cell: Cell) -> Path:
+        """Find the model that a cell starts from: it never saw its subject, and has its seed if one has.
+
+        Raises:
+            BrainhiveError: if there is none, or several could be meant.
+        """
+        new = self.cells_without(*cell.trained_on)
+        of_its_seed = [each for each in new if each.seed == cell.seed]
+        names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
+        if len(names) != 1:
+            raise BrainhiveError(
+                f"{cell.name} could start from {' or '.join(names) or 'no model'} of {self.run.path.name}",
+                "fine-tune a joint run without the subject, or one that leaves a subject out",
+            )
+        return self.run.path / "cells" / self.variant / names[0] / "model"
+
+
+def inherit(recipe: Recipe, source: Source) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
 
     Raises:
-        MissingData: if there is no such run.
-        BrainhiveError: if the run is fine-tuned itself, or knows the subjects.
-        RecipeError: if the recipe asks for dropout in a prior, and the run has none.
+        BrainhiveError: if the run knows the subjects.
+        RecipeError: if the recipe sets dropout of a prior, and the run has none.
     """
-    if recipe.mode != "finetune":
-        return recipe
-    run, made, variant = _source(recipe)
+    made, run = source.recipe, source.run
     chosen = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
-    new = [subject for subject in chosen if _new_to(made, subject)]
+    new = [subject for subject in chosen if source.cells_without(subject)]
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)
         raise BrainhiveError(
@@ -45,7 +98,7 @@ def inherit(recipe: Recipe) -> Recipe:
             "fine-tune to others, or a run that was trained without them",
         )
     recipe.train.check_prior(made.prior)
-    name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", variant)
+    name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", source.variant)
     taken = {key: getattr(made, key) for key in INHERITED}
     _warn_of_others(recipe, taken, run.path.name)
     finetune = recipe.finetune.model_copy(update={"run": name})
@@ -53,7 +106,7 @@ def inherit(recipe: Recipe) -> Recipe:
 
 
 def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:
-    """Warn of keys that were set, and that a fine-tuned model keeps from its run."""
+    """Warn of keys that were set without effect."""
     usual = type(recipe)()
     for key, value in taken.items():
         chosen = getattr(recipe, key)
@@ -62,32 +115,8 @@ def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:
             console.warn(f"{key}={shown} has no effect: a fine-tuned model keeps that of {run}")
 
 
-def model_for(recipe: Recipe, cell: Cell) -> Path:
-    """Find the model that a cell starts from, which never saw its subject; of its own seed if there is one.
-
-    Raises:
-        BrainhiveError: if there is none, or several could be meant.
-    """
-    run, made, variant = _source(recipe)
-    new = _new_to(made, *cell.trained_on)
-    of_its_seed = [each for each in new if each.seed == cell.seed]
-    names = [each.name for each in of_its_seed or new if each.seed == (of_its_seed or new)[0].seed]
-    if len(names) != 1:
-        raise BrainhiveError(
-            f"{cell.name} could start from {' or '.join(names) or 'no model'} of {run.path.name}",
-            "fine-tune a joint run without the subject, or one that leaves a subject out",
-        )
-    return run.path / "cells" / variant / names[0] / "model"
-
-
 def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:
-    """Keep the trials of a share of the pictures, the same share of those learned from and of those held out.
-
-    Args:
-        trials: Of one subject.
-        held_out: [M] whether a picture is kept for validation.
-        finetune: The share, and the seed that decides which.
-    """
+    """Keep the trials of a share of one subject's stimuli, equally of those held out ([M]) and the others."""
     random = np.random.default_rng(finetune.seed)
     kept = []
     for is_held_out in (False, True):
@@ -96,27 +125,3 @@ def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) ->
         kept.append(random.permutation(pictures)[:count])
     rows = np.flatnonzero(np.isin(trials.stimulus, np.concatenate(kept)))
     return trials.take(rows)
-
-
-def _source(recipe: Recipe) -> tuple[RunFolder, Recipe, str]:
-    """Find the run that is fine-tuned, its recipe, and which variant of a sweep it is."""
-    base, run = recipe.paths.under_home("runs"), None
-    chosen, variant = of_variant(recipe.finetune.run)
-    if chosen is None:
-        run = runs.newest(
-            base, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
-        )
-    run = run or runs.find(base, "train-align", chosen)
-    made = variant_of(type(recipe).model_validate(run.recipe()), variant, run.path.name)
-    if made.mode == "finetune":
-        raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
-    return run, made, variant
-
-
-def _new_to(made: Recipe, *subjects: int) -> list[Cell]:
-    """List the cells that never saw any of the subjects."""
-    return [cell for cell in _cells(made) if not set(cell.trained_on) & set(subjects)]
-
-
-def _cells(made: Recipe) -> list[Cell]:
-    return cells_of({"": made}, made.dataset.build(made.paths))

@@ -1,19 +1,18 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from brainhive_cli import priors
-from brainhive_cli.alignment import finetune
 from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.finetune import Source, inherit
 from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.stages import starts_of
 from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
@@ -28,18 +27,19 @@ from brainhive_cli.stores.target_store import TargetStore
 
 @dataclass(frozen=True)
 class Job:
-    """What train-align is to do; each member is resolved when it is first used, and once.
-
-    Attributes:
-        given: The recipe as it was given.
-    """
+    """A run of train-align, by the recipe as given; each member is resolved once, when it is first used."""
 
     given: Recipe
 
     @cached_property
+    def source(self) -> Source:
+        """The run that is fine-tuned."""
+        return Source.find(self.given.finetune.run, self.given.paths.under_home("runs"))
+
+    @cached_property
     def recipe(self) -> Recipe:
-        """The recipe, of a fine-tuning with what it inherits."""
-        return finetune.inherit(self.given)
+        """The recipe; for fine-tuning with the keys that it inherits."""
+        return inherit(self.given, self.source) if self.given.mode == "finetune" else self.given
 
     @cached_property
     def variants(self) -> dict[str, Recipe]:
@@ -48,7 +48,7 @@ class Job:
 
     @cached_property
     def dataset(self) -> Dataset:
-        """Whose signals and stimuli are used."""
+        """The data set whose signals and stimuli are used."""
         built: Dataset = self.recipe.dataset.build(self.recipe.paths)
         return built
 
@@ -88,14 +88,14 @@ class Job:
         """The priors whose fusion encoders are targets, by reference; they match the variants' encoders.
 
         Raises:
-            RecipeError: if a variant asks for another fuser or width of the token.
+            RecipeError: if a variant has another fuser or width of the token than its prior.
         """
-        found = {each.prior: priors.describe(each.prior) for each in self.variants.values() if each.prior}
+        found = {}
         for each in self.variants.values():
-            if each.prior is not None:
+            if each.prior:
+                found[each.prior] = prior = priors.describe(each.prior)
                 match_prior(each.prior, each.fused_encoders)
-                made = {**found[each.prior].fuser, "dropout": each.train.prior_dropout}
-                _refuse_other_sizes(each.prior, each.dim, each.fuser.model_dump(exclude_defaults=True), made)
+                _refuse_other_sizes(each, {**prior.fuser, "dropout": each.train.prior_dropout})
         return found
 
     @cached_property
@@ -118,7 +118,7 @@ class Job:
 
     @cached_property
     def targets(self) -> str:
-        """The priors, in words; they are loaded, to find out whether they are whole."""
+        """The priors, in words; they are loaded, so that a damaged one is found."""
         for reference in self.priors:
             priors.load(reference)
         used = dict.fromkeys(each.prior for each in self.variants.values())
@@ -126,9 +126,20 @@ class Job:
 
     @cached_property
     def label(self) -> str:
-        """What the run's folder is called, before the fingerprint."""
-        what = "sweep" if self.recipe.sweep else self.recipe.backbone.kind
-        return f"{self.dataset.name}-{self.recipe.mode}-{what}"
+        """Name of the run's folder, before the fingerprint."""
+        last = "sweep" if self.recipe.sweep else self.recipe.backbone.kind
+        return f"{self.dataset.name}-{self.recipe.mode}-{last}"
+
+    def starts(self, cell: Cell) -> dict[int, Path]:
+        """Find the model folders that stages of a cell's training start from, by the stage's number."""
+        recipe = self.variants[cell.variant]
+        root = recipe.paths.under_home("runs")
+        starts = starts_of([stage.start_from for stage in recipe.train.stages], cell, root)
+        if recipe.mode == "finetune":
+            is_same = recipe.finetune.run == self.recipe.finetune.run
+            source = self.source if is_same else Source.find(recipe.finetune.run, root)
+            starts[0] = source.model_for(cell)
+        return starts
 
     def prepare_signals(self, launch: Launch) -> None:
         """Create the signal stores that are missing."""
@@ -137,7 +148,7 @@ class Job:
             prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
 
     def published(self) -> dict[str, Any]:
-        """Give what was published, if anything was, and how the set-up differs; by variant for a sweep."""
+        """Return what was published, if anything was, and how the set-up differs; by variant for a sweep."""
         if self.recipe.published is None:
             return {}
         found = {}
@@ -147,29 +158,15 @@ class Job:
         return {"published": found if self.recipe.sweep else found[""]}
 
 
-def held_out_of(pictures: TargetStore, share: float) -> NDArray[np.bool_]:
-    """Choose whole training concepts for validation: [M]; the same for every cell of every run."""
-    concepts = np.asarray(pictures.concepts)
-    names = np.unique(concepts)
-    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
-    return np.isin(concepts, chosen)
-
-
 def few(names: Sequence[str]) -> str:
-    """Count names, and give the first and the last."""
+    """Count names, and list the first and the last."""
     return f"{len(names)}: " + (", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}")
 
 
-def _refuse_other_sizes(
-    prior: str, dim: int | None, fuser: Mapping[str, Any], made: Mapping[str, float]
-) -> None:
-    """Refuse a fuser, or a width of the token, other than the prior's, which is taken as it is.
-
-    Raises:
-        RecipeError: naming both.
-    """
-    for name, value in {"dim": dim, **fuser}.items():
+def _refuse_other_sizes(recipe: Recipe, made: dict[str, float]) -> None:
+    """Refuse a fuser, or a width of the token, other than the prior's."""
+    for name, value in {"dim": recipe.dim, **recipe.fuser.model_dump(exclude_defaults=True)}.items():
         if value is not None and value != made.get(name, value):
             key = name if name == "dim" else f"fuser.{name}"
             hint = f"train.prior_dropout={value:g}" if name == "dropout" else f"leave {key} out"
-            raise RecipeError(f"{key} is {value}, but the prior {prior} has {made[name]}", hint)
+            raise RecipeError(f"{key} is {value}, but the prior {recipe.prior} has {made[name]}", hint)

@@ -21,6 +21,7 @@ from brainhive_cli.core import heads as outputs
 from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.core.signal_spec import SignalSpec
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
@@ -224,6 +225,11 @@ def load(path: Path | str) -> Aligner:
     except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
         raise _damaged(folder, error) from error
     return aligner.eval()
+
+
+def is_model(path: Path) -> bool:
+    """Whether a folder is a model's, not a run's."""
+    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
 
 
 def learned_in(folder: Path) -> Learned:

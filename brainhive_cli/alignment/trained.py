@@ -21,7 +21,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
 from brainhive_cli.data.signal_stores import chosen_subjects, prepare_signals
 from brainhive_cli.data.targets import open_stores
@@ -149,7 +149,7 @@ class AlignRun:
     @cached_property
     def is_model(self) -> bool:
         """Whether it is a model folder, not a run."""
-        return is_model(self.folder.path)
+        return aligners.is_model(self.folder.path)
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
@@ -236,11 +236,6 @@ class AlignRun:
         return self._kept[key]
 
 
-def is_model(path: Path) -> bool:
-    """Whether a folder is a model's, not a run's."""
-    return (path / "config.json").is_file() and not (path / FINISHED).is_file()
-
-
 def find(
     reference: str | None,
     paths: Paths,
@@ -248,7 +243,7 @@ def find(
     subjects: Sequence[int] | None = None,
 ) -> AlignRun:
     """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run."""
-    if reference is not None and is_model(home.located(reference)):
+    if reference is not None and aligners.is_model(home.located(reference)):
         return AlignRun.of_model(home.located(reference), paths, dataset, subjects)
     run, variant = of_variant(reference)
     found = runs.find(paths.under_home("runs"), "train-align", run)

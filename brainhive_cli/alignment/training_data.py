@@ -1,32 +1,35 @@
 """What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Self
+from dataclasses import dataclass, field
+from functools import cached_property
+from math import prod
+from typing import Any
 
 import numpy as np
-from torch import nn
+from numpy.typing import NDArray
 
 from brainhive_cli import priors
+from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.finetune import share_of
 from brainhive_cli.alignment.identity import digest_of
+from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, hashes_of
-from brainhive_cli.alignment.memory_map import is_memory_mapped
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.device import free_bytes
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
-from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors import Prior
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import TargetStore
 
 DIM = 1024
@@ -35,115 +38,140 @@ DIM = 1024
 
 @dataclass(frozen=True)
 class TrainingData:
-    """The targets and signals of all cells that learn from the same ones.
+    """Targets and signals of all cells that learn from the same ones; each is opened when it is first used.
 
     Attributes:
-        recipe: The recipe of one of them.
-        dataset: Whose they are.
+        job: The run.
+        recipe: The recipe of one of these cells.
         launch: On whose device the targets are.
-        pictures: One of the target stores: which stimulus each row is.
-        keys: The fuser's key of each encoder, by the encoder's store name.
-        digests: Digest of what made each store; empty where nothing says.
-        images: Targets of these pictures, by the fuser's key.
-        prior: The prior whose frozen fuser makes the target, or None.
-        with_single: Whether trials keep their single repetitions.
-        memory_map: Whether training signals stay on disk.
-        trials: Signals by subject, as far as they are open.
     """
 
+    job: Job
     recipe: Recipe
-    dataset: Dataset
     launch: Launch
-    pictures: TargetStore
-    keys: dict[str, str]
-    digests: dict[str, str]
-    images: Targets
-    prior: Prior | None
-    with_single: bool
-    memory_map: bool
-    trials: dict[int, Trials]
-
-    @classmethod
-    def open(cls, recipe: Recipe, subjects: Sequence[int], launch: Launch) -> Self:
-        """Load the targets onto the device; signals of these subjects are opened when a cell needs them."""
-        dataset: Dataset = recipe.dataset.build(recipe.paths)
-        root, names = recipe.paths.under_home("embeddings"), [config.name for config in recipe.encoders]
-        stores = target_store.open_all(root, dataset.name, "train", names)  # checked before, for all variants
-        selections = _selections(dataset, recipe, subjects)
-        _check_repetitions(dataset.name, recipe, selections)
-        with_single = recipe.signal.repetitions != "average" or recipe.train.augment.repetitions > 0
-        prior = priors.load(recipe.prior) if recipe.prior else None
-        keys = {config.name: config.name for config in recipe.encoders}
-        if prior:
-            keys |= match_keys(recipe.fused_encoders, prior.dims, f"the prior {recipe.prior}")
-        further = open_alternatives(recipe.train.embedding_alternatives, stores, recipe.paths)
-        return cls(
-            recipe,
-            dataset,
-            launch,
-            next(iter(stores.values())),
-            keys,
-            {name: digest_of(store) for name, store in stores.items()},
-            Targets.of(stores, launch, keys, further=further),
-            prior,
-            with_single,
-            is_memory_mapped(
-                recipe.train.memory_map, selections, with_single, launch.device, launch.processes
-            ),
-            {},
-        )
+    _trials: dict[int, Trials] = field(default_factory=dict)
 
     def is_compatible(self, recipe: Recipe) -> bool:
         """Check that another recipe learns from the same targets and signals."""
         return _inputs(self.recipe) == _inputs(recipe)
 
+    @cached_property
+    def stores(self) -> dict[str, TargetStore]:
+        """The target stores, by the encoder's name; all have the same rows."""
+        return {config.name: self.job.stores[config.name] for config in self.recipe.encoders}
+
+    @property
+    def stimuli(self) -> TargetStore:
+        """One of the target stores: which stimulus each row is."""
+        return next(iter(self.stores.values()))
+
+    @cached_property
+    def prior(self) -> Prior | None:
+        """The prior whose frozen fuser makes the target."""
+        return priors.load(self.recipe.prior) if self.recipe.prior else None
+
+    @cached_property
+    def keys(self) -> dict[str, str]:
+        """The fuser's key of each encoder, by the encoder's store name."""
+        keys = {name: name for name in self.stores}
+        if self.prior:
+            keys |= match_keys(self.recipe.fused_encoders, self.prior.dims, f"the prior {self.recipe.prior}")
+        return keys
+
+    @cached_property
+    def images(self) -> Targets:
+        """Targets of the stimuli, by the fuser's key."""
+        given = (self.recipe.train.embedding_alternatives, self.stores, self.recipe.paths)
+        return Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
+
+    @property
+    def with_single(self) -> bool:
+        """Whether trials keep their single repetitions."""
+        return self.recipe.signal.repetitions != "average" or self.recipe.train.augment.repetitions > 0
+
+    @cached_property
+    def is_memory_mapped(self) -> bool:
+        """Whether signals stay on disk; `auto`: where they need more than half of the free memory."""
+        signal, dataset = self.recipe.signal, self.job.dataset
+        given = (signal.channels or dataset.channels, signal.window_ms, signal.scale, dataset.name)
+        stores = [open_signals(dataset, self.recipe.paths, signal, each) for each in self.job.trained_on]
+        shapes = [Selection.of(store["train"], *given).shape for store in stores]  # [N, R, C, T]
+        _check_repetitions(dataset.name, self.recipe, max((shape[1] for shape in shapes), default=0))
+        if self.recipe.train.memory_map != "auto":
+            return self.recipe.train.memory_map == "yes"
+        needed = sum(4 * n * (1 + r * self.with_single) * prod(rest) for n, r, *rest in shapes)
+        is_mapped = self.launch.processes * needed > free_bytes(self.launch.device) / 2
+        if is_mapped:
+            console.say(f"the signals need {needed / 1e9:.1f} GB, so they stay on disk")
+        return is_mapped
+
     def trials_of(self, subject: int) -> Trials:
         """Open a subject's training signals, once for all cells."""
-        if subject not in self.trials:
-            self.trials[subject] = open_trials(
-                *(self.dataset, self.recipe.paths, self.recipe.signal, subject, "train", self.pictures),
+        if subject not in self._trials:
+            self._trials[subject] = open_trials(
+                *(self.job.dataset, self.recipe.paths, self.recipe.signal, subject, "train", self.stimuli),
                 with_single=self.with_single,
-                memory_map=self.memory_map,
+                memory_map=self.is_memory_mapped,
             )
-        return self.trials[subject]
+        return self._trials[subject]
 
-    def tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
+    def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
+        """Return the architecture of a cell's model, and what it learns from."""
+        recipe = self.job.variants[cell.variant]
+        held_out = held_out_of(self.stimuli, recipe.train.validation)
+        images = self.images  # opened first: signals are mapped or not by the memory that they leave
+        trials = [self.trials_of(subject) for subject in cell.trained_on]
+        if recipe.mode == "finetune":
+            trials = [share_of(each, held_out, recipe.finetune) for each in trials]
+        learned = self._learned(recipe, trials)
+        tested, tested_images = None, None
+        if recipe.train.selection == "test":
+            tested, tested_images = self._tested(cell, learned)
+        data = CellData(
+            trials,
+            images,
+            held_out,
+            self.prior.fuser if self.prior else None,
+            self.job.starts(cell),
+            tested,
+            tested_images,
+            learned,
+            recipe.signal.repetitions,
+            recipe.signal.random_k,
+        )
+        return self._layout(recipe, trials), data
+
+    def _tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
-        recipe = self.recipe
-        stores = open_stores(self.dataset, recipe.dataset, "test", recipe.encoders, recipe.paths)
-        pictures = next(iter(stores.values()))
+        recipe, dataset = self.recipe, self.job.dataset
+        stores = open_stores(dataset, recipe.dataset, "test", recipe.encoders, recipe.paths)
+        stimuli = next(iter(stores.values()))
         trials = [
             open_trials(
-                *(self.dataset, recipe.paths, recipe.signal, subject, "test", pictures),
+                *(dataset, recipe.paths, recipe.signal, subject, "test", stimuli),
                 normaliser=learned.normaliser_of(subject),
             )
             for subject in cell.tested_on
         ]
         return trials, Targets.of(stores, self.launch, self.keys)
 
-    def learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
-        """Say what a cell's model learns from, for its folder; what selects the epoch is added later."""
+    def _learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
+        """Describe what a cell's model learns from; what selects the epoch is added later."""
         rows = np.unique(np.concatenate([each.stimulus for each in trials]))
-        how, normaliser = recipe.signal.normalise, None
+        how, normaliser, dataset = recipe.signal.normalise, None, self.job.dataset
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(
-            dataset=self.dataset.name,
-            recordings=self.dataset.recorded_as,
+            dataset=dataset.name,
+            recordings=dataset.recorded_as,
             subjects=tuple(each.subject for each in trials),
             preparation=recipe.signal.model_dump(mode="json"),
-            is_simulated=self.dataset.is_simulated,
-            pictures=np.sort(hashes_of(self.dataset.name, self.pictures.image_ids[rows])),
+            is_simulated=dataset.is_simulated,
+            pictures=np.sort(hashes_of(dataset.name, self.stimuli.image_ids[rows])),
             normaliser=normaliser,
         )
 
-    @property
-    def frozen_fuser(self) -> nn.Module | None:
-        """The prior's fuser; None where the fuser is trained."""
-        return self.prior.fuser if self.prior else None
-
-    def layout(self, recipe: Recipe, trials: Sequence[Trials]) -> Layout:
-        """Return the architecture of a cell's model."""
+    def _layout(self, recipe: Recipe, trials: Sequence[Trials]) -> Layout:
         shapes, fused = self.images.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
         fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
@@ -158,7 +186,7 @@ class TrainingData:
         heads = {
             name: fused_head({key: shapes[key] for key in dims}, dim or 0)
             if target == FUSED
-            else Head(shapes[target.name], target.name, self.digests[target.name])
+            else Head(shapes[target.name], target.name, digest_of(self.stores[target.name]))
             for name, target in recipe.head_targets.items()
         }
         return Layout(
@@ -172,11 +200,19 @@ class TrainingData:
             window_ms=recipe.signal.window_ms,
             scale=recipe.signal.scale,
             prior=home.portable(recipe.prior or ""),
-            prior_digest=recipe.digests.get(recipe.prior or "", ""),
+            prior_digest=self.job.digests.get(recipe.prior or "", ""),
             subject_layer=recipe.subject_layer,
             similarity=recipe.similarity,
             normalise=recipe.signal.normalise,
         )
+
+
+def held_out_of(stimuli: TargetStore, share: float) -> NDArray[np.bool_]:
+    """Choose whole training concepts for validation: [M]; the same for every cell of every run."""
+    concepts = np.asarray(stimuli.concepts)
+    names = np.unique(concepts)
+    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
+    return np.isin(concepts, chosen)
 
 
 def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
@@ -196,15 +232,8 @@ def _inputs(recipe: Recipe) -> tuple[Any, ...]:
     return (*loaded, train.embedding_alternatives, train.augment, train.memory_map)
 
 
-def _selections(dataset: Dataset, recipe: Recipe, subjects: Sequence[int]) -> list[Selection]:
-    """Select the training signals of each subject; nothing is read."""
-    signal, channels = recipe.signal, recipe.signal.channels or dataset.channels
-    recorded = [open_signals(dataset, recipe.paths, signal, subject)["train"] for subject in subjects]
-    return [Selection.of(each, channels, signal.window_ms, signal.scale, dataset.name) for each in recorded]
-
-
-def _check_repetitions(dataset: str, recipe: Recipe, selections: Sequence[Selection]) -> None:
-    """Refuse settings that contradict each other; warn of those without effect on these recordings.
+def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:
+    """Refuse settings that contradict each other; warn of those without effect on `most` repetitions.
 
     Raises:
         RecipeError: if single trials are to be mixed over repetitions.
@@ -216,7 +245,6 @@ def _check_repetitions(dataset: str, recipe: Recipe, selections: Sequence[Select
         )
     if signal.normalise != "none" and signal.scale != 1:
         console.warn(f"signal.scale={signal.scale:g} has no effect with signal.normalise={signal.normalise}")
-    most = max((each.shape[1] for each in selections), default=0)
     least = {"single": 2, "random": signal.random_k + 1}.get(signal.repetitions, 0)
     idle = [f"signal.repetitions={signal.repetitions}"] if most < least else []
     idle += ["train.augment.repetitions"] if mixed and most < 2 else []

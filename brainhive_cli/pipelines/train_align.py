@@ -4,16 +4,13 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from brainhive_cli.alignment import finetune
-from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.alignment.initialisation import learned_by
-from brainhive_cli.alignment.job import Job, few, held_out_of
+from brainhive_cli.alignment.job import Job, few
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.progress import Watch
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.starts import starts_of
 from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
 from brainhive_cli.core import console, trackers
@@ -83,41 +80,22 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> None:
     data = None
     with console.live(watch.table):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
-            recipe = job.variants[cell.variant].holding(job.digests)
-            if data is None or not data.is_compatible(recipe):
-                data = TrainingData.open(recipe, job.trained_on, launch)
-            _train_cell(recipe, cell, data, folder, worker)
+            if data is None or not data.is_compatible(job.variants[cell.variant]):
+                data = TrainingData(job, job.variants[cell.variant], launch)
+            _train_cell(job, cell, data, folder, worker)
     launch.barrier()
 
 
-def _train_cell(recipe: Recipe, cell: Cell, opened: TrainingData, folder: RunFolder, worker: Launch) -> None:
+def _train_cell(job: Job, cell: Cell, opened: TrainingData, folder: RunFolder, worker: Launch) -> None:
     """Train one cell; its epochs go to the log and the trackers."""
-    train, signal = recipe.train, recipe.signal
-    held_out = held_out_of(opened.pictures, train.validation)
-    trials = [opened.trials_of(subject) for subject in cell.trained_on]
-    starts = starts_of([stage.start_from for stage in train.stages], cell, recipe.paths.under_home("runs"))
-    if recipe.mode == "finetune":
-        starts[0] = finetune.model_for(recipe, cell)
-        trials = [finetune.share_of(each, held_out, recipe.finetune) for each in trials]
-    layout, learned = opened.layout(recipe, trials), opened.learned(recipe, trials)
-    tested, tested_images = opened.tested(cell, learned) if train.selection == "test" else (None, None)
-    data = CellData(
-        trials,
-        opened.images,
-        held_out,
-        opened.frozen_fuser,
-        starts,
-        tested,
-        tested_images,
-        learned,
-        signal.repetitions,
-        signal.random_k,
-    )
-    names, caveats = recipe.run.trackers if worker.is_main else (), learned_by(data, train).caveats
+    recipe = job.variants[cell.variant].holding(job.digests)
+    layout, data = opened.of_cell(cell)
+    names, caveats = recipe.run.trackers if worker.is_main else (), learned_by(data, recipe.train).caveats
     with trackers.tracked(names, folder.path, cell.name, recipe.model_dump(mode="json"), caveats) as track:
 
         def on_epoch(event: dict[str, Any]) -> None:
             folder.log(**event)
             track(event)
 
-        train_cell(cell.name, cell.seed, layout, data, recipe.loss_terms, train, folder, worker, on_epoch)
+        given = (layout, data, recipe.loss_terms, recipe.train, folder, worker, on_epoch)
+        train_cell(cell.name, cell.seed, *given)

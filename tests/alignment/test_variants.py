@@ -2,8 +2,8 @@
 
 import pytest
 
-from brainhive_cli.alignment import finetune
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.trained import rejoined
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -44,18 +44,18 @@ def test_several_variants_can_be_averaged(go, world, swept, tmp_path):
 
 
 def test_fine_tuning_starts_from_a_variant_and_refuses_the_whole_sweep(world, small, swept):
-    what = train_align.Recipe.resolve(
-        "train-align", None, {}, [*small, "mode=finetune", f"finetune.run={swept}"]
-    )
+    def job_of(run: str) -> Job:
+        overrides = [*small, "mode=finetune", f"finetune={{run: '{run}'}}"]
+        return Job(train_align.Recipe.resolve("train-align", None, {}, overrides))
+
     with pytest.raises(RecipeError, match="is a sweep") as caught:
-        finetune.inherit(what)
+        _ = job_of(str(swept)).recipe
     assert f"{swept.name}:{ONE}" in caught.value.hint
-    one = what.model_copy(update={"finetune": finetune.Finetune(run=f"{swept}:{ONE}")})
 
-    taken = finetune.inherit(one)
+    job = job_of(f"{swept}:{ONE}")
 
-    assert taken.subjects == [2] and taken.finetune.run == f"{swept}:{ONE}"
-    start = finetune.model_for(taken, Cell("sub-02_seed-1", (2,), (2,), 1))
+    assert job.recipe.subjects == [2] and job.recipe.finetune.run == f"{swept}:{ONE}"
+    start = job.starts(Cell("sub-02_seed-1", (2,), (2,), 1))[0]
     assert start == swept / "cells" / ONE / "all_seed-1" / "model" and start.is_dir()
 
 

@@ -12,10 +12,10 @@ from safetensors.torch import load_file
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment import loop, memory_map
+from brainhive_cli.alignment import loop, training_data
 from brainhive_cli.alignment.batches import Batches, CellData
-from brainhive_cli.alignment.job import held_out_of
 from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.training_data import held_out_of
 from brainhive_cli.alignment.validation import held_out as validated_on
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -289,7 +289,7 @@ def test_a_launchs_mixed_precision_names_the_run(own, small, monkeypatch):
 def test_signals_stay_on_disk_when_they_need_more_than_half_of_the_free_memory(go, small, own, monkeypatch):
     needed = 4 * 960 * 17 * 250
     for free, is_mapped in ((2 * needed + 4, False), (2 * needed - 4, True)):
-        monkeypatch.setattr(memory_map, "free_bytes", lambda device, free=free: free)
+        monkeypatch.setattr(training_data, "free_bytes", lambda device, free=free: free)
         go("train-align", *small, "subjects=1", "train.epochs=1", again=True)
         assert (file_of(own).parent / "prepared").exists() is is_mapped
 
