@@ -35,11 +35,9 @@ class CellData:
         fuser: A prior's frozen fusion encoder, or None.
         starts: Model folder whose weights a stage of the training starts from, by the stage's number.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
-        tested_images: Targets of the test pictures, by the fuser's key.
-        learned: What is kept of all this with the model; what selects the epoch is added.
-        repetitions: What a training sample is: the average of a stimulus's trials, each single trial, or the
-            average of `random_k` trials at random. Trials' single repetitions are used where they are given.
-        random_k: How many trials a random average takes.
+        learned: What the model folder records of all this, without what selects the epoch.
+        repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
+            of `random_k` trials at random. Trials' single repetitions are used where they are given.
     """
 
     trials: list[Trials]
@@ -78,13 +76,9 @@ class Batch:
 
 
 class Batches:
-    """The training samples of a cell: the order of an epoch, and each batch as the recipe varies it.
+    """The training samples of a cell: the order of an epoch, and each batch, augmented.
 
-    Args:
-        data: What the cell learns from.
-        train: How it is trained.
-        mix_alpha: Concentration of the shares with which pairs of signals are mixed; 0: they are not.
-        launch: Who shares a batch.
+    Pairs of signals are mixed with shares from Beta(mix_alpha, mix_alpha); 0: they are not.
 
     Raises:
         RecipeError: if the smallest batch has fewer trials than there are processes.
@@ -127,11 +121,9 @@ class Batches:
             )
 
     def draw(self, rows: Rows, seed: int) -> Batch:
-        """Gather this process's share of a batch, and vary it.
+        """Gather and augment this process's share of a batch, whose rows are given for all processes.
 
-        Args:
-            rows: Rows of the whole batch, over all processes.
-            seed: Decides, with this process's rank, what is random.
+        The seed decides, with this process's rank, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
         own: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
@@ -176,11 +168,9 @@ class Batches:
 
 
 def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tuple[SignalBank, Tensor | None]:
-    """Lay out what training samples are made of.
+    """Return the averages; or single trials [N R, C, T], where missing ones have stimulus -1.
 
-    Returns:
-        The averages; or single trials [N R, C, T], of which those that are missing have stimulus -1; or all
-        trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
+    Or all trials of each stimulus [N, R, C, T], and then also how many of R there are [N].
     """
     single = [each.single for each in data.trials if each.single is not None]
     counts = [each.counts for each in data.trials if each.counts is not None]

@@ -14,10 +14,7 @@ MADE_BY = ("weights", "preprocessing")
 
 
 def identity_of(found: TargetStore) -> dict[str, str]:
-    """Return what made a store, and its path.
-
-    Of imported vectors nothing is known, whatever files they came in. The dtype is no part: it only rounds.
-    """
+    """Return what made a store, and its path; the dtype is no part, as it only rounds."""
     made_by = found.attributes
     weights = "imported" if "imported" in made_by else made_by.get("weights", {}).get("digest", "")
     return {
@@ -47,12 +44,7 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main:
 def refuse_others(
     folder: RunFolder, stores: Mapping[str, TargetStore], keys: Sequence[str] = MADE_BY
 ) -> None:
-    """Refuse stores of any split that were made in another way than those that a run was trained on.
-
-    Args:
-        folder: The run.
-        stores: By the encoder's name.
-        keys: What must be the same; `pictures` only where the split is.
+    """Refuse stores of any split that differ in `keys` from those that a run was trained on, by encoder.
 
     Raises:
         BrainhiveError: naming both stores.
@@ -67,7 +59,6 @@ def refuse_others(
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
-                f"{home.stored(trained_on['store'])} "
-                f"was when {folder.path} was trained on it",
+                f"{home.stored(trained_on['store'])} was when {folder.path} was trained on it",
                 f"make both in one way ({making(stores[name].path)} --again), or train again",
             )

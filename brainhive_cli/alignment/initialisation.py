@@ -23,14 +23,7 @@ REFERENCE_SD = 0.02
 def initial_aligner(
     seed: int, layout: Layout, data: CellData, init: Literal["torch", "reference"]
 ) -> Aligner:
-    """Make the aligner that the seed decides; a prior's fuser is taken over, and frozen.
-
-    Args:
-        seed: Decides the initial weights.
-        layout: What the aligner is made of.
-        data: Holds the prior's fuser, where there is one.
-        init: From which distribution the initial weights are drawn.
-    """
+    """Make an aligner with initial weights by the seed; a prior's fuser is taken over, and frozen."""
     torch.manual_seed(seed)
     aligner = Aligner(layout)
     if init == "reference":

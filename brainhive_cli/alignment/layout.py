@@ -1,4 +1,4 @@
-"""What an aligner is made of: the `config.json` of a model folder, of this and of earlier formats."""
+"""Architecture of an aligner: the `config.json` of a model folder, of this and of earlier formats."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +18,7 @@ SIMILARITIES = ("cosine", "centred_cosine")
 
 @dataclass(frozen=True)
 class Layout:
-    """What an aligner is made of.
+    """Architecture of an aligner.
 
     Attributes:
         spec: The signals that the backbone is built for.
@@ -111,11 +111,7 @@ class Layout:
 
     @classmethod
     def from_dict(cls, fields: Mapping[str, Any], number: int) -> Self:
-        """Read back `as_dict`, or the fields of an earlier format.
-
-        Args:
-            fields: All of a config.json that is of the layout.
-            number: Its format.
+        """Read back `as_dict`, or the layout's fields of a config.json in an earlier format (`number`).
 
         Raises:
             TypeError: if a key is unknown or missing.
@@ -133,11 +129,7 @@ class Layout:
 
 
 def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
-    """Describe the head of fused embeddings: a vector, or tokens where all encoders give as many.
-
-    Args:
-        shapes: Of one item, by the encoder's key.
-        dim: D that the fuser makes of the last axis.
+    """Describe the head of fused embeddings of these shapes, by key: [D], or tokens [S, D].
 
     Raises:
         RecipeError: if some shapes cannot be fused.

@@ -45,16 +45,13 @@ class Learned:
     """What a model learned from, with all that it started from; without arguments it is not known.
 
     Attributes:
-        selection: What the kept epoch was selected by: "validation", "last epoch" or "test"; "" where it is
-            not known. A test anywhere in a model's history is kept.
+        selection: What selected the kept epoch: "validation", "last epoch" or "test"; "" where it is not
+            known. A test anywhere in a model's history is kept.
         dataset: Name of the data set; "" where it is not known.
         recordings: The name that its signals are kept under.
-        subjects: Whose signals.
-        split: Split of the data set.
         preparation: The signal section of the recipe.
-        is_simulated: Whether signals were simulated.
-        pictures: [N] `hashes_of` the pictures, ascending; empty where they are not known. Those held out for
-            validation count as seen.
+        pictures: [N] `hashes_of` the pictures, ascending, with those held out for validation; empty where
+            they are not known.
         normaliser: The mean of the subjects' own, for others; None where these are normalised by themselves.
     """
 

@@ -48,15 +48,15 @@ def train_cell(
     """Train one cell to its end, continuing from its checkpoint, and write model and metrics.
 
     Args:
-        name: The cell's: of its files, and in its events.
-        seed: Decides the weights, the order of the trials and all that is random in training.
+        name: The cell's, in file names and events.
+        seed: Decides all that is random in training.
         layout: Architecture of the aligner.
         data: What it learns from.
-        terms: What it learns by.
-        train: How it is trained.
+        terms: The loss.
+        train: Optimisation and selection.
         folder: Where model, metrics and checkpoint go.
-        launch: Who shares the work; each batch is cut between the processes.
-        on_epoch: Is called after each epoch, in the main process; default: the run's log.
+        launch: The processes that share each batch.
+        on_epoch: Called after each epoch, in the main process; default: the run's log.
     """
     keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, train.init).to(launch.device)
@@ -102,17 +102,16 @@ def train_cell(
         if launch.is_main:
             event = {"cell": name, "epoch": state.epoch - 1, "epochs": train.epochs, "loss": loss_mean}
             event |= {"validation_top1": top1(found), "samples_per_s": samples_per_s}
-            (on_epoch or _log(folder))(event)
+            if on_epoch is None:
+                folder.log(**event)
+            else:
+                on_epoch(event)
     if launch.is_main:
         _finish(folder, name, seed, learner.result, state, validation)
 
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
-    """Predict every head of a batch, micro-batch by micro-batch, and compute their targets.
-
-    Returns:
-        Predictions and targets, [B, *shape] by name, both in the order of the micro-batches.
-    """
+    """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
     if not hasattr(aligner.backbone, "learn"):
         return batch.predict(aligner.predict), aligner.targets(batch.images)
     targets, first, found = aligner.targets(batch.images), 0, []
@@ -130,10 +129,6 @@ def _joined(parts: Sequence[Tensors]) -> Tensors:
 def gathered(tensors: Tensors, count: int, launch: Launch) -> Tensors:
     """Join the shares of all processes, by name: float32 [B, *shape] with their gradient."""
     return {name: launch.gather_rows(each.float(), count) for name, each in tensors.items()}
-
-
-def _log(folder: RunFolder) -> OnEpoch:
-    return lambda event: folder.log(**event)
 
 
 def _finish(

@@ -25,13 +25,9 @@ DEFAULT_DATASET = "things_eeg"
 
 
 def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> tuple[RunFolder, str]:
-    """Find the run that the user named, or the newest that matches the prior; and the variant of a sweep.
+    """Find a run by its reference, or the newest that matches the prior; and the variant of a sweep.
 
-    Args:
-        reference: A run's folder or name, or `SWEEP:VARIANT`; None for the newest that matches.
-        prior: What its predictions are for. One without a fuser takes any run's.
-        source: What the user calls the prior.
-        paths: Where runs lie.
+    A prior without a fuser takes any run. `source` is the prior's reference.
 
     Raises:
         MissingData: if there is none, with the line that makes one.
@@ -42,9 +38,9 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
     if reference is not None:
         name, variant = of_variant(reference)
         run = runs.find(root, "train-align", name)
-        made = _made(run, variant)
+        recipe = variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
         if prior.fuser is not None:
-            _check(run, made, variant, prior, source, paths)
+            _check(run, recipe, variant, prior, source, paths)
         return run, variant
     found = runs.newest(root, "train-align", lambda run: prior.fuser is None or _matches(run, prior, source))
     if found is None:
@@ -52,12 +48,8 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
             _training(source, paths),
         )
-    _made(found, "")
+    variant_of(Recipe.model_validate(found.recipe()), "", found.path.name)
     return found, ""
-
-
-def _made(run: RunFolder, variant: str) -> Recipe:
-    return variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
 
 
 def _training(source: str, paths: Paths) -> str:
@@ -86,7 +78,7 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
     )
 
 
-def _check(run: RunFolder, made: Recipe, variant: str, prior: Prior, source: str, paths: Paths) -> None:
+def _check(run: RunFolder, recipe: Recipe, variant: str, prior: Prior, source: str, paths: Paths) -> None:
     model = _model(run, variant)
     dim = model.layout.heads[model.layout.compared[0]].width
     if dim != prior.dim:
@@ -94,7 +86,7 @@ def _check(run: RunFolder, made: Recipe, variant: str, prior: Prior, source: str
             f"the tokens of {run.path} have {dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
-    match_prior(source, made.encoders)
+    match_prior(source, recipe.encoders)
     if not _has_fuser_of(model, prior, source):
         console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
 

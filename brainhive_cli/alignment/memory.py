@@ -12,8 +12,7 @@ KEPT = 2**30
 def keep_freed_memory() -> None:
     """Let glibc keep freed memory, rather than return it and fetch it again, page by page, in each step.
 
-    Without it a training step of the convolutional backbone `nice` takes 1.4 times the CPU time (batch 1024,
-    fp32: 29 times the page faults); one of `brain_mlp` takes the same. Other C libraries are left alone.
+    Otherwise a step of the backbone `nice` takes 1.4 times the CPU time (batch 1024, fp32).
     """
     with contextlib.suppress(OSError, AttributeError, TypeError):
         mallopt = ctypes.CDLL(None).mallopt

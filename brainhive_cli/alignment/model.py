@@ -1,4 +1,4 @@
-"""Backbone and fuser as one model folder: signals to heads, embeddings to what heads are compared with."""
+"""Backbone and fuser as one model folder: signals to predictions of heads, embeddings to their targets."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -33,15 +33,14 @@ INITIAL_LOGIT_SCALE = 2.6592
 
 
 class Aligner(nn.Module):
-    """Takes brain signals to heads, and embeddings to what the heads are compared with.
+    """Predicts heads from brain signals, and computes their targets from embeddings.
 
     Args:
-        layout: What it is made of.
+        layout: Its architecture.
         learned: What it learned from; default: not known.
 
     Attributes:
-        losses: What the losses that trained it learned, as `0.logit_scale` of the first; kept for whatever
-            starts from it.
+        losses: Learned parameters of the losses that trained it, as `0.logit_scale` of the first.
 
     Raises:
         RecipeError: if there is no such part, subject layer, similarity or head.
@@ -70,11 +69,9 @@ class Aligner(nn.Module):
         return next(self.parameters()).device
 
     def predict(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
-        """Predict every head, [B, *shape] by name, from signals [B, C, T] of subjects [B].
+        """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
 
-        Args:
-            signal: Of one subject, or of several whose signals are of equal width.
-            subject_index: Places in `layout.spec.subjects`; None is a subject not seen in training.
+        `subject_index` [B] are places in `layout.spec.subjects`; None is a subject not seen in training.
 
         Raises:
             BrainhiveError: if the signals are of another size.
@@ -86,8 +83,7 @@ class Aligner(nn.Module):
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Predict for a training step: predictions, and the targets they are compared with, by head."""
-        taken = self._taken(signal, subject_index)
-        given = (self.layout.heads, taken, subject_index, targets, context)
+        given = (self.layout.heads, self._taken(signal, subject_index), subject_index, targets, context)
         predicted, replaced = backbones.learn(self.backbone, *given)
         return predicted, {**targets, **replaced}
 
@@ -97,13 +93,9 @@ class Aligner(nn.Module):
         return backbones.decode(self.backbone, self.layout.heads, taken, subject_index, seeds)
 
     def targets(self, embeddings: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Give what the heads are compared with: embeddings as they are, or fused.
+        """Compute the targets of heads, [B, *shape] by head, from embeddings [B, *shape] by key.
 
-        Args:
-            embeddings: [B, *shape] by key. A head whose target is not among them is left out.
-
-        Returns:
-            [B, *shape] by head.
+        A head whose embedding is not given is left out.
 
         Raises:
             BrainhiveError: if an embedding has another shape than the head that predicts it.
@@ -198,9 +190,8 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
 def load(path: Path | str) -> Aligner:
     """Load an aligner from its model folder, or from one of upstream's, ready for evaluation.
 
-    An upstream folder names no channels, window or subjects: its channels are called 0, 1, …, the window is
-    the whole signal, and its encoders are upstream's keys. Neither such a folder nor one of format 1 says
-    what the model learned from.
+    An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
+    upstream's keys. Neither such a folder nor one of format 1 records what the model learned from.
 
     Raises:
         MissingData: if the folder lacks a file.

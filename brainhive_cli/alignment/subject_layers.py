@@ -7,13 +7,7 @@ from brainhive_cli.core.subject_bank import rows_of
 
 
 class Token(nn.Module):
-    """One more channel, learned for each subject; it starts as zeros.
-
-    Args:
-        subjects: Number of subjects.
-        channels: C.
-        samples: T.
-    """
+    """One more channel, learned for each subject; it starts as zeros."""
 
     def __init__(self, subjects: int, channels: int, samples: int) -> None:
         super().__init__()
@@ -28,11 +22,6 @@ class Token(nn.Module):
 class Linear(nn.Module):
     """A mixing of the channels for each subject; it starts as the identity.
 
-    Args:
-        subjects: Number of subjects.
-        channels: C.
-        samples: T, which does not matter.
-
     Source: the subject layer of Défossez et al. (arXiv 2208.12266).
     """
 
@@ -46,13 +35,7 @@ class Linear(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Weights over the channels for each subject, of mean 1; they start equal.
-
-    Args:
-        subjects: Number of subjects.
-        channels: C.
-        samples: T, which does not matter.
-    """
+    """Weights over the channels for each subject, of mean 1; they start equal."""
 
     def __init__(self, subjects: int, channels: int, samples: int) -> None:
         super().__init__()
@@ -64,9 +47,5 @@ class ChannelAttention(nn.Module):
         return weights[..., None] * signal
 
 
-LAYERS: dict[str, type[nn.Module]] = {
-    "token": Token,
-    "linear": Linear,
-    "channel_attention": ChannelAttention,
-}
-"""By the name that a recipe gives them; each is built from (subjects, C, T)."""
+LAYERS: dict[str, type[nn.Module]] = {"token": Token, "linear": Linear, "channel_attention": ChannelAttention}
+"""By their names in a recipe; each is built from the number of subjects, C and T."""

@@ -84,9 +84,9 @@ def variant_of(recipe: R, variant: str, run: str) -> R:
     """
     known = variants(recipe)
     if variant not in known:
-        said = f"{run} is a sweep: name one of its variants" if not variant else f"{run} has no {variant!r}"
+        message = f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants"
         listed = " or ".join(f"{run}:{each}" for each in known if each) or f"{run}, which is no sweep"
-        raise RecipeError(said, listed)
+        raise RecipeError(message, listed)
     return known[variant]
 
 

@@ -132,9 +132,8 @@ class Member:
         Raises:
             BrainhiveError: if the model was trained on one of the pictures, those for validation included.
         """
-        trials: Trials = self.align.once(
-            self.key("trials", subject, split), lambda: self._trials(subject, split)
-        )
+        key = self.key("trials", subject, split)
+        trials: Trials = self.align.once(key, lambda: self._trials(subject, split))
         self._refuse_seen(trials, split)
         return trials
 
@@ -155,10 +154,8 @@ class Member:
 
     def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
         """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
-        mean: NDArray[np.float32] = self.align.once(
-            self.key("mean", subject, split),
-            lambda: self._trials(subject, split).signal.mean(0),
-        )
+        key = self.key("mean", subject, split)
+        mean: NDArray[np.float32] = self.align.once(key, lambda: self._trials(subject, split).signal.mean(0))
         return mean
 
     def with_single(self, subject: int, split: str) -> Trials:
@@ -177,7 +174,7 @@ class Member:
         return open_trials(*given, self.pictures(split), channels, self._normaliser(subject), with_single)
 
     def _normaliser(self, subject: int) -> Normaliser | None:
-        """Return what normalises a subject's signals; None: it comes from the subject's training signals."""
+        """Return what normalises a subject's signals; None: the subject's own training signals do."""
         learned = self.model.learned
         return learned.normaliser if self.align.are_strangers else learned.normaliser_of(subject)
 
@@ -191,7 +188,7 @@ class Member:
         return match_recording(spec, recording, signal, dataset.channels, where)
 
     def key(self, what: str, subject: int, split: str) -> tuple[str, ...]:
-        """Name something of a subject's signals as this member takes them, to keep it for other cells."""
+        """Name something computed from a subject's signals, to keep it for cells that take the same ones."""
         signal = self.align.made_with[self.cell.variant][1]
         own = self.cell.name if self._normaliser(subject) else ""  # which no other cell shares
         return (what, str(subject), split, *self.model.layout.spec.names, signal.model_dump_json(), own)

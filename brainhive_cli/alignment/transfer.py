@@ -17,14 +17,13 @@ def match_recording(
 
     Args:
         spec: What the model is built for.
-        recording: A recording of a data set that it was not trained on.
-        signal: Which part of its own recordings the model was trained on.
+        recording: Of a data set that the model was not trained on.
+        signal: The part of its own recordings that the model was trained on.
         default: Channels that the data set uses for decoding.
-        where: What the recording is, for errors.
+        where: Name of the recording, for errors.
 
     Returns:
-        `signal` with the window of the recording, and the channels in the model's order; () for voxels, which
-        `signal.channels` selects by region.
+        `signal` with the recording's window, and channels in the model's order (() for voxels).
 
     Raises:
         BrainhiveError: if the recording lacks channels, has another rate, or is too short.
