@@ -4,6 +4,7 @@ import gc
 import os
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -42,9 +43,8 @@ class Batch(NamedTuple):
 
 def decoders(workers: int | None, launch: Launch) -> int:
     """Say how many processes decode pictures: spare cores, sixteen at most."""
-    return (
-        min(DECODERS, max(0, (os.cpu_count() or 1) // launch.processes - 1)) if workers is None else workers
-    )
+    spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
+    return min(DECODERS, spare) if workers is None else workers
 
 
 def decoded(
@@ -86,7 +86,7 @@ def decoded(
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
         prefetch_factor=AHEAD if workers else None,
-        collate_fn=_unchanged,
+        collate_fn=lambda batch: batch,
         in_order=False,
     )
     gc.freeze()  # a collection writes on all that processes share, and so copies it for each
@@ -128,20 +128,16 @@ class _Filled(NamedTuple):
         return Batch(self.read, rows, views | self.loose, self.bad)
 
 
+@dataclass(eq=False)
 class _Filling(TorchDataset[_Filled | BrainhiveError]):
     """Whole batches; what processes share is arrays, since a list's reference counts would copy its pages."""
 
-    def __init__(
-        self,
-        rows: NDArray[np.int64],
-        images: StimulusSet,
-        views: Mapping[str, Callable[[Any], Tensor]],
-        needed: Mapping[str, NDArray[np.bool_]],
-        ring: Ring,
-        captioned: Collection[str],
-    ) -> None:
-        self.rows, self.images, self.views, self.needed, self.ring = rows, images, views, needed, ring
-        self.captioned = captioned
+    rows: NDArray[np.int64]
+    images: StimulusSet
+    views: Mapping[str, Callable[[Any], Tensor]]
+    needed: Mapping[str, NDArray[np.bool_]]
+    ring: Ring
+    captioned: Collection[str]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -190,7 +186,3 @@ def _stacked(views: Sequence[Tensor], encoder: str, count: int) -> Tensor:
             "let its preprocessing end in one size, or batch_size=1",
         )
     return torch.stack(list(views))
-
-
-def _unchanged(batch: Any) -> Any:
-    return batch

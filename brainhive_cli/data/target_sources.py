@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,39 +16,6 @@ from brainhive_cli.stores.target_store import TargetStore
 
 Rows = NDArray[np.int64]
 CPU = torch.device("cpu")
-
-
-class TargetSource(Protocol):
-    """What one encoder gives for each stimulus of a split."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of one target: (D,), (S, D), (C, h, w) …"""
-        ...
-
-    @property
-    def ids(self) -> Sequence[str]:
-        """Stimulus id of each row, [N]."""
-        ...
-
-    @property
-    def done(self) -> NDArray[np.bool_]:
-        """Whether the stimulus of each row could be decoded, [N]."""
-        ...
-
-    @property
-    def alternatives(self) -> int:
-        """How many targets each stimulus has: further stores, five captions, six frames."""
-        ...
-
-    def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
-        """Give the targets of some rows: float32 [B, *shape], on the device.
-
-        Args:
-            rows: Which stimuli, [B].
-            which: Which alternative of each, [B]; the first when None.
-        """
-        ...
 
 
 @dataclass(frozen=True)
@@ -97,11 +64,16 @@ class StoreTargets:
 
     @property
     def alternatives(self) -> int:
-        """How many targets each stimulus has."""
+        """How many targets each stimulus has: further stores, five captions, six frames."""
         return 1 + len(self.others)
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
-        """Give the targets of some rows: float32 [B, *shape], on the device."""
+        """Gather the targets of some rows: float32 [B, *shape], on the device.
+
+        Args:
+            rows: Which stimuli, [B].
+            which: Which alternative of each, [B]; the first when None.
+        """
         found = self._gather(self.values, rows)
         if which is None:
             return found
@@ -170,3 +142,7 @@ class OnlineTargets:
             return views
         place = torch.zeros(len(views), dtype=torch.int64) if which is None else which.cpu()
         return views[torch.arange(len(views)), place]
+
+
+TargetSource = StoreTargets | OnlineTargets
+"""What one encoder computes for each stimulus of a split."""

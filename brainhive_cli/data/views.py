@@ -1,7 +1,7 @@
 """Pictures as training sees them, read in processes of their own."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
@@ -48,24 +48,21 @@ def crop_of_the_original(sizes: Tensor) -> Tensor:
     return torch.cat([original, ((original - target) / 2).round().clamp(min=0), target], 1)
 
 
+@dataclass(frozen=True, eq=False)
 class Items(TorchDataset[Any]):
     """Each picture with its row, its ids, and preprocessed for encoders.
 
-    Args:
+    Attributes:
         images: The pictures.
         view: Resizing and crop.
         views: Preprocessing of encoders, by name.
         latents: Gives the latent [C, h, w] and the ids of a picture whose latent is known already.
     """
 
-    def __init__(
-        self,
-        images: StimulusSet,
-        view: View,
-        views: Mapping[str, Callable[[Image.Image], Tensor]] | None = None,
-        latents: Callable[[int], tuple[Tensor, Tensor]] | None = None,
-    ) -> None:
-        self.images, self.view, self.views, self.latents = images, view, dict(views or {}), latents
+    images: StimulusSet
+    view: View
+    views: Mapping[str, Callable[[Image.Image], Tensor]] = field(default_factory=dict)
+    latents: Callable[[int], tuple[Tensor, Tensor]] | None = None
 
     @property
     def decodes(self) -> bool:

@@ -94,44 +94,35 @@ class Dataset(Protocol):
     @property
     def name(self) -> str:
         """The name under which its stores and runs are kept."""
-        ...
 
     @property
     def recorded_as(self) -> str:
         """The name under which its signals are kept; not `name` where the same pictures have several."""
-        ...
 
     @property
     def is_simulated(self) -> bool:
         """Whether its signals are simulated; every result on them says so."""
-        ...
 
     @property
     def splits(self) -> tuple[str, ...]:
         """The splits of its pictures."""
-        ...
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects who saw them."""
-        ...
 
     @property
     def channels(self) -> tuple[str, ...] | None:
         """The default channels of decoding; None is all."""
-        ...
 
     def images(self, split: str) -> StimulusSet:
         """List the pictures of a split."""
-        ...
 
     def require(self, subject: int) -> None:
         """Check that a subject's recording exists, without reading it; raises MissingData."""
-        ...
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open one subject's recording of a split."""
-        ...
 
 
 def pictures_below(root: Path, folder: str = "") -> Iterator[str]:

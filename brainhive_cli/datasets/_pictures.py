@@ -98,11 +98,9 @@ class Archive(Protocol):
 
     def path(self, index: int) -> Path:
         """Say which file holds a picture."""
-        ...
 
     def read(self, index: int) -> bytes:
         """Read an encoded picture; OSError or ValueError when it cannot be."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -24,13 +24,9 @@ class Config(transformers_vit.Config):
 TINY = Config(
     source="random",
     architecture={
+        **transformers_vit.SMALL,
         "model_type": "dinov3_vit",
-        "hidden_size": 16,
         "intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
         "num_register_tokens": 3,
-        "image_size": 16,
-        "patch_size": 8,
     },
 )

@@ -33,13 +33,5 @@ class Config(transformers_vit.Config):
 
 TINY = Config(
     source="random",
-    architecture={
-        "model_type": "siglip_vision_model",
-        "hidden_size": 16,
-        "intermediate_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 8,
-    },
+    architecture={**transformers_vit.SMALL, "model_type": "siglip_vision_model", "intermediate_size": 16},
 )

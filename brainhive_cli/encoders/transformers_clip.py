@@ -12,12 +12,9 @@ class Config(transformers_vit.Config):
 TINY = Config(
     source="random",
     architecture={
-        "hidden_size": 16,
+        **transformers_vit.SMALL,
         "intermediate_size": 16,
         "num_hidden_layers": 1,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 8,
         "projection_dim": 8,
     },
 )

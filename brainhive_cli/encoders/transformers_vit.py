@@ -110,17 +110,14 @@ class Config(TokenConfig):
         return Encoder(outputs, preprocess, _words(processor), weights)
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        "model_type": "dinov2",
-        "hidden_size": 16,
-        "num_hidden_layers": 2,
-        "num_attention_heads": 2,
-        "image_size": 16,
-        "patch_size": 8,
-    },
-)
+SMALL = {
+    "hidden_size": 16,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "image_size": 16,
+    "patch_size": 8,
+}
+TINY = Config(source="random", architecture={"model_type": "dinov2", **SMALL})
 
 
 def _load(network: Any, folder: Path) -> nn.Module:

@@ -13,9 +13,8 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, first_line
-from brainhive_cli.stores.pickles._archive import Archive
+from brainhive_cli.stores.pickles._archive import Archive, Storages
 from brainhive_cli.stores.pickles._stream import Stream
-from brainhive_cli.stores.pickles._tensors import Storages
 from brainhive_cli.stores.pickles._unpickler import Refused, Unpickler
 
 ENDINGS = (".pt", ".pth", ".npy", ".npz")

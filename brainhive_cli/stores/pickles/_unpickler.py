@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from brainhive_cli.stores.pickles._stream import Stream
 
 if TYPE_CHECKING:
-    from brainhive_cli.stores.pickles._tensors import Storages
+    from brainhive_cli.stores.pickles._archive import Storages
 
 LONG = 2**16
 """Bytes that are mapped rather than read; pickle itself keeps as many out of its frames."""
