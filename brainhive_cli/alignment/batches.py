@@ -20,8 +20,7 @@ from brainhive_cli.data.device import to_device
 from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
-from brainhive_cli.signals.augmentation import augment, mix_repetitions
-from brainhive_cli.signals.repetitions import shuffle_repetitions
+from brainhive_cli.signals.augmentation import augment, mix_repetitions, shuffle_repetitions
 
 
 @dataclass(frozen=True)

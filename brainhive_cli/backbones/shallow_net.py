@@ -4,13 +4,9 @@ from pydantic import Field
 from torch import nn
 
 from brainhive_cli.backbones._convolution import ConvolutionNet
+from brainhive_cli.backbones.ts_conv import FILTERS, KERNEL, POOL, STRIDE
 from brainhive_cli.core import parts
 from brainhive_cli.core.signal_shape import samples_left
-
-FILTERS = 40
-KERNEL = 25
-POOL, STRIDE = 51, 5
-"""Filters; samples of the temporal kernel, of the mean pooling and of its stride: BrainHiVE's."""
 
 
 class Config(parts.Config):

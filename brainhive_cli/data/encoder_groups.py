@@ -83,7 +83,7 @@ class EncoderGroup:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
-        outputs = _encode(self.module, single, self.precision, self.launch)
+        outputs = encode(self.module, single, self.precision, self.launch)
         if has_several:
             outputs = [one.unflatten(0, views.shape[:2]) for one in outputs]
         return dict(zip(self.names, outputs, strict=True))
@@ -127,13 +127,9 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
     return [EncoderGroup(group, precision, launch) for group in groups.values()]
 
 
-def encode(encoder: Encoder, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
-    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output."""
-    return _encode(encoder.module, pictures, precision, launch)
-
-
 @torch.inference_mode()
-def _encode(module: nn.Module, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
+def encode(module: nn.Module, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output."""
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
     with launch.autocast(precision), exact:
         found = module(pictures.to(launch.device, non_blocking=True))

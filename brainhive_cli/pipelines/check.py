@@ -1,7 +1,6 @@
 """check: the health checks of target stores."""
 
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +27,9 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")  # reads files only: one process does
 
 
-@dataclass(frozen=True)
-class Job:
-    """The stores to be checked."""
-
-    recipe: Recipe
-
-    @cached_property
-    def stores(self) -> list[Path]:
-        """Their files."""
-        return find(self.recipe.stores, self.recipe.paths)
-
-
 def plan(recipe: Recipe) -> Plan:
     """List the stores that would be checked."""
-    job = Job(recipe)
-    return Plan.of({"stores": lambda: ", ".join(map(str, job.stores))})
+    return Plan.of({"stores": lambda: ", ".join(map(str, find(recipe.stores, recipe.paths)))})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -53,7 +39,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     rows, found = [], {}
-    for path in Job(recipe).stores:
+    for path in find(recipe.stores, recipe.paths):
         shown, found[str(path)] = _check(path, again)
         rows.append(shown)
         if problem := found[str(path)]["problem"]:

@@ -3,8 +3,6 @@
 import os
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -38,28 +36,16 @@ class Recipe(BaseRecipe):
     run: Run = Run(device="cpu")  # copies files only: one process does
 
 
-@dataclass(frozen=True)
-class Job:
-    """The stores to be exported."""
-
-    recipe: Recipe
-
-    @cached_property
-    def paths(self) -> list[Path]:
-        """Their files."""
-        return find(self.recipe.stores, self.recipe.paths)
-
-
 def plan(recipe: Recipe) -> Plan:
     """List the stores that would be exported."""
-    job = Job(recipe)
-    return Plan.of({f"{recipe.format} in {recipe.to}": lambda: ", ".join(map(str, job.paths))})
+    target = f"{recipe.format} in {recipe.to}"
+    return Plan.of({target: lambda: ", ".join(map(str, find(recipe.stores, recipe.paths)))})
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Write one file a store, of the stimuli that have a target."""
     write, rows, opened = {"parquet": _write_parquet, "npy": _write_npy}[recipe.format], [], []
-    for path in Job(recipe).paths:
+    for path in find(recipe.stores, recipe.paths):
         found = TargetStore.open(path)
         opened.append(found)
         warn_of_problems(found)

@@ -148,7 +148,7 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor
 
     def features(images: Tensor) -> Tensor:
         views = torch.stack([encoder.preprocess(picture) for picture in to_pictures(images)])
-        return encode(encoder, views, "fp32", launch)[0].flatten(1).clone()
+        return encode(encoder.module, views, "fp32", launch)[0].flatten(1).clone()
 
     return features
 

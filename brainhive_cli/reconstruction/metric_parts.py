@@ -74,7 +74,7 @@ def _of_encoder(config: EncoderConfig, launch: Launch) -> MetricPart:
 
     def features(pictures: Sequence[Image.Image]) -> Tensor:
         views = torch.stack([encoder.preprocess(picture) for picture in pictures])
-        return image.standardised(encode(encoder, views, "fp32", launch)[0])
+        return image.standardised(encode(encoder.module, views, "fp32", launch)[0])
 
     return MetricPart(features, image.identified, is_identification=True, takes_originals=True)
 

@@ -12,8 +12,7 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Places
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Sliding
-from brainhive_cli.signals.augmentation import Augment, mix_repetitions
-from brainhive_cli.signals.repetitions import shuffle_repetitions
+from brainhive_cli.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
 
 Curve = dict[float, list[list[int]]]
 """Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""

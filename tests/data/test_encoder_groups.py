@@ -2,14 +2,12 @@
 
 import torch
 from torch import Tensor, nn
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_groups import encode
-from brainhive_cli.encoders import Encoder
 
 
-class EvaluationSpec(nn.Module):
+class Network(nn.Module):
     """Keeps whether a GPU's convolutions would round to TF32."""
 
     def forward(self, images: Tensor) -> Tensor:
@@ -18,13 +16,8 @@ class EvaluationSpec(nn.Module):
 
 
 def test_convolutions_in_fp32_are_not_rounded_to_tf32_on_a_gpu() -> None:
-    before, asked = torch.backends.cudnn.allow_tf32, EvaluationSpec()
+    before, network = torch.backends.cudnn.allow_tf32, Network()
 
-    encode(
-        Encoder(asked, pil_to_tensor, "as it is"),
-        torch.zeros(1, 3, 4, 4),
-        "fp32",
-        Launch(0, 1, torch.device("cpu")),
-    )
+    encode(network, torch.zeros(1, 3, 4, 4), "fp32", Launch(0, 1, torch.device("cpu")))
 
-    assert before and not asked.rounds and torch.backends.cudnn.allow_tf32
+    assert before and not network.rounds and torch.backends.cudnn.allow_tf32

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.signals.augmentation import Augment, augment, mix_repetitions
+from brainhive_cli.signals.augmentation import Augment, augment, mix_repetitions, shuffle_repetitions
 
 RATE_HZ = 250.0
 
@@ -123,3 +123,18 @@ def test_a_mixture_is_the_average_on_average():
 def test_signals_without_a_rate_are_not_shifted(signal: Tensor):
     with pytest.raises(RecipeError, match="without a sampling rate cannot be shifted"):
         augment(signal, Augment(time_shift_ms=8), None, generator())
+
+
+def test_each_draw_takes_so_many_of_those_that_are_there_each_once():
+    signal = torch.arange(1.0, 6).expand(400, 5)[..., None, None].clone()  # the value names the repetition
+    count = torch.tensor([5, 3, 2, 1]).repeat(100)
+    signal[torch.arange(5) >= count[:, None]] = torch.nan
+
+    taken, left = shuffle_repetitions(signal, count, 2, torch.Generator().manual_seed(0))
+
+    assert taken.shape == (400, 2, 1, 1) and torch.equal(left, count.clamp(max=2))
+    for number in (5, 3, 2):
+        drawn = taken[count == number].flatten(1)
+        assert drawn.isfinite().all() and (drawn[:, 0] != drawn[:, 1]).all()
+        assert set(drawn.flatten().tolist()) == set(range(1, number + 1))  # all come up
+    assert (taken[count == 1, 0] == 1).all()
