@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -156,7 +156,7 @@ def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[T
 
 
 def summarise(
-    ranks_of_subjects: Sequence[Tensor],
+    ranks_of_subjects: Sequence[ArrayLike],
     pool: int,
     *,
     split: str,
@@ -169,7 +169,7 @@ def summarise(
     """Summarise ranks: top-1, -3, -5, mean and median rank, mean reciprocal rank, each with its chance.
 
     Args:
-        ranks_of_subjects: Ranks [N], one tensor a subject; or [S, N] of S seeds, averaged for each item, so
+        ranks_of_subjects: Ranks [N], one array a subject; or [S, N] of S seeds, averaged for each item, so
             that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
@@ -179,7 +179,7 @@ def summarise(
         targets: K, gallery items that show the seen image.
         only: Names of the metrics to compute; all when empty.
     """
-    groups = [np.atleast_2d(ranks.numpy()).astype(np.float64) for ranks in ranks_of_subjects]  # [S, N]
+    groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
     common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "ids": ids}
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)

@@ -28,7 +28,7 @@ def plan(recipe: Recipe) -> Plan:
             "run": lambda: ", ".join(run.name for run in job.runs),
             "cells": lambda: len(job.groups),
             f"{recipe.gallery} pictures of": lambda: ", ".join(job.stores),
-            "curves": lambda: ", ".join(job.curves) or "none",
+            "curves": lambda: ", ".join(job.check_curves()) or "none",
             "against": lambda: ", ".join(other.runs[0].name for other in job.against) or "none",
             **trackers.checks(recipe.run.trackers),
         }
@@ -44,7 +44,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _run(job: Job, launch: Launch, again: bool = False) -> Result:
     if job.variants:
         return _run_sweep(job, launch, again)
-    job.require_libraries()
+    job.check_curves()
     others = [_run(other, launch).metrics for other in job.against]
     folder = RunFolder.open("eval-retrieval", job.label, job.pinned, launch, again)
     if not folder.is_finished:

@@ -108,9 +108,7 @@ def describe_ceilings(
 
 def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, Metric]:
     named: Any = {"protocol": protocol, "split": split, "ids": [each.image_ids for each in some]}
-    metrics = summarise(
-        [torch.tensor(each.ranks) for each in some], len(some[0].image_ids), only=("top1", "top5"), **named
-    )
+    metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
     shares = [np.array(each.correlation) for each in some]
     half = measure("reliability", shares, chance=0.0, limits=(-0.99, 1.0), wilson=False, **named)
     return by_name([*metrics, _of_all_repetitions(half)])

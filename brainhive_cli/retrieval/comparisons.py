@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.metrics.comparison import Comparison, benjamini_hochberg, compare, limits_of_p
+from brainhive_cli.metrics.comparison import benjamini_hochberg, compare, limits_of_p
 
 SIGNIFICANT = 0.05
 TESTS = ("p_value", "sign_flip_p", "wilcoxon_p", "t_p")
@@ -49,10 +49,10 @@ def _compare(pairs: Sequence[tuple[Measurements, Measurements]]) -> list[dict[st
         ranks, others = _ranks(first), _ranks(second)
         ids = [sorted(image_ids) for image_ids in _ids(first).values()]
         result = compare([ranks[key] for key in ranks], [others[key] for key in ranks], ids=ids)
-        notes = [
-            *_limits_of_signs(result),
-            *limits_of_p([first.notes["mode"], second.notes["mode"]], result.subjects),
-        ]
+        notes = limits_of_p([first.notes["mode"], second.notes["mode"]], result.subjects)
+        if result.least_p is not None and result.least_p > SIGNIFICANT:  # few subjects have few signs
+            least = f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"
+            notes = [least, *notes]
         found.append(
             {"run": second.notes["run"], "caveats": second.caveats, "notes": notes, **result.as_dict()}
         )
@@ -61,13 +61,6 @@ def _compare(pairs: Sequence[tuple[Measurements, Measurements]]) -> list[dict[st
         for each, p in zip(found, adjusted, strict=True):
             each[f"{test}_adjusted"] = p
     return found
-
-
-def _limits_of_signs(result: Comparison) -> list[str]:
-    """Say where so few subjects cannot give a small p by signs."""
-    if result.least_p is None or result.least_p <= SIGNIFICANT:
-        return []
-    return [f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"]
 
 
 def _check(first: Measurements, second: Measurements) -> None:

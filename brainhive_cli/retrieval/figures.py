@@ -38,20 +38,18 @@ def draw_sheet(
     tokens, target = ensemble.tokens(subject, signals), np.searchsorted(gallery.rows, picture)
     chosen = np.random.default_rng(spec.seed).permutation(len(tokens))[:rows]
     scores = normalize(tokens[chosen], dim=1) @ normalize(gallery.tokens, dim=1).T
-    open_picture = _opener(ensemble, spec, gallery)
     title = extend_title(f"{ensemble.cell.name} on {label(subject)}", caveats)
-    sheet = top_k_sheet(open_picture, scores.cpu().numpy(), target[chosen], title=title)
+    sheet = top_k_sheet(_opener(ensemble, spec), scores.cpu().numpy(), target[chosen], title=title)
     folder.replace(FILES["top-k sheet"], sheet.save)
 
 
-def _opener(ensemble: Ensemble, spec: EvaluationSpec, gallery: Gallery) -> Callable[[int], Image.Image]:
+def _opener(ensemble: Ensemble, spec: EvaluationSpec) -> Callable[[int], Image.Image]:
     """Return a function that opens a picture by its place in the gallery."""
-    dataset, places, start = ensemble.members[0].align.dataset, [], 0
+    member, places = ensemble.members[0], []
     for split in reversed(spec.splits):
-        images, count = dataset.images(split), len(ensemble.rows(split))
-        known = gallery.image_ids[start : start + count]
-        places += [(images, row) for row in match_ids(known, images.image_ids, f"{images.dataset} {split}")]
-        start += count
+        images, known = member.align.dataset.images(split), member.pictures(split).image_ids
+        ids = [known[row] for row in ensemble.rows(split)]
+        places += [(images, row) for row in match_ids(ids, images.image_ids, f"{images.dataset} {split}")]
 
     def open_picture(place: int) -> Image.Image:
         images, row = places[place]

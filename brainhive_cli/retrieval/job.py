@@ -75,20 +75,11 @@ class Job:
         found = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
         return list(dict.fromkeys(found))
 
-    @property
-    def curves(self) -> list[str]:
-        """The names of the curves that are drawn.
-
-        Raises:
-            MissingExtra: if there are some, and the library that draws them is not installed.
-        """
-        self.require_libraries()
-        return self.spec.curves
-
-    def require_libraries(self) -> None:
-        """Raise `MissingExtra` before the work if there are curves, and nothing to draw them with."""
+    def check_curves(self) -> list[str]:
+        """List the curves to draw; raise `MissingExtra` if the library that draws them is not installed."""
         if self.spec.curves:
             require_matplotlib()
+        return self.spec.curves
 
     @cached_property
     def categories(self) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 import torch
@@ -117,13 +117,13 @@ class Ranking:
 
     image_ids: list[str]
     concepts: list[str]
-    ranks: list[int]
-    among_split: list[int]
+    ranks: Places
+    among_split: Places
     split_size: int
-    precision: list[float]
-    relevant: list[int]
+    precision: NDArray[np.float64]
+    relevant: Places
     pictures: list[str]
-    backward: list[int]
+    backward: Places
     shown: int
     named: list[str]
     similarity: list[float]
@@ -163,15 +163,14 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
     """Rank for all subjects at once, so that a large gallery is read once."""
     tokens = torch.cat([each.tokens for each in queries.values()])
     target = np.concatenate([each.target for each in queries.values()])
-    found, relevant = gallery.rank(tokens, target), gallery.relevant(target)
-    precision: Any = 1 / found.double()
+    found, relevant = gallery.rank(tokens, target).numpy(), gallery.relevant(target)
+    precision = 1 / found
     if relevant.shape[1] > 1:
-        precision = average_precisions(
-            tokens, gallery.tokens, torch.from_numpy(relevant), gallery.distractors()
-        )
+        places = torch.from_numpy(relevant)
+        precision = average_precisions(tokens, gallery.tokens, places, gallery.distractors()).numpy()
     size, among_split = len(gallery.rows), found
     if gallery.pool > size:
-        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target))
+        among_split = ranks(tokens, gallery.tokens[:size], torch.from_numpy(target)).numpy()
     named = nearest(tokens, gallery.tokens)
     similarity = cosine_similarity(gallery.tokens[named], gallery.tokens[target], dim=1).cpu()
     rankings, start = {}, 0
@@ -181,11 +180,11 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
         rankings[subject] = Ranking(
             [gallery.image_ids[place] for place in each.target],
             [gallery.concepts[place] for place in each.target],
-            found[part].tolist(),
-            among_split[part].tolist(),
+            found[part],
+            among_split[part],
             size,
-            precision[part].tolist(),
-            (relevant[part] >= 0).sum(1).tolist(),
+            precision[part],
+            (relevant[part] >= 0).sum(1),
             [gallery.image_ids[place] for place in np.unique(each.target)],
             backward,
             shown,
@@ -195,10 +194,10 @@ def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking
     return rankings
 
 
-def _backward(gallery: Gallery, queries: Queries) -> tuple[list[int], int]:
+def _backward(gallery: Gallery, queries: Queries) -> tuple[Places, int]:
     """Rank, for each picture that was shown, its signals among all signals."""
     pictures, shown = np.unique(queries.target, return_counts=True)
     if (shown != shown[0]).any():
-        return [], 0
+        return np.empty(0, np.int64), 0
     signals = np.argsort(queries.target, kind="stable").reshape(len(pictures), shown[0])
-    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).tolist(), int(shown[0])
+    return ranks(gallery.tokens[pictures], queries.tokens, torch.from_numpy(signals)).numpy(), int(shown[0])

@@ -2,13 +2,11 @@
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
@@ -23,7 +21,6 @@ from brainhive_cli.retrieval.concepts import by_category, by_concept, confusions
 from brainhive_cli.retrieval.controls import describe_control
 from brainhive_cli.retrieval.curves import Curve
 from brainhive_cli.retrieval.job import Job
-from brainhive_cli.retrieval.rankings import Ranking
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Subsets
 
 BACKWARD = "backward"
@@ -34,6 +31,8 @@ CURVE = ("top1", "top5")
 Metrics = dict[str, Metric]
 Groups = Sequence[Sequence[SubjectScores]]
 """One list a subject, of its cells."""
+Tested = dict[str, tuple[Cell, str, SubjectScores]]
+"""Cell, subject and scores by scope."""
 
 
 @dataclass(frozen=True)
@@ -45,39 +44,23 @@ class MetricContext:
     pool: int
     seeds: tuple[int, ...] = ()
 
-    def summarise(
-        self, ranks: Iterable[Any], ids: Sequence[Sequence[str]], targets: int = 1, only: Sequence[str] = ()
-    ) -> Metrics:
-        """Summarise ranks [S, N] of the subjects, whose items have these ids [N]."""
-        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": self.seeds, "ids": ids}
-        found = [torch.tensor(group) for group in ranks]
-        return by_name(summarise(found, self.pool, **named, targets=targets, only=only))
-
-    def measure(
-        self,
-        name: str,
-        values: Sequence[NDArray[np.float64]],
-        ids: Sequence[Sequence[str]],
-        chance: float,
-        wilson: bool = True,
-    ) -> Metric:
-        """Measure values [S, N] from 0 to 1 of the subjects, whose items have these ids [N]."""
-        named: Any = {"split": self.split, "protocol": self.protocol, "seeds": self.seeds, "ids": ids}
-        return measure(name, values, **named, pool=self.pool, chance=chance, limits=(0.0, 1.0), wilson=wilson)
-
 
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     """Describe all that was measured on the cells of a job, by the names of their first cells."""
     spec, first, pool = job.spec, job.runs[0], next(iter(scores.values())).pool
-    cells, groups = [group[0] for group in job.groups], by_subject(scores.values())
+    cells = [group[0] for group in job.groups]
+    tested: Tested = {
+        scope(cell.name, label(subject)): (cell, label(subject), each)
+        for cell in cells
+        for subject, each in scores[cell.name].subjects.items()
+    }
+    by_subject: dict[str, list[SubjectScores]] = defaultdict(list)
+    for _, subject, each in tested.values():
+        by_subject[subject].append(each)
+    groups = list(by_subject.values())
     protocol, is_alone = protocol_of(job.runs, spec), len(job.runs) == 1 and spec.control == "none"
     context, test = MetricContext(protocol, spec.split, pool), above_chance(groups)
-    ceilings = {
-        label(subject): each.ceiling
-        for score in scores.values()
-        for subject, each in score.subjects.items()
-        if each.ceiling
-    }
+    ceilings = {subject: each.ceiling for _, subject, each in tested.values() if each.ceiling}
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
@@ -92,22 +75,22 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "prior": first.prior,
         "published": first.published(pool) if is_alone else {},
         "cells": {
-            scope(cell.name, label(subject)): {
-                "cell": cell.name,
-                "subject": label(subject),
-                "seed": cell.seed,
-            }
-            for cell in cells
-            for subject in scores[cell.name].subjects
+            name: {"cell": cell.name, "subject": subject, "seed": cell.seed}
+            for name, (cell, subject, _) in tested.items()
         },
         **concept_tables(groups, job.categories),
     }
     scopes = {
         **scopes_of_all(cells, groups, context, spec.subsets),
-        **scopes_of_cells(cells, scores, context),
+        **scopes_of_cells(tested, context),
+    }
+    rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
+    items = {
+        name: {"image_ids": r.image_ids, "ranks": r.ranks.tolist(), "backward_ranks": r.backward.tolist()}
+        for name, r in rankings.items()
     }
     simulated = [SIMULATED] if first.dataset.is_simulated else []  # no model has a part in it
-    return Measurements(scopes, {}, notes, items(cells, scores)) | describe_ceilings(
+    return Measurements(scopes, {}, notes, items) | describe_ceilings(
         ceilings, first.dataset.name, spec.split, spec.ceiling_splits, simulated
     )
 
@@ -172,31 +155,14 @@ def scopes_of_all(
     return {name: metrics for name, metrics in found.items() if metrics}
 
 
-def scopes_of_cells(
-    cells: Sequence[Cell], scores: Mapping[str, CellScores], context: MetricContext
-) -> dict[str, Metrics]:
+def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics]:
     """Describe each cell and subject by itself."""
     found = {}
-    for cell in cells:
+    for name, (cell, _, scores) in tested.items():
         own = replace(context, seeds=(cell.seed,))
-        for subject, each in scores[cell.name].subjects.items():
-            name = scope(cell.name, label(subject))
-            found[name] = _forward([[each]], own)
-            found[scope(name, BACKWARD)] = _backward([[each]], own, CURVE)
+        found[name] = _forward([[scores]], own)
+        found[scope(name, BACKWARD)] = _backward([[scores]], own, CURVE)
     return {name: metrics for name, metrics in found.items() if metrics}
-
-
-def items(cells: Sequence[Cell], scores: Mapping[str, CellScores]) -> dict[str, dict[str, Any]]:
-    """Give the rank of every item, by cell and subject."""
-    return {
-        scope(cell.name, label(subject)): {
-            "image_ids": each.ranking.image_ids,
-            "ranks": each.ranking.ranks,
-            "backward_ranks": each.ranking.backward,
-        }
-        for cell in cells
-        for subject, each in scores[cell.name].subjects.items()
-    }
 
 
 def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, Any]:
@@ -204,7 +170,7 @@ def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, A
     ranks: dict[str, list[int]] = defaultdict(list)
     rankings = [each.ranking for group in groups for each in group]
     for ranking in rankings:
-        for concept, rank in zip(ranking.concepts, ranking.ranks, strict=True):
+        for concept, rank in zip(ranking.concepts, ranking.ranks.tolist(), strict=True):
             ranks[concept].append(rank)
     pairs = [pair for r in rankings for pair in zip(r.concepts, r.named, r.similarity, strict=True)]
     return {
@@ -225,36 +191,28 @@ def label(subject: int) -> str:
     return f"sub-{subject:02d}"
 
 
-def by_subject(scores: Iterable[CellScores]) -> list[list[SubjectScores]]:
-    """Group the scores of cells by subject."""
-    grouped: dict[int, list[SubjectScores]] = defaultdict(list)
-    for cell in scores:
-        for subject, found in cell.subjects.items():
-            grouped[subject].append(found)
-    return list(grouped.values())
-
-
 def _control(groups: Groups, spec: EvaluationSpec, pool: int) -> dict[str, Any]:
     draws = [[each.control for each in group if each.control] for group in groups]
     return describe_control(spec.control, draws, pool) if spec.control != "none" else {}
 
 
 def _forward(groups: Groups, context: MetricContext) -> Metrics:
-    rankings, ids = [[each.ranking for each in group] for group in groups], _ids(groups)
-    chance = np.mean([_chance_of_precision(context.pool, each) for group in rankings for each in group])
-    precision = [np.array([each.precision for each in group]) for group in rankings]
-    found = context.summarise([[each.ranks for each in group] for group in rankings], ids)
-    return found | by_name([context.measure("map", precision, ids, float(chance))])
+    named, chance = {**vars(context), "ids": _ids(groups)}, _chance_of_precision(groups, context.pool)
+    precision = [np.array([each.ranking.precision for each in group]) for group in groups]
+    ranks = [np.array([each.ranking.ranks for each in group]) for group in groups]
+    average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **named)
+    return by_name([*summarise(ranks, **named), average])
 
 
 def _ids(groups: Groups) -> list[list[str]]:
     return [group[0].ranking.image_ids for group in groups]
 
 
-def _chance_of_precision(pool: int, ranking: Ranking) -> float:
-    relevant, counts = np.unique(ranking.relevant, return_counts=True)
-    chances = [chance_of_precision(pool, int(each)) for each in relevant]
-    return float(np.average(chances, weights=counts))
+def _chance_of_precision(groups: Groups, pool: int) -> float:
+    """Average the chance of the items' precisions, over items and then over cells."""
+    relevant = [each.ranking.relevant for group in groups for each in group]
+    chances = {each: chance_of_precision(pool, each) for each in np.unique(np.concatenate(relevant)).tolist()}
+    return float(np.mean([np.mean([chances[each] for each in some.tolist()]) for some in relevant]))
 
 
 def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) -> Metrics:
@@ -264,14 +222,17 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
     if len(sizes) != 1 or sizes == {(0, 0)}:
         return {}
     pool, shown = sizes.pop()
-    ranks, ids = [[each.backward for each in group] for group in rankings], [g[0].pictures for g in rankings]
-    return replace(context, pool=pool).summarise(ranks, ids, targets=shown, only=only)
+    ranks = [np.array([each.backward for each in group]) for group in rankings]
+    named = {**vars(context), "pool": pool, "ids": [group[0].pictures for group in rankings]}
+    return by_name(summarise(ranks, **named, targets=shown, only=only))
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
     """Describe top-1 among drawn subsets, in both directions."""
     protocol = f"{context.protocol}, {subsets.ways}-way, {subsets.draws} draws"
-    context, found = replace(context, protocol=protocol, pool=subsets.ways), {}
+    named: dict[str, Any] = {**vars(context), "protocol": protocol, "pool": subsets.ways}
+    named |= {"chance": 1 / subsets.ways, "limits": (0.0, 1.0)}
+    found = {}
     hits: list[list[Hits]] = [[each.subsets for each in group if each.subsets] for group in groups]
     for way, direction in enumerate(("", BACKWARD)):
         kept, names = [], []
@@ -281,7 +242,7 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
             kept.append(shares[:, drawn])
             names.append([image_ids[place] for place in drawn.tolist()])
         # an item's value is an average over its draws, no single hit
-        metric = context.measure("top1", kept, names, 1 / subsets.ways, wilson=False)
+        metric = measure("top1", kept, ids=names, wilson=False, **named)
         found[scope(ALL, SUBSETS, direction)] = by_name([metric])
     return found
 
@@ -292,7 +253,8 @@ def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metri
     found = {}
     for at in _shared_points(name, groups):
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        found[scope(name, f"{at:g}")] = context.summarise(ranks, _ids(groups), only=CURVE)
+        metrics = summarise(ranks, **vars(context), ids=_ids(groups), only=CURVE)
+        found[scope(name, f"{at:g}")] = by_name(metrics)
     return found
 
 

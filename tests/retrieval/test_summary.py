@@ -14,11 +14,8 @@ CONTEXT = MetricContext("intra", "test", 20)
 
 def ranking(names: list[str], ranks: list[int]) -> Ranking:
     """Make a ranking of pictures, each its own concept, among 20."""
-    count = len(names)
-    precision = (1 / np.array(ranks)).tolist()
-    return Ranking(
-        names, names, ranks, ranks, 20, precision, [1] * count, names, ranks, 1, names, [0.0] * count
-    )
+    found, one = np.array(ranks), np.ones(len(names), np.int64)
+    return Ranking(names, names, found, found, 20, 1 / found, one, names, found, 1, names, [0.0] * len(names))
 
 
 def scores(names: list[str], ranks: list[int], hits: list[float]) -> SubjectScores:
