@@ -1,4 +1,4 @@
-"""What sampling with diffusers' pipelines needs besides the call: scheduler, start, and a callback."""
+"""The scheduler, start and callback that sampling with diffusers' pipelines takes."""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +11,7 @@ from brainhive_cli.generators import SCHEDULERS
 
 
 def scheduler(name: str, config: Any) -> Any:
-    """Make a sampler of the same noise schedule as the generator's own, whose config is given."""
+    """Make a scheduler by its short name, for the noise schedule of the generator's own config."""
     import diffusers
 
     kind, differing = SCHEDULERS[name]

@@ -41,8 +41,8 @@ class Stage(Section):
         own = self.model_dump(include={"steps", "guidance", "strength"}, exclude_none=True)
         return Sampling(**{**dict(requested), **own})
 
-    def load_prior(self, generator: Any) -> Any:
-        """Load the prior of the stage and attach it; None without one."""
+    def load_prior(self, generator: Any, device: torch.device | str) -> Any:
+        """Load the prior of the stage onto a device and attach it; None without one."""
         if self.prior is None:
             return None
         if isinstance(self.prior, str):
@@ -50,7 +50,7 @@ class Stage(Section):
         else:
             made = parts.resolve("priors", self.prior).build({}, generator)
         made.attach(generator)
-        return made
+        return made.to(device)
 
 
 class Config(parts.Config):
@@ -61,11 +61,7 @@ class Config(parts.Config):
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Chain":
         """Load every stage's generator and prior onto a device."""
         made = [(stage, stage.generator.build(device, dtype)) for stage in self.stages]
-        links = [Link(stage, generator, stage.load_prior(generator)) for stage, generator in made]
-        for link in links:
-            if link.prior is not None:
-                link.prior.to(device)
-        return Chain(links)
+        return Chain([Link(stage, network, stage.load_prior(network, device)) for stage, network in made])
 
     def check(self) -> str:
         """Describe every stage without loading it."""
