@@ -60,7 +60,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     processes = launch.num_processes(recipe.run)
     if processes > 1:
-        code, error = launch.relaunch(recipe.run, processes, launch.argv())
+        code, error = launch.relaunch(recipe.run, processes)
         if error:
             console.fail(error)
         return code

@@ -3,7 +3,7 @@
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
@@ -43,27 +43,31 @@ def writes_messages() -> bool:
 def say(text: str) -> None:
     """Write a message on stderr."""
     if writes_messages():
-        _stderr().print(text, highlight=False, markup=False, soft_wrap=True)
+        _write(text)
 
 
 def warn(text: str) -> None:
     """Write a warning of one line on stderr."""
     if writes_messages():
-        _stderr().print(f"warning: {text}", style="yellow", highlight=False, markup=False, soft_wrap=True)
+        _write(f"warning: {text}", "yellow")
 
 
 def fail(error: "BrainhiveError") -> None:
-    """Write an error: one line that says what is wrong, and one that says what to do."""
-    _stderr().print(f"error: {error.message}", style="red", highlight=False, markup=False, soft_wrap=True)
+    """Write an error: what is wrong in one line, what to do in another."""
+    _write(f"error: {error.message}", "red")
     if error.hint:
-        _stderr().print(f"  try: {error.hint}", highlight=False, markup=False, soft_wrap=True)
+        _write(f"  try: {error.hint}")
 
 
 def show_traceback() -> None:
     """Show the traceback of the error being handled (`--debug`)."""
     import traceback
 
-    _stderr().print(traceback.format_exc(), highlight=False, markup=False, soft_wrap=True)
+    _write(traceback.format_exc())
+
+
+def _write(text: str, style: str | None = None) -> None:
+    _stderr().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_text(text: str) -> None:
@@ -146,13 +150,10 @@ def _fitting(table: Table, width: int) -> list[Table]:
     is_long = widest > 0 and widths[widest] > width / 2
     if len(columns) < 3 or not is_long or sum(widths) + 3 * (len(widths) - 1) <= width:
         return [table]
-    alone, title = columns.pop(widest), f"{table.title}: {table.columns[widest]}"
-    return [_table(table.title, columns), _table(title, [columns[0], alone])]
-
-
-def _table(title: str, columns: Sequence[tuple[Any, ...]]) -> Table:
-    names, *rows = zip(*columns, strict=True)
-    return Table(title, names, tuple(rows))
+    alone = [columns[0], columns.pop(widest)]
+    split = {table.title: columns, f"{table.title}: {table.columns[widest]}": alone}
+    transposed = {title: tuple(zip(*some, strict=True)) for title, some in split.items()}
+    return [Table(title, names, tuple(rows)) for title, (names, *rows) in transposed.items()]
 
 
 class Bar:

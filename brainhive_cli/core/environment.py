@@ -13,15 +13,18 @@ from brainhive_cli.core.launch import Launch
 LIBRARIES = ("torch", "diffusers", "transformers", "timm", "accelerate", "h5py", "numpy", "safetensors")
 
 
+def version(library: str) -> str:
+    """Return the version of an installed library, or "absent"."""
+    try:
+        return importlib.metadata.version(library)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"
+
+
 def versions() -> dict[str, str]:
     """Return the versions of the libraries that numbers depend on."""
-    found = {"python": platform.python_version(), "brainhive": __version__}
-    for library in LIBRARIES:
-        try:
-            found[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            found[library] = "absent"
-    return found
+    found = {library: version(library) for library in LIBRARIES}
+    return {"python": platform.python_version(), "brainhive": __version__, **found}
 
 
 def describe(launch: Launch) -> dict[str, Any]:

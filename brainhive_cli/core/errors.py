@@ -46,7 +46,7 @@ class DeviceError(BrainhiveError):
     exit_code = 5
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """Shorten what a library says to its first line; the error's type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 

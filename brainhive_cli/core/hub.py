@@ -70,7 +70,8 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
     except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
         raise _failure(repository, below, error) from error
     if not (root / below).is_dir():
-        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {_names(root)}")
+        names = ", ".join(sorted(path.name for path in root.iterdir()))
+        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
     return root / below
 
 
@@ -109,7 +110,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         return 0
     repository, below, revision = _parse(rest, "")
     verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it warns of patterns that match nothing: said below
+    logging.set_verbosity(logging.ERROR)  # it warns of patterns that match nothing
     disable_progress_bars()
     try:
         found = snapshot_download(
@@ -170,12 +171,8 @@ def _failure(repository: str, below: str, error: Exception) -> MissingData:
         part = f" --include '{below}/*'" if below else ""
         way = f"on a machine with a network: hf download {repository}{part}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
-    reason = str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+    reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")
-
-
-def _names(root: Path) -> str:
-    return ", ".join(sorted(p.name for p in root.iterdir()))
 
 
 def revision(path: Path) -> str:
@@ -206,16 +203,13 @@ def _file_digest(file: Path) -> str:
         if known == stamp:
             return found
     found = _sha256(file)
-    with suppress(OSError), tempfile.TemporaryDirectory(dir=_made(kept.parent)) as folder:
-        made = Path(folder, kept.name)
-        made.write_text(f"{stamp} {found}")
-        os.replace(made, kept)
+    with suppress(OSError):
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
+            part = Path(folder, kept.name)
+            part.write_text(f"{stamp} {found}")
+            os.replace(part, kept)
     return found
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _sha256(file: Path) -> str:

@@ -189,7 +189,7 @@ def num_processes(run: Run) -> int:
     return 1 if run.device == "cpu" else max(1, torch.cuda.device_count() * run.machines)
 
 
-def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, BrainhiveError | None]:
+def relaunch(run: Run, processes: int) -> tuple[int, BrainhiveError | None]:
     """Run the same command line in `processes` processes through accelerate's launcher.
 
     Returns:
@@ -206,17 +206,15 @@ def relaunch(run: Run, processes: int, argv: Sequence[str]) -> tuple[int, Brainh
     arguments += [f"--machine_rank={run.machine_rank}", f"--main_process_port={port}"]
     arguments += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
     arguments += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
-    arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *argv]
+    arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *sys.argv[1:]]
     with TemporaryDirectory() as reports:
         os.environ[REPORTS] = reports
         try:
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
             code = failed.get_first_failure()[1].exitcode
-            return _first_report(Path(reports)) or (
-                max(code, 1),
-                BrainhiveError(f"a process ended with {code}"),
-            )
+            ended = BrainhiveError(f"a process ended with {code}")
+            return _first_report(Path(reports)) or (max(code, 1), ended)
         except (SignalException, KeyboardInterrupt):
             return INTERRUPTED, None
         finally:
@@ -229,7 +227,7 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
-    report = {"code": code, "what": error.message, "hint": error.hint}
+    report = {"code": code, "message": error.message, "hint": error.hint}
     Path(folder, f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(report))
     return True
 
@@ -246,13 +244,8 @@ def exit_worker(code: int) -> None:
 
 
 def _first_report(folder: Path) -> tuple[int, BrainhiveError] | None:
-    reports = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime)
-    if not reports:
+    first = min(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
+    if first is None:
         return None
-    report = json.loads(reports[0].read_text())
-    return report["code"], BrainhiveError(report["what"], report["hint"])
-
-
-def argv() -> list[str]:
-    """Return this process's own command line, without the program."""
-    return sys.argv[1:]
+    report = json.loads(first.read_text())
+    return report["code"], BrainhiveError(report["message"], report["hint"])

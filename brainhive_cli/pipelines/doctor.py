@@ -1,6 +1,5 @@
 """doctor: what this machine has for Brainhive."""
 
-import importlib.metadata
 import os
 import shutil
 from pathlib import Path
@@ -15,6 +14,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 
 MIB = 2**20
+OPTIONAL = ("open_clip_torch", "pyarrow", "mne", "braindecode")
 
 
 class Recipe(BaseRecipe):
@@ -72,10 +72,8 @@ def _folders(paths: Paths, home: Path) -> dict[str, Any]:
 
 def _weights() -> dict[str, Any]:
     size = sum(file.stat().st_size for file in hub.DEMO_WEIGHTS.rglob("*") if file.is_file())
-    optional = {}
-    for library in ("open_clip_torch", "pyarrow", "mne", "braindecode"):
-        try:
-            optional[library] = importlib.metadata.version(library)
-        except importlib.metadata.PackageNotFoundError:
-            optional[library] = f"absent (pip install {library})"
-    return {"demo weights": f"{size / MIB:.1f} MiB", **optional}
+    found = {library: environment.version(library) for library in OPTIONAL}
+    found = {
+        library: f"absent (pip install {library})" if v == "absent" else v for library, v in found.items()
+    }
+    return {"demo weights": f"{size / MIB:.1f} MiB", **found}
