@@ -1,5 +1,8 @@
 """The tree of errors that end a command with one clear line and an exit code of their own."""
 
+import difflib
+from collections.abc import Iterable
+
 
 class BrainhiveError(Exception):
     """Something the user can fix.
@@ -49,6 +52,12 @@ class DeviceError(BrainhiveError):
 def first_line(error: BaseException) -> str:
     """Shorten what a library says to its first line; the error's type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def guess(name: str, known: Iterable[str]) -> str:
+    """Open a hint with the known name that is nearest; empty if none is near."""
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}? " if near else ""
 
 
 INTERRUPTED = 130

@@ -1,6 +1,5 @@
 """What a part is: a frozen Config that builds, in a file whose name is its kind."""
 
-import difflib
 import importlib
 import pkgutil
 from functools import partial
@@ -9,7 +8,7 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import validate
 
 SHELVES = {
@@ -23,8 +22,6 @@ SHELVES = {
 }
 """The folders whose every file is a part (names that begin with an underscore are shared pieces), and what
 one part of each is called."""
-
-
 PACKAGE = "brainhive_cli."
 
 
@@ -71,9 +68,8 @@ def load(shelf: str, kind: str) -> ModuleType:
     known = kinds(shelf)
     name = file_of(kind)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        guess = f"did you mean {near[0]}? " if near else ""
-        raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", f"{guess}there are: {', '.join(known)}")
+        hint = f"{guess(name, known)}there are: {', '.join(known)}"
+        raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", hint)
     return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
 
 

@@ -1,6 +1,5 @@
 """What every recipe has, and how a file, flags and overrides become one that is valid."""
 
-import difflib
 import hashlib
 import json
 import os
@@ -20,7 +19,7 @@ from pydantic import (
 )
 
 from brainhive_cli.core import home, recipe_files
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError, guess
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -259,5 +258,4 @@ def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
             if isinstance(each, type) and issubclass(each, BaseModel):
                 model = each
     known = list(model.model_fields)
-    near = difflib.get_close_matches(str(loc[-1]), known, n=1)
-    return (f"did you mean {near[0]}? " if near else "") + f"known here: {', '.join(known)}"
+    return f"{guess(str(loc[-1]), known)}known here: {', '.join(known)}"

@@ -1,13 +1,12 @@
 """Recipe files: shipped or a user's, from YAML to plain keys and back."""
 
-import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError, guess
 
 
 def shipped() -> Path:
@@ -20,17 +19,14 @@ def find(command: str, name: str | None) -> Path:
     """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
     if name is None:
         return shipped() / f"{command}.yaml"
-    candidates = [Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"]
-    for candidate in candidates:
+    for candidate in (Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"):
         if candidate.is_file():
             return candidate
     own = sorted(shipped().rglob(f"{command}.yaml"))
     known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
-    near = difflib.get_close_matches(name, known, n=1)
     raise RecipeError(
         f"no recipe {name!r}: neither a file nor a shipped recipe",
-        (f"did you mean {near[0]}? " if near else "")
-        + f"shipped for {command}: {', '.join(known) or 'none'}",
+        f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",
     )
 
 

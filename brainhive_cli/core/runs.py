@@ -1,6 +1,5 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
-import difflib
 import io
 import json
 import os
@@ -14,7 +13,7 @@ from typing import Any, Self
 import yaml
 
 from brainhive_cli.core import console, environment, home
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, guess
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -144,13 +143,7 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
-    """Return what `find` finds a run by: its folder's name where it lies among the command's runs.
-
-    Args:
-        run: The run.
-        runs: Those of its command.
-        variant: One variant of a sweep.
-    """
+    """Return what `find` finds a run, or a variant of a sweep, by: its name where it lies in `runs`."""
     name = run.path.name if run.path.parent.resolve() == runs.resolve() else str(run.path)
     return f"{name}:{variant}" if variant else name
 
@@ -190,10 +183,11 @@ def _others(runs: Path, command: str, reference: str) -> str:
     """List the newest finished runs, the one that may be meant first; empty if there are none."""
     names = [run.path.name for run in _finished(runs, command)]
     named = Path(reference).name
-    near = [name for name in names if named in name] or difflib.get_close_matches(named, names, n=1)
-    guess = f"did you mean {near[0]}? " if near else ""
+    if not names:
+        return ""
+    meant = next((f"did you mean {name}? " for name in names if named in name), guess(named, names))
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{guess}finished, the newest first: {', '.join(names[:SHOWN])}{more}" if names else ""
+    return f"{meant}finished, the newest first: {', '.join(names[:SHOWN])}{more}"
 
 
 def newest(

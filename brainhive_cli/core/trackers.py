@@ -79,16 +79,7 @@ def log_results(
     results: Mapping[str, Mapping[str, Metric]],
     caveats: Sequence[str],
 ) -> None:
-    """Log what a finished run has measured, as one run in each tracker.
-
-    Args:
-        names: Which trackers.
-        run: The run folder.
-        label: The name of their run.
-        recipe: Shown with the numbers.
-        results: Metrics by name, by scope.
-        caveats: What must be said of them; added to the name of their run.
-    """
+    """Log what a finished run has measured, metrics by name, by scope, as `tracked` logs a cell."""
     values = {
         f"{scope}/{name}": metric.value for scope, found in results.items() for name, metric in found.items()
     }
@@ -102,11 +93,10 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
 
     PartialState()  # accelerate's own logging needs it
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
-    tracker = (
-        tracker_class(cell, str(run / name))
-        if name == "tensorboard"
-        else tracker_class(PROJECT, **run_options(name, run, cell, recipe))
-    )
+    if name == "tensorboard":
+        tracker = tracker_class(cell, str(run / name))
+    else:
+        tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
     tracker.main_process_only = False  # the process that trains the cell logs it
     tracker.start()
     return tracker
