@@ -100,7 +100,7 @@ class Studio:
     def ours(self) -> None:
         """Generate as the command does: PNG files in a run folder."""
         folder = RunFolder(self.home / f"run-{len(list(self.home.iterdir()))}")
-        generation = GenerationJob(self.sampler, self.repeats, self.output.batch_size, SAMPLING.steps, 0)
+        generation = GenerationJob(self.sampler, self.repeats, 0)
         generation.generate(self.decoded_set, folder, self.here)
 
     @torch.inference_mode()

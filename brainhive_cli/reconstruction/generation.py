@@ -110,8 +110,6 @@ class GenerationJob:
     Attributes:
         sampler: Prior and generator.
         repeats: Media kept for each item.
-        batch_size: Media generated at once.
-        steps: Denoising steps, for the progress bar.
         seed: Seed of the noise.
         start: Pictures to start from; None for noise alone.
         candidates: Media generated for each one kept.
@@ -120,8 +118,6 @@ class GenerationJob:
 
     sampler: Sampler
     repeats: int
-    batch_size: int
-    steps: int
     seed: int
     start: StartPictures | None = None
     candidates: int = 1
@@ -131,9 +127,10 @@ class GenerationJob:
         """Generate this process's share of what is not there yet; files are written meanwhile."""
         rows = range(len(decoded_set.image_ids))
         tasks = launch.shard([(row, repeat) for row in rows for repeat in range(self.repeats)])
-        todo = [task for task in tasks if not (folder.path / _file(decoded_set, task)).is_file()]
+        files = {task: decoded_set.file(decoded_set.image_ids[task[0]], task[1]) for task in tasks}
+        todo = [task for task, file in files.items() if not (folder.path / file).is_file()]
         writing: list[Future[Path]] = []
-        at_once = max(1, self.batch_size // self.candidates)
+        at_once = max(1, self.sampler.output.batch_size // self.candidates)
         with (
             ThreadPoolExecutor(WRITERS) as writers,
             console.progress(f"pictures of {decoded_set.name}", len(todo)) as bar,
@@ -143,7 +140,7 @@ class GenerationJob:
                 media = self._best(decoded_set, batch, bar)
                 _finish(writing)  # so that no more than one batch waits
                 writing = [
-                    writers.submit(folder.replace, _file(decoded_set, task), partial(media_files.save, one))
+                    writers.submit(folder.replace, files[task], partial(media_files.save, one))
                     for task, one in zip(batch, media, strict=True)
                 ]
                 bar.advance(len(batch))
@@ -152,10 +149,11 @@ class GenerationJob:
     def _best(self, decoded_set: DecodedSet, tasks: Sequence[Task], bar: console.Bar) -> Pixels:
         """Generate the candidates of each task, and keep the one most similar to its decoded head."""
         candidates = [(row, repeat, n) for row, repeat in tasks for n in range(self.candidates)]
+        at_once = self.sampler.output.batch_size
         media = np.concatenate(
             [
-                self._sample(decoded_set, candidates[start : start + self.batch_size], bar)
-                for start in range(0, len(candidates), self.batch_size)
+                self._sample(decoded_set, candidates[start : start + at_once], bar)
+                for start in range(0, len(candidates), at_once)
             ]
         )
         if self.reranker is None or decoded_set.decoded is None:
@@ -175,7 +173,7 @@ class GenerationJob:
             None if decoded_set.decoded is None else decoded_set.decoded[rows],
             seeds,
             self._start(decoded_set, rows),
-            on_step=lambda step: bar.advance(0, f"step {step} of {self.steps}"),
+            on_step=lambda step: bar.advance(0, f"step {step} of {self.sampler.sampling.steps}"),
         )
         return media_files.to_bytes(media)
 
@@ -189,11 +187,6 @@ def seed_of(seed: int, image_id: str, repeat: int, candidate: int = 0) -> int:
     """Make the noise of a picture depend on the item and the repeat, and nothing else."""
     name = f"{seed}/{image_id}/{repeat}" + (f"/{candidate}" if candidate else "")
     return zlib.crc32(name.encode())
-
-
-def _file(decoded_set: DecodedSet, task: Task) -> str:
-    row, repeat = task
-    return decoded_set.file(decoded_set.image_ids[row], repeat)
 
 
 def _finish(writing: Sequence[Future[Path]]) -> None:

@@ -171,8 +171,6 @@ class Job:
         return GenerationJob(
             Sampler(recipe.generator.build, prior, output, sampling, launch.device, self.align.heads),
             recipe.repeats,
-            recipe.batch_size,
-            recipe.steps,
             recipe.seed,
             self.start,
             recipe.best_of,

@@ -49,9 +49,9 @@ def generated(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Gene
     folder = RunFolder(tmp_path_factory.mktemp("clips"))
     tokens = 5 * torch.randn(len(IDS), WIDTH, generator=torch.Generator().manual_seed(0))
     brain = DecodedSet("brain", Cell("intra", (1,), (1,), 1), 1, IDS, IDS, Decoded({"token": tokens}))
-    output, sampling = Output(resolution_px=32), Sampling(steps=1)
+    output, sampling = Output(resolution_px=32, batch_size=4), Sampling(steps=1)
     sampler = Sampler(Panning, priors.load("identity"), output, sampling, HERE.device)
-    GenerationJob(sampler, 2, 4, 1, 0).generate(brain, folder, HERE)
+    GenerationJob(sampler, 2, 0).generate(brain, folder, HERE)
     files = {i: [folder.path / brain.file(i, repeat) for repeat in range(2)] for i in IDS}
     return folder, GeneratedSet("brain", brain.name, (1,), files, 1, "2 repeats")
 
