@@ -126,11 +126,7 @@ class OnlineTargets:
         return self.group.alternatives(self.stimuli) or 1
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
-        """Give the targets of some rows: float32 [B, *shape], on the device.
-
-        Raises:
-            BadPicture: if a stimulus cannot be decoded.
-        """
+        """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
         return self.group.encode(self.views(rows, which))[self.name]
 
     def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:

@@ -50,7 +50,6 @@ def _folder(root: Path, split: str, year: int) -> Path | None:
 
 
 def _images(root: Path, year: int, split: str) -> datasets.StimulusSet:
-    """List the pictures of a split, sorted by name."""
     datasets.check_split("coco", split, tuple(SPLITS))
     folder = _folder(root, split, year)
     files = list(pictures_below(folder.parent, folder.name)) if folder else []

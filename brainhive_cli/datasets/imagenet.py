@@ -79,7 +79,6 @@ def _is_picture(file: str) -> bool:
 
 
 def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:
-    """List the pictures of a split."""
     datasets.check_split("imagenet", split, tuple(SPLITS))
     here = [(form, path) for of, form, path in found if of == split]
     found_at = sorted({str(path) if form == "folder" else f"*.{form}" for form, path in here})

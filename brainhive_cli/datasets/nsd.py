@@ -67,7 +67,6 @@ class Bricks:
 
 
 def _images(root: Path, split: str) -> datasets.StimulusSet:
-    """List the pictures of a split."""
     datasets.check_split("nsd", split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE) as file:

@@ -66,16 +66,7 @@ def simulate(
     noise: float = 1.0,
     items: Sequence[int] | None = None,
 ) -> Floats:
-    """Simulate a subject's responses to pictures.
-
-    Args:
-        low: Low-level features [N, F], rows of about unit length.
-        semantic: Semantic features [N, G], rows of about unit length.
-        subject: Whose voxels.
-        repetitions: R, how often each picture is shown.
-        seed: Of the trials; use one for training and another for test.
-        noise: Size of all noise: the one knob of difficulty.
-        items: Number of each picture in its split; a trial depends on it, not on what else is simulated.
+    """Simulate a subject's responses to pictures; arguments as `demo.simulation.simulate`.
 
     Returns:
         [N, R, V, 1] in standard deviations of a single trial's noise.

@@ -69,16 +69,9 @@ class Job:
         recipe, name = self.recipe, self.dataset.name
         root, stores = recipe.paths.under_home("embeddings"), {}
         for split in recipe.splits or self.dataset.splits:
-            images = self.dataset.images(split)
+            images, how = self.dataset.images(split), (recipe.precision, recipe.dtype, recipe.skip_bad)
             stores[split] = [
-                StoreJob(
-                    config,
-                    images,
-                    path_of(root, name, split, config.name),
-                    recipe.precision,
-                    recipe.dtype,
-                    recipe.skip_bad,
-                )
+                StoreJob(config, images, path_of(root, name, split, config.name), *how)
                 for config in recipe.encoders
             ]
         return stores
