@@ -12,8 +12,8 @@ from brainhive_cli.core.launch import Launch
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
     """Let batch normalisation take its statistics over the whole batch, as one process would.
 
-    torch's SyncBatchNorm does so on GPUs alone, and needs the same number of micro-batches in all processes:
-    on a CPU, and where subjects differ in width, each process takes those of its share, with a warning.
+    torch's SyncBatchNorm works on GPUs only, and needs as many micro-batches in all processes: on a CPU, and
+    where subjects differ in width, each process takes statistics of its share, with a warning.
     """
     has_any = any(isinstance(module, nn.modules.batchnorm._BatchNorm) for module in aligner.modules())
     if launch.processes == 1 or not has_any:

@@ -82,12 +82,7 @@ class Layout:
         return targets - {FUSED} | ({*self.dims} if FUSED in targets else set())
 
     def check(self) -> None:
-        """Refuse a subject layer, similarity or heads that there are not.
-
-        Raises:
-            RecipeError: naming it, and what there is.
-            BrainhiveError: if the prior does not go with the similarity.
-        """
+        """Refuse unknown subject layers, similarities and heads, and a prior with centred tokens."""
         for key, known in (("subject_layer", SUBJECT_LAYERS), ("similarity", SIMILARITIES)):
             _refuse_unknown(key.replace("_", " "), getattr(self, key), known)
         for name in self.retrieval_heads:
@@ -153,9 +148,9 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
     return leading.pop()
 
 
-def _refuse_unknown(what: str, name: str, known: tuple[str, ...]) -> None:
+def _refuse_unknown(kind: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
-        raise RecipeError(f"no {what} called {name!r}", f"there are: {', '.join(known)}")
+        raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")
 
 
 def _of_one_token(fields: Mapping[str, Any]) -> dict[str, Any]:

@@ -108,7 +108,7 @@ class Learned:
         return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
 
     def write(self, folder: Path) -> None:
-        """Write all into a folder whose config has another format, as a prior's has."""
+        """Write all into a folder whose config has another format, as a prior's."""
         (folder / BLOCK).write_text(json.dumps(self.save(folder), indent=2) + "\n")
 
     @classmethod

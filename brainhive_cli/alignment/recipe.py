@@ -166,7 +166,7 @@ class Recipe(SweptRecipe):
         return self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
 
     @model_validator(mode="after")
-    def _has_one_target(self) -> Self:
+    def _is_without_contradiction(self) -> Self:
         if self.prior and self.fuser.kind != "fusion_encoder":
             raise RecipeError(
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
@@ -177,33 +177,19 @@ class Recipe(SweptRecipe):
                 f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
                 "similarity=cosine, or prior=null",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _no_key_of_training_is_without_effect(self) -> Self:
-        if self.sweep:  # each of its variants is checked by itself
-            return self
-        if self.mode == "finetune":  # whose run decides the prior
-            refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
-        else:
-            self.train.check_prior(self.prior)
-        return self
-
-    @model_validator(mode="after")
-    def _starts_once(self) -> Self:
         if self.mode == "finetune" and self.train.stages and self.train.stages[0].start_from:
             raise RecipeError(
                 "train.stages[0].start_from has no effect on fine-tuning, which starts from finetune.run",
                 "leave one of them out",
             )
-        return self
-
-    @model_validator(mode="after")
-    def _every_variant_holds(self) -> Self:
-        if self.sweep:
+        if self.sweep:  # each of its variants is checked by itself
             modes = {self.mode, *(each.mode for each in variants(self).values())}
             if modes > {"finetune"}:
                 raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")
-        elif self.mode != "finetune" and self.finetune != Finetune():
-            raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
+        elif self.mode == "finetune":  # whose run decides the prior
+            refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
+        else:
+            self.train.check_prior(self.prior)
+            if self.finetune != Finetune():
+                raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")
         return self

@@ -107,7 +107,7 @@ class Train(Section):
     )
 
     def selected_on(self, has_validation: bool) -> str:
-        """Say what selects the epoch that is kept, in the words of a model folder."""
+        """Return what selects the epoch that is kept, in the words of a model folder."""
         if self.selection == "best":
             return "validation" if has_validation else "last epoch"
         return {"last": "last epoch", "test": "test"}[self.selection]
@@ -127,15 +127,11 @@ class Train(Section):
         return {**fields, "stages": stages, "epochs": epochs}
 
     @model_validator(mode="after")
-    def _stages_say_how(self) -> Self:
+    def _every_key_has_an_effect(self) -> Self:
         if self.stages:
             refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
         if len(self.stages) > 1:
             refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
-        return self
-
-    @model_validator(mode="after")
-    def _can_stop(self) -> Self:
         if self.patience is not None and not self.validation:
             raise ValueError("patience needs validation top-1, so train.validation must be above 0")
         return self
@@ -147,21 +143,16 @@ class Train(Section):
             RecipeError: if the warm-up is longer than the training.
         """
         if self.warmup_steps > self.epochs * steps:
+            total = self.epochs * steps
             raise RecipeError(
-                f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has "
-                f"{self.epochs * steps} steps",
-                f"train.warmup_steps={self.epochs * steps // 10}, more train.epochs or a smaller "
-                "train.batch_size",
+                f"train.warmup_steps is {self.warmup_steps}, but the training of a cell has {total} steps",
+                f"train.warmup_steps={total // 10}, more train.epochs or a smaller train.batch_size",
             )
         one = Stage(epochs=self.epochs, lr=self.lr, warmup_epochs=self.warmup_steps / max(1, steps))
         return self.stages or [one]
 
     def check_prior(self, prior: str | None) -> None:
-        """Refuse what acts on a prior alone where there is none.
-
-        Raises:
-            RecipeError: naming the key.
-        """
+        """Refuse keys that act on a prior where there is none."""
         if prior is None:
             refuse_idle(self, ("prior_dropout",), "without a prior", "fuser.dropout, or name one (--prior)")
 
@@ -184,10 +175,7 @@ def _backbone(value: Any) -> Any:
 
 
 class Published(Section):
-    """What a paper reports: shown with what is measured in the same set-up, else with the differences.
-
-    What the source does not state is left out, and counts as a difference.
-    """
+    """What a paper reports, to be shown with measurements; what it does not state counts as a difference."""
 
     top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
     top5: float | None = Field(None, ge=0, le=1)

@@ -36,14 +36,13 @@ class AlignRun:
     """The data set, cells and signals of a run, and its models.
 
     Attributes:
-        folder: The run; or the model folder, which is then the model of its only cell.
-        dataset: Whose signals and pictures are used.
+        folder: The run; or a model folder, which is then the model of its only cell.
         made_of: The data set's Config.
         made_with: The encoders and signal settings that cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
-        variant: Which variant of a sweep it is; empty for a run without a sweep, and for all variants of one.
+        variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
-            nothing says: subjects are then known by their numbers. None when it is `dataset`.
+            it is unknown: subjects are then known by their numbers. None when it is `dataset`.
     """
 
     folder: RunFolder
@@ -67,14 +66,9 @@ class AlignRun:
         subjects: Sequence[int] | None = None,
         variant: str = "",
     ) -> Self:
-        """Open a finished run.
+        """Open a finished run, or one variant of a sweep, on its own or another data set.
 
-        Args:
-            folder: The run.
-            paths: Where stores lie.
-            dataset: The data set to use; default: the run's own. On another, every cell meets all subjects.
-            subjects: Those to use; default: all that a cell is to be tested on.
-            variant: The only variant of a sweep to use; default: all.
+        On another, every cell is tested on all subjects; by default on those that it was to be tested on.
 
         Raises:
             MissingData: if the data set has no such subject.
@@ -237,10 +231,7 @@ class AlignRun:
 
 
 def find(
-    reference: str | None,
-    paths: Paths,
-    dataset: Any = None,
-    subjects: Sequence[int] | None = None,
+    reference: str | None, paths: Paths, dataset: Any = None, subjects: Sequence[int] | None = None
 ) -> AlignRun:
     """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run."""
     if reference is not None and aligners.is_model(home.located(reference)):
@@ -290,9 +281,5 @@ def _restricted(cells: Sequence[Cell], subjects: Sequence[int], where: str) -> l
             f"no cell of {where} is tested on subject {', '.join(map(str, absent))}",
             f"it has: {', '.join(map(str, known))}",
         )
-    kept = []
-    for cell in cells:
-        tested_on = tuple(subject for subject in cell.tested_on if subject in subjects)
-        if tested_on:
-            kept.append(replace(cell, tested_on=tested_on))
-    return kept
+    tested = [tuple(subject for subject in cell.tested_on if subject in subjects) for cell in cells]
+    return [replace(cell, tested_on=kept) for cell, kept in zip(cells, tested, strict=True) if kept]

@@ -1,7 +1,4 @@
-"""The model folder of the BrainHiVE repository: its config and its names of weights, from and to ours.
-
-Source: the published repository at commit f06db69 (`CLIPConfig`, as transformers saves it).
-"""
+"""The model folder of the BrainHiVE repository (commit f06db69, `CLIPConfig`), read and written."""
 
 from contextlib import suppress
 from typing import Any
@@ -30,7 +27,7 @@ SUBJECTS = 10
 
 
 def is_upstream(state: State) -> bool:
-    """Say whether weights go by upstream's names."""
+    """Whether weights have upstream's names."""
     return any(name.startswith(BRAIN) for name in state)
 
 
@@ -67,7 +64,7 @@ def read(config: Fields, upstream: State) -> tuple[Layout, State]:
 
 
 def write(layout: Layout, state: State) -> tuple[Fields, State]:
-    """Make upstream's config and names of weights of a Layout and our weights.
+    """Make upstream's config and weights from a Layout and our weights.
 
     Raises:
         BrainhiveError: if upstream's model has no such parts.
@@ -139,12 +136,9 @@ def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> 
 
 
 def _upstream_key(name: str) -> str:
-    """Give upstream's name of the encoder of a store; empty if it has none."""
+    """Return upstream's name of the encoder of a store; empty if it has none."""
     kind = parts.file_of(name)
-    if kind not in parts.kinds("encoders"):
-        return ""
-    key: str = parts.load("encoders", kind).Config.upstream
-    return key
+    return str(parts.load("encoders", kind).Config.upstream) if kind in parts.kinds("encoders") else ""
 
 
 def _renamed(state: State, prefixes: dict[str, str]) -> State:
