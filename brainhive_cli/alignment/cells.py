@@ -15,10 +15,9 @@ class Cell:
 
     Attributes:
         name: Its folder below `cells/`; in a sweep it starts with the variant.
-        trained_on: The subjects whose signals it learns from.
-        tested_on: The subjects on whom it is evaluated.
-        seed: Decides initial weights, dropout and the order of trials.
-        variant: Which values of a sweep it has; empty without one.
+        trained_on: Subjects.
+        tested_on: Subjects.
+        variant: Label of the sweep's values that it has; empty without a sweep.
     """
 
     name: str

@@ -57,8 +57,7 @@ def _draw_as_reference(module: nn.Module) -> None:
 def take_over(aligner: Aligner, folder: Path) -> None:
     """Take the weights of a model folder over.
 
-    A row that is learned for each subject is, for a new one, the mean of the rows in the folder; modules that
-    are a new subject's own keep their initial weights.
+    A new subject's row is the mean of the rows in the folder; its own modules keep their initial weights.
 
     Raises:
         BrainhiveError: if the architecture does not match.

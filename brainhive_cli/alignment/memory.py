@@ -1,4 +1,4 @@
-"""Memory of a training step on a CPU: kept by the process from one step to the next."""
+"""Memory of training steps on a CPU, which the process keeps from one to the next."""
 
 import contextlib
 import ctypes

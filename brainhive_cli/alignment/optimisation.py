@@ -112,10 +112,7 @@ def is_below(name: str, prefixes: Iterable[str]) -> bool:
 
 
 def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> LRScheduler:
-    """Make the schedule of a stage whose epochs have so many steps.
-
-    One-cycle is torch's, without its change of the optimizer's betas.
-    """
+    """Make the schedule of a stage; one-cycle is torch's, without its change of the optimizer's betas."""
     total = stage.epochs * steps
     if stage.schedule == "one_cycle":
         share = 0.3 if stage.warmup_epochs is None else stage.warmup_epochs / stage.epochs

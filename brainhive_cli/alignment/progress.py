@@ -15,10 +15,7 @@ COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 class Watch:
     """A table of the cells in training and, below them, of those that finished last.
 
-    Args:
-        run: The run folder.
-        cells: Those that are to be trained.
-        epochs: How many each variant has.
+    `epochs` are those of each variant of a sweep.
     """
 
     def __init__(self, run: Path, cells: Sequence[Cell], epochs: Mapping[str, int]) -> None:

@@ -16,9 +16,6 @@ def compared_with_published(
         dataset: The name that the tested signals are kept under.
         subjects: Those tested.
         pool: Number of candidates of retrieval; None before an evaluation.
-
-    Returns:
-        `top1`, `top5` where they are known, `source`, and `differs`: empty if nothing does.
     """
     published, train = recipe.published, recipe.train
     if published is None:

@@ -69,12 +69,9 @@ class Stages:
 
 
 def starts_of(references: Sequence[str | None], cell: Cell, root: Path) -> dict[int, Path]:
-    """Find the model folder that each stage of a cell's training starts from, by the stage's number.
+    """Find the model folder that each stage starts from, by the stage's number.
 
-    Args:
-        references: Of each stage: a model folder, an align run, or None.
-        cell: The training.
-        root: Folder of all runs.
+    A reference is a model folder, an align run below `root`, or None.
 
     Raises:
         MissingData: if there is no such run.

@@ -16,8 +16,7 @@ class State:
 
     Attributes:
         epoch: Epochs that are done.
-        step: Steps of the next one that are done.
-        loss: Sum of the losses of those steps.
+        step: Steps of the next one that are done; `loss` is the sum of their losses.
         best: Highest validation top-1 so far, and the epoch that reached it last (0: none yet).
         kept: The epoch that is kept: its number, score, weights (the losses' too) and validation ranks.
     """

@@ -58,7 +58,7 @@ class Member:
         return cls(align, cell, model)
 
     def pictures(self, split: str) -> TargetStore:
-        """Open one of the stores of its pictures; all have the same rows."""
+        """Open one of the target stores; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
 
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:

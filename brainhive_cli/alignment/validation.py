@@ -17,13 +17,9 @@ BLOCK = 1024
 
 
 class Queries:
-    """Signals that a model is validated on, and its gallery: the pictures that any of them shows.
+    """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
 
-    Args:
-        pool: Signals of one or several subjects.
-        rows: Which of them, ascending.
-        images: Targets of all pictures, by the fuser's key.
-        subject: [N] subject indices of the pool; None when the model has not learned the subject.
+    `images` are the targets of all stimuli; `subject` are subject indices [N], or None for an unknown one.
     """
 
     def __init__(self, pool: SignalBank, rows: Rows, images: Targets, subject: Tensor | None) -> None:

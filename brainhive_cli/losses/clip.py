@@ -46,11 +46,7 @@ TINY = Config()
 
 
 class ClipLoss(nn.Module):
-    """Mean of the cross-entropies in both directions, over the batch.
-
-    Attributes:
-        logit_scale: Logarithm of the scale of cosines, a scalar.
-    """
+    """Mean of the cross-entropies in both directions; `logit_scale` is the logarithm of cosines' scale."""
 
     def __init__(
         self, initial_logit_scale: float, learn_scale: bool, cosine_weight: float, hard_negative_beta: float
@@ -62,8 +58,7 @@ class ClipLoss(nn.Module):
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
 
-        A mixed signal is the pair of two targets, by their shares (MixCo, arXiv 2010.06300; both ways as in
-        MindEye, arXiv 2305.18274).
+        A mixed signal is the pair of two targets, by their shares (MixCo; both ways as in MindEye).
 
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.

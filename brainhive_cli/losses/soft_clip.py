@@ -35,11 +35,7 @@ TINY = Config()
 
 
 class SoftClipLoss(nn.Module):
-    """Mean of the cross-entropies with soft labels in both directions, over the batch.
-
-    Attributes:
-        logit_scale: Logarithm of the scale of cosines, a scalar.
-    """
+    """Mean of the cross-entropies with soft labels in both directions; `logit_scale` is of the cosines."""
 
     def __init__(self, initial_logit_scale: float, learn_scale: bool, target_temperature: float) -> None:
         super().__init__()
