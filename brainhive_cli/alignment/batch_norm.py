@@ -1,12 +1,18 @@
-"""Batch normalisation where several processes share a batch."""
+"""Batch normalisation where a batch is shared: by several processes, or by subjects of different widths."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import cast
 
 from torch import nn
 
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+
+ONE_VALUE = "Expected more than 1 value per channel"
+"""How torch's error begins."""
 
 
 def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
@@ -28,3 +34,21 @@ def normalise_together(aligner: Aligner, launch: Launch) -> Aligner:
             f"{launch.processes} processes does so by its own share: one process would give other weights"
         )
     return aligner
+
+
+@contextmanager
+def at_least_two() -> Iterator[None]:
+    """Say in one line that batch normalisation has no variance of one signal.
+
+    Raises:
+        BrainhiveError: in place of torch's ValueError.
+    """
+    try:
+        yield
+    except ValueError as error:
+        if not str(error).startswith(ONE_VALUE):
+            raise
+        raise BrainhiveError(
+            "batch normalisation needs two signals, and a process has one of a subject in a step",
+            "another train.batch_size, or a brain model without batch normalisation",
+        ) from error

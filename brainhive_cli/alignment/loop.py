@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainhive_cli.alignment.batch_norm import normalise_together
+from brainhive_cli.alignment.batch_norm import at_least_two, normalise_together
 from brainhive_cli.alignment.batches import Batch, Batches, CellData
 from brainhive_cli.alignment.initialisation import initial_aligner, learned_by
 from brainhive_cli.alignment.layout import Layout
@@ -82,7 +82,7 @@ def train_cell(
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
             context = LossContext(batch.mixing, done, state.epoch, train.epochs)
-            with launch.autocast(train.precision):
+            with launch.autocast(train.precision), at_least_two():
                 outputs = forward(aligner, batch, context)
                 predicted, targets = (gathered(each, len(rows), launch) for each in outputs)
                 loss = objective(predicted, targets, context)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.targets import Targets, open_targets
 from brainhive_cli.data.views import Items, View, collate, loaded
@@ -35,6 +35,11 @@ class Pictures:
         """Match pictures and embeddings, of which MissingData names absent ones; keep a fifth at most."""
         dataset: Dataset = recipe.dataset.build(recipe.paths)
         images = dataset.images(recipe.split)
+        if images.medium == "clip":
+            raise RecipeError(
+                f"train-prior learns from pictures, and the stimuli of {dataset.name} are clips",
+                "choose another dataset",
+            )
         try:
             targets = open_targets(
                 dataset,

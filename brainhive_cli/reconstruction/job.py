@@ -137,6 +137,7 @@ class Job:
     @property
     def count_line(self) -> str:
         """How many pictures are generated."""
+        self._refuse_best_clip()
         recipe, cells = self.recipe, len(self.cells)
         items = len(self.align.dataset.images(recipe.split))
         items = min(items, recipe.items or items)
@@ -196,8 +197,9 @@ class Job:
         Raises:
             MissingData: if an item has no picture to start from.
             BrainhiveError: if the prior was trained on the items.
-            RecipeError: if `strength` has no effect.
+            RecipeError: if `strength` has no effect, or the best of several clips would be chosen.
         """
+        self._refuse_best_clip()
         if self.start is not None:
             self.start.prepare(decoded_sets, launch)
         self._refuse_seen(sorted({image_id for each in decoded_sets for image_id in each.image_ids}))
@@ -209,6 +211,11 @@ class Job:
                 raise RecipeError(
                     "strength has no effect without pictures to start from", "initial.folder=FOLDER"
                 )
+
+    def _refuse_best_clip(self) -> None:
+        """Refuse to choose among clips: encoders make the heads of pictures."""
+        if self.recipe.best_of > 1 and self._medium == "clip":
+            raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
 
     def _refuse_seen(self, image_ids: Sequence[str]) -> None:
         """Refuse to reconstruct pictures that the prior was trained to generate."""

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import TOKEN, comparable
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_groups import grouped
@@ -93,7 +94,13 @@ class Reranker:
 
     @torch.inference_mode()
     def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
-        """Cosine of the heads of pictures [B, H, W, 3] with decoded ones; [B]."""
+        """Cosine of the heads of pictures [B, H, W, 3] with decoded ones; [B].
+
+        Raises:
+            RecipeError: if they are clips.
+        """
+        if pixels.ndim != 4:
+            raise RecipeError("best_of compares pictures, and the generator makes clips", "best_of=1")
         pictures = [Image.fromarray(each) for each in pixels]
         embeddings: dict[str, Tensor] = {}
         for group in self._groups:

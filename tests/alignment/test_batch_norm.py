@@ -5,8 +5,9 @@ import torch
 from layouts import one_token, spec_of
 from torch import nn
 
-from brainhive_cli.alignment.batch_norm import normalise_together
+from brainhive_cli.alignment.batch_norm import at_least_two, normalise_together
 from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
@@ -52,3 +53,14 @@ def test_torch_still_has_none_for_a_cpu(tmp_path, monkeypatch):
             nn.SyncBatchNorm(3)(torch.randn(4, 3, 5))
     finally:
         torch.distributed.destroy_process_group()
+
+
+def test_one_signal_has_no_variance_and_is_refused_in_one_line():
+    layer, signal = nn.BatchNorm1d(4), torch.zeros(1, 4)
+
+    with pytest.raises(BrainhiveError, match="batch normalisation needs two signals"), at_least_two():
+        layer(signal)
+    with at_least_two():
+        layer(torch.zeros(2, 4))
+    with pytest.raises(ValueError, match="expected 2D or 3D input"), at_least_two():
+        layer(torch.zeros(4))

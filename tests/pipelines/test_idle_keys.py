@@ -106,7 +106,7 @@ def test_sizes_beside_a_prior_are_refused_unless_they_are_the_priors(
 
 
 def test_a_width_that_the_fuser_does_not_make_is_refused(go, small, world, tmp_path):
-    with pytest.raises(RecipeError, match="dim is 64, but the tokens of this fuser have 12"):
+    with pytest.raises(RecipeError, match="dim is 64, but this fuser's tokens have 12"):
         go("train-align", *small, f"paths.runs={tmp_path}", "fuser={kind: concatenation}", "train.epochs=1")
 
 

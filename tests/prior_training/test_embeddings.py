@@ -7,8 +7,9 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.target_sources import OnlineTargets, StoreTargets
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import timm
 from brainhive_cli.generators import sdxl
 from brainhive_cli.prior_training.examples import batches
@@ -31,6 +32,13 @@ def test_what_no_store_holds_is_refused_with_both_ways_to_get_it(settings, begun
     with pytest.raises(MissingData, match="no train embeddings of local--random") as caught:
         begun(*settings, BOTH)
     assert "brainhive embed" in caught.value.hint and "--embed-missing" in caught.value.hint
+
+
+def test_clips_are_refused(settings, begun, monkeypatch):
+    monkeypatch.setattr(StimulusSet, "medium", "clip")
+
+    with pytest.raises(RecipeError, match="and the stimuli of pictures are clips"):
+        begun(*settings)
 
 
 def test_computed_embeddings_are_those_that_a_store_would_hold(settings, begun, go):

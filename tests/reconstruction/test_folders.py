@@ -76,3 +76,13 @@ def test_pictures_of_a_run_keep_what_must_be_said_of_it(tmp_path):
         (tmp_path / name).write_text(json.dumps(measured.as_dict()))
 
     assert caveats_around(str(samples)) == ["selected on test"]
+
+
+def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
+    samples = tmp_path / "run" / "samples"
+    samples.mkdir(parents=True)
+    for name in ("recipe.yaml", "metrics.json"):
+        (tmp_path / "run" / name).write_text('{"caveats": ["selected on test"]}')
+
+    with pytest.raises(BrainhiveError, match="run holds metrics of schema None, this version reads 1"):
+        caveats_around(str(samples))

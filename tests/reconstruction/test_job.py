@@ -17,6 +17,7 @@ from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.demo.pictures import scenes
 from brainhive_cli.pipelines import reconstruct
 
@@ -142,6 +143,13 @@ def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
     shutil.rmtree(own / "unet")
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, *more]))
     assert "has no unet/config.json" in plan.missing[0]
+
+
+def test_the_best_of_several_clips_is_refused_before_anything_is_generated(go, aligned, drawing, monkeypatch):
+    monkeypatch.setattr(StimulusSet, "medium", "clip")
+
+    with pytest.raises(RecipeError, match="best_of compares pictures, and the stimuli are clips"):
+        go("reconstruct", *drawing, "sources=brain", "best_of=2")
 
 
 def test_an_unknown_seed_is_named_with_the_known_ones(go, aligned, drawing):

@@ -1,12 +1,14 @@
 """The choice of best-of-n."""
 
 import numpy as np
+import pytest
 import torch
 from PIL import Image
 from reconstructions import embedding, gap, generate
 
 from brainhive_cli.alignment.trained import find
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -30,3 +32,11 @@ def test_the_best_of_several_is_most_similar_to_its_token(go, world, aligned, dr
     gaps = [gap(candidate, Image.open(file)) for candidate in candidates]
     assert gaps[int(similarity.argmax())] <= 1 and sorted(gaps)[1] > 1
     assert "each the best of 3 by its decoded head" in result.tables[0].title
+
+
+def test_clips_are_not_compared_with_heads():
+    here = Launch(0, 1, torch.device("cpu"))
+    heads = StimulusHeads(None, [], {}, dict, here.device)
+
+    with pytest.raises(RecipeError, match="best_of compares pictures, and the generator makes clips"):
+        Reranker(heads, here).similarity(np.zeros((1, 2, 8, 8, 3), np.uint8), Decoded({}))
