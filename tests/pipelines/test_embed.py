@@ -167,7 +167,7 @@ def test_weights_cast_once_give_just_what_autocast_gives(kind):
     ready = EncoderGroup([config], "bf16", launch)
     picture = ready.encoder.preprocess(Image.radial_gradient("L").convert("RGB"))[None]
 
-    (as_it_is,) = encode(config.build(), picture, "bf16", launch)
+    (as_it_is,) = encode(config.build().module, picture, "bf16", launch)
 
     assert any(weight.dtype == torch.bfloat16 for weight in ready.module.parameters())
     assert torch.equal(ready.encode(picture)[config.name], as_it_is)
