@@ -85,6 +85,8 @@ class EncoderConfig(parts.Config):
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
     """Patterns of weight files; the first that matches is loaded."""
+    encodes_latents: ClassVar[bool] = False
+    """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
     """The least and most that the median cosine of random pairs of its embeddings is known to be."""
 

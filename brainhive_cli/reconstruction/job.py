@@ -214,7 +214,7 @@ class Job:
 
     def _refuse_best_clip(self) -> None:
         """Refuse to choose among clips: encoders make the heads of pictures."""
-        if self.recipe.best_of > 1 and self._medium == "clip":
+        if self.recipe.best_of > 1 and self.align.dataset.images(self.recipe.split).medium == "clip":
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
 
     def _refuse_seen(self, image_ids: Sequence[str]) -> None:

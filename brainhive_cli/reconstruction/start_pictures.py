@@ -109,8 +109,7 @@ class FromTokens:
     def autoencoder(self) -> EncoderConfig:
         """The encoder whose embeddings are latents."""
         encoders, _ = self.align.made_with[self.align.cells[0].variant]
-        stores = self.align.stores("train")
-        found = [config for config in encoders if "latent_space" in stores[config.name].attributes]
+        found = [config for config in encoders if config.encodes_latents]
         if len(found) != 1:
             raise BrainhiveError(
                 f"{self.align.folder.path} was not trained on one VAE", "train-align --encoders vae"
