@@ -9,7 +9,7 @@ from brainhive_cli.generators import sdxl
 
 SIDE_PX = 32
 
-TOKEN_DIM = sdxl.TINY._architecture("unet")["cross_attention_dim"]
+TOKEN_DIM = sdxl.TINY.architecture["unet"]["cross_attention_dim"]
 
 
 def latent() -> tuple[nn.Module, Any]:
