@@ -106,7 +106,8 @@ class Recipe(SweptRecipe):
             return fields
         heads = _head_targets(heads)
         opened = {each.name: each for each in heads.values() if each != FUSED}
-        given = {each.name: each for each in resolve_all(fields.get("encoders", []))}
+        default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
+        given = {each.name: each for each in resolve_all(fields.get("encoders", default))}
         if FUSED not in heads.values() and not given.keys() <= opened.keys():
             raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
         return {**fields, "heads": heads, "encoders": [*(given | opened).values()]}
@@ -120,6 +121,8 @@ class Recipe(SweptRecipe):
             self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")
         if self.heads and self.is_fused and self.fuser.kind == "heads":
             raise RecipeError("the fuser `heads` fuses nothing", "another fuser, or no head that is `fused`")
+        if len(fused := [name for name, target in self.heads.items() if target == FUSED]) > 1:
+            raise RecipeError(f"{' and '.join(fused)} both predict `fused`", "one head, with several terms")
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
         if self.head is not None and self.head not in self.head_targets:

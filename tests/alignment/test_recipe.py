@@ -1,0 +1,44 @@
+"""The recipe of train-align: heads and terms that contradict each other are refused in one line."""
+
+import pytest
+
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.core.errors import RecipeError
+
+TWO = "heads={meaning: clip-h14, latent: vae}"
+
+
+def resolve(*overrides: str) -> Recipe:
+    return Recipe.resolve("train-align", None, {}, overrides)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ([TWO, "encoders=clip-b32"], "encoders has no effect where no head is `fused`"),
+        ([TWO, "dim=64"], "dim .*where no head is `fused`"),
+        ([TWO, "fuser.kind=concatenation"], "fuser has no effect where no head is `fused`"),
+        (["heads={a: fused}", "fuser.kind=heads"], "the fuser `heads` fuses nothing"),
+        (["heads={a: fused, b: fused}"], "a and b both predict `fused`"),
+        ([TWO, "head=token"], "head is 'token'"),
+        ([TWO, "terms=[{prediction: latent, loss: mse}]"], "no term trains the head meaning"),
+        ([TWO, "terms=[{prediction: colour, loss: mse}]"], "terms name colour"),
+        (["terms=[{prediction: token, loss: mse}]", "loss.kind=siglip"], "loss has no effect where terms"),
+    ],
+)
+def test_heads_and_terms_that_contradict_each_other_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message) as caught:
+        resolve(*overrides)
+    assert caught.value.hint
+
+
+def test_the_short_form_is_one_head_with_one_term() -> None:
+    recipe = resolve()
+    assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
+    assert [config.name for config in recipe.fused_encoders] == [config.name for config in recipe.encoders]
+
+
+def test_heads_open_the_encoders_that_they_predict() -> None:
+    recipe = resolve(TWO)
+    assert [term.prediction for term in recipe.loss_terms] == ["meaning", "latent"]
+    assert len(recipe.encoders) == 2 and recipe.fused_encoders == []
