@@ -13,7 +13,7 @@ from pydantic import BaseModel
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Finetune
-from brainhive_cli.alignment.sweep import of_variant, variant_of
+from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
@@ -50,7 +50,7 @@ class Source:
                 root, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
             )
         run = run or runs.find(root, "train-align", name)
-        recipe = variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
+        recipe = variant_of(variants(Recipe.model_validate(run.recipe())), variant, run.path.name)
         if recipe.mode == "finetune":
             raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
         return cls(run, recipe, variant)

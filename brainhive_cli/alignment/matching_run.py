@@ -8,7 +8,7 @@ import torch
 from brainhive_cli import priors
 from brainhive_cli.alignment.model import Aligner, load
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.sweep import of_variant, variant_of
+from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
@@ -38,7 +38,7 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
     if reference is not None:
         name, variant = of_variant(reference)
         run = runs.find(root, "train-align", name)
-        recipe = variant_of(Recipe.model_validate(run.recipe()), variant, run.path.name)
+        recipe = variant_of(variants(Recipe.model_validate(run.recipe())), variant, run.path.name)
         if prior.fuser is not None:
             _check(run, recipe, variant, prior, source, paths)
         return run, variant
@@ -48,7 +48,7 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
             _training(source, paths),
         )
-    variant_of(Recipe.model_validate(found.recipe()), "", found.path.name)
+    variant_of(variants(Recipe.model_validate(found.recipe())), "", found.path.name)
     return found, ""
 
 

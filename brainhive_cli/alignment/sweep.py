@@ -76,13 +76,12 @@ def of_variant(reference: str | None) -> tuple[str | None, str]:
     return run, variant
 
 
-def variant_of(recipe: R, variant: str, run: str) -> R:
+def variant_of(known: Mapping[str, R], variant: str, run: str) -> R:
     """Take one variant of a run; all of it where it is no sweep.
 
     Raises:
         RecipeError: if a sweep has no such variant, or none is named; the hint lists them.
     """
-    known = variants(recipe)
     if variant not in known:
         message = f"{run} has no {variant!r}" if variant else f"{run} is a sweep: name one of its variants"
         listed = " or ".join(f"{run}:{each}" for each in known if each) or f"{run}, which is no sweep"

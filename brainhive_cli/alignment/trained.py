@@ -77,11 +77,10 @@ class AlignRun:
         made = Recipe.model_validate({**folder.recipe(), "paths": paths})
         trained_on: Dataset = made.dataset.build(paths)
         recipes = variants(made)
-        cells = cells_of(recipes, trained_on)
         if variant:
-            made = variant_of(made, variant, folder.path.name)
+            made = variant_of(recipes, variant, folder.path.name)
             recipes = {variant: made}
-            cells = [cell for cell in cells if cell.variant == variant]
+        cells = cells_of(recipes, trained_on)
         used = trained_on if dataset is None else dataset.build(paths)
         origin = None
         if used.recorded_as != trained_on.recorded_as:
@@ -248,7 +247,7 @@ def refuse_sweep(align: AlignRun) -> None:
         RecipeError: listing its variants.
     """
     if align.recipe is not None and align.variants:
-        variant_of(align.recipe, "", align.folder.path.name)
+        variant_of(variants(align.recipe), "", align.folder.path.name)
 
 
 def rejoined(names: Sequence[str], paths: Paths) -> list[str]:

@@ -177,7 +177,7 @@ class TrainingData:
         fuser: dict[str, Any] = recipe.fuser.model_dump(mode="json") if fused else {}
         dim = recipe.fuser.token_dim(dims, recipe.dim or DIM) if fused else None
         if self.prior and recipe.prior:
-            hidden = priors.describe(recipe.prior).fuser["intermediate_size"]
+            hidden = self.job.priors[recipe.prior].fuser["intermediate_size"]
             fuser = {"kind": "fusion_encoder", "intermediate_size": hidden}
             fuser["dropout"] = recipe.train.prior_dropout
             dim = self.prior.dim
