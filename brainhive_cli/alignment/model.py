@@ -109,10 +109,6 @@ class Aligner(nn.Module):
         outputs.check(found, {name: heads[name] for name in found}, "the target")
         return {name: found[name] for name in heads if name in found}
 
-    def compare(self, head: str, values: Tensor) -> Tensor:
-        """Turn a head's outputs or targets [B, *shape] into the vectors [B, D] that retrieval compares."""
-        return outputs.comparable(values, self.layout.similarity == "centred_cosine")
-
     def encode_signal(self, signal: Tensor, subject_index: Tensor | None = None) -> Tensor:
         """Encode signals [B, C, T] of subjects [B] as tokens [B, D]; None is a subject not seen in training.
 
@@ -137,7 +133,8 @@ class Aligner(nn.Module):
                 f"retrieval compares the head {absent[0]}, and only {given} is given",
                 f"give the embeddings of {self.layout.heads[absent[0]].target}",
             )
-        found = [self.compare(head, values[head]) for head in self.layout.compared]
+        is_centred = self.layout.similarity == "centred_cosine"
+        found = [outputs.comparable(values[head], is_centred) for head in self.layout.compared]
         if len(found) == 1:
             return found[0]
         return torch.cat([F.normalize(each.float(), dim=-1) for each in found], dim=-1)
