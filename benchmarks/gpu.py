@@ -23,6 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import torch
@@ -255,6 +256,7 @@ def rehearse(names: list[str], tiny: bool, cap_s: float, out: Path) -> Mapping[s
     """Run parts one after the other (two at once if tiny), and write what is known after each."""
     start = time.perf_counter()
     found: dict[str, Any] = {}
+    writing = Lock()
     report = {"tiny": tiny, "machine": machine(torch.device("cpu" if tiny else "cuda")), "parts": found}
     out.parent.mkdir(parents=True, exist_ok=True)
 
@@ -263,10 +265,11 @@ def rehearse(names: list[str], tiny: bool, cap_s: float, out: Path) -> Mapping[s
         found[name] = (
             alone(name, tiny, min(cap_s, left_s)) if left_s > 5 else {"status": "no time", "figures": []}
         )
-        report["seconds"] = round(time.perf_counter() - start, 1)
-        written = out.with_name(f"{out.name}.{name}.part")
-        written.write_text(json.dumps(report, indent=1))
-        written.replace(out)
+        with writing:  # or an older report could replace a newer one
+            report["seconds"] = round(time.perf_counter() - start, 1)
+            written = out.with_name(f"{out.name}.part")
+            written.write_text(json.dumps(report, indent=1))
+            written.replace(out)
         print(f"{name}: {found[name]['status']}, {found[name].get('seconds', 0)} s", flush=True)
         for figure in found[name]["figures"]:
             print(f"  {line(figure)}", flush=True)

@@ -1,11 +1,18 @@
 """The `brainhive` executable, also as `python -m brainhive_cli`."""
 
-from brainhive_cli.app import app
+import sys
+
+from brainhive_cli.core.errors import INTERRUPTED
 
 
 def main() -> None:
     """Run the command line."""
-    app(prog_name="brainhive")
+    try:
+        from brainhive_cli.app import app
+
+        app(prog_name="brainhive")
+    except KeyboardInterrupt:  # before a command begins, which handles its own
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,11 @@
 """What all tests share: golden values and real data, a home of their own, one thread a process."""
 
 import os
+import sys
 from collections.abc import Callable
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -31,6 +34,16 @@ def golden() -> Path:
     return GOLDEN
 
 
+@pytest.fixture(scope="session")
+def mini_raw(golden: Path) -> ModuleType:
+    """The generator of raw recordings in their publishers' layouts."""
+    spec = spec_from_file_location("mini_raw", golden / "prepare" / "mini_raw.py")
+    assert spec and spec.loader
+    module = sys.modules["mini_raw"] = module_from_spec(spec)  # where its dataclasses look for themselves
+    spec.loader.exec_module(module)
+    return module
+
+
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that compare with golden values."""
@@ -45,6 +58,12 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def code_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let code run that is not Brainhive's, whoever names it."""
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
 
 
 @pytest.fixture

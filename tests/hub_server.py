@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".bin")
+LARGE = (".safetensors", ".bin", ".zip", ".gz")
 """What the hub keeps apart, and answers with a redirect."""
 
 
@@ -25,9 +25,11 @@ class Hub:
         endpoint: What HF_ENDPOINT has to be.
         fetched: Paths of the files that were sent, in order.
         absent: Status and headers of the answer about a repository that is not there.
+        card: What a repository's page says.
     """
 
     absent: tuple[int, dict[str, str]] = (404, {"X-Error-Code": "RepoNotFound"})
+    card: dict[str, Any] = {"cardData": {"license": "cc-by-4.0"}}  # noqa: RUF012
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
@@ -42,8 +44,9 @@ class Hub:
     def answer(self, method: str, target: str) -> tuple[int, dict[str, str], bytes]:
         """Answer one request with a status, headers and a body."""
         parts = unquote(urlsplit(target).path).strip("/").split("/")
-        if parts[:2] == ["api", "models"]:
+        if parts[:2] in (["api", "models"], ["api", "datasets"]):
             return self._api(parts[2:])
+        parts = parts[1:] if parts[0] == "datasets" else parts
         if parts[0] == "large":
             return self._send(method, self.root.joinpath(*parts[1:]))
         repository, file = self.root.joinpath(*parts[:2]), self.root.joinpath(*parts[:2], *parts[4:])
@@ -66,7 +69,7 @@ class Hub:
         told: Any = [entry(file, repository) for file in files]
         if parts[2:3] != ["tree"]:
             siblings = [{"rfilename": file["path"], "size": file["size"]} for file in told]
-            told = {"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": siblings}
+            told = {"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": siblings, **self.card}
         return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
 
     def _send(self, method: str, file: Path) -> tuple[int, dict[str, str], bytes]:

@@ -37,6 +37,7 @@ DOMAINS = {
     "data": set(),
     "reports": set(),
     "embedding": {"data"},
+    "explanation": {"data", "alignment", "reports"},
     "exchange": {"data"},
     "alignment": {"data", "reports"},
     "prior_training": {"data", "reports"},

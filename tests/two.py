@@ -1,4 +1,4 @@
-"""Two processes on this CPU that share work; they come from one that has imported what they need."""
+"""Processes on this CPU that share work; they come from one that has imported what they need."""
 
 import os
 from collections.abc import Callable
@@ -18,8 +18,8 @@ IMPORTED = (
 )
 
 
-def in_two(work: Callable[..., None], *given: Any) -> None:
-    """Call `work(launch, *given)` in each of two processes; `work` is a function of a module.
+def in_two(work: Callable[..., None], *given: Any, processes: int = 2) -> None:
+    """Call `work(launch, *given)` in each of two or more processes; `work` is a function of a module.
 
     Raises:
         torch.multiprocessing.ProcessExitedException: if one is killed.
@@ -28,15 +28,25 @@ def in_two(work: Callable[..., None], *given: Any) -> None:
     set_forkserver_preload(list(IMPORTED))
     with TemporaryDirectory() as met:
         here = (met, dict(os.environ), str(Path.cwd()))
-        start_processes(_join, (work, *here, given), nprocs=2, start_method="forkserver")
+        start_processes(_join, (work, processes, *here, given), nprocs=processes, start_method="forkserver")
 
 
 def _join(
-    rank: int, work: Callable[..., None], met: str, environment: dict[str, str], home: str, given: Any
+    rank: int,
+    work: Callable[..., None],
+    processes: int,
+    met: str,
+    environment: dict[str, str],
+    home: str,
+    given: Any,
 ) -> None:
-    os.environ |= environment | {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "GLOO_SOCKET_IFNAME": "lo"}
+    os.environ |= environment | {
+        "WORLD_SIZE": str(processes),
+        "MASTER_ADDR": "127.0.0.1",
+        "GLOO_SOCKET_IFNAME": "lo",
+    }
     os.chdir(home)
-    store = torch.distributed.FileStore(f"{met}/store", 2)
-    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    work(Launch(rank, 2, torch.device("cpu")), *given)
+    store = torch.distributed.FileStore(f"{met}/store", processes)
+    torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=processes)
+    work(Launch(rank, processes, torch.device("cpu")), *given)
     exit_worker(0)

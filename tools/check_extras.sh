@@ -31,6 +31,9 @@ step() {
         figures) demo && brainhive eval-retrieval --recipe demo repetitions=all ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
+        raw)
+            python -c "import mne, mne_bids, nibabel, sklearn, transformers"
+            python -c "from brainhive_cli.preparations._epochs import transform; transform(1201, 1000, 250, None, slice(None))" ;;
         adamw8bit) python -c "from brainhive_cli.prior_training.optimisation import adamw8bit; adamw8bit()" ;;
         test) python -m pytest -q tests/backbones tests/test_architecture.py ;;
         dev) ruff check . && mypy brainhive_cli/core/errors.py && python -m build --wheel --outdir "$work/wheel" . ;;

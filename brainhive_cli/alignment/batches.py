@@ -125,7 +125,7 @@ class Batches:
         The seed decides, with this process's rank, what is random.
         """
         # sorted, so that a subject's signals lie together, and a mapped file is read forwards
-        own: Rows = np.sort(self.launch.shard(rows))  # type: ignore[arg-type]
+        own: Rows = self.launch.shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, self.launch.rank)
         drawn = [self._signals(each, generator) for each in self.samples.split(own)]
         index = to_device(torch.from_numpy(own), self.launch.device)
@@ -143,7 +143,7 @@ class Batches:
 
     def _mixings(self, rows: Rows, seed: int, rank: int) -> list[Mixing]:
         """Draw partners within each micro-batch of a process; each process can do it for all."""
-        share: Rows = np.sort(replace(self.launch, rank=rank).shard(rows))  # type: ignore[arg-type]
+        share: Rows = replace(self.launch, rank=rank).shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, rank, 1)
         return [Mixing.draw(len(each), self.mix_alpha, generator) for each in self.samples.split(share)]
 

@@ -50,7 +50,7 @@ class Source:
                 root, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
             )
         run = run or runs.find(root, "train-align", name)
-        recipe = variant_of(variants(Recipe.model_validate(run.recipe())), variant, run.path.name)
+        recipe = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if recipe.mode == "finetune":
             raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
         return cls(run, recipe, variant)

@@ -51,7 +51,7 @@ def refuse_others(
     """
     if not (folder.path / KEPT).is_file():  # a run of an older version
         return
-    for name, trained_on in folder.read_json(KEPT).items():
+    for name, trained_on in folder.read_json(KEPT, dict[str, dict[str, str]]).items():
         if name not in stores:  # of another variant of a sweep
             continue
         here = identity_of(stores[name])
@@ -59,6 +59,6 @@ def refuse_others(
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "
-                f"{home.stored(trained_on['store'])} was when {folder.path} was trained on it",
+                f"{home.stored(trained_on.get('store', name))} was when {folder.path} was trained on it",
                 f"make both in one way ({making(stores[name].path)} --again), or train again",
             )

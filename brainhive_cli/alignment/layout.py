@@ -4,7 +4,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Self
 
+from pydantic import BaseModel, ConfigDict
+
 from brainhive_cli.alignment.subject_layers import LAYERS
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.signal_spec import SignalSpec
@@ -14,6 +17,19 @@ FORMAT = 3
 and named channels, samples and subjects where `spec` is now. Both are still read."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
+
+
+class OneToken(BaseModel):
+    """What formats 1 and 2 have in place of `spec` and `heads`."""
+
+    model_config = ConfigDict(extra="allow")
+
+    channels: list[str]
+    subjects: list[int]
+    samples: int
+    dim: int
+    fuser: dict[str, Any]
+    dims: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -38,6 +54,8 @@ class Layout:
         prior: The prior whose fusion encoder it holds frozen; empty when it has its own.
         prior_digest: Digest of the weights of that prior, by which it is known.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     spec: SignalSpec
     heads: Heads
@@ -105,22 +123,15 @@ class Layout:
         }
 
     @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], number: int) -> Self:
+    def from_dict(cls, fields: Mapping[str, Any], number: int, where: str, hint: str) -> Self:
         """Read back `as_dict`, or the layout's fields of a config.json in an earlier format (`number`).
 
         Raises:
-            TypeError: if a key is unknown or missing.
-            KeyError: if a key of an earlier format is missing.
+            BrainhiveError: if a key is unknown, missing or of another type; `where` names the file.
         """
-        given = dict(fields) if number >= FORMAT else _of_one_token(fields)
-        for name in ("window_ms", "retrieval_heads"):
-            if isinstance(value := given.get(name), list):
-                given[name] = tuple(value)
-        given["spec"] = SignalSpec.from_dict(given["spec"])
-        given["heads"] = {
-            name: Head(**{**head, "shape": tuple(head["shape"])}) for name, head in given["heads"].items()
-        }
-        return cls(**given)
+        if number < FORMAT:
+            fields = _of_one_token(documents.check(fields, where, OneToken, hint))
+        return documents.check(fields, where, cls, hint)
 
 
 def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
@@ -153,18 +164,13 @@ def _refuse_unknown(kind: str, name: str, known: tuple[str, ...]) -> None:
         raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")
 
 
-def _of_one_token(fields: Mapping[str, Any]) -> dict[str, Any]:
+def _of_one_token(old: OneToken) -> dict[str, Any]:
     """Turn formats 1 and 2 into the present one: they had one token, or one part of it for each encoder."""
-    given = dict(fields)
-    names, subjects, dim = list(given.pop("channels")), list(given.pop("subjects")), given.pop("dim")
-    given["spec"] = {
-        "names": names,
-        "samples": given.pop("samples"),
-        "subjects": subjects,
-        "widths": [len(names)] * len(subjects),
-    }
-    if given["fuser"]["kind"] != "heads":
-        return {**given, "heads": {TOKEN: {"shape": [dim], "target": FUSED}}}
-    dims = given.pop("dims")
-    heads = {key: {"shape": [width], "target": key} for key, width in dims.items()}
+    widths = [len(old.channels)] * len(old.subjects)
+    spec = {"names": old.channels, "samples": old.samples, "subjects": old.subjects, "widths": widths}
+    given = {**(old.model_extra or {}), "spec": spec}
+    if old.fuser.get("kind") != "heads":
+        token = {TOKEN: {"shape": [old.dim], "target": FUSED}}
+        return {**given, "fuser": old.fuser, "dims": old.dims, "heads": token}
+    heads = {key: {"shape": [width], "target": key} for key, width in old.dims.items()}
     return {**given, "fuser": {}, "heads": heads, "retrieval_heads": list(heads)}

@@ -5,12 +5,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
-from safetensors.numpy import load_file, save_file
+from pydantic import BaseModel, ConfigDict
 
+from brainhive_cli.core import documents, weights
 from brainhive_cli.core.caveats import (
     SELECTED_ON_TEST,
     TRAINED_ON_SIMULATED,
@@ -18,6 +20,7 @@ from brainhive_cli.core.caveats import (
     UNKNOWN_SELECTION,
     merge_caveats,
 )
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Normaliser
 
 FILE = "learned.safetensors"
@@ -38,6 +41,26 @@ def hashes_of(dataset: str, image_ids: Sequence[str]) -> Hashes:
         hashlib.blake2b(f"{dataset}\0{image_id}".encode(), digest_size=8).digest() for image_id in image_ids
     )
     return np.frombuffer(joined, "<u8").astype(np.uint64)
+
+
+class _Pictures(BaseModel):
+    count: int
+    digest: str
+
+
+class Block(BaseModel):
+    """What a config says of a `Learned`; its attributes without the arrays."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    selection: Literal["last epoch", "validation", "", "test"]
+    dataset: str
+    recordings: str
+    subjects: tuple[int, ...]
+    split: str
+    preparation: dict[str, Any]
+    is_simulated: bool
+    pictures: _Pictures
 
 
 @dataclass(frozen=True, eq=False)
@@ -103,7 +126,7 @@ class Learned:
     def save(self, folder: Path) -> dict[str, Any]:
         """Write the arrays; return the block for the config."""
         arrays = {"pictures": self.pictures, **(vars(self.normaliser) if self.normaliser else {})}
-        save_file(arrays, folder / FILE)
+        weights.save(folder / FILE, {name: torch.as_tensor(array) for name, array in arrays.items()})
         plain = {key: value for key, value in vars(self).items() if key not in ("pictures", "normaliser")}
         return plain | {"pictures": {"count": len(self.pictures), "digest": _digest(self.pictures)}}
 
@@ -113,28 +136,25 @@ class Learned:
 
     @classmethod
     def read(cls, folder: Path) -> Self:
-        """Read back what `write` wrote; not known where there is no such file.
-
-        Raises:
-            ValueError: if the files do not belong together.
-        """
+        """Read back what `write` wrote, as `load` does; not known where there is no such file."""
         block = folder / BLOCK
-        return cls.load(folder, json.loads(block.read_text())) if block.is_file() else cls()
+        return cls.load(folder, documents.read(block, Block)) if block.is_file() else cls()
 
     @classmethod
-    def load(cls, folder: Path, block: dict[str, Any]) -> Self:
+    def load(cls, folder: Path, block: Block) -> Self:
         """Read back what `save` wrote.
 
         Raises:
-            ValueError: if the arrays are not those that the block was written with.
+            BrainhiveError: if the file is damaged, or not the one that the block was written with.
         """
-        arrays = load_file(folder / FILE)
-        pictures = arrays.pop("pictures")
-        if _digest(pictures) != block["pictures"]["digest"]:
-            raise ValueError(f"{FILE} does not belong to its config.json")
-        normaliser = Normaliser(**arrays) if arrays else None
-        given = {"subjects": tuple(block["subjects"]), "pictures": pictures, "normaliser": normaliser}
-        return cls(**{**block, **given})
+        with weights.reading(folder / FILE, documents.AGAIN, BrainhiveError):
+            found = weights.read(folder / FILE, documents.AGAIN, BrainhiveError)
+            arrays = {name: value.numpy() for name, value in found.items()}
+            pictures = arrays.pop("pictures")
+            if _digest(pictures) != block.pictures.digest:
+                raise ValueError("it does not belong to its config.json")
+            normaliser = Normaliser(**arrays) if arrays else None
+            return cls(**{**dict(block), "pictures": pictures, "normaliser": normaliser})
 
 
 def _digest(pictures: Hashes) -> str:

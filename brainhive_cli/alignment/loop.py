@@ -19,9 +19,11 @@ from brainhive_cli.alignment.stages import Stages
 from brainhive_cli.alignment.state import State
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.alignment.validation import Queries, held_out, ranks_of, tested, top1
+from brainhive_cli.core import interruption
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name
+from brainhive_cli.core.row_noise import by_row
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.losses import LossContext
@@ -67,7 +69,8 @@ def train_cell(
     stages = Stages(aligner, objective, train, batches.steps, data.starts)
     validation = held_out(data, batches.averages)
     test = tested(data, launch.device) if train.selection == "test" else []
-    (state, saved), saved_s = State.load(folder.path / "checkpoints" / f"{name}.pt"), time.monotonic()
+    checkpoint = folder.checkpoint(name)
+    (state, saved), saved_s = State.load(checkpoint, launch), time.monotonic()
     learner = stages.enter(state.epoch, saved)
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
         if state.epoch == learner.stop:
@@ -76,13 +79,15 @@ def train_cell(
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
         learner.train()
         for rows in todo:
+            interruption.check()
             # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
             torch.manual_seed(derive_seed(step_seed, launch.rank))
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
             context = LossContext(batch.mixing, done, state.epoch, train.epochs)
-            with launch.autocast(train.precision), at_least_two():
+            noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
+            with launch.autocast(train.precision), at_least_two(), noise:
                 outputs = forward(aligner, batch, context)
                 predicted, targets = (gathered(each, len(rows), launch) for each in outputs)
                 loss = objective(predicted, targets, context)
@@ -91,7 +96,7 @@ def train_cell(
             learner.step()
             state.count_step(loss)
             if launch.is_main and time.monotonic() - saved_s > CHECKPOINT_S:
-                folder.save_checkpoint(f"{name}.pt", state.content(learner))
+                checkpoint.save(state.content(learner))
                 saved_s = time.monotonic()
         loss_mean = float(state.loss) / batches.steps  # which waits until the steps are done
         samples_per_s = sum(map(len, todo)) / (time.monotonic() - start_s)
@@ -148,4 +153,4 @@ def _finish(
         scopes = {name: by_name(metrics)}
     notes = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
     folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
-    (folder.path / "checkpoints" / f"{name}.pt").unlink(missing_ok=True)
+    folder.checkpoint(name).remove()

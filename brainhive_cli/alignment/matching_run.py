@@ -11,6 +11,7 @@ from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, only_if_recorded, write_prior
@@ -38,7 +39,7 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
     if reference is not None:
         name, variant = of_variant(reference)
         run = runs.find(root, "train-align", name)
-        recipe = variant_of(variants(Recipe.model_validate(run.recipe())), variant, run.path.name)
+        recipe = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if prior.fuser is not None:
             _check(run, recipe, variant, prior, source, paths)
         return run, variant
@@ -48,7 +49,7 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
             f"no finished align run under {root / 'train-align'} has the tokens of {source}",
             _training(source, paths),
         )
-    variant_of(variants(Recipe.model_validate(found.recipe())), "", found.path.name)
+    variant_of(variants(found.recipe(Recipe)), "", found.path.name)
     return found, ""
 
 
@@ -102,7 +103,7 @@ def _matches(run: RunFolder, prior: Prior, source: str) -> bool:
 
 def _model(run: RunFolder, variant: str = "") -> Aligner:
     """Load one of a run's models: all cells have the same fuser."""
-    cells = run.path / "cells" / variant
+    cells = below(run.path / "cells", *filter(None, [variant]), source="the variant of a run,")
     return load(min(cells.glob("**/model"), default=cells))  # a sweep's lie one folder deeper
 
 

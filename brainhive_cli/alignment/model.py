@@ -8,24 +8,25 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
 from brainhive_cli.alignment import upstream
 from brainhive_cli.alignment.layout import FORMAT, Layout
-from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.learned import Block, Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
+from brainhive_cli.core import documents, parts, signal_shape, weights
 from brainhive_cli.core import heads as outputs
-from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import FINISHED
 from brainhive_cli.core.signal_spec import SignalSpec
 
 WEIGHTS = ("model.safetensors", "diffusion_pytorch_model.safetensors")
 """Names of the weight file; the first is what is written, here and upstream."""
+WAY = "run train-align --again, or copy it again"
+"""What to do about a folder that is damaged."""
 LOSSES = "losses."
 """Before the names of what losses learned, among a folder's weights."""
 INITIAL_LOGIT_SCALE = 2.6592
@@ -180,8 +181,7 @@ def _with_token(spec: SignalSpec) -> SignalSpec:
 def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    save_file(state, folder / WEIGHTS[0], metadata={"format": "pt"})
+    weights.save(folder / WEIGHTS[0], state)
 
 
 def load(path: Path | str) -> Aligner:
@@ -195,24 +195,22 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
     """
     folder = Path(path)
-    weights = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
-    absent = [file.name for file in (folder / "config.json", weights) if not file.is_file()]
+    file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
+    absent = [each.name for each in (folder / "config.json", file) if not each.is_file()]
     if absent:
         raise MissingData(f"the model folder {folder} has no {', '.join(absent)}", "run train-align again")
-    try:
-        fields, state = json.loads((folder / "config.json").read_text()), load_file(weights)
+    config, state = _config(folder), weights.read(file, WAY, BrainhiveError)
+    weights.check_sizes(config.sizes, folder / "config.json", WAY, BrainhiveError)
+    with weights.reading(f"the model folder {folder}", WAY, BrainhiveError):
         if upstream.is_upstream(state):
-            layout, state = upstream.read(fields, state)
+            layout, state = upstream.read(config.model_extra or {}, state)
             learned = Learned(subjects=layout.spec.subjects)
         else:
-            learned, number = _learned(folder, fields)
-            layout = Layout.from_dict(fields, number)
+            learned, layout = _learned(folder, config), config.layout(folder)
         aligner = Aligner(layout, learned)
         aligner.losses = _losses(state)
-        aligner.load_state_dict(state)
-    except (ValueError, TypeError, KeyError, RuntimeError, OSError, SafetensorError) as error:
-        raise _damaged(folder, error) from error
-    return aligner.eval()
+        weights.fill(aligner, state, file, WAY)
+        return aligner.eval()
 
 
 def is_model(path: Path) -> bool:
@@ -226,23 +224,45 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is newer.
     """
-    try:
-        return _learned(folder, json.loads((folder / "config.json").read_text()))[0]
-    except (ValueError, TypeError, KeyError, OSError, SafetensorError) as error:
-        raise _damaged(folder, error) from error
+    return _learned(folder, _config(folder))
 
 
-def _learned(folder: Path, fields: dict[str, Any]) -> tuple[Learned, int]:
-    """Take from a config what is no part of the layout: what the model learned from, and the format."""
-    block, number = fields.pop("learned", None), fields.pop("format", 1)
-    if number > FORMAT:
+class _Config(BaseModel):
+    """The config.json of a model folder: the fields of its layout, and these."""
+
+    model_config = ConfigDict(extra="allow")
+
+    format: int = 1
+    learned: Block | None = None
+
+    @property
+    def sizes(self) -> dict[str, Any]:
+        """What decides the sizes of weights: all but the subjects, whose numbers may be any."""
+        fields = self.model_extra or {}
+        spec = fields.get("spec")
+        own = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
+        return {**fields, "subjects": (), "spec": own}
+
+    def layout(self, folder: Path) -> Layout:
+        """Read the layout."""
+        return Layout.from_dict(self.model_extra or {}, self.format, str(folder / "config.json"), WAY)
+
+
+def _config(folder: Path) -> _Config:
+    config = documents.read(folder / "config.json", _Config, WAY)
+    if config.format > FORMAT:
         raise BrainhiveError(
-            f"the model folder {folder} is of format {number}, newer than this version's {FORMAT}",
+            f"the model folder {folder} is of format {config.format}, newer than this version's {FORMAT}",
             "pip install --upgrade brainhive",
         )
-    if block:
-        return Learned.load(folder, block), number
-    return Learned(subjects=tuple(fields.get("subjects", ()))), number
+    return config
+
+
+def _learned(folder: Path, config: _Config) -> Learned:
+    """Read what the model learned from; formats before 2, and upstream's folders, do not say."""
+    if config.learned:
+        return Learned.load(folder, config.learned)
+    return Learned(subjects=tuple((config.model_extra or {}).get("subjects", ())))
 
 
 def _losses(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -251,10 +271,3 @@ def _losses(state: dict[str, Tensor]) -> dict[str, Tensor]:
     if "logit_scale" in state:
         found[f"{LOSSES}0.logit_scale"] = state.pop("logit_scale")
     return {name.removeprefix(LOSSES): value for name, value in found.items()}
-
-
-def _damaged(folder: Path, error: Exception) -> BrainhiveError:
-    return BrainhiveError(
-        f"the model folder {folder} is damaged: {first_line(error)}",
-        "run train-align --again, or copy it again",
-    )

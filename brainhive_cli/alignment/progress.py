@@ -1,15 +1,28 @@
 """How far the cells of a run are, read from its log, which all processes write."""
 
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.core import documents
 from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
+
+
+class _Epoch(BaseModel):
+    """A line of the log."""
+
+    cell: str
+    time: float
+    epoch: int
+    loss: float
+    validation_top1: float | None
 
 
 class Watch:
@@ -23,13 +36,13 @@ class Watch:
         self._cells = {cell.name: cell for cell in cells}
         self._log = run / "log.jsonl"
         self._read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
-        self._events: dict[str, list[dict[str, Any]]] = {}
+        self._events: dict[str, list[_Epoch]] = {}
 
     def table(self, rows: int) -> Table:
         """Lay out at most so many rows."""
         self._catch_up()
         done = [name for name in self._events if (self._run / "cells" / name / "metrics.json").is_file()]
-        done.sort(key=lambda name: -self._events[name][-1]["time"])
+        done.sort(key=lambda name: -self._events[name][-1].time)
         shown = [*(name for name in self._events if name not in done), *done][:rows]
         left_s = self._left_s(done)
         title = f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
@@ -44,29 +57,29 @@ class Watch:
             lines = file.read().split(b"\n")
         self._read += sum(len(line) + 1 for line in lines[:-1])
         for line in lines[:-1]:
-            with suppress(ValueError, KeyError):  # a shared disk may mix the lines of two machines
-                event = json.loads(line)
-                if event["cell"] in self._cells:
-                    self._events.setdefault(event["cell"], []).append(event)
+            with suppress(BrainhiveError):  # a shared disk may mix the lines of two machines
+                event = documents.parse(line.decode(errors="replace"), str(self._log), _Epoch)
+                if event.cell in self._cells:
+                    self._events.setdefault(event.cell, []).append(event)
 
     def _row(self, name: str, is_done: bool) -> tuple[Any, ...]:
         cell, events = self._cells[name], self._events[name]
         last, epochs = events[-1], self._epochs[self._cells[name].variant]
-        pace_s = (last["time"] - events[0]["time"]) / max(1, len(events) - 1)
-        left = clock(pace_s * (epochs - 1 - last["epoch"])) if len(events) > 1 else ""
-        top1 = last["validation_top1"]
+        pace_s = (last.time - events[0].time) / max(1, len(events) - 1)
+        left = clock(pace_s * (epochs - 1 - last.epoch)) if len(events) > 1 else ""
+        top1 = last.validation_top1
         return (
             name.removesuffix(f"_seed-{cell.seed}"),
             cell.seed,
-            f"{last['epoch'] + 1}/{epochs}",
-            f"{last['loss']:.3f}",
+            f"{last.epoch + 1}/{epochs}",
+            f"{last.loss:.3f}",
             "–" if top1 is None else f"{top1:.3f}",
             "done" if is_done else left,
         )
 
     def _left_s(self, done: Sequence[str]) -> float:
         """Estimate the time that all cells still take together, from that of their epochs."""
-        times = [event["time"] for events in self._events.values() for event in events]
+        times = [event.time for events in self._events.values() for event in events]
         if len(times) < 2:
             return 0.0
         left = sum(

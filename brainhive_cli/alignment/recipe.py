@@ -54,7 +54,7 @@ class Recipe(SweptRecipe):
     subjects: Numbers | None = Field(None, description="subjects; default: all of the data set")
     seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
     dim: int | None = Field(
-        None, gt=0, description="D of the token; default: the prior's or the fuser's own, else 1024"
+        None, gt=0, le=2**20, description="D of the token; default: the prior's or the fuser's own, else 1024"
     )
     backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
         "brain_mlp", validate_default=True, description="brain encoder"

@@ -10,6 +10,9 @@ from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, spli
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
 
+LONGEST = 100_000
+"""Epochs of the longest training: each is checked for what is active in it."""
+
 
 def _word(value: object) -> object:
     """Undo YAML's reading of a bare `yes` or `no`."""
@@ -19,7 +22,7 @@ def _word(value: object) -> object:
 class Stage(Section):
     """One stage of a training: it continues from the last weights of the stage before."""
 
-    epochs: int = Field(gt=0)
+    epochs: int = Field(gt=0, le=LONGEST)
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["cosine", "constant", "one_cycle"] = Field(
         "cosine", description="of the learning rate, step by step"
@@ -50,11 +53,11 @@ class Stage(Section):
 class Train(Section):
     """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
 
-    epochs: int = Field(25, gt=0, description="with stages: the sum of their epochs")
+    epochs: int = Field(25, gt=0, le=LONGEST, description="with stages: the sum of their epochs")
     stages: list[Stage] = Field(
         [], description="stages, one after another; default: one with this section's epochs and lr"
     )
-    batch_size: int = Field(1024, gt=1, description="trials a step, over all processes")
+    batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
         description="what happens to trials that fill no batch: even, all batches of an epoch get nearly one "
@@ -115,7 +118,7 @@ class Train(Section):
     @model_validator(mode="before")
     @classmethod
     def _counts_the_epochs_of_its_stages(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or not fields.get("stages"):
+        if not (isinstance(fields, dict) and fields.get("stages") and isinstance(fields["stages"], list)):
             return fields
         stages = [Stage.model_validate(stage) for stage in fields["stages"]]
         epochs = sum(stage.epochs for stage in stages)
@@ -167,7 +170,7 @@ class Finetune(Section):
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
     )
-    seed: int = Field(0, description="chooses these pictures; a smaller share is part of a larger one")
+    seed: int = Field(0, ge=0, description="chooses these pictures; a smaller share is part of a larger one")
 
 
 def _backbone(value: Any) -> Any:
@@ -185,7 +188,7 @@ class Published(Section):
     subjects: Numbers | None = Field(None, description="who was tested")
     encoders: Encoders | None = Field(None, description="embeddings that were fused")
     backbone: Annotated[Any, BeforeValidator(_backbone)] = Field(None, description="brain encoder")
-    epochs: int | None = Field(None, gt=0, description="most epochs of a training")
+    epochs: int | None = Field(None, gt=0, le=1_000_000, description="most epochs of a training")
     selection: Literal["best", "last", "test"] | None = Field(
         None, description="the epoch that was kept, as in `train`"
     )

@@ -14,8 +14,10 @@ from brainhive_cli.alignment.objective import Objective
 from brainhive_cli.alignment.optimisation import Learner, is_below
 from brainhive_cli.alignment.settings import Stage, Train
 from brainhive_cli.alignment.sweep import of_variant
-from brainhive_cli.core import home, runs
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core import home, runs, weights
+from brainhive_cli.core.checkpoints import ANEW
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.file_names import below
 
 
 class Stages:
@@ -52,7 +54,8 @@ class Stages:
                 parameter.requires_grad_(not is_below(name, stage.freeze))
         learner = Learner(self.aligner, self.objective, self.train, stage, self.steps, self.stops[number])
         if saved is not None:
-            learner.load_state_dict(saved)
+            with weights.reading(f"the checkpoint of epoch {epoch}", ANEW, BrainhiveError):
+                learner.load_state_dict(saved)
         return learner
 
     def _parameters(self) -> list[tuple[str, nn.Parameter]]:
@@ -87,7 +90,7 @@ def _model(reference: str, cell: Cell, root: Path) -> Path:
         return home.located(reference)
     name, variant = of_variant(reference)
     run = runs.find(root, "train-align", name)
-    cells = run.path / "cells" / variant
+    cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
     models = {path.parent.name: path for path in sorted(cells.glob("*/model"))}
     own = cell.name.rpartition("/")[2]
     if own not in models and len(models) != 1:

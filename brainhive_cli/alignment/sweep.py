@@ -4,12 +4,14 @@ import copy
 import itertools
 import re
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BeforeValidator, Field
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.recipe import Recipe, split, validate
 from brainhive_cli.core.recipe_files import put
 
@@ -62,6 +64,7 @@ def variants(recipe: R) -> dict[str, R]:
         for key, value in chosen.items():
             put(fields, key, copy.deepcopy(value))
         label = ",".join(_label(key, value) for key, value in chosen.items())
+        below(Path(), label, source="sweep: the variant", error=RecipeError)
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         found[label] = validate(type(recipe), fields)

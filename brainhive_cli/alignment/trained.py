@@ -74,7 +74,7 @@ class AlignRun:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
-        made = Recipe.model_validate({**folder.recipe(), "paths": paths})
+        made = folder.recipe(Recipe, paths=paths)
         trained_on: Dataset = made.dataset.build(paths)
         recipes = variants(made)
         if variant:
@@ -266,7 +266,7 @@ def rejoined(names: Sequence[str], paths: Paths) -> list[str]:
 def _starts_a_variant(run: str, text: str, paths: Paths) -> bool:
     """Whether a text is the name of a variant of a run, or the start of one up to a comma."""
     try:
-        made = Recipe.model_validate(runs.find(paths.under_home("runs"), "train-align", run).recipe())
+        made = runs.find(paths.under_home("runs"), "train-align", run).recipe(Recipe)
     except BrainhiveError:
         return False
     return any(f"{each},".startswith(f"{text},") for each in variants(made))

@@ -11,7 +11,7 @@ class Config(parts.Config):
     """The brain encoder of BrainHiVE (arXiv 2602.07495)."""
 
     hidden: int | None = Field(
-        None, gt=0, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
+        None, gt=0, le=2**16, description="Width inside the residual MLP; default: the token's, BrainHiVE's."
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 

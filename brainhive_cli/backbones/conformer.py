@@ -18,7 +18,7 @@ stride; attention heads; how much wider a layer is inside: the paper's."""
 class Config(parts.Config):
     """EEG-Conformer (Song et al. 2023, IEEE TNSRE 31), without its classifier."""
 
-    depth: int = Field(6, gt=0, description="Transformer layers; the paper's.")
+    depth: int = Field(6, gt=0, le=1_000, description="Transformer layers; the paper's.")
     dropout: float = Field(0.5, ge=0, lt=1, description="Probability of dropping a unit; the paper's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "Conformer":

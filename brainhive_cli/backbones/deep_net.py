@@ -18,7 +18,10 @@ class Config(parts.Config):
     """The deep network of Schirrmeister et al. (2017), pooled by two as BrainHiVE has it."""
 
     kernel: int = Field(
-        10, gt=0, description="Samples of every temporal kernel; the paper's. Windows below 151 need less."
+        10,
+        gt=0,
+        le=10_000,
+        description="Samples of every temporal kernel; the paper's. Windows below 151 need less.",
     )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 

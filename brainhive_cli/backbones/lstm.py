@@ -15,8 +15,8 @@ class Config(parts.Config):
     that at chance.
     """
 
-    hidden: int = Field(128, gt=0, description="Width of the state; AlignVis's.")
-    layers: int = Field(1, gt=0, description="LSTMs on top of each other; AlignVis's.")
+    hidden: int = Field(128, gt=0, le=2**16, description="Width of the state; AlignVis's.")
+    layers: int = Field(1, gt=0, le=100, description="LSTMs on top of each other; AlignVis's.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "LSTM":

@@ -14,7 +14,9 @@ class Config(parts.Config):
     filters: tuple[int, ...] = Field(
         (64, 128, 196, 256, 320), min_length=1, description="Filters of each block; AlignVis's."
     )
-    kernel: int = Field(17, gt=0, description="Samples of every kernel, an odd number; the paper's.")
+    kernel: int = Field(
+        17, gt=0, le=10_000, description="Samples of every kernel, an odd number; the paper's."
+    )
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a unit; BrainHiVE's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "ResNet1d":

@@ -20,13 +20,13 @@ class Config(parts.Config):
 
     pads_widths: ClassVar[bool] = True
 
-    hidden: int = Field(1024, gt=0, description="Width of the shared space; ours (MindEye2: 4096).")
+    hidden: int = Field(1024, gt=0, le=2**16, description="Width of the shared space; ours (MindEye2: 4096).")
     l2: float = Field(
         1e-4,
         ge=0,
         description="Weight of the sum of the squared weights of the linear maps, added to the loss; ours.",
     )
-    depth: int = Field(1, gt=0, description="Residual MLPs in the shared space.")
+    depth: int = Field(1, gt=0, le=1_000, description="Residual MLPs in the shared space.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
     def build(self, channels: int, samples: int, dim: int, subjects: int = 1) -> "VoxelRidge":

@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, foreign_code, interruption
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, MissingData
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
@@ -32,10 +32,12 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
             named = [word for word in overrides if not OVERRIDE.match(word)]
             overrides = [word for word in overrides if OVERRIDE.match(word)]
             flags = {**flags, paths: named or None}
-        code = _run(command, common, flags, overrides)
+        permission = foreign_code.permitted(bool(common["allow_code"]), bool(common["check"]))
+        with permission, interruption.remembered():
+            code = _run(command, common, flags, overrides)
+            interruption.check()
     except KeyboardInterrupt:
-        code = INTERRUPTED
-        console.say("interrupted: the same command continues where it stopped")
+        code = _interrupted()
     except Exception as error:
         code = _report(error, common["debug"])
     from brainhive_cli.core import launch
@@ -60,7 +62,7 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
 
     processes = launch.num_processes(recipe.run)
     if processes > 1:
-        code, error = launch.relaunch(recipe.run, processes)
+        code, error = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if error:
             console.fail(error)
         return code
@@ -103,6 +105,12 @@ def _show(result: Any, as_json: bool) -> None:
     console.say(f"in {result.folder}")
     if result.hint:
         console.say(f"next: {result.hint}")
+
+
+def _interrupted() -> int:
+    """Say that the command was stopped; return its exit code."""
+    console.say("interrupted: the same command continues where it stopped")
+    return INTERRUPTED
 
 
 def _report(error: Exception, debug: bool) -> int:

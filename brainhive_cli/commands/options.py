@@ -36,6 +36,7 @@ COMMON = {
     "check": option("--check", "Print the resolved recipe, the plan and what is missing; stop.", bool),
     "json": option("--json", "Print the result as one JSON document.", bool),
     "again": option("--again", "Start a new run even if the same one is finished.", bool),
+    "allow_code": option("--allow-code", "Run code that a file names: python: encoders, modules.", bool),
     "debug": option("--debug", "Show the traceback of an error.", bool),
     "processes": option("--processes", "Processes in all.", int, "one a GPU", min=1),
     "machines": option("--machines", "Machines that run this command.", int, min=1),

@@ -39,6 +39,28 @@ COMMANDS = (
         START, "doctor", "Report what this machine has for Brainhive: versions, devices, folders, weights."
     ),
     Command(
+        START,
+        "fetch",
+        "Download a data set from the hub and unpack it, or show the steps where terms must be agreed to.",
+        "things-eeg --subjects 1,2",
+        {
+            "subjects": option("--subjects", "Whose recordings, as in 1,2.", default="all"),
+            "dry_run": option("--dry-run", "Show files, size and licence; fetch nothing.", bool),
+        },
+        paths="names",
+    ),
+    Command(
+        STEPS,
+        "prepare",
+        "Make signal stores from raw recordings, or from files that others have prepared.",
+        "--from things-eeg --subjects 1,2",
+        {
+            "preparation.kind": option("--from", f"Preparation: {kinds('preparations')}."),
+            "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all that are there"),
+            "name": option("--name", "Name of the stores, as in signal.name of train-align."),
+        },
+    ),
+    Command(
         STEPS,
         "embed",
         "Embed every picture of a data set with frozen encoders.",
@@ -126,8 +148,12 @@ COMMANDS = (
     Command(
         STORES,
         "check",
-        "Check the health of target stores; --again measures them anew.",
-        "embeddings/things-eeg",
+        "Check data sets, stores, runs, recipes and priors: complete, damaged or missing.",
+        "things-eeg",
+        {
+            "subjects": option("--subjects", "Subjects of data sets, as in 1,2.", default="all"),
+            "plots": option("--plots", "Draw the reliability of signal stores, one page each.", bool),
+        },
         paths="stores",
     ),
     Command(

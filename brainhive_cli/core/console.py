@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from brainhive_cli.core import interruption
+
 if TYPE_CHECKING:
     from rich.progress import Progress
 
@@ -20,6 +22,11 @@ DELAY_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
 OTHER_LINES = 6
 """Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
+
+
+CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+"""Characters that would steer the terminal or end a line, and what is written for them."""
+del CONTROL[ord("\n")], CONTROL[ord("\t")]
 
 
 @dataclass(frozen=True)
@@ -67,13 +74,13 @@ def show_traceback() -> None:
 
 
 def _write(text: str, style: str | None = None) -> None:
-    _stderr().print(text, style=style, highlight=False, markup=False, soft_wrap=True)
+    _stderr().print(text.translate(CONTROL), style=style, highlight=False, markup=False, soft_wrap=True)
 
 
 def show_text(text: str) -> None:
     """Write plain text as a result, on stdout."""
     if writes_messages():
-        _stdout().print(text, highlight=False, markup=False, soft_wrap=True)
+        _stdout().print(text.translate(CONTROL), highlight=False, markup=False, soft_wrap=True)
 
 
 def size(count: int) -> str:
@@ -135,11 +142,13 @@ def _drawn(table: Table) -> Any:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
-    return Group(Text(table.title, style="bold"), drawn)  # a title of the table's is folded at its width
+    return Group(
+        Text(table.title.translate(CONTROL), style="bold"), drawn
+    )  # a title of the table's is folded at its width
 
 
 def _shown(cell: Any) -> str:
-    return f"{cell:.4g}" if isinstance(cell, float) else str(cell)
+    return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
 
 
 def _fitting(table: Table, width: int) -> list[Table]:
@@ -172,7 +181,8 @@ class Bar:
         self._progress.update(self._task, total=self._total)
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` is written at the end of the line."""
+        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost."""
+        interruption.check()
         self._items += items
         elapsed_s = time.monotonic() - self._started_s
         self._progress.update(self._task, advance=items, note=f"{self._items / elapsed_s:.1f}/s {note}")

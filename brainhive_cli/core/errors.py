@@ -49,6 +49,10 @@ class DeviceError(BrainhiveError):
     exit_code = 5
 
 
+class LostProcess(BrainhiveError):
+    """The loss of another process of the launch, whose own error is the cause."""
+
+
 def first_line(error: BaseException) -> str:
     """Shorten what a library says to its first line; the error's type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_names import open_no_link
 
 
 class FileLock:
@@ -17,11 +18,12 @@ class FileLock:
 
     Raises:
         BrainhiveError: if another process holds it and `wait` is false.
+        OSError: if the file is a link.
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._file = path, path.open("a+")
+        self._path, self._file = path, open(path, "a+", opener=open_no_link)  # noqa: SIM115
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
         except BlockingIOError as error:

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from pydantic import ConfigDict
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
@@ -24,6 +25,8 @@ class Head:
         target: Key of the embeddings that it predicts, or `FUSED`.
         digest: Identity of what made them, a latent space or weights; empty if nothing says.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     shape: tuple[int, ...]
     target: str = ""

@@ -14,8 +14,8 @@ def root() -> Path:
 def located(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
     given = Path(path)
-    below = root() / given
-    return below if not given.exists() and below.exists() else given
+    below = root() / given  # os.path: to a Path, a name that is too long is an error
+    return below if not os.path.exists(given) and os.path.exists(below) else given
 
 
 def stored(path: str) -> str:

@@ -4,13 +4,13 @@ import fnmatch
 import hashlib
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, home
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import console, file_names, home, sha256_sums
+from brainhive_cli.core.errors import MissingData, first_line
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -46,15 +46,40 @@ def folder(
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
         return _snapshot(rest, allow, owner, local)
-    path = DEMO_WEIGHTS / rest if scheme == "demo" else home.located(reference)
+    if scheme == "demo" and colon:
+        path = file_names.below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
+    else:
+        path = home.located(reference)
     if not reference or not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
 
 
 def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
+    repository, below, revision = _parse(rest, owner)
+    patterns = _patterns(below, allow or ["**"])
+    root = Path(
+        snapshot(repository, below, revision=revision, local_files_only=local, allow_patterns=patterns)
+    )
+    if not (root / below).is_dir():
+        names = ", ".join(sorted(path.name for path in root.iterdir()))
+        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
+    return root / below
+
+
+def snapshot(repository: str, below: str = "", repo_type: str = "model", **options: Any) -> Any:
+    """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
+
+    Args:
+        repository: `owner/name`.
+        below: The subfolder that is meant, for hints.
+        repo_type: `model` or `dataset`.
+        options: Of the hub's client.
+
+    Raises:
+        MissingData: if the repository or the network is not there, or terms were not accepted.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
     from huggingface_hub.utils import tqdm
 
     class TransientBar(tqdm):
@@ -63,16 +88,25 @@ def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -
         def __init__(self, *args: Any, **options: Any) -> None:
             super().__init__(*args, **{"disable": None, **options, "leave": False})  # type: ignore[no-untyped-call]
 
-    repository, below, revision = _parse(rest, owner)
-    knobs: dict[str, Any] = {"allow_patterns": _patterns(below, allow or ["**"]), "tqdm_class": TransientBar}
     try:
-        root = Path(snapshot_download(repository, revision=revision, local_files_only=local, **knobs))
-    except (HFValidationError, OSError) as error:  # the hub's own errors are OSErrors too
-        raise _failure(repository, below, error) from error
-    if not (root / below).is_dir():
-        names = ", ".join(sorted(path.name for path in root.iterdir()))
-        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
-    return root / below
+        return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
+    except (ValueError, OSError) as error:  # the hub's own errors are OSErrors too
+        raise _failure(repository, below, error, repo_type) from error
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence the hub client's bars, and its warnings of patterns that match nothing."""
+    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
+        logging.set_verbosity(verbosity)
 
 
 def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> bool:
@@ -101,26 +135,13 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
         MissingData: if it is not on this machine and the hub does not say (`Unreachable`, `NoRepository`), or
             has no such weights.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import disable_progress_bars, enable_progress_bars, logging
-
     scheme, _, rest = reference.partition(":")
     if scheme != "hub" or holds(reference, files, weights):
         return 0
     repository, below, revision = _parse(rest, "")
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity(logging.ERROR)  # it warns of patterns that match nothing
-    disable_progress_bars()
-    try:
-        found = snapshot_download(
-            repository, revision=revision, allow_patterns=_patterns(below, [*files, *weights]), dry_run=True
-        )
-    except (HFValidationError, OSError) as error:
-        raise _failure(repository, below, error) from error
-    finally:
-        enable_progress_bars()
-        logging.set_verbosity(verbosity)
+    patterns = _patterns(below, [*files, *weights])
+    with quiet():
+        found = snapshot(repository, below, revision=revision, allow_patterns=patterns, dry_run=True)
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
     chosen = next(filter(None, by_pattern), None)
     if chosen is None:
@@ -137,30 +158,40 @@ def to_download(count: int) -> str:
 def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:
     """Split `owner/name[/subfolder][@revision]` into repository, subfolder and revision."""
     path, _, revision = rest.partition("@")
-    parts = path.split("/")
+    parts = path.rstrip("/").split("/")
     if len(parts) == 1 and owner:
         parts = [owner, *parts]
-    return "/".join(parts[:2]), "/".join(parts[2:]), revision or None
+    inside = "/".join(parts[2:])
+    given = filter(None, [inside, revision])
+    file_names.below(Path(), *given, source=f"hub:{rest} names", error=MissingData)
+    return "/".join(parts[:2]), inside, revision or None
 
 
 def _patterns(below: str, allow: Sequence[str]) -> list[str]:
     return [f"{below}/{pattern}" if below else pattern for pattern in allow]
 
 
-def _failure(repository: str, below: str, error: Exception) -> MissingData:
+def _failure(repository: str, below: str, error: Exception, repo_type: str) -> MissingData:
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
     from huggingface_hub.errors import (
         DryRunError,
         GatedRepoError,
+        HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
         RevisionNotFoundError,
     )
 
+    if isinstance(error, ValueError) and not isinstance(error, HFValidationError):
+        return MissingData(
+            f"{repository} is damaged in the hub's cache: {first_line(error)}",
+            f"hf cache rm model/{repository}, and fetch it again",
+        )
     is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error
     if isinstance(answer, GatedRepoError):
-        way = f"accept them at https://huggingface.co/{repository}, then: hf auth login"
+        kind = "datasets/" if repo_type == "dataset" else ""
+        way = f"accept them at https://huggingface.co/{kind}{repository}, then: hf auth login"
         return MissingData(f"{repository} is for those who accepted its terms", way)
     if isinstance(answer, RepositoryNotFoundError):
         way = "check the name, or if it is private: hf auth login"
@@ -169,6 +200,7 @@ def _failure(repository: str, below: str, error: Exception) -> MissingData:
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
     if is_absent_here:
         part = f" --include '{below}/*'" if below else ""
+        part += " --repo-type dataset" if repo_type == "dataset" else ""
         way = f"on a machine with a network: hf download {repository}{part}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
@@ -182,7 +214,11 @@ def revision(path: Path) -> str:
 
 
 def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
-    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal)."""
+    """Digest the weight files of a folder, those that match the patterns (sha256, hexadecimal).
+
+    Raises:
+        MissingData: if one is a link to nowhere, or no file.
+    """
     files = sorted({file for pattern in weights for file in path.glob(pattern)})
     total = hashlib.sha256()
     for file in files:
@@ -191,18 +227,20 @@ def digest(path: Path, weights: Sequence[str] = WEIGHTS) -> str:
 
 
 def _file_digest(file: Path) -> str:
+    if not file.is_file():  # a link to a device would be read without end
+        raise MissingData(f"{file} is a link to nowhere, or no file", "download it again")
     blob = file.resolve().name  # the hub's cache names a large file by its sha256 already
     if file.is_symlink() and len(blob) == 64:
         return blob
     if file.stat().st_size < LARGE:
-        return _sha256(file)
+        return sha256_sums.digest(file)
     kept = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
         known, found = kept.read_text().rsplit(" ", 1)
         if known == stamp:
             return found
-    found = _sha256(file)
+    found = sha256_sums.digest(file)
     with suppress(OSError):
         kept.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
@@ -210,8 +248,3 @@ def _file_digest(file: Path) -> str:
             part.write_text(f"{stamp} {found}")
             os.replace(part, kept)
     return found
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()

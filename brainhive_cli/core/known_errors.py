@@ -1,15 +1,41 @@
 """Exceptions of libraries and of the system as errors of ours."""
 
+import errno
 import os
 import re
 
 from brainhive_cli.core import companions
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, MissingExtra, first_line
 
 OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: "
 """Of a GPU (torch), of Python and NumPy, and of torch on a CPU."""
 RUST_OS_ERROR = r"\(os error (\d+)\)"
 """How safetensors, which is written in Rust, reports an error of the system."""
+LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
+"""What torch says where another process of the launch has ended."""
+LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
+"""What torch says where a process that decodes pictures has ended."""
+SPACE = "free space, or set BRAINHIVE_HOME to another disk; the same command continues"
+PERMISSIONS = "fix permissions, or set BRAINHIVE_HOME to a folder of yours; the same command continues"
+IN_THE_WAY = "move away what has the place of this file or folder; the same command continues"
+DISK = "check the disk or network drive (dmesg), and copy the file elsewhere; the same command continues"
+NETWORK = "check run.main_process_ip, run.main_process_port and the network between the machines"
+WAYS = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT), SPACE),
+    **dict.fromkeys((errno.EACCES, errno.EPERM, errno.EROFS), PERMISSIONS),
+    **dict.fromkeys((errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENOTEMPTY), IN_THE_WAY),
+    **dict.fromkeys((errno.EIO, errno.ESTALE, errno.ENXIO), DISK),
+    **dict.fromkeys((errno.EADDRINUSE, errno.EADDRNOTAVAIL, errno.ECONNREFUSED, errno.ETIMEDOUT), NETWORK),
+    **dict.fromkeys((errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.EPIPE), NETWORK),
+    **dict.fromkeys((errno.EMFILE, errno.ENFILE), "ulimit -n 65536, or fewer run.workers or --processes"),
+    errno.ENOENT: "check that it exists, and that nothing else removes it; the same command continues",
+    errno.EFBIG: "raise the limit on the size of files (ulimit -f); the same command continues",
+    errno.ENAMETOOLONG: "shorter names, or a home with a shorter path",
+    errno.ELOOP: "remove the link; the same command continues",
+}
+"""What to do about an error of the system, by its number."""
+ANY = "check that the file is complete and its disk works; --debug shows where"
+"""What to do about others."""
 
 
 def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
@@ -25,15 +51,21 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
     if isinstance(error, BrainhiveError):
         return error
     text = f"{type(error).__name__}: {error}"
-    if re.search(OUT_OF_MEMORY, text):
+    if re.search(OUT_OF_MEMORY, text) or getattr(error, "errno", None) == errno.ENOMEM:
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
         return DeviceError(f"out of memory: {first_line(error)}", way)
+    if re.search(LOST_PROCESS, text):
+        way = "its own error says why, on another machine if there are several; the same command continues"
+        return LostProcess("another process of this launch has ended", way)
+    if re.search(LOST_DECODER, text):
+        way = "run.workers with a smaller number, as memory may have run out; the same command continues"
+        return DeviceError("a process that decodes pictures was killed", way)
     if found := re.search(RUST_OS_ERROR, text):
         error = OSError(int(found[1]), os.strerror(int(found[1])))
-    if isinstance(error, OSError) and error.strerror:
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        way = "free space or fix permissions; the same command continues"
-        return BrainhiveError(f"{where}{error.strerror}", way)
+        reason = error.strerror or first_line(error)
+        return BrainhiveError(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
     return BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
     )

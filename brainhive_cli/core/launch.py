@@ -5,16 +5,17 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from signal import Signals
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, LostProcess
 from brainhive_cli.core.recipe import Run
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ REPORTS = "BRAINHIVE_REPORTS"
 """Environment variable: the folder where a launched process writes its error for the launcher to show."""
 PORT = 29500
 """Default port on which machine 0 waits for the others; torch's own."""
+CONTINUES = "the same command continues"
 LONGEST_WAIT = timedelta(days=1)
 """How long a process waits for another's last cell; one that fails ends them all, so it need not be short."""
 
@@ -189,11 +191,16 @@ def num_processes(run: Run) -> int:
     return 1 if run.device == "cpu" else max(1, torch.cuda.device_count() * run.machines)
 
 
-def relaunch(run: Run, processes: int) -> tuple[int, BrainhiveError | None]:
+def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, BrainhiveError | None]:
     """Run the same command line in `processes` processes through accelerate's launcher.
 
+    Args:
+        run: How.
+        processes: How many, over all machines.
+        less_memory: Overrides of the recipe with which its command needs less memory.
+
     Returns:
-        The exit code, and the error of the child that failed first.
+        The exit code, and the error that ended the launch.
     """
     from accelerate.commands.launch import launch_command, launch_command_parser
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -212,9 +219,8 @@ def relaunch(run: Run, processes: int) -> tuple[int, BrainhiveError | None]:
         try:
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
-            code = failed.get_first_failure()[1].exitcode
-            ended = BrainhiveError(f"a process ended with {code}")
-            return _first_report(Path(reports)) or (max(code, 1), ended)
+            codes = {rank: failure.exitcode for rank, failure in failed.failures.items()}
+            return _cause(codes, Path(reports), less_memory)
         except (SignalException, KeyboardInterrupt):
             return INTERRUPTED, None
         finally:
@@ -227,8 +233,11 @@ def leave_report(code: int, error: BrainhiveError) -> bool:
     folder = os.environ.get(REPORTS)
     if folder is None:
         return False
-    report = {"code": code, "message": error.message, "hint": error.hint}
-    Path(folder, f"{os.environ.get('RANK', '0')}.json").write_text(json.dumps(report))
+    texts = (text.encode(errors="backslashreplace").decode() for text in (error.message, error.hint))
+    report = [code, *texts, isinstance(error, LostProcess)]
+    file = Path(folder, f"{os.environ.get('RANK', '0')}.json")
+    file.with_suffix(".part").write_text(json.dumps(report))
+    os.replace(file.with_suffix(".part"), file)  # the launcher may end this process meanwhile
     return True
 
 
@@ -243,9 +252,30 @@ def exit_worker(code: int) -> None:
         os._exit(code)
 
 
-def _first_report(folder: Path) -> tuple[int, BrainhiveError] | None:
-    first = min(folder.glob("*.json"), key=lambda path: path.stat().st_mtime, default=None)
-    if first is None:
-        return None
-    report = json.loads(first.read_text())
-    return report["code"], BrainhiveError(report["message"], report["hint"])
+def _cause(codes: Mapping[int, int], folder: Path, less_memory: str) -> tuple[int, BrainhiveError | None]:
+    """Find what ended a launch: the first error of a process, else what killed one.
+
+    Args:
+        codes: Exit codes of the processes that failed, by rank; negative for a signal. By SIGTERM torch ends
+            the others after the first.
+        folder: Where the processes left their reports.
+        less_memory: Overrides with which the command needs less memory.
+    """
+    files = sorted(folder.glob("*.json"), key=lambda path: path.stat().st_mtime_ns)
+    reports = [documents.read(file, tuple[int, str, str, bool]) for file in files]
+    signals = {rank: Signals(-code) for rank, code in codes.items() if code < 0}
+    killed = {rank: each for rank, each in signals.items() if each != Signals.SIGTERM}
+    own = [report for report in reports if not report[3]]
+    if first := next(iter(own or ([] if killed else reports)), None):
+        return first[0], BrainhiveError(first[1], first[2])
+    if INTERRUPTED in codes.values():
+        return INTERRUPTED, None
+    if not signals:
+        code = max(codes.values(), default=1)
+        return code, BrainhiveError(f"a process of the launch ended with exit code {code}", CONTINUES)
+    rank, number = next(iter((killed or signals).items()))
+    if number == Signals.SIGKILL:
+        problem = f"process {rank} of the launch was killed (SIGKILL), as systems do when memory runs out"
+        way = f"{less_memory or 'fewer processes, or a machine with more memory'}; {CONTINUES}"
+        return DeviceError.exit_code, DeviceError(problem, way)
+    return 1, BrainhiveError(f"process {rank} of the launch was ended by {number.name}", CONTINUES)

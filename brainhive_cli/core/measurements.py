@@ -4,6 +4,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Self
 
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 
 SCHEMA = 1
@@ -34,6 +38,8 @@ class Metric:
         selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.
     """
 
+    __pydantic_config__ = ConfigDict(extra="forbid")
+
     name: str
     value: float
     n: int
@@ -54,12 +60,6 @@ class Metric:
         these = None if self.these_subjects is None else list(self.these_subjects)
         return {**asdict(self), "seeds": list(self.seeds), "these_subjects": these}
 
-    @classmethod
-    def read(cls, plain: Mapping[str, Any]) -> Self:
-        """Read what `as_dict` gave."""
-        these = plain["these_subjects"]
-        return cls(**{**plain, "seeds": tuple(plain["seeds"]), "these_subjects": these and tuple(these)})
-
     def interval_text(self, digits: int = 3) -> str:
         """Write the interval for a table: a dash where there is none."""
         return interval_text(self.low, self.high, digits)
@@ -76,6 +76,25 @@ def interval_text(low: float | None, high: float | None, digits: int = 3) -> str
         return "–"
     to = " to " if low < 0 else "–"  # a dash before a minus sign reads as another one
     return f"{low:.{digits}f}{to}{high:.{digits}f}"
+
+
+class Notes(TypedDict, total=False):
+    """What all readers of notes rely on; commands add more."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    caveats: list[str]
+    dataset: str
+    mode: str
+    protocol: str
+    run: str
+    runs: list[str]
+    sources: list[str]
+    cells: dict[str, dict[str, Any]]
+    curves: dict[str, dict[str, Any]]
+    gallery: dict[str, Any]
+    comparisons: list[dict[str, Any]]
+    against: list[dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -95,7 +114,7 @@ class Measurements:
     scopes: Mapping[str, Mapping[str, Metric]] = field(default_factory=dict)
     missing: Mapping[str, str] = field(default_factory=dict)
     notes: Mapping[str, Any] = field(default_factory=dict)
-    items: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    items: Mapping[str, Mapping[str, list[Any]]] = field(default_factory=dict)
 
     @property
     def overall(self) -> Mapping[str, Metric]:
@@ -129,18 +148,15 @@ class Measurements:
             path: Where they come from, for the message.
 
         Raises:
-            BrainhiveError: if they are of another schema.
+            BrainhiveError: if they are of another schema, or damaged.
         """
         if (found := document.get("schema")) != SCHEMA:
             raise BrainhiveError(
-                f"{path} holds metrics of schema {found}, this version reads {SCHEMA}",
+                f"{path} holds metrics of schema {documents.shown(found)}, this version reads {SCHEMA}",
                 "run its command again with --again",
             )
-        scopes = {
-            scope: {name: Metric.read(plain) for name, plain in metrics.items()}
-            for scope, metrics in document["scopes"].items()
-        }
-        return cls(scopes, **{each.name: document[each.name] for each in fields(cls)[1:]})
+        documents.check(document.get("notes"), f"{path}: notes", Notes)
+        return documents.check({each.name: document.get(each.name) for each in fields(cls)}, str(path), cls)
 
 
 def scope(*parts: str) -> str:

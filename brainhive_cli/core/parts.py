@@ -8,11 +8,13 @@ from typing import Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe import validate
 
 SHELVES = {
     "datasets": "dataset",
+    "preparations": "preparation",
     "encoders": "encoder",
     "backbones": "backbone",
     "fusers": "fuser",
@@ -28,7 +30,7 @@ PACKAGE = "brainhive_cli."
 class Config(BaseModel):
     """Every knob of one part, with its unit, default and source; `build` makes the part."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @property
     def kind(self) -> str:
@@ -61,8 +63,11 @@ def load(shelf: str, kind: str) -> ModuleType:
     """Import the part called `kind`; a kind with a dot is the import path of a module that is a part.
 
     Raises:
-        RecipeError: if the shelf has no such part, or the module is not there or is no part.
+        RecipeError: if the shelf has no such part, or the module is no part, or the user did not allow it.
+        MissingExtra: if the module is not there.
     """
+    if not isinstance(kind, str):  # as files have it
+        raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
     if "." in kind:
         return _load_module(shelf, kind)
     known = kinds(shelf)
@@ -74,12 +79,7 @@ def load(shelf: str, kind: str) -> ModuleType:
 
 
 def _load_module(shelf: str, path: str) -> ModuleType:
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        raise RecipeError(
-            f"no {SHELVES[shelf]} at {path!r}: {error}", "install the package, or set PYTHONPATH"
-        ) from error
+    module = foreign_code.import_module(path, path, f"the {SHELVES[shelf]} {path}")
     config = getattr(module, "Config", None)
     if not (isinstance(config, type) and issubclass(config, Config) and config.__module__ == path):
         raise RecipeError(

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
@@ -18,7 +19,8 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import home, recipe_files
+from brainhive_cli.core import foreign_code, home, recipe_files
+from brainhive_cli.core.documents import shown
 from brainhive_cli.core.errors import RecipeError, guess
 
 M = TypeVar("M", bound=BaseModel)
@@ -32,8 +34,11 @@ def split(value: Any) -> Any:
 
 
 def _no(value: Any) -> Any:
-    """Undo YAML's reading of a bare `no` as false."""
     return "no" if value is False else value
+
+
+no = BeforeValidator(_no)
+"""Undoes YAML's reading of a bare `no` as false."""
 
 
 def _each_once(value: list[int]) -> list[int]:
@@ -43,7 +48,8 @@ def _each_once(value: list[int]) -> list[int]:
 
 
 Names = Annotated[list[str], BeforeValidator(split)]
-Numbers = Annotated[list[int], BeforeValidator(split), AfterValidator(_each_once)]
+Number = Annotated[int, Field(ge=0, lt=2**63)]
+Numbers = Annotated[list[Number], BeforeValidator(split), AfterValidator(_each_once)]
 Savings = Sequence[Mapping[str, float | bool]]
 """Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
@@ -52,7 +58,7 @@ Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 class Section(BaseModel):
     """A block of a recipe: frozen, and closed to unknown keys."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
 
 def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
@@ -70,8 +76,8 @@ def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -
     fields = type(section).model_fields
     for key in keys:
         if (value := getattr(section, key)) != fields[key].get_default(call_default_factory=True):
-            shown = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
-            raise RecipeError(f"{key} has no effect {when}, and is {shown!r}", hint)
+            plain = value.model_dump(mode="json") if isinstance(value, BaseModel) else value
+            raise RecipeError(f"{key} has no effect {when}, and is {shown(plain)}", hint)
 
 
 class Paths(Section):
@@ -95,17 +101,17 @@ class Paths(Section):
 class Run(Section):
     """How the work is run; it does not change what is computed, so it is no part of the fingerprint."""
 
-    processes: int | None = Field(None, ge=1, description="processes in all (default: one per GPU)")
-    machines: int = Field(1, ge=1, description="machines; each runs the same line")
-    machine_rank: int = Field(0, ge=0, description="which of the machines this one is")
+    processes: int | None = Field(None, ge=1, le=4_096, description="processes in all (default: one per GPU)")
+    machines: int = Field(1, ge=1, le=4_096, description="machines; each runs the same line")
+    machine_rank: int = Field(0, ge=0, le=4_096, description="which of the machines this one is")
     main_process_ip: str | None = Field(None, description="address of machine 0")
-    main_process_port: int = Field(0, ge=0, description="port on machine 0 (0: free choice)")
-    mixed_precision: Annotated[Literal["no", "bf16"] | None, BeforeValidator(_no)] = Field(
+    main_process_port: int = Field(0, ge=0, le=65_535, description="port on machine 0 (0: free choice)")
+    mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
         None, description="autocast dtype, instead of the recipe's own precision"
     )
     device: Literal["auto", "cpu", "cuda"] = "auto"
     workers: int | None = Field(
-        None, ge=0, description="processes that decode pictures (default: spare cores)"
+        None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores)"
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
         [],
@@ -216,13 +222,32 @@ class Recipe(Section):
         fields = recipe_files.read(recipe_files.find(command, name))
         for key, value in flags.items():
             if value is not None:
+                foreign_code.allow_typed(key, value)
                 recipe_files.put(fields, key, value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
-            recipe_files.put(fields, key, recipe_files.parse(text, override))
-        return validate(cls, fields)
+            value = recipe_files.parse(text, override)
+            foreign_code.allow_typed(key, value)
+            recipe_files.put(fields, key, value)
+        recipe = validate(cls, fields)
+        _refuse_unwritable(recipe.model_dump())
+        return recipe
+
+
+def _refuse_unwritable(value: Any, key: str = "") -> None:
+    """Refuse, also in knobs that take values of any type, what no run folder can keep."""
+    if isinstance(value, float) and not math.isfinite(value):
+        raise RecipeError(f"{key}: Input should be a finite number, got {value}", "fix the recipe")
+    if isinstance(value, int) and abs(value) >= 1 << 63:
+        raise RecipeError(f"{key}: Input should have at most 64 bits", "fix the recipe")
+    if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
+        raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", "fix the recipe")
+    for step, each in value.items() if isinstance(value, Mapping) else ():
+        _refuse_unwritable(each, f"{key}.{step}" if key else step)
+    for number, each in enumerate(value if isinstance(value, list | tuple) else ()):
+        _refuse_unwritable(each, f"{key}.{number}")
 
 
 def _replaced(value: Any, digests: Mapping[str, str]) -> Any:
@@ -246,7 +271,7 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
         reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         raise RecipeError(
-            f"{key}: {reason}, got {first['input']!r}", "fix the recipe, flag or override"
+            f"{key}: {reason}, got {shown(first['input'])}", "fix the recipe, flag or override"
         ) from error
 
 

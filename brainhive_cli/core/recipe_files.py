@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from pydantic import TypeAdapter
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import RecipeError, guess
 
 
@@ -30,41 +32,14 @@ def find(command: str, name: str | None) -> Path:
     )
 
 
-class _Loader(yaml.SafeLoader):
-    """YAML in which no mapping has a key twice: the parser alone would keep the last in silence."""
-
-    def compose_mapping_node(self, anchor: Any) -> Any:
-        node: Any = super().compose_mapping_node(anchor)
-        first: dict[tuple[str, str], Any] = {}
-        for key in (key for key, _ in node.value if isinstance(key, yaml.ScalarNode)):
-            if (other := first.setdefault((key.tag, key.value), key)) is not key:
-                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
-                raise RecipeError(f"key {key.value!r} appears twice, in lines {lines}", "leave one out")
-        return node
-
-
-def _load(text: str) -> Any:
-    return yaml.load(text, _Loader)  # a SafeLoader
-
-
 def read(path: Path) -> dict[str, Any]:
     """Read a YAML recipe into a plain dict.
 
     Raises:
         RecipeError: if it is no YAML, no mapping, or has a key twice.
     """
-    try:
-        fields = _load(path.read_text()) or {}
-    except RecipeError as error:
-        raise RecipeError(f"{path}: {error.message}", error.hint) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        line = " ".join(str(error).split())
-        raise RecipeError(f"{path} is not valid YAML: {line}", "fix the file") from error
-    if not isinstance(fields, dict):
-        raise RecipeError(
-            f"{path} holds a {type(fields).__name__}, not keys and values", "write key: value lines"
-        )
-    return fields
+    kind = TypeAdapter(dict[str, Any] | None)
+    return documents.read(path, kind, "fix the file", RecipeError, is_yaml=True) or {}
 
 
 def parse(text: str, override: str) -> Any:
@@ -73,10 +48,8 @@ def parse(text: str, override: str) -> Any:
     Raises:
         RecipeError: if it is not.
     """
-    try:
-        return _load(text)
-    except yaml.YAMLError as error:
-        raise RecipeError(f"the value of {override!r} is not valid YAML", "quote it for the shell") from error
+    where = f"the value of {documents.shown(override)}"
+    return documents.parse(text, where, Any, "quote it for the shell", RecipeError, is_yaml=True)
 
 
 def put(fields: dict[str, Any], key: str, value: Any) -> None:

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.measurements import Measurements
 
 
@@ -29,6 +30,8 @@ class Plan:
         for name, check in checks.items():
             try:
                 items[name] = check()
+            except NotRun as error:
+                items[name] = error.message
             except BrainhiveError as error:
                 missing[error.in_one_line] = name
         return cls(items, list(missing))

@@ -1,25 +1,31 @@
 """Run folders: created or resumed by fingerprint, written to, finished."""
 
-import io
+import hashlib
 import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
-import yaml
+from pydantic import BaseModel
 
-from brainhive_cli.core import console, environment, home
-from brainhive_cli.core.errors import BrainhiveError, MissingData, guess
+from brainhive_cli.core import console, documents, environment, home, interruption, sha256_sums
+from brainhive_cli.core.checkpoints import Checkpoint
+from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, guess
 from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.file_names import below, open_no_link, remove
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.measurements import Measurements, Notes
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import to_yaml
 
+T = TypeVar("T")
+LARGEST = 1 << 30
+"""Bytes of the largest document of a run that is read: it holds a value for each item."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
 SHOWN = 5
@@ -47,11 +53,12 @@ class RunFolder:
         Raises:
             BrainhiveError: if another command is writing the same run.
         """
-        base = recipe.paths.under_home("runs") / command
-        path = _numbered(base, f"{label}-{recipe.fingerprint()}", again and launch.is_main)
+        base, name = recipe.paths.under_home("runs") / command, f"{label}-{recipe.fingerprint()}"
+        below(base, name, source="the name of a run,")
+        path = _numbered(base, name, again and launch.is_main)
         if not launch.is_main:
             launch.barrier()
-            return cls(_numbered(path.parent, f"{label}-{recipe.fingerprint()}", False))
+            return cls(_numbered(base, name, False))
         run = cls(path)
         if not run.is_finished:
             run = cls(path, FileLock(path / ".claim", f"run {path}"))
@@ -65,71 +72,109 @@ class RunFolder:
         """Whether the run has its metrics."""
         return (self.path / FINISHED).is_file()
 
-    def measurements(self) -> Measurements:
-        """Read what a finished run measured.
+    def measurements(self, name: str = FINISHED) -> Measurements:
+        """Read what a finished run measured, or what another document of metrics in its folder holds.
 
         Raises:
             MissingData: if the run is not finished.
             BrainhiveError: if its metrics are of another schema.
         """
-        return Measurements.read(self.read_json(FINISHED), self.path)
+        return Measurements.read(self.read_json(name), self.path / name)
 
-    def recipe(self) -> dict[str, Any]:
-        """Read the resolved recipe that the run was made with."""
-        fields: dict[str, Any] = yaml.safe_load((self.path / "recipe.yaml").read_text())
-        return fields
+    @contextmanager
+    def reading(self) -> Iterator[Measurements]:
+        """Read what a finished run measured, for a block that shows it.
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """Read a JSON document of the run."""
+        What the block does not find there is an error of the document, not of the program, if no digest says
+        that this program wrote it.
+        """
+        found = self.measurements()
         try:
-            document: dict[str, Any] = json.loads((self.path / name).read_text())
-        except FileNotFoundError as error:
-            raise MissingData(
-                f"run {self.path} is not finished: it has no {name}", "run its command again"
-            ) from error
-        except ValueError as error:
+            yield found
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            if sha256_sums.read(self.path):
+                raise
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise BrainhiveError(
-                f"{self.path / name} is not JSON: {error}", "delete it and run again"
+                f"{self.path / FINISHED} does not hold what this version writes there: {reason}",
+                documents.AGAIN,
             ) from error
-        return document
+
+    def recipe(self, kind: type[T] = dict[str, Any], **changes: Any) -> T:  # type: ignore[assignment]
+        """Read the resolved recipe that the run was made with.
+
+        Args:
+            kind: The model of the command's recipe; plain values by default.
+            changes: Keys that are to have other values.
+
+        Raises:
+            BrainhiveError: if it is damaged, or this version has no such recipe.
+        """
+        path = self.path / "recipe.yaml"
+        fields = documents.read(path, dict[str, Any], most=1 << 20)
+        return documents.check(fields | changes, str(path), kind)
+
+    def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
+        """Read a JSON document of the run."""
+        if not (self.path / name).is_file():
+            raise MissingData(f"run {self.path} is not finished: it has no {name}", "run its command again")
+        return documents.read(self.path / name, kind, most=LARGEST)
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
-        self.write_text(name, json.dumps(home.portable(document), indent=2, default=str) + "\n")
+        self.write_text(name, _as_json(document))
 
     def write_text(self, name: str, text: str) -> None:
         """Write a text file under its final name only when complete."""
-        self.replace(name, lambda part: part.write_text(text))
+        self.replace(name, lambda part: part.write_text(text, encoding="utf-8"))
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
-        final = self.path / name
+        final = below(self.path, name, source="a file of a run,")
         final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_name(f".{final.stem}.part{final.suffix}")
+        remove(part)  # of an interrupted command; a link would lead the writer elsewhere
         write(part)
+        interruption.check()
+        if name != FINISHED:  # whose digest is listed before
+            sha256_sums.forget(self.path, name)
         if final.is_dir():
             shutil.rmtree(final)
         os.replace(part, final)
         return final
 
-    def save_checkpoint(self, name: str, content: Mapping[str, Any]) -> None:
-        """Save tensors and plain values below `checkpoints/`; a full disk raises OSError."""
-        import torch
-
-        buffer = io.BytesIO()
-        torch.save(dict(content), buffer)
-        self.replace(f"checkpoints/{name}", lambda part: part.write_bytes(buffer.getbuffer()))
+    def checkpoint(self, name: str) -> Checkpoint:
+        """Name a training's checkpoint below `checkpoints/`."""
+        return Checkpoint(below(self.path, "checkpoints", f"{name}.pt", source="the checkpoint"))
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""
-        with (self.path / "log.jsonl").open("a") as stream:
+        with open(self.path / "log.jsonl", "a", opener=open_no_link) as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
 
     def finish(self, measurements: Measurements) -> None:
-        """Write the metrics, which makes the run finished."""
-        self.write_json(FINISHED, measurements.as_dict())
+        """Write the digests of its documents, then the metrics, which makes the run finished.
+
+        Raises:
+            BrainhiveError: if a document that was listed before, and not written again since, has changed.
+        """
+        for problem in sha256_sums.problems(self.path, but={FINISHED}):
+            raise BrainhiveError(problem, sha256_sums.AGAIN)
+        text = _as_json(measurements.as_dict()).encode()
+        listed = sha256_sums.take(self.path) | {FINISHED: hashlib.sha256(text).hexdigest()}
+
+        def write(part: Path) -> None:
+            part.write_bytes(text)
+            (self.path / FINISHED).unlink(missing_ok=True)  # no finished run has another list, even if killed
+            sha256_sums.write(self.path, listed)
+
+        self.replace(FINISHED, write)
         if self.lock:
             self.lock.release()
+
+
+def _as_json(document: Mapping[str, Any]) -> str:
+    return json.dumps(home.portable(document), indent=2, default=str) + "\n"
 
 
 def _numbered(base: Path, name: str, again: bool) -> Path:
@@ -207,7 +252,7 @@ def newest(
         accept: Whether a run fits.
         choose: What precedes the name of a run on a command line that chooses it.
     """
-    found = _finished(runs, command)
+    found = [run for run in _finished(runs, command) if _is_sound(run)]
     first = next(filter(accept, found), None)
     if first is None:
         return None
@@ -226,12 +271,37 @@ def newest(
     return first
 
 
+class _Train(BaseModel):
+    epochs: int = 0
+
+
+class _Made(BaseModel):
+    """What a list of runs shows of a run's recipe."""
+
+    train: _Train = _Train()
+
+
+class _Metrics(BaseModel):
+    """What a list of runs shows of a run's metrics."""
+
+    notes: Notes = {}
+
+
+def _is_sound(run: RunFolder) -> bool:
+    """Whether a run's documents can be read; one that is damaged is left out, with a warning."""
+    try:
+        _size(run)
+    except BrainhiveError as error:
+        console.warn(f"{error.message}; passed over")
+        return False
+    return True
+
+
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:
     """Return a run's kind (data set, mode) and size (epochs, cells)."""
-    is_known = (run.path / "recipe.yaml").is_file()
-    notes, train = run.read_json(FINISHED).get("notes", {}), run.recipe().get("train", {}) if is_known else {}
-    kind = tuple(notes.get(key) for key in ("dataset", "mode"))
-    return kind, (train.get("epochs", 0), len(notes.get("cells", ())))
+    notes = run.read_json(FINISHED, _Metrics).notes
+    train = (run.recipe(_Made) if (run.path / "recipe.yaml").is_file() else _Made()).train
+    return (notes.get("dataset"), notes.get("mode")), (train.epochs, len(notes.get("cells", ())))
 
 
 def _described(run: RunFolder) -> str:

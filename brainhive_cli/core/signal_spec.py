@@ -2,7 +2,9 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any
+
+from pydantic import ConfigDict
 
 from brainhive_cli.core.errors import BrainhiveError
 
@@ -23,6 +25,8 @@ class SignalSpec:
     Raises:
         BrainhiveError: if two of these lists contradict each other.
     """
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
 
     names: tuple[str, ...]
     samples: int
@@ -69,20 +73,3 @@ class SignalSpec:
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a model folder's config.json."""
         return asdict(self)
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read back `as_dict`, also after JSON has turned tuples into lists.
-
-        Raises:
-            TypeError: if a key is missing or unknown.
-            BrainhiveError: if two lists contradict each other.
-        """
-        fields: dict[str, Any] = {
-            key: tuple(value) if isinstance(value, list) else value for key, value in values.items()
-        }
-        fields["regions"] = {
-            region: tuple(tuple(indices) for indices in by_subject)
-            for region, by_subject in values.get("regions", {}).items()
-        }
-        return cls(**fields)

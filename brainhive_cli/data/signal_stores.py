@@ -1,6 +1,6 @@
 """The signal stores of a data set: which subjects have one, creating those that are missing, opening them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from brainhive_cli.core import console
@@ -56,12 +56,25 @@ def require_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Se
     Raises:
         MissingData: naming the first recording that is missing, and the subjects whose are there.
     """
+
+    def check(subject: int) -> None:
+        path = store_path(dataset, paths, signal, subject)
+        if not path.is_file():
+            _require_recording(dataset, signal, subject, path)
+
+    require_each(subjects, check)
+
+
+def require_each(subjects: Sequence[int], check: Callable[[int], object]) -> None:
+    """Check what each subject needs.
+
+    Raises:
+        MissingData: naming the first thing that is missing, and the subjects that lack nothing.
+    """
     missing: dict[int, MissingData] = {}
     for subject in subjects:
-        path = store_path(dataset, paths, signal, subject)
         try:
-            if not path.is_file():
-                _require_recording(dataset, signal, subject, path)
+            check(subject)
         except MissingData as error:
             missing[subject] = error
     if missing:
@@ -85,7 +98,7 @@ def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[in
     """
     unknown = [subject for subject in subjects or [] if subject not in dataset.subjects]
     if unknown or not dataset.subjects:
-        known = ", ".join(map(str, dataset.subjects)) or "none: it holds pictures only"
+        known = ", ".join(map(str, dataset.subjects)) or "none yet: brainhive prepare makes their signals"
         raise MissingData(
             f"{dataset.name} has no subject {', '.join(map(str, unknown))}".rstrip(), f"it has: {known}"
         )

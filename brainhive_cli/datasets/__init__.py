@@ -9,14 +9,16 @@ from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.stores.damage import RAISED, is_of_the_machine
 from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.matching import PICTURES
 from brainhive_cli.stores.recordings import Recording
 
-PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
-"""Endings of picture files."""
+FORMATS = ("BMP", "DIB", "GIF", "ICO", "JPEG", "JPEG2000", "PNG", "PPM", "TIFF", "WEBP")
+"""What PIL may take a file for, whatever its ending: for others it runs programs (EPS: Ghostscript)."""
 
 
 class BadPicture(BrainhiveError):
@@ -174,18 +176,23 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
         BadPicture: naming the picture.
     """
     try:
-        with Image.open(source) as picture:
+        with Image.open(source, formats=FORMATS) as picture:
+            if picture.format == "PNG":  # whose checksums PIL verifies only when told to
+                with Image.open(source, formats=("PNG",)) as twin:
+                    twin.verify()
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
             if picture.mode.startswith("I;16"):  # which PIL's conversion would turn white
                 return picture.point(lambda level: level * (1 / 256)).convert("L").convert("RGB")
             return picture.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (*RAISED, Image.DecompressionBombError) as error:
         raise bad_picture(name, error) from error
 
 
 def bad_picture(name: object, error: Exception) -> BadPicture:
-    """Say that a picture cannot be decoded, and why."""
+    """Say that a picture cannot be decoded, and why; an error of the machine is raised as it is."""
+    if is_of_the_machine(error) or isinstance(error, MemoryError):
+        raise error  # a gap in a store would be for good
     reason = first_line(error)
     return BadPicture(
         f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"

@@ -2,13 +2,17 @@
 
 import os
 import shlex
-import tarfile
 import zipfile
 from collections.abc import Sequence
+from contextlib import suppress
+from itertools import islice
 from pathlib import Path
 
-ZIP = ".zip"
-TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
+from brainhive_cli.stores.damage import RAISED
+from brainhive_cli.stores.tar_members import OPENS, TAR, ZIP, members
+
+FIRST = 10_000
+"""Members of a tar that are searched for its first file."""
 
 
 def unpacking(root: Path, needed: Sequence[str]) -> str:
@@ -39,18 +43,14 @@ def _line(path: Path, root: Path, needed: Sequence[str]) -> str:
 
 def _members(path: Path) -> list[str]:
     """List a zip file; nothing for one that is damaged."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return archive.namelist()
-    except (zipfile.BadZipFile, OSError):
-        return []
+    with suppress(*RAISED), zipfile.ZipFile(path) as archive:
+        return archive.namelist()
+    return []
 
 
 def _first_file(path: Path) -> list[str]:
     """Name the first file of a tar file, which has no list: it is unpacked if that is there."""
-    try:
-        with tarfile.open(path) as archive:
-            first = next((member.name for member in archive if member.isfile()), None)
-            return [] if first is None else [first.removeprefix("./")]
-    except (tarfile.TarError, OSError, EOFError):
-        return []
+    with suppress(*RAISED), OPENS.get(path.suffix, open)(path, "rb") as file:
+        found = (name for name, _, _ in islice(members(file), FIRST) if name)
+        return [name.removeprefix("./") for name in islice(found, 1) if "\0" not in name]
+    return []

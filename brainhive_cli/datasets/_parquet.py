@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli import datasets
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.datasets._pictures import Listing
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.parquet_files import open_table
 
 
 @dataclass
@@ -41,7 +43,7 @@ class Rows:
         """Read the bytes of a picture; its row group is kept, since the next picture is often there too."""
         group = self._group(index)
         if self._held[0] != group:
-            with _opened(self.path(index)) as file:
+            with open_table(self.path(index)) as file:
                 rows = file.read_row_group(self.group[group], [f"{self.column}.bytes"], use_threads=False)
             self._held = (group, rows.flatten().column(0))
         data = self._held[1][index - self.start[group]].as_py()
@@ -70,18 +72,10 @@ def listed(files: Sequence[Path]) -> Listing:
     groups: list[tuple[int, int, int]] = []
     column = ""
     for number, path in enumerate(files):
-        try:
-            with _opened(path) as file:
-                column = _picture_column(file, path)
-                groups += [
-                    (number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)
-                ]
-                called, labelled = _names_and_labels(file, column)
-        except (OSError, ValueError) as error:
-            reason = first_line(error)
-            raise BrainhiveError(
-                f"{path} cannot be read, or is cut short: {reason}", "download it again"
-            ) from error
+        with described(path, "download it again"), open_table(path) as file:
+            column = _picture_column(file, path)
+            groups += [(number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]
+            called, labelled = _names_and_labels(file, column)
         names += [_stem(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called)]
         labels += labelled
     where = np.array(groups, np.int64).reshape(-1, 3)
@@ -92,16 +86,6 @@ def listed(files: Sequence[Path]) -> Listing:
 def _stem(name: str) -> str:
     stem, ending = os.path.splitext(name)
     return stem if ending.lower() in datasets.PICTURES else name
-
-
-def _opened(path: Path) -> Any:
-    try:
-        import pyarrow.parquet as pq
-    except ImportError as error:
-        raise MissingExtra(
-            f"{path} cannot be read without pyarrow", "pip install 'brainhive[parquet]'"
-        ) from error
-    return pq.ParquetFile(path, memory_map=True)
 
 
 def _picture_column(file: Any, path: Path) -> str:

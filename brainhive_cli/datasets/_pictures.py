@@ -11,6 +11,8 @@ from PIL import Image
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.stores import recordings
+from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording
 
@@ -20,17 +22,18 @@ SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("te
 
 @dataclass(frozen=True)
 class Pictures:
-    """Pictures alone.
+    """Pictures, without files of recordings: signals are those that `prepare` kept under the data set's name.
 
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
         listed: Split to its pictures; raises MissingData.
+        signals: Folder of all signal stores.
     """
 
     name: str
     splits: tuple[str, ...]
     listed: Callable[[str], datasets.StimulusSet]
-    subjects: tuple[int, ...] = ()
+    signals: Path
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
 
@@ -43,6 +46,11 @@ class Pictures:
         """The name that signals would be kept under."""
         return self.name
 
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects who have a signal store."""
+        return recordings.subjects_of(self.signals, self.name)
+
     def require(self, subject: int) -> None:
         """Refuse, as `recording` does."""
         self.recording(subject, "")
@@ -50,8 +58,8 @@ class Pictures:
     def recording(self, subject: int, split: str) -> Recording:
         """Refuse: there are pictures only."""
         raise MissingData(
-            f"{self.name} holds pictures only and has no recordings",
-            "use a data set with signals, or dataset.kind=simulated",
+            f"{self.name} holds pictures only and has no recordings of its own",
+            "brainhive prepare --from recording keeps yours; or dataset.kind=simulated",
         )
 
 
@@ -100,7 +108,7 @@ class Archive(Protocol):
         """Say which file holds a picture."""
 
     def read(self, index: int) -> bytes:
-        """Read an encoded picture; OSError or ValueError when it cannot be."""
+        """Read an encoded picture; one of RAISED when it cannot be."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +137,6 @@ class Packed:
         name = f"{self.image_ids[index]} in {self.archive.path(index)}"
         try:
             data = self.archive.read(index)
-        except (OSError, ValueError) as error:
+        except RAISED as error:
             raise datasets.bad_picture(name, error) from error
         return datasets.decode(BytesIO(data), name)

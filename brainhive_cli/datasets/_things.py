@@ -1,7 +1,6 @@
 """The layout in which THINGS-EEG and THINGS-MEG are distributed: pictures by concept, signals by subject."""
 
 import os
-import re
 import shlex
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -9,8 +8,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli import datasets
@@ -21,20 +18,25 @@ from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._pictures import from_files
 from brainhive_cli.stores import pickles
+from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording, Sensors
+from brainhive_cli.stores.published_signals import (
+    CALLED,
+    FOLDERS,
+    KEYS,
+    PATHS,
+    Usual,
+    has_signal,
+    image_id,
+    recording,
+)
+from brainhive_cli.stores.recordings import Recording
 
-FOLDERS = {"train": ("training_images", "train_images"), "test": ("test_images",)}
-"""What the folder of a split's pictures is called; in image ids always the first."""
-CALLED = {name: names[0] for names in FOLDERS.values() for name in names}
-IMAGE = re.compile(rf"(?:.*/)?({'|'.join(CALLED)})/(.+)")
 FILES = {
     "train": ("train.pt", "preprocessed_eeg_training.npy"),
     "test": ("test.pt", "preprocessed_eeg_test.npy"),
 }
 """What the file of a split's signals is called; the second, of NICE, ATM and AlignVis, is a bare pickle."""
-KEYS = ("eeg", "preprocessed_eeg_data")
-"""What the signal is called in these files, of MEG too."""
 RESIZED = "resize"
 """What is in the name of a folder of pictures that were squashed to 224 × 224 (Image_set_Resize)."""
 
@@ -106,7 +108,7 @@ class Things:
         _say_once(_choice(self.name, split, folder, folders, _is_resized(folder, self.root)))
         files = list(pictures_below(folder.parent, folder.name))
         images = from_files(self.name, split, folder.parent, files, [file.split("/")[-2] for file in files])
-        return replace(images, image_ids=Names.of(map(_image_id, files)))
+        return replace(images, image_ids=Names.of(map(image_id, files)))
 
     def _picture_folders(self, split: str) -> Iterator[Path]:
         for here, below, _ in os.walk(self.root, followlinks=True):
@@ -126,25 +128,16 @@ class Things:
         datasets.check_split(self.name, split, self.splits)
         path = self._file(subject, split)
         content = self._load(path)
-        key = next((key for key in KEYS if isinstance(content, Mapping) and key in content), None)
-        if key is None or (key == KEYS[0] and "img" not in content):
-            held = f"has keys {sorted(content)}" if isinstance(content, Mapping) else "is no dict"
-            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and 'img'", self.fetch)
-        ids = None if "img" in content else self.images(split).image_ids
+        if not has_signal(content, KEYS[:2]):
+            held = f"has keys {sorted(map(str, content))}" if isinstance(content, Mapping) else "is no dict"
+            raise BrainhiveError(f"{path} {held}, not {KEYS[0]!r} and {PATHS[0]!r}", self.fetch)
+        usual = Usual(self.rate_hz, self.unit, self.montage, lambda: self.images(split).image_ids)
+        provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         try:
-            signal = content[key] if isinstance(content[key], np.ndarray) else np.asarray(content[key])
-            if signal.ndim != 4:
-                raise BrainhiveError(f"signals {list(signal.shape)} are not [N, R, C, T]")
-            return Recording(
-                signal=signal,
-                image_ids=_image_ids(content["img"], signal.shape) if ids is None else ids,
-                space=Sensors(self._channel_names(content)),
-                times_s=_times_s(content, signal.shape[3], self.rate_hz),
-                rate_hz=self.rate_hz,
-                unit=self.unit,
-                provenance={"source": path.name, "dataset": self.name, "subject": subject, "split": split},
-            )
-        except (BrainhiveError, TypeError, ValueError) as error:
+            return recording(path, content, split, usual, provenance)
+        except MissingData:
+            raise
+        except (BrainhiveError, *RAISED) as error:
             raise BrainhiveError(f"{path}: {first_line(error)}", self.fetch) from error
 
     def _file(self, subject: int, split: str) -> Path:
@@ -177,51 +170,8 @@ class Things:
         except pickles.HoldsObjects as error:
             hint = "if you trust whoever made it: dataset.trust_pickle=true"
             raise pickles.HoldsObjects(error.message, hint) from error
-        except BrainhiveError as error:
-            raise BrainhiveError(error.message, self.fetch) from error
-
-    def _channel_names(self, content: Mapping[str, Any]) -> tuple[str, ...]:
-        """A channel list found with the data always wins."""
-        found = next((content[key] for key in ("ch_names", "channels") if key in content), None)
-        return tuple(map(str, found)) if found is not None else self.montage
-
-
-def _times_s(content: Mapping[str, Any], samples: int, rate_hz: float) -> NDArray[np.float64]:
-    """Take the times that belong to the samples [T].
-
-    The published lists cover the epoch from before the picture, though the samples before it were cut off:
-    these times are left out where they, and no others, are too many.
-    """
-    if "times" not in content:
-        return np.arange(samples) / rate_hz
-    times_s = np.asarray(content["times"], np.float64)
-    before = int((times_s < -0.5 / rate_hz).sum())
-    return times_s[before:] if len(times_s) - before == samples else times_s
-
-
-def _image_ids(images: Any, shape: tuple[int, ...]) -> list[str]:
-    """Turn `img`, paths [N] or [N, R], into image ids, or stems where that is all there is.
-
-    Raises:
-        BrainhiveError: if they have other axes, there are not R of each, or they are not of one picture.
-    """
-    paths = np.asarray(images, str)
-    if paths.ndim not in (1, 2):
-        raise BrainhiveError(f"'img' of shape {list(paths.shape)} is neither [N] nor [N, R]")
-    if paths.ndim == 2:
-        if paths.shape[1] != shape[1]:
-            raise BrainhiveError(f"signals {list(shape)} come with {list(paths.shape)} pictures in 'img'")
-        if (odd := np.flatnonzero((paths != paths[:, :1]).any(1))).size:
-            raise BrainhiveError(f"the repetitions of row {odd[0]} are of several pictures in 'img'")
-        paths = paths[:, 0]
-    return [_image_id(path) for path in paths.tolist()]
-
-
-def _image_id(path: str) -> str:
-    """Name a picture by its path from the folder of its split on; by its stem where that is not said."""
-    stem = os.path.splitext(path)[0]
-    found = IMAGE.fullmatch(stem)
-    return f"{CALLED[found[1]]}/{found[2]}" if found else stem.rsplit("/", 1)[-1]
+        except MissingData as error:
+            raise MissingData(error.message, self.fetch) from error
 
 
 def _is_resized(folder: Path, root: Path) -> bool:

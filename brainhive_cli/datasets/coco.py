@@ -1,16 +1,15 @@
 """COCO: photographs of everyday scenes, with or without the annotations that say what they show."""
 
-import json
-from collections import Counter
+from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
 
-from pydantic import Field
+from pydantic import Field, FiniteFloat
+from typing_extensions import TypedDict
 
 from brainhive_cli import datasets
-from brainhive_cli.core import parts
+from brainhive_cli.core import documents, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
@@ -18,9 +17,43 @@ from brainhive_cli.datasets._pictures import Pictures, from_files
 from brainhive_cli.stores.ids import Names
 
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
+LARGEST = 4 << 30
+"""Bytes of the largest annotations that are read; those of instances in train2017 have 0.45e9."""
 CAPTIONS = 5
 """Captions of a picture that are kept: every picture has as many, and a few have one or two more."""
 SOURCE = "unpack train2017.zip, val2017.zip and annotations_trainval2017.zip of cocodataset.org there"
+
+
+class _Image(TypedDict):
+    id: int
+    file_name: str
+
+
+class _Caption(TypedDict):
+    image_id: int
+    caption: str
+
+
+class _CaptionFile(TypedDict):
+    images: list[_Image]
+    annotations: list[_Caption]
+
+
+class _Category(TypedDict):
+    id: int
+    name: str
+
+
+class _Instance(TypedDict):
+    image_id: int
+    category_id: int
+    area: FiniteFloat
+
+
+class _InstanceFile(TypedDict):
+    categories: list[_Category]
+    images: list[_Image]
+    annotations: list[_Instance]
 
 
 class Config(parts.Config):
@@ -38,7 +71,9 @@ class Config(parts.Config):
         """See which splits are there."""
         root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
-        return Pictures("coco", there or tuple(SPLITS), partial(_images, root, self.year))
+        return Pictures(
+            "coco", there or tuple(SPLITS), partial(_images, root, self.year), paths.under_home("signals")
+        )
 
 
 TINY = Config()
@@ -79,42 +114,30 @@ class Captions:
 @cache
 def _captions(path: Path) -> dict[str, list[str]]:
     """Read the captions of each picture, in the order of the file, by its file name without ending."""
-    try:
-        with path.open() as file:
-            found = json.load(file)
-        stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
-        captions: dict[str, list[str]] = {}
-        for one in found["annotations"]:
-            captions.setdefault(stems[one["image_id"]], []).append(one["caption"].strip())
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise _unreadable(path, error) from error
+    found = documents.read(path, _CaptionFile, SOURCE, most=LARGEST)
+    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    captions: dict[str, list[str]] = {}
+    for one in found["annotations"]:
+        captions.setdefault(_known(stems, one["image_id"], path), []).append(one["caption"].strip())
     return captions
 
 
-def _unreadable(path: Path, error: Exception) -> BrainhiveError:
-    reason = str(error) or type(error).__name__
-    return BrainhiveError(f"{path} cannot be read as COCO annotations: {reason}", SOURCE)
+def _known(names: dict[int, str], number: int, path: Path) -> str:
+    if number not in names:
+        raise BrainhiveError(f"{path} annotates {number}, which it does not list", SOURCE)
+    return names[number]
 
 
 def _concepts(path: Path) -> dict[str, str]:
     """Read which category covers most of each picture, by the picture's file name without ending."""
     if not path.is_file():
         return {}
-    try:
-        with path.open() as file:
-            found = json.load(file, object_hook=_without_outlines)
-        categories = {category["id"]: category["name"] for category in found["categories"]}
-        stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
-        areas: dict[str, Counter[str]] = {}
-        for one in found["annotations"]:
-            area = areas.setdefault(stems[one["image_id"]], Counter())
-            area[categories[one["category_id"]]] += one["area"]
-    except (ValueError, KeyError, TypeError, OSError) as error:
-        raise _unreadable(path, error) from error
-    return {stem: area.most_common(1)[0][0] for stem, area in areas.items()}
-
-
-def _without_outlines(fields: dict[str, Any]) -> dict[str, Any]:
-    """Forget outlines while reading: kept, they would take three times the memory."""
-    fields.pop("segmentation", None)
-    return fields
+    # kept, the outlines would take three times the memory
+    found = documents.read(path, _InstanceFile, SOURCE, most=LARGEST, without={"segmentation"})
+    categories = {category["id"]: category["name"] for category in found["categories"]}
+    stems = {image["id"]: Path(image["file_name"]).stem for image in found["images"]}
+    areas: dict[str, dict[str, float]] = {}
+    for one in found["annotations"]:
+        area = areas.setdefault(_known(stems, one["image_id"], path), defaultdict(float))
+        area[_known(categories, one["category_id"], path)] += one["area"]
+    return {stem: max(area, key=area.__getitem__) for stem, area in areas.items()}

@@ -24,7 +24,7 @@ Space = Literal["sensors", "voxels"]
 class Config(parts.Config):
     """Pictures with known factors, and signals simulated from them."""
 
-    subjects: int = Field(4, gt=0, description="simulated subjects")
+    subjects: int = Field(4, gt=0, le=999, description="simulated subjects")
     noise: float = Field(
         1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
     )

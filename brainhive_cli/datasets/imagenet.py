@@ -54,7 +54,12 @@ class Config(parts.Config):
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
         kept = paths.under_home("embeddings") / _tars.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
-        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
+        return Pictures(
+            "imagenet",
+            there or tuple(SPLITS),
+            partial(_images, root, found, kept),
+            paths.under_home("signals"),
+        )
 
 
 TINY = Config()
@@ -71,7 +76,11 @@ def _find(root: Path) -> Iterator[Place]:
         depth = next((n for n, name in enumerate(below.parts, 1) if name in CALLED), 0)
         if depth and (any(map(CLASS.fullmatch, folders)) or any(map(_is_picture, files))):
             yield CALLED[below.parts[depth - 1]], "folder", root.joinpath(*below.parts[:depth])
-        folders[:] = [name for name in folders if not CLASS.fullmatch(name)]
+        folders[:] = [name for name in folders if not (CLASS.fullmatch(name) or _is_packed(name))]
+
+
+def _is_packed(name: str) -> bool:
+    return os.path.splitext(name)[1].removeprefix(".") in PACKED
 
 
 def _is_picture(file: str) -> bool:

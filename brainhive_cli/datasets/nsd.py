@@ -17,7 +17,9 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.damage import RAISED, described
 from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.mapping import numbers
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
 SPLITS = ("train", "test")
@@ -39,7 +41,7 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Pictures:
         """Point at the data; nothing is read yet."""
         root = paths.dataset("nsd", self.root)
-        return Pictures("nsd", SPLITS, partial(_images, root))
+        return Pictures("nsd", SPLITS, partial(_images, root), paths.under_home("signals"))
 
 
 TINY = Config()
@@ -61,18 +63,18 @@ class Bricks:
         row = int(self.rows[index])
         try:
             with h5py.File(self.path, "r") as file:
-                return Image.fromarray(file["imgBrick"][row])
-        except (OSError, KeyError, ValueError) as error:
+                return Image.fromarray(numbers(file, "imgBrick", "u")[row])
+        except RAISED as error:
             raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
 
 
 def _images(root: Path, split: str) -> datasets.StimulusSet:
     datasets.check_split("nsd", split, SPLITS)
     path = _find(root, STIMULI)
-    with hdf5.open_file(path, SOURCE) as file:
-        bricks = file.get("imgBrick")
-        if not isinstance(bricks, h5py.Dataset) or bricks.ndim != 4 or bricks.dtype != np.uint8:
-            raise BrainhiveError(f"{path} has no imgBrick [N, H, W, 3] of bytes", SOURCE)
+    with hdf5.open_file(path, SOURCE, MissingData) as file:
+        bricks = numbers(file, "imgBrick")
+        if bricks.ndim != 4 or bricks.dtype != np.uint8:
+            raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
         is_test = np.zeros(len(bricks), bool)
     shared = _shared(root)
     if not shared or not 0 <= min(shared) <= max(shared) < len(is_test):
@@ -92,13 +94,8 @@ def _image_id(row: int) -> str:
 def _shared(root: Path) -> list[int]:
     """Read which rows all subjects saw."""
     path = _find(root, INFO)
-    try:
-        with path.open(newline="") as file:
-            return [int(row["nsdId"]) for row in csv.DictReader(file) if row["shared1000"] == "True"]
-    except (KeyError, ValueError, OSError) as error:
-        raise BrainhiveError(
-            f"{path} does not say which pictures all subjects saw: {error}", SOURCE
-        ) from error
+    with described(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
+        return [int(row["nsdId"]) for row in csv.DictReader(file) if row["shared1000"] == "True"]
 
 
 def _find(root: Path, name: str) -> Path:

@@ -22,7 +22,7 @@ class Config(parts.Config):
         "image-folder", validate_default=True, description="whose pictures"
     )
     meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
-    subjects: int = Field(4, gt=0, description="simulated subjects")
+    subjects: int = Field(4, gt=0, le=999, description="simulated subjects")
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
 
     space: Space = Field(

@@ -2,25 +2,45 @@
 
 import hashlib
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BeforeValidator, Field, SerializeAsAny
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SerializeAsAny
 
-from brainhive_cli.core import home, hub, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import split
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     import torch
 
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
 COMPLETE = "give a complete folder, or the hub reference"
 """What to do about a folder that lacks files."""
+
+
+class ModelConfig(BaseModel):
+    """What a model's config.json says it is."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_type: str = ""
+    class_name: str = Field("", alias="_class_name")
+    architecture: str | None = None
+    pretrained_cfg: dict[str, Any] | None = None
+    projection_dim: PositiveInt | None = None
+
+    @classmethod
+    def read(cls, folder: Path) -> Self:
+        """Read it from a model's folder; MissingData if it is absent or damaged."""
+        return documents.read(folder / "config.json", cls, documents.DOWNLOAD, MissingData)
 
 
 @dataclass(frozen=True)
@@ -189,14 +209,27 @@ def fetch(config: EncoderConfig) -> tuple[Path, dict[str, str]]:
     Raises:
         MissingData: if the folder lacks what the encoder needs.
     """
+    from brainhive_cli.core import weights
+
     source: str = getattr(config, "source", "")
     here = [p for p in config.weight_files if hub.holds(source, config.config_files, (p,))]
     for pattern in here[:1] or config.weight_files:
         folder = hub.folder(source, allow=(*config.config_files, pattern), local=bool(here))
         require(folder, *config.config_files)
+        for name in config.config_files:
+            written = documents.read(folder / name, dict[str, Any], documents.DOWNLOAD, MissingData)
+            weights.check_sizes(written, folder / name)
         if any(folder.glob(pattern)):
             return folder, weights_of(source, folder, (pattern,))
     raise MissingData(f"{folder} has no {' or '.join(config.weight_files)}", COMPLETE)
+
+
+def loading(config: EncoderConfig, folder: Path) -> "AbstractContextManager[None]":
+    """Verify an encoder's weights, and load them with the errors of `weights.reading`."""
+    from brainhive_cli.core import weights
+
+    found = [file for pattern in config.weight_files for file in folder.glob(pattern)]
+    return weights.reading(folder, files=[file for file in found if file.suffix != ".json"])
 
 
 def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
@@ -207,9 +240,9 @@ def require(folder: Path, *names: str, way: str = COMPLETE) -> None:
 
 
 def require_all(absent: Sequence[str], where: Path) -> None:
-    """Raise BrainhiveError if weights are absent, which libraries would fill with noise."""
+    """Raise MissingData if weights are absent, which libraries would fill with noise."""
     if absent:
-        raise BrainhiveError(
+        raise MissingData(
             f"{where} lacks {len(absent)} weights of its network: {', '.join(sorted(absent)[:3])} …",
             "fetch it again, or give a complete checkpoint",
         )
@@ -237,6 +270,8 @@ def resolve(reference: Any) -> EncoderConfig:
     config: EncoderConfig = parts.resolve(
         "encoders", _knobs(reference) if isinstance(reference, str) else reference
     )
+    if not config.name:
+        raise RecipeError(f"the reference {reference!r} names no encoder", "hub:owner/name, or a folder")
     return config
 
 
@@ -249,7 +284,7 @@ def _knobs(reference: str) -> Any:
     known = _known(name)
     if known:  # also where there is a folder of that name
         return {**known, "output": output} if output else known
-    return {"kind": "reference", "source": reference} if home.located(reference).is_dir() else reference
+    return {"kind": "reference", "source": reference} if os.path.isdir(home.located(reference)) else reference
 
 
 def _known(name: str) -> dict[str, str]:

@@ -33,9 +33,3 @@ def find(source: str, files: Sequence[str], way: str) -> Path:
     folder = hub.folder(source, allow=files)
     require(folder, *files, way=way)
     return folder
-
-
-def one_line(error: Exception) -> str:
-    """Shorten what a library says, which may fill a page."""
-    words = " ".join(str(error).split())
-    return words if len(words) <= 160 else f"{words[:160]} …"

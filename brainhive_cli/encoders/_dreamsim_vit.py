@@ -1,7 +1,5 @@
 """The vision transformers of DreamSim: timm's networks with the checkpoints of DreamSim's folder."""
 
-import argparse
-import pickle
 import re
 from dataclasses import dataclass
 from math import isqrt
@@ -11,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.encoders._aligned import one_line
+from brainhive_cli.core.weights import read, reading
 
 
 @dataclass(frozen=True)
@@ -55,8 +52,9 @@ class Vit:
 
     def load(self, path: Path, **architecture: Any) -> nn.Module:
         """Make the network with the weights of a checkpoint; MissingData if they are another's."""
-        try:
-            state = _renamed(_read(path))
+        way = f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}"
+        with reading(path, way, problem=f"does not hold the weights of timm's {self.network}"):
+            state = _renamed(read(path, way))
             with torch.device("meta"):  # the checkpoint's tensors become the network's
                 network = self.build(len(state.get("head.weight", "")), **architecture)
             side = network.patch_embed.grid_size[0]
@@ -64,11 +62,6 @@ class Vit:
             if not self.is_clip:
                 state = {name: value for name, value in state.items() if not name.startswith("norm.")}
             network.load_state_dict(state, assign=True)
-        except (KeyError, RuntimeError) as error:
-            raise MissingData(
-                f"{path} does not hold the weights of timm's {self.network}: {one_line(error)}",
-                f"take DreamSim's, or put the authors' own at {self.hub_file or self.file}",
-            ) from error
         return network
 
 
@@ -84,18 +77,6 @@ VITS = {
     "open_clip_vitb32": Vit("vit_base_patch32_clip_224", "open_clip_vitb32_pretrain.pth.tar"),
 }
 """By DreamSim's names."""
-
-
-def _read(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint down to its named tensors, without running any code that it may hold."""
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):  # DINO's keeps its command line
-            found = torch.load(path, map_location="cpu", weights_only=True)
-            for wrapping in ("teacher", "model", "state_dict"):  # full DINO, SynCLR, DreamSim's CLIPs
-                found = found.get(wrapping, found)
-    except (pickle.UnpicklingError, EOFError, AttributeError) as error:
-        raise MissingData(f"{path} is no checkpoint of tensors alone", "fetch it again") from error
-    return {name: value for name, value in found.items() if isinstance(value, Tensor)}
 
 
 def _renamed(state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ class Config(diffusers_vae.Config):
     image_px = 64
     licence = "Apache-2.0"
     source: str = located("demo:generator/vae")
-    resolution_px: int = Field(64, gt=0, description="side of the demo's pictures, pixels")
+    resolution_px: int = Field(64, gt=0, le=16_384, description="side of the demo's pictures, pixels")
 
 
 TINY = Config(**dict(diffusers_vae.TINY))

@@ -1,6 +1,5 @@
 """Any image autoencoder of diffusers, by its latent."""
 
-import json
 import zlib
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +12,16 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.latent_space import latent_space
-from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig, fetch, require_all, untrained
+from brainhive_cli.encoders import (
+    EMBEDDING,
+    Encoder,
+    EncoderConfig,
+    ModelConfig,
+    fetch,
+    loading,
+    require_all,
+    untrained,
+)
 
 Output = Literal["embedding", "latent"]
 KINDS = ("AutoencoderKL", "AutoencoderTiny", "AsymmetricAutoencoderKL", "AutoencoderDC", "VQModel")
@@ -27,10 +35,12 @@ class Config(EncoderConfig):
     weight_files = ("diffusion_pytorch_model.safetensors",)
 
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
-    resolution_px: int = Field(128, gt=0, description="short side and centre crop, pixels (BrainHiVE: 128)")
+    resolution_px: int = Field(
+        128, gt=0, le=16_384, description="short side and centre crop, pixels (BrainHiVE: 128)"
+    )
     posterior: Literal["mode", "sample"] = Field("mode", description="mode is repeatable; BrainHiVE samples")
     seed: int = Field(
-        0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
+        0, ge=0, description="seed of `sample`; the noise of a picture depends on it and the picture alone"
     )
     output: Output | list[Output] = Field(
         "embedding",
@@ -62,12 +72,12 @@ class Config(EncoderConfig):
             made = partial(diffusers.AutoencoderKL, **self.architecture)
             return partial(untrained, made), {"source": "random"}
         folder, weights = fetch(self)
-        kind = class_name(folder)
+        kind = ModelConfig.read(folder).class_name
         if kind not in KINDS:
             raise MissingData(
                 f"{folder} holds a {kind or 'model without a class name'}", f"known: {', '.join(KINDS)}"
             )
-        return partial(_load, getattr(diffusers, kind), folder), weights
+        return partial(_load, self, getattr(diffusers, kind), folder), weights
 
 
 TINY = Config(
@@ -77,16 +87,11 @@ TINY = Config(
 )
 
 
-def _load(model: Any, folder: Path) -> nn.Module:
-    vae, info = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
-    require_all(info["missing_keys"], folder)
-    return vae  # type: ignore[no-any-return]
-
-
-def class_name(folder: Path) -> str:
-    """Read the diffusers class that a folder's config names."""
-    name: str = json.loads((folder / "config.json").read_text()).get("_class_name", "")
-    return name
+def _load(config: Config, model: Any, folder: Path) -> nn.Module:
+    with loading(config, folder):
+        vae, info = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+        require_all(info["missing_keys"], folder)
+        return vae  # type: ignore[no-any-return]
 
 
 class _Latent(nn.Module):

@@ -1,18 +1,19 @@
 """DreamSim: vision transformers tuned to what people find similar; this one is its ensemble."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field
+from pydantic import BaseModel, Field, FiniteFloat, PositiveInt
 from torch import Tensor, nn
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.weights import read, reading
 from brainhive_cli.encoders import Encoder, untrained, weights_of
-from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
+from brainhive_cli.encoders._aligned import AlignedConfig, find
 from brainhive_cli.encoders._dreamsim_vit import VITS, Vit
 from brainhive_cli.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of
@@ -91,6 +92,13 @@ TINY = Config(
 )
 
 
+class _Adapter(BaseModel):
+    """The scale of a low-rank adapter, as peft writes it."""
+
+    r: PositiveInt
+    lora_alpha: FiniteFloat
+
+
 @torch.no_grad()
 def merge(folder: Path, networks: Sequence[Any]) -> None:
     """Add a low-rank adapter to the weights of networks: W += alpha / r · B A, in every `qkv`.
@@ -102,21 +110,16 @@ def merge(folder: Path, networks: Sequence[Any]) -> None:
     Raises:
         MissingData: if the adapter lacks a part of these networks, or holds more.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        config = json.loads((folder / "adapter_config.json").read_text())
-        scale = config["lora_alpha"] / config["r"]
-        parts = load_file(folder / "adapter_model.safetensors")
+    config = documents.read(folder / "adapter_config.json", _Adapter, WAY, MissingData)
+    with reading(folder, WAY, problem="is no adapter of this network"):
+        scale = config.lora_alpha / config.r
+        parts = read(folder / "adapter_model.safetensors", WAY)
         for e, network in enumerate(networks):
             for i, block in enumerate(network.blocks):
                 name = f"base_model.model.extractor_list.{e}.model.blocks.{i}.attn.qkv.lora"
                 block.attn.qkv.weight += scale * parts.pop(f"{name}_B.weight") @ parts.pop(f"{name}_A.weight")
         if parts:
             raise ValueError(f"{len(parts)} tensors too many, such as {min(parts)}")
-    except (KeyError, ValueError, RuntimeError, SafetensorError) as error:
-        raise MissingData(f"{folder} is no adapter of this network: {one_line(error)}", WAY) from error
 
 
 class _ClassAndPatches(nn.Module):

@@ -4,7 +4,6 @@ import hashlib
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
-from zipfile import BadZipFile
 
 import numpy as np
 import torch
@@ -13,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.weights import reading
 from brainhive_cli.encoders import Encoder, EncoderConfig, resolve, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find
 
@@ -122,10 +122,7 @@ def _random(width: int) -> _Affine:
 
 
 def _read(path: Path) -> _Affine:
-    try:
-        with np.load(path) as found:
-            weight = torch.from_numpy(found["weights"]).float()
-            bias = torch.from_numpy(found["bias"]) if "bias" in found else torch.zeros(1)
-            return _Affine(weight, bias.float(), float(found["mean"]), float(found["std"]))
-    except (KeyError, TypeError, ValueError, EOFError, BadZipFile) as error:
-        raise MissingData(f"{path} is no gLocal transform: {error}", WAY) from error
+    with reading(path, WAY, problem="is no gLocal transform"), np.load(path) as found:
+        weight = torch.from_numpy(found["weights"]).float()
+        bias = torch.from_numpy(found["bias"]) if "bias" in found else torch.zeros(1)
+        return _Affine(weight, bias.float(), float(found["mean"]), float(found["std"]))

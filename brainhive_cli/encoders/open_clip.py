@@ -6,15 +6,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field
 from torch import nn
 
-from brainhive_cli.core.errors import MissingExtra, RecipeError
-from brainhive_cli.encoders import Encoder, fetch, untrained
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
+from brainhive_cli.core.weights import reading
+from brainhive_cli.encoders import Encoder, fetch, loading, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of as timm_anatomy_of
 
 CONFIG = "open_clip_config.json"
+
+
+class _Written(BaseModel):
+    """The config of open_clip's hub layout."""
+
+    model_config = ConfigDict(protected_namespaces=())
+
+    model_cfg: dict[str, Any]
+    preprocess_cfg: dict[str, Any] = {}
 
 
 class Config(TokenConfig):
@@ -40,12 +52,14 @@ class Config(TokenConfig):
             load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
         else:
             folder, weights = fetch(self)
-            written = json.loads((folder / CONFIG).read_text())
-            model, stated = written["model_cfg"], written.get("preprocess_cfg", {})
-            load = partial(_load, folder)
-        size = model["vision_cfg"].get("image_size", 224)
-        settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
-        transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+            written = documents.read(folder / CONFIG, _Written, documents.DOWNLOAD, MissingData)
+            model, stated = written.model_cfg, written.preprocess_cfg
+            load = partial(_load, self, folder)
+        with reading(self.source):
+            size = model["vision_cfg"].get("image_size", 224)
+            settings = merge_preprocess_dict(PreprocessCfg(), {**stated, "size": size})
+            transform = image_transform_v2(PreprocessCfg(**settings), is_train=False)
+            transform(Image.new("RGB", (64, 64)))
 
         def outputs() -> nn.Module:
             tower = load()
@@ -85,11 +99,13 @@ def _tower(model: dict[str, Any]) -> nn.Module:
     return tower
 
 
-def _load(folder: Path) -> nn.Module:
+def _load(config: Config, folder: Path) -> nn.Module:
     import open_clip
 
-    tower: nn.Module = open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True).visual
-    return tower
+    with loading(config, folder):
+        made = open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
+        tower: nn.Module = made.visual
+        return tower
 
 
 def _anatomy_of(tower: Any) -> Anatomy | None:

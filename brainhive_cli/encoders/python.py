@@ -1,11 +1,11 @@
 """Anyone's own network: a callable that returns a module and its preprocessing."""
 
-import importlib
 from typing import Any, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core.errors import MissingExtra, RecipeError
+from brainhive_cli.core import foreign_code
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.encoders import Encoder, EncoderConfig
 
 
@@ -25,13 +25,17 @@ class Config(EncoderConfig):
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
 
     def build(self) -> Encoder:
-        """Import and call the function."""
+        """Import and call the function.
+
+        Raises:
+            RecipeError: if the user did not allow it, or there is no such function.
+            MissingExtra: if its package is not installed.
+        """
         module_name, _, function_name = self.source.removeprefix("python:").partition(":")
+        module = foreign_code.import_module(module_name, self.source, self.source)
         try:
-            function = getattr(importlib.import_module(module_name), function_name)
-        except ModuleNotFoundError as error:
-            raise MissingExtra(f"{self.source}: {error}", "install the package, or set PYTHONPATH") from error
-        except (AttributeError, ValueError) as error:
+            function = getattr(module, function_name)
+        except AttributeError as error:
             raise RecipeError(f"{self.source}: {error}", "write python:package.module:function") from error
         made = function(**self.arguments)
         if not (isinstance(made, tuple) and len(made) == 2):

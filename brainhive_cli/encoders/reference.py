@@ -1,7 +1,6 @@
 """An encoder known only by where it lies: its own config says which family loads it."""
 
 import difflib
-import json
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -10,7 +9,7 @@ from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig
+from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.encoders._tokens import TokenConfig, checked
 from brainhive_cli.encoders.diffusers_vae import KINDS
 from brainhive_cli.encoders.transformers_vit import FAMILIES
@@ -64,21 +63,20 @@ TINY = Config(source="demo:encoder")
 
 def family_of(folder: Path) -> str:
     """Name the part that loads a folder; MissingData when none does."""
-    path = folder / "config.json"
-    if not path.is_file():
+    if not (folder / "config.json").is_file():
         if (folder / "open_clip_config.json").is_file():
             return "open_clip"
         raise MissingData(
             f"{folder} has no config.json", "give a folder of transformers, diffusers, timm or open_clip"
         )
-    config = json.loads(path.read_text())
-    if config.get("_class_name") in KINDS:
+    config = ModelConfig.read(folder)
+    if config.class_name in KINDS:
         return "diffusers_vae"
-    if config.get("model_type") in FAMILIES:
+    if config.model_type in FAMILIES:
         return "transformers_vit"
-    if "architecture" in config and "pretrained_cfg" in config:
+    if config.architecture is not None and config.pretrained_cfg is not None:
         return "timm"
-    names = config.get("_class_name") or config.get("model_type") or "unknown"
+    names = config.class_name or config.model_type or "unknown"
     raise MissingData(
         f"{folder} holds a model of kind {names}",
         f"known: diffusers VAE, timm, open_clip, and of transformers {', '.join(FAMILIES)}",

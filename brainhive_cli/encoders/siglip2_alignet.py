@@ -10,8 +10,9 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.weights import fill, read
 from brainhive_cli.encoders import Encoder, untrained, weights_of
-from brainhive_cli.encoders._aligned import AlignedConfig, find, one_line
+from brainhive_cli.encoders._aligned import AlignedConfig, find
 from brainhive_cli.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of
 
@@ -60,17 +61,11 @@ TINY = Config(source="random", architecture={"embed_dim": 8, "depth": 1, "num_he
 
 
 def _load(make: Callable[[], Any], path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
     with torch.device("meta"):  # the file's tensors become the network's
         network = make()
-    try:
-        state = load_file(path)
-        tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
-        network.load_state_dict(tower, assign=True)
-    except (RuntimeError, SafetensorError) as error:
-        raise MissingData(f"{path} does not hold AligNet's SigLIP 2: {one_line(error)}", WAY) from error
+    state = read(path, WAY)
+    tower = {key.removeprefix(PREFIX): value for key, value in state.items() if key.startswith(PREFIX)}
+    fill(network, tower, path, WAY, MissingData)
     return network
 
 

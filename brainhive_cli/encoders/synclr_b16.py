@@ -8,6 +8,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from brainhive_cli.core import weights
 from brainhive_cli.encoders import Encoder, fetch, require_all, untrained
 from brainhive_cli.encoders._tokens import Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of
@@ -39,9 +40,9 @@ class Config(TokenConfig):
 
         model = partial(timm.create_model, self.architecture, num_classes=0)
         if self.source == "random":
-            load, weights = partial(untrained, model), {"source": "random"}
+            load, origin = partial(untrained, model), {"source": "random"}
         else:
-            folder, weights = fetch(self)
+            folder, origin = fetch(self)
             load = partial(_load, model, folder / FILE)
 
         def outputs() -> nn.Module:
@@ -52,7 +53,7 @@ class Config(TokenConfig):
         mean, std = timm.data.OPENAI_CLIP_MEAN, timm.data.OPENAI_CLIP_STD
         steps = [v2.Resize(side), v2.CenterCrop(side), v2.ToImage(), v2.ToDtype(torch.float32, scale=True)]
         words = f"resize short side {side} bilinear, centre crop, mean {mean}, std {std}"
-        return Encoder(outputs, v2.Compose([*steps, v2.Normalize(mean, std)]), words, weights)
+        return Encoder(outputs, v2.Compose([*steps, v2.Normalize(mean, std)]), words, origin)
 
 
 TINY = Config(source="random", architecture="test_vit")
@@ -60,8 +61,9 @@ TINY = Config(source="random", architecture="test_vit")
 
 def _load(model: Callable[[], nn.Module], file: Path) -> nn.Module:
     """Read the image tower of a SynCLR checkpoint, which holds its training's other parts too."""
-    state = torch.load(file, map_location="cpu", weights_only=True).get("model", {})
+    state = weights.read(file)
     tower = {name.removeprefix(PREFIX): value for name, value in state.items() if name.startswith(PREFIX)}
     network = model()
-    require_all(network.load_state_dict(tower, strict=False).missing_keys, file)
+    with weights.reading(file):
+        require_all(network.load_state_dict(tower, strict=False).missing_keys, file)
     return network

@@ -3,10 +3,12 @@
 from functools import partial
 from typing import Any
 
+from PIL import Image
 from pydantic import Field
 from torch import nn
 
-from brainhive_cli.encoders import Encoder, fetch, untrained
+from brainhive_cli.core.weights import reading
+from brainhive_cli.encoders import Encoder, fetch, loading, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 
 
@@ -28,9 +30,12 @@ class Config(TokenConfig):
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
-            model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
-        settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
-        transform = timm.data.create_transform(**settings, is_training=False)
+            with loading(self, folder):
+                model = timm.create_model(f"local-dir:{folder.resolve()}", pretrained=True, num_classes=0)
+        with reading(self.source):
+            settings: dict[str, Any] = timm.data.resolve_model_data_config(model)
+            transform = timm.data.create_transform(**settings, is_training=False)
+            transform(Image.new("RGB", (64, 64)))
         module = Outputs(model, self.output, anatomy_of(model))
         return Encoder(module, transform, f"timm {settings}", weights)
 

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from PIL import Image
 from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.encoders import Encoder, fetch, require_all, untrained
+from brainhive_cli.core.weights import reading
+from brainhive_cli.encoders import Encoder, ModelConfig, fetch, loading, require_all, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 
 
@@ -26,6 +28,7 @@ class _Family:
     norm: str
     embedding: str = "pooler_output"
     has_class: bool = True
+    has_fixed_size: bool = False  # of the pictures that it takes
 
 
 CLIP = _Family(
@@ -34,9 +37,15 @@ CLIP = _Family(
     "vision_model.encoder.layers",
     "vision_model.post_layernorm",
     embedding="image_embeds",
+    has_fixed_size=True,
 )
 SIGLIP = _Family(
-    "SiglipVisionModel", "SiglipImageProcessor", "encoder.layers", "post_layernorm", has_class=False
+    "SiglipVisionModel",
+    "SiglipImageProcessor",
+    "encoder.layers",
+    "post_layernorm",
+    has_class=False,
+    has_fixed_size=True,
 )
 FAMILIES = {
     "clip": CLIP,
@@ -89,9 +98,11 @@ class Config(TokenConfig):
             weights = {"source": "random"}
         else:
             folder, weights = fetch(self)
-            family = family_of(model_type(folder), folder)
-            processor = getattr(transformers, family.processor).from_pretrained(folder)
-            load = partial(_load, getattr(transformers, family.network), folder)
+            family = family_of(ModelConfig.read(folder).model_type, folder)
+            with reading(folder):
+                processor = getattr(transformers, family.processor).from_pretrained(folder)
+                seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
+            load = partial(_load, self, family, folder, seen.shape)
 
         def preprocess(image: Any) -> Tensor:
             pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
@@ -120,20 +131,26 @@ SMALL = {
 TINY = Config(source="random", architecture={"model_type": "dinov2", **SMALL})
 
 
-def _load(network: Any, folder: Path) -> nn.Module:
-    """Load a tower, also from a folder that holds a text tower too."""
-    with console.hushed():
+def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:
+    """Load a tower for pictures of the size `seen`, also from a folder that holds a text tower too."""
+    import transformers
+
+    network = getattr(transformers, family.network)
+    with loading(config, folder), console.hushed():
         tower, info = network.from_pretrained(
             folder, dtype=torch.float32, output_loading_info=True, **_projection(folder)
         )
-    require_all(list(info["missing_keys"]), folder)
-    return tower  # type: ignore[no-any-return]
+        require_all(list(info["missing_keys"]), folder)
+        side = tower.config.image_size
+        if family.has_fixed_size and seen != (3, side, side):
+            raise ValueError(f"its processor makes pictures {[*seen]}, its network takes [3, {side}, {side}]")
+        return tower  # type: ignore[no-any-return]
 
 
 def _projection(folder: Path) -> dict[str, int]:
     """Read the width of the projection from the whole model's config: LAION's leave it out of the tower's."""
-    config = json.loads((folder / "config.json").read_text())
-    return {"projection_dim": config["projection_dim"]} if "projection_dim" in config else {}
+    width = ModelConfig.read(folder).projection_dim
+    return {} if width is None else {"projection_dim": width}
 
 
 class _Embedding(nn.Module):
@@ -146,12 +163,6 @@ class _Embedding(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         embedding: Tensor = getattr(self.tower(pixel_values=images), self.field)  # [B, D]
         return embedding
-
-
-def model_type(folder: Path) -> str:
-    """Read which family a folder's config names."""
-    name: str = json.loads((folder / "config.json").read_text()).get("model_type", "")
-    return name
 
 
 def family_of(model_type: str, where: Any) -> _Family:

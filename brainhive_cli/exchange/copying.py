@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import StimulusSet
+from brainhive_cli.exchange.parquet import AGAIN
 from brainhive_cli.exchange.reading import Vectors
+from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.filling import filling
 from brainhive_cli.stores.target_store import Blank
 
@@ -68,7 +70,12 @@ def copy_vectors(
 def _checked(vectors: Vectors) -> Iterator[NDArray[Any]]:
     """Read batches [n, *shape], all of one shape."""
     shape: tuple[int, ...] = ()
-    for batch in vectors.batches():
+    batches = vectors.batches()
+    while True:
+        with described(vectors.files[0], AGAIN):
+            batch = next(batches, None)
+        if batch is None:
+            return
         shape = shape or batch.shape[1:]
         if not shape or batch.shape[1:] != shape or batch.dtype.kind not in "fiu":
             place = f"after vectors {list(shape)}" if shape else "where vectors should be"

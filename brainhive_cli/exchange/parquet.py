@@ -8,12 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.parquet_files import library, open_table
 from brainhive_cli.stores.target_store import TargetStore
 
 MARK = "-part-"
 """Files are called {data set}_{split}_{encoder}-part-00000-of-00000.parquet."""
+AGAIN = "fetch it again"
+"""What to do about a damaged file."""
 ROWS = 1024
 """Rows written at a time."""
 
@@ -26,7 +30,8 @@ def made_by(file: Path) -> str:
 
 def names(file: Path) -> list[str]:
     """Read what a file calls its pictures: full image ids where there is a column of them (`path`)."""
-    table = _open(file)
+    with described(file, AGAIN):
+        table = open_table(file)
     columns = table.schema_arrow.names
     column = next((name for name in ("path", "image_id") if name in columns), "")
     if not column or "emb" not in columns:
@@ -40,12 +45,12 @@ def vectors(file: Path, batch: int) -> Iterator[NDArray[Any]]:
     Raises:
         BrainhiveError: if they differ in length.
     """
-    for read in _open(file).iter_batches(batch, columns=["emb"]):
+    for read in open_table(file).iter_batches(batch, columns=["emb"]):
         values, shape = read.column(0), [len(read)]
         while hasattr(values, "flatten") and hasattr(values.type, "value_type"):
             lengths = set(values.value_lengths().to_pylist())
             if len(lengths) != 1 or None in lengths:
-                raise BrainhiveError(f"{file}: its vectors differ in length", "fetch it again")
+                raise BrainhiveError(f"{file}: its vectors differ in length", AGAIN)
             shape.append(lengths.pop())
             values = values.flatten()
         yield values.to_numpy(zero_copy_only=False).reshape(shape)
@@ -61,7 +66,7 @@ def write(found: TargetStore, file: Path, rows: NDArray[np.int64]) -> None:
     text = pyarrow.string()
     schema = pyarrow.schema({"image_id": text, "path": text, "concept": text, "emb": kind})
     part = hdf5.part_of(file)
-    with _library().ParquetWriter(part, schema) as writer:
+    with library().ParquetWriter(part, schema, write_page_checksum=True) as writer:
         for start in range(0, len(rows), ROWS):
             some = rows[start : start + ROWS]
             ids = list(found.image_ids[some])
@@ -80,20 +85,3 @@ def _lists(values: NDArray[np.float32]) -> Any:
     for width in reversed(values.shape[1:]):
         nested = pyarrow.ListArray.from_arrays(np.arange(0, len(nested) + 1, width, dtype=np.int32), nested)
     return nested
-
-
-def _open(file: Path) -> Any:
-    library = _library()
-    try:
-        return library.ParquetFile(file)
-    except (ValueError, OSError) as error:  # pyarrow's own errors are these too
-        reason = first_line(error)
-        raise BrainhiveError(f"{file} cannot be read, or is cut short: {reason}", "fetch it again") from error
-
-
-def _library() -> Any:
-    try:
-        import pyarrow.parquet
-    except ImportError as error:
-        raise MissingExtra("parquet needs pyarrow", "pip install 'brainhive[parquet]'") from error
-    return pyarrow.parquet

@@ -1,18 +1,20 @@
 """Vectors of pictures as other projects keep them, recognised by layout and read in batches."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.exchange import parquet as _parquet
-from brainhive_cli.stores import pickles
+from brainhive_cli.exchange.parquet import AGAIN
+from brainhive_cli.stores import hdf5, pickles
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.mapping import numbers
 
 BATCH = 1024
 """Vectors read at a time."""
@@ -54,7 +56,8 @@ def open_vectors(
         MissingData: if nothing there is known.
         BrainhiveError: if a file is broken, unsafe or of another layout.
     """
-    found = _recognised(files, known_as, suffix, keys)
+    with described(files[0], AGAIN):
+        found = _recognised(files, known_as, suffix, keys)
     idle = {"suffix": suffix, "keys.ids": keys[0], "keys.vectors": keys[1]}
     for key, value in idle.items():
         if value and key.partition(".")[0] != {"dictionary": "keys", f"*{suffix}.npy": "suffix"}.get(
@@ -126,7 +129,7 @@ def _named(content: Any, keys: tuple[str, str], file: Path) -> tuple[list[str], 
 def _strings(value: Any) -> list[str]:
     """Read a list or array of strings; empty if it is none."""
     if isinstance(value, np.ndarray) and value.dtype.kind in "OSU":
-        value = value.astype(str).tolist() if value.dtype.kind != "S" else np.char.decode(value).tolist()
+        value = (value if value.dtype.kind != "S" else np.char.decode(value)).tolist()
     is_list = isinstance(value, list | tuple) and all(isinstance(name, str) for name in value)
     return list(value) if is_list else []
 
@@ -162,7 +165,7 @@ def _from_tree(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
 
 def _thingsvision(folder: Path) -> Vectors:
     """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
-    names = (folder / NAMES).read_text().split("\n")
+    names = (folder / NAMES).read_text("utf-8").split("\n")
     files = sorted(folder.glob("features*.*"))
     readers: dict[str, Callable[[Path], Any]] = {
         **{".npy": pickles.load, ".pt": pickles.load},
@@ -180,42 +183,30 @@ def _thingsvision(folder: Path) -> Vectors:
 def _read_all(read: Callable[[Path], Any], files: Sequence[Path]) -> Iterator[NDArray[Any]]:
     for file in files:
         content = read(file)
-        yield from _in_batches(content if isinstance(content, list) else [content])
+        yield from _in_batches(content if isinstance(content, list | Iterator) else [content])
 
 
-def _from_hdf5(file: Path) -> list[Any]:
-    try:
-        opened = h5py.File(file, "r")
-    except OSError as error:
-        raise BrainhiveError(f"{file} cannot be read, or is cut short", "fetch it again") from error
-    return [opened[name] for name in sorted(opened)]
+def _from_hdf5(file: Path) -> Iterator[Any]:
+    with hdf5.open_file(file, AGAIN, MissingData) as opened:
+        for name in sorted(opened):
+            yield numbers(opened, name)
 
 
 def _from_text(file: Path) -> list[Any]:
-    try:
-        return [np.loadtxt(file, np.float64, ndmin=2)]
-    except ValueError as error:
-        raise BrainhiveError(f"{file} is no table of numbers: {error}", "fetch it again") from error
+    return [np.loadtxt(file, np.float64, ndmin=2)]
 
 
-def _in_batches(arrays: Sequence[Any]) -> Iterator[NDArray[Any]]:
+def _in_batches(arrays: Iterable[Any]) -> Iterator[NDArray[Any]]:
     """Cut arrays, tensors, or lists of either, into batches [n, D]; one vector of a list may be [1, D]."""
     for array in arrays:
         for start in range(0, len(array), BATCH):
             some = array[start : start + BATCH]
-            yield _stacked(some) if isinstance(some, list) else _array(some)
+            yield _stacked(some) if isinstance(some, list) else pickles.array(some)
 
 
 def _stacked(vectors: Sequence[Any]) -> NDArray[Any]:
-    read = [_array(vector) for vector in vectors]
+    read = [pickles.array(vector) for vector in vectors]
     if len(shapes := {vector.shape for vector in read}) > 1:
         raise BrainhiveError(f"the vectors differ in shape: {sorted(shapes)[:4]}", "give one encoder's only")
     stacked = np.stack(read)
     return stacked[:, 0] if stacked.ndim > 2 and stacked.shape[1] == 1 else stacked
-
-
-def _array(value: Any) -> NDArray[Any]:
-    """Turn a tensor (NumPy has no bfloat16) or an array into an array."""
-    if hasattr(value, "detach"):
-        value = value.detach().float() if str(value.dtype) == "torch.bfloat16" else value.detach()
-    return np.asarray(value)

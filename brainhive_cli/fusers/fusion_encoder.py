@@ -9,7 +9,7 @@ from brainhive_cli.core.blocks import FusionEncoder
 class Config(parts.Config):
     """The fusion encoder that is trained with the brain encoder (BrainHiVE, arXiv 2602.07495)."""
 
-    intermediate_size: int = Field(1024, gt=0, description="Width inside the block; BrainHiVE's.")
+    intermediate_size: int = Field(1024, gt=0, le=2**17, description="Width inside the block; BrainHiVE's.")
     dropout: float = Field(0.1, ge=0, lt=1, description="Probability of dropping a hidden unit; BrainHiVE's.")
 
     def token_dim(self, dims: dict[str, int], dim: int) -> int:

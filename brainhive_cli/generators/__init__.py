@@ -42,7 +42,7 @@ def known(name: str | None) -> str | None:
 class Sampling(Section):
     """How a generator samples; defaults are BrainHiVE's for turbo models."""
 
-    steps: int = Field(4, gt=0, description="denoising steps")
+    steps: int = Field(4, gt=0, le=10_000, description="denoising steps")
     guidance: float = Field(0.0, ge=0, description="classifier-free guidance; turbo models want 0")
     scheduler: Annotated[str | None, AfterValidator(known)] = Field(
         None, description=f"{', '.join(SCHEDULERS)}; default: the generator's own"

@@ -1,15 +1,13 @@
 """The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
-from brainhive_cli.core import console, hub
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core import console, documents, hub, weights
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.generators._architecture import Architecture
 
 RANDOM = "random"
@@ -27,6 +25,24 @@ CONFIGS = {
 }
 """The config file of each component, as diffusers names it."""
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+SCHEDULERS = (
+    "DDIMScheduler",
+    "DDPMScheduler",
+    "DEISMultistepScheduler",
+    "DPMSolverMultistepScheduler",
+    "DPMSolverSinglestepScheduler",
+    "EulerAncestralDiscreteScheduler",
+    "EulerDiscreteScheduler",
+    "HeunDiscreteScheduler",
+    "KDPM2AncestralDiscreteScheduler",
+    "KDPM2DiscreteScheduler",
+    "LCMScheduler",
+    "LMSDiscreteScheduler",
+    "PNDMScheduler",
+    "TCDScheduler",
+    "UniPCMultistepScheduler",
+)
+"""The classes of diffusers that a generator's config may name: those of Stable Diffusion XL."""
 WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
 
@@ -49,14 +65,23 @@ def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any
 
     check_unet(read(folder, "unet"), folder)
     read(folder, "vae")
-    sampler = read(folder, "scheduler").get("_class_name", "")
-    if not hasattr(diffusers, sampler):
-        raise damaged("scheduler", folder, f"diffusers has no {sampler or 'class without a name'}")
     return {
         "unet": pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
         "vae": pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
-        "scheduler": getattr(diffusers, sampler).from_pretrained(folder / "scheduler"),
+        "scheduler": _scheduler(read(folder, "scheduler"), folder),
     }
+
+
+def _scheduler(config: dict[str, Any], where: Path | str) -> Any:
+    """Make the scheduler that a config names."""
+    import diffusers
+
+    if (kind := config.get("_class_name")) not in SCHEDULERS:
+        raise MissingData(
+            f"the scheduler of the generator {where} is of the class {kind!r}, which is not known here",
+            f"known: {', '.join(SCHEDULERS)}",
+        )
+    return getattr(diffusers, kind).from_config(config)
 
 
 def draw(
@@ -71,9 +96,12 @@ def draw(
         torch.manual_seed(seed)
         unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
         vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
-    kind = architecture["scheduler"].get("_class_name", "EulerDiscreteScheduler")
-    scheduler = getattr(diffusers, kind).from_config(architecture["scheduler"])
-    return {"unet": cast(unet, dtype), "vae": cast(vae, dtype), "scheduler": scheduler}
+    scheduler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
+    return {
+        "unet": cast(unet, dtype),
+        "vae": cast(vae, dtype),
+        "scheduler": _scheduler(scheduler, "the architecture"),
+    }
 
 
 def cast(model: nn.Module, dtype: torch.dtype) -> nn.Module:
@@ -120,27 +148,18 @@ def read(folder: Path, component: str) -> dict[str, Any]:
             f"the generator {folder} has no {component}/{file.name}{other}",
             "give a whole diffusers SDXL folder, or download it again",
         )
-    try:
-        config: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise damaged(component, folder, f"{file.name}: {first_line(error)}") from error
+    config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
+    if "tokenizer" not in component:  # whose model_max_length may be 10^30
+        weights.check_sizes(config, file)
     return config
 
 
 def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
     """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
     options = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
-    try:
-        with console.hushed():
-            found = cls.from_pretrained(folder / component, output_loading_info=True, **options)
-    except (OSError, SafetensorError, ValueError) as error:
-        raise damaged(component, folder, first_line(error)) from error
-    model, loading_info = found
-    if absent := sorted(loading_info["missing_keys"]):
-        raise damaged(component, folder, f"it lacks {absent[0]} and {len(absent) - 1} more")
-    return model.eval().requires_grad_(False)
-
-
-def damaged(component: str, folder: Path, why: str) -> MissingData:
-    """Make the error about a component that cannot be loaded."""
-    return MissingData(f"cannot load {component} of the generator {folder}: {why}", "download it again")
+    files = (folder / component).glob("*.safetensors")
+    with weights.reading(f"{component} of the generator {folder}", files=files), console.hushed():
+        model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
+        if absent := sorted(loading_info["missing_keys"]):
+            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
+        return model.eval().requires_grad_(False)

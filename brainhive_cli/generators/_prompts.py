@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core import weights
+from brainhive_cli.core.errors import MissingData
 from brainhive_cli.generators import _components
 
+NAMES = ("prompt_embeds", "pooled_prompt_embeds")
+"""Of text and pooled text in a file, as diffusers' pipelines name them."""
 EMPTY_TOKENS = 77
 """Length of a CLIP prompt."""
 Embedded = tuple[Tensor, Tensor]
@@ -33,11 +35,11 @@ class Prompts:
     def save_empty(self, file: Path, device: torch.device) -> None:
         """Write the embeddings of the empty prompt, so that the text encoders are not needed again."""
         text, pooled = self.embed("", 1, device)
-        save_file({"prompt_embeds": text, "pooled_prompt_embeds": pooled}, file)
+        weights.save(file, dict(zip(NAMES, (text, pooled), strict=True)))
 
     def load_empty(self, file: Path, device: torch.device) -> None:
         """Read what `save_empty` wrote."""
-        self._keep("", _read(file), device)
+        self._keep("", self._read(file), device)
 
     def _keep(self, words: str, embedded: Embedded, device: torch.device) -> None:
         text, pooled = embedded
@@ -45,13 +47,11 @@ class Prompts:
 
     def _empty(self, device: torch.device) -> Embedded:
         if self._config.source == _components.RANDOM or device.type == "meta":
-            sizes = self._unet.config
-            ids = 6 * sizes.addition_time_embed_dim  # the six size and crop ids of SDXL
-            pooled = torch.zeros(1, sizes.projection_class_embeddings_input_dim - ids)
-            return torch.zeros(1, EMPTY_TOKENS, sizes.cross_attention_dim), pooled
+            width, pooled_width = self._widths
+            return torch.zeros(1, EMPTY_TOKENS, width), torch.zeros(1, pooled_width)
         folder = self._folder()
         if (folder / _components.EMPTY_PROMPT).is_file():
-            return _read(folder / _components.EMPTY_PROMPT)
+            return self._read(folder / _components.EMPTY_PROMPT)
         return self._encoded("", folder, device)
 
     def _prompt(self, words: str, device: torch.device) -> Embedded:
@@ -62,6 +62,23 @@ class Prompts:
                 f"the prompt {words!r} needs text encoders: {error.message}",
                 "give a whole SDXL folder, or no prompt",
             ) from error
+
+    def _read(self, file: Path) -> Embedded:
+        with weights.reading(file):
+            found = weights.read(file)
+            text, pooled = (found[name] for name in NAMES)
+            width, pooled_width = self._widths
+            if text.shape != (1, text[0].shape[0], width) or pooled.shape != (1, pooled_width):
+                sizes = f"{[*text.shape]} and {[*pooled.shape]}"
+                raise ValueError(f"it holds {sizes}, the U-Net takes [1, S, {width}] and [1, {pooled_width}]")
+            return text, pooled
+
+    @property
+    def _widths(self) -> tuple[int, int]:
+        """The width of the text, and of the pooled text, that the U-Net takes."""
+        sizes = self._unet.config
+        ids = 6 * sizes.addition_time_embed_dim  # the six size and crop ids of SDXL
+        return sizes.cross_attention_dim, sizes.projection_class_embeddings_input_dim - ids
 
     def _folder(self) -> Path:
         return _components.folder_of(self._config.source, self._config.variant, text=True)
@@ -84,15 +101,8 @@ class Prompts:
         return found[0], found[2]
 
 
-def _read(file: Path) -> Embedded:
-    held = load_file(file)
-    return held["prompt_embeds"], held["pooled_prompt_embeds"]
-
-
 def _tokenizer(folder: Path, component: str) -> Any:
     from transformers import CLIPTokenizer
 
-    try:
+    with weights.reading(f"{component} of the generator {folder}"):
         return CLIPTokenizer.from_pretrained(folder / component)
-    except Exception as error:  # the library of tokenizers raises nothing narrower
-        raise _components.damaged(component, folder, first_line(error)) from error

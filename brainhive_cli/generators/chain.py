@@ -31,8 +31,8 @@ class Stage(Section):
     receives: Literal["start", "images"] = Field(
         "start", description="As which condition the media of the stage before are taken."
     )
-    resolution_px: int | None = Field(None, gt=0, description="Height and width.")
-    steps: int | None = Field(None, gt=0, description="Denoising steps.")
+    resolution_px: int | None = Field(None, gt=0, le=16_384, description="Height and width.")
+    steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
     strength: float | None = Field(None, gt=0, le=1, description="Share of the steps done from a start.")
 

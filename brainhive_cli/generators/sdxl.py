@@ -10,9 +10,9 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import hub, parts
+from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
@@ -40,7 +40,7 @@ class Config(parts.Config):
     architecture: _architecture.Architecture | None = Field(
         None, description="Arguments of unet, vae and scheduler for source `random`; without them SDXL's."
     )
-    seed: int = Field(0, description="Seed of the weights for source `random`.")
+    seed: int = Field(0, ge=0, description="Seed of the weights for source `random`.")
 
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "SDXL":
         """Load the generator, frozen, onto a device.
@@ -51,9 +51,10 @@ class Config(parts.Config):
         """
         device = torch.device(device)
         if self.source == RANDOM:
-            return SDXL(self, _components.draw(self._architecture(), device, dtype, self.seed), device)
+            return self._drawn(device, dtype)
         folder = _components.folder_of(self.source, self.variant)
-        return SDXL(self, _components.load(folder, dtype, self.variant), device)
+        with weights.reading(f"the generator {folder}"):
+            return SDXL(self, _components.load(folder, dtype, self.variant), device)
 
     def check(self) -> str:
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
@@ -63,8 +64,14 @@ class Config(parts.Config):
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""
-        meta = torch.device("meta")
-        return SDXL(self, _components.draw(self._architecture(), meta, dtype), meta)
+        return self._drawn(torch.device("meta"), dtype)
+
+    def _drawn(self, device: torch.device, dtype: torch.dtype) -> "SDXL":
+        architecture = self._architecture()
+        where, hint = f"the architecture of the generator {self.source}", "compare it with SDXL's config.json"
+        with weights.reading(where, hint, RecipeError, problem="cannot be built"):
+            weights.check_sizes(architecture, where, hint, RecipeError)
+            return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
 
     def _architecture(self) -> _architecture.Architecture:
         if self.source == RANDOM:

@@ -1,7 +1,6 @@
 """The networks in whose features image metrics compare pictures, each loaded by its own library."""
 
 import os
-import pickle
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.weights import read, reading
 from brainhive_cli.metrics.image import identified, own_distance, resize, standardised
 from brainhive_cli.metrics.part import MetricPart
 
@@ -23,8 +23,6 @@ SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
 CLIP = "hub:openai/clip-vit-large-patch14"
 CLIP_FILES = ("config.json", "model.safetensors")
-DAMAGED = (RuntimeError, ValueError, OSError, EOFError, KeyError, pickle.UnpicklingError)
-"""What libraries raise for weights that are cut short or another network's."""
 
 
 @dataclass(frozen=True)
@@ -56,13 +54,8 @@ class Network:
             MissingData: if its weights are not there, cannot be fetched or are damaged.
         """
         path = self.fetch()
-        try:
+        with reading(f"{self.title} in {path}", again(path)):
             module = self.load(path)
-        except DAMAGED as error:
-            raise MissingData(
-                f"cannot load {self.title} from {path}: {first_line(error)}",
-                f"delete {path} and fetch it again",
-            ) from error
         return Features(module.eval().requires_grad_(False).to(device), self, device)
 
 
@@ -100,6 +93,7 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
     def load(path: Path) -> nn.Module:
         from torchvision.models import get_model
 
+        read(path, again(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
     return Network(title, side_px, nodes, lambda: kept(url()).is_file(), lambda: from_url(url(), title), load)
@@ -109,8 +103,8 @@ def _swav(path: Path) -> nn.Module:
     from torchvision.models import resnet50
 
     model = resnet50()
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    absent, _ = model.load_state_dict({k.removeprefix("module."): v for k, v in saved.items()}, strict=False)
+    saved = {name.removeprefix("module."): value for name, value in read(path, again(path)).items()}
+    absent, _ = model.load_state_dict(saved, strict=False)
     if absent := [name for name in absent if not name.startswith("fc.")]:  # SwAV has a head of its own
         raise KeyError(f"it lacks {absent[0]}")
     return _cut(model, ["avgpool"])
@@ -145,6 +139,11 @@ class _Clip(nn.Module):
     def forward(self, images: Tensor) -> Mapping[str, Tensor]:
         """Embed pictures."""
         return {"embedding": self.tower(pixel_values=images).image_embeds}
+
+
+def again(path: Path) -> str:
+    """Say what to do about a damaged file, which would be found again."""
+    return f"delete {path} and fetch it again"
 
 
 def kept(url: str) -> Path:

@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core.errors import MissingData, MissingExtra, first_line
-from brainhive_cli.metrics.networks import DAMAGED, NETWORKS, from_url, kept
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.weights import read, reading
+from brainhive_cli.metrics.networks import NETWORKS, again, from_url, kept
 
 MODULES = {
     "LPIPS": ("torchmetrics.image.lpip",),
@@ -73,12 +74,9 @@ def inception(device: torch.device) -> Callable[[Tensor], Tensor]:
 def _fetched(load: Callable[[], Any], metric: str) -> Any:
     _require(metric)
     path = NETWORKS["alexnet"].fetch() if metric == "LPIPS" else from_url(INCEPTION, "FID's InceptionV3")
-    try:
+    read(path, again(path))  # the libraries themselves would run code from it
+    with reading(path, again(path)):
         return load()
-    except DAMAGED as error:
-        raise MissingData(
-            f"cannot load {path} for {metric}: {first_line(error)}", f"delete {path} and fetch it again"
-        ) from error
 
 
 def _require(metric: str) -> None:

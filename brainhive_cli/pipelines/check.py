@@ -1,64 +1,238 @@
-"""check: the health checks of target stores."""
+"""check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
 
-from dataclasses import asdict
+import importlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from brainhive_cli.core import console
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli import priors
+from brainhive_cli.core import console, hub, parts, run_files
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Run
+from brainhive_cli.core.recipe import Names, Numbers, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.run_files import RunFiles
+from brainhive_cli.data import inventory
 from brainhive_cli.data.health_checks import problem_of
-from brainhive_cli.exchange.store_arguments import COLUMNS, FAILED, find, row, table
+from brainhive_cli.exchange.store_arguments import (
+    COLUMNS,
+    FAILED,
+    PASSED,
+    SUMS,
+    expand,
+    find,
+    row,
+    table,
+)
+from brainhive_cli.explanation.signal_page import write_signal_page
+from brainhive_cli.stores.recordings import SignalStore, is_signal_store
 from brainhive_cli.stores.target_store import TargetStore
+
+KINDS = ("documents", "weights", "checkpoints", "pictures")
+"""The files of a run that are counted."""
+
+
+COMMANDS = ("prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct")
+"""Whose recipes are checked."""
 
 
 class Recipe(BaseRecipe):
-    """Which stores."""
+    """What is checked."""
 
     stores: Names | None = Field(
-        None, description="stores: files, folders or patterns; default: all below paths.embeddings"
+        None,
+        description="data sets (things-eeg), stores (files, folders or patterns), runs (folders or names), "
+        "recipes (COMMAND.yaml, papers/nice) and priors (hub:NAME, folders); default: all stores below "
+        "paths.embeddings",
     )
+    dataset: Any = Field(None, description="a data set with its keys, as {kind: image-folder, root: FOLDER}")
+    subjects: Numbers | None = Field(None, description="subjects of data sets; default: all")
+    plots: bool = Field(False, description="draw the reliability of signal stores: one page a store")
     run: Run = Run(device="cpu")  # reads files only: one process does
 
 
+@dataclass
+class Named:
+    """What is checked, sorted by what it is."""
+
+    datasets: list[Any] = field(default_factory=list)
+    stores: list[Path] = field(default_factory=list)
+    runs: list[Path] = field(default_factory=list)
+    recipes: list[tuple[str, str]] = field(default_factory=list)
+    priors: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, recipe: Recipe) -> "Named":
+        """Sort the words of a recipe; all stores if there are none."""
+        found = cls([parts.resolve("datasets", recipe.dataset)] if recipe.dataset else [])
+        if recipe.stores is None:
+            found.stores = [] if recipe.dataset else find(None, recipe.paths)
+            return found
+        below, others = recipe.paths.under_home("runs"), []
+        by_name = {path.name: path for path in below.glob("*/*") if path.name in recipe.stores}
+        for word in recipe.stores:
+            if parts.file_of(word) in parts.kinds("datasets"):
+                found.datasets.append(parts.resolve("datasets", word))
+            elif commands := _commands_of(word):
+                found.recipes += [(command, word) for command in commands]
+            elif word.startswith(("hub:", "demo:")) or _is_prior(Path(word)):
+                found.priors.append(word)
+            else:
+                others.append(str(by_name.get(word, word)))
+        places = expand(others)
+        found.runs = [path for path in places if run_files.is_run(path)]
+        stores = [str(path) for path in places if path not in found.runs]
+        found.stores = find(stores, recipe.paths) if stores else []
+        return found
+
+
+def _commands_of(word: str) -> list[str]:
+    """List the commands that a recipe is for: a file called after one, or the folder of shipped ones."""
+    path = Path(word)
+    if path.suffix in (".yaml", ".yml") and path.is_file():
+        if path.stem not in COMMANDS:
+            raise RecipeError(
+                f"{word} does not say which command it is for", f"call it {COMMANDS[2]}.yaml, say"
+            )
+        return [path.stem]
+    return (
+        [] if path.exists() else [name for name in COMMANDS if (shipped() / word / f"{name}.yaml").is_file()]
+    )
+
+
+def _is_prior(path: Path) -> bool:
+    """Whether a folder holds a model, and neither stores nor a run."""
+    has_config = (path / "config.json").is_file() or any(path.glob("*/config.json"))
+    return path.is_dir() and has_config and not run_files.is_run(path)
+
+
 def plan(recipe: Recipe) -> Plan:
-    """List the stores that would be checked."""
-    return Plan.of({"stores": lambda: ", ".join(map(str, find(recipe.stores, recipe.paths)))})
+    """List what would be checked."""
+    return Plan.of({"checked": lambda: ", ".join(_words(Named.of(recipe)))})
+
+
+def _words(named: Named) -> list[str]:
+    recipes = [f"{word} ({command})" for command, word in named.recipes]
+    sets = [f"data set {config.kind.replace('_', '-')}" for config in named.datasets]
+    return [*sets, *map(str, named.stores), *map(str, named.runs), *recipes, *named.priors]
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Show the health figures of stores (measured again with `again`); warn of each that fails.
+    """Check everything that is named; each that fails is warned of.
+
+    All rows of stores are verified, and all files of runs; of data sets some pictures and trials, or with
+    `again` all. The health of targets is measured again with `again`.
 
     Raises:
         MissingData: if there is none.
     """
-    rows, found = [], {}
-    for path in find(recipe.stores, recipe.paths):
+    named = Named.of(recipe)
+    if recipe.plots and not any(map(is_signal_store, named.stores)):
+        raise RecipeError("plots are of signal stores, and none is named", "name some below signals/")
+    rows, found, pages = [], {}, {}
+    for path in named.stores:
         shown, found[str(path)] = _check(path, again)
         rows.append(shown)
         if problem := found[str(path)]["problem"]:
             console.warn(f"{path} failed its health check: {problem}")
-    has_failed = any(figures["problem"] for figures in found.values())
+        elif recipe.plots and is_signal_store(path):
+            page, figures = write_signal_page(SignalStore.open(path), path.with_suffix(""))
+            pages[f"page of {path.stem}"], found[str(path)]["reliability"] = page, figures
+    sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
+    checked = {str(path): run_files.check(path) for path in named.runs}
+    others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
+    others |= {word: _problem_of_prior(word) for word in named.priors}
+    lists = [*(each.problems for each in sets), *(files.problems for files in checked.values())]
+    for problem in (problem for problems in lists for problem in problems):
+        console.warn(problem)
+    for word, error in others.items():
+        if error:
+            console.warn(f"{word}: {error.in_one_line}")
+    codes = {each.exit_code for each in sets} | {error.exit_code for error in others.values() if error}
+    if any(figures["problem"] for figures in found.values()) or any(f.problems for f in checked.values()):
+        codes.add(BrainhiveError.exit_code)
+    notes = {
+        "stores": found,
+        "runs_checked": {k: asdict(v) for k, v in checked.items()},
+        "datasets": {each.name: each.as_dict() for each in sets},
+        "others": {word: error.in_one_line if error else "" for word, error in others.items()},
+    }
+    tables = [*(each.table() for each in sets), *([table(rows)] if rows else [])]
+    tables += [_table_of_runs(checked)] if checked else []
+    tables += [_table_of_others(others)] if others else []
     return Result(
-        recipe.paths.under_home("embeddings"),
-        (table(rows),),
-        Measurements(notes={"stores": found}),
-        exit_code=BrainhiveError.exit_code * has_failed,
+        recipe.paths.under_home("runs" if named.runs else "data" if sets else "embeddings"),
+        tuple(tables),
+        Measurements(notes={name: each for name, each in notes.items() if each or name == "stores"}),
+        files=pages,
+        exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
     )
+
+
+def _missing_for(command: str, word: str) -> BrainhiveError | None:
+    """Give what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
+    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    try:
+        missing = pipeline.plan(pipeline.Recipe.resolve(command, word, {}, ())).missing
+    except BrainhiveError as error:
+        return error
+    more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""
+    return MissingData(missing[0] + more) if missing else None
+
+
+def _problem_of_prior(reference: str) -> BrainhiveError | None:
+    """Read a prior whole, without a network; give what is wrong with it."""
+    try:
+        is_kind = parts.file_of(reference) in parts.kinds("priors")
+        priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
+    except hub.Unreachable as error:
+        return MissingData(f"{reference} is not on this machine", error.hint)
+    except BrainhiveError as error:
+        return error
+    return None
+
+
+def _table_of_others(others: Mapping[str, BrainhiveError | None]) -> console.Table:
+    rows = [
+        (word, PASSED if error is None else "missing" if isinstance(error, MissingData) else FAILED)
+        for word, error in others.items()
+    ]
+    return console.Table("Recipes and priors", ("what", "check"), tuple(rows))
+
+
+def _table_of_runs(checked: Mapping[str, RunFiles]) -> console.Table:
+    columns = ("run", *KINDS, "digests", "check")
+    rows = [
+        (
+            Path(path).name,
+            *(files.counts.get(kind, 0) for kind in KINDS),
+            "yes" if files.has_digests else "none",
+            FAILED if files.problems else PASSED,
+        )
+        for path, files in checked.items()
+    ]
+    return console.Table("Files of runs", columns, tuple(rows))
 
 
 def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
     """Give one store's row and figures; one that does not open has failed too."""
+    unknown = ["–"] * (len(COLUMNS) - 4)
     try:
+        if is_signal_store(path):
+            signals = SignalStore.open(path)
+            signals.verify()
+            stimuli = sum(len(recording.image_ids) for recording in signals.splits.values())
+            return (path.name, stimuli, *unknown, SUMS[signals.is_sealed], PASSED), {"problem": ""}
         found = TargetStore.open(path)
+        found.verify()
         health = found.measured() if again else found.health
         problem = problem_of(found, health)
     except BrainhiveError as error:
-        return (path.name, *["–"] * (len(COLUMNS) - 2), FAILED), {"problem": error.in_one_line}
+        return (path.name, "–", *unknown, "–", FAILED), {"problem": error.in_one_line}
     return row(found, health, bool(problem)), {**asdict(health), "problem": problem}

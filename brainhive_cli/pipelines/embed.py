@@ -12,6 +12,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -43,7 +44,7 @@ class Recipe(BaseRecipe):
         ["clip-h14", "vae"], validate_default=True, min_length=1, description="frozen encoders"
     )
     splits: Names | None = Field(None, description="splits to embed; default: all")
-    batch_size: int = Field(64, gt=0, description="pictures a forward pass, on each process")
+    batch_size: int = Field(64, gt=0, le=2**16, description="pictures a forward pass, on each process")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp32", description="autocast dtype of the forward pass"
     )
@@ -97,6 +98,8 @@ def plan(recipe: Recipe) -> Plan:
         own = [store for store in stores if store.config in group.configs]
         try:
             items[names], known = _weights(group, own)
+        except NotRun as error:
+            items[names] = error.message
         except BrainhiveError as error:
             missing.append(f"{names}: {error.in_one_line}")
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})

@@ -99,16 +99,20 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
         }
         folder.finish(Measurements(scopes, notes=notes))
     launch.barrier()
-    found = folder.measurements()
-    for reason in found.notes["not_compared"]:
-        console.warn(f"not compared: {reason}")
     files = {f"{v} {kind}": path for v, result in results.items() for kind, path in result.files.items()}
-    shown = sweep_tables({variant: result.tables for variant, result in results.items()}, found)
-    return Result(folder.path, shown, found, files)
+    with folder.reading() as found:
+        for reason in found.notes["not_compared"]:
+            console.warn(f"not compared: {reason}")
+        shown = sweep_tables({variant: result.tables for variant, result in results.items()}, found)
+        return Result(folder.path, shown, found, files)
 
 
 def _result(job: Job, folder: RunFolder) -> Result:
-    found = folder.measurements()
+    with folder.reading() as found:
+        return _shown(job, folder, found)
+
+
+def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     notes = dict(found.notes)
     notes |= {"run": home.stored(notes["run"]), "runs": [home.stored(each) for each in notes["runs"]]}
     notes["against"] = [{**each, "run": home.stored(each["run"])} for each in notes["against"]]

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -73,15 +74,17 @@ def _write_parquet(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Pat
     known = encoder_of(found)
     if name == known.model_construct().name:  # with knobs of its own it is not upstream's
         name = known.upstream or name
-    file = to / f"{dataset}_{split}_{name}{parquet.MARK}00000-of-00000.parquet"
-    to.mkdir(parents=True, exist_ok=True)
+    called = f"{dataset}_{split}_{name}{parquet.MARK}00000-of-00000.parquet"
+    file = below(to, called, source=f"{found.path} names a file")
+    file.parent.mkdir(parents=True, exist_ok=True)
     parquet.write(found, file, rows)
     return file
 
 
 def _write_npy(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
     """Write `{data set}/{split}/{encoder}/features.npy` [N, *shape], and a list of image ids."""
-    folder = to.joinpath(*(found.attributes[key] for key in ("dataset", "split", "encoder")))
+    names = (found.attributes[key] for key in ("dataset", "split", "encoder"))
+    folder = below(to, *names, source=f"{found.path}: its data set, split or encoder")
     folder.mkdir(parents=True, exist_ok=True)
     file, listed = folder / "features.npy", folder / NAMES
     shape = (len(rows), *found.embedding.shape[1:])

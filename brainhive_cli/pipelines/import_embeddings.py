@@ -22,9 +22,9 @@ from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
 from brainhive_cli.exchange.copying import Share, copy_vectors
-from brainhive_cli.exchange.matching import match, shown
 from brainhive_cli.exchange.reading import Vectors, open_vectors
 from brainhive_cli.exchange.store_arguments import expand, row, table
+from brainhive_cli.stores.matching import match, shown
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
 

@@ -4,6 +4,8 @@ import shlex
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from pydantic import BaseModel
+
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.alignment.initialisation import learned_by
@@ -13,12 +15,19 @@ from brainhive_cli.alignment.progress import Watch
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
-from brainhive_cli.core import console, trackers
+from brainhive_cli.core import console, documents, trackers
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+
+
+class CellNotes(BaseModel):
+    """What the notes of a cell's metrics say."""
+
+    epoch: int
+    selected_on: str
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -51,17 +60,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.published()}
             folder.finish(_measurements(folder, job.cells, notes))
         launch.barrier()
-    metrics = folder.measurements()
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
-    return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint)
+    with folder.reading() as metrics:
+        return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint)
 
 
 def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
     """Collect what the cells measured."""
-    found = {
-        cell.name: Measurements.read(folder.read_json(f"cells/{cell.name}/{FINISHED}"), folder.path)
-        for cell in cells
-    }
+    found = {}
+    for cell in cells:
+        name = f"cells/{cell.name}/{FINISHED}"
+        found[cell.name] = folder.measurements(name)
+        documents.check(dict(found[cell.name].notes), f"{folder.path / name}: notes", CellNotes)
     scopes = {name: metrics for each in found.values() for name, metrics in each.scopes.items()}
     caveats = merge_caveats(*(each.caveats for each in found.values()))
     of_cells = {name: dict(each.notes) for name, each in found.items()}

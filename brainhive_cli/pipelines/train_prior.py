@@ -57,7 +57,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         measurements = _train(job, folder)
         if launch.is_main:
             folder.finish(measurements)
-            (folder.path / "checkpoints" / LAST).unlink(missing_ok=True)
+            folder.checkpoint(LAST).remove()
         launch.barrier()
     return _result(job, folder)
 

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from brainhive_cli import priors
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.encoder_keys import match_prior
@@ -45,8 +45,11 @@ def _dtype(recipe: Recipe) -> torch.dtype:
 def embed_empty_prompt(generator: Any, folder: RunFolder, name: str, launch: Launch) -> None:
     """Embed the empty prompt once a run: text encoders are loaded by one process, and never again."""
     file = folder.path / "checkpoints" / name
-    if launch.is_main and not file.is_file():
-        folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
+    if launch.is_main:
+        try:
+            generator.load_empty_prompt(file)
+        except MissingData:  # or damaged
+            folder.replace(f"checkpoints/{name}", generator.save_empty_prompt)
     launch.barrier()
     generator.load_empty_prompt(file)
 

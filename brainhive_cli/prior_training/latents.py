@@ -4,19 +4,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import h5py
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.views import Items, View, loaded
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.filling import filling
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.mapping import flags, mapped, strings
 from brainhive_cli.stores.target_store import Blank
 
 
@@ -37,7 +40,10 @@ class Latents:
         """Map a finished store into memory."""
         with hdf5.open_file(path, "brainhive train-prior cache_latents=true") as file:
             name = "latent" if "latent" in file else "embedding"  # as older versions called it
-            return cls(hdf5.mapped(file[name]), hdf5.mapped(file["sizes"]))
+            latent, sizes = mapped(file, name, "f"), mapped(file, "sizes", "f")
+            if latent.ndim != 4 or sizes.shape != (len(latent), 6):
+                raise ValueError(f"it has latents {list(latent.shape)} and sizes {list(sizes.shape)}")
+            return cls(latent, sizes)
 
     def __call__(self, index: int) -> tuple[Tensor, Tensor]:
         """Read the latent [C, h, w] and the ids of one picture."""
@@ -47,7 +53,8 @@ class Latents:
 def path_of(paths: Paths, images: StimulusSet, autoencoder: str, view: View) -> Path:
     """Name the store of the latents of pictures by its autoencoder's digest, size and interpolation."""
     name = f"{autoencoder[:10]}-{view.side}px-{view.resize}.h5"
-    return paths.under_home("latents") / images.dataset / images.split / name
+    source = "the data set or split of latents,"
+    return below(paths.under_home("latents"), images.dataset, images.split, name, source=source)
 
 
 def computed(
@@ -94,8 +101,9 @@ def computed(
 def _is_complete(path: Path, images: StimulusSet, rows: NDArray[np.int64]) -> bool:
     """Whether a finished store has the latents of these pictures."""
     try:
-        with h5py.File(path, "r") as file:
-            is_same = np.array_equal(file["image_id"][()], images.image_ids.packed)
-            return is_same and bool(file["done"][()][rows].all())
-    except (OSError, KeyError):  # absent, or of another kind
+        with hdf5.open_file(path, "") as file:
+            is_same = Names(strings(file, "image_id")) == images.image_ids
+            is_done = is_same and bool(flags(file, "done")[rows].all())
+        return is_done and len(Latents.open(path).latent) == len(images)
+    except BrainhiveError:  # absent, damaged or of another kind
         return False

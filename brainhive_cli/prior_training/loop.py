@@ -141,7 +141,7 @@ def train(
     recipe, launch, settings = training.recipe, training.launch, training.recipe.train
     embed_empty_prompt(training.generator, folder, EMPTY_PROMPT, launch)
     size = settings.batch_size * settings.accumulate * launch.processes
-    saved = learner.resume(folder) or {"at_start": training.validate(), "size": size}
+    saved = learner.resume(folder, launch) or {"at_start": training.validate(), "size": size}
     if saved["size"] != size:
         raise BrainhiveError(
             f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",

@@ -8,11 +8,14 @@ import torch
 from diffusers.training_utils import EMAModel
 from torch import nn
 
+from brainhive_cli.core import weights
+from brainhive_cli.core.checkpoints import ANEW
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, MissingExtra
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.prior_training.recipe import Train
 
-LAST = "last.pt"
+LAST = "last"
 """The newest checkpoint."""
 
 
@@ -58,21 +61,21 @@ class Learner:
             "average": self.average.state_dict() if self.average else None,
             "others": others,
         }
-        folder.save_checkpoint(LAST, content)
+        folder.checkpoint(LAST).save(content)
 
-    def resume(self, folder: RunFolder) -> dict[str, Any] | None:
+    def resume(self, folder: RunFolder, launch: Launch) -> dict[str, Any] | None:
         """Restore the newest checkpoint, if there is one; return the other values that were saved."""
-        path = folder.path / "checkpoints" / LAST
-        if not path.is_file():
+        checkpoint = folder.checkpoint(LAST)
+        saved = checkpoint.load(launch, self.parameters[0].device)
+        if saved is None:
             return None
-        saved: dict[str, Any] = torch.load(path, weights_only=True, map_location=self.parameters[0].device)
-        self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
-        self.optimizer.load_state_dict(saved.pop("optimizer"))
-        average = saved.pop("average")
-        if self.average:
-            self.average.load_state_dict(average)
-        self.step = saved["step"]
-        others: dict[str, Any] = saved["others"]
+        with weights.reading(checkpoint.path, ANEW, BrainhiveError):
+            self.prior.load_state_dict(saved.pop("prior"))  # so that the device holds nothing twice
+            self.optimizer.load_state_dict(saved.pop("optimizer"))
+            average = saved.pop("average")
+            if self.average:
+                self.average.load_state_dict(average)
+            self.step, others = int(saved["step"]), dict(saved["others"])
         return others
 
 

@@ -37,11 +37,13 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Train(Objective):
     """How the prior is trained; defaults are BrainHiVE's."""
 
-    steps: int = Field(100_000, gt=0)
-    batch_size: int = Field(16, gt=0, description="pictures a backward pass, on each process")
-    accumulate: int = Field(1, gt=0, description="backward passes a step, of batch_size pictures each")
+    steps: int = Field(100_000, gt=0, le=1_000_000_000)
+    batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
+    accumulate: int = Field(
+        1, gt=0, le=10_000, description="backward passes a step, of batch_size pictures each"
+    )
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
-    lr: float = Field(1e-4, gt=0, allow_inf_nan=False, description="learning rate, constant")
+    lr: float = Field(1e-4, gt=0, description="learning rate, constant")
     weight_decay: float = Field(0.01, ge=0)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
@@ -88,7 +90,7 @@ class Recipe(BaseRecipe):
         None, description="a prior whose training is continued, instead of a new one"
     )
     freeze: Names = Field([], description="names of the prior's modules that stay as they are")
-    resolution_px: int = Field(512, gt=0, description="short side and centre crop of the pictures")
+    resolution_px: int = Field(512, gt=0, le=16_384, description="short side and centre crop of the pictures")
     resize: Literal["lanczos", "bilinear"] = Field(
         "lanczos", description="interpolation to that size (BrainHiVE: bilinear)"
     )

@@ -1,16 +1,16 @@
 """Priors: from decoded heads to the conditioning of a generator."""
 
-import json
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
-from brainhive_cli.core import hub, parts
-from brainhive_cli.core.errors import RecipeError
+from pydantic import BaseModel
+
+from brainhive_cli.core import documents, hub, parts
+from brainhive_cli.core.errors import MissingData, RecipeError
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -88,6 +88,12 @@ class Description:
         return "" if self.folder is None else str(_module(self.kind).digest(self.reference))
 
 
+class _Named(BaseModel):
+    """What the config.json of a prior's folder says of its kind."""
+
+    kind: str = DEFAULT
+
+
 def load(reference: str, **options: Any) -> Any:
     """Load a prior of any kind, in float32 on the CPU.
 
@@ -121,11 +127,10 @@ def kind_of(reference: str) -> str:
     if parts.file_of(reference) in parts.kinds("priors"):
         return parts.file_of(reference)
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
-    with suppress(OSError, ValueError):
-        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-        if isinstance(config, dict) and "kind" in config:
-            return str(config["kind"])
-    return DEFAULT
+    path = folder / "config.json"
+    if not path.is_file():
+        return DEFAULT
+    return documents.read(path, _Named, documents.DOWNLOAD, MissingData).kind
 
 
 def _module(kind: str) -> Any:

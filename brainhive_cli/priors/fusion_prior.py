@@ -1,17 +1,18 @@
 """The Fusion Prior: embeddings to a token, and the token to the conditioning of an SDXL-type U-Net."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 import torch
-from pydantic import Field
-from safetensors.torch import save_file
+from pydantic import ConfigDict, Field, FiniteFloat, TypeAdapter, with_config
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
-from brainhive_cli.core import hub, parts
+from brainhive_cli.core import documents, hub, parts, weights
 from brainhive_cli.core.blocks import MLP, FusionEncoder
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
@@ -19,7 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import TOKEN
 from brainhive_cli.priors import OWNER, Description
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
-from brainhive_cli.priors._weights import bytes_to_fetch, fill, find, read
+from brainhive_cli.priors._single_file import bytes_to_fetch, find
 
 KIND = "fusion_prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
@@ -32,6 +33,36 @@ CLASSES = {
     "attn_adapter": "IPAttnAdapterModel",
 }
 """The folders of a prior, and the class that upstream writes into their config.json."""
+KEYS = re.compile(r"attn_processors\.(\d{1,4})\.to_k_ip\.weight")
+"""The keys of a cross-attention among the weights, by its place in the list of processors."""
+OTHERS = "these weights are for another prior, or for another generator's U-Net"
+Size = Annotated[int, Field(gt=0, lt=1 << 20)]
+"""A width of weights that a computer can hold."""
+
+
+class _Fusion(TypedDict):
+    proj_meta: Annotated[dict[str, Size], Field(min_length=1)]
+    hidden_size: Size
+    intermediate_size: Size
+    num_layers: Annotated[int, Field(ge=0, lt=1000)]
+
+
+class _Projection(TypedDict):
+    embed_dim: Size
+    cross_attention_dim: Size
+    sequence_length: Size
+
+
+class _Attention(TypedDict):
+    attn_processor_keys: list[str]
+    scale: FiniteFloat
+
+
+CONFIGS: dict[str, TypeAdapter[Any]] = {
+    part: TypeAdapter(with_config(ConfigDict(extra="allow"))(keys))
+    for part, keys in zip(CLASSES, (_Fusion, _Projection, _Attention), strict=True)
+}
+"""What each of their config.json needs to say."""
 AdapterUse = Literal["apply", "skip"]
 """Whether the trained adapter is applied to a decoded token; BrainHiVE's reconstruction skips it."""
 
@@ -39,16 +70,14 @@ AdapterUse = Literal["apply", "skip"]
 class Config(parts.Config):
     """A Fusion Prior that is to be trained (BrainHiVE, arXiv 2602.07495)."""
 
-    hidden_size: int = Field(1024, gt=0, description="Width of the token; the paper's value.")
+    hidden_size: int = Field(1024, gt=0, le=2**17, description="Width of the token; the paper's value.")
     intermediate_size: int = Field(
-        4096, gt=0, description="Width inside fusion block and adapter; the paper's."
+        4096, gt=0, le=2**17, description="Width inside fusion block and adapter; the paper's."
     )
     sequence_length: int = Field(
-        4, gt=0, description="Image tokens that a token becomes; IP-Adapter's value."
+        4, gt=0, le=16_384, description="Image tokens that a token becomes; IP-Adapter's value."
     )
-    scale: float = Field(
-        1.0, allow_inf_nan=False, description="Weight of the image attention next to the text attention."
-    )
+    scale: float = Field(1.0, description="Weight of the image attention next to the text attention.")
     start_from: str | None = Field(
         None,
         description="IP-Adapter single file whose projection and attention it starts from: a path or "
@@ -115,14 +144,13 @@ def load(reference: str, adapter: AdapterUse = "skip", scale: float | None = Non
 def describe(reference: str) -> Description:
     """Describe a Fusion Prior; MissingData if its config is absent, half-downloaded or has no embeddings."""
     folder = hub.folder(reference, allow=[CONFIG], owner=OWNER)
-    config = read(folder / CONFIG) if (folder / CONFIG).is_file() else {}
-    if not config.get("proj_meta"):
-        raise MissingData(
-            f"the Fusion Prior {folder} lacks {CONFIG}, or it has no proj_meta", "download it again"
-        )
-    names = {"dim": "hidden_size", "intermediate_size": "intermediate_size"}
-    sizes = {key: config[name] for key, name in names.items() if name in config}
-    return Description(KIND, reference, folder, config["proj_meta"], sizes.get("dim", 0), sizes)
+    config = _config(folder, "fusion_encoder")
+    sizes = {"dim": config["hidden_size"], "intermediate_size": config["intermediate_size"]}
+    return Description(KIND, reference, folder, config["proj_meta"], sizes["dim"], sizes)
+
+
+def _config(folder: Path, part: str) -> Any:
+    return documents.read(folder / part / "config.json", CONFIGS[part], documents.DOWNLOAD, MissingData)
 
 
 def digest(reference: str) -> str:
@@ -261,11 +289,11 @@ class FusionPrior(nn.Module):
 
     def start_from(self, file: Path) -> None:
         """Take projection and attention adapter from an IP-Adapter single file of the same sizes."""
-        state = read(file).items()
+        state = weights.read(file).items()
         renamed = {"proj": ("image_proj.", ""), "attn_adapter": ("ip_adapter.", "attn_processors.")}
         for part, (old, new) in renamed.items():
             found = {k.replace(old, new, 1): v for k, v in state if k.startswith(old)}
-            fill(self.get_submodule(part), found, file)
+            weights.fill(self.get_submodule(part), found, file, OTHERS)
 
     @classmethod
     def load(cls, reference: str | Path) -> Self:
@@ -283,23 +311,17 @@ class FusionPrior(nn.Module):
             raise MissingData(f"{folder} is no Fusion Prior", hint)
         if absent:
             raise MissingData(f"the Fusion Prior {folder} lacks {', '.join(absent)}", "download it again")
-        configs = {part: read(folder / part / "config.json") for part in CLASSES}
-        states = {part: read(folder / part / WEIGHTS) for part in CLASSES}
+        configs = {part: _config(folder, part) for part in CLASSES}
+        states = {part: weights.read(folder / part / WEIGHTS) for part in CLASSES}
         sizes = {
-            int(key.split(".")[1]): (weight.shape[1], weight.shape[0])
+            int(found[1]): (weight.shape[1], weight.shape[0])
             for key, weight in states["attn_adapter"].items()
-            if key.endswith("to_k_ip.weight")
+            if (found := KEYS.fullmatch(key)) and weight.ndim == 2
         }
-        try:
-            with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
-                prior = cls(configs, sizes)
-        except KeyError as error:
-            raise BrainhiveError(
-                f"a config.json of the Fusion Prior {folder} does not say {error}",
-                "download it again, or give a folder that train-prior or BrainHiVE's code has written",
-            ) from error
+        with torch.device("meta"):  # the weights are put in place below: no need to draw random ones
+            prior = cls(configs, sizes)
         for part in CLASSES:
-            fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS)
+            weights.fill(prior.get_submodule(part), states[part], folder / part / WEIGHTS, OTHERS)
         return prior
 
     def save(self, folder: Path) -> None:
@@ -313,5 +335,4 @@ class FusionPrior(nn.Module):
             (folder / part).mkdir(parents=True, exist_ok=True)
             text = json.dumps(config, indent=2, sort_keys=True) + "\n"  # as diffusers writes it
             (folder / part / "config.json").write_text(text, encoding="utf-8")
-            state = {k: v.detach().contiguous() for k, v in self.get_submodule(part).state_dict().items()}
-            save_file(state, folder / part / WEIGHTS, metadata={"format": "pt"})
+            weights.save(folder / part / WEIGHTS, self.get_submodule(part).state_dict())

@@ -17,6 +17,7 @@ from torchvision.transforms.v2 import functional as TF
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import media_files
@@ -27,7 +28,7 @@ from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.reconstruction.conditions import DecodedSet, Source
 from brainhive_cli.reconstruction.generated import GeneratedSet
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads, compared
-from brainhive_cli.stores.hdf5 import match_ids
+from brainhive_cli.stores.ids import match_ids
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean")
 MEAN_OF = 2000
@@ -107,18 +108,19 @@ class Baselines:
     ) -> list[GeneratedSet]:
         images, stores = self._images, self.align.stores(TRAIN)
         rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
-        ids = [next(iter(stores.values())).image_ids[row] for row in rows]
-        image_rows = match_ids(ids, images.image_ids, f"{images.dataset} {TRAIN}")
+        shown = [next(iter(stores.values())).image_ids[row] for row in rows]
+        image_rows = match_ids(shown, images.image_ids, f"{images.dataset} {TRAIN}")
         candidates = compared(heads.of_rows(TRAIN, rows))
         made = []
         for decoded_set in brain:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
             chosen = image_rows[nearest(compared(decoded_set.decoded), candidates).numpy()]
             name = f"nearest/{decoded_set.name}"
-            below = folder.path / "baselines" / name
-            files = {image_id: [below / f"{image_id}.png"] for image_id in decoded_set.image_ids}
+            place = folder.path / "baselines" / name
+            ids = decoded_set.image_ids
+            files = {each: [below(place, f"{each}.png", source="the stimulus id")] for each in ids}
             self._write(dict(zip(chain(*files.values()), chosen.tolist(), strict=True)), folder)
-            how = f"the nearest of {len(ids)} training pictures by decoded head, {trained}"
+            how = f"the nearest of {len(shown)} training pictures by decoded head, {trained}"
             seeds = (decoded_set.cell.seed,)
             made.append(GeneratedSet("nearest", name, seeds, files, decoded_set.subject, how))
         return made

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -12,6 +13,7 @@ from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.file_names import below
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 
 Source = Literal["brain", "images", "shuffled", "zeroed", "nearest", "mean"]
@@ -47,7 +49,8 @@ class DecodedSet:
 
     def file(self, image_id: str, repeat: int) -> str:
         """The path of a picture below the run's folder."""
-        return f"samples/{self.name}/{image_id}/{repeat:02d}.png"
+        folder = below(Path("samples", self.name), image_id, source="the stimulus id")
+        return f"{folder.as_posix()}/{repeat:02d}.png"
 
     def first(self, items: int | None) -> "DecodedSet":
         """Keep some items, from the start; all when None."""

@@ -112,8 +112,9 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     Raises:
         BrainhiveError: if a run cannot be paired with this one, or was made by an older version.
     """
-    found = folder.measurements()
-    against = with_runs(found, str(folder.path), {str(other.path): other.measurements() for other in others})
+    with folder.reading() as found:
+        runs = {str(other.path): other.measurements() for other in others}
+        against = with_runs(found, str(folder.path), runs)
     found = replace(found, notes={**found.notes, "against": against})
     folder.replace("index.html", lambda path: _write_page(path, folder, found))
     folder.finish(found)
@@ -121,15 +122,15 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
 
 def result_of(folder: RunFolder) -> Result:
     """Read back a finished run, and warn of what is missing."""
-    found = folder.measurements()
-    for line in missing_lines(found.missing):
-        console.warn(line)
     files = {
         name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
     }
     files["page"] = folder.path / "index.html"
     existing = {name: path for name, path in files.items() if path.is_file()}
-    return Result(folder.path, tables(found), found, existing)
+    with folder.reading() as found:
+        for line in missing_lines(found.missing):
+            console.warn(line)
+        return Result(folder.path, tables(found), found, existing)
 
 
 def _score(

@@ -71,18 +71,18 @@ class Scoring(Section):
     protocol: Literal["brainhive", "mindeye2"] = Field(
         "brainhive", description="how pictures are sized for metrics"
     )
-    metric_batch_size: int = Field(32, gt=0, description="pictures compared at once")
+    metric_batch_size: int = Field(32, gt=0, le=2**16, description="pictures compared at once")
     sheet_rows: int = Field(12, ge=0, description="items on a sheet; 0 writes none")
 
 
 class Output(Section):
     """How much is generated at once, and in which size and precision."""
 
-    resolution_px: int = Field(512, gt=0)
+    resolution_px: int = Field(512, gt=0, le=16_384)
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
     )
-    batch_size: int = Field(20, gt=0, description="pictures generated at once, on each process")
+    batch_size: int = Field(20, gt=0, le=16_384, description="pictures generated at once, on each process")
     offload: bool = Field(False, description="keep networks off the GPU while they do not compute")
     tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
 
@@ -128,12 +128,15 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
     subjects: Numbers | None = Field(None, description="subjects; default: the run's")
     seeds: Numbers | None = Field(None, description="cells of these seeds; default: the run's first seed")
     items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
-    repeats: int = Field(10, gt=0, description="pictures kept for each item")
+    repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
     best_of: int = Field(
-        1, gt=0, description="candidates for each picture kept: the one most similar to its decoded head"
+        1,
+        gt=0,
+        le=10_000,
+        description="candidates for each picture kept: the one most similar to its decoded head",
     )
     initial: StartSection = StartSection()
-    seed: int = Field(0, description="seed of the noise")
+    seed: int = Field(0, ge=0, description="seed of the noise")
     against: Names | None = Field(
         None, description="reconstruct runs to compare with, item by item; nothing is generated again"
     )
@@ -157,7 +160,8 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
         overrides, written = list(overrides), recipe_files.read(recipe_files.find(command, name))
         given = [key for key, value in flags.items() if value is not None]
         given += [override.partition("=")[0] for override in overrides]
-        given += list(written) if written.get("score") else []
+        is_resolved = "digests" in written  # as in a run folder: it names every key
+        given += list(written) if written.get("score") and not is_resolved else []
         idle = [key for key in given if key.split(".")[0] not in SCORING_KEYS]
         if "score" in given and idle:
             raise RecipeError(

@@ -83,13 +83,16 @@ def read_categories(path: str) -> dict[str, str]:
 
     Raises:
         MissingData: if there is no such file.
-        BrainhiveError: if a line has no second column.
+        BrainhiveError: if it is no table in UTF-8, or a line has no second column.
     """
     file = home.located(path)
     if not file.is_file():
         raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
-    with file.open(newline="", encoding="utf-8") as stream:
-        rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
+    try:
+        with file.open(newline="", encoding="utf-8") as stream:
+            rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise BrainhiveError(f"{path} is no table: {error}", "concept, category on each line") from error
     for number, row in enumerate(rows, 1):
         if len(row) < 2:
             raise BrainhiveError(f"{path} line {number} has no category", "concept, category on each line")

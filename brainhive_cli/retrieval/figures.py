@@ -16,7 +16,7 @@ from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery
 from brainhive_cli.retrieval.recipe import EvaluationSpec
 from brainhive_cli.retrieval.summary import label, points_of
-from brainhive_cli.stores.hdf5 import match_ids
+from brainhive_cli.stores.ids import match_ids
 
 FILES = {
     "top-k sheet": "top_k.png",

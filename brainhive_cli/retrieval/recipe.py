@@ -13,8 +13,8 @@ from brainhive_cli.core.recipe import Section
 class Subsets(Section):
     """Small galleries drawn from the test pictures, as on NSD."""
 
-    ways: int = Field(300, gt=1, description="pictures of a subset")
-    draws: int = Field(30, gt=0, description="subsets")
+    ways: int = Field(300, gt=1, le=1_000_000, description="pictures of a subset")
+    draws: int = Field(30, gt=0, le=100_000, description="subsets")
 
 
 class Sliding(Section):
@@ -35,7 +35,10 @@ class EvaluationSpec(Section):
         description="the head that is compared, flattened; default: the model's own, token, or the only one",
     )
     distractors: int = Field(
-        0, ge=0, description="random vectors, with the gallery's mean and covariance, searched too"
+        0,
+        ge=0,
+        le=10_000_000,
+        description="random vectors, with the gallery's mean and covariance, searched too",
     )
     control: Literal["none", "shuffled", "permuted"] = Field(
         "none",
@@ -45,12 +48,17 @@ class EvaluationSpec(Section):
     repetitions: Annotated[list[PositiveInt], BeforeValidator(recipe.split)] | Literal["all"] | None = Field(
         None, description="curve over how many are averaged, as [1, 2, 4]; all: 1, 2, 4, … and all"
     )
-    repetition_draws: int = Field(10, gt=0, description="random choices of repetitions at each number")
+    repetition_draws: int = Field(
+        10, gt=0, le=10_000, description="random choices of repetitions at each number"
+    )
     sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
     ceiling_splits: int = Field(
-        10, ge=0, description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out"
+        10,
+        ge=0,
+        le=10_000,
+        description="random halvings of repetitions for the ceiling of the signals; 0 leaves it out",
     )
-    seed: int = Field(0, description="seed of every random choice")
+    seed: int = Field(0, ge=0, description="seed of every random choice")
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

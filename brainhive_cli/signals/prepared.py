@@ -8,9 +8,10 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.signals.selection import Chunk, Selection
-from brainhive_cli.stores import hdf5
+from brainhive_cli.stores import hdf5, mapping
 
 Signals = NDArray[np.float32]
 Content = Literal["averages", "trials"]
@@ -37,10 +38,11 @@ def mapped(selection: Selection, content: Content, store: Path, split: str) -> S
     name = f"{store.stem}_{split}_{content}_{selection.fingerprint()}.h5"
     path, changed_ns = store.parent / "prepared" / name, store.stat().st_mtime_ns
     lock = FileLock.for_path(path, wait=True)  # of processes that want the same, one writes
-    if not path.is_file() or _read(path)[1] != changed_ns:
+    shape = _shape(selection, content)
+    if not _is_current(path, shape, changed_ns):
         _write(path, selection, content, changed_ns)
     lock.release()
-    return _read(path)[0]
+    return _read(path, shape)[0]
 
 
 def _shape(selection: Selection, content: Content) -> tuple[int, ...]:
@@ -52,10 +54,20 @@ def _chunks(selection: Selection, content: Content) -> Iterator[Chunk]:
     return selection.averages() if content == "averages" else selection.trials()
 
 
-def _read(path: Path) -> tuple[Signals, int]:
+def _is_current(path: Path, shape: tuple[int, ...], changed_ns: int) -> bool:
+    try:
+        return _read(path, shape)[1] == changed_ns
+    except BrainhiveError:  # absent or damaged
+        return False
+
+
+def _read(path: Path, shape: tuple[int, ...]) -> tuple[Signals, int]:
     """Map the signals; and return when the store had last changed that they were selected from."""
     with hdf5.open_file(path, "run again") as file:
-        return hdf5.mapped(file["signal"]), hdf5.get_attributes(file)["source_changed_ns"]
+        signals = mapping.mapped(file, "signal", "f")
+        if signals.shape != shape or signals.dtype != np.float32:
+            raise ValueError(f"it holds {signals.dtype} {list(signals.shape)}, not float32 {list(shape)}")
+        return signals, hdf5.get_attributes(file)["source_changed_ns"]
 
 
 def _write(path: Path, selection: Selection, content: Content, changed_ns: int) -> None:
@@ -65,4 +77,5 @@ def _write(path: Path, selection: Selection, content: Content, changed_ns: int) 
     for rows, chunk in _chunks(selection, content):
         writer.write(np.arange(rows.start, rows.stop), chunk)
     writer.close()
+    hdf5.seal(part)
     os.replace(part, path)

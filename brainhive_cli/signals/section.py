@@ -20,7 +20,6 @@ class Signal(Section):
     scale: float = Field(
         1.0,
         gt=0,
-        allow_inf_nan=False,
         description="signals are multiplied by this (1 over their usual spread)",
     )
     normalise: Literal["none", "channel", "whiten"] = Field(
@@ -38,7 +37,9 @@ class Signal(Section):
         description="a training sample is the average of a stimulus's trials, each trial, or the average of "
         "some at random; validation and test take the average of all",
     )
-    random_k: int = Field(2, gt=0, description="trials that a random average takes, anew each time")
+    random_k: int = Field(
+        2, gt=0, le=10_000, description="trials that a random average takes, anew each time"
+    )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
+from brainhive_cli.core import interruption
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.stores import hdf5
@@ -24,6 +25,7 @@ class Filling:
 
     def finish(self) -> None:
         """Wait for all processes, then give the stores their final names."""
+        interruption.check()
         self.launch.barrier()
         if self.launch.is_main:
             for writer in self.writers:

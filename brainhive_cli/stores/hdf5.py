@@ -1,4 +1,4 @@
-"""HDF5 stores: contiguous arrays that are written row by row, survive a kill and map into memory.
+"""HDF5 stores: contiguous arrays that are written row by row, survive a kill, and whose damage is found.
 
 The file's structure is written once, at creation; rows then go straight to their place in the file. So a kill
 at any moment leaves a file that opens, and processes write to one store without a lock between them.
@@ -6,7 +6,9 @@ at any moment leaves a file that opens, and processes write to one store without
 
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +17,16 @@ import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.stores import checksums
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.mapping import find
 
 PART = ".part"
 """Ending of a store that is still being written; it is renamed when complete."""
+JSON = ("{", "[", '"')
+"""How an attribute begins that is kept as JSON."""
+NULL = "null"
+"""An attribute that is None, as JSON."""
 
 
 def part_of(path: Path) -> Path:
@@ -33,8 +42,11 @@ def create(
 ) -> None:
     """Create an HDF5 file with `spaces` allocated but not written, and `arrays` and `attributes` written.
 
-    Attributes that are not plain numbers or strings are kept as JSON.
+    Attributes that are not plain numbers or strings are kept as JSON. Each space gets room for the checksums
+    of its rows, which `RowWriter` writes.
     """
+    sums = {f"{checksums.GROUP}/{name}": (shape[:1], "uint64") for name, (shape, _) in spaces.items()}
+    spaces = {**spaces, **sums}
     path.parent.mkdir(parents=True, exist_ok=True)
     making = path.with_name(f"{path.name}.new")  # a kill meanwhile leaves nothing under the store's name
     size = sum(int(np.prod(shape)) * np.dtype(dtype).itemsize for shape, dtype in spaces.values())
@@ -73,52 +85,68 @@ def _take_room(path: Path, size: int) -> None:
 
 
 def set_attributes(file: h5py.File, attributes: Mapping[str, Any]) -> None:
-    """Write attributes on the file's root; mappings and lists become JSON."""
+    """Write attributes on the file's root; mappings, lists and text that could be taken for them as JSON."""
     for name, value in attributes.items():
-        plain = isinstance(value, str | int | float | bool)
-        file.attrs[name] = value if plain else json.dumps(value)
+        is_json = _is_json(value)
+        is_plain = isinstance(value, str | int | float | bool) and not is_json
+        file.attrs[name] = value if is_plain else json.dumps(value)
+
+
+def _is_json(value: Any) -> bool:
+    return isinstance(value, str) and (value.startswith(JSON) or value == NULL)
 
 
 def get_attributes(file: h5py.File) -> dict[str, Any]:
-    """Read back what `set_attributes` wrote."""
-    return {name: _plain(value) for name, value in file.attrs.items()}
+    """Read back what `set_attributes` wrote.
+
+    Raises:
+        ValueError: if one is no number, truth value or text.
+    """
+    found = {}
+    for name in file.attrs:
+        value = file.attrs[name] if file.attrs.get_id(name).shape == () else None
+        if not isinstance(value, str | np.number | np.bool_):
+            raise ValueError(f"its attribute {name} is neither a number nor text")
+        f"{name}{value}".encode()  # which surrogates, of bytes that are not UTF-8, do not survive
+        is_json = _is_json(value)
+        found[name] = json.loads(str(value)) if is_json else value if isinstance(value, str) else value.item()
+    return found
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, str) and value[:1] in "{[":
-        return json.loads(value)
-    return value.item() if isinstance(value, np.generic) else value
+def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:
+    """Write the last attributes of a complete store, and the seal by which damage is found."""
+    if attributes:
+        with h5py.File(path, "r+") as file:
+            set_attributes(file, attributes)
+    checksums.seal(path)
 
 
-def open_file(path: Path, made_by: str) -> h5py.File:
-    """Open a store for reading.
+@contextmanager
+def open_file(path: Path, made_by: str, error: type[BrainhiveError] = BrainhiveError) -> Iterator[h5py.File]:
+    """Open an HDF5 file for reading, and verify its seal and a sample of its rows where it has checksums.
+
+    Whatever reading it raises until the block ends is taken for damage, so that the block should do no more.
 
     Args:
         path: The HDF5 file.
         made_by: The command line that makes such a file, for the hint.
+        error: Raised where it is damaged.
 
     Raises:
         MissingData: if there is no such file.
-        BrainhiveError: if it is not HDF5, or cut short.
+        BrainhiveError: if it is not HDF5, cut short, damaged, or holds something else.
     """
     if not path.is_file():
         state = "is not finished" if part_of(path).is_file() else "does not exist"
         raise MissingData(f"{path} {state}", made_by)
-    try:
-        return h5py.File(path, "r")
-    except OSError as error:
-        reason = str(error).rsplit("(", 1)[-1].rstrip(")")
-        raise BrainhiveError(
-            f"{path} is corrupt or cut short: {reason}", f"delete it, then: {made_by}"
-        ) from error
-
-
-def mapped(dataset: h5py.Dataset) -> NDArray[Any]:
-    """Map a contiguous dataset into memory, read-only; processes share its pages."""
-    offset = dataset.id.get_offset()
-    if offset is None or dataset.size == 0:
-        return np.asarray(dataset[()])
-    return np.memmap(dataset.file.filename, dataset.dtype, "r", offset, dataset.shape)
+    with described(path, f"delete it, then: {made_by}", error):
+        is_sealed = checksums.verify_seal(path)
+        with h5py.File(path, "r") as file:
+            if is_sealed and path.suffix != PART:  # damaged rows of an unfinished store are written again
+                checksums.verify_sample(file)
+            elif checksums.GROUP in file and path.suffix != PART:
+                raise ValueError("it has lost its seal")
+            yield file
 
 
 class RowWriter:
@@ -129,23 +157,30 @@ class RowWriter:
 
     def __init__(self, path: Path, dataset: str) -> None:
         with h5py.File(path, "r") as file:
-            found = file[dataset]
+            found, summed = find(file, dataset), f"{checksums.GROUP}/{dataset}"
             self._offset: int = found.id.get_offset()
             self._dtype, self._row_shape, self._path = found.dtype, found.shape[1:], path
+            self._sums: int | None = find(file, summed).id.get_offset() if summed in file else None
         self._row_bytes = int(np.prod(self._row_shape, dtype=int)) * self._dtype.itemsize
         self._file = os.open(path, os.O_WRONLY)
 
     def write(self, rows: Sequence[int] | NDArray[np.integer[Any]], values: NDArray[Any]) -> None:
-        """Write `values` [len(rows), …] at `rows`; neighbouring rows go in one call."""
+        """Write `values` [len(rows), …] at `rows`, then their checksums; neighbouring rows go in one call."""
+        rows = np.asarray(rows, np.int64)
         values = np.ascontiguousarray(values, self._dtype).reshape(len(rows), *self._row_shape)
-        rows, content = np.asarray(rows), values.reshape(-1).view(np.uint8)
-        for run in np.split(np.arange(len(rows)), np.flatnonzero(np.diff(rows) != 1) + 1):
-            if len(run):
-                within = slice(run[0] * self._row_bytes, (run[-1] + 1) * self._row_bytes)
-                self._write_all(content[within].data, int(rows[run[0]]))
+        if not len(rows):
+            return
+        ends = np.flatnonzero(np.diff(rows) != 1) + 1
+        runs = list(pairwise([0, *ends.tolist(), len(rows)]))
+        parts = [(values, self._row_bytes, self._offset)]
+        if self._sums is not None:
+            parts.append((checksums.of_rows(values), checksums.BYTES, self._sums))
+        for content, size, start in parts:
+            flat = content.reshape(-1).view(np.uint8).data
+            for first, end in runs:
+                self._write_all(flat[first * size : end * size], start + int(rows[first]) * size)
 
-    def _write_all(self, left: memoryview, row: int) -> None:
-        at = self._offset + row * self._row_bytes
+    def _write_all(self, left: memoryview, at: int) -> None:
         while left:
             try:
                 written = os.pwrite(self._file, left, at)
@@ -156,39 +191,3 @@ class RowWriter:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
-
-
-def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
-    """Find the row of each image id; by file stem where one side has no more.
-
-    Args:
-        requested: Image ids, or file stems.
-        known: Image ids of the rows, or file stems.
-        where: What the rows belong to, for the error.
-
-    Raises:
-        MissingData: if an id is not there, or its stem stands for several.
-    """
-    by_id = {image_id: row for row, image_id in enumerate(known)}
-    rows = [by_id.get(image_id, -1) for image_id in requested]
-    if -1 in rows:
-        by_stem: dict[str, list[int]] = {}
-        for row, image_id in enumerate(known):
-            by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
-        rows = [
-            _by_stem(w, by_stem, known, where) if row < 0 else row
-            for w, row in zip(requested, rows, strict=True)
-        ]
-    return np.asarray(rows, dtype=np.int64)
-
-
-def _by_stem(image_id: str, by_stem: Mapping[str, list[int]], known: Sequence[str], where: str) -> int:
-    rows = by_stem.get(image_id.rsplit("/", 1)[-1], [])
-    if "/" in image_id:  # two full ids with one stem are two pictures
-        rows = [row for row in rows if "/" not in known[row]]
-    if not rows:
-        raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
-    if len(rows) > 1:
-        clashes = ", ".join(known[row] for row in rows[:5])
-        raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
-    return rows[0]

@@ -1,13 +1,13 @@
-"""Names of many pictures in one array."""
+"""Names of many pictures in one array, and the rows that names stand for."""
 
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 
 class Names(Sequence[str]):
@@ -70,3 +70,39 @@ class Names(Sequence[str]):
     def __repr__(self) -> str:
         """Show the first few."""
         return f"Names({list(self[:3])}{', …' if len(self) > 3 else ''})"
+
+
+def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDArray[np.int64]:
+    """Find the row of each image id; by file stem where one side has no more.
+
+    Args:
+        requested: Image ids, or file stems.
+        known: Image ids of the rows, or file stems.
+        where: What the rows belong to, for the error.
+
+    Raises:
+        MissingData: if an id is not there, or its stem stands for several.
+    """
+    by_id = {image_id: row for row, image_id in enumerate(known)}
+    rows = [by_id.get(image_id, -1) for image_id in requested]
+    if -1 in rows:
+        by_stem: dict[str, list[int]] = {}
+        for row, image_id in enumerate(known):
+            by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
+        rows = [
+            _by_stem(w, by_stem, known, where) if row < 0 else row
+            for w, row in zip(requested, rows, strict=True)
+        ]
+    return np.asarray(rows, dtype=np.int64)
+
+
+def _by_stem(image_id: str, by_stem: Mapping[str, list[int]], known: Sequence[str], where: str) -> int:
+    rows = by_stem.get(image_id.rsplit("/", 1)[-1], [])
+    if "/" in image_id:  # two full ids with one stem are two pictures
+        rows = [row for row in rows if "/" not in known[row]]
+    if not rows:
+        raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
+    if len(rows) > 1:
+        clashes = ", ".join(known[row] for row in rows[:5])
+        raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")
+    return rows[0]

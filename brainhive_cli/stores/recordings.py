@@ -1,26 +1,53 @@
 """Recordings and the signal store: one subject's signals by split, mapped into memory."""
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from glob import escape
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.stores import hdf5
+from brainhive_cli.core.file_names import below
+from brainhive_cli.stores import checksums, hdf5
 from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.mapping import NUMBERS, flags, mapped, strings
 
 FORMAT = 2
 """Of a signal store. The first held sensors only; it is still read."""
+AGAIN = "run the command that needs the signals again"
+"""What makes a store."""
 CHUNK = 256
-"""Stimuli copied at a time."""
+"""Stimuli copied at a time, at most."""
+CHUNK_BYTES = 2**26
+"""Of signals copied at a time, where a stimulus is not larger."""
+OPTIONAL = {"sessions": "i", "whiteners": "f"}
+"""Arrays that a recording may lack, and NumPy's letter of their kind."""
 STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
+
+
+class Attributes(BaseModel):
+    """Types of the attributes of a signal store."""
+
+    model_config = ConfigDict(strict=True)
+
+    splits: list[str]
+    space: Literal["sensors", "voxels"] = "sensors"
+    channels: list[str] = []
+    regions: list[str] = []
+    times_s: list[float]
+    rate_hz: float | None = None
+    unit: str
+    provenance: dict[str, dict[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -48,14 +75,18 @@ class Voxels:
 
     Attributes:
         regions: Mask [V] of each region, by its name.
+        ncsnr: [V] noise-ceiling signal-to-noise ratio, the spread of the signal over that of the noise,
+            where it is known.
     """
 
     regions: Mapping[str, NDArray[np.bool_]]
+    ncsnr: NDArray[np.float64] | None = None
 
     @property
     def lists(self) -> dict[str, Any]:
         """All that has one entry a voxel."""
-        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()}
+        ratios = {} if self.ncsnr is None else {"noise-ceiling ratios": self.ncsnr}
+        return {f"voxels in the mask of region {name}": mask for name, mask in self.regions.items()} | ratios
 
 
 @dataclass(frozen=True)
@@ -70,6 +101,8 @@ class Recording:
         times_s: [T] seconds after stimulus onset.
         rate_hz: Samples a second; None where there is one sample and no rate.
         repetitions: [N] how many of R there are; None when all are.
+        sessions: [N, R] index of the session of each repetition, -1 where there is none; None if not known.
+        whiteners: [S, C, C], Σ^(-1/2) by which the signals of each session were multiplied; None if by none.
 
     Raises:
         BrainhiveError: if an axis of the signal has another length than one of its lists, or the times do not
@@ -84,12 +117,16 @@ class Recording:
     unit: str
     provenance: dict[str, Any] = field(default_factory=dict)
     repetitions: NDArray[np.int64] | None = None
+    sessions: NDArray[np.int8] | None = None
+    whiteners: NDArray[np.float64] | None = None
 
     def __post_init__(self) -> None:
         """Check every axis against every list."""
         shape = list(self.signal.shape)
         if len(shape) != 4:
             raise BrainhiveError(f"signals {shape} are not [N, R, C, T]")
+        if self.signal.dtype.kind not in NUMBERS:
+            raise BrainhiveError(f"signals are {self.signal.dtype}, not real numbers")
         lists = [("image ids", self.image_ids, 0), ("repetitions", self.repetitions, 0)]
         lists += [(name, values, 2) for name, values in self.space.lists.items()]
         for name, values, axis in [*lists, ("times", self.times_s, 3)]:
@@ -99,6 +136,7 @@ class Recording:
         if ((counts < 1) | (counts > shape[1])).any():
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
         self._check_times(shape[3])
+        self._check_sessions(shape, np.broadcast_to(counts, shape[:1]))
 
     def _check_times(self, samples: int) -> None:
         if self.rate_hz is None:
@@ -111,6 +149,18 @@ class Recording:
                 f"times lie {steps[np.abs(steps - 1).argmax()] * 1000 / self.rate_hz:g} ms apart, "
                 f"not {1000 / self.rate_hz:g} ms as at {self.rate_hz:g} Hz"
             )
+
+    def _check_sessions(self, shape: list[int], counts: NDArray[np.int64]) -> None:
+        if self.whiteners is not None and [*self.whiteners.shape[1:]] != [shape[2]] * 2:
+            raise BrainhiveError(f"signals {shape} come with whiteners {list(self.whiteners.shape)}")
+        if self.sessions is None:
+            return
+        is_there = np.arange(shape[1]) < counts[:, None]  # [N, R]
+        most = np.inf if self.whiteners is None else len(self.whiteners)
+        if self.sessions.shape != is_there.shape or ((self.sessions >= 0) != is_there).any():
+            raise BrainhiveError(f"signals {shape} come with sessions that are not one a repetition")
+        if self.sessions.max(initial=-1) >= most:
+            raise BrainhiveError(f"signals {shape} come with {most} whiteners for more sessions")
 
 
 @dataclass(frozen=True)
@@ -128,17 +178,18 @@ class SignalStore:
             MissingData: if there is none.
             BrainhiveError: if the file is corrupt or of another format, or an axis does not match its list.
         """
-        with hdf5.open_file(path, "run the command that needs the signals again") as file:
+        with hdf5.open_file(path, AGAIN) as file:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") not in (1, FORMAT) or attributes.get("holds") != "signal":
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
                 )
-            space = _space(file, attributes)
+            about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
+            space = _space(file, about)
             try:
                 return cls(
                     path,
-                    {split: _recording(file, split, space, attributes) for split in attributes["splits"]},
+                    {split: _recording(file, split, space, about) for split in about.splits},
                 )
             except BrainhiveError as error:
                 raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
@@ -148,6 +199,21 @@ class SignalStore:
         if split not in self.splits:
             raise MissingData(f"{self.path} has no {split} signals", f"it has: {', '.join(self.splits)}")
         return self.splits[split]
+
+    def verify(self) -> None:
+        """Verify the checksums of all rows; reads the whole store.
+
+        Raises:
+            BrainhiveError: if one does not match.
+        """
+        with hdf5.open_file(self.path, AGAIN) as file:
+            checksums.verify_rows(file)
+
+    @property
+    def is_sealed(self) -> bool:
+        """Whether it has checksums; not if an older version wrote it."""
+        with hdf5.open_file(self.path, AGAIN) as file:
+            return checksums.GROUP in file
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Recording]) -> None:
@@ -160,7 +226,7 @@ class SignalStore:
         """
         part, first = hdf5.part_of(path), next(iter(recordings.values()))
         for split, recording in recordings.items():
-            if difference := _difference(first, recording):
+            if difference := difference_of(first, recording):
                 raise BrainhiveError(
                     f"{path.stem}: the {split} signals have other {difference} than the first"
                 )
@@ -173,6 +239,11 @@ class SignalStore:
             arrays[f"{split}/repetitions"] = (
                 np.full(count, most) if recording.repetitions is None else recording.repetitions
             )
+            arrays |= {
+                f"{split}/{name}": array
+                for name in OPTIONAL
+                if (array := getattr(recording, name)) is not None
+            }
         attributes = {
             "format": FORMAT,
             "holds": "signal",
@@ -189,13 +260,27 @@ class SignalStore:
         hdf5.create(part, spaces, arrays, attributes)
         for split, recording in recordings.items():
             _copy(part, f"{split}/signal", recording.signal)
+        hdf5.seal(part)
         os.replace(part, path)
         lock.release()
 
 
+def is_signal_store(path: Path) -> bool:
+    """Whether a store holds signals."""
+    with hdf5.open_file(path, AGAIN) as file:
+        return hdf5.get_attributes(file).get("holds") == "signal"
+
+
 def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     """Say where a subject's store lies."""
-    return signals / dataset / name / f"sub-{subject:02d}.h5"
+    source = "the data set or preparation of a store,"
+    return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
+
+
+def subjects_of(signals: Path, dataset: str) -> tuple[int, ...]:
+    """List the subjects who have a store in any preparation of a data set."""
+    found = {re.fullmatch(r"sub-(\d+)", path.stem) for path in signals.glob(f"{escape(dataset)}/*/sub-*.h5")}
+    return tuple(sorted(int(match[1]) for match in found if match))
 
 
 def size_of(recording: Recording) -> int:
@@ -207,8 +292,8 @@ def _dtype(recording: Recording) -> str:
     return "float16" if recording.signal.dtype == np.float16 else "float32"
 
 
-def _difference(first: Recording, other: Recording) -> str:
-    """Say in what two splits differ that a store keeps once; empty if in nothing."""
+def difference_of(first: Recording, other: Recording) -> str:
+    """Say in what two recordings differ that a store keeps once; empty if in nothing."""
     if type(first.space) is not type(other.space) or first.space.lists.keys() != other.space.lists.keys():
         return "space"
     pairs = {name: (values, other.space.lists[name]) for name, values in first.space.lists.items()}
@@ -219,7 +304,9 @@ def _difference(first: Recording, other: Recording) -> str:
 
 def _space_arrays(space: Sensors | Voxels) -> dict[str, NDArray[Any]]:
     if isinstance(space, Voxels):
-        return {"region_masks": np.array(list(space.regions.values()), bool)} if space.regions else {}
+        ratios = {} if space.ncsnr is None else {"ncsnr": np.asarray(space.ncsnr, np.float64)}
+        masks = {"region_masks": np.array(list(space.regions.values()), bool)} if space.regions else {}
+        return {**masks, **ratios}
     return {} if space.positions is None else {"positions": np.asarray(space.positions, np.float64)}
 
 
@@ -229,31 +316,38 @@ def _space_attributes(space: Sensors | Voxels) -> dict[str, Any]:
     return {"space": "sensors", "channels": list(space.names)}
 
 
-def _space(file: h5py.File, attributes: dict[str, Any]) -> Sensors | Voxels:
-    if attributes.get("space") == "voxels":
-        names = attributes["regions"]
-        masks = file["region_masks"][()] if names else []
-        return Voxels(dict(zip(names, masks, strict=True)))
-    return Sensors(attributes["channels"], file["positions"][()] if "positions" in file else None)
+def _space(file: h5py.File, about: Attributes) -> Sensors | Voxels:
+    if about.space == "voxels":
+        masks = flags(file, "region_masks") if about.regions else ()
+        ratios = np.array(mapped(file, "ncsnr", "f")) if "ncsnr" in file else None
+        return Voxels(dict(zip(about.regions, masks, strict=True)), ratios)
+    positions = np.array(mapped(file, "positions", "f")) if "positions" in file else None
+    return Sensors(about.channels, positions)
 
 
 def _copy(part: Path, dataset: str, signal: Any) -> None:
     writer = hdf5.RowWriter(part, dataset)
-    for start in range(0, len(signal), CHUNK):
-        values = np.asarray(signal[start : start + CHUNK])
+    row_bytes = int(np.prod(signal.shape[1:])) * signal.dtype.itemsize
+    step = min(CHUNK, max(1, CHUNK_BYTES // max(1, row_bytes)))
+    for start in range(0, len(signal), step):
+        values = np.asarray(signal[start : start + step])
         writer.write(np.arange(start, start + len(values)), values)
     writer.close()
 
 
-def _recording(file: h5py.File, split: str, space: Sensors | Voxels, attributes: dict[str, Any]) -> Recording:
-    group = file[split]
+def _recording(file: h5py.File, split: str, space: Sensors | Voxels, about: Attributes) -> Recording:
     return Recording(
-        signal=hdf5.mapped(group["signal"]),
-        image_ids=Names(group["image_id"][()]),
+        signal=mapped(file, f"{split}/signal"),
+        image_ids=Names(strings(file, f"{split}/image_id")),
         space=space,
-        times_s=np.asarray(attributes["times_s"]),
-        rate_hz=attributes.get("rate_hz"),
-        unit=attributes["unit"],
-        provenance=attributes["provenance"][split],
-        repetitions=group["repetitions"][()],
+        times_s=np.asarray(about.times_s, np.float64),
+        rate_hz=about.rate_hz,
+        unit=about.unit,
+        provenance=about.provenance[split],
+        repetitions=np.array(mapped(file, f"{split}/repetitions", "iu")),
+        **{
+            name: np.array(mapped(file, f"{split}/{name}", kind))
+            for name, kind in OPTIONAL.items()
+            if f"{split}/{name}" in file
+        },
     )

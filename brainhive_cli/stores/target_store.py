@@ -10,13 +10,36 @@ from typing import Any, Self
 import h5py
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.stores import hdf5
+from brainhive_cli.core.file_names import below
+from brainhive_cli.stores import checksums, hdf5
 from brainhive_cli.stores.health import Health, measure
-from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.ids import Names, match_ids
+from brainhive_cli.stores.mapping import flags, mapped, strings
 
 FORMAT = 1
+SUMS = f"{checksums.GROUP}/embedding"
+
+
+class Attributes(BaseModel):
+    """Types of the attributes that the package reads, where a store has them."""
+
+    model_config = ConfigDict(strict=True)
+
+    dataset: str = ""
+    split: str = ""
+    encoder: str = ""
+    precision: str = ""
+    preprocessing: str = ""
+    latent_space: str = ""
+    config: dict[str, Any] = {}
+    weights: dict[str, Any] = {}
+    skipped: int = 0
+    alternatives: int | None = None
+    imported: list[str] = []
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,7 @@ class TargetStore:
         done: [N] whether the stimulus could be decoded.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
+        is_sealed: Whether it has checksums; not if an older version wrote it.
     """
 
     path: Path
@@ -39,6 +63,7 @@ class TargetStore:
     concepts: Names
     done: NDArray[np.bool_]
     attributes: dict[str, Any]
+    is_sealed: bool
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -48,19 +73,38 @@ class TargetStore:
             MissingData: if it is absent or not finished.
             BrainhiveError: if the file is corrupt or of another format.
         """
-        made_by = making(path)
-        with hdf5.open_file(path, made_by) as file:
+        with hdf5.open_file(path, making(path)) as file:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
-                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", made_by)
-            return cls(
-                path,
-                hdf5.mapped(file["embedding"]),
-                Names(file["image_id"][()]),
-                Names(file["concept"][()]),
-                file["done"][()].astype(bool),
-                attributes,
-            )
+                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", making(path))
+            documents.check(attributes, f"{path}: attribute", Attributes, making(path))
+            embedding, done = mapped(file, "embedding", "f"), flags(file, "done")
+            image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
+            attributes = {
+                **dict(zip(("encoder", "split", "dataset"), (path.stem, *_folders(path)), strict=True)),
+                **{"config": {}, "weights": {}, "skipped": int((~done).sum())},
+                **attributes,
+            }
+            if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
+                raise ValueError("it has not one name, concept and done-mark for each row")
+            alternatives = attributes.get("alternatives")
+            is_flat = embedding.ndim < (2 if alternatives is None else 3)
+            if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
+                raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
+            return cls(path, embedding, image_ids, concepts, done, attributes, checksums.GROUP in file)
+
+    def verify(self) -> None:
+        """Verify the checksums of all rows, and the names; reads the whole store.
+
+        Raises:
+            BrainhiveError: if one does not match, or a name stands for several rows.
+        """
+        with hdf5.open_file(self.path, making(self.path)) as file:
+            checksums.verify_rows(file)
+            if self.attributes.get("pictures", digest := self.image_ids.digest) != digest:
+                raise ValueError("its names are not those of the pictures that it was made of")
+            if len(set(self.image_ids)) < len(self.image_ids):
+                raise ValueError("it has several rows of one name")
 
     @property
     def alternatives(self) -> int | None:
@@ -76,14 +120,13 @@ class TargetStore:
     def health(self) -> Health:
         """The health figures in the store; measured now where it has none, or those of an older version."""
         try:
-            return Health(**self.attributes["health"])
-        except (KeyError, TypeError):
+            return TypeAdapter(Health).validate_python(self.attributes["health"])
+        except (KeyError, ValidationError):
             return self.measured()
 
     def measured(self) -> Health:
         """Measure the health again."""
-        with h5py.File(self.path, "r") as file:
-            return measure(file["embedding"], np.flatnonzero(self.done))
+        return measure(self.embedding, np.flatnonzero(self.done))
 
     def refuse_other_pictures(self, image_ids: Sequence[str], line: str) -> None:
         """Refuse a store whose stimuli are not those that its data set and split have now.
@@ -107,7 +150,7 @@ class TargetStore:
 
     def rows(self, image_ids: Sequence[str]) -> NDArray[np.int64]:
         """Find the rows of image ids; -1 for a picture that was skipped as bad when embedding."""
-        rows = hdf5.match_ids(image_ids, self.image_ids, str(self.path))
+        rows = match_ids(image_ids, self.image_ids, str(self.path))
         return np.where(self.done[rows], rows, -1)
 
 
@@ -137,19 +180,14 @@ class Blank:
         """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
         part, ids, count = hdf5.part_of(self.path), Names.of(self.image_ids), len(self.image_ids)
         attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
-        if part.is_file() and _is_same(part, ids, attributes):
-            return
-        spaces = {name: ((count, *row), "float32") for name, row in self.more.items()}
-        hdf5.create(
-            part,
-            {"embedding": ((count, *self.shape), self.dtype), **spaces},
-            {
-                "image_id": ids.packed,
-                "concept": Names.of(self.concepts).packed,
-                "done": np.zeros(count, np.uint8),
-            },
-            attributes,
-        )
+        spaces: dict[str, tuple[tuple[int, ...], str]] = {"embedding": ((count, *self.shape), self.dtype)}
+        spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
+        arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
+        if part.is_file() and _is_same(part, spaces, arrays, attributes):
+            checksums.unseal(part)
+            _write_damaged_again(part)
+        else:
+            hdf5.create(part, spaces, {**arrays, "done": np.zeros(count, np.uint8)}, attributes)
 
 
 class TargetWriter:
@@ -163,8 +201,10 @@ class TargetWriter:
         self.path = path
         part = hdf5.part_of(path)
         with h5py.File(part, "r") as file:
-            self.pending: NDArray[np.int64] = np.flatnonzero(file["done"][()] == 0)
-            known = {"image_id", "concept"}
+            has_sums = SUMS in file  # a row that has none was not written, whatever its mark says
+            is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0 if has_sums else True)
+            self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
+            known = {"image_id", "concept", checksums.GROUP}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
 
     def write(self, rows: NDArray[np.int64], values: NDArray[Any], **more: NDArray[Any]) -> None:
@@ -184,29 +224,57 @@ class TargetWriter:
         with h5py.File(part, "r") as file:
             done = file["done"][()].astype(bool)
             health = measure(file["embedding"], np.flatnonzero(done))
-        with h5py.File(part, "r+") as file:
-            hdf5.set_attributes(file, {"health": asdict(health), "skipped": int((~done).sum())})
+        hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})
         os.replace(part, self.path)
         return health
 
 
-def _is_same(part: Path, ids: Names, attributes: dict[str, Any]) -> bool:
+def _is_same(
+    part: Path,
+    spaces: Mapping[str, tuple[tuple[int, ...], str]],
+    arrays: Mapping[str, NDArray[Any]],
+    attributes: dict[str, Any],
+) -> bool:
     try:
-        with h5py.File(part, "r") as file:
-            found = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
-            return attributes.items() <= found.items() and Names(file["image_id"][()]) == ids
-    except (OSError, KeyError):  # interrupted while it was being created: nothing in it to keep
+        with hdf5.open_file(part, "") as file:
+            kept = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
+            found = {name: mapped(file, name) for name in (*spaces, "done")}
+            return (
+                attributes.items() <= kept.items()
+                and all(
+                    (found[name].shape, found[name].dtype.name) == space for name, space in spaces.items()
+                )
+                and all(np.array_equal(strings(file, name), array) for name, array in arrays.items())
+                and (found["done"].shape, found["done"].dtype.name) == (found["embedding"].shape[:1], "uint8")
+            )
+    except BrainhiveError:  # interrupted while it was being created, or damaged: nothing in it to keep
         return False
+
+
+def _write_damaged_again(part: Path) -> None:
+    """Mark rows that do not match their checksums as not done, as after a power cut."""
+    with h5py.File(part, "r") as file:
+        damaged = checksums.damaged_rows(file)
+    rows = np.unique(np.concatenate([np.empty(0, np.int64), *damaged.values()]))
+    done = hdf5.RowWriter(part, "done")
+    done.write(rows, np.zeros(len(rows), np.uint8))
+    done.close()
+
+
+def _folders(path: Path) -> tuple[str, str]:
+    """Say which split and data set a store belongs to by where it lies."""
+    return path.parent.name, path.parent.parent.name
 
 
 def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     """Say where the store of (data set, split, encoder) lies."""
-    return embeddings / dataset / split / f"{encoder}.h5"
+    source = "the data set, split or encoder of a store,"
+    return below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
 
 def making(path: Path) -> str:
     """Say which command line makes the store at `path`."""
-    dataset, split = path.parent.parent.name, path.parent.name
+    split, dataset = _folders(path)
     return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
 
 

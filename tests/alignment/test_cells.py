@@ -100,6 +100,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
 @pytest.mark.parametrize(
     ("sweep", "what", "hint"),
     [
+        ("sweep={backbone: [{kind: braindecode, model: EEGNeX, options: {/../x: 1}}]}", "leads out", ".."),
         ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean lr?"),
         ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "fix"),
         ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),

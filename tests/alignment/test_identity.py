@@ -5,7 +5,6 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import h5py
 import pytest
 
 from brainhive_cli.alignment.identity import keep_identity
@@ -13,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.target_store import TargetStore, path_of
+from tests.unsealed import unsealed
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -29,7 +29,7 @@ def own(world: Path, tmp_path: Path) -> Path:
 def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     """Say of a store that something else made it."""
     path = path_of(embeddings, DATASET, split, ENCODER)
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         hdf5.set_attributes(file, made_by)
     return str(path)
 

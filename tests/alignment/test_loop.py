@@ -362,3 +362,38 @@ def test_two_processes_go_on_in_an_epoch_with_the_same_weights(tmp_path):
     assert is_same(whole, resumed) and metrics == again
     steps = (tmp_path / "resumed" / "log.jsonl").read_text().splitlines()
     assert [json.loads(line)["epoch"] for line in steps] == [0, 1]
+
+
+def spoil(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("spoilt", [("cell.pt",), ("cell.pt", "cell.pt.previous")])
+def test_a_cell_whose_checkpoint_is_damaged_ends_with_the_same_weights(
+    train, embedding, tmp_path, monkeypatch, capsys, spoilt
+):
+    data = data_of(embedding)
+    whole, metrics, _ = train(data, "whole")
+    monkeypatch.setattr(loop, "CHECKPOINT_S", 0.0)
+    with monkeypatch.context() as pressed, pytest.raises(KeyboardInterrupt):
+        interrupt(pressed, 5)
+        train(data, "resumed")
+    for name in spoilt:
+        spoil(next(tmp_path.rglob(name)))
+
+    resumed, again, _ = train(data, "resumed")
+
+    assert is_same(resumed, whole) and again == metrics
+    assert capsys.readouterr().err.count("is kept as") == len(spoilt)
+    assert {path.name for path in tmp_path.rglob("cell.pt*")} == {f"{name}.damaged" for name in spoilt}
+
+
+@pytest.mark.parametrize("content", [{}, {"epoch": "one"}, {"learner": {}, "epoch": -1}, {"learner": {}}])
+def test_a_checkpoint_of_something_else_is_one_line(train, embedding, tmp_path, content):
+    (path := tmp_path / "resumed/checkpoints/cell.pt").parent.mkdir(parents=True)
+    torch.save(content, path)
+    with pytest.raises(BrainhiveError, match="checkpoint") as caught:
+        train(data_of(embedding), "resumed")
+    assert caught.value.hint.startswith("delete it")

@@ -88,6 +88,15 @@ def cut_weights(folder: Path) -> None:
     path.write_bytes(path.read_bytes()[:-50])
 
 
+def flip_a_byte(name: str) -> Callable[[Path], None]:
+    def flip(folder: Path) -> None:
+        content = bytearray((folder / name).read_bytes())
+        content[-1] ^= 1
+        (folder / name).write_bytes(content)
+
+    return flip
+
+
 def change_config(old: str, new: str) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         path = folder / "config.json"
@@ -101,12 +110,25 @@ def change_config(old: str, new: str) -> Callable[[Path], None]:
     ("damage", "what"),
     [
         (cut_weights, "is damaged"),
-        (change_config("{", ""), "is damaged"),
-        (change_config("        8\n", "        16\n"), "is damaged"),
-        (change_config('"target": "fused"', '"targets": "fused"'), "is damaged: .*'targets'"),
-        (change_config('"scale": 0.2', '"size": 8'), "is damaged: .*'size'"),
-        (change_config('"subject_layer": "none"', '"subject_layer": "linear"'), "is damaged"),
-        (change_config('"samples": 10,', ""), "is damaged: .*'samples'"),
+        (change_config("{", ""), r"config\.json is not valid JSON"),
+        (change_config('"format": 3', '"format": "x"'), r"config\.json: format: "),
+        (change_config('"selection": ""', '"selection": 1'), r"config\.json: learned\.selection: "),
+        (change_config('"scale": 0.2', '"scale": [0.2]'), r"config\.json: scale: "),
+        (change_config("        8\n", "        16\n"), r"has shape .*, .* is needed"),
+        (
+            change_config("        8\n", "        1000000000\n"),
+            r"config\.json: .* is 1000000000, and",
+        ),
+        (
+            change_config('"samples": 10,', '"samples": 1000000000,'),
+            r"config\.json: spec\.samples is 10000",
+        ),
+        (change_config('"target": "fused"', '"targets": "fused"'), r"config\.json: heads\.token\.targets"),
+        (change_config('"scale": 0.2', '"size": 8'), r"config\.json: size"),
+        (change_config('"subject_layer": "none"', '"subject_layer": "linear"'), "has shape none"),
+        (flip_a_byte("model.safetensors"), r"model\.safetensors is damaged"),
+        (flip_a_byte("learned.safetensors"), r"learned\.safetensors is damaged"),
+        (change_config('"samples": 10,', ""), r"config\.json: spec\.samples"),
     ],
 )
 def test_a_damaged_model_folder_is_one_clear_error(
@@ -146,7 +168,7 @@ def test_a_folder_of_format_1_or_2_is_read_and_gives_the_same_tokens(folder: Pat
 
 def test_a_folder_whose_token_had_parts_has_a_head_for_each(folder: Path) -> None:
     fields = FORMAT_2 | {"fuser": {"kind": "heads"}, "dim": 10}
-    layout = Layout.from_dict({key: value for key, value in fields.items() if key != "format"}, 2)
+    layout = Layout.from_dict({key: value for key, value in fields.items() if key != "format"}, 2, "", "")
 
     model = Aligner(layout).eval()
 

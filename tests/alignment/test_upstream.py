@@ -143,7 +143,7 @@ def test_what_upstream_does_not_have_is_not_written(tmp_path: Path, change: dict
         ("brain_channels", "config.json has no brain_channels"),
         ("proj_meta", "config.json has no proj_meta"),
         ("brain_model.backbone.proj_in.bias", "no brain encoder of upstream has such weights"),
-        ("vision_model.block.layers.0.norm.bias", "is damaged"),
+        ("vision_model.block.layers.0.norm.bias", "norm.bias has shape none"),
     ],
 )
 def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop: str, what: str) -> None:

@@ -21,7 +21,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core import parts
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
-ON_FILES = {"check", "import-embeddings", "export-embeddings"}
+ON_FILES = {"check", "fetch", "import-embeddings", "export-embeddings"}
 """Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
 
@@ -206,7 +206,7 @@ def test_a_full_disk_is_told_as_such_whichever_library_finds_it(
     (photos / f"{name}.py").write_text(FULL.format(write=write))
     monkeypatch.syspath_prepend(photos)
     shown = embed(f"encoders=python:{name}:make")
-    assert shown.exit_code == 1 and "error: File too large\n  try: free space" in shown.stderr
+    assert shown.exit_code == 1 and "error: File too large\n  try: raise the limit" in shown.stderr
 
 
 SLOW = """

@@ -153,3 +153,15 @@ def test_a_bar_shows_itself_on_a_terminal_that_takes_the_place_of_a_pipe(monkeyp
         bar.advance()
 
     assert "pictures" in os.read(terminal, 2**16).decode()
+
+
+def test_control_characters_of_names_are_escaped_wherever_a_line_is_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    name, escaped = "a\x1b[31m\rb\x9b\u2028c", "a\\x1b[31m\\rb\\x9b\\u2028c"
+    console.fail(BrainhiveError(name, name))
+    console.show_text(name)
+    console.show_table(console.Table(name, ("name",), ((name,),)))
+    shown = capsys.readouterr()
+    assert shown.err == f"error: {escaped}\n  try: {escaped}\n"
+    assert shown.out.startswith(f"{escaped}\n") and not set("\x1b\r\x9b\u2028") & set(shown.out)

@@ -44,7 +44,12 @@ def test_a_folder_and_shipped_weights_are_references_too(tmp_path: Path) -> None
         ("hub:owner/name@v9", "owner/name is not in the hub's cache", "hf download owner/name"),
         ("hub:owner/name/unet", "owner/name has no folder 'unet'", "it has: config.json, vae"),
         ("hub:not a name", "cannot fetch not a name", "check the name"),
+        ("hub:owner/name/../../..", "names '../../..' leads out of its folder", "without .."),
+        ("hub:owner/name@../../../x", "names '../../../x' leads out of its folder", "without .."),
+        ("hub:owner/../x", "cannot fetch owner/..", "check the name"),
         ("demo:absent", "no folder 'demo:absent'", "hub:owner/name"),
+        ("demo:..", "demo: '..' leads out of its folder", "without .."),
+        ("demo:/etc", "demo: '/etc' is an absolute path", "without .."),
         ("", "no folder ''", "hub:owner/name"),
         ("no/such/folder", "no folder 'no/such/folder'", "hub:owner/name"),
     ],
@@ -55,6 +60,13 @@ def test_what_is_not_there_is_missing_data_with_the_way_to_it(
     with pytest.raises(MissingData, match=what) as caught:
         hub.folder(reference)
     assert hint in caught.value.hint
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe", b"\0", b"0123\0" * 9])
+def test_a_damaged_cache_of_the_hub_is_missing_data(published: Path, content: bytes) -> None:
+    (published.parents[1] / "refs/main").write_bytes(content)
+    with pytest.raises(MissingData, match=r"owner/name (is damaged|is not) in the hub's cache"):
+        hub.folder("hub:owner/name")
 
 
 def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_without_the_hub(
@@ -87,6 +99,13 @@ def test_the_digest_is_of_the_weights_by_name_and_content(tmp_path: Path) -> Non
 
     assert digest(model="a") == digest(model="a")
     assert len({digest(model="a"), digest(model="b"), digest(other="a"), digest(model="a", other="a")}) == 4
+
+
+@pytest.mark.parametrize("target", ["/dev/zero", "nowhere"])
+def test_a_link_to_a_device_or_to_nowhere_has_no_digest(tmp_path: Path, target: str) -> None:
+    (tmp_path / "model.safetensors").symlink_to(target)
+    with pytest.raises(MissingData, match="is a link to nowhere, or no file"):
+        hub.digest(tmp_path)
 
 
 def test_the_digest_of_a_cached_file_is_that_of_its_copy(tmp_path: Path) -> None:

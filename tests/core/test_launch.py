@@ -8,8 +8,8 @@ import pytest
 import torch
 from two import in_two
 
-from brainhive_cli.core import launch
-from brainhive_cli.core.errors import DeviceError
+from brainhive_cli.core import documents, launch
+from brainhive_cli.core.errors import DeviceError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Run
 
@@ -93,3 +93,16 @@ def test_a_queue_loses_and_repeats_nothing_and_the_fast_process_takes_what_the_s
     )
     assert sorted([first, third], key=len) == [[0], [1, 2, 3, 4, 5, 6]]
     assert sorted(second + fourth) == [0, 1, 2]
+
+
+def test_a_report_with_half_a_character_still_names_the_cause(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(launch.REPORTS, str(tmp_path))
+    assert launch.leave_report(3, MissingData("no file a\udcff.png", "copy b\udcff"))
+    assert documents.read(tmp_path / "0.json", tuple[int, str, str, bool]) == (
+        3,
+        "no file a\\udcff.png",
+        "copy b\\udcff",
+        False,
+    )

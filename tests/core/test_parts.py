@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 
 PART = '''"""A part."""
 from brainhive_cli.core import parts
@@ -18,7 +18,7 @@ class Config(parts.Config):
 
 
 @pytest.fixture
-def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None) -> str:
     package = tmp_path / "own_parts"
     package.mkdir()
     (package / "__init__.py").touch()
@@ -39,9 +39,13 @@ def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(own_package: 
 
 
 @pytest.mark.parametrize(
-    ("module", "message"), [("absent", "no backbone at 'own_parts.absent'"), ("no_part", "is no backbone")]
+    ("module", "message"),
+    [
+        ("absent", "backbone own_parts.absent: No module"),
+        ("no_part", "is no backbone"),
+    ],
 )
 def test_a_path_without_a_part_is_refused(own_package: str, module: str, message: str) -> None:
-    with pytest.raises(RecipeError, match=message) as caught:
+    with pytest.raises(BrainhiveError, match=message) as caught:
         parts.resolve("backbones", f"{own_package}.{module}")
     assert caught.value.hint

@@ -57,6 +57,9 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: s
         ("mode=sideways", "mode: Input should be 'intra', 'inter', 'joint' or 'finetune', got 'sideways'"),
         ("subjects=1,two", "subjects.1: Input should be a valid integer"),
         ("encoders=", "encoders: Input should be a valid list, got None"),
+        ("encoders=['hub:']", "the reference 'hub:' names no encoder"),
+        (f"encoders={'x' * 400}", "no encoder called"),
+        ("train.stages=1.5", "train.stages: Input should be a valid list, got 1.5"),
         ("backbone.kind=", "a backbone needs a kind"),
         ("loss.kind=clap", "no loss called 'clap'"),
         ("run.processes=0", "run.processes: Input should be greater than or equal to 1, got 0"),
@@ -82,13 +85,45 @@ def test_an_override_that_cannot_be_read_says_so(override: str) -> None:
 
 @pytest.mark.parametrize(
     ("text", "what"),
-    [("a: [1", "is not valid YAML"), ("- 1", "holds a list"), ("\xff: 1", "is not valid YAML")],
+    [("a: [1", "is not valid YAML"), ("- 1", "valid dictionary"), ("\xff: 1", "is not a text in UTF-8")],
 )
 def test_a_recipe_that_is_not_yaml_keys_is_refused(tmp_path: Path, text: str, what: str) -> None:
     path = tmp_path / "bad.yaml"
     path.write_bytes(text.encode("latin-1"))
     with pytest.raises(RecipeError, match=what):
         resolve(recipe=path)
+
+
+@pytest.mark.parametrize(
+    "override",
+    [
+        *(f"train.lr={value}" for value in (".inf", ".nan", "inf", "nan", "'-inf'", "1e999")),
+        "backbone={kind: braindecode, model: EEGNetv4, options: {a: .nan}}",
+        "train.epochs=" + "9" * 5000,
+        f"train.epochs='{'9' * 30}'",
+        "train.seeds=1.0e+30",
+        "train.epochs=!!int x",
+        "train.epochs=2026-01-01",
+        "train.epochs=" + "[" * 3000 + "]" * 3000,
+        "train={1: 2, a: 3}",
+        "subjects=" + "[1, " * 30 + "]" * 30,
+        'dataset.root="a\\0b"',
+        'dataset.root="\\ud800"',
+    ],
+)
+def test_a_value_that_no_run_folder_could_hold_is_refused_in_one_line(override: str) -> None:
+    with pytest.raises(RecipeError) as caught:
+        resolve(override)
+    assert len(caught.value.in_one_line) < 1000 and "\n" not in caught.value.in_one_line
+
+
+def test_a_flag_is_checked_as_a_recipe_is() -> None:
+    for text in ("a\0b", "\udcff"):  # the second is how Python reads a byte that is not UTF-8
+        with pytest.raises(RecipeError, match=r"paths\.runs: Input should be text in UTF-8"):
+            resolve(paths__runs=text)
+    for value in (float("inf"), float("nan")):
+        with pytest.raises(RecipeError, match=r"train\.lr: Input should be a finite number"):
+            resolve(train__lr=value)
 
 
 def test_an_empty_recipe_is_all_defaults(tmp_path: Path) -> None:

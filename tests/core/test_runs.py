@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import runs
+from brainhive_cli.core import run_files, runs, sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -103,6 +103,15 @@ def test_a_final_name_appears_only_when_complete(home: Path, is_folder: bool) ->
     ]
 
 
+def test_a_run_and_its_files_never_lie_outside_its_folder(home: Path) -> None:
+    with pytest.raises(BrainhiveError, match=r"name of a run, .* leads out of its folder"):
+        RunFolder.open("train-align", "../../../x", Recipe(), ALONE)
+    run = opened()
+    with pytest.raises(BrainhiveError, match=r"file of a run, .* leads out of its folder"):
+        run.write_text("samples/../../../x.png", "")
+    assert sorted(path.name for path in home.iterdir()) == ["runs"]
+
+
 def test_the_log_is_one_event_a_line(home: Path) -> None:
     run = opened()
     run.log(epoch=1, loss=0.5)
@@ -173,14 +182,14 @@ def test_an_unfinished_or_damaged_run_says_so(home: Path) -> None:
     with pytest.raises(MissingData, match="is not finished: it has no metrics"):
         runs.find(home / "runs", "train-align", run.path.name)
     (run.path / "metrics.json").write_text("{")
-    with pytest.raises(BrainhiveError, match="is not JSON"):
+    with pytest.raises(BrainhiveError, match="is not valid JSON"):
         runs.find(home / "runs", "train-align", run.path.name)
 
 
 def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: str = "intra") -> RunFolder:
     run = RunFolder(home / "runs" / "train-align" / name)
     run.write_text("recipe.yaml", f"train: {{epochs: {epochs}}}\n")
-    notes = {"dataset": "demo", "mode": mode, "cells": dict.fromkeys(range(cells))}
+    notes = {"dataset": "demo", "mode": mode, "cells": {str(cell): {} for cell in range(cells)}}
     run.write_json("metrics.json", Measurements(notes=notes).as_dict())
     then = time.time() - age_s
     os.utime(run.path / "metrics.json", (then, then))
@@ -213,3 +222,157 @@ def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) 
     aligned(home, "demo-intra-new", 100, epochs=5, cells=3)
     runs.find(home / "runs", "train-align", None)
     assert "warning" not in capsys.readouterr().err
+
+
+def test_a_finished_run_carries_the_digests_of_its_documents(home: Path) -> None:
+    run = opened()
+    run.write_text("cells/a/model/config.json", '{"scale": 1.0}\n')
+    run.write_text("checkpoints/.hidden.json", "{}")
+    run.finish(Measurements(notes={"mode": "intra"}))
+    listed = subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=run.path, capture_output=True, text=True)
+    names = ["cells/a/model/config.json", "environment.json", "metrics.json", "recipe.yaml"]
+    assert (listed.returncode, listed.stdout) == (0, "".join(f"{name}: OK\n" for name in names))
+
+    for name, before, after in (
+        ("metrics.json", "intra", "inter"),
+        ("recipe.yaml", "runs: runs", "runs: ruin"),
+        ("cells/a/model/config.json", "1.0", "9.0"),
+    ):
+        text = (run.path / name).read_text()
+        (run.path / name).write_text(text.replace(before, after))
+        with pytest.raises(BrainhiveError, match=rf"{name} was changed or damaged"):
+            run.recipe() if name == "recipe.yaml" else run.read_json(name)
+        (run.path / name).write_text(text)
+    assert run.measurements().notes == {"mode": "intra"}
+
+
+def test_what_changes_a_finished_run_renews_its_digests(home: Path) -> None:
+    run = opened()
+    run.finish(Measurements(notes={"mode": "intra"}))
+    run.finish(Measurements(notes={"mode": "inter"}))
+    assert run.measurements().notes == {"mode": "inter"}
+    (run.path / "metrics.json").unlink()  # as reconstruct does, to measure more
+    again = opened()
+    assert sha256_sums.read(run.path).keys() == {"metrics.json"}  # the others were written again
+    again.finish(Measurements(notes={"mode": "joint"}))
+    assert again.measurements().notes == {"mode": "joint"}
+
+
+def test_a_run_that_was_finished_before_there_were_digests_is_read(home: Path) -> None:
+    run = opened()
+    run.finish(Measurements(notes={"mode": "intra"}))
+    (run.path / "SHA256SUMS").unlink()
+    assert run.measurements().notes == {"mode": "intra"} and run.recipe(Recipe) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "reason"),
+    [
+        ("metrics.json", "[]", "valid dictionary"),
+        ("metrics.json", '{"schema": 1, "notes": {}}', "scopes"),
+        ("metrics.json", '{"schema": 1, "scopes": {"all": {"top1": 3}}, "notes": {}}', "top1"),
+        ("metrics.json", '{"schema": 1, "notes": {"cells": [1]}}', "cells"),
+        (
+            "metrics.json",
+            '{"schema": 1, "scopes": {}, "missing": {}, "notes": {}, "items": {"a": {"ranks": 3}}}',
+            "ranks",
+        ),
+        ("recipe.yaml", "- 1", "valid dictionary"),
+        ("recipe.yaml", "run: 3", "run"),
+        ("recipe.yaml", "surplus: 3", "surplus"),
+        ("recipe.yaml", "run: {trackers: [wandb]}", "trackers has no effect"),
+    ],
+)
+def test_a_damaged_document_of_a_run_is_named_with_the_key(
+    home: Path, name: str, text: str, reason: str
+) -> None:
+    run = opened()
+    run.write_json("metrics.json", Measurements().as_dict())
+    assert run.measurements() == Measurements()
+    run.write_text(name, text)
+    with pytest.raises(BrainhiveError, match=reason) as caught:
+        run.recipe(Recipe) if name == "recipe.yaml" else run.measurements()
+    assert type(caught.value) is BrainhiveError and name in caught.value.message and caught.value.hint
+
+
+def test_what_a_document_without_a_digest_lacks_is_no_bug(home: Path) -> None:
+    run = opened()
+    run.finish(Measurements())
+    with pytest.raises(KeyError), run.reading() as found:
+        found.notes["cells"]
+    (run.path / "SHA256SUMS").unlink()
+    missing = r"metrics\.json does not hold .* KeyError: 'cells'"
+    with pytest.raises(BrainhiveError, match=missing), run.reading() as found:
+        found.notes["cells"]
+
+
+def test_a_damaged_run_is_passed_over_where_the_newest_is_taken(home: Path, capsys) -> None:
+    sound = aligned(home, "demo-intra-sound", 300, epochs=25, cells=3)
+    for name, damaged, text in (("a", "metrics.json", "{"), ("b", "recipe.yaml", "train: 3")):
+        aligned(home, f"demo-intra-{name}", 100, epochs=25, cells=3).write_text(damaged, text)
+    found = runs.newest(home / "runs", "train-align")
+    assert found is not None and found.path == sound.path
+    said = capsys.readouterr().err
+    assert "demo-intra-a/metrics.json" in said and "demo-intra-b/recipe.yaml" in said
+    assert said.count("passed over") == 2
+
+
+def test_no_link_in_a_run_leads_what_is_written_elsewhere(home: Path) -> None:
+    run, victim = opened(), home / "victim"
+    victim.write_text("untouched")
+    (run.path / ".notes.part.json").symlink_to(victim)
+    run.write_json("notes.json", {})
+    (run.path / "checkpoints").mkdir()
+    (run.path / "checkpoints/.a.pt.part").symlink_to(victim)
+    run.checkpoint("a").save({})
+    (run.path / "log.jsonl").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        run.log(epoch=1)
+    run.lock.release()
+    (run.path / ".claim").symlink_to(victim)
+    with pytest.raises(OSError, match="symbolic links"):
+        opened()
+    assert victim.read_text() == "untouched" and run.read_json("notes.json") == {}
+
+
+@pytest.mark.parametrize("is_reopened", [False, True])
+@pytest.mark.parametrize("damage", ["flip", "remove"])
+def test_damage_is_not_signed_as_sound_when_a_run_is_finished_again(
+    home: Path, is_reopened: bool, damage: str
+) -> None:
+    run = opened()
+    run.write_text("cells/a/model/config.json", '{"scale": 1.0}')
+    run.write_text("values.csv", "a,1")
+    run.finish(Measurements())
+    config = run.path / "cells/a/model/config.json"
+    config.unlink() if damage == "remove" else config.write_text('{"scale": 9.0}')
+    if is_reopened:
+        (run.path / "metrics.json").unlink()
+        run = opened()
+    run.write_text("values.csv", "a,2")
+    with pytest.raises(BrainhiveError, match=r"config\.json (was changed or damaged|is missing)"):
+        run.finish(Measurements())
+    assert "values.csv" not in sha256_sums.read(run.path)
+    run.replace("cells/a/model", lambda part: (part.mkdir(), (part / "config.json").write_text("{}")))
+    run.finish(Measurements())
+    assert not run_files.check(run.path).problems
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
+    home: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    run = opened()
+    if times == 2:
+        run.finish(Measurements())
+    replace, done = os.replace, []
+
+    def killed(*paths: Path) -> None:
+        replace(*paths)
+        done.append(Path(paths[1]).name)
+        is_listed = "metrics.json" in sha256_sums.read(run.path)
+        assert not run.is_finished or (is_listed and not run_files.check(run.path).problems)
+
+    monkeypatch.setattr(os, "replace", killed)
+    run.finish(Measurements(notes={"mode": "inter"}))
+    assert done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path).problems

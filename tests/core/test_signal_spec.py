@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.signal_spec import SignalSpec
 
@@ -29,7 +30,7 @@ SENSORS: dict[str, Any] = {
 def test_a_spec_is_the_same_after_json(fields: dict[str, Any]) -> None:
     spec = SignalSpec(**fields)
 
-    assert SignalSpec.from_dict(json.loads(json.dumps(spec.as_dict()))) == spec
+    assert documents.check(json.loads(json.dumps(spec.as_dict())), "", SignalSpec) == spec
 
 
 def test_subjects_of_one_width_have_that_many_channels() -> None:

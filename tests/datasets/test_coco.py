@@ -89,7 +89,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(root: Path) -> None:
 @pytest.mark.parametrize("broken", [{"annotations": [{"image_id": 7}]}, {"images": 1}, {"categories": [{}]}])
 def test_annotations_of_another_layout_are_one_clear_error(root: Path, broken: dict[str, Any]) -> None:
     annotate(root, **broken)
-    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json cannot be read as COCO annotations"):
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json( is not valid JSON)?: "):
         coco().images("train")
 
 
@@ -97,7 +97,7 @@ def test_annotations_cut_short_are_one_clear_error(root: Path) -> None:
     annotate(root)
     path = root / "annotations/instances_train2017.json"
     path.write_text(path.read_text()[:-20])
-    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json cannot be read as COCO annotations"):
+    with pytest.raises(BrainhiveError, match=r"instances_train2017\.json( is not valid JSON)?: "):
         coco().images("train")
 
 

@@ -33,3 +33,12 @@ def test_what_is_transparent_keeps_its_colour(tmp_path: Path) -> None:
     Image.new("RGBA", (2, 2), (10, 20, 30, 0)).save(path)
 
     assert decode(str(path), path).getpixel((0, 0)) == (10, 20, 30)
+
+
+def test_an_error_of_the_machine_is_no_bad_picture(monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(Image, "open", refuse)
+    with pytest.raises(OSError, match="Too many open files"):
+        decode("a.png", "a")

@@ -116,3 +116,47 @@ def test_what_is_missing_is_said(tmp_path: Path, flat: Path, home: Path) -> None
         opened(flat).images("test")
     with pytest.raises(MissingData, match="has no recordings"):
         opened(flat).recording(1, "train")
+
+
+@pytest.fixture
+def listed(tmp_path: Path) -> Path:
+    """Three concepts of two pictures, one of them called train, and a list of a test picture."""
+    for concept in ("cat", "owl", "train"):
+        for letter in "ab":
+            draw(tmp_path / f"pictures/{concept}/{concept}_{letter}.jpg")
+    (tmp_path / "test.csv").write_text("owl/owl_b.jpg\n")
+    return tmp_path / "test.csv"
+
+
+def test_a_list_names_the_test_pictures_and_their_concepts_are_left_out(listed: Path) -> None:
+    dataset = opened(listed.parent / "pictures", test_list=str(listed))
+    train, test = dataset.images("train"), dataset.images("test")
+    assert dataset.splits == ("train", "test")
+    assert train.image_ids == ("cat/cat_a", "cat/cat_b", "train/train_a", "train/train_b")
+    assert train.concepts == ("cat", "cat", "train", "train")
+    assert (test.image_ids, test.concepts) == (("owl/owl_b",), ("owl",))
+    whole = opened(listed.parent / "pictures", test_list=str(listed), exclude_test_concepts=False)
+    assert [*whole.images("train").image_ids][2] == "owl/owl_a" and len(whole.images("train")) == 5
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    (
+        (None, r"no list of test pictures .*test\.csv"),
+        (b"\xff\xfe\x00", r"no list of test pictures .*test\.csv"),
+        (b"\n", r"test\.csv lists no pictures"),
+        (b"owl/owl_b.jpg\nyak/yak_1.jpg\n", r"test pictures that are not below .*, 1 of 2: yak/yak_1\.jpg"),
+    ),
+)
+def test_a_list_that_is_none_is_refused(listed: Path, content: bytes | None, message: str) -> None:
+    listed.unlink()
+    if content is not None:
+        listed.write_bytes(content)
+    with pytest.raises(BrainhiveError, match=message):
+        opened(listed.parent / "pictures", test_list=str(listed)).images("test")
+
+
+@pytest.mark.parametrize("knobs", ({"test_list": "a", "test_share": 0.5}, {"exclude_test_concepts": False}))
+def test_keys_that_would_do_nothing_are_refused(knobs: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="test_list"):
+        Config(**knobs)

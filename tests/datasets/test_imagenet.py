@@ -230,7 +230,7 @@ def test_an_archive_that_is_cut_short_is_one_clear_error(root: Path, form: str, 
         path.write_text(left)
     else:
         path.write_bytes(data[: int(left * len(data)) if left < 1 else int(left)])
-    with pytest.raises(BrainhiveError, match=r"train-0\.\w+ cannot be read, or is cut short: ") as caught:
+    with pytest.raises(BrainhiveError, match=r"train-0\.\w+ is damaged or cut short: ") as caught:
         imagenet().images("train")
     assert "\n" not in caught.value.message and caught.value.hint
 
@@ -294,7 +294,7 @@ def test_a_tar_with_a_broken_header_is_not_taken_for_a_short_one(root: Path) -> 
     data = path.read_bytes()
     path.write_bytes(data[:2048] + b"\xff" * 512 + data[2560:])
     with pytest.raises(
-        BrainhiveError, match=r"train-0\.tar cannot be read.*: neither a file nor the end at byte 2048"
+        BrainhiveError, match=r"train-0\.tar is damaged or cut short: neither a file nor the end at byte 2048"
     ):
         imagenet().images("train")
 
@@ -351,7 +351,7 @@ def test_without_pyarrow_parquet_is_refused_with_the_line_that_installs_it(
     root.mkdir(parents=True)
     (root / "train-0.parquet").touch()
     monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
-    with pytest.raises(MissingExtra, match="without pyarrow") as caught:
+    with pytest.raises(MissingExtra, match="needs pyarrow") as caught:
         imagenet().images("train")
     assert caught.value.hint == "pip install 'brainhive[parquet]'"
 
@@ -363,3 +363,14 @@ def test_what_opens_pictures_travels_light_to_another_process(root: Path, writte
     used = pickle.dumps(images.open)
     assert used == fresh and BYTES[f"{TENCH}_10026"] not in used
     assert [pickle.loads(used)(index).size for index in (2, 0, 1)] == [(12, 8)] * 3
+
+
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_a_link_to_a_folder_in_place_of_a_packed_file_is_not_followed(tmp_path: Path, form: str) -> None:
+    root, elsewhere = tmp_path / "imagenet", tmp_path / "elsewhere" / "val" / TENCH
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "a.JPEG").write_bytes(jpeg(0))
+    root.mkdir()
+    (root / f"train-0.{form}").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(MissingData, match="no validation pictures"):
+        imagenet(root=str(root)).images("validation")

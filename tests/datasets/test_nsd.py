@@ -91,21 +91,21 @@ def test_a_picture_that_cannot_be_read_is_named(root: Path) -> None:
 def test_a_file_cut_short_is_one_clear_error(root: Path) -> None:
     path = next(root.rglob(STIMULI))
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is corrupt or cut short"):
+    with pytest.raises(BrainhiveError, match=r"nsd_stimuli\.hdf5 is damaged or cut short"):
         nsd().images("test")
 
 
 def test_a_file_of_another_layout_is_refused(root: Path) -> None:
     with h5py.File(next(root.rglob(STIMULI)), "w") as file:
         file["images"] = np.zeros((10, 3, 4, 4), np.float16)
-    with pytest.raises(BrainhiveError, match=r"has no imgBrick \[N, H, W, 3\]"):
+    with pytest.raises(BrainhiveError, match="it has no dataset imgBrick"):
         nsd().images("test")
 
 
 @pytest.mark.parametrize("written", ["", "nsdId,shared1000\n", "nsdId,shared1000\n10,True\n", "nsdId\n1\n"])
 def test_shared_pictures_that_are_not_said_or_not_there_are_no_split(root: Path, written: str) -> None:
     next(root.rglob(INFO)).write_text(written)
-    with pytest.raises(BrainhiveError, match="all subjects saw"):
+    with pytest.raises(BrainhiveError, match=r"all subjects saw|it has no 'shared1000'"):
         nsd().images("train")
 
 

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.montages import THINGS_EEG
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.signal_stores import require_signals
 from brainhive_cli.datasets import _things, things_eeg, things_meg
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores import hdf5
+from brainhive_cli.stores import ids
 from brainhive_cli.stores.recordings import path_of
 
 TAR_LINE = "mkdir -p {0} && tar -xf {0}.tar.gz -C {0}"
@@ -69,7 +70,7 @@ def test_signals_and_pictures_meet_by_image_id(root: Path) -> None:
         images, recording = eeg().images(split), eeg().recording(1, split)
         assert images.image_ids == tuple(path.removesuffix(".jpg") for path in pictures(split))
         assert images.concepts == tuple(CONCEPTS[split])
-        assert hdf5.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
+        assert ids.match_ids(recording.image_ids, images.image_ids, "").tolist() == list(range(len(images)))
         np.testing.assert_array_equal(recording.signal, signal(split))
         assert (recording.rate_hz, recording.times_s[1], recording.unit) == (250.0, 0.004, "whitened")
         assert images.open(0).size == (4, 4)
@@ -88,7 +89,7 @@ def test_a_channel_list_in_the_file_wins(root: Path) -> None:
     save(root, "train", content("train", ch_names=names))
     assert eeg().recording(1, "train").space.names == tuple(names)
     save(root, "train", content("train", ch_names=None))
-    assert eeg().recording(1, "train").space.names == things_eeg.MONTAGE
+    assert eeg().recording(1, "train").space.names == THINGS_EEG
 
 
 def test_the_times_before_the_picture_do_not_belong_to_the_samples(root: Path) -> None:
@@ -118,7 +119,13 @@ def test_files_without_times_begin_with_the_picture(root: Path) -> None:
         ({"img": np.array([["test_images/a/b.jpg"] * 2] * 2)}, r"come with \[2, 2\] pictures in 'img'"),
         ({"img": np.array([["a.jpg"] * 3, ["a.jpg", "b.jpg", "a.jpg"]])}, "row 1 are of several pictures"),
         ({"img": [["a.jpg", "a.jpg"], ["b.jpg"]]}, "inhomogeneous"),
-        ({"img": [[["a.jpg"]] * 3] * 2}, r"'img' of shape \[2, 3, 1\] is neither \[N\] nor \[N, R\]"),
+        ({"img": [[["a.jpg"]] * 3] * 2}, "a list is neither numbers nor names"),
+        (
+            {"img": np.full((2, 3, 1), "a.jpg")},
+            r"'img' of shape \[2, 3, 1\] is neither \[N\] nor \[N, R\]",
+        ),
+        ({"eeg": np.ones((2, 3, 1, 4), np.complex64)}, "signals are complex64, not real numbers"),
+        ({"eeg": np.full((2, 3, 1, 4), "1.5")}, "signals are <U3, not real numbers"),
         ({"times": ["soon"] * 10}, "could not convert"),
         ({"eeg": np.zeros((2, 63, 10))}, r"signals \[2, 63, 10\] are not \[N, R, C, T\]"),
     ],
@@ -130,6 +137,17 @@ def test_an_axis_that_does_not_fit_its_list_is_refused(
     with pytest.raises(BrainhiveError, match=what) as caught:
         eeg().recording(1, "train")
     assert caught.value.message.startswith(f"{path}: ")
+
+
+def test_a_sparse_signal_is_one_clear_error(root: Path) -> None:
+    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).to_sparse()})
+    with pytest.raises(BrainhiveError, match=r"train\.pt holds .*sparse"):
+        eeg().recording(1, "train")
+
+
+def test_a_signal_of_bfloat16_is_read(root: Path) -> None:
+    save(root, "train", {**content("train"), "eeg": torch.ones(2, 3, 63, 10).bfloat16()})
+    assert eeg().recording(1, "train").signal.dtype == np.float32
 
 
 def test_the_signal_is_mapped_where_it_lies_as_float16(root: Path) -> None:
@@ -151,7 +169,7 @@ def test_the_published_files_give_samples_times_and_pictures_that_belong_togethe
             found.signal.mean(1, np.float32), expected[split].mean(1), atol=2e-3
         )
         np.testing.assert_allclose(found.times_s, np.arange(expected[split].shape[-1]) / 250, atol=1e-9)
-        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == things_eeg.MONTAGE
+        assert found.image_ids[0].startswith(f"{folder}/00001_") and found.space.names == THINGS_EEG
 
 
 def test_bare_pickles_named_npy_are_in_the_order_of_the_pictures(golden: Path, home: Path) -> None:
@@ -183,7 +201,7 @@ def test_paths_without_the_image_folder_match_by_stem(root: Path) -> None:
     save(root, "train", content("train", img=names))
     recording = eeg().recording(1, "train")
     assert list(recording.image_ids) == ["aardvark_01b", "abacus_01b"]
-    assert hdf5.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
+    assert ids.match_ids(recording.image_ids, eeg().images("train").image_ids, "").tolist() == [0, 1]
 
 
 def test_tensors_of_any_protocol_are_read_too(root: Path) -> None:
@@ -226,7 +244,7 @@ class Danger:
         return Path.touch, (Path("executed"),)
 
 
-def test_python_objects_are_refused_unless_trusted(root: Path, home: Path) -> None:
+def test_python_objects_are_refused_unless_trusted(root: Path, home: Path, code_allowed: None) -> None:
     path = save(root, "train", content("train", other=Danger()))
     with pytest.raises(BrainhiveError, match="holds Python objects that could run code") as caught:
         eeg().recording(1, "train")

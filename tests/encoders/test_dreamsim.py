@@ -254,6 +254,10 @@ def with_a_wider_adapter(folder: Path) -> None:
     save_file({**wide, **{stem.format(i, "B"): torch.ones(3 * D, RANK) for i in range(DEPTH)}}, path)
 
 
+def with_an_adapter_without_a_rank(folder: Path) -> None:
+    (folder / "dinov2_vitb14_single_lora/adapter_config.json").write_text('{"r": 0, "lora_alpha": 1}')
+
+
 def with_another_network(folder: Path) -> None:
     torch.save(new_state("dino_vitb16", 1), folder / "dinov2_vitb14_pretrain.pth")
 
@@ -276,10 +280,11 @@ def with_code_in_the_checkpoint(folder: Path) -> None:
         (without_its_adapter, r"has no dinov2_vitb14_single_lora/adapter_model\.safetensors"),
         (with_the_ensembles_adapter, "is no adapter of this network: 8 tensors too many"),
         (with_a_wider_adapter, "is no adapter of this network: .*size"),
+        (with_an_adapter_without_a_rank, r"adapter_config\.json: r: Input should be greater than 0"),
         (with_another_network, "does not hold the weights of timm's vit_base_patch14_dinov2: .*ls1.gamma"),
         (with_a_student_alone, "does not hold the weights of timm's vit_base_patch14_dinov2: 'pos_embed'"),
-        (with_a_list_for_a_checkpoint, "is no checkpoint of tensors alone"),
-        (with_code_in_the_checkpoint, "is no checkpoint of tensors alone"),
+        (with_a_list_for_a_checkpoint, "it holds a list, not tensors by name"),
+        (with_code_in_the_checkpoint, r"it holds more than tensors, pathlib\.PosixPath"),
     ],
 )
 def test_a_bad_dreamsim_folder_says_what_is_wrong(

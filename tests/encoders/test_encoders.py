@@ -210,6 +210,14 @@ def test_a_folder_that_is_no_encoder_says_what_it_holds(tmp_path: Path, config: 
         encoders.resolve(str(tmp_path)).build()
 
 
+@pytest.mark.parametrize("text", ["", "[]", '{"model_type": ["x"]}', '{"_class_name": {}}', "[" * 9999])
+def test_a_damaged_config_of_an_encoder_is_named(tmp_path: Path, text: str) -> None:
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(MissingData, match=r"config\.json") as caught:
+        encoders.resolve(str(tmp_path)).build()
+    assert caught.value.hint == "download it again" and "\n" not in caught.value.message
+
+
 def test_a_vae_config_of_another_kind_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}")
     (tmp_path / "diffusion_pytorch_model.safetensors").touch()
@@ -218,7 +226,7 @@ def test_a_vae_config_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def test_anyones_function_is_an_encoder(
-    picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    picture: Image.Image, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
 ) -> None:
     (tmp_path / "my_network.py").write_text(
         "import torch\n"

@@ -433,7 +433,7 @@ def test_a_missing_text_component_is_named_when_it_is_needed(folder, component):
 def test_absent_or_half_downloaded_words_of_a_tokenizer_are_named(folder, file, spoil):
     spoil(folder / "tokenizer_2" / file)
 
-    with pytest.raises(MissingData, match="cannot load tokenizer_2"):
+    with pytest.raises(MissingData, match=r"tokenizer_2 of the generator .* is damaged"):
         Config(source=str(folder)).build().empty_prompt(1)
 
 
@@ -441,15 +441,26 @@ def test_absent_or_half_downloaded_words_of_a_tokenizer_are_named(folder, file, 
 def test_absent_or_half_downloaded_weights_are_named(folder, spoil):
     spoil(folder / "unet" / "diffusion_pytorch_model.safetensors")
 
-    with pytest.raises(MissingData, match="cannot load unet"):
+    with pytest.raises(MissingData, match=r"unet of the generator .* is damaged"):
         Config(source=str(folder)).build()
 
 
-@pytest.mark.parametrize("text", ['{"_class_name": "EulerDi', '{"_class_name": "TomorrowsScheduler"}', "{}"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"_class_name": "EulerDi',
+        '{"_class_name": "TomorrowsScheduler"}',
+        '{"_class_name": "DiffusionPipeline"}',
+        "{}",
+    ],
+)
 def test_a_damaged_config_or_an_unknown_scheduler_is_named(folder, text):
     (folder / "scheduler" / "scheduler_config.json").write_text(text)
 
-    with pytest.raises(MissingData, match="cannot load scheduler of the generator"):
+    with pytest.raises(
+        MissingData,
+        match=r"scheduler of the .* is of the class|scheduler_config.json is not valid JSON",
+    ):
         Config(source=str(folder)).build()
 
 
@@ -459,7 +470,7 @@ def test_weights_that_a_file_lacks_are_named_and_not_drawn_at_random(folder):
     del weights["conv_in.bias"], weights["conv_out.bias"]
     save_file(weights, file, metadata={"format": "pt"})
 
-    with pytest.raises(MissingData, match=r"cannot load unet .* lacks conv_in.bias and 1 more"):
+    with pytest.raises(MissingData, match=r"unet of the generator .* lacks conv_in.bias and 1 more"):
         Config(source=str(folder)).build()
 
 
@@ -487,3 +498,36 @@ def test_random_weights_repeat_with_their_seed_and_leave_the_global_one_alone():
     assert torch.equal(first.unet.conv_in.weight, TINY.build().unet.conv_in.weight)
     assert not torch.equal(first.unet.conv_in.weight, other.unet.conv_in.weight)
     assert torch.equal(after, torch.rand(1, generator=torch.Generator().manual_seed(3)))
+
+
+@pytest.mark.parametrize(
+    ("component", "changes"),
+    [
+        ("unet", {"cross_attention_dim": 10**9}),
+        ("unet", {"layers_per_block": 10**9}),
+        ("unet", {"block_out_channels": "wide"}),
+        ("unet", {"sample_size": -1, "down_block_types": ["DownBlock2D"]}),
+        ("vae", {"latent_channels": 10**18}),
+        ("vae", {"block_out_channels": [10**6, 10**6]}),
+        ("vae", {"scaling_factor": "one"}),
+        ("vae", {"scaling_factor": None}),
+        ("scheduler", {"num_train_timesteps": 0}),
+        ("scheduler", {"num_train_timesteps": 10**9}),
+        ("scheduler", {"beta_schedule": "steep"}),
+        ("scheduler", {"beta_end": "one"}),
+    ],
+)
+def test_a_component_whose_config_has_values_of_another_kind_or_size_is_named(folder, component, changes):
+    file = folder / component / ("scheduler_config.json" if component == "scheduler" else "config.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), **changes}))
+
+    with pytest.raises(MissingData, match=f"{component}|generator"):
+        Config(source=str(folder)).build()
+
+
+def test_an_empty_prompt_of_another_generator_is_refused(folder):
+    given = {"prompt_embeds": torch.ones(1, 7, 9), "pooled_prompt_embeds": torch.ones(1, 8)}
+    save_file(given, folder / "empty_prompt.safetensors")
+
+    with pytest.raises(MissingData, match=r"holds \[1, 7, 9\]"):
+        Config(source=str(folder)).build().empty_prompt(1)

@@ -89,6 +89,44 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
 
 
 @pytest.mark.parametrize(
+    ("command", "key"),
+    [
+        *(("train-align", key) for key in ("dim", "train.epochs", "train.batch_size", "run.processes")),
+        *(
+            ("train-align", f"backbone={{kind: {each}}}")
+            for each in ("lstm, layers: N", "conformer, depth: N")
+        ),
+        *(
+            ("train-align", f"backbone={{kind: {each}}}")
+            for each in ("voxel_ridge, depth: N", "deep_net, kernel: N")
+        ),
+        *(("train-align", key) for key in ("fuser.intermediate_size", "run.workers")),
+        *(
+            ("embed", f"dataset={{kind: {kind}, subjects: N}}")
+            for kind in ("demo", "simulated, images: demo")
+        ),
+        ("embed", "batch_size"),
+        *(("eval-retrieval", key) for key in ("distractors", "repetition_draws", "ceiling_splits")),
+        ("eval-retrieval", "subsets={ways: 2, draws: N}"),
+        *(("train-prior", key) for key in ("train.steps", "train.accumulate", "resolution_px")),
+        *(("reconstruct", key) for key in ("repeats", "best_of", "steps", "batch_size", "resolution_px")),
+    ],
+)
+def test_a_count_that_no_machine_has_room_for_is_refused_at_once(home, refused, command, key):
+    override = key.replace("N", "999999999999") if "N" in key else f"{key}=999999999999"
+    refused(
+        command, override, code=2, what="less than or equal to .* got 999999999999", hint="fix the recipe"
+    )
+
+
+@pytest.mark.parametrize("command", ["train-align", "reconstruct"])
+def test_a_seed_below_zero_is_refused(refused, command):
+    refused(
+        command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint="fix the recipe"
+    )
+
+
+@pytest.mark.parametrize(
     ("override", "what", "hint"),
     [
         ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "fix the recipe"),
@@ -142,7 +180,7 @@ def test_a_damaged_embedding_store_is_named_and_again_mends_it(embedded, refused
     path = embedded / "embeddings" / "things-eeg" / "train" / f"{ENCODER}.h5"
     path.write_bytes(path.read_bytes()[:-64] if spoil == "cut" else b"no HDF5" * 100)
 
-    told = {"code": 1, "what": f"{ENCODER}.h5 is corrupt or cut short", "hint": "delete it, then: brainhive"}
+    told = {"code": 1, "what": f"{ENCODER}.h5 is damaged or cut short", "hint": "delete it, then: brainhive"}
     refused(*ALIGN, *QUICK, **told)
     refused("embed", "--dataset", "things-eeg", "--encoders", COLOURS, **told)
     go("embed", "dataset=things-eeg", f"encoders=[{COLOURS!r}]", again=True)
@@ -155,7 +193,7 @@ def test_a_damaged_signal_store_is_named(embedded, refused, go):
     path.write_bytes(path.read_bytes()[:-64])
 
     refused(
-        *ALIGN, *QUICK, "train.epochs=2", code=1, what="sub-01.h5 is corrupt or cut short", hint="delete it"
+        *ALIGN, *QUICK, "train.epochs=2", code=1, what="sub-01.h5 is damaged or cut short", hint="delete it"
     )
 
 
@@ -163,7 +201,7 @@ def test_a_recording_that_is_cut_short_leaves_no_signal_store(embedded, refused)
     path = next(embedded.rglob("test.pt"))
     path.write_bytes(path.read_bytes()[:-5000])
 
-    refused(*ALIGN, *QUICK, code=1, what="test.pt .*cut short", hint="hf download")
+    refused(*ALIGN, *QUICK, code=3, what="test.pt .*cut short", hint="hf download")
     assert not list((embedded / "signals").rglob("*.h5"))
 
 
@@ -235,7 +273,7 @@ def test_a_home_that_cannot_be_written_is_named(folder, home, pictures, monkeypa
     monkeypatch.setenv("BRAINHIVE_HOME", str(home / "file"))
 
     argv = ("embed", folder, "--encoders", COLOURS)
-    refused(*argv, code=1, what=f"{home}/file.*Not a directory", hint="permissions")
+    refused(*argv, code=1, what=f"{home}/file.*Not a directory", hint="move away what has the place")
 
 
 @pytest.fixture
@@ -250,14 +288,14 @@ def little_room() -> Iterator[None]:
 def test_a_full_disk_leaves_nothing_half_written(folder, home, refused, little_room):
     argv = ("embed", folder, "--encoders", "python:slow:wide")
 
-    refused(*argv, code=1, what="slow-wide.h5.*File too large", hint="free space")
+    refused(*argv, code=1, what="slow-wide.h5.*File too large", hint="ulimit -f")
     assert not list(home.rglob("*.h5*"))
 
 
 def test_a_disk_that_fills_up_later_leaves_no_run_finished(embedded, refused, little_room):
     wide = ("dim=1024", "fuser.intermediate_size=1024")
 
-    refused(*ALIGN, *QUICK, *wide, code=1, what="[Ff]ile too large", hint="free space")
+    refused(*ALIGN, *QUICK, *wide, code=1, what="[Ff]ile too large", hint="ulimit -f")
     assert not list(embedded.rglob("metrics.json")) and not list(embedded.rglob("model"))
 
 
@@ -286,7 +324,7 @@ def test_a_damaged_model_is_named(world, small, go, tmp_path, refused):
     model.write_bytes(model.read_bytes()[:1000])
 
     argv = ("eval-retrieval", "--run", str(run), f"paths.runs={tmp_path}")
-    refused(*argv, code=1, what=f"{model.parent} is damaged", hint="train-align --again")
+    refused(*argv, code=1, what=f"{model} is damaged", hint="train-align --again")
 
 
 def test_stores_of_different_pictures_are_not_mixed(embedded, refused, go):

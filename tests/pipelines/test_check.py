@@ -1,19 +1,27 @@
 """check: stores that fail are told from those that pass, in every command that reads them."""
 
 import json
+import shutil
 from pathlib import Path
 
 import h5py
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.health_checks import problem_of
 from brainhive_cli.stores import hdf5, target_store
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from tests.unsealed import unsealed
 
 
 def make(home: Path, encoder: str, values: NDArray[np.float32], **attributes: object) -> Path:
@@ -76,11 +84,43 @@ def test_files_folders_and_patterns_name_stores_and_json_has_all_figures(sound, 
 
 
 def test_again_measures_what_is_in_the_file_now(go, sound):
-    writer = hdf5.RowWriter(sound, "embedding")
-    writer.write(np.arange(150), np.zeros((150, 16), np.float32))
-    writer.close()
+    with unsealed(sound) as file:
+        file["embedding"][:150] = 0
     assert go("check").exit_code == 0
     assert go("check", again=True).exit_code == 1
+
+
+def test_a_flipped_bit_that_opening_does_not_see_is_found(go, sound, capsys):
+    with h5py.File(sound) as file:
+        place = file["embedding"].id.get_offset() + 101 * 64 + 3
+    content = bytearray(sound.read_bytes())
+    content[place] ^= 1
+    sound.write_bytes(content)
+    TargetStore.open(sound)
+
+    assert go("check").exit_code == 1
+    assert "1 of 200 rows of embedding do not match their checksums: 101" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_old", [True, False])
+def test_what_has_no_checksums_passes_and_says_so(go, sound, is_old):
+    if is_old:
+        with unsealed(sound):
+            pass
+    result = go("check")
+    assert result.exit_code == 0 and result.tables[0].rows[0][-2:] == ("none" if is_old else "yes", "passed")
+
+
+def test_signal_stores_are_checked_too(go, tmp_path):
+    path = tmp_path / "sub-01.h5"
+    signal = np.random.default_rng(0).normal(size=(50, 2, 3, 4)).astype(np.float32)
+    ids = [f"p{number}" for number in range(50)]
+    sensors = Sensors(["a", "b", "c"])
+    SignalStore.write(path, {"train": Recording(signal, ids, sensors, np.arange(4) / 100, 100.0, "V")})
+    assert go("check", f"stores=[{path}]").exit_code == 0
+    with h5py.File(path, "r+") as file:
+        file["train/signal"][30] = 0
+    assert go("check", f"stores=[{path}]").exit_code == 1
 
 
 def test_an_encoder_is_held_to_its_own_range(home):
@@ -127,10 +167,8 @@ def test_training_repeats_the_warning(go, command, things, generator, capsys):
     go("embed", COLOURS)
     path = next((things / "embeddings").rglob("train/*.h5"))
     values = np.random.default_rng(0).normal(size=TargetStore.open(path).embedding.shape)
-    writer = hdf5.RowWriter(path, "embedding")
-    writer.write(np.arange(len(values)), 20 + values)
-    writer.close()
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
+        file["embedding"][...] = 20 + values
         hdf5.set_attributes(file, {"health": {}})
     source = [f"generator={{kind: sdxl, source: {generator}}}"] if command == "train-prior" else []
     capsys.readouterr()
@@ -139,3 +177,53 @@ def test_training_repeats_the_warning(go, command, things, generator, capsys):
 
     warnings = [line for line in capsys.readouterr().err.splitlines() if "warning" in line]
     assert [f"{path} failed its health check: the median cosine" in line for line in warnings] == [True]
+
+
+def test_a_run_is_checked_by_folder_or_name_next_to_stores(go, sound, home, capsys):
+    run = RunFolder.open("train-align", "tiny", BaseRecipe(), Launch(0, 1, torch.device("cpu")))
+    run.finish(Measurements())
+
+    for named in (str(run.path), run.path.name):
+        result = go("check", f"stores={named},{sound}")
+        assert result.exit_code == 0 and [len(table.rows) for table in result.tables] == [1, 1]
+        assert result.tables[1].rows[0][-2:] == ("yes", "passed")
+
+    metrics = run.path / "metrics.json"
+    metrics.write_text(metrics.read_text().replace("1", "2"))
+    capsys.readouterr()
+    result = go("check", f"stores={run.path.name}")
+    assert result.exit_code == 1 and result.tables[0].rows[0][-1] == "failed"
+    assert f"{metrics} was changed or damaged" in capsys.readouterr().err
+
+
+def test_a_data_set_is_checked_by_its_name_and_what_is_missing_ends_with_3(home: Path) -> None:
+    ended = CliRunner().invoke(app, ["check", "things-eeg", "--subjects", "1,2", "--json"])
+    assert ended.exit_code == MissingData.exit_code
+    found = json.loads(ended.stdout)["metrics"]["notes"]["datasets"]["things-eeg"]
+    assert found["folder"] == str(home / "data/things-eeg")
+    assert [part["state"] for part in found["parts"].values()] == ["missing"] * 3
+    assert "no pictures" in found["parts"]["pictures"]["problem"]
+
+
+def test_a_recipe_is_checked_for_what_it_needs(go, home: Path, capsys) -> None:
+    result = go("check", "stores=papers/nice")
+    assert result.exit_code == MissingData.exit_code
+    assert result.tables[-1].rows == (("papers/nice (train-align)", "missing"),)
+    own = home / "train-align.yaml"
+    own.write_text("dataset: things-eeg\ntrain: {epochz: 3}\n")
+    assert go("check", f"stores={own}").exit_code == 2
+    assert "train.epochz" in capsys.readouterr().err
+    with pytest.raises(RecipeError, match="does not say which command"):
+        go("check", f"stores={own.rename(home / 'own.yaml')}")
+
+
+def test_a_prior_is_read_whole_or_named(go, prior: Path, tmp_path: Path, capsys, hub_cache) -> None:
+    copied = tmp_path / "prior"
+    shutil.copytree(prior, copied)
+    assert go("check", f"stores={copied}").exit_code == 0
+    weights = next(copied.glob("fusion_encoder/*.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:-100])
+    assert go("check", f"stores={copied}").exit_code == MissingData.exit_code
+    assert str(weights) in capsys.readouterr().err
+    assert go("check", "stores=hub:Fusion-Prior-X").exit_code == MissingData.exit_code
+    assert "hub:Fusion-Prior-X is not on this machine" in capsys.readouterr().err

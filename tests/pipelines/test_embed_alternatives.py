@@ -76,7 +76,7 @@ def test_each_frame_of_a_clip_is_embedded(go, home, monkeypatch):
     frames = np.random.default_rng(0).integers(0, 256, (COUNT, FRAMES, 8, 8, 3), np.uint8)
     names = Names.of(map(str, range(COUNT)))
     clips = StimulusSet("clips", "train", names, names, lambda i: Clip(frames[i], rate_hz=3.0), frames=FRAMES)
-    listed = Pictures("clips", ("train",), lambda split: clips)
+    listed = Pictures("clips", ("train",), lambda split: clips, home / "signals")
     monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
 
     go("embed", "dataset=image-folder", f"encoders=['{COLOURS}']", "run.workers=2", "batch_size=1")

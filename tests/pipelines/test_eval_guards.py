@@ -6,19 +6,20 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
 import yaml
 
 from brainhive_cli.alignment import model as aligners
+from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.metrics.retrieval import ranks
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import TargetStore
+from tests.unsealed import unsealed
 
 DATASET = "demo-noise-0.3"
 
@@ -97,7 +98,7 @@ def test_labels_that_were_permuted_in_the_test_set_are_noticed(go, own, trained,
     assert sound.notes["verdict"] == "above chance" and "at chance" not in capsys.readouterr().err
 
     for path in (own / "signals" / DATASET / "default").glob("sub-*.h5"):
-        with h5py.File(path, "r+") as file:
+        with unsealed(path) as file:
             file["test/signal"][...] = np.random.default_rng(0).permutation(file["test/signal"][()])
     metrics = go("eval-retrieval", f"run={trained}", "sheet_rows=0", again=True).metrics
 
@@ -118,6 +119,7 @@ def test_a_model_of_several_heads_is_evaluated_by_one_of_them(go, own, trained):
     heads = {**model.layout.heads, "colours": Head((12,), encoder)}
     torch.manual_seed(0)
     made = aligners.Aligner(replace(model.layout, heads=heads), model.learned).eval()
+    sha256_sums.remove(run)
     made.save(folder)
     asked = (f"run={run}", "subjects=1", "sheet_rows=0", "ceiling_splits=0")
 
@@ -181,6 +183,7 @@ def test_what_was_selected_on_test_says_so_and_published_numbers_stand_beside(go
         "pool": 100,
     }
     recipe["published"] = {"top1": 0.757, "top5": 0.946, "source": "its Table 1", **same}
+    sha256_sums.remove(run)
     (run / "recipe.yaml").write_text(yaml.safe_dump(recipe))
     metrics["notes"]["cells"]["sub-02_seed-1"]["selected_on"] = "test"
     (run / "metrics.json").write_text(json.dumps(metrics))

@@ -1,5 +1,6 @@
 """import-embeddings and export-embeddings: what others keep becomes a store, and comes back bit by bit."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,9 +14,9 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
-from brainhive_cli.exchange.matching import match
 from brainhive_cli.stores import target_store
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.stores.matching import match
+from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
 Import = Callable[..., Result]
@@ -222,6 +223,25 @@ def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, for
     assert [file.suffix for file in files] == [f".{form}"] * 2 and not list(tmp_path.rglob("*.part"))
 
 
+@pytest.mark.parametrize("form", ["parquet", "npy"])
+@pytest.mark.parametrize("key", ["dataset", "split", "encoder"])
+@pytest.mark.parametrize("name", ["../../outside", "/outside", ""])
+def test_a_store_that_names_another_folder_is_not_exported_there(go, home, form, key, name):
+    made = {"dataset": "set", "split": "train", "encoder": "clip-b32", "config": {"kind": "clip-b32"}}
+    path = target_store.path_of(home / "embeddings", "set", "train", "clip-b32")
+    Blank(path, ["a"], ["a"], (4,), "float32", {**made, key: name}).create()
+    writer = TargetWriter(path)
+    writer.write(np.array([0]), np.ones((1, 4), np.float32))
+    writer.close()
+    writer.finish()
+    try:
+        go("export-embeddings", "to=deep/er/out", f"format={form}")
+    except BrainhiveError as error:
+        assert re.search("its data set, split or encoder|names a file", error.message)
+    written = [path.relative_to(home) for path in home.rglob("*") if path.suffix in (".parquet", ".npy")]
+    assert all(path.parts[:3] == ("deep", "er", "out") for path in written)
+
+
 def test_exported_parquet_has_the_names_and_columns_of_the_public_cache(
     go, import_, cache, things, unique, tmp_path
 ):
@@ -305,7 +325,7 @@ def broken(case: str, names: list[str], folder: Path) -> Path:
 @pytest.mark.parametrize(
     ("case", "told"),
     [
-        ("cut short", "cannot be read, or is cut short"),
+        ("cut short", "is damaged or cut short"),
         ("ragged parquet", "its vectors differ in length"),
         ("other columns", "has columns image_id, not image_id and emb"),
         ("too few", "holds 79 vectors for 80 names"),

@@ -150,8 +150,8 @@ def test_the_digest_of_a_large_file_is_kept_until_the_file_changes(home, monkeyp
 
     monkeypatch.setattr(hub, "LARGE", 1)
     file, read = home / "weights.safetensors", []
-    real = hub._sha256
-    monkeypatch.setattr(hub, "_sha256", lambda path: read.append(path) or real(path))
+    real = hub.sha256_sums.digest
+    monkeypatch.setattr(hub.sha256_sums, "digest", lambda path: read.append(path) or real(path))
     file.write_bytes(b"one")
     first = [hub.digest(home) for _ in range(2)]
     file.write_bytes(b"another")

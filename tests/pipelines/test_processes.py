@@ -4,6 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
+from signal import SIGKILL, SIGSEGV
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ def test_cells_are_shared_whole(world, small, tmp_path, go):
 def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     brainhive, world, small, tmp_path, go
 ):
-    settings = (*small, "subjects=1", "fuser.dropout=0", "backbone.dropout=0", "train.batch_size=129")
+    settings = (*small, "subjects=1", "train.batch_size=129")
     one = go("train-align", *settings, f"paths.runs={tmp_path / 'one'}")
     launcher = (
         str(Path(sys.executable).with_name("accelerate")),
@@ -104,6 +105,37 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     assert (other["n"], other["pool"]) == (ours["n"], ours["pool"])
     environment = json.loads((Path(two["folder"]) / "environment.json").read_text())
     assert environment["processes"] == 2  # else the test would compare one process with itself
+
+
+KILLED = """
+import os
+from brainhive_cli.backbones import linear
+class Config(linear.Config):
+    def build(self, channels, samples, dim, subjects=1):
+        made = linear.Config.build(self, channels, samples, dim, subjects)
+        number = SIGNAL if os.environ["RANK"] == "1" else 0  # which kills nobody
+        made.register_forward_hook(lambda *_: os.kill(os.getpid(), number))
+        return made
+"""
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "what", "hint"),
+    [
+        (SIGKILL, 5, "process 1 of the launch was killed (SIGKILL), as", "train.batch_size=64; the same"),
+        (SIGSEGV, 1, "process 1 of the launch was ended by SIGSEGV", "the same command continues"),
+    ],
+)
+def test_a_killed_process_is_the_error_and_not_what_the_others_say_of_it(
+    brainhive, home, small, go, number, code, what, hint
+):
+    go("embed", *small[:2])
+    (home / "killed").mkdir()
+    (home / "killed/net.py").write_text(KILLED.replace("SIGNAL", str(int(number))))
+    ended = brainhive("train-align", *small, "subjects=1", "backbone.kind=killed.net", *TWO)
+    error, way = ended.stderr.splitlines()[-2:]
+    assert ended.returncode == code and "error" not in "".join(ended.stderr.splitlines()[:-2])
+    assert error.startswith(f"error: {what}") and way.startswith(f"  try: {hint}")
 
 
 def test_reconstruct_draws_each_picture_once_and_the_same(world, small, tmp_path, go, generator, prior):

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
+from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.caveats import (
     NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
@@ -20,6 +21,7 @@ from brainhive_cli.core.caveats import (
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
 from brainhive_cli.retrieval import figures
+from tests.unsealed import unsealed
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
@@ -88,6 +90,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     config = model / "config.json"
     kept = config.read_text()
+    sha256_sums.remove(selected_on_test.folder)
     config.write_text(json.dumps({k: v for k, v in json.loads(kept).items() if k != "learned"}))
     try:
         check(go("eval-retrieval", *asked, again=True), SIMULATED, UNKNOWN_PICTURES, UNKNOWN_SELECTION)
@@ -149,7 +152,7 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
     asked = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
 
     before = go(*asked)
-    with h5py.File(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5", "r+") as file:
+    with unsealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
         file["train/signal"][:, :, ::2] *= 5
     after = go(*asked, again=True)
 

@@ -4,7 +4,6 @@ import json
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -25,6 +24,7 @@ from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import TargetStore, path_of
+from tests.unsealed import unsealed
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -143,7 +143,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
     held_out = held_out_of(pictures, 0.1)
-    with h5py.File(own / "signals" / DATASET / "default" / "sub-01.h5", "r+") as file:
+    with unsealed(own / "signals" / DATASET / "default" / "sub-01.h5") as file:
         signal = file["train/signal"][()]
         signal[held_out if spoilt == "held out" else ~held_out] *= -1
         file["train/signal"][...] = signal
@@ -161,7 +161,7 @@ def file_of(home: Path) -> Path:
 
 
 def test_the_test_split_is_never_read(own, go, small, trained):
-    with h5py.File(file_of(own), "r+") as file:
+    with unsealed(file_of(own)) as file:
         file["test/signal"][...] = np.nan  # which every reader refuses
     shutil.rmtree(own / "embeddings" / DATASET / "test")
 
@@ -258,7 +258,7 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tm
 def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
     settings = (*small, "subjects=1", "signal.normalise=channel", "train.epochs=1")
     sound = go("train-align", *settings).folder
-    with h5py.File(file_of(own), "r+") as file:
+    with unsealed(file_of(own)) as file:
         file["test/signal"][...] = 1e6 * file["test/signal"][...]
 
     spoiled = go("train-align", *settings, again=True).folder
@@ -303,7 +303,7 @@ def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_dow
 def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, small, own):
     root = own / "embeddings" / DATASET / "train"
     shutil.copy(root / f"{ENCODER}.h5", root / "other.h5")
-    with h5py.File(root / "other.h5", "r+") as file:
+    with unsealed(root / "other.h5") as file:
         file["embedding"][...] = -file["embedding"][...]
     jitter = f"train.embedding_alternatives={{{ENCODER}: [other]}}"
 

@@ -2,6 +2,7 @@
 
 import json
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.signal_spec import SignalSpec
 
 VOXELS = (
@@ -22,7 +23,7 @@ def test_subjects_of_different_widths_train_in_one_run_and_are_decoded(go, small
     run = go("train-align", *small, *VOXELS, runs).folder
 
     config = json.loads((run / "cells/all_seed-1/model/config.json").read_text())
-    spec = SignalSpec.from_dict(config["spec"])
+    spec = documents.check(config["spec"], "", SignalSpec)
     assert spec.subjects == (1, 2) and spec.names == () and spec.samples == 1
     assert spec.widths[0] != spec.widths[1]
     regions = {name: tuple(map(len, spec.regions[name])) for name in ("early", "FFA", "LOC")}

@@ -3,7 +3,6 @@
 import shutil
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import torch
@@ -12,6 +11,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.loop import Training
+from tests.unsealed import unsealed
 
 CACHED = "cache_latents=true"
 ROUNDING = 1e-5
@@ -110,7 +110,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
 def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begun, home):
     whole = begun(*settings, CACHED).pictures.latents.latent.copy()
     (path,) = stores(home)
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         file["done"][5], file["embedding"][5] = 0, 0
 
     added = begun(*settings, CACHED).pictures.latents.latent
@@ -121,7 +121,7 @@ def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begu
 def test_latents_that_an_older_version_kept_are_read(settings, begun, home):
     whole = begun(*settings, CACHED).pictures.latents.latent.copy()
     (path,) = stores(home)
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         file.move("embedding", "latent")
 
     assert np.array_equal(begun(*settings, CACHED).pictures.latents.latent, whole)

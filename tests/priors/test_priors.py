@@ -29,7 +29,7 @@ def test_a_folder_of_brainhives_layout_is_a_fusion_prior_and_identity_a_kind_wit
     assert priors.describe("identity").digest == "" and not [*priors.load("identity").parameters()]
 
 
-def test_a_folder_that_names_its_kind_is_loaded_as_that_kind(saved, monkeypatch, tmp_path):
+def test_a_folder_that_names_its_kind_is_loaded_as_that_kind(saved, monkeypatch, tmp_path, code_allowed):
     lines = ("from brainhive_cli.core import parts", "class Config(parts.Config): pass", "TINY = Config()")
     (tmp_path / "pack_of_parts").mkdir()
     (tmp_path / "pack_of_parts/my_prior.py").write_text(

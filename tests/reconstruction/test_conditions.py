@@ -7,7 +7,7 @@ from reconstructions import embedding, gap, generate, pictures_of
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.generation import seed_of
 
@@ -51,6 +51,12 @@ def test_every_shuffled_item_has_another_items_heads_each_once():
     assert shuffled.origin_ids == decoded_set(9).shuffled().origin_ids
     with pytest.raises(RecipeError, match="one signal cannot be shuffled"):
         original.first(1).shuffled()
+
+
+@pytest.mark.parametrize("image_id", ["../../outside", "/outside", "a//b", "", "a\0b"])
+def test_a_stimulus_id_never_names_a_file_outside_the_run(image_id):
+    with pytest.raises(BrainhiveError, match=r"^the stimulus id "):
+        decoded_set(1).file(image_id, 0)
 
 
 def test_one_item_can_have_a_signal_out_of_all(go, aligned, drawing):

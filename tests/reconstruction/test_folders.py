@@ -84,5 +84,7 @@ def test_a_run_without_the_document_of_metrics_is_refused_by_name(tmp_path):
     for name in ("recipe.yaml", "metrics.json"):
         (tmp_path / "run" / name).write_text('{"caveats": ["selected on test"]}')
 
-    with pytest.raises(BrainhiveError, match="run holds metrics of schema None, this version reads 1"):
+    with pytest.raises(
+        BrainhiveError, match=r"metrics\.json holds metrics of schema None, this version reads 1"
+    ):
         caveats_around(str(samples))

@@ -16,6 +16,7 @@ from brainhive_cli import priors
 from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
+from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.demo.pictures import scenes
@@ -113,6 +114,7 @@ def test_tokens_of_another_fusion_encoder_are_warned_of(go, world, drawing, smal
 
 def test_a_run_of_other_encoders_than_the_priors_is_refused_with_both(go, drawing, aligned):
     file = aligned / "recipe.yaml"
+    sha256_sums.remove(aligned)
     file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | {"encoders": ["demo_clip"]}))
 
     with pytest.raises(BrainhiveError, match=r"takes the encoders .*python-example, not demo-clip"):

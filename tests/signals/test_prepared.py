@@ -10,7 +10,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.signals.prepared import in_memory, mapped
 from brainhive_cli.signals.selection import Selection
+from brainhive_cli.stores import checksums
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore
+from tests.unsealed import unsealed
 
 CHANNELS = ("P7", "Oz", "Cz")
 
@@ -79,3 +81,22 @@ def test_a_value_that_is_not_finite_leaves_no_file(path):
     with pytest.raises(BrainhiveError, match="here: a signal is not finite, of picture c/p3, channel Oz"):
         mapped(spoilt, "averages", path, "train")
     assert not list((path.parent / "prepared").glob("*.h5"))
+
+
+@pytest.mark.parametrize("damage", ["cut short", "flipped", "another shape", "no longer sealed"])
+def test_a_damaged_file_is_written_again(path, damage):
+    selection = recorded(path)
+    before = mapped(selection, "averages", path, "train")
+    sound, file = before.copy(), Path(before.filename)
+    content = bytearray(file.read_bytes())
+    if damage == "another shape":
+        with unsealed(file) as opened:
+            del opened["signal"]
+            opened["signal"] = np.zeros((3, 2, 5), np.float32)
+    elif damage == "no longer sealed":
+        checksums.unseal(file)
+    else:
+        content[before.offset] ^= 1
+        file.write_bytes(content if damage == "flipped" else content[:-500])
+
+    assert np.array_equal(mapped(selection, "averages", path, "train"), sound)

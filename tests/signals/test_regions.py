@@ -3,7 +3,8 @@
 import pytest
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.datasets.things_eeg import MONTAGE, POSTERIOR
+from brainhive_cli.core.montages import THINGS_EEG as MONTAGE
+from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.signals.regions import REGIONS, region_of
 from brainhive_cli.signals.selection import channel_rows
 

@@ -3,22 +3,35 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.stores import hdf5
+from brainhive_cli.stores import hdf5, ids, mapping
 
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:
     path = tmp_path / "deep/er/store.h5"
     spaces = {"embedding": ((6, 2, 3), "float32"), "below/signal": ((4, 5), "float16")}
-    attributes = {"format": 1, "name": "é", "health": {"mean": 0.5}, "list": [1, 2], "is_new": True}
+    attributes: dict[str, Any] = {
+        "format": 1,
+        "name": "é",
+        "health": {"mean": 0.5},
+        "list": [1, 2],
+        "is_new": True,
+    }
     hdf5.create(path, spaces, {"below/ids": np.array([b"a", b"bc"])}, attributes)
+    hdf5.seal(path)
     return path
+
+
+def read(path: Path, made_by: str = "") -> dict[str, Any]:
+    with hdf5.open_file(path, made_by) as file:
+        return hdf5.get_attributes(file)
 
 
 def test_rows_come_in_any_order_and_number(path: Path) -> None:
@@ -36,7 +49,7 @@ def test_a_map_is_what_h5py_reads_and_cannot_be_written(path: Path) -> None:
     writer.write(range(4), np.arange(20).reshape(4, 5))
     writer.close()
     with h5py.File(path) as file:
-        mapped, read = hdf5.mapped(file["below/signal"]), file["below/signal"][()]
+        mapped, read = mapping.mapped(file, "below/signal"), file["below/signal"][()]
     assert isinstance(mapped, np.memmap)
     np.testing.assert_array_equal(mapped, read)
     with pytest.raises(ValueError, match="read-only"):
@@ -44,33 +57,31 @@ def test_a_map_is_what_h5py_reads_and_cannot_be_written(path: Path) -> None:
 
 
 def test_attributes_come_back_as_they_went_in(path: Path) -> None:
-    with hdf5.open_file(path, "") as file:
-        found = hdf5.get_attributes(file)
-    assert found == {"format": 1, "name": "é", "health": {"mean": 0.5}, "list": [1, 2], "is_new": True}
+    assert read(path) == {"format": 1, "name": "é", "health": {"mean": 0.5}, "list": [1, 2], "is_new": True}
 
 
 @pytest.mark.parametrize("share", [0.0, 0.5, 0.99])
 def test_a_file_cut_short_is_one_clear_error(path: Path, share: float) -> None:
     content = path.read_bytes()
     path.write_bytes(content[: int(share * len(content))])
-    with pytest.raises(BrainhiveError, match=r"store\.h5 is corrupt or cut short: ") as caught:
-        hdf5.open_file(path, "brainhive embed")
+    with pytest.raises(BrainhiveError, match=r"store\.h5 is damaged or cut short: ") as caught:
+        read(path, "brainhive embed")
     assert caught.value.hint == "delete it, then: brainhive embed"
     assert "\n" not in caught.value.message
 
 
 def test_a_file_of_something_else_is_the_same_error(path: Path) -> None:
     path.write_text("not HDF5 at all" * 100)
-    with pytest.raises(BrainhiveError, match="is corrupt or cut short"):
-        hdf5.open_file(path, "")
+    with pytest.raises(BrainhiveError, match="is damaged or cut short"):
+        read(path)
 
 
 def test_a_missing_file_is_told_from_an_unfinished_one(path: Path) -> None:
     with pytest.raises(MissingData, match="does not exist"):
-        hdf5.open_file(path.with_name("other.h5"), "")
+        read(path.with_name("other.h5"))
     path.rename(hdf5.part_of(path))
     with pytest.raises(MissingData, match="is not finished"):
-        hdf5.open_file(path, "")
+        read(path)
 
 
 def test_a_failed_write_is_an_os_error_and_the_file_still_opens(tmp_path: Path) -> None:
@@ -79,7 +90,7 @@ def test_a_failed_write_is_an_os_error_and_the_file_still_opens(tmp_path: Path) 
     program = f"""if True:
         import numpy as np, resource, sys
         from pathlib import Path
-        from brainhive_cli.stores import hdf5
+        from brainhive_cli.stores import hdf5, ids, mapping
         writer = hdf5.RowWriter(Path({str(path)!r}), "embedding")
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**17, 2**17))  # the disk is full after about half
         try:
@@ -107,7 +118,7 @@ IDS = ["train/cat/one", "train/dog/two", "test/dog/two", "loose"]
     ],
 )
 def test_ids_match_in_full_or_by_stem(wanted: list[str], rows: list[int]) -> None:
-    assert hdf5.match_ids(wanted, IDS, "store").tolist() == rows
+    assert ids.match_ids(wanted, IDS, "store").tolist() == rows
 
 
 @pytest.mark.parametrize(
@@ -120,4 +131,10 @@ def test_ids_match_in_full_or_by_stem(wanted: list[str], rows: list[int]) -> Non
 )
 def test_an_ambiguous_or_unknown_id_is_refused(wanted: str, what: str) -> None:
     with pytest.raises(MissingData, match=what):
-        hdf5.match_ids(["loose", wanted], IDS, "store")
+        ids.match_ids(["loose", wanted], IDS, "store")
+
+
+def test_none_and_the_text_null_come_back_as_they_went_in(tmp_path: Path) -> None:
+    hdf5.create(tmp_path / "x.h5", {}, {}, written := {"none": None, "text": "null"})
+    with h5py.File(tmp_path / "x.h5") as file:
+        assert hdf5.get_attributes(file) == written

@@ -1,15 +1,16 @@
 """The signal store: what goes in comes out, mapped; a half-written one does not open."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import h5py
 import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import hdf5, recordings
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore, Voxels
+from tests.unsealed import unsealed
 
 
 def recording(count: int, most: int, **fields: Any) -> Recording:
@@ -46,6 +47,18 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
+def test_sessions_and_their_whiteners_come_back(path: Path) -> None:
+    sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
+    whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
+    counts = np.array([2, 3, 1])
+    written = recording(3, 3, repetitions=counts, sessions=sessions, whiteners=whiteners)
+    SignalStore.write(path, {"train": written, "test": recording(2, 1)})
+    found = SignalStore.open(path)
+    np.testing.assert_array_equal(found["train"].sessions, sessions)
+    np.testing.assert_array_equal(found["train"].whiteners, whiteners)
+    assert found["test"].sessions is None and found["test"].whiteners is None
+
+
 def test_float16_stays_and_takes_half_the_bytes(path: Path) -> None:
     signal = np.random.default_rng(0).normal(size=(4, 2, 3, 5))
     half = recording(4, 2, signal=signal.astype(np.float16))
@@ -70,6 +83,13 @@ UNFIT = [
     ({"repetitions": np.array([2, 2, 2])}, "come with 3 repetitions, not 4"),
     ({"repetitions": np.array([2, 2, 0, 2])}, "counts of repetitions beyond 1 to 2"),
     ({"repetitions": np.array([2, 2, 3, 2])}, "counts of repetitions beyond 1 to 2"),
+    ({"sessions": np.zeros((4, 3), np.int8)}, "sessions that are not one a repetition"),
+    ({"sessions": np.array([[0, -1]] * 4, np.int8)}, "sessions that are not one a repetition"),
+    ({"whiteners": np.zeros((2, 5, 5))}, r"come with whiteners \[2, 5, 5\]"),
+    (
+        {"sessions": np.ones((4, 2), np.int8), "whiteners": np.ones((1, 3, 3))},
+        "1 whiteners for more",
+    ),
     ({"signal": np.zeros((4, 3, 5))}, r"signals \[4, 3, 5\] are not \[N, R, C, T\]"),
 ]
 
@@ -87,7 +107,7 @@ def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
 @pytest.mark.parametrize("name", ["times_s", "channels"])
 def test_a_store_whose_lists_do_not_fit_its_signals_does_not_open(path: Path, name: str) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         longer = [*hdf5.get_attributes(file)[name]] * 2
         hdf5.set_attributes(file, {name: longer})
     with pytest.raises(BrainhiveError, match=rf"sub-03\.h5: signals .* come with {len(longer)}") as caught:
@@ -119,9 +139,17 @@ def test_voxels_without_regions_come_back(path: Path) -> None:
     assert SignalStore.open(path)["train"].space == Voxels({})
 
 
+def test_voxels_keep_their_noise_ceiling(path: Path) -> None:
+    written = replace(voxels(4), space=Voxels({}, np.array([0.5, 0, 2])))
+    SignalStore.write(path, {"train": written})
+    np.testing.assert_array_equal(SignalStore.open(path)["train"].space.ncsnr, [0.5, 0, 2])
+    with pytest.raises(BrainhiveError, match="come with 2 noise-ceiling ratios, not 3"):
+        replace(written, space=Voxels({}, np.ones(2)))
+
+
 def test_a_store_whose_region_masks_do_not_match_its_voxels_does_not_open(path: Path) -> None:
     SignalStore.write(path, {"train": voxels(4, V1=[1, 0, 1])})
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         del file["region_masks"]
         file["region_masks"] = np.ones((1, 5), bool)
     with pytest.raises(BrainhiveError, match=r"sub-03\.h5: .* 5 voxels in the mask of region V1, not 3"):
@@ -138,7 +166,7 @@ def test_positions_of_sensors_come_back(path: Path) -> None:
 
 def test_a_store_of_the_first_format_opens(path: Path) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         file.attrs["format"] = 1
         del file.attrs["space"]  # which that format did not have
     assert SignalStore.open(path)["train"].space == Sensors(["O1", "Oz", "O2"])
@@ -189,8 +217,9 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
     content = path.read_bytes()
     path.write_bytes(content[:-100])
-    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is corrupt or cut short"):
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is damaged or cut short"):
         SignalStore.open(path)
     hdf5.create(path, {"embedding": ((2, 2), "float32")}, {}, {"format": 1})
+    hdf5.seal(path)
     with pytest.raises(BrainhiveError, match="is not a signal store"):
         SignalStore.open(path)

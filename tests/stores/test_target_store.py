@@ -14,9 +14,10 @@ import pytest
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.stores import hdf5, target_store
+from brainhive_cli.stores import checksums, hdf5, target_store
 from brainhive_cli.stores.health import measure
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
+from tests.unsealed import unsealed
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -53,6 +54,14 @@ def fill(writer: TargetWriter, values: NDArray[np.float32]) -> None:
     writer.write(writer.pending, values[writer.pending])
     writer.close()
     writer.finish()
+
+
+@pytest.mark.parametrize(
+    "names", [("../..", "train", "e"), ("set", "/etc", "e"), ("set", "train", "../../e")]
+)
+def test_a_store_never_lies_outside_its_folder(tmp_path: Path, names: tuple[str, str, str]) -> None:
+    with pytest.raises(BrainhiveError, match="the data set, split or encoder of a store, '"):
+        target_store.path_of(tmp_path, *names)
 
 
 def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArray[np.float32]) -> None:
@@ -147,7 +156,7 @@ def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np
 
 def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.float32]) -> None:
     fill(begin(path), values)
-    with h5py.File(path, "r+") as file:
+    with unsealed(path) as file:
         hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
     assert TargetStore.open(path).health == measure(values, np.arange(COUNT))
 
@@ -167,3 +176,41 @@ def test_every_missing_store_is_named_with_the_line_that_makes_it(
     with pytest.raises(MissingData, match="no train embeddings of vae, clip-h14 for set") as caught:
         target_store.open_all(root, "set", "train", ["vae", "encoder", "clip-h14"])
     assert caught.value.hint == "brainhive embed --encoders vae,clip-h14 --dataset set"
+
+
+def test_a_sealed_part_is_resumed_without_its_damaged_row(path: Path, values: NDArray[np.float32]) -> None:
+    fill(begin(path), values)
+    part = hdf5.part_of(path)
+    path.rename(part)  # as after a kill just before the last rename
+    with h5py.File(part) as file:
+        at = file["embedding"].id.get_offset()
+    with part.open("r+b") as file:
+        file.seek(at)
+        file.write(b"\xff" * 4)  # of the first row, which every sample has
+    assert begin(path).pending.tolist() == [0]
+
+
+def test_resuming_reads_only_the_rows_that_were_written(
+    path: Path, values: NDArray[np.float32], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows, hashed, of_rows = np.array([3, 5, 200]), [], checksums.of_rows
+    writer = begin(path)
+    writer.write(rows, values[rows])
+    writer.close()
+    monkeypatch.setattr(checksums, "of_rows", lambda some: hashed.append(some) or of_rows(some))
+    monkeypatch.setattr(checksums, "BLOCK_BYTES", 2 * values[:1].nbytes)
+    begin(path).close()
+    assert [len(some) for some in hashed] == [2, 1] and np.array_equal(np.concatenate(hashed), values[rows])
+
+
+@pytest.mark.parametrize(
+    ("shape", "alternatives"), [((0,), {}), ((3, 0), {"alternatives": 3}), ((3, 4), {"alternatives": 7})]
+)
+def test_embeddings_without_values_or_of_other_alternatives_are_refused(
+    path: Path, shape: tuple[int, ...], alternatives: dict[str, int]
+) -> None:
+    Blank(path, ["a", "b"], ["a", "b"], shape, "float32", {"encoder": "encoder", **alternatives}).create()
+    hdf5.part_of(path).rename(path)
+    hdf5.seal(path)
+    with pytest.raises(BrainhiveError, match="alternatives"):
+        TargetStore.open(path)

@@ -7,22 +7,27 @@ import pickle
 import warnings
 import zipfile
 from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.pickles._archive import Archive, Storages
 from brainhive_cli.stores.pickles._stream import Stream
 from brainhive_cli.stores.pickles._unpickler import Refused, Unpickler
 
 ENDINGS = (".pt", ".pth", ".npy", ".npz")
-BROKEN = (
-    *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, OSError, RecursionError),
-    *(RuntimeError, TypeError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile),
-)
-"""What reading a file that is cut short or scrambled raises."""
+NPY = ".npy"
+HEADERS: dict[tuple[int, int], Callable[..., Any]] = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+"""What reads the header of an array, by the format's version; the third is of structures only."""
 TORCH_MAGIC = 0x1950A86A20F9469CFC6C
 """What a file of torch begins with that is no archive (torch.serialization.MAGIC_NUMBER)."""
 
@@ -34,7 +39,8 @@ class HoldsObjects(BrainhiveError):
 def load(path: Path, trust: bool = False) -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
-    Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read.
+    Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
+    the checksums that archives have.
 
     Args:
         path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an .npy, an .npz or a
@@ -45,21 +51,37 @@ def load(path: Path, trust: bool = False) -> Any:
         HoldsObjects: if the file holds anything else, before any of it is made.
         BrainhiveError: if it cannot be read.
     """
-    try:
+    with described(path, "fetch it again"):
         try:
             return _load(path)
-        except Refused:
-            if not trust:
-                raise
-            return _run(path)
-    except Refused as error:
-        raise HoldsObjects(
-            f"{path} holds Python objects that could run code when read: {first_line(error)}",
-            "save it again as a dict of plain arrays and lists",
-        ) from error
-    except BROKEN as error:
-        reason = first_line(error)
-        raise BrainhiveError(f"{path} cannot be read, or is cut short: {reason}", "fetch it again") from error
+        except Refused as error:
+            if trust:
+                foreign_code.require("trust_pickle", f"trust_pickle, as {path} holds objects,")
+                return _run(path)
+            raise HoldsObjects(
+                f"{path} holds Python objects that could run code when read: {first_line(error)}",
+                "save it again as a dict of plain arrays and lists",
+            ) from error
+
+
+def array(value: Any) -> NDArray[Any]:
+    """Turn what `load` found into an array.
+
+    Args:
+        value: An array, a dense tensor, or a list of numbers, of strings, of arrays, or of lists of these.
+
+    Raises:
+        TypeError: if it is something else: deeper lists can take for ever.
+    """
+    if hasattr(value, "detach"):
+        value = value.detach()  # of bfloat16, which NumPy does not have
+        return np.asarray(value.float() if str(value.dtype) == "torch.bfloat16" else value)
+    is_list = isinstance(value, list | tuple) or (isinstance(value, np.ndarray) and value.dtype.hasobject)
+    for row in value if is_list else [value]:
+        for each in row if isinstance(row, list | tuple) else [row]:
+            if not isinstance(each, np.ndarray | np.generic | int | float | str):
+                raise TypeError(f"a {type(each).__name__} is neither numbers nor names")
+    return np.asanyarray(value)
 
 
 def _load(path: Path) -> Any:
@@ -76,21 +98,27 @@ def _load_archive(path: Path) -> Any:
     archive = Archive(path)
     pickled = [name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not pickled:
-        content = np.load(path, allow_pickle=False)
-        return dict(content) if isinstance(content, np.lib.npyio.NpzFile) else content
+        arrays = [name for name in archive.names if name.endswith(NPY)]
+        if not arrays:
+            raise ValueError("it holds neither tensors nor arrays")
+        return {name.removesuffix(NPY): _array(archive.open(name)) for name in arrays}
     storages = Storages(path, pickled[0].removesuffix("data.pkl"))
     return _or_torch(path, lambda: Unpickler(archive.open(pickled[0]), storages).load())
 
 
 def _load_npy(path: Path) -> Any:
-    """Read an array; one of objects, which NumPy keeps as a pickle, holds plain types or is refused."""
-    with path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-        if version not in readers or not readers[version](file)[2].hasobject:
-            return np.load(path, mmap_mode="r", allow_pickle=False)
-        content = Unpickler(Stream.of_file(path, file.tell())).load()
+    content = _array(Stream.of_file(path))
     return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
+
+
+def _array(stream: Stream) -> Any:
+    """Map an array; one of objects, which NumPy keeps as a pickle, holds plain types or is refused."""
+    version = np.lib.format.read_magic(stream)  # type: ignore[arg-type]
+    shape, is_fortran, dtype = HEADERS[version](stream)
+    if dtype.hasobject:
+        return Unpickler(stream).load()
+    content = stream.take(prod(shape) * dtype.itemsize)
+    return content.view(dtype).reshape(shape, order="F" if is_fortran else "C")
 
 
 def _load_pickle(path: Path) -> Any:

@@ -1,14 +1,17 @@
 """A torch archive: a zip file whose members, and the tensors in them, are mapped where they lie."""
 
 import zipfile
+import zlib
 from collections.abc import Sequence
 from functools import cached_property
+from math import prod
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainhive_cli.stores.damage import refuse_inflation
 from brainhive_cli.stores.pickles._stream import Stream
 
 if TYPE_CHECKING:
@@ -34,6 +37,8 @@ class Archive:
     def __init__(self, path: Path, mode: Literal["r", "c"] = "r") -> None:
         self.path, self._zip = path, zipfile.ZipFile(path)
         self._content = np.memmap(path, np.uint8, mode)
+        size = sum(member.file_size for member in self._zip.infolist())
+        refuse_inflation(size, len(self._content), "its members")
 
     @property
     def names(self) -> list[str]:
@@ -41,16 +46,19 @@ class Archive:
         return self._zip.namelist()
 
     def open(self, name: str) -> Stream:
-        """Open a member; one that is compressed is read."""
+        """Open a member, and verify its checksum (which torch does not); one that is compressed is read."""
         member = self._zip.getinfo(name)
         if member.compress_type != zipfile.ZIP_STORED:
             return Stream(np.frombuffer(bytearray(self._zip.read(name)), np.uint8))
         start = member.header_offset
         head = self._content[start : start + LOCAL_HEADER].tobytes()
         start += LOCAL_HEADER + int.from_bytes(head[26:28], "little") + int.from_bytes(head[28:30], "little")
-        if start + member.file_size > len(self._content):
-            raise EOFError(f"{name} ends beyond the file")
-        return Stream(self._content[start : start + member.file_size])
+        if not 0 <= member.header_offset < start + member.file_size <= len(self._content):
+            raise EOFError(f"{name} does not lie within the file")
+        content = self._content[start : start + member.file_size]
+        if zlib.crc32(content.data) != member.CRC:
+            raise ValueError(f"{name} does not match its checksum")
+        return Stream(content)
 
 
 class Storages:
@@ -82,5 +90,10 @@ class Storages:
 
 
 def rebuild(flat: "Tensor", start: int, shape: Sequence[int], stride: Sequence[int], *_: Any) -> "Tensor":
-    """Shape a tensor from a flat one; torch holds that it lies within."""
+    """Shape a tensor from a flat one; torch holds that it lies within.
+
+    Raises:
+        ValueError: if it repeats its numbers so often that a copy would fill the memory.
+    """
+    refuse_inflation(prod(shape) * flat.itemsize, flat.nbytes, f"a tensor {list(shape)}")
     return flat.as_strided(tuple(shape), tuple(stride), start)

@@ -7,7 +7,7 @@ made by stand for functions of this module, which accept what NumPy writes and n
 import pickle
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from struct import unpack
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,6 +23,8 @@ LONG = 2**16
 """Bytes that are mapped rather than read; pickle itself keeps as many out of its frames."""
 DTYPE = re.compile(r"b1|[iu][1248]|f(2|4|8|12|16)|c(8|16|24|32)|[SU]\d+|O[48]?")
 ORDERS = ("<", ">", "|", "=")
+KEYS = (str, bytes, int, float, type(None), np.generic)
+"""What keys of dicts and members of sets may be: hashing nested tuples can take for ever."""
 NDARRAY = object()
 """Stands for NumPy's class, which is only ever an argument."""
 
@@ -43,6 +45,17 @@ def _encode(text: str, encoding: str = "latin1") -> bytes:
     if encoding != "latin1":
         raise Refused(f"_codecs.encode to {encoding}")
     return text.encode("latin1")
+
+
+def _checked(keys: Iterable[Any]) -> None:
+    for key in keys:
+        if not all(isinstance(part, KEYS) for part in (key if isinstance(key, tuple) else (key,))):
+            raise Refused(f"a {type(key).__name__} as a key")
+
+
+def _ordered_dict(pairs: Sequence[Sequence[Any]] = ()) -> OrderedDict[Any, Any]:
+    _checked(pair[0] for pair in pairs)
+    return OrderedDict(pairs)  # type: ignore[arg-type]
 
 
 def _no_bytes() -> bytes:
@@ -96,7 +109,7 @@ def _scalar(dtype: np.dtype[Any], content: bytes) -> Any:
 
 
 PLAIN: dict[str, Any] = {
-    "collections.OrderedDict": OrderedDict,
+    "collections.OrderedDict": _ordered_dict,
     "_codecs.encode": _encode,
     "builtins.bytes": _no_bytes,
     "__builtin__.bytes": _no_bytes,
@@ -107,6 +120,13 @@ for core in ("numpy.core", "numpy._core"):  # as NumPy 1 and 2 call it
     PLAIN[f"{core}.multiarray._reconstruct"] = _Array
     PLAIN[f"{core}.multiarray.scalar"] = _scalar
     PLAIN[f"{core}.numeric._frombuffer"] = _frombuffer
+
+
+HASHED = {
+    **{"SETITEM": slice(-2, -1), "SETITEMS": slice(None, None, 2), "DICT": slice(None, None, 2)},
+    **{"ADDITEMS": slice(None), "FROZENSET": slice(None)},
+}
+"""Opcodes that hash, and which entries of the stack (above the last mark) they do it with."""
 
 
 class Unpickler(pickle._Unpickler):
@@ -176,9 +196,17 @@ class Unpickler(pickle._Unpickler):
         """Refuse other ways to make objects."""
         raise Refused("an instance of a class")
 
+    def check_keys(self, found: slice, then: Callable[["Unpickler"], None]) -> None:
+        """Check keys on the stack before an opcode hashes them."""
+        _checked(self.stack[found])
+        then(self)
+
     dispatch[pickle.BUILD[0]] = load_build
     dispatch[pickle.BINBYTES[0]] = lambda self: self.load_long_bytes("<I", bytes)
     dispatch[pickle.BINBYTES8[0]] = lambda self: self.load_long_bytes("<Q", bytes)
     dispatch[pickle.BYTEARRAY8[0]] = lambda self: self.load_long_bytes("<Q", bytearray)
+    for _opcode, _keys in HASHED.items():
+        _load = dispatch[getattr(pickle, _opcode)[0]]
+        dispatch[getattr(pickle, _opcode)[0]] = lambda self, k=_keys, then=_load: self.check_keys(k, then)
     for _opcode in "INST OBJ NEWOBJ NEWOBJ_EX EXT1 EXT2 EXT4 NEXT_BUFFER READONLY_BUFFER".split():
         dispatch[getattr(pickle, _opcode)[0]] = load_refused

@@ -9,7 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.datasets import PICTURES
+
+PICTURES = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff"})
+"""Endings of picture files."""
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,13 @@ class Match:
     unknown: list[str]
 
 
-def match(names: Sequence[str], image_ids: Sequence[str]) -> Match:
+def match(names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = True) -> Match:
     """Find the picture of each name: an image id, its end (the stem alone, say), or a path that ends in it.
+
+    Args:
+        names: What others call pictures.
+        image_ids: Those of the data set.
+        each_once: Refuse two names of one picture.
 
     Raises:
         BrainhiveError: if a name could mean several pictures, or two names mean the same one.
@@ -43,14 +50,16 @@ def match(names: Sequence[str], image_ids: Sequence[str]) -> Match:
             clashes.append(f"{name} could be {' or '.join(image_ids[row] for row in found[:3])}")
         rows[place] = found[0] if found else -1
     _refuse(clashes, "names mean several pictures", "name them by their path below the image folder")
-    _refuse_twice(names, rows, image_ids)
+    if each_once:
+        _refuse_twice(names, rows, image_ids)
     return Match(rows, [name for name, row in zip(names, rows, strict=True) if row < 0])
 
 
 def shown(names: Sequence[str], of: int | None = None) -> str:
     """Count names and show the first few, in one line: `12 of 200: a, b, c …`."""
     count = f"{len(names)} of {of}" if of else str(len(names))
-    return f"{count}: {', '.join(names[:3])}{' …' if len(names) > 3 else ''}"
+    some = (name if name.isprintable() else repr(name) for name in names[:3])
+    return f"{count}: {', '.join(some)}{' …' if len(names) > 3 else ''}"
 
 
 def _plain(name: str) -> str:

@@ -1,0 +1,226 @@
+"""Documents in JSON and YAML, ours and other projects': every one is read here, whatever it holds."""
+
+import hashlib
+import json
+import re
+from collections.abc import Callable, Container, Hashable, Iterable
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from brainhive_cli.core import sha256_sums
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+
+T = TypeVar("T")
+AGAIN = "copy it again, or delete it and run the command that made it again"
+"""What to do about a damaged document of ours."""
+DOWNLOAD = "download it again"
+"""What to do about a damaged document of another project."""
+LARGEST = {".json": 64 << 20, ".yaml": 1 << 18}
+"""Bytes of the largest document that is read by default; so much YAML takes two seconds."""
+DEEPEST = 64
+"""Levels of nesting that are read; pydantic stops at 255."""
+LONGEST = 300
+"""Characters of a value or reason that a message shows."""
+SURROGATE = re.compile(r"[\ud800-\udfff]|\\(u|U0000)[dD][89a-fA-F]")
+"""Half of a character, or JSON's escape of one: half alone cannot be written again."""
+
+
+def read(
+    path: Path,
+    kind: type[T] | TypeAdapter[T] = dict[str, Any],  # type: ignore[assignment]
+    hint: str = AGAIN,
+    error: type[BrainhiveError] = BrainhiveError,
+    *,
+    is_yaml: bool | None = None,
+    most: int = 0,
+    without: Container[str] = (),
+) -> T:
+    """Read one document, and check its type and, if a SHA256SUMS lists it, its digest.
+
+    Args:
+        path: The file.
+        kind: What it holds: a pydantic model, or any type that pydantic checks.
+        hint: What to do if it is damaged.
+        error: What is raised if it is damaged.
+        is_yaml: Whether it is YAML, not JSON; None: if it is called .yaml.
+        most: Bytes that it may have; 0 for the default of its format.
+        without: Keys of JSON objects to forget while reading.
+
+    Raises:
+        MissingData: if there is no such file.
+        BrainhiveError: `error`, with path and key, if it is too large, changed, or does not hold a `kind`.
+    """
+    if not path.is_file():
+        raise MissingData(f"there is no file {path}", hint)
+    is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
+    most = most or LARGEST[".yaml" if is_yaml else ".json"]
+    if (size := path.stat().st_size) > most:
+        raise error(f"{path} is too large: {size:,} bytes, at most {most:,} are read", hint)
+    try:
+        with path.open("rb") as file:
+            content = file.read(most)
+    except PermissionError:
+        raise
+    except OSError as reason:  # of a damaged disk, or a link to what is no file
+        raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
+    if (known := sha256_sums.recorded(path)) and hashlib.sha256(content).hexdigest() != known:
+        raise error(sha256_sums.changed(path), sha256_sums.AGAIN)
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as reason:
+        raise error(f"{path} is not a text in UTF-8: {reason}", hint) from reason
+    del content  # a large one is not kept twice
+    return parse(text, str(path), kind, hint, error, is_yaml=is_yaml, without=without)
+
+
+def parse(
+    text: str,
+    where: str,
+    kind: type[T] | TypeAdapter[T] = dict[str, Any],  # type: ignore[assignment]
+    hint: str = AGAIN,
+    error: type[BrainhiveError] = BrainhiveError,
+    *,
+    is_yaml: bool = False,
+    without: Container[str] = (),
+) -> T:
+    """Read a document that is a string, as `read` does; `where` names it in the message."""
+    try:
+        value = _from_yaml(text) if is_yaml else _from_json(text, without)
+        if ("\\" in text or not text.isascii()) and SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except (yaml.YAMLError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as reason:
+        raise error(f"{where} is not valid {'YAML' if is_yaml else 'JSON'}: {_why(reason)}", hint) from reason
+    return check(value, where, kind, hint, error)
+
+
+def check(
+    value: Any,
+    where: str,
+    kind: type[T] | TypeAdapter[T],
+    hint: str = AGAIN,
+    error: type[BrainhiveError] = BrainhiveError,
+) -> T:
+    """Check plain values, wherever they come from, against a type."""
+    try:
+        adapter: TypeAdapter[T] = kind if isinstance(kind, TypeAdapter) else _adapter(cast(Hashable, kind))
+        return adapter.validate_python(value)
+    except ValidationError as reason:
+        first = reason.errors()[0]
+        key = "".join(f"{step}: " for step in [".".join(map(str, first["loc"]))] if step)
+        message = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
+        got = "" if first["type"] == "missing" else f", got {shown(first['input'])}"
+        raise error(f"{where}: {key}{message}{got}", hint) from reason
+    except BrainhiveError as reason:  # of checks of our own, which do not know the file
+        if type(reason) not in (BrainhiveError, RecipeError):
+            raise
+        raise error(f"{where}: {reason.message}", reason.hint or hint) from reason
+
+
+def shown(value: Any) -> str:
+    """Write a value for a message, cut where it is long."""
+    text = repr(value)
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}…"
+
+
+@cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _why(reason: Exception) -> str:
+    if isinstance(reason, RecursionError):
+        return f"it is nested deeper than {DEEPEST} levels"
+    return " ".join(str(reason).split())[:LONGEST] or type(reason).__name__
+
+
+def _from_json(text: str, without: Container[str]) -> Any:
+    value = json.loads(text, object_pairs_hook=partial(_each_once, without))
+    _refuse_deep(value, _parts_of_value, len(text))
+    return value
+
+
+def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Make a JSON object, in which no key stands twice: the parser alone would keep the last in silence."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"key {twice!r} appears twice")
+    return {name: value for name, value in pairs if name not in without} if without else found
+
+
+def _parts_of_value(value: Any) -> Iterable[Any]:
+    return value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+
+
+def _refuse_deep(root: Any, parts: Callable[[Any], Iterable[Any]], most: int) -> None:
+    """Refuse what is nested too deeply, or has more than `most` nodes: YAML's aliases may repeat a node."""
+    level, count = [root], 1
+    for _ in range(DEEPEST):
+        below: list[Any] = []
+        for node in level:
+            below.extend(part for part in parts(node) if parts(part))
+            if count + len(below) > most:
+                raise ValueError("its aliases repeat too much")
+        if not below:
+            return
+        level, count = below, count + len(below)
+    raise RecursionError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML with JSON's types only, and no mapping that has a key twice."""
+
+    yaml_constructors = {}  # noqa: RUF012
+    yaml_implicit_resolvers = {  # noqa: RUF012
+        first: [(tag, pattern) for tag, pattern in found if not tag.endswith(":timestamp")]
+        for first, found in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    }
+
+    def compose_mapping_node(self, anchor: Any) -> Any:
+        node: Any = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], Any] = {}
+        for key, _ in node.value:
+            if key.tag not in ("tag:yaml.org,2002:str", "tag:yaml.org,2002:merge"):
+                raise ValueError(f"the key in line {key.start_mark.line + 1} is not a text: put it in quotes")
+            if (other := first.setdefault((key.tag, key.value), key)) is not key:
+                lines = " and ".join(str(each.start_mark.line + 1) for each in (other, key))
+                raise ValueError(f"key {shown(key.value)} appears twice, in lines {lines}")
+        return node
+
+    def construct_yaml_int(self, node: Any) -> int:
+        found: int = super().construct_yaml_int(node)
+        if abs(found) >= 1 << 63:
+            raise ValueError(f"the number in line {node.start_mark.line + 1} has more than 64 bits")
+        return found
+
+    def construct_yaml_str(self, node: Any) -> str:
+        found: str = super().construct_yaml_str(node)
+        if "\0" in found:
+            raise ValueError(f"the text in line {node.start_mark.line + 1} holds a NUL character")
+        return found
+
+
+for _type in ("null", "bool", "int", "float", "str", "seq", "map"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_type}", getattr(_Loader, f"construct_yaml_{_type}"))
+_Loader.add_constructor(None, _Loader.construct_undefined)  # type: ignore[type-var]
+
+
+def _from_yaml(text: str) -> Any:
+    loader = _Loader(text)
+    try:
+        node = loader.get_single_node()
+        _refuse_deep(node, _parts_of_node, len(text) + 1)
+        return loader.construct_document(node) if node else None
+    finally:
+        loader.dispose()
+
+
+def _parts_of_node(node: Any) -> Iterable[Any]:
+    if isinstance(node, yaml.MappingNode):
+        return [each for pair in node.value for each in pair]
+    return node.value if isinstance(node, yaml.SequenceNode) else ()

@@ -1,0 +1,78 @@
+"""The files of a run, each of them read: documents, weights, checkpoints, pictures."""
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from brainhive_cli.core import documents, sha256_sums, weights
+from brainhive_cli.core.errors import BrainhiveError, first_line
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.runs import FINISHED, LARGEST
+
+
+@dataclass(frozen=True)
+class RunFiles:
+    """What was found.
+
+    Attributes:
+        counts: Number of files of each kind.
+        problems: What is wrong with each file that is damaged, changed or missing; empty for a sound run.
+        has_digests: Whether the run lists the digests of its documents; those of older versions do not.
+    """
+
+    counts: dict[str, int]
+    problems: tuple[str, ...]
+    has_digests: bool
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's, damaged as it may be."""
+    return (folder / "recipe.yaml").is_file() or (folder / FINISHED).is_file()
+
+
+def check(folder: Path) -> RunFiles:
+    """Read every file of a run whose kind is known, and compare all that have a digest with it."""
+    listed = sha256_sums.read(folder)
+    counts = Counter[str]()
+    problems = list(sha256_sums.problems(folder, but=READERS))  # which compare the digest too
+    if listed:
+        unlisted = [folder / name for name in sha256_sums.documents(folder) if name not in listed]
+        problems += [f"{path} is not in {sha256_sums.NAME}" for path in unlisted]
+    for path in sha256_sums.files(folder):
+        if path.suffix not in READERS:
+            continue
+        kind, read = READERS[path.suffix]
+        counts[kind] += 1
+        try:
+            read(path)
+        except BrainhiveError as error:
+            problems.append(error.message)
+    return RunFiles(dict(counts), tuple(problems), bool(listed))
+
+
+def _read_document(path: Path) -> None:
+    document = documents.read(path, dict[str, Any], most=LARGEST)
+    if path.name == FINISHED:
+        Measurements.read(document, path)
+
+
+def _read_picture(path: Path) -> None:
+    try:
+        with Image.open(path) as picture:
+            picture.verify()  # the CRC32 of each chunk
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise BrainhiveError(f"{path} is no whole picture: {first_line(error)}") from error
+
+
+READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
+    ".json": ("documents", _read_document),
+    ".yaml": ("documents", _read_document),
+    ".safetensors": ("weights", weights.read),
+    ".pt": ("checkpoints", weights.read_checkpoint),
+    ".png": ("pictures", _read_picture),
+}
+"""What the files of a suffix are called, and how they are read."""

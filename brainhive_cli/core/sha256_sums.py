@@ -1,0 +1,124 @@
+"""SHA256SUMS, which a finished run carries: the digests of its documents, as `sha256sum -c` reads them."""
+
+import hashlib
+import os
+import re
+from collections.abc import Container, Iterator, Mapping
+from contextlib import suppress
+from functools import lru_cache
+from pathlib import Path
+
+from brainhive_cli.core.file_names import remove as remove_path
+
+NAME = "SHA256SUMS"
+DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
+"""The files of a run that have a digest there; weights and stores carry their own."""
+TRACKERS = ("tensorboard", "wandb", "swan", "run-")
+"""First letters of what trackers keep in a run's own folder, and which is no part of the run."""
+RUN = ("recipe.yaml", "metrics.json")
+"""Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
+HIGHEST = 6
+"""Folders above a document that may have the list: `run/cells/VARIANT/CELL/model/config.json` needs five."""
+AGAIN = f"copy it again; if you changed it on purpose, delete {NAME}"
+"""What to do about a document that differs from its digest."""
+LARGEST = 1 << 24
+LINE = re.compile(r"([0-9a-f]{64}) [ *](.+)")
+
+
+def write(folder: Path, listed: Mapping[str, str]) -> None:
+    """Write digests by name as a folder's list, under the final name only when complete."""
+    part = folder / f".{NAME}.part"
+    remove_path(part)
+    part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
+    os.replace(part, folder / NAME)
+    _parsed.cache_clear()
+
+
+def take(folder: Path) -> dict[str, str]:
+    """Digest all documents of a folder, by name."""
+    return {name: digest(folder / name) for name in documents(folder)}
+
+
+def forget(folder: Path, name: str) -> None:
+    """Take a document, or those below a folder, off the list before it is written anew."""
+    listed = read(folder)
+    kept = {each: found for each, found in listed.items() if each != name and not each.startswith(f"{name}/")}
+    if len(kept) < len(listed):
+        write(folder, kept)
+
+
+def problems(folder: Path, but: Container[str] = ()) -> Iterator[str]:
+    """Compare all files of a list with it: yield what is wrong with each that is missing or differs.
+
+    Args:
+        folder: The folder that has the list.
+        but: Names that are written again, or endings of which the content is checked elsewhere.
+    """
+    for name, known in read(folder).items():
+        path = folder / name
+        if name in but:
+            continue
+        if not path.is_file():
+            yield f"{path} is missing"
+        elif path.suffix not in but and digest(path) != known:
+            yield changed(path)
+
+
+def changed(path: Path) -> str:
+    """Say that a file differs from its digest."""
+    return f"{path} was changed or damaged: {NAME} has another digest of it"
+
+
+def documents(folder: Path) -> Iterator[str]:
+    """Name the documents below a folder that a list should have, in order."""
+    for path in files(folder):
+        if path.suffix in DOCUMENTS:
+            yield path.relative_to(folder).as_posix()
+
+
+def files(folder: Path) -> Iterator[Path]:
+    """List the files of a run, in order."""
+    for path in sorted(folder.rglob("*.*")):
+        parts = path.relative_to(folder).parts
+        is_hidden = any(part.startswith(".") for part in parts)  # locks and unfinished files
+        if not is_hidden and not parts[0].startswith(TRACKERS) and path.is_file():
+            yield path
+
+
+def read(folder: Path) -> Mapping[str, str]:
+    """Read a folder's list: digests by name; empty where there is none."""
+    path = folder / NAME
+    if not path.is_file() or (about := path.stat()).st_size > LARGEST:
+        return {}
+    return _parsed(path.absolute(), about.st_mtime_ns, about.st_size)
+
+
+def recorded(path: Path) -> str:
+    """Look a file's digest up in the list of the folder that it is in, or of one above; empty if in none."""
+    path = path.absolute()
+    for above in path.parents[:HIGHEST]:
+        listed = read(above)
+        found = listed.get(path.relative_to(above).as_posix(), "")
+        if found and any((above / name).is_file() for name in RUN):
+            return found
+    return ""
+
+
+def digest(path: Path) -> str:
+    """Digest a file (hexadecimal)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def remove(folder: Path) -> None:
+    """Remove the list, before a document changes."""
+    with suppress(FileNotFoundError):
+        (folder / NAME).unlink()
+    _parsed.cache_clear()
+
+
+@lru_cache(maxsize=64)
+def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
+    """Parse a list once for each time that it was changed; it is looked up for each document."""
+    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    return {found[2]: found[1] for found in map(LINE.fullmatch, lines) if found}

@@ -1,0 +1,174 @@
+"""The sessions of a subject, each a signal store of single trials, joined into one by stimulus."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.preparations import Trials
+from brainhive_cli.stores import mapping
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.recordings import Recording, SignalStore, difference_of
+
+DType = Literal["float32", "float16"]
+
+
+@dataclass(frozen=True)
+class Cast:
+    """A signal in another dtype; it is cast where it is sliced.
+
+    Attributes:
+        signal: [N, R, C, T].
+        dtype: float16 or float32.
+    """
+
+    signal: Any
+    dtype: np.dtype[Any]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, R, C, T."""
+        return tuple(self.signal.shape)
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.signal)
+
+    def __getitem__(self, rows: slice) -> NDArray[Any]:
+        """Cast some of the N.
+
+        Raises:
+            BrainhiveError: if a value is too large for the dtype.
+        """
+        values = np.asarray(self.signal[rows])
+        with np.errstate(over="ignore"):
+            found = values.astype(self.dtype, copy=False)
+        if found.dtype != values.dtype and (np.isinf(found) & ~np.isinf(values)).any():
+            raise BrainhiveError(
+                f"signals of up to {np.abs(values).max():g} do not fit {self.dtype}", "dtype=float32"
+            )
+        mapping.release(self.signal)
+        return found
+
+
+@dataclass(frozen=True)
+class Joined:
+    """The trials of several sessions by stimulus; gathered where they are sliced.
+
+    Attributes:
+        signals: Those of each session, [n, 1, C, T].
+        sessions: [N, R] the session of each repetition, -1 where there is none.
+        rows: [N, R] its place in the session.
+    """
+
+    signals: Sequence[np.memmap[Any, Any]]
+    sessions: NDArray[np.int8]
+    rows: NDArray[np.int64]
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of the sessions."""
+        return self.signals[0].dtype
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, R, C, T."""
+        return (*self.sessions.shape, *self.signals[0].shape[2:])
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.sessions)
+
+    def __getitem__(self, stimuli: slice) -> NDArray[Any]:
+        """Gather the repetitions of some of the N stimuli; zeros where there is none."""
+        sessions, rows = self.sessions[stimuli], self.rows[stimuli]
+        found = np.zeros((*sessions.shape, *self.shape[2:]), self.dtype)
+        for session, signal in enumerate(self.signals):
+            found[sessions == session] = mapping.read_rows(signal, rows[sessions == session])[:, 0]
+        return found
+
+
+def write_session(path: Path, session: int, trials: Mapping[str, Trials], dtype: DType) -> None:
+    """Write the trials of one session, by split; the final name appears when all is there."""
+    SignalStore.write(
+        path,
+        {
+            split: Recording(
+                signal=Cast(each.signal[:, None], np.dtype(dtype)),
+                image_ids=each.image_ids,
+                space=each.space,
+                times_s=each.times_s,
+                rate_hz=each.rate_hz,
+                unit=each.unit,
+                provenance={
+                    "session": session,
+                    "trials": len(each.image_ids),
+                    "dropped": dict(each.dropped),
+                    **each.provenance,
+                },
+                whiteners=None if each.whitener is None else each.whitener[None],
+            )
+            for split, each in trials.items()
+        },
+    )
+
+
+def join(
+    stores: Sequence[SignalStore], order_seed: int | None, provenance: Mapping[str, Any]
+) -> dict[str, Recording]:
+    """Join the sessions of a subject by split: stimuli by id, their repetitions by session and time.
+
+    Args:
+        stores: The sessions, in their order.
+        order_seed: Shuffles the repetitions of each stimulus in the end; None leaves them.
+        provenance: Of all sessions; that of each is added.
+
+    Raises:
+        BrainhiveError: if sessions differ in channels, times, rate or unit.
+    """
+    splits = list(dict.fromkeys(split for store in stores for split in store.splits))
+    return {
+        split: _joined([s[split] for s in stores if split in s.splits], order_seed, provenance)
+        for split in splits
+    }
+
+
+def _joined(
+    recordings: Sequence[Recording], order_seed: int | None, provenance: Mapping[str, Any]
+) -> Recording:
+    first = recordings[0]
+    for other in recordings[1:]:
+        if difference := difference_of(first, other):
+            names = [f"session {each.provenance['session']}" for each in (first, other)]
+            raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
+    ids = [Names.of(each.image_ids).packed for each in recordings]
+    known, stimuli = np.unique(np.concatenate(ids), return_inverse=True)
+    lengths = [len(each) for each in ids]
+    session_of = np.repeat(np.arange(len(ids), dtype=np.int8), lengths)  # [trials]
+    row_of = np.concatenate([np.arange(length) for length in lengths])
+    order = np.argsort(stimuli, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(stimuli[order])) + 1)  # the trials of each stimulus
+    counts = np.array([len(group) for group in groups])
+    sessions = np.full((len(groups), counts.max()), -1, np.int8)
+    rows = np.zeros(sessions.shape, np.int64)
+    for stimulus, group in enumerate(groups):
+        trials = group if order_seed is None else group[shuffled(len(group), order_seed)]
+        sessions[stimulus, : len(trials)], rows[stimulus, : len(trials)] = session_of[trials], row_of[trials]
+    whiteners = [each.whiteners for each in recordings if each.whiteners is not None]
+    return Recording(
+        signal=Joined([each.signal for each in recordings], sessions, rows),
+        image_ids=Names(known),
+        space=first.space,
+        times_s=first.times_s,
+        rate_hz=first.rate_hz,
+        unit=first.unit,
+        provenance={**provenance, "sessions": [each.provenance for each in recordings]},
+        repetitions=counts,
+        sessions=sessions,
+        whiteners=np.concatenate(whiteners) if len(whiteners) == len(recordings) else None,
+    )

@@ -1,0 +1,1 @@
+"""Where, when and how reliably signals carry what was seen."""

@@ -1,0 +1,118 @@
+"""One page on the signals of a subject: evoked response, reliability and noise ceilings, by split."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric
+from brainhive_cli.explanation.reliability import Reliability, measure_reliability
+from brainhive_cli.reports.curve_plot import draw_curve, require_matplotlib
+from brainhive_cli.reports.page import Section, write_page
+from brainhive_cli.reports.signal_figures import draw_evoked, draw_regions, draw_reliability
+from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+
+NOTE = (
+    "How much of what was recorded comes back when the same stimulus is shown again. All figures are of the "
+    "stimuli that were shown twice or more; retrieval is by correlation of all channels and times, without a "
+    "decoder."
+)
+
+
+def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Draw the figures of a store into a folder, with a page that holds them all.
+
+    Args:
+        store: One subject's signals.
+        folder: Where figures and page go.
+
+    Returns:
+        The page, and the figures by split: plain numbers for JSON.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
+        BrainhiveError: if no split has stimuli that were shown twice.
+    """
+    require_matplotlib()
+    folder.mkdir(parents=True, exist_ok=True)
+    sections, figures, reasons = [], {}, []
+    for split, recording in store.splits.items():
+        try:
+            found = measure_reliability(recording, split)
+        except BrainhiveError as error:
+            reasons.append(error)
+            continue
+        title = f"{store.path.stem}, {split}: {found.stimuli} stimuli"
+        figures[split] = _summary(found, recording)
+        rows = tuple((name, value) for name, value in figures[split].items() if not isinstance(value, dict))
+        tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
+        sections.append(Section(split, tables, _draw(found, recording, folder, split, title)))
+    if not sections:
+        raise reasons[0]
+    page = folder / f"{store.path.stem}.html"
+    write_page(page, f"Signals of {store.path.stem}", NOTE, sections)
+    return page, figures
+
+
+def _draw(
+    found: Reliability, recording: Recording, folder: Path, split: str, title: str
+) -> Mapping[str, Path]:
+    pictures = {"retrieval": folder / f"{split}_retrieval.png"}
+    draw_curve(
+        pictures["retrieval"],
+        list(found.retrieval),
+        {"top-1": list(found.retrieval.values())},
+        "repetitions in each mean",
+        f"{title}: a stimulus found among means of other repetitions",
+        is_logarithmic=True,
+    )
+    if isinstance(recording.space, Voxels):
+        pictures["ceiling"] = folder / f"{split}_ceiling.png"
+        draw_regions(pictures["ceiling"], found.ceiling[:, 0], recording.space.regions, title)
+        return pictures
+    names, own = (
+        recording.space.names,
+        {name: folder / f"{split}_{name}.png" for name in ("evoked", "split_half")},
+    )
+    unit = recording.unit if recording.whiteners is None else "before whitening"
+    draw_evoked(own["evoked"], found.evoked, recording.times_s, names, unit, f"{title}, evoked response")
+    draw_reliability(own["split_half"], found.split_half, recording.times_s, names, f"{title}, split halves")
+    return {**own, **pictures}
+
+
+def _summary(found: Reliability, recording: Recording) -> dict[str, Any]:
+    """Return plain numbers: of channels and times, quantiles and where the largest is."""
+    channel, sample = divmod(int(found.split_half.argmax()), found.split_half.shape[1])
+    place = {}
+    if not isinstance(recording.space, Voxels):
+        place = {
+            "most reliable channel": recording.space.names[channel],
+            "most reliable time, ms": round(float(recording.times_s[sample]) * 1000, 1),
+            "peak of global field power, ms": round(
+                float(recording.times_s[found.field_power.argmax()]) * 1000, 1
+            ),
+        }
+    return {
+        "stimuli": found.stimuli,
+        "fewest repetitions": found.repetitions[0],
+        "most repetitions": found.repetitions[1],
+        "median split-half reliability": float(np.median(found.split_half)),
+        "highest split-half reliability": float(found.split_half.max()),
+        **place,
+        "median noise ceiling, %": float(np.median(found.ceiling)),
+        "highest noise ceiling, %": float(found.ceiling.max()),
+        "retrieval": {str(size): metric.as_dict() for size, metric in found.retrieval.items()},
+    }
+
+
+def _retrieval_table(curve: Mapping[int, Metric]) -> Table:
+    rows = tuple(
+        (size, f"{each.value:.1%}", f"{each.low:.1%}–{each.high:.1%}", each.pool, f"{each.chance:.2%}")
+        for size, each in curve.items()
+    )
+    return Table(
+        "Stimuli found by their repetitions", ("repetitions", "top-1", "95 %", "pool", "chance"), rows
+    )

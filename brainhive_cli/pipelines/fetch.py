@@ -1,0 +1,207 @@
+"""fetch: data sets from the hub, unpacked; or the exact steps where people must agree to something first."""
+
+import shlex
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field
+
+from brainhive_cli.core import console, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.hub_datasets import HubFile, download, files_of, licence_of
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.recipe import Names, Numbers, Run
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.exchange.archives import destination, is_archive, unpack
+from brainhive_cli.exchange.downloads import SOURCES, Source, is_of_subjects
+
+LISTED = 20
+"""Files that a table lists; the largest first."""
+
+
+class Recipe(BaseRecipe):
+    """Which data sets."""
+
+    names: Names = Field([], description=f"data sets: {', '.join(SOURCES)}")
+    root: str = Field("", description="folder of the data set; default: its name below paths.data")
+    repository: str = Field(
+        "", description="data set of the hub to take in place of the usual one, owner/name"
+    )
+    subjects: Numbers | None = Field(None, description="whose recordings; default: all")
+    dry_run: bool = Field(False, description="list the files, their size and licence; fetch nothing")
+    unpack: bool = Field(True, description="unpack archives; they stay where they are")
+    run: Run = Run(device="cpu")
+
+
+@dataclass(frozen=True)
+class Job:
+    """One data set."""
+
+    recipe: Recipe
+    name: str
+
+    @property
+    def source(self) -> Source:
+        """Where it is.
+
+        Raises:
+            RecipeError: if nobody said.
+        """
+        found = SOURCES.get(self.name.replace("_", "-"))
+        if found is None:
+            raise RecipeError(
+                f"no source of a data set {self.name!r} is known", f"known: {', '.join(SOURCES)}"
+            )
+        return found
+
+    @property
+    def repository(self) -> str:
+        """The repository that it is fetched from; empty where the hub does not have it."""
+        return self.recipe.repository or self.source.repository
+
+    @property
+    def root(self) -> Path:
+        """The folder of the data set."""
+        return self.recipe.paths.dataset(self.name.replace("_", "-"), self.recipe.root)
+
+    @cached_property
+    def files(self) -> list[HubFile]:
+        """The files that are wanted, as the hub lists them."""
+        listed = files_of(self.repository, self.root)
+        return [file for file in listed if is_of_subjects(file.name, self.recipe.subjects)]
+
+    @property
+    def due(self) -> list[HubFile]:
+        """Those that are not there."""
+        return [file for file in self.files if not file.is_there]
+
+    def summary(self) -> str:
+        """Say from where, how much and on whose terms."""
+        total, due = (sum(file.size for file in files) for files in (self.files, self.due))
+        licence = licence_of(self.repository) or "its page names none"
+        return (
+            f"{self.name} from the hub's {self.repository} to {self.root}: {len(self.files)} files, "
+            f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download; "
+            f"licence: {licence}; terms: {self.source.terms}"
+        )
+
+    def steps(self) -> list[str]:
+        """List what people do themselves."""
+        return [step.format(root=shlex.quote(str(self.root))) for step in self.source.steps]
+
+
+def _jobs(recipe: Recipe) -> list[Job]:
+    if not recipe.names:
+        raise RecipeError("no data set is named", f"brainhive fetch NAME, of: {', '.join(SOURCES)}")
+    for key in ("root", "repository"):
+        if len(recipe.names) > 1 and getattr(recipe, key):
+            raise RecipeError(f"{key} is of one data set, not of {len(recipe.names)}", "fetch one at a time")
+    return [Job(recipe, name) for name in recipe.names]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Say what would be downloaded, how large it is and on whose terms; the hub is asked."""
+    jobs = Plan.of({"data sets": lambda: ", ".join(job.name for job in _jobs(recipe))})
+    return jobs if jobs.missing else Plan.of({job.name: partial(_planned, job) for job in _jobs(recipe)})
+
+
+def _planned(job: Job) -> str:
+    if not job.repository and job.source:
+        raise MissingData(
+            f"{job.name} is not on the hub; terms: {job.source.terms}", " && ".join(job.steps())
+        )
+    return job.summary()
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Fetch what the hub has, and unpack it; show the steps for what it does not have.
+
+    Raises:
+        MissingData: if the hub cannot be reached, or its terms were not accepted.
+        BrainhiveError: if the disk has no room.
+    """
+    tables: list[console.Table] = []
+    notes: dict[str, Any] = {}
+    lacks = False
+    jobs = _jobs(recipe)
+    for job in jobs:
+        if not job.repository and job.source:
+            rows = tuple(enumerate(job.steps(), start=1))
+            tables.append(
+                console.Table(
+                    f"{job.name}: get it by yourself; terms: {job.source.terms}", ("", "step"), rows
+                )
+            )
+            lacks |= not _is_there(job)
+        else:
+            tables.append(_fetched(job, recipe, notes))
+        if job.source.others:
+            console.say(f"{job.name}, also: {job.source.others}")
+    return Result(
+        jobs[0].root,
+        tuple(tables),
+        Measurements(notes={"fetched": notes}),
+        hint=f"brainhive check {' '.join(recipe.names)}",
+        exit_code=MissingData.exit_code * lacks,
+    )
+
+
+def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
+    console.say(job.summary())
+    notes[job.name] = {
+        "repository": job.repository,
+        "files": len(job.files),
+        "bytes": sum(f.size for f in job.files),
+    }
+    table = _table(job)  # as it was before
+    if recipe.dry_run:
+        return table
+    _refuse_a_full_disk(job)
+    if job.due:
+        download(job.repository, job.root, [file.name for file in job.due])
+    archives = [path for file in job.files if is_archive(path := job.root / file.name)]
+    for path in archives if recipe.unpack else ():
+        into = destination(path, job.root, job.source.tops)
+        console.say(f"unpacking {path} into {into}")
+        notes[job.name][f"unpacked {path.name}"] = unpack(path, into)
+    return table
+
+
+def _refuse_a_full_disk(job: Job) -> None:
+    place = next(each for each in (job.root, *job.root.parents) if each.is_dir())
+    needed, free = sum(file.size for file in job.due), shutil.disk_usage(place).free
+    if needed > free:
+        raise BrainhiveError(
+            f"{job.name} needs {console.size(needed)}, and as much unpacked; {console.size(free)} are free",
+            "make room, take some: --subjects 1, or another disk: root=FOLDER",
+        )
+
+
+def _table(job: Job) -> console.Table:
+    largest = sorted(job.files, key=lambda file: -file.size)
+    rows: list[tuple[str, ...]] = [
+        (file.name, console.size(file.size), "there" if file.is_there else "to download")
+        for file in largest[:LISTED]
+    ]
+    if rest := largest[LISTED:]:
+        rows.append((f"{len(rest)} more", console.size(sum(file.size for file in rest)), ""))
+    return console.Table(f"Files of {job.name}", ("file", "size", "state"), tuple(rows))
+
+
+def _is_there(job: Job) -> bool:
+    """Whether the pictures of every split are there already."""
+    try:
+        config = parts.resolve(
+            "datasets", {"kind": job.name, **({"root": job.recipe.root} if job.recipe.root else {})}
+        )
+        dataset = config.build(job.recipe.paths)
+        splits: Sequence[str] = dataset.splits
+        return all(len(dataset.images(split)) for split in splits)
+    except BrainhiveError:
+        return False

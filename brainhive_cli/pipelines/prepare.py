@@ -1,0 +1,305 @@
+"""prepare: raw recordings, or files that others have prepared, become one signal store a subject."""
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
+from itertools import takewhile
+from pathlib import Path, PurePath
+from typing import Annotated, Any
+
+import numpy as np
+from pydantic import Field
+
+from brainhive_cli.core import console, environment, home, parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Numbers, Run
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.session_stores import Cast, DType, join, write_session
+from brainhive_cli.data.signal_stores import require_each
+from brainhive_cli.preparations import Merged, Preparation
+from brainhive_cli.stores.recordings import Recording, SignalStore, path_of
+
+SMALL_BYTES = 2**20
+"""Of a file, below which a session depends on its content, and not on its size alone: tables of events."""
+LIBRARIES = ("mne", "nibabel", "scipy")
+"""Whose versions signals depend on, apart from those of all numbers."""
+
+
+class Recipe(BaseRecipe):
+    """Which recordings, how they are prepared, and what the store is called."""
+
+    preparation: Annotated[Any, parts.part("preparations", "things_eeg")] = Field(
+        "things-eeg", validate_default=True, description="recordings, and each step from them to signals"
+    )
+    subjects: Numbers | None = Field(None, description="subjects; default: all whose files are there")
+    name: str = Field("default", description="of the stores; train-align reads them by signal.name")
+    dtype: DType = Field("float32", description="dtype of the stores")
+    run: Run = Run(device="cpu")  # several processes share the sessions
+
+
+@dataclass(frozen=True)
+class Job:
+    """Which subjects' stores are made, of which files."""
+
+    recipe: Recipe
+
+    @cached_property
+    def preparation(self) -> Preparation | Merged:
+        """The recordings and what is done with them."""
+        preparation: Preparation | Merged = self.recipe.preparation.build(self.recipe.paths)
+        return preparation
+
+    @cached_property
+    def subjects(self) -> list[int]:
+        """The subjects that are prepared.
+
+        Raises:
+            MissingData: if there is none.
+        """
+        if chosen := self.recipe.subjects:
+            return list(chosen)
+        if not (found := self.preparation.subjects):
+            self.preparation.files(1)  # which says what is missing
+            raise MissingData(f"no subject of {self.preparation.dataset} is there", "preparation.root=FOLDER")
+        return list(found)
+
+    @cached_property
+    def settings(self) -> dict[str, Any]:
+        """All that the content of a store depends on, apart from the files."""
+        config = self.recipe.preparation.model_dump(mode="json", exclude={"root"})
+        return {"preparation": home.portable(config), "dtype": self.recipe.dtype}
+
+    def path(self, subject: int) -> Path:
+        """Return where a subject's store lies."""
+        signals = self.recipe.paths.under_home("signals")
+        return path_of(signals, self.preparation.dataset, self.recipe.name, subject)
+
+    @property
+    def sessions_folder(self) -> Path:
+        """The folder where sessions are kept until their subject is complete."""
+        return self.path(1).parent / "sessions"
+
+    def session_path(self, subject: int, session: int) -> Path:
+        """Return where a session is kept, which other settings or files change."""
+        known = [self.settings, self.files(subject), self._contents(subject)]
+        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
+        return self.sessions_folder / f"sub-{subject:02d}_ses-{session:02d}_{digest}.h5"
+
+    @cached_property
+    def _contents(self) -> Callable[[int], list[str]]:
+        """Hash the small files of a subject."""
+        return cache(
+            lambda subject: [
+                hashlib.sha256(path.read_bytes()).hexdigest()
+                for path in self.preparation.files(subject)
+                if path.stat().st_size < SMALL_BYTES
+            ]
+        )
+
+    def files(self, subject: int) -> dict[str, int]:
+        """List the files of a subject with their sizes in bytes."""
+        return {home.portable(str(path)): path.stat().st_size for path in self.preparation.files(subject)}
+
+    def provenance(self, subject: int) -> dict[str, Any]:
+        """Say what a subject's store is made from."""
+        return {
+            **self.settings,
+            "dataset": self.preparation.dataset,
+            "subject": subject,
+            "files": self.files(subject),
+            "versions": {
+                **environment.versions(),
+                **{name: environment.version(name) for name in LIBRARIES},
+            },
+        }
+
+    def is_done(self, subject: int) -> bool:
+        """Whether the store is there.
+
+        Raises:
+            BrainhiveError: if it was made with other settings, or from other files.
+        """
+        if not (path := self.path(subject)).is_file():
+            return False
+        found = next(iter(SignalStore.open(path).splits.values())).provenance
+        if "preparation" not in found:
+            difference = "from files that others have prepared"
+        else:
+            old, new = {**found["preparation"], "dtype": found["dtype"]}, {**self.settings["preparation"]}
+            new["dtype"] = self.recipe.dtype
+            differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
+            if differing:
+                key = differing[0]
+                difference = f"with {key} {json.dumps(old.get(key))}, not {json.dumps(new.get(key))}"
+            elif not (difference := self._difference_of_files(subject, found["files"])):
+                return True
+        raise BrainhiveError(
+            f"{path} is there, made {difference}", "--again replaces it, name=ANOTHER keeps both"
+        )
+
+    def _difference_of_files(self, subject: int, old: Mapping[str, int]) -> str:
+        """Say how the files of a store differ from those now; empty where raw data were deleted."""
+        try:
+            new = self.files(subject)
+        except MissingData:
+            return ""
+        if _below_their_folder(old) == _below_their_folder(new):
+            return ""
+        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+        if name not in new:
+            return f"from {name}, which is not among the files now"
+        return f"from {name} of {old[name]} bytes, not {new[name]}" if name in old else f"without {name}"
+
+
+def _below_their_folder(files: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+    """Name files from the folder that holds all, as raw data may be moved."""
+    parts_of = {PurePath(name).parts: size for name, size in files.items()}
+    folders = zip(*(names[:-1] for names in parts_of), strict=False)
+    shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
+    return {names[shared:]: size for names, size in parts_of.items()}
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Say what would be read and written of each subject, and what is missing."""
+    job = Job(recipe)
+    try:
+        subjects = job.subjects
+    except BrainhiveError as error:
+        return Plan({}, [error.in_one_line])
+    return Plan.of({f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects})
+
+
+def _plan_of(job: Job, subject: int) -> str:
+    path = job.path(subject).relative_to(job.recipe.paths.under_home("signals").parent)
+    if job.is_done(subject):
+        return f"{path} exists"
+    files, preparation, size = job.files(subject), job.preparation, 0
+    counts: dict[str, int] = {}
+    if isinstance(preparation, Merged):
+        shapes = [{split: _shape(preparation, subject, split) for split in preparation.splits}]
+    else:
+        shapes = [dict(preparation.shapes(subject, session)) for session in preparation.sessions(subject)]
+    for split, shape in ((split, shape) for session in shapes for split, shape in session.items()):
+        counts[split] = counts.get(split, 0) + shape[0]
+        size += int(np.prod(shape)) * np.dtype(job.recipe.dtype).itemsize
+    trials = ", ".join(f"{count} {split}" for split, count in counts.items())
+    read = f"{len(files)} files, {console.size(sum(files.values()))}"
+    kept = [job.session_path(subject, session).is_file() for session in _sessions(preparation, subject)]
+    resumed = f"; {sum(kept)} of {len(kept)} sessions are done" if any(kept) else ""
+    return f"{read}; {trials} trials, {console.size(size)} to {path}{resumed}"
+
+
+def _shape(preparation: Merged, subject: int, split: str) -> tuple[int, ...]:
+    recording = preparation.recording(subject, split)
+    count, most, *shape = recording.signal.shape
+    trials = count * most if recording.repetitions is None else int(recording.repetitions.sum())
+    return (trials, *shape)
+
+
+def _sessions(preparation: Preparation | Merged, subject: int) -> Sequence[int]:
+    return [] if isinstance(preparation, Merged) else preparation.sessions(subject)
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Make the stores that are not there, a subject at a time; processes share its sessions.
+
+    Raises:
+        MissingData: if a subject lacks a file; nothing is prepared then.
+        BrainhiveError: if a store is there that was made otherwise, or a file does not hold what it should.
+    """
+    job = Job(recipe)
+    due = [subject for subject in job.subjects if again or not job.is_done(subject)]
+    require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
+    counts = [max(1, len(_sessions(job.preparation, subject))) for subject in due]
+    launch.barrier()  # nobody writes before everybody has seen what is there
+    with console.progress(job.preparation.dataset, sum(counts)) as bar:
+        for number, subject in enumerate(due):
+            joins = number % launch.processes == launch.rank
+            if isinstance(job.preparation, Merged):
+                if joins:
+                    _write_merged(job, job.preparation, subject)
+                bar.advance()
+            else:
+                _write_sessions(job, job.preparation, subject, launch, joins, again, bar)
+    launch.barrier()
+    if launch.is_main and job.sessions_folder.is_dir() and not any(job.sessions_folder.iterdir()):
+        job.sessions_folder.rmdir()
+    return _result(job)
+
+
+def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
+    """Write the store of a subject whose files hold all repetitions together."""
+    found, dtype = {}, np.dtype(job.recipe.dtype)
+    for split in preparation.splits:
+        recording = preparation.recording(subject, split)
+        provenance = {**recording.provenance, **job.provenance(subject)}
+        found[split] = replace(recording, signal=Cast(recording.signal, dtype), provenance=provenance)
+    SignalStore.write(job.path(subject), found)
+
+
+def _write_sessions(
+    job: Job,
+    preparation: Preparation,
+    subject: int,
+    launch: Launch,
+    joins: bool,
+    again: bool,
+    bar: console.Bar,
+) -> None:
+    """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
+    paths = {session: job.session_path(subject, session) for session in preparation.sessions(subject)}
+    with ExitStack() as held:
+        if joins:
+            claim = job.sessions_folder / f".sub-{subject:02d}.claim"
+            held.callback(FileLock(claim, f"subject {subject} of {job.recipe.name}").release)
+            for path in paths.values() if again else ():
+                path.unlink(missing_ok=True)
+        launch.barrier()
+        for session in launch.queue(list(paths), f"sessions of {subject}"):
+            if not (path := paths[session]).is_file():
+                write_session(path, session, preparation.session(subject, session), job.recipe.dtype)
+            bar.advance(1, f"subject {subject}, session {session}")
+        launch.barrier()
+        if joins:
+            stores = [SignalStore.open(path) for path in paths.values()]
+            joined = join(stores, preparation.order_seed, job.provenance(subject))
+            SignalStore.write(job.path(subject), joined)
+            for path in paths.values():
+                path.unlink()
+
+
+def _result(job: Job) -> Result:
+    rows = []
+    for subject in job.subjects:
+        for split, recording in SignalStore.open(job.path(subject)).splits.items():
+            rows.append((subject, split, len(recording.image_ids), *_counts(recording)))
+    columns = ("subject", "split", "pictures", "repetitions", "trials", "dropped")
+    name = job.recipe.name
+    chosen = [] if name == "default" else [f"signal.name={name}"]
+    dataset = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
+    named = [] if dataset else ["--dataset", job.preparation.dataset]
+    return Result(
+        job.path(1).parent,
+        (console.Table(f"Signals of {job.preparation.dataset}", columns, tuple(rows)),),
+        hint=command("train-align", dataset, [], *named, *chosen),
+    )
+
+
+def _counts(recording: Recording) -> tuple[str, int, str]:
+    """Show the repetitions of a stimulus, count all, and show what was dropped, by reason."""
+    counts = recording.repetitions
+    assert counts is not None  # as in every store
+    dropped: dict[str, int] = {}
+    for session in recording.provenance.get("sessions", []):
+        for reason, count in session["dropped"].items():
+            dropped[reason] = dropped.get(reason, 0) + count
+    shown = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
+    least, most = int(counts.min()), int(counts.max())
+    return (str(most) if least == most else f"{least} to {most}", int(counts.sum()), shown)

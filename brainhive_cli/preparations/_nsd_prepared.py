@@ -1,0 +1,107 @@
+"""What files of NSD that others have prepared have in common: names of regions, samples of webdatasets."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from io import BytesIO
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.preparations._nsd_volumes import Masks
+from brainhive_cli.stores import hdf5, mapping
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.recordings import Voxels
+from brainhive_cli.stores.tar_members import members, read_at
+
+GENERAL = "nsdgeneral"
+"""The mask whose voxels all of them keep, in C order."""
+REGION_MASKS = "brain_region_masks.hdf5"
+"""Of MindEye2: for each subject nsd_general and masks of its voxels."""
+GENERAL_OF_MINDEYE = "nsd_general"
+
+
+def voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:
+    """Name the regions of V voxels: by NSD's masks, else by MindEye2's, else as nsdgeneral alone.
+
+    Args:
+        subject: Counted from 1.
+        width: V, which the masks must have.
+        roots: Folders below which nsddata, or MindEye2's file of masks, may lie.
+        source: Where the files are had.
+    """
+    for root in roots:
+        if (folder := root / f"nsddata/ppdata/subj{subject:02d}/func1pt8mm/roi").is_dir():
+            masks = Masks.below(folder, GENERAL)
+            mask = masks.mask()
+            if (count := int(mask.sum())) != width:
+                raise BrainhiveError(
+                    f"{masks.files[GENERAL]} has {count} voxels, the signals {width}", source
+                )
+            return masks.voxels(mask)
+    for root in roots:
+        if (path := root / REGION_MASKS).is_file():
+            return Voxels(_regions(path, subject, width, source))
+    return Voxels({GENERAL: np.ones(width, bool)})
+
+
+def _regions(path: Path, subject: int, width: int, source: str) -> Mapping[str, NDArray[np.bool_]]:
+    group = f"subj{subject:02d}"
+    with hdf5.open_file(path, source) as file:
+        names = [name for name in file[group] if name != GENERAL_OF_MINDEYE]
+        general = mapping.numbers(file, f"{group}/{GENERAL_OF_MINDEYE}", "fiub")[:] > 0
+        found = {name: mapping.numbers(file, f"{group}/{name}", "fiub")[:] > 0 for name in names}
+        if any(mask.shape != general.shape for mask in found.values()):
+            raise ValueError("its masks have several shapes")
+        found = {GENERAL: np.ones(int(general.sum()), bool)} | {n: mask[general] for n, mask in found.items()}
+    if len(found[GENERAL]) != width:
+        raise BrainhiveError(
+            f"{path} has {len(found[GENERAL])} voxels of {group}, the signals {width}", source
+        )
+    return found
+
+
+Sample = dict[str, tuple[int, int]]
+"""A sample of a webdataset tar: ending of each member to its byte offset and size."""
+
+
+def samples(path: Path, source: str) -> Iterator[Sample]:
+    """Yield the samples of a webdataset tar in order: members with one name up to the first dot."""
+    found: dict[str, Sample] = {}
+    with described(path, source), path.open("rb") as file:
+        for name, offset, size in members(file, path.stat().st_size):
+            key, _, ending = name.rpartition("/")[2].partition(".")
+            if key and ending:
+                found.setdefault(key, {})[ending] = offset, size
+        if not found:
+            raise ValueError("it holds no samples")
+    yield from found.values()
+
+
+def array(path: Path, sample: Sample, ending: str, source: str) -> NDArray[Any]:
+    """Read a member of a sample that is an .npy of numbers."""
+    with described(path, source), path.open("rb") as file:
+        if ending not in sample:
+            raise ValueError(f"a sample has no {ending}")
+        return _npy(read_at(file, *sample[ending]), ending)
+
+
+def _npy(content: bytes, name: str) -> NDArray[Any]:
+    file = BytesIO(content)
+    version = np.lib.format.read_magic(file)
+    headers = np.lib.format
+    read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
+    shape, is_fortran, dtype = read(file)
+    if dtype.kind not in "fiu" or prod(shape) * dtype.itemsize != len(content) - file.tell():
+        raise ValueError(f"{name} does not hold the numbers that its header claims")
+    flat: NDArray[Any] = np.frombuffer(content, dtype, offset=file.tell())
+    return flat.reshape(shape, order="F" if is_fortran else "C")
+
+
+def require(paths: Sequence[Path], what: str, source: str) -> Sequence[Path]:
+    """Return files; MissingData where there are none."""
+    if not paths:
+        raise MissingData(f"no {what}", source)
+    return paths

@@ -1,0 +1,41 @@
+"""Single files that a prior starts from, by path or at the hub."""
+
+from pathlib import Path
+
+from brainhive_cli.core import home, hub
+from brainhive_cli.core.errors import MissingData
+
+
+def find(reference: str, local: bool = False) -> Path:
+    """Find one file by path or hub reference (`hub:OWNER/NAME/FILE[@REVISION]`).
+
+    Args:
+        reference: The file.
+        local: Use no network.
+
+    Raises:
+        MissingData: if it is not there.
+    """
+    path = home.located(reference)
+    if reference.startswith("hub:"):
+        folder, name = _on_hub(reference)
+        path = hub.folder(folder, allow=[name], local=local) / name
+    if not path.is_file():
+        raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
+    return path
+
+
+def bytes_to_fetch(reference: str) -> int:
+    """Return the size of a file that `find` would fetch; 0 for what is on this machine."""
+    if reference.startswith("hub:"):
+        folder, name = _on_hub(reference)
+        return hub.bytes_to_fetch(folder, (), (name,))
+    find(reference)
+    return 0
+
+
+def _on_hub(reference: str) -> tuple[str, str]:
+    """Split a reference to a file into one to its folder, and its name."""
+    address, at, revision = reference.partition("@")
+    folder, _, name = address.rpartition("/")
+    return f"{folder}{at}{revision}", name

@@ -1,0 +1,122 @@
+"""Figures of a recording: evoked response with scalp maps, reliability, noise ceiling by region."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAPS = 4
+"""Scalp maps, at the highest peaks of the global field power."""
+MONTAGE = "standard_1005"
+"""Where mne has the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
+DOTS_PER_INCH = 130
+Values = NDArray[np.float64]
+
+
+def draw_evoked(
+    path: Path, evoked: Values, times_s: Values, channels: Sequence[str], unit: str, title: str
+) -> None:
+    """Draw the evoked response of all channels and its global field power, with scalp maps at peaks.
+
+    Channels of which mne's `standard_1005` knows no place have no map; without mne there are none.
+
+    Args:
+        path: The picture.
+        evoked: [C, T].
+        times_s: [T] seconds after onset.
+        channels: [C] names.
+        unit: Of `evoked`.
+        title: What was averaged.
+    """
+    figure = _figure((8, 5))
+    power = evoked.std(0)
+    places = _places(channels)
+    grid = figure.add_gridspec(2, MAPS, height_ratios=(1, 1.4)) if places else figure.add_gridspec(1, 1)
+    axes = figure.add_subplot(grid[1, :] if places else grid[0, 0])
+    times_ms = times_s * 1000
+    axes.plot(times_ms, evoked.T, color="0.6", linewidth=0.5)
+    axes.plot(times_ms, power, color="C3", linewidth=1.8, label="global field power")
+    axes.axvline(0, color="0.3", linewidth=0.8)
+    axes.set(xlabel="ms after onset", ylabel=unit, xlim=(times_ms[0], times_ms[-1]))
+    axes.legend(frameon=False, fontsize="small", loc="upper right")
+    figure.suptitle(title, fontsize="medium")
+    if places:
+        import mne
+
+        known, info = places
+        most = np.abs(evoked[known]).max()
+        for column, peak in enumerate(_peaks(power)):
+            axes.axvline(times_ms[peak], color="C3", linewidth=0.6, linestyle=":")
+            below = figure.add_subplot(grid[0, column])
+            mne.viz.plot_topomap(
+                evoked[known, peak], info, axes=below, show=False, vlim=(-most, most), contours=4
+            )
+            below.set_title(f"{times_ms[peak]:.0f} ms", fontsize="small")
+    figure.savefig(path)
+
+
+def draw_reliability(path: Path, found: Values, times_s: Values, channels: Sequence[str], title: str) -> None:
+    """Draw the split-half reliability [C, T] as a map, and its median over channels above it."""
+    figure = _figure((8, max(4.0, 1.8 + 0.11 * len(channels))))
+    above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 4))
+    times_ms = times_s * 1000
+    above.plot(times_ms, np.median(found, axis=0), color="C0")
+    above.set(ylabel="median", ylim=(min(0, float(found.min())), 1))
+    edges = (times_ms[0], times_ms[-1], len(channels) - 0.5, -0.5)
+    shown = axes.imshow(
+        found, aspect="auto", extent=edges, vmin=0, vmax=1, cmap="viridis", interpolation="none"
+    )
+    axes.set_yticks(range(len(channels)), channels, fontsize=5 if len(channels) <= 80 else 2)
+    axes.set(xlabel="ms after onset")
+    figure.colorbar(shown, ax=(above, axes), label="correlation of halves, corrected")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path)
+
+
+def draw_regions(path: Path, ceiling: Values, regions: Mapping[str, NDArray[np.bool_]], title: str) -> None:
+    """Draw how the noise ceiling [V], in percent, is distributed over the voxels of each region."""
+    figure = _figure((8, 4.5))
+    axes, edges = figure.subplots(), np.linspace(0, 100, 41)
+    for name, mask in (regions or {"all voxels": np.ones(len(ceiling), bool)}).items():
+        label = (
+            f"{name} ({int(mask.sum()):,}; median {np.median(ceiling[mask]):.0f} %)" if mask.any() else name
+        )
+        axes.hist(ceiling[mask], edges, histtype="step", linewidth=1.4, density=True, label=label)
+    axes.set(xlabel="noise ceiling, % of variance", ylabel="density of voxels", xlim=(0, 100))
+    axes.legend(frameon=False, fontsize="small")
+    figure.suptitle(title, fontsize="medium")
+    figure.savefig(path)
+
+
+def _figure(size_inch: tuple[float, float]) -> Any:
+    from matplotlib.figure import Figure
+
+    return Figure(size_inch, DOTS_PER_INCH, layout="constrained")  # no pyplot: it keeps figures
+
+
+def _places(channels: Sequence[str]) -> tuple[list[int], Any] | None:
+    """Find which channels have a known place on the head, and mne's description of these."""
+    try:
+        import mne
+    except ImportError:
+        return None
+    # mne would print the montage's new name to stdout
+    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
+        montage = mne.channels.make_standard_montage(MONTAGE)
+    known = [row for row, name in enumerate(channels) if name in montage.ch_names]
+    if len(known) < 4:
+        return None
+    info = mne.create_info([channels[row] for row in known], 1000.0, "eeg", verbose="ERROR")
+    return known, info.set_montage(montage, verbose="ERROR")
+
+
+def _peaks(power: Values) -> list[int]:
+    """Find the highest peaks, in the order of time; the highest samples where there are too few."""
+    from scipy.signal import find_peaks
+
+    found = find_peaks(power)[0]
+    found = found if len(found) >= MAPS else np.arange(len(power))
+    return sorted(found[np.argsort(power[found])[-MAPS:]].tolist())

@@ -1,0 +1,160 @@
+"""Documents: what is right is read as it is, and whatever is wrong with one is one error that names it."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from brainhive_cli.core import documents, sha256_sums
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+
+LAUGHS = "a: &a [1, 1]\n" + "".join(
+    f"{name}: &{name} [{', '.join([f'*{before}'] * 9)}]\n"
+    for before, name in zip("abcdefgh", "bcdefghi", strict=True)
+)
+"""A list of 9 lists of 9 lists …: 300 characters that stand for gigabytes."""
+
+
+class Lora(BaseModel):
+    r: int
+    lora_alpha: float
+
+
+@dataclass(frozen=True)
+class Sizes:
+    by_name: dict[str, tuple[int, ...]]
+
+
+def written(folder: Path, text: str | bytes, suffix: str = ".json") -> Path:
+    path = folder / f"document{suffix}"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return path
+
+
+def test_a_document_is_read_as_what_it_is_said_to_hold(tmp_path: Path) -> None:
+    assert documents.read(written(tmp_path, '{"r": 4, "lora_alpha": 2, "more": [1]}'), Lora) == Lora(
+        r=4, lora_alpha=2
+    )
+    assert documents.read(written(tmp_path, '{"by_name": {"a": [1, 2]}}'), Sizes) == Sizes({"a": (1, 2)})
+    plain = {"a": [1, 2.5, None, True, "ö😀"], "b": {"c": 1e999, "model_max_length": 10**30}}
+    assert documents.read(written(tmp_path, json.dumps(plain))) == plain
+    assert documents.read(written(tmp_path, b"\xef\xbb\xbf{}")) == {}
+
+
+def test_yaml_keeps_dates_as_text_and_anchors_as_what_they_stand_for(tmp_path: Path) -> None:
+    text = "since: 2026-01-01\nlr: 1.0e-4\na: &a {b: [1, no, ~]}\nc: {<<: *a, d: x}\ne: *a\n"
+    found = documents.read(written(tmp_path, text, ".yaml"))
+    a = {"b": [1, False, None]}
+    assert found == {"since": "2026-01-01", "lr": 1e-4, "a": a, "c": {**a, "d": "x"}, "e": a}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "Expecting value"),
+        ('{"a": 1', "Expecting"),
+        (b"\xff\xfe{}", "not a text in UTF-8"),
+        ("[1, 2]", "valid dictionary"),
+        ("5", "valid dictionary"),
+        ('{"a": 1, "a": 2}', "'a' appears twice"),
+        ('{"a": ' + "9" * 5000 + "}", "integer string conversion"),
+        ("[" * 100_000, "nested deeper"),
+        ('{"a": ' + "[" * 100 + "]" * 100 + "}", "nested deeper"),
+        ('{"a": "\\ud800"}', "surrogates"),
+    ],
+)
+def test_whatever_is_wrong_with_json_is_one_error_with_its_path(
+    text: str | bytes, reason: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, text)
+    with pytest.raises(BrainhiveError, match=reason) as caught:
+        documents.read(path)
+    assert type(caught.value) is BrainhiveError and str(path) in caught.value.message
+    assert "\n" not in caught.value.in_one_line and len(caught.value.message) < 1000
+    with pytest.raises(MissingData, match=r"not valid|valid dictionary|not a text"):
+        documents.read(path, hint="download it again", error=MissingData)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("a: [1", "expected"),
+        ("- 1", "valid dictionary"),
+        ("a: 1\na: 2", "key 'a' appears twice, in lines 1 and 2"),
+        ("a: !!int x", "invalid literal"),
+        ("a: !!int ''", "index out of range"),
+        ("a: !!bool x", "'x'"),
+        ("a: !!float [1]", "scalar"),
+        ("a: !!timestamp 2026-01-01", "could not determine a constructor"),
+        ("a: !!python/object/apply:os.system [ls]", "could not determine a constructor"),
+        ("a: !!binary eA==", "could not determine a constructor"),
+        ("a: !!set {b}", "could not determine a constructor"),
+        ("a: " + "9" * 5000, "integer string conversion"),
+        ("a: " + "9" * 20, "more than 64 bits"),
+        ("a: " + "[" * 5000, "nested deeper"),
+        ("a: " + "[" * 100 + "]" * 100, "nested deeper"),
+        ("a: &a [*a]", "aliases repeat"),
+        ("a: &a {<<: *a}", "aliases repeat"),
+        (LAUGHS, "aliases repeat"),
+        ("1: 2", "the key in line 1 is not a text"),
+        ("? [a]\n: 1", "the key in line 1 is not a text"),
+        ('a: "\\0"', "NUL"),
+        ('a: "\\ud800"', "surrogates"),
+        ("a: 1\n---\nb: 2", "expected a single document"),
+        ("a: \x07", "special characters"),
+    ],
+)
+def test_whatever_is_wrong_with_yaml_is_one_error_with_its_path(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    path = written(tmp_path, text, ".yaml")
+    with pytest.raises(RecipeError, match=reason) as caught:
+        documents.read(path, error=RecipeError)
+    assert str(path) in caught.value.message and "\n" not in caught.value.in_one_line
+
+
+def test_a_wrong_type_is_named_by_its_key(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"r": "four", "lora_alpha": 2}')
+    with pytest.raises(BrainhiveError, match=r"document\.json: r: .*valid integer.*, got 'four'"):
+        documents.read(path, Lora)
+    with pytest.raises(BrainhiveError, match=r"by_name\.a\.1"):
+        documents.read(written(tmp_path, '{"by_name": {"a": [1, "x"]}}'), Sizes)
+    with pytest.raises(BrainhiveError) as caught:
+        documents.read(written(tmp_path, json.dumps({"r": "x" * 10**6, "lora_alpha": 1})), Lora)
+    assert len(caught.value.message) < 1000
+
+
+def test_a_file_that_is_absent_too_large_or_not_a_file_is_not_read(tmp_path: Path) -> None:
+    for path in (tmp_path / "absent.json", tmp_path):
+        with pytest.raises(MissingData, match="there is no file"):
+            documents.read(path)
+    with pytest.raises(BrainhiveError, match="too large: 9 bytes, at most 8"):
+        documents.read(written(tmp_path, '{"a": 12}'), most=8)
+
+
+def test_a_link_to_what_is_no_file_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "memory.json"
+    path.symlink_to("/proc/self/mem")
+    with pytest.raises(BrainhiveError, match=r"memory\.json cannot be read: Input/output error"):
+        documents.read(path)
+
+
+def test_a_document_that_differs_from_its_digest_is_refused_wherever_the_list_lies(tmp_path: Path) -> None:
+    (tmp_path / "cell/model").mkdir(parents=True)
+    path = written(tmp_path / "cell/model", '{"a": 1}')
+    sha256_sums.write(tmp_path, sha256_sums.take(tmp_path))
+    assert documents.read(path) == {"a": 1}
+    written(tmp_path / "cell/model", '{"a": 2}')
+    assert documents.read(path) == {"a": 2}  # the list is not that of a run
+    (tmp_path / "recipe.yaml").touch()
+    with pytest.raises(BrainhiveError, match="was changed or damaged: SHA256SUMS has another digest"):
+        documents.read(path)
+    sha256_sums.remove(tmp_path)
+    assert documents.read(path) == {"a": 2}
+
+
+def test_keys_that_are_not_needed_are_forgotten_while_reading(tmp_path: Path) -> None:
+    path = written(tmp_path, '{"a": [{"b": 1, "outline": [1, 2]}]}')
+    assert documents.read(path, without={"outline"}) == {"a": [{"b": 1}]}

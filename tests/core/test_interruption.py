@@ -1,0 +1,154 @@
+"""Ctrl-C that a library swallows."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainhive_cli.__main__ import main
+from brainhive_cli.core import console, interruption
+from brainhive_cli.core.runs import RunFolder
+
+TRAP = """
+import os, signal, time
+class Trap:
+    def __del__(self):  # in which Python prints an exception and goes on
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(0.05)
+"""
+ENCODER = """
+from brainhive_cli.encoders.python import example
+def make():
+    network, preprocess = example()
+    network.register_forward_hook(lambda *_: Trap() and None)
+    return network, preprocess
+"""
+BACKBONE = """
+from brainhive_cli.backbones import linear
+class Config(linear.Config):
+    def build(self, channels, samples, dim, subjects=1):
+        made = linear.Config.build(self, channels, samples, dim, subjects)
+        made.register_forward_hook(lambda *_: Trap() and None)
+        return made
+"""
+
+
+def swallowed() -> None:
+    with contextlib.suppress(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+
+
+@pytest.mark.parametrize("stop", ["check", "bar", "file"])
+def test_a_ctrl_c_that_was_swallowed_is_raised_at_the_next_step_and_before_a_name_is_final(
+    tmp_path: Path, stop: str
+) -> None:
+    def write() -> None:
+        RunFolder(tmp_path).write_text("metrics.json", "{}")
+
+    def advance() -> None:
+        with console.progress("some", 2) as bar:
+            bar.advance()
+
+    steps: dict[str, Callable[[], None]] = {"check": interruption.check, "bar": advance, "file": write}
+    with interruption.remembered():
+        steps[stop]()
+        (tmp_path / "metrics.json").unlink(missing_ok=True)
+        swallowed()
+        assert interruption.has_come()
+        with pytest.raises(KeyboardInterrupt):
+            steps[stop]()
+    assert not (tmp_path / "metrics.json").exists()
+
+
+def test_a_new_command_forgets_it_and_python_s_own_handler_is_back_afterwards() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with interruption.remembered():
+        swallowed()
+    assert signal.getsignal(signal.SIGINT) is before
+    with interruption.remembered():
+        interruption.check()
+
+
+def test_an_error_that_a_library_makes_of_it_is_it_and_nothing_is_remembered_afterwards() -> None:
+    with pytest.raises(KeyboardInterrupt), interruption.remembered():
+        swallowed()
+        raise RuntimeError("callback failed")
+    assert not interruption.has_come()
+
+
+def test_in_a_thread_no_signal_is_waited_for() -> None:
+    found: list[bool] = []
+
+    def command() -> None:
+        with interruption.remembered():
+            found.append(interruption.has_come())
+
+    thread = threading.Thread(target=command)
+    thread.start()
+    thread.join()
+    assert found == [False]
+
+
+@pytest.mark.parametrize("command", ["embed", "train-align"])
+def test_a_command_in_which_ctrl_c_is_swallowed_does_not_complete(
+    home: Path, go: Any, small: tuple[str, ...], command: str
+) -> None:
+    (home / "traps").mkdir()
+    (home / "traps/all.py").write_text(TRAP + ENCODER + BACKBONE)
+    words = [small[0], "encoders=python:traps.all:make", "batch_size=64", "run.workers=0"]
+    if command == "train-align":
+        go("embed", *small[:2])
+        words = [*small, "subjects=1", "backbone.kind=traps.all"]
+    line = [sys.executable, "-m", "brainhive_cli", command, *words]
+    ended = subprocess.run(line, capture_output=True, text=True, cwd=home, check=False)
+    assert ended.returncode == 130, ended.stderr
+    assert ended.stderr.endswith("interrupted: the same command continues where it stopped\n")
+    assert not [*home.rglob("*make.h5"), *home.rglob("runs/*/*/metrics.json")]
+
+
+def test_a_ctrl_c_in_a_destructor_shows_no_traceback(capfd: pytest.CaptureFixture[str]) -> None:
+    made: dict[str, Any] = {}
+    exec(TRAP, made)
+    with interruption.remembered():
+        made["Trap"]()
+        assert interruption.has_come()
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_ctrl_c_before_the_command_begins_ends_the_program_quietly(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("brainhive_cli.app.app", interrupted)
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 130
+
+
+def test_a_ctrl_c_that_was_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as under nohup
+    try:
+        with interruption.remembered():
+            os.kill(os.getpid(), signal.SIGINT)
+            assert not interruption.has_come()
+        assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_a_handler_in_c_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        with monkeypatch.context() as patched:
+            patched.setattr(signal, "getsignal", lambda _: None)
+            with interruption.remembered():
+                pass
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -1,0 +1,125 @@
+"""What there is of a data set: complete, missing or bad, and the first bad thing by name."""
+
+import shutil
+
+import numpy as np
+import published
+import pytest
+from own_recordings import PICTURES, write_pictures
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import inventory
+from brainhive_cli.datasets import things_eeg
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, path_of
+
+
+@pytest.fixture
+def pictures(home):
+    write_pictures(home / "data/image-folder")
+    return home / "data/image-folder"
+
+
+def take(kind="image_folder", **how):
+    return inventory.take(parts.resolve("datasets", kind), Paths(), how.pop("subjects", None), **how)
+
+
+def recording(ids, **changes):
+    signal = np.random.default_rng(0).normal(size=(len(ids), 2, 3, 5)).astype(np.float32)
+    counts = np.array([1, *[2] * (len(ids) - 1)])
+    return Recording(
+        **{
+            **{"signal": signal, "image_ids": ids, "space": Sensors(("a", "b", "c")), "rate_hz": 250.0},
+            **{"times_s": np.arange(5) / 250, "unit": "µV", "repetitions": counts, **changes},
+        }
+    )
+
+
+def keep(home, train, test):
+    path = path_of(home / "signals", "image-folder", "default", 1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    SignalStore.write(path, {"train": train, "test": test})
+
+
+def states(found):
+    return {part.name: part.state for part in found.parts}
+
+
+def test_a_data_set_that_is_there_is_counted_by_split_and_subject(home, pictures):
+    keep(home, recording(PICTURES["train"]), recording(PICTURES["test"]))
+    found = take(everything=True)
+    assert states(found) == {"pictures": "complete", "signals default/sub-01": "complete"}
+    assert found.parts[0].counts == {"train": "6", "test": "2"}
+    assert found.parts[1].counts == {"train": "6 × 1–2", "test": "2 × 1–2"}
+    assert found.parts[0].size == sum(path.stat().st_size for path in pictures.rglob("*.png"))
+    assert found.problems == [] and found.exit_code == 0
+
+
+def change(signal, **to):
+    signal = signal.copy()
+    for row, value in to.items():
+        signal[int(row.removeprefix("row"))] = value
+    return signal
+
+
+BASE = recording(PICTURES["train"]).signal
+BAD = {
+    "its pictures are those of test": (recording(PICTURES["test"]), recording(PICTURES["train"])),
+    "pictures that the data set does not have: 1 of 6: zebra": (
+        recording([*PICTURES["train"][:5], "zebra"]),
+        recording(PICTURES["test"]),
+    ),
+    "values that are not finite": (
+        recording(PICTURES["train"], signal=change(BASE, row5=np.nan)),
+        recording(PICTURES["test"]),
+    ),
+    "1 flat channels or voxels of 3": (
+        recording(PICTURES["train"], signal=BASE * np.array([[1], [0], [1]], np.float32)),
+        recording(PICTURES["test"]),
+    ),
+}
+
+
+@pytest.mark.parametrize("message", BAD)
+def test_bad_signals_are_named(home, pictures, message):
+    keep(home, *BAD[message])
+    found = take()
+    assert states(found)["signals default/sub-01"] == "bad" and found.exit_code == 1
+    assert "sub-01.h5, train" in found.problems[0] and message in found.problems[0]
+
+
+def test_a_picture_that_cannot_be_decoded_is_named(pictures):
+    path = pictures / f"{PICTURES['test'][0]}.png"
+    path.write_bytes(path.read_bytes()[:60])
+    found = take()
+    assert found.parts[0].state == "bad" and str(path) in found.problems[0]
+
+
+def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
+    found = take("things_eeg", subjects=[1, 2, 3])
+    assert set(states(found).values()) == {"missing"} and found.exit_code == 3
+    assert len(found.problems) == 1 and "and 3 more" in found.problems[0]
+    assert "brainhive fetch things-eeg" in found.problems[0] or "hf download" in found.problems[0]
+
+
+def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, monkeypatch):
+    monkeypatch.setattr(inventory, "PUBLISHED", {"things-eeg": {"train": 6, "test": 9}})  # which has 2
+    root = home / "data/things-eeg"
+    write_pictures(home / "painted")
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        shutil.copytree(home / "painted" / split, root / folder)
+        names = [name.replace(f"{split}/", f"{folder}/") for name in PICTURES[split]]
+        signal = np.random.default_rng(0).normal(size=(len(names), 2, 63, 250))
+        for subject in (1, 2):
+            published.save_eeg(root, subject, split, published.eeg_content(signal, names))
+    bad = root / "Preprocessed_data_250Hz_whiten/sub-02/train.pt"
+    bad.write_bytes(bad.read_bytes()[:-5000])
+    assert things_eeg.SUBJECTS[0] == 1
+    found = take("things_eeg", subjects=[1, 2])
+    assert states(found) == {
+        "pictures": "missing",
+        "subject 1": "complete",
+        "subject 2": "missing",
+    }  # half-downloaded
+    assert found.parts[1].counts == {"train": "6 × 2", "test": "2 × 2"}
+    assert any(str(bad) in problem for problem in found.problems)

@@ -1,0 +1,78 @@
+"""Sessions as stores of single trials, and their union by stimulus."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.data.session_stores import Cast, join, write_session
+from brainhive_cli.preparations import Trials
+from brainhive_cli.stores.recordings import Sensors, SignalStore
+
+C, T = 3, 5
+
+
+def trials(ids, first, **fields):
+    """Trials whose values are first, first + 1, …"""
+    values = np.arange(first, first + len(ids), dtype=np.float32)
+    made = {
+        "signal": np.broadcast_to(values[:, None, None], (len(ids), C, T)).copy(),
+        "image_ids": ids,
+        "space": Sensors(("O1", "Oz", "O2")),
+        "times_s": np.arange(T) / 250,
+        "rate_hz": 250.0,
+        "unit": "whitened",
+        "whitener": np.eye(C) * (first + 1),
+        "dropped": {"target": 1},
+    }
+    return Trials(**{**made, **fields})
+
+
+def stores(tmp_path, *sessions, dtype="float32"):
+    for number, session in enumerate(sessions, 1):
+        write_session(tmp_path / f"{number}.h5", number, {"train": session}, dtype)
+    return [SignalStore.open(tmp_path / f"{number}.h5") for number in range(1, len(sessions) + 1)]
+
+
+def test_repetitions_come_by_session_and_time_with_ragged_counts(tmp_path):
+    found = stores(tmp_path, trials(["b", "a", "b"], 0), trials(["c", "b"], 10))
+
+    made = join(found, None, {"subject": 7})["train"]
+
+    assert list(made.image_ids) == ["a", "b", "c"] and made.repetitions.tolist() == [1, 3, 1]
+    assert made.sessions.tolist() == [[0, -1, -1], [0, 0, 1], [1, -1, -1]]
+    assert made.signal[0:3][:, :, 0, 0].tolist() == [[1, 0, 0], [0, 2, 11], [10, 0, 0]]
+    assert made.signal[1:2].shape == (1, 3, C, T) and made.signal.shape == (3, 3, C, T)
+    np.testing.assert_array_equal(made.whiteners, [np.eye(C), 11 * np.eye(C)])
+    assert made.provenance["subject"] == 7
+    assert [each["trials"] for each in made.provenance["sessions"]] == [3, 2]
+    SignalStore.write(tmp_path / "whole.h5", {"train": made})
+    again = SignalStore.open(tmp_path / "whole.h5")["train"]
+    np.testing.assert_array_equal(again.signal, made.signal[0:3])
+
+
+def test_a_seed_shuffles_the_repetitions_of_each_stimulus(tmp_path):
+    found = stores(tmp_path, trials(["a"] * 4 + ["b"] * 2, 0))
+    made = join(found, 20200220, {})["train"]
+    assert made.signal[0:1][0, :, 0, 0].tolist() == shuffled(4, 20200220).tolist() == [2, 1, 3, 0]
+    assert made.signal[1:2][0, :2, 0, 0].tolist() == [5, 4]
+
+
+def test_sessions_of_other_channels_are_refused(tmp_path):
+    found = stores(tmp_path, trials(["a"], 0), trials(["a"], 0, space=Sensors(("O1", "Oz", "Pz"))))
+    with pytest.raises(BrainhiveError, match="session 1 and session 2 differ in their channels"):
+        join(found, None, {})
+
+
+def test_float16_is_kept_and_what_does_not_fit_it_is_refused(tmp_path):
+    (found,) = stores(tmp_path, trials(["a", "b"], 0), dtype="float16")
+    assert found["train"].signal.dtype == np.float16
+    assert join([found], None, {})["train"].signal.dtype == np.float16
+    with pytest.raises(BrainhiveError, match="signals of up to 70001 do not fit float16"):
+        stores(tmp_path, trials(["a", "b"], 70_000), dtype="float16")
+    assert [path.name for path in tmp_path.iterdir() if path.suffix == ".h5"] == ["1.h5"]
+
+
+def test_a_cast_signal_keeps_its_shape():
+    cast = Cast(np.ones((4, 1, 2, 3)), np.dtype("float32"))
+    assert cast.shape == (4, 1, 2, 3) and len(cast) == 4 and cast[1:3].dtype == np.float32

@@ -1,0 +1,48 @@
+"""The page on a subject's signals, through the command that draws it."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+from tests.explanation.test_reliability import recording
+
+pytest.importorskip("matplotlib")
+
+
+def check(*words):
+    return CliRunner().invoke(app, ["check", *map(str, words)])
+
+
+def voxels(stimuli=30):
+    random = np.random.default_rng(0)
+    signal = random.normal(size=(stimuli, 3, 12, 1)).astype(np.float32)
+    space = Voxels({"V1": np.arange(12) < 6, "FFA": np.arange(12) > 8})
+    return Recording(signal, [f"p{n}" for n in range(stimuli)], space, np.zeros(1), None, "z")
+
+
+@pytest.mark.parametrize("kind", ("sensors", "voxels"))
+def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind):
+    made = recording(1.0, stimuli=30) if kind == "sensors" else voxels()
+    path = tmp_path / "signals/lab/default/sub-01.h5"
+    path.parent.mkdir(parents=True)
+    SignalStore.write(path, {"test": made})
+
+    found = check(path, "--plots", "--json")
+
+    assert found.exit_code == 0, found.output
+    figures = next(iter(json.loads(found.stdout)["metrics"]["notes"]["stores"].values()))["reliability"][
+        "test"
+    ]
+    assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
+    page = (path.with_suffix("") / "sub-01.html").read_text()
+    assert page.count("data:image/png") == (3 if kind == "sensors" else 2)
+    assert "http" not in page
+
+
+def test_plots_without_a_signal_store_are_refused(tmp_path):
+    found = check("--plots", tmp_path / "nothing.h5")
+    assert found.exit_code in (2, 3) and "Traceback" not in found.output

@@ -1,0 +1,28 @@
+"""The steps from a recording to trials: which times they give."""
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.preparations._steps import Cutting, Steps
+
+
+@pytest.mark.parametrize("recorded_hz", (128, 256, 512, 1000))
+@pytest.mark.parametrize("to_hz", (100, 250))
+def test_times_are_mne_s_where_no_sample_lies_at_the_start_of_a_trial(recorded_hz, to_hz):
+    mne = pytest.importorskip("mne")
+    raw = mne.io.RawArray(
+        np.zeros((1, 4 * recorded_hz)), mne.create_info(1, recorded_hz, "eeg"), verbose="ERROR"
+    )
+    events = np.array([[recorded_hz, 0, 1]])
+    epochs = mne.Epochs(raw, events, tmin=-0.2, tmax=1, baseline=None, preload=True, verbose="ERROR")
+    if to_hz < recorded_hz:
+        epochs.resample(to_hz, verbose="ERROR")
+    steps = Steps(rate_hz=to_hz, keep_ms=(0, 1000))
+    kept = (epochs.times > -1e-9) & (epochs.times < 1 - 1e-9)
+    np.testing.assert_allclose(Cutting(steps, recorded_hz).times_s, epochs.times[kept], atol=1e-9)
+
+
+def test_times_between_which_no_sample_lies_are_refused():
+    with pytest.raises(BrainhiveError, match=r"no sample at 250 Hz lies in keep_ms \[1.0, 2.0\]"):
+        Cutting(Steps(keep_ms=(1, 2)), 1000).times_s  # noqa: B018

@@ -1,0 +1,1 @@
+"""Fuzzes Brainhive: mutated recipes, damaged files, hostile files, and kills at random moments."""

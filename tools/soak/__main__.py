@@ -1,0 +1,183 @@
+"""Runs the whole fuzz: `python -m tools.soak [--only GROUP] [--count N] [--seed N] [--match TEXT]`."""
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+for name in ("OMP_NUM_THREADS", "HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE"):
+    os.environ[name] = "1"
+for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
+    os.environ.setdefault(name, "1")
+sys.dont_write_bytecode = True
+
+COUNTS = {"recipes": 6000, "damaged": 900, "hostile": 800, "kills": 240}
+
+
+def main() -> int:
+    """Run the groups and print each failure in one line, then a table."""
+    words = argparse.ArgumentParser(prog="python -m tools.soak", description=__doc__)
+    words.add_argument("--only", default=",".join(COUNTS), help="groups, separated by commas")
+    words.add_argument("--count", type=int, help="cases of each group")
+    words.add_argument("--seed", type=int, default=0)
+    words.add_argument("--match", default="", help="only cases with this text in their name")
+    words.add_argument("--jobs", type=int, default=2)
+    words.add_argument("--keep", type=Path, help="a new folder for a copy of the world of sound files")
+    words.add_argument("--all", action="store_true", help="how each case ended, in a line")
+    words.add_argument("--verbose", action="store_true", help="also the stderr of failures")
+    given = words.parse_args()
+    base = "/dev/shm" if os.path.isdir("/dev/shm") else None
+    with tempfile.TemporaryDirectory(prefix="soak-", dir=base) as scratch:
+        return _Soak(given, Path(scratch)).run()
+
+
+class _Soak:
+    def __init__(self, given: argparse.Namespace, scratch: Path) -> None:
+        self.given, self.scratch, self.world = given, scratch, scratch / "world/home"
+        self.table: dict[str, Counter[str]] = defaultdict(Counter)
+
+    def run(self) -> int:
+        """Make the world, run all, and print the table; returns the exit code."""
+        from tools.soak import damage, hostile, kills, recipes, runner, world
+
+        began_s = time.monotonic()
+        _import_all()
+        runner.make_world(self.world, world.build(self.world), world.COMMON)
+        self._note(
+            f"world of {sum(1 for _ in self.world.rglob('*'))} files in {time.monotonic() - began_s:.0f} s"
+        )
+        if self.given.keep:
+            shutil.copytree(self.world, self.given.keep, symlinks=True)
+        self.sound = self._sound()
+        only = self.given.only.split(",")
+        for group in only:
+            began_s, count = time.monotonic(), self.given.count or COUNTS[group]
+            cases: Iterator[runner.Case] = {
+                "recipes": lambda n: recipes.cases(self.given.seed, n),
+                "damaged": lambda n: damage.cases(self.given.seed, n, self.world),
+                "hostile": lambda n: hostile.cases(self.given.seed, n),
+                "kills": lambda n: kills.cases(self.given.seed, n, self.sound),
+            }[group](count)
+            chosen = (case for case in cases if self.given.match in case.name)
+            for found in runner.run_all(chosen, self.world, self.scratch, self.given.jobs):
+                self._count(found, kills.problems(found))
+            self.table[group]["seconds"] = round(time.monotonic() - began_s)
+        return self._show()
+
+    def _sound(self) -> "dict[str, runner.Outcome]":  # type: ignore[name-defined]  # noqa: F821
+        """Run every reader on sound files, twice, and keep what is the same both times."""
+        from tools.soak import runner, world
+
+        found: dict[str, runner.Outcome] = {}
+        cases = [
+            runner.Case(
+                "sound",
+                name,
+                (*reader.argv, *world.COMMON, "--json"),
+                (lambda home, _, setup=reader.setup: setup(home)) if reader.setup else None,
+            )
+            for name, reader in world.READERS.items()
+        ]
+        for outcome in runner.run_all([*cases, *cases], self.world, self.scratch, self.given.jobs):
+            name = outcome.case.name
+            if (outcome.code or outcome.problems) and name != "unpacked":
+                print(
+                    f"sound {name}: exit {outcome.code} {outcome.problems} {outcome.stderr[-300:]}",
+                    flush=True,
+                )
+            first = found.setdefault(name, outcome)
+            same = first.result.items() & outcome.result.items()
+            first.result = dict(same)
+        return found
+
+    def _count(self, found: "runner.Outcome", more: list[str]) -> None:  # type: ignore[name-defined]  # noqa: F821
+        case, row = found.case, self.table[found.case.group]
+        problems = [*found.problems, *more]
+        if case.call:
+            for name, count in found.counts.items():
+                row[name] += count
+            row["cases"] += sum(found.counts.values())
+            row["failures"] += max(len(problems) - found.counts.get("failed", 0), 0)
+            row["failures"] += found.counts.get("failed", 0)
+            row.pop("failed", None)
+        else:
+            row["cases"] += 1
+            if found.code == 0 and case.must_fail:
+                problems.append("accepted")
+            sound = self.sound[case.reader].result if case.reader else None
+            is_other = found.code == 0 and sound is not None and _differs(found.result, sound)
+            if problems:
+                row["failures"] += 1
+            elif is_other and (case.has_digest or case.group != "damaged"):
+                differing = _differs(found.result, sound)
+                problems.append(f"silent corruption: {differing}")
+                row["silent"] += 1
+            elif is_other:
+                row["changed, no checksum"] += 1
+            else:
+                row["same result" if found.code == 0 else "refused"] += 1
+            row["interrupted"] += bool(found.before and found.before.code)
+        for problem in problems:
+            print(f"{case.group}: {case.name}: {problem}", flush=True)
+        if self.given.all:
+            said = [line for line in found.stderr.splitlines() if line.startswith("error: ")]
+            print(f"{case.group}: {case.name}: exit {found.code} {' '.join(said)}", flush=True)
+        if problems and self.given.verbose:
+            print(*[each.stderr for each in (found.before, found) if each], sep="\n")
+
+    def _show(self) -> int:
+        columns = ("cases", "refused", "same result", "planned", "planned, something missing")
+        columns += ("changed, no checksum", "interrupted", "silent", "failures", "seconds")
+        print("\ngroup    " + " ".join(f"{name:>{max(len(name), 6)}}" for name in columns))
+        for group, row in self.table.items():
+            print(f"{group:8} " + " ".join(f"{row[name]:>{max(len(name), 6)}}" for name in columns))
+        return int(any(row["failures"] or row["silent"] for row in self.table.values()))
+
+    def _note(self, text: str) -> None:
+        print(text, file=sys.stderr, flush=True)
+
+
+def _differs(found: dict[str, str], sound: dict[str, str] | None) -> str:
+    """Name the first value that differs from that of the sound files."""
+    return next((key for key, value in sorted((sound or {}).items()) if found.get(key) != value), "")
+
+
+def _import_all() -> None:
+    """Import before the first fork what commands import while they run."""
+    import importlib
+    import pkgutil
+
+    from PIL import Image
+
+    import brainhive_cli
+
+    Image.init()
+    for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+    modules = ["accelerate", "pyarrow.parquet", "open_clip", "timm.data", "h5py", "scipy.stats", "rich.live"]
+    modules += ["diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.unets.unet_2d_condition"]
+    modules += ["diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl", "skimage.metrics"]
+    modules += ["transformers.models.clip.modeling_clip", "transformers.models.clip.image_processing_clip"]
+    modules += ["diffusers.schedulers.scheduling_euler_discrete", "torch._dynamo", "torch.distributed"]
+    modules += [
+        "diffusers.training_utils",
+        "transformers.models.auto",
+        "skimage.color",
+        "rich.table",
+        "scipy.special",
+    ]
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError:
+            continue
+
+
+if __name__ == "__main__":
+    sys.exit(main())

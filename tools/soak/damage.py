@@ -1,0 +1,165 @@
+"""Damaged files of every kind, each opened by the command that reads it."""
+
+import random
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from tools.soak.runner import Case
+from tools.soak.world import COMMON, READERS, Reader
+
+EACH = 3
+"""Files of a pattern that are damaged."""
+GONE = ("directory", "dangling-link")
+"""A picture of a data set that is gone so is none of its pictures."""
+TEXT = (".json", ".yaml", ".csv", ".tsv", ".txt", "main")
+Damage = Callable[[Path, bytes, random.Random], bytes | None]
+
+
+def _flip(first: float, last: float) -> Damage:
+    def flip(path: Path, content: bytes, chosen: random.Random) -> bytes:
+        changed = bytearray(content)
+        at = chosen.randrange(int(len(content) * first), max(int(len(content) * last), 1))
+        changed[at] ^= 1 << chosen.randrange(8)
+        return bytes(changed)
+
+    return flip
+
+
+def _flip_header(path: Path, content: bytes, chosen: random.Random) -> bytes:
+    changed = bytearray(content)
+    changed[chosen.randrange(min(len(content), 256))] ^= 1 << chosen.randrange(8)
+    return bytes(changed)
+
+
+def _page(fill: Callable[[random.Random, int], bytes]) -> Damage:
+    def overwrite(path: Path, content: bytes, chosen: random.Random) -> bytes:
+        size = min(4096, max(1, len(content) // 4))
+        at = chosen.randrange(max(1, len(content) // size)) * size
+        return content[:at] + fill(chosen, size)[: len(content) - at] + content[at + size :]
+
+    return overwrite
+
+
+def _cut(path: Path, content: bytes, chosen: random.Random) -> bytes:
+    return content[: chosen.randrange(1, max(2, len(content)))]
+
+
+def _directory(path: Path, content: bytes, chosen: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def _link(path: Path, content: bytes, chosen: random.Random) -> None:
+    path.unlink()
+    path.symlink_to("nowhere")
+
+
+def _another(path: Path, content: bytes, chosen: random.Random) -> bytes:
+    """Take the content of a file of another kind."""
+    home = Path.cwd()
+    pool = [
+        "own.yaml",
+        "vectors/dict.npz",
+        "vectors/dict.npy",
+        "pictures/concept_0/0.png",
+        "vectors/table.parquet",
+    ]
+    pool += [
+        "weights/encoder/model.safetensors",
+        "data/nsd/nsd_stimuli.hdf5",
+        "data/tars/imagenet-train-0000.tar",
+    ]
+    pool += ["vectors/dict.pt", "weights/encoder/config.json", "data/categories.tsv"]
+    others = [name for name in pool if Path(name).suffix != path.suffix]
+    return (home / chosen.choice(others)).read_bytes()
+
+
+def _json(path: Path, content: bytes, chosen: random.Random) -> bytes:
+    """Change a value's type, or take a key away, in a text of keys and values."""
+    texts = (
+        b"null",
+        b"[]",
+        b"{}",
+        b"-1",
+        b"1e999",
+        b"NaN",
+        b'"\xff"',
+        b'""',
+        b"9" * 5000,
+        b"[" * 3000,
+        b"true",
+    )
+    places = [at for at, byte in enumerate(content) if byte in b":,\n"] or [0]
+    start = chosen.choice(places) + 1
+    stop = next((at for at in range(start, len(content)) if content[at] in b",\n}]"), len(content))
+    return content[:start] + chosen.choice((*texts, b"")) + content[stop:]
+
+
+DAMAGES: dict[str, Damage] = {
+    "emptied": lambda path, content, chosen: b"",
+    "cut": _cut,
+    "cut-end": lambda path, content, chosen: content[: -chosen.choice((1, 2, 8, 64))],
+    "cut-start": lambda path, content, chosen: content[chosen.choice((1, 4, 100)) :],
+    "longer": lambda path, content, chosen: content + chosen.randbytes(100),
+    "flip-header": _flip_header,
+    "flip-payload": _flip(0.3, 1.0),
+    "flip": _flip(0.0, 1.0),
+    "zeros": _page(lambda chosen, size: bytes(size)),
+    "noise": _page(lambda chosen, size: chosen.randbytes(size)),
+    "all-zeros": lambda path, content, chosen: bytes(len(content)),
+    "all-noise": lambda path, content, chosen: chosen.randbytes(len(content)),
+    "directory": _directory,
+    "dangling-link": _link,
+    "another-kind": _another,
+    "value": _json,
+}
+
+
+def cases(seed: int, count: int, world: Path) -> Iterator[Case]:
+    """Make cases in which one file that a command reads is damaged."""
+    chosen = random.Random(seed)
+    pairs = [
+        (name, reader, file) for name, reader in READERS.items() for file in _files(reader, world, chosen)
+    ]
+    made = 0
+    while made < count:
+        for name, reader, file in pairs:
+            suits = [kind for kind in DAMAGES if kind != "value" or file.endswith(TEXT)]
+            kind = suits[(made // len(pairs) * 7 + pairs.index((name, reader, file)) * 3) % len(suits)]
+            own = f"{seed}/{made}"
+            yield Case(
+                "damaged",
+                f"{name} {file} {kind} {made}",
+                (*reader.argv, *COMMON, "--json"),
+                lambda home, _, at=(reader, file, kind, own): _damage(home, *at),
+                name,
+                reader.has_digest and not (file.endswith((".png", ".jpg")) and kind in GONE),
+            )
+            made += 1
+            if made >= count:
+                return
+
+
+def _files(reader: Reader, world: Path, chosen: random.Random) -> list[str]:
+    """List files that a command reads, of each pattern a few."""
+    found = list[str]()
+    for pattern in reader.files:
+        of = sorted(path.relative_to(world).as_posix() for path in world.glob(pattern) if path.is_file())
+        if not of and "new/" not in pattern:
+            raise FileNotFoundError(f"the world has no {pattern}")
+        found += chosen.sample(of, min(EACH, len(of)))
+    return found
+
+
+def _damage(home: Path, reader: Reader, file: str, kind: str, seed: str) -> None:
+    if reader.setup:
+        reader.setup(home)
+    path, chosen = home / file, random.Random(seed)
+    content = path.read_bytes()
+    changed: Any = DAMAGES[kind](path, content, chosen)
+    if changed is not None:
+        path.write_bytes(changed)
+    if path.suffix in (".png", ".jpg"):
+        shutil.rmtree(home / "prepared", ignore_errors=True)

@@ -1,0 +1,63 @@
+"""The files of NSD, with the real design and layout and a few voxels."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+import nibabel
+import numpy as np
+from scipy.io import savemat
+
+VOLUME, TRIALS = (3, 4, 2), 750
+AFFINE = np.diag([1.8, 1.8, 1.8, 1])
+
+
+@dataclass(frozen=True)
+class Truth:
+    """What was written of subject 1.
+
+    Attributes:
+        rows: [trials] pictures, counted from 0.
+        is_test: [trials].
+        stored: [X, Y, Z, trials], int16.
+        masks: Name to labels [X, Y, Z].
+    """
+
+    rows: np.ndarray
+    is_test: np.ndarray
+    stored: np.ndarray
+    masks: dict[str, np.ndarray]
+
+
+def write(root: Path, sessions: int = 2, ending: str = ".hdf5") -> Truth:
+    """Write the design, masks, noise ceiling and betas of subject 1."""
+    random = np.random.default_rng(3)
+    order = random.permutation(np.repeat(np.arange(10000) + 1, 3))
+    pictures = np.stack([random.permutation(73000)[:10000] + 1 for _ in range(8)])
+    folder = root / "nsddata/experiments/nsd"
+    folder.mkdir(parents=True)
+    savemat(folder / "nsd_expdesign.mat", {"masterordering": order[None], "subjectim": pictures})
+    shown = order[: sessions * TRIALS]
+    masks = {"nsdgeneral": random.integers(-1, 2, VOLUME), "prf-visualrois": random.integers(-1, 8, VOLUME)}
+    masks["floc-faces"] = random.integers(-1, 3, VOLUME)
+    roi = root / "nsddata/ppdata/subj01/func1pt8mm/roi"
+    for name, labels in masks.items():
+        save(roi / f"{name}.nii.gz", labels.astype(np.float32))
+    stored = random.integers(-900, 900, (*VOLUME, len(shown))).astype(np.int16)
+    betas = root / "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
+    save(betas / "ncsnr.nii.gz", np.arange(24, dtype=np.float32).reshape(VOLUME))
+    for session in range(sessions):
+        piece = stored[..., session * TRIALS : (session + 1) * TRIALS]
+        path = betas / f"betas_session{session + 1:02d}{ending}"
+        if ending == ".hdf5":
+            with h5py.File(path, "w") as file:
+                file.create_dataset("betas", data=piece.T, chunks=(TRIALS, 1, 1, 1))
+        else:
+            save(path, piece)
+    return Truth(pictures[0, shown - 1] - 1, shown <= 1000, stored, masks)
+
+
+def save(path: Path, volume: np.ndarray) -> None:
+    """Write a NIfTI file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(volume, AFFINE, dtype=volume.dtype), path)
