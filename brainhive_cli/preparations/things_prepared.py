@@ -1,8 +1,8 @@
 """THINGS-EEG2 and THINGS-MEG in the forms that other projects prepare, whatever their files are called.
 
 Forms: UBP's and BrainHiVE's train.pt; NICE's, AlignVis's and ATM's bare pickles named .npy; the .npy of the
-data's authors; NeuroBridge's and SAMGA's train.npy, a plain array or a bare pickle; ATM's and AlignVis's
-pickles of MEG. Nothing but arrays and plain types is ever read of them.
+data's authors; NeuroBridge's and SAMGA's train.npy, an array with an info.json or a bare pickle; ATM's and
+AlignVis's pickles of MEG. Nothing but arrays and plain types is ever read of them.
 """
 
 import re
@@ -17,6 +17,7 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.preparations._array_info import info_of
 from brainhive_cli.preparations._image_metadata import METADATA, image_ids
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.damage import RAISED
@@ -54,7 +55,10 @@ class Config(parts.Config):
     stimuli: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
         "things-eeg", validate_default=True, description="the data set of the pictures that were shown"
     )
-    unit: str = Field("", description="of the signals; default: as the data set's own, whitened or z-score")
+    unit: str = Field(
+        "",
+        description="where files do not say it; default: as the data set's own, whitened or z-score",
+    )
 
     def build(self, paths: Paths) -> "Prepared":
         """Point at the data; nothing is read yet."""
@@ -105,19 +109,30 @@ class Prepared:
         if not (isinstance(content, np.ndarray) or has_signal(content)):
             held = f"has keys {sorted(map(str, content))}" if isinstance(content, dict) else "is another"
             raise BrainhiveError(f"{path} {held}, not {FORMS}", SOURCE)
+        info = info_of(path) if isinstance(content, np.ndarray) else None
         try:
-            rate_hz = rate_of(content) or self.stimuli.rate_hz
-            unit = self.config.unit or self.stimuli.unit
+            provenance: dict[str, Any] = {"source": path.name, "form": _form(path, content)}
+            if info is not None:
+                content = info.content(content, split)
+                provenance["info"] = info.model_dump(exclude={"ch_names", "times"})
+            rate_hz = (info.sfreq if info else rate_of(content)) or self.stimuli.rate_hz
+            unit = self._unit(info.unit if info else "")
             usual = Usual(rate_hz, unit, self.stimuli.montage, lambda: self._listed(split))
-            provenance = {"source": path.name, "form": _form(path, content)}
             found = recording(path, content, split, usual, provenance)
-        except MissingData:
+        except (MissingData, RecipeError):
             raise
         except (BrainhiveError, *RAISED) as error:
             raise BrainhiveError(f"{path}: {first_line(error)}", SOURCE) from error
         signal = found.signal
         shape, dtype = tuple(signal.shape), np.dtype(signal.dtype)
         return replace(found, signal=Sliced(path, shape, dtype, lambda part: np.asarray(signal[part])))
+
+    def _unit(self, said: str) -> str:
+        if said and self.config.unit not in ("", said):
+            raise RecipeError(
+                f"unit {self.config.unit!r}: info.json says {said!r}", "leave out preparation.unit"
+            )
+        return said or self.config.unit or self.stimuli.unit
 
     def _file(self, subject: int, split: str) -> Path:
         found: dict[Path, None] = {}

@@ -1,5 +1,6 @@
 """THINGS in the forms that other projects prepare, as their scripts write them."""
 
+import json
 import pickle
 import shutil
 from pathlib import Path
@@ -108,13 +109,68 @@ def test_neurobridge_arrays_by_concept_are_in_the_order_of_paths(tmp_path: Path,
             dump(path, {"data": array, "ch_names": list(made(tmp_path).stimuli.montage), "times": times})
         else:
             save(path, array)
-    (tmp_path / "preprocessed_eeg/info.json").write_text("{}")
     preparation = made(tmp_path)
     for split, array in arrays.items():
         found = preparation.recording(1, split)
         assert list(found.image_ids) == ids[split] and found.rate_hz == 250
         np.testing.assert_array_equal(found.signal[0:9], array.reshape(-1, *array.shape[2:]))
         assert found.times_s[0] == pytest.approx(0)
+
+
+def info(**changes: Any) -> dict[str, Any]:
+    """What NeuroBridge's preprocess_eeg.py writes: the times of whole epochs, the shape of one session."""
+    montage = list(Config(stimuli="things-eeg").build(Paths()).stimuli.montage)
+    return {
+        **{"ch_names": montage[::-1], "times": (np.arange(300) / 250 - 0.2).tolist()},
+        **{"baseline_duration": 0.2, "after_duration": 1.0, "normalization": "zscore", "sfreq": 250.0},
+        **{"precision": "fp16", "seed": 20200220},
+        **{"train_data_shape": [8270, 2, 63, 250], "test_data_shape": [200, 20, 63, 250], **changes},
+    }
+
+
+def neurobridge(root: Path, **changes: Any) -> Path:
+    """Write the arrays of subject 1, and their info.json."""
+    metadata(root)
+    folder = root / "preprocessed_eeg"
+    save(folder / "sub-01/train.npy", signal(CONCEPTS, IMAGES, 4, 63, 250, dtype="float16"))
+    save(folder / "sub-01/test.npy", signal(TESTS, 1, 8, 63, 250, dtype="float16"))
+    (folder / "info.json").write_text(json.dumps(info(**changes)))
+    return root
+
+
+def test_info_beside_neurobridge_arrays_says_unit_rate_channels_and_times(tmp_path: Path) -> None:
+    times = (np.arange(250) / 200 - 0.05).round(3).tolist()
+    for root, changes, expected in (
+        (tmp_path / "old", {}, ("z-score", 250.0, 0.0)),
+        (tmp_path / "white", {"normalization": "mvnn"}, ("whitened", 250.0, 0.0)),
+        (tmp_path / "plain", {"normalization": "none"}, ("whitened", 250.0, 0.0)),
+        (tmp_path / "slow", {"sfreq": 200, "times": times}, ("z-score", 200.0, -0.05)),
+    ):
+        found = made(neurobridge(root, **changes)).recording(1, "train")
+        assert (found.unit, found.rate_hz, found.times_s[0]) == pytest.approx(expected)
+        assert list(found.space.names) == info()["ch_names"]
+        assert found.provenance["info"]["normalization"] == changes.get("normalization", "zscore")
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    (
+        ({"ch_names": ["Oz", "O1"]}, "come with 2 channels, not 63"),
+        ({"sfreq": 500.0}, "times lie 4 ms apart, not 2 ms as at 500 Hz"),
+        ({"times": [0.0, 0.004]}, "come with 2 times, not 250"),
+        ({"precision": "fp32"}, r"signals are float16, info\.json says float32"),
+        ({"train_data_shape": [8270, 2, 17, 100]}, r"channels and samples \[17, 100\] of info"),
+        ({"normalization": "whole"}, r"info\.json: normalization: .* got 'whole'"),
+    ),
+)
+def test_info_that_does_not_match_its_array_is_refused(tmp_path: Path, changes: Any, message: str) -> None:
+    with pytest.raises(BrainhiveError, match=message):
+        made(neurobridge(tmp_path, **changes)).recording(1, "train")
+
+
+def test_a_unit_other_than_the_one_in_info_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"unit 'whitened': info\.json says 'z-score'"):
+        made(neurobridge(tmp_path), unit="whitened").recording(1, "train")
 
 
 def test_atm_pickles_of_meg_are_read(tmp_path: Path) -> None:
