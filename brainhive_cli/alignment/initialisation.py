@@ -62,7 +62,11 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     Raises:
         BrainhiveError: if the architecture does not match.
     """
-    start, initial = aligners.load(folder), aligner.state_dict()
+    start, initial, spec = aligners.load(folder), aligner.state_dict(), aligner.layout.spec
+    for place, subject in enumerate(spec.subjects):
+        regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
+        given = (spec.widths[place], regions, f"subject {subject}")
+        start.layout.spec.refuse_other_voxels(subject, *given)
     found, old, new = start.state_dict(), start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         rows = [found[name][old.index(each)] if each in old else found[name].mean(0) for each in new]

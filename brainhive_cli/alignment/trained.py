@@ -133,6 +133,7 @@ class AlignRun:
             )
         is_same = learned.recordings == used.recorded_as
         kept = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
+        kept |= {key: each for key, each in learned.preparation.items() if key.startswith("region_")}
         signal = Signal.model_validate({**(learned.preparation if is_same else {}), **kept})
         cell = Cell(path.name, layout.spec.subjects, tuple(chosen_subjects(used, subjects)), 0)
         made_with = {"": (list(found.values()), signal)}

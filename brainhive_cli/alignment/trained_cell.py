@@ -171,7 +171,13 @@ class Member:
     def _trials(self, subject: int, split: str, with_single: bool = False) -> Trials:
         signal, channels = self._taken(subject, split)
         given = (self.align.dataset, self.align.paths, signal, subject, split)
-        return open_trials(*given, self.pictures(split), channels, self._normaliser(subject), with_single)
+        normaliser = self._normaliser(subject)
+        trials = open_trials(*given, self.pictures(split), channels, normaliser, with_single)
+        if not self.align.are_strangers:
+            where = f"{self.align.dataset.name} subject {subject} {split}"
+            width = trials.signal.shape[-2]
+            self.model.layout.spec.refuse_other_voxels(subject, width, trials.regions, where)
+        return trials
 
     def _normaliser(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: the subject's own training signals do."""

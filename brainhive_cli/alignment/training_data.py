@@ -29,7 +29,6 @@ from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.priors import Prior
 from brainhive_cli.signals.normalisation import Moments
-from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.target_store import TargetStore
 
 DIM = 1024
@@ -93,9 +92,9 @@ class TrainingData:
     def is_memory_mapped(self) -> bool:
         """Whether signals stay on disk; `auto`: where they need more than half of the free memory."""
         signal, dataset = self.recipe.signal, self.job.dataset
-        given = (signal.channels or dataset.channels, signal.window_ms, signal.scale, dataset.name)
         stores = [open_signals(dataset, self.recipe.paths, signal, each) for each in self.job.trained_on]
-        shapes = [Selection.of(store["train"], *given).shape for store in stores]  # [N, R, C, T]
+        given = (dataset.channels, dataset.name)
+        shapes = [signal.select(store["train"], *given).shape for store in stores]  # [N, R, C, T]
         _check_repetitions(dataset.name, self.recipe, max((shape[1] for shape in shapes), default=0))
         if self.recipe.train.memory_map != "auto":
             return self.recipe.train.memory_map == "yes"

@@ -1,6 +1,6 @@
 """What a brain model is built for: sensors or voxels, samples, subjects."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -69,6 +69,34 @@ class SignalSpec:
                 "a backbone that takes a width for each subject, or a selection of equal width",
             )
         return widths.pop()
+
+    def refuse_other_voxels(
+        self, subject: int, width: int, regions: Mapping[str, Sequence[int]], where: str
+    ) -> None:
+        """Refuse voxels of a subject trained on that are not those that the model was built for.
+
+        Args:
+            subject: A subject; one who was not trained on may have any voxels.
+            width: V.
+            regions: Places of each region's voxels among V.
+            where: What the voxels are of, for errors.
+
+        Raises:
+            BrainhiveError: naming what differs.
+        """
+        if self.names or subject not in self.subjects:
+            return
+        place = self.subjects.index(subject)
+        way = "use the masks and the signal.region_split that the model was trained with"
+        if width != self.widths[place]:
+            raise BrainhiveError(
+                f"{where} has {width} voxels, the model was trained on {self.widths[place]} of this subject",
+                way,
+            )
+        for region, by_subject in self.regions.items():
+            if tuple(found := regions.get(region, ())) != by_subject[place]:
+                counts = f"{len(found)} voxels, {len(by_subject[place])} in training"
+                raise BrainhiveError(f"{where} has another mask of {region}: {counts}", way)
 
     def as_dict(self) -> dict[str, Any]:
         """Return plain values for a model folder's config.json."""

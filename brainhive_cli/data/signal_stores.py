@@ -9,7 +9,6 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import SignalStore
 
@@ -121,6 +120,6 @@ def size_up(
         found = {split: dataset.recording(missing[0], split) for split in dataset.splits}
     else:
         found = {"train": SignalStore.open(stores[subjects[0]])["train"]}
-    train, chosen = found["train"], signal.channels or dataset.channels
-    Selection.of(train, chosen, signal.window_ms, signal.scale, "")  # which refuses what is not there
+    train = found["train"]
+    signal.select(train, dataset.channels, dataset.name)  # which refuses what is not there
     return train.signal.shape, len(missing) * sum(map(recordings.size_of, found.values()))

@@ -18,7 +18,6 @@ from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.signals.prepared import Content, Signals, in_memory, mapped
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -130,15 +129,15 @@ def open_trials(
     stimulus = pictures.rows(recording.image_ids)
     if (stimulus < 0).any():
         console.warn(f"{where}: {(stimulus < 0).sum()} trials left out, their pictures could not be decoded")
-    chosen = channels or signal.channels or dataset.channels
+    if channels:
+        signal = signal.model_copy(update={"channels": list(channels)})
     selection = replace(
-        Selection.of(recording, chosen, signal.window_ms, signal.scale, where),
-        pictures=np.flatnonzero(stimulus >= 0),
+        signal.select(recording, dataset.channels, where), pictures=np.flatnonzero(stimulus >= 0)
     )
     moments = None
     if signal.normalise != "none":
         if normaliser is None:
-            learned = Selection.of(store["train"], chosen, signal.window_ms, signal.scale, where)
+            learned = signal.select(store["train"], dataset.channels, where)
             moments = Moments.of((chunk for _, chunk in learned.averages()), signal.normalise)
             normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)

@@ -3,7 +3,8 @@
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Self
 
 import numpy as np
@@ -105,6 +106,7 @@ class Selection:
         rows: [C] which channels, or [V] which voxels.
         samples: Which T samples.
         where: What the recording is, for errors.
+        sets: Mask [V] of all voxels of the recording, by name: those that streams of a model read.
     """
 
     recording: Recording
@@ -114,6 +116,7 @@ class Selection:
     scale: float
     where: str
     normaliser: Normaliser | None = None
+    sets: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
 
     @classmethod
     def of(
@@ -123,11 +126,18 @@ class Selection:
         window_ms: tuple[float, float] | None,
         scale: float,
         where: str,
+        sets: Mapping[str, NDArray[np.bool_]] = MappingProxyType({}),
     ) -> Self:
-        """Choose channels by name or region, or voxels by region (all when None), and a window in ms."""
+        """Choose channels by name or region, or voxels by region (all when None), and a window in ms.
+
+        Where there are sets of voxels, all that lie in one of them are chosen.
+        """
         rows = space_rows(recording.space, recording.signal.shape[2], channels)
+        if sets:
+            rows = np.flatnonzero(np.any(list(sets.values()), axis=0))
         samples = sample_range(recording.times_s, window_ms)
-        return cls(recording, np.arange(len(recording.signal)), rows, samples, scale, where)
+        pictures = np.arange(len(recording.signal))
+        return cls(recording, pictures, rows, samples, scale, where, sets=sets)
 
     @property
     def channels(self) -> tuple[str, ...]:
@@ -137,11 +147,12 @@ class Selection:
 
     @property
     def regions(self) -> dict[str, tuple[int, ...]]:
-        """Places among the chosen voxels, by region; empty for sensors."""
+        """Places among the chosen voxels, by region or set; empty for sensors."""
         space = self.recording.space
         if isinstance(space, Sensors):
             return {}
-        return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in space.regions.items()}
+        masks = {**space.regions, **self.sets}
+        return {name: tuple(np.flatnonzero(mask[self.rows]).tolist()) for name, mask in masks.items()}
 
     @property
     def times_s(self) -> NDArray[np.float64]:

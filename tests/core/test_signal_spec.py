@@ -57,3 +57,15 @@ def test_subjects_of_different_widths_have_no_single_number_of_channels() -> Non
 def test_lists_that_contradict_each_other_are_refused(fields: dict[str, Any], message: str) -> None:
     with pytest.raises(BrainhiveError, match=message):
         SignalSpec(**fields)
+
+
+def test_other_voxels_of_a_subject_trained_on_are_refused_and_anothers_are_not() -> None:
+    spec, own = SignalSpec(**VOXELS), {"V1": (3,), "FFA": (0, 1)}
+
+    spec.refuse_other_voxels(5, 4, own, "here")
+    spec.refuse_other_voxels(2, 99, {}, "here")
+    SignalSpec(**SENSORS).refuse_other_voxels(1, 99, {}, "here")
+    with pytest.raises(BrainhiveError, match="here has 6 voxels, the model was trained on 4 of this subject"):
+        spec.refuse_other_voxels(5, 6, own, "here")
+    with pytest.raises(BrainhiveError, match="here has another mask of FFA: 2 voxels, 2 in training"):
+        spec.refuse_other_voxels(5, 4, {**own, "FFA": (0, 2)}, "here")

@@ -1,9 +1,15 @@
 """Simulated voxels of two subjects with different widths, through training and evaluation."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.stores.recordings import SignalStore, Voxels
 
 VOXELS = (
     "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 2}",
@@ -33,3 +39,37 @@ def test_subjects_of_different_widths_train_in_one_run_and_are_decoded(go, small
     for subject in ("sub-01", "sub-02"):
         top1 = scopes[f"all_seed-1 · {subject}"]["top1"]
         assert top1.low > 3 * top1.chance
+
+
+SPLIT = (*VOXELS[:-2], "signal.region_split={spatial: V1, semantic: higher - spatial}", VOXELS[-1])
+
+
+def test_a_split_into_regions_is_kept_with_the_model_and_used_when_it_is_opened(go, small, world, tmp_path):
+    runs = f"paths.runs={tmp_path / 'runs'}"
+
+    run = go("train-align", *small, *SPLIT, "signal.region_control=swapped", runs).folder
+    scopes = go("eval-retrieval", runs, f"align_run={run}").metrics.scopes
+
+    model = run / "cells/all_seed-1/model"
+    spec = documents.check(json.loads((model / "config.json").read_text())["spec"], "", SignalSpec)
+    assert (spec.regions["spatial"], spec.regions["semantic"]) == (spec.regions["higher"], spec.regions["V1"])
+    assert spec.regions["V2"] == ((), ())
+    assert scopes["all_seed-1 · sub-01"]["top1"].low > scopes["all_seed-1 · sub-01"]["top1"].chance
+    dataset = VOXELS[0]
+    alone = go("eval-retrieval", runs, f"align_run={model}", dataset, "subjects=2").metrics.scopes
+    assert alone["model · sub-02"]["top1"].value == scopes["all_seed-1 · sub-02"]["top1"].value
+
+
+def test_masks_of_another_voxel_count_than_the_models_are_one_line(go, small, world, tmp_path):
+    given = (f"paths.runs={tmp_path / 'runs'}", f"paths.signals={tmp_path / 'signals'}")
+    run = go("train-align", *small, *SPLIT, *given).folder
+    (path,) = Path(tmp_path / "signals").rglob("sub-02.h5")
+    recordings = {}
+    for split, each in SignalStore.open(path).splits.items():
+        larger = {name: mask | (name == "higher") for name, mask in each.space.regions.items()}
+        recordings[split] = replace(each, signal=each.signal[:], space=Voxels(larger))
+    path.unlink()
+    SignalStore.write(path, recordings)
+
+    with pytest.raises(BrainhiveError, match=r"subject 2 test has \d+ voxels, the model .* on \d+ of"):
+        go("eval-retrieval", *given, f"align_run={run}")
