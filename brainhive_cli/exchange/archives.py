@@ -40,6 +40,18 @@ def destination(path: Path, root: Path, tops: Sequence[str]) -> Path:
     return path.with_name(path.name.removesuffix(ending)) if is_top else root
 
 
+def bytes_to_write(path: Path, into: Path) -> int:
+    """Count the bytes that `unpack` would write; 0 for a compressed tar, which has no list of its members."""
+    if not path.name.endswith((ZIP, ".tar")):
+        return 0
+    with _opened(path) as listed:
+        return sum(size for name, size, _ in listed if name and not _is_unpacked(into / name, size))
+
+
+def _is_unpacked(place: Path, size: int) -> bool:
+    return place.is_file() and place.stat().st_size == size
+
+
 def unpack(path: Path, into: Path) -> int:
     """Unpack an archive; a member that is there in its size is left as it is.
 
@@ -56,7 +68,7 @@ def unpack(path: Path, into: Path) -> int:
             if not name:
                 continue
             place = below(into, name.removeprefix("./"), source=f"{path} holds a file that")
-            if place.is_file() and place.stat().st_size == size:
+            if _is_unpacked(place, size):
                 continue
             if (free := shutil.disk_usage(path.parent).free) < size:
                 raise BrainhiveError(

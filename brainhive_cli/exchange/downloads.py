@@ -12,10 +12,12 @@ class Source:
     Attributes:
         repository: Of the hub; empty where the hub does not have it.
         terms: Where its licence, or agreement, stands.
-        steps: What people do themselves, in order; `{root}` is the folder of the data set.
+        steps: What people do themselves, in order; `{root}` is the folder of the data set, `{subjects}` those
+            whose recordings they want.
         others: Where else it is, or more of it.
         tops: How files at the top of an archive of the first folder begin, if they belong into a folder of
             the archive's name.
+        subjects: All subjects, where steps name them.
     """
 
     repository: str = ""
@@ -23,29 +25,41 @@ class Source:
     steps: tuple[str, ...] = ()
     others: str = ""
     tops: tuple[str, ...] = ()
+    subjects: tuple[int, ...] = ()
 
 
 THINGS = ("sub-", "training_images/", "train_images/", "test_images/")
-S3 = "aws s3 cp --no-sign-request s3://natural-scenes-dataset"
+IMAGES = "https://osf.io/jum2f"
+"""Of THINGS, with their LICENSE, which is to be read before the password of the archive is used."""
+NSD = "aws s3 cp --no-sign-request s3://natural-scenes-dataset"
+MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
+BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 SOURCES: Mapping[str, Source] = {
+    # READMEs of UBP (HaitaoWuTJU/Uncertainty-aware-Blur-Prior), BrainHiVE (ssshamiii/Brain-HIVE), NeuroBridge
+    # (feroooooo/NeuroBridge: crxs4, y63gw) and the data's authors (gifale95/eeg_encoding: 3jk45)
     "things-eeg": Source(
         "Haitao999/things-eeg",
-        "https://osf.io/3jk45 (recordings), https://osf.io/jum2f (pictures of THINGS)",
-        others="raw recordings, for `brainhive prepare`: raw_eeg of https://osf.io/3jk45 and "
-        "image_metadata.npy of https://osf.io/y63gw",
+        f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
+        others="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
+        "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v; pictures: https://osf.io/y63gw",
         tops=THINGS,
     ),
+    # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh
     "things-meg": Source(
         "Haitao999/things-eeg-meg",
-        "https://openneuro.org/datasets/ds004212, https://osf.io/jum2f (pictures of THINGS)",
-        others="epochs (preprocessed_PN-epo.fif): derivatives of https://openneuro.org/datasets/ds004212",
+        f"https://openneuro.org/datasets/ds004212 (recordings), LICENSE of {IMAGES} (pictures)",
+        others="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
+        "aws s3 cp --no-sign-request --recursive s3://openneuro.org/ds004212/derivatives/preprocessed FOLDER",
         tops=THINGS,
     ),
+    # Pages of these repositories on the hub, whose terms are ImageNet's
     "imagenet": Source(
         "ILSVRC/imagenet-1k",
-        "https://huggingface.co/datasets/ILSVRC/imagenet-1k (accept them there, then: hf auth login)",
-        others="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub; https://image-net.org",
+        "non-commercial research and education only, https://image-net.org/download.php (accept them on "
+        "https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
+        others="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
     ),
+    # cocodataset.org, Download and Terms of use
     "coco": Source(
         terms="https://cocodataset.org/#termsofuse",
         steps=(
@@ -56,18 +70,23 @@ SOURCES: Mapping[str, Source] = {
             "unzip -nq train2017.zip && unzip -nq val2017.zip && unzip -nq annotations_trainval2017.zip",
         ),
     ),
+    # NSD's data manual (cvnlab.slite.page: How to get the data; Terms and Conditions); the files are those
+    # that brain-diffuser's data/download_nsddata.py takes
     "nsd": Source(
-        terms="the NSD Data Access Agreement, https://naturalscenesdataset.org",
+        terms="https://cvnlab.slite.page/p/IB6BSeW_7o/Terms-and-Conditions",
         steps=(
-            "fill in the NSD Data Access Agreement: https://naturalscenesdataset.org, Data Access",
-            f"{S3}/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5 {{root}}/nsddata_stimuli/stimuli/nsd/",
-            f"{S3}/nsddata {{root}}/nsddata --recursive",
-            f"{S3}/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR "
-            "{root}/nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR --recursive",
+            "read the terms, and fill in the NSD Data Access Agreement: https://naturalscenesdataset.org",
+            f"{NSD}/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5 {{root}}/nsddata_stimuli/stimuli/nsd/",
+            f"{NSD}/nsddata/experiments/nsd/nsd_expdesign.mat {{root}}/nsddata/experiments/nsd/",
+            f"for s in {{subjects}}; do {NSD}/{MASKS} {{root}}/{MASKS} --recursive; done",
+            f"for s in {{subjects}}; do {NSD}/{BETAS} {{root}}/{BETAS} --recursive "
+            "--exclude '*' --include '*.nii.gz'; done",
         ),
         others="files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
+        subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
 }
+"""Each address is one that the public source in the comment above it gives."""
 
 
 def is_of_subjects(name: str, subjects: Mapping[int, object] | list[int] | None) -> bool:

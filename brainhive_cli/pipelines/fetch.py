@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Numbers, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.exchange.archives import destination, is_archive, unpack
+from brainhive_cli.exchange.archives import bytes_to_write, destination, is_archive, unpack
 from brainhive_cli.exchange.downloads import SOURCES, Source, is_of_subjects
 
 LISTED = 20
@@ -81,19 +82,38 @@ class Job:
         """Those that are not there."""
         return [file for file in self.files if not file.is_there]
 
+    def archives(self, files: Sequence[HubFile]) -> dict[Path, Path]:
+        """List the archives among files, and into which folder each is unpacked; none with unpack=false."""
+        paths = [self.root / file.name for file in files if self.recipe.unpack]
+        return {path: destination(path, self.root, self.source.tops) for path in paths if is_archive(path)}
+
+    def bytes_to_unpack(self, files: Sequence[HubFile]) -> int:
+        """Count what unpacking these files, which are there, would write."""
+        return sum(starmap(bytes_to_write, self.archives(files).items()))
+
+    def bytes_needed(self) -> tuple[int, int]:
+        """Count the bytes to download, and those to unpack; of archives to download at least their own."""
+        packed = sum(file.size for file in self.due if self.recipe.unpack and is_archive(Path(file.name)))
+        there = self.bytes_to_unpack([file for file in self.files if file.is_there])
+        return sum(file.size for file in self.due), packed + there
+
     def summary(self) -> str:
         """Say from where, how much and on whose terms."""
-        total, due = (sum(file.size for file in files) for files in (self.files, self.due))
+        total = sum(file.size for file in self.files)
+        due, unpacked = self.bytes_needed()
         licence = licence_of(self.repository) or "its page names none"
         return (
             f"{self.name} from the hub's {self.repository} to {self.root}: {len(self.files)} files, "
-            f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download; "
+            f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download"
+            f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
             f"licence: {licence}; terms: {self.source.terms}"
         )
 
     def steps(self) -> list[str]:
         """List what people do themselves."""
-        return [step.format(root=shlex.quote(str(self.root))) for step in self.source.steps]
+        subjects = " ".join(map(str, self.recipe.subjects or self.source.subjects))
+        root = shlex.quote(str(self.root))
+        return [step.format(root=root, subjects=subjects) for step in self.source.steps]
 
 
 def _jobs(recipe: Recipe) -> list[Job]:
@@ -154,32 +174,35 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
     console.say(job.summary())
+    to_download, to_unpack = job.bytes_needed()
     notes[job.name] = {
         "repository": job.repository,
         "files": len(job.files),
         "bytes": sum(f.size for f in job.files),
+        "bytes_to_download": to_download,
+        "bytes_to_unpack_at_least": to_unpack,
     }
     table = _table(job)  # as it was before
     if recipe.dry_run:
         return table
-    _refuse_a_full_disk(job)
+    _refuse_a_full_disk(job, to_download, to_unpack)
     if job.due:
         download(job.repository, job.root, [file.name for file in job.due])
-    archives = [path for file in job.files if is_archive(path := job.root / file.name)]
-    for path in archives if recipe.unpack else ():
-        into = destination(path, job.root, job.source.tops)
+        _refuse_a_full_disk(job, 0, job.bytes_to_unpack(job.files))  # as is known now
+    for path, into in job.archives(job.files).items():
         console.say(f"unpacking {path} into {into}")
         notes[job.name][f"unpacked {path.name}"] = unpack(path, into)
     return table
 
 
-def _refuse_a_full_disk(job: Job) -> None:
+def _refuse_a_full_disk(job: Job, download: int, unpacked: int) -> None:
     place = next(each for each in (job.root, *job.root.parents) if each.is_dir())
-    needed, free = sum(file.size for file in job.due), shutil.disk_usage(place).free
-    if needed > free:
+    free = shutil.disk_usage(place).free
+    if download + unpacked > free:
         raise BrainhiveError(
-            f"{job.name} needs {console.size(needed)}, and as much unpacked; {console.size(free)} are free",
-            "make room, take some: --subjects 1, or another disk: root=FOLDER",
+            f"{job.name} needs {console.size(download)} to download and at least {console.size(unpacked)} to "
+            f"unpack, {console.size(download + unpacked)} together; {console.size(free)} are free in {place}",
+            "make room; take some: --subjects 1; another disk: root=FOLDER; or only download: unpack=false",
         )
 
 

@@ -17,7 +17,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import things_eeg
-from brainhive_cli.exchange.archives import unpack
+from brainhive_cli.exchange.archives import bytes_to_write, unpack
 from brainhive_cli.exchange.downloads import is_of_subjects
 
 REPOSITORY = "Haitao999/things-eeg"
@@ -162,7 +162,39 @@ def test_a_hub_that_cannot_be_reached_and_unknown_names_get_one_line(home, go):
         go("fetch")
 
 
+def with_room_for(monkeypatch, free):
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(2 * free, free, free))
+
+
 def test_a_full_disk_is_seen_before_anything_is_fetched(hub, home, monkeypatch):
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(100, 100, 10))
+    with_room_for(monkeypatch, 10)
     ended = fetch("things-eeg")
     assert ended.exit_code == 1 and "are free" in ended.stderr and hub.fetched == []
+
+
+def test_room_for_what_is_unpacked_is_counted_too(hub, home, repositories, monkeypatch):
+    """There is room for the download and half of what its archives need unpacked."""
+    sizes = [path.stat().st_size for path in (repositories / REPOSITORY).rglob("*") if path.is_file()]
+    with_room_for(monkeypatch, int(1.5 * sum(sizes)))
+    ended = fetch("things-eeg")
+    assert ended.exit_code == 1 and hub.fetched == []
+    assert "to download and" in ended.stderr and "unpack=false" in ended.stderr
+    assert fetch("things-eeg", "unpack=false").exit_code == 0
+
+
+def test_room_for_an_archive_that_is_there_is_counted_by_its_members(hub, home, monkeypatch):
+    assert fetch("things-eeg", "unpack=false").exit_code == 0
+    archive = home / "data/things-eeg/Image_set.zip"
+    with zipfile.ZipFile(archive) as opened:
+        needed = sum(info.file_size for info in opened.infolist())
+    assert bytes_to_write(archive, archive.parent) == needed
+    with_room_for(monkeypatch, needed - 1)
+    ended = fetch("things-eeg")
+    assert ended.exit_code == 1 and not archive.with_suffix("").exists()
+    monkeypatch.undo()
+    unpack(archive, archive.parent)
+    assert bytes_to_write(archive, archive.parent) == 0
+
+
+def test_steps_name_the_subjects_that_are_wanted(home):
+    assert "for s in 2 5;" in " ".join(fetch("nsd", "--subjects", "2,5", "--json").stdout.split())
