@@ -29,8 +29,8 @@ DIGEST = "digest"
 """The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes and bytes."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
-WRAPPINGS = ("teacher", "model", "state_dict")
-"""Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs."""
+WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
+"""Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
 OF_THE_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EINVAL)
 """Errors of the system that come from what a file holds or names, not from disk or permissions."""
 WIDEST, DEEPEST = 1 << 20, 1000

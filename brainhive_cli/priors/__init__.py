@@ -81,6 +81,7 @@ class Description:
     dims: Mapping[str, int] = field(default_factory=dict)
     dim: int = 0
     fuser: Mapping[str, int] = field(default_factory=dict)  # its sizes, by the keys of an align recipe
+    caveats: Sequence[str] = ()  # of every number that depends on it
 
     @cached_property
     def digest(self) -> str:
@@ -98,7 +99,8 @@ def load(reference: str, **options: Any) -> Any:
     """Load a prior of any kind, in float32 on the CPU.
 
     Args:
-        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, or the name of a kind without weights.
+        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name of a kind without weights, or
+            `KIND:…` as that kind reads it.
         options: The kind's own ways of conditioning; None means the kind's default.
 
     Returns:
@@ -123,9 +125,10 @@ def describe(reference: str) -> Description:
 
 
 def kind_of(reference: str) -> str:
-    """Find the kind of a prior: a name on the shelf, or the kind in the config.json of its folder."""
-    if parts.file_of(reference) in parts.kinds("priors"):
-        return parts.file_of(reference)
+    """Find the kind of a prior: `KIND` or `KIND:…` of the shelf, or the kind in its folder's config.json."""
+    named = parts.file_of(reference.partition(":")[0])
+    if named in parts.kinds("priors"):
+        return named
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
     path = folder / "config.json"
     if not path.is_file():

@@ -106,7 +106,8 @@ class Job:
     @cached_property
     def trained(self) -> str:
         """What a reader must know of the brain models, also of those that decoded the start pictures."""
-        caveats = [*self.align.caveats, *(self.start.caveats if self.start else [])]
+        of_prior = priors.describe(self.recipe.prior.source).caveats
+        caveats = [*self.align.caveats, *of_prior, *(self.start.caveats if self.start else [])]
         return extend_protocol(f"{self.align.mode} {self.align.dataset.name}", caveats)
 
     @cached_property

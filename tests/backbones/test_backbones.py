@@ -6,7 +6,12 @@ import torch
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 
-KINDS = parts.kinds("backbones")
+KINDS = [
+    kind
+    for kind in parts.kinds("backbones")
+    if not getattr(parts.load("backbones", kind).Config, "takes_spec", False)
+]
+"""Those that give one vector; the others are built for heads by name, and have tests of their own."""
 
 
 def tiny(kind, channels, samples):

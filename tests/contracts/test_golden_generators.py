@@ -39,60 +39,6 @@ def assert_near(found: Tensor, expected: Tensor) -> None:
 
 
 @pytest.fixture
-def neurons(golden: Path) -> tuple[dict[str, Any], Golden]:
-    return read(golden / "neurons" / "prior.safetensors")
-
-
-def loaded(config: dict[str, Any], weights: Golden, timesteps: int, folder: Path) -> Any:
-    """Bring a diffusion prior through its folder, which names its kind."""
-    sizes = {name: config[name] for name in ("dim", "depth", "heads", "dim_head")}
-    knobs = {"kind": "tests.contracts.parts.diffusion_prior", "tokens": config["num_tokens"], **sizes}
-    made = parts.resolve("priors", {**knobs, "timesteps": timesteps}).build({}, None)
-    made.load_state_dict(weights)
-    made.save(folder)
-    return priors.load(str(folder))
-
-
-def test_a_diffusion_prior_predicts_as_the_reference(
-    neurons: tuple[dict[str, Any], Golden], tmp_path: Path
-) -> None:
-    """Golden values: NEURONS' diffusion prior, MindEye2's at tiny widths."""
-    config, golden = neurons
-    prior = loaded(config, below(golden, "weights."), config["timesteps"], tmp_path)
-    given = (golden["expected.noisy"], golden["input.timesteps"], golden["input.brain"])
-    kept = (golden["input.brain_keep"], golden["input.image_keep"])
-
-    with torch.no_grad():
-        assert_near(prior.net(*given), golden["expected.prediction"])
-        assert_near(prior.net(*given, False, False), golden["expected.prediction_all_dropped"])
-        assert_near(prior.net(*given, *kept), golden["expected.prediction_with_drop"])
-        assert_near(
-            prior.net.causal_transformer.bias(given[0].shape[1] * 2 + 1), golden["expected.rel_pos_bias"]
-        )
-    assert torch.allclose(prior.alphas_cumprod, golden[f"expected.alphas_cumprod_{config['timesteps']}"])
-
-
-def test_a_diffusion_prior_conditions_on_decoded_tokens_by_the_seeds_of_the_rows(
-    neurons: tuple[dict[str, Any], Golden], tmp_path: Path
-) -> None:
-    """Golden values: its sample in as many steps as noises were recorded."""
-    config, golden = neurons
-    noises, brain = golden["input.sample_noises"], golden["input.brain"]
-    prior = loaded(config, below(golden, "weights."), len(noises) - 1, tmp_path)
-    decoded, seeds = Decoded({"tokens": brain}), range(len(brain))
-
-    other = prior.condition(decoded, seeds)
-    alone = prior.condition(decoded[1:2], seeds[1:2])
-    prior.draw = lambda seed: noises[:, seed]
-    found = prior.condition(decoded, seeds)
-
-    assert_near(found.embeddings * config["dim"] ** 0.5, golden[f"expected.sample_{len(noises) - 1}_steps"])
-    assert torch.allclose(alone.embeddings, other.embeddings[1:2], atol=TOLERANCE)
-    assert not torch.allclose(found.embeddings, other.embeddings, atol=100 * TOLERANCE)
-    assert prior.null(2, [0, 1]).embeddings.shape == found.embeddings[:2].shape
-
-
-@pytest.fixture
 def dual(golden: Path) -> tuple[dict[str, Any], Golden]:
     return read(golden / "havir" / "vd_dual.safetensors")
 

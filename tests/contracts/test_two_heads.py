@@ -203,3 +203,28 @@ def test_a_model_that_learns_from_targets_decodes_without_them(world: Any, go: G
     scopes = go("eval-retrieval", f"align_run={run}", "sheet_rows=0").metrics.scopes
     top5 = scopes["all_seed-1 · sub-01"]["top5"]
     assert top5.low > top5.chance
+
+
+def test_a_diffusion_prior_learns_with_its_brain_model_and_then_alone(
+    world: Any, go: Go, tmp_path: Path
+) -> None:
+    prior = "prior: {kind: mindeye1, head: tokens, depth: 1, heads: 2, dim_head: 8, timesteps: 4}"
+    given = (
+        *(DATASET, ALIGN[1], *ALIGN[5:7], "mode=joint", "train.batch_size=256", "train.precision=fp32"),
+        *("train.selection=last", "train.epochs=1", "head=tokens"),
+        "terms=[{prediction: latent, loss: mse}, {prediction: tokens, loss: clip}, "
+        "{prediction: denoised, loss: mse, weight: 30}]",
+        f"backbone={{kind: with_prior, backbone: {{kind: tests.contracts.parts.two_heads}}, {prior}}}",
+        "seeds=1",
+    )
+    together = go("train-align", *given).folder
+    start = together / "cells/all_seed-1/model"
+    stages = f"train.stages=[{{epochs: 1, freeze: [backbone.brain], start_from: {start}}}]"
+    alone = go("train-align", *given, stages).folder
+    result = go("reconstruct", f"align_run={alone}", "prior=identity", GENERATOR, *SMALL)
+
+    before, after = model_of(together), model_of(alone)
+    of_backbone = [name for name in after if name.startswith("backbone.")]
+    has_changed = [name for name in of_backbone if not torch.equal(before[name], after[name])]
+    assert has_changed and all(name.startswith("backbone.prior.") for name in has_changed)
+    assert result.metrics.scopes["brain"]["pixcorr"].n == 8
