@@ -5,8 +5,8 @@ import re
 import pytest
 
 from brainhive_cli.alignment.published import compared_with_published
-from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.pipelines import train_align
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))

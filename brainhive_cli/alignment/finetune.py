@@ -13,10 +13,10 @@ from pydantic import BaseModel
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Finetune
-from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.signal_stores import chosen_subjects
 from brainhive_cli.data.trials import Trials
 

@@ -13,10 +13,10 @@ from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.stages import starts_of
-from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
 from brainhive_cli.data.targets import open_stores
@@ -127,7 +127,7 @@ class Job:
     @cached_property
     def label(self) -> str:
         """Name of the run's folder, before the fingerprint."""
-        last = "sweep" if self.recipe.sweep else self.recipe.backbone.kind
+        last = "sweep" if self.recipe.is_swept else self.recipe.backbone.kind
         return f"{self.dataset.name}-{self.recipe.mode}-{last}"
 
     def starts(self, cell: Cell) -> dict[int, Path]:
@@ -155,7 +155,7 @@ class Job:
         for label, each in self.variants.items():
             tested = sorted({s for cell in self.cells if cell.variant == label for s in cell.tested_on})
             found[label] = compared_with_published(each, self.dataset.recorded_as, tested)
-        return {"published": found if self.recipe.sweep else found[""]}
+        return {"published": found if self.recipe.is_swept else found[""]}
 
 
 def few(names: Sequence[str]) -> str:

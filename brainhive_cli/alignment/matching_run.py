@@ -8,12 +8,12 @@ import torch
 from brainhive_cli import priors
 from brainhive_cli.alignment.model import Aligner, load
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import console, parts, runs
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.command_lines import command, only_if_recorded, write_prior
 from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
 from brainhive_cli.datasets import Dataset

@@ -5,13 +5,13 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from brainhive_cli.alignment.settings import Finetune, Published, Train
-from brainhive_cli.alignment.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN
 from brainhive_cli.core.recipe import Numbers, Savings, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.encoder_keys import encoders_of
 from brainhive_cli.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.signals.section import Signal
@@ -114,7 +114,7 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="after")
     def _every_head_is_trained(self) -> Self:
-        if self.sweep:  # each of its variants is checked by itself
+        if self.is_swept:  # each of its variants is checked by itself
             return self
         if self.heads and not self.is_fused:
             refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
@@ -185,7 +185,7 @@ class Recipe(SweptRecipe):
                 "train.stages[0].start_from has no effect on fine-tuning, which starts from finetune.run",
                 "leave one of them out",
             )
-        if self.sweep:  # each of its variants is checked by itself
+        if self.is_swept:  # each of its variants is checked by itself
             modes = {self.mode, *(each.mode for each in variants(self).values())}
             if modes > {"finetune"}:
                 raise RecipeError("sweep: finetune goes with no other mode", "make a run of each")

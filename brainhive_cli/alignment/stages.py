@@ -13,11 +13,11 @@ from brainhive_cli.alignment.model import Aligner, is_model
 from brainhive_cli.alignment.objective import Objective
 from brainhive_cli.alignment.optimisation import Learner, is_below
 from brainhive_cli.alignment.settings import Stage, Train
-from brainhive_cli.alignment.sweep import of_variant
 from brainhive_cli.core import home, runs, weights
 from brainhive_cli.core.checkpoints import ANEW
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.file_names import below
+from brainhive_cli.core.sweep import of_variant
 
 
 class Stages:

@@ -14,7 +14,6 @@ from brainhive_cli.alignment.identity import refuse_others
 from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.sweep import of_variant, variant_of, variants
 from brainhive_cli.core import home, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -22,6 +21,7 @@ from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
 from brainhive_cli.data.signal_stores import chosen_subjects, prepare_signals
 from brainhive_cli.data.targets import open_stores

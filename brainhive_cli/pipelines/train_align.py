@@ -42,7 +42,7 @@ def plan(recipe: Recipe) -> Plan:
         "target": lambda: job.targets,
         **trackers.checks(recipe.run.trackers),
     }
-    if recipe.sweep:
+    if recipe.is_swept:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run

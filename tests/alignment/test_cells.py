@@ -7,8 +7,8 @@ import pytest
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.cells import cells_of as cells_among
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.sweep import variants
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.sweep import variants
 
 
 def resolve(*overrides: str, recipe: Path | None = None) -> Recipe:
@@ -118,6 +118,35 @@ def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs(sweep, what,
     with pytest.raises(RecipeError) as caught:
         resolve(sweep)
     assert what in caught.value.message and hint in caught.value.hint
+
+
+def test_ablations_differ_one_at_a_time_from_the_recipe_as_it_is():
+    nested = "ablations.narrow.backbone.hidden=8"  # as overrides nest it
+    found = variants(resolve("ablations={slow: {train.lr: 1e-4, train.epochs: 7}}", nested))
+    chosen = {
+        label: (each.train.lr, each.train.epochs, each.backbone.hidden) for label, each in found.items()
+    }
+    full = found["full"]
+    rest = (full.train.lr, full.train.epochs, full.backbone.hidden)
+    assert chosen == {"full": rest, "slow": (1e-4, 7, rest[2]), "narrow": (*rest[:2], 8)}
+    assert len({each.fingerprint() for each in found.values()}) == 3
+    assert full.fingerprint() == resolve().fingerprint()  # so that nothing is done twice
+
+
+@pytest.mark.parametrize(
+    ("ablations", "what"),
+    [
+        (["ablations={slow: {train.lrr: 1}}"], "unknown recipe key 'train.lrr'"),
+        (["ablations={a/../../b: {train.lr: 1}}"], "leads out"),
+        (["ablations={full: {train.lr: 1}}"], "full is there twice"),
+        (["ablations={slow: {}}"], "should have at least 1 item"),
+        (["ablations={slow: {train.lr: 1}}", "sweep={train.lr: [1]}"], "go not together"),
+    ],
+)
+def test_ablations_that_do_not_hold_are_refused_before_anything_runs(ablations, what):
+    with pytest.raises(RecipeError) as caught:
+        variants(resolve(*ablations))
+    assert what in caught.value.message
 
 
 def test_a_sweep_is_part_of_the_fingerprint_and_what_was_published_is_not():

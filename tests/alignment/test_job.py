@@ -52,7 +52,7 @@ def test_the_recipe_and_its_sections_enter_few_files(world, small, runs, kind, m
 
 def test_the_variants_of_a_sweep_are_validated_once(world, small, monkeypatch):
     recipe = Recipe.resolve("train-align", None, {}, (*small, "sweep.train.lr=1e-3,2e-3"))
-    sweep, validated = importlib.import_module("brainhive_cli.alignment.sweep"), []
+    sweep, validated = importlib.import_module("brainhive_cli.core.sweep"), []
     validate = sweep.validate
     monkeypatch.setattr(sweep, "validate", lambda *given: validated.append(given) or validate(*given))
     job = Job(recipe)

@@ -1,13 +1,13 @@
-"""The variants of a sweep: every combination of its values, laid over the recipe."""
+"""The variants of a sweep: every combination of its values, or named ablations, laid over the recipe."""
 
 import copy
 import itertools
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
@@ -15,8 +15,10 @@ from brainhive_cli.core.file_names import below
 from brainhive_cli.core.recipe import Recipe, split, validate
 from brainhive_cli.core.recipe_files import put
 
-OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep")
+OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
+FULL = "full"
+"""The variant of a recipe with ablations that lacks nothing."""
 
 
 def read_sweep(value: Any) -> Any:
@@ -32,7 +34,19 @@ def read_sweep(value: Any) -> Any:
     return flat
 
 
+def flattened(fields: Any) -> Any:
+    """Read `{generator: {text_share: 0}}`, as overrides nest it, as `{generator.text_share: 0}`."""
+    if not isinstance(fields, Mapping):
+        return fields
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        inner = flattened(value) if isinstance(value, Mapping) else None
+        flat |= {f"{key}.{below}": each for below, each in inner.items()} if inner else {str(key): value}
+    return flat
+
+
 Listed = Annotated[list[Any], Field(min_length=1)]
+Changes = Annotated[dict[str, Any], BeforeValidator(flattened), Field(min_length=1)]
 
 
 class SweptRecipe(Recipe):
@@ -41,34 +55,57 @@ class SweptRecipe(Recipe):
     sweep: Annotated[dict[str, Listed], BeforeValidator(read_sweep)] = Field(
         {}, description="dotted recipe key to the values to compare; cells for each combination"
     )
+    ablations: dict[str, Changes] = Field(
+        {}, description=f"name: the dotted keys in which it differs from the recipe as it is (`{FULL}`)"
+    )
+
+    @model_validator(mode="after")
+    def _varies_in_one_way(self) -> Self:
+        if self.sweep and self.ablations:
+            raise RecipeError("sweep and ablations go not together", "make a run of each")
+        return self
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether there are several variants."""
+        return bool(self.sweep or self.ablations)
 
 
 R = TypeVar("R", bound=SweptRecipe)
 
 
 def variants(recipe: R) -> dict[str, R]:
-    """Lay each combination of a sweep's values over the recipe; without a sweep there is one, labelled "".
+    """Lay each combination, or ablation, over the recipe; without a sweep there is one variant, labelled "".
 
     Raises:
         RecipeError: if a key is unknown or the whole run's, or a value does not fit or is there twice.
     """
-    if not recipe.sweep:
+    if not recipe.is_swept:
         return {"": recipe}
-    for key in recipe.sweep:
-        if key.split(".")[0] in OF_THE_RUN:
-            raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
-    base = {**recipe.model_dump(mode="json"), "sweep": {}}
+    base = {**recipe.model_dump(mode="json"), "sweep": {}, "ablations": {}}
     found: dict[str, R] = {}
-    for values in itertools.product(*recipe.sweep.values()):
-        fields, chosen = copy.deepcopy(base), dict(zip(recipe.sweep, values, strict=True))
-        for key, value in chosen.items():
+    for label, changes in _changes(recipe):
+        fields = copy.deepcopy(base)
+        for key, value in changes.items():
+            if key.split(".")[0] in OF_THE_RUN:
+                raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
             put(fields, key, copy.deepcopy(value))
-        label = ",".join(_label(key, value) for key, value in chosen.items())
         below(Path(), label, source="sweep: the variant", error=RecipeError)
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")
         found[label] = validate(type(recipe), fields)
     return found
+
+
+def _changes(recipe: SweptRecipe) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """List the label of each variant, and the keys in which it differs."""
+    if recipe.ablations:
+        yield FULL, {}
+        yield from recipe.ablations.items()
+        return
+    for values in itertools.product(*recipe.sweep.values()):
+        chosen = dict(zip(recipe.sweep, values, strict=True))
+        yield ",".join(_label(key, value) for key, value in chosen.items()), chosen
 
 
 def of_variant(reference: str | None) -> tuple[str | None, str]:
