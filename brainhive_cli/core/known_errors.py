@@ -4,13 +4,9 @@ import errno
 import os
 import re
 
-from brainhive_cli.core import companions
+from brainhive_cli.core import companions, machine_errors
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, MissingExtra, first_line
 
-OUT_OF_MEMORY = r"^\w*MemoryError: |DefaultCPUAllocator: "
-"""Of a GPU (torch), of Python and NumPy, and of torch on a CPU."""
-RUST_OS_ERROR = r"\(os error (\d+)\)"
-"""How safetensors, which is written in Rust, reports an error of the system."""
 LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 """What torch says where another process of the launch has ended."""
 LOST_DECODER = r"DataLoader worker \(pid.*\) (is killed|exited)"
@@ -32,6 +28,7 @@ WAYS = {
     errno.EFBIG: "raise the limit on the size of files (ulimit -f); the same command continues",
     errno.ENAMETOOLONG: "shorter names, or a home with a shorter path",
     errno.ELOOP: "remove the link; the same command continues",
+    errno.ENODEV: "copy it to a disk whose files can be mapped into memory",
 }
 """What to do about an error of the system, by its number."""
 ANY = "check that the file is complete and its disk works; --debug shows where"
@@ -51,7 +48,7 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
     if isinstance(error, BrainhiveError):
         return error
     text = f"{type(error).__name__}: {error}"
-    if re.search(OUT_OF_MEMORY, text) or getattr(error, "errno", None) == errno.ENOMEM:
+    if machine_errors.is_out_of_memory(error):
         way = f"{less_memory or 'a device with more memory'}; what is finished is kept"
         return DeviceError(f"out of memory: {first_line(error)}", way)
     if re.search(LOST_PROCESS, text):
@@ -60,8 +57,8 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
     if re.search(LOST_DECODER, text):
         way = "run.workers with a smaller number, as memory may have run out; the same command continues"
         return DeviceError("a process that decodes pictures was killed", way)
-    if found := re.search(RUST_OS_ERROR, text):
-        error = OSError(int(found[1]), os.strerror(int(found[1])))
+    if (number := machine_errors.number_of(error)) and not isinstance(error, OSError):
+        error = OSError(number, os.strerror(number))
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
-from brainhive_cli.stores.damage import RAISED, is_of_the_machine
+from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.matching import PICTURES
 from brainhive_cli.stores.recordings import Recording
@@ -191,7 +192,7 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
 
 def bad_picture(name: object, error: Exception) -> BadPicture:
     """Say that a picture cannot be decoded, and why; an error of the machine is raised as it is."""
-    if is_of_the_machine(error) or isinstance(error, MemoryError):
+    if is_of_the_machine(error):
         raise error  # a gap in a store would be for good
     reason = first_line(error)
     return BadPicture(

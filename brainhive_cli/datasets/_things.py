@@ -13,6 +13,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.machine_errors import is_of_the_machine
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._archives import unpacking
@@ -135,9 +136,9 @@ class Things:
         provenance = {"source": path.name, "dataset": self.name, "subject": subject, "split": split}
         try:
             return recording(path, content, split, usual, provenance)
-        except MissingData:
-            raise
         except (BrainhiveError, *RAISED) as error:
+            if isinstance(error, MissingData) or is_of_the_machine(error):
+                raise
             raise BrainhiveError(f"{path}: {first_line(error)}", self.fetch) from error
 
     def _file(self, subject: int, split: str) -> Path:

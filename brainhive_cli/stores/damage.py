@@ -1,7 +1,6 @@
 """Files that are cut short, scrambled or hostile: what reading them raises, as one line."""
 
 import csv
-import errno
 import pickle
 import struct
 import tarfile
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.machine_errors import is_of_the_machine
 
 RAISED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
@@ -20,11 +20,6 @@ RAISED = (
     *(csv.Error, tarfile.TarError, tokenize.TokenError, zipfile.BadZipFile),
 )
 """What h5py, zipfile, tarfile, pyarrow, PIL, NumPy, torch and our own checks raise of such files."""
-OF_CONTENT = (
-    *(None, errno.EFBIG, errno.EINVAL, errno.EISDIR, errno.ELOOP, errno.ENODEV, errno.ENOENT, errno.ENOTDIR),
-    errno.EOVERFLOW,
-)
-"""Numbers of errors of the system that come of what a file says or is; all others are of the machine."""
 INFLATION, SMALL = 100, 2**28
 """Arrays that take more than so many times the bytes of their file, and more than 256 MiB, are refused: no
 measured or learned numbers compress so well."""
@@ -49,11 +44,6 @@ def described(path: Path, way_out: str, error: type[BrainhiveError] = MissingDat
         says = getattr(reason, "strerror", None) or first_line(reason).rsplit("(", 1)[-1].rstrip(")")
         says = f"it has no {says}" if isinstance(reason, KeyError) else says
         raise error(f"{path} is damaged or cut short: {says}", way_out) from reason
-
-
-def is_of_the_machine(error: Exception) -> bool:
-    """Whether an error is about disk, permissions or descriptors, and not about what a file holds."""
-    return isinstance(error, OSError) and error.errno not in OF_CONTENT
 
 
 def refuse_inflation(size: int, kept: int, name: str) -> None:

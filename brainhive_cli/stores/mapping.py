@@ -53,7 +53,8 @@ def numbers(file: h5py.File, name: str, kinds: str = NUMBERS) -> h5py.Dataset:
         raise ValueError(f"{name} is {dtype}, not of kind {' or '.join(kinds)}")
     if layout.get_layout() == h5py.h5d.VIRTUAL or layout.get_external_count():
         raise ValueError(f"{name} lies in other files")
-    refuse_inflation(prod(found.shape) * dtype.itemsize, os.path.getsize(file.filename), name)
+    count = max(prod(found.shape), prod(found.chunks or ()))  # a chunk, which is read whole, may be larger
+    refuse_inflation(count * dtype.itemsize, os.path.getsize(file.filename), name)
     return found
 
 

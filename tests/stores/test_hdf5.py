@@ -138,3 +138,10 @@ def test_none_and_the_text_null_come_back_as_they_went_in(tmp_path: Path) -> Non
     hdf5.create(tmp_path / "x.h5", {}, {}, written := {"none": None, "text": "null"})
     with h5py.File(tmp_path / "x.h5") as file:
         assert hdf5.get_attributes(file) == written
+
+
+def test_a_chunk_far_larger_than_its_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
+    with h5py.File(path := tmp_path / "a.h5", "w") as file:
+        file.create_dataset("x", (9,), "f8", maxshape=(None,), chunks=(2**28,), compression="gzip")
+    with h5py.File(path) as file, pytest.raises(ValueError, match="would take"):
+        mapping.numbers(file, "x")
