@@ -71,7 +71,7 @@ def _read_picture(path: Path) -> None:
 READERS: dict[str, tuple[str, Callable[[Path], Any]]] = {
     ".json": ("documents", _read_document),
     ".yaml": ("documents", _read_document),
-    ".safetensors": ("weights", weights.read),
+    ".safetensors": ("weights", weights.verify),
     ".pt": ("checkpoints", weights.read_checkpoint),
     ".png": ("pictures", _read_picture),
 }

@@ -4,15 +4,17 @@ import argparse
 import errno
 import json
 import math
-import os
+import mmap
 import re
+import shutil
 import struct
 import warnings
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Any, BinaryIO
 
 import torch
 import xxhash
@@ -20,19 +22,22 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.core import companions
+from brainhive_cli.core import companions, zip_members
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.machine_errors import is_of_the_machine
 
 OTHER_MODEL = "these weights are for another model, or of another size"
 DIGEST = "digest"
 """The key, in the metadata of our safetensors, of a digest over names, dtypes, shapes and bytes."""
+OURS = re.compile("[0-9a-f]{32}")
+"""What that digest looks like; what others keep under this key is none of ours."""
+BLOCK_BYTES = 1 << 24
+"""Bytes that are digested at a time."""
 ZIP, PICKLE = b"PK\x03\x04", b"\x80"
 """First bytes of what torch.save writes, now and before version 1.6."""
 WRAPPINGS = ("teacher", "model", "state_dict", "model_state_dict")
 """Keys below which training codes keep the weights: full DINO, SynCLR, DreamSim's CLIPs, MindEye1."""
-OF_THE_FILE = (errno.ENOENT, errno.EISDIR, errno.ENOTDIR, errno.EINVAL)
-"""Errors of the system that come from what a file holds or names, not from disk or permissions."""
 WIDEST, DEEPEST = 1 << 20, 1000
 """The largest width or count, and the most layers, that the config of a model may state."""
 FACTORS = ("scaling_factor", "num_train_timesteps")
@@ -43,8 +48,6 @@ SIZES = re.compile(r"size|dim|num_|channels|groups|layers|depth|heads")
 """What the keys of other counts have; elsewhere -1 may stand for none."""
 LARGEST_REPEATED = 1 << 30
 """Bytes of a tensor that may repeat the numbers it is stored by, as expanded ones do."""
-OS_ERROR = r"\(os error (\d+)\)|unable to (?:mmap|open|stat) .*\((\d+)\)"
-"""How safetensors, which is written in Rust, and torch report an error of the system."""
 SHOWN = 200
 """Characters of a library's reason that a message shows: torch's may fill a page."""
 
@@ -66,7 +69,8 @@ def read(path: Path, hint: str = DOWNLOAD, error: type[BrainhiveError] = Missing
     """
     with reading(path, hint, error, files=(path,)):
         if not _is_torch(path):
-            return load_file(path)
+            with _mappable(path) as mapped:
+                return load_file(mapped)
         found = _load(path, "cpu")
         for wrapping in WRAPPINGS:
             if not isinstance(found, dict):
@@ -89,16 +93,26 @@ def read_checkpoint(path: Path, device: torch.device | str = "cpu") -> dict[str,
         return found
 
 
+def verify(path: Path) -> None:
+    """Compare a file with its digests, as `read` does, and keep no more than a block of it in memory.
+
+    Raises:
+        MissingData: if there is no such file, or it is damaged.
+    """
+    with reading(path, files=(path,)):
+        pass
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> None:
     """Write a safetensors file with a digest of what it holds, which `read` verifies.
 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    save_file(state, path, {"format": "pt", **(metadata or {}), DIGEST: _digest(sorted(state.items()))})
+    digest = _digest((name, state[name], [_bytes_of(state[name])]) for name in sorted(state))
+    save_file(state, path, {"format": "pt", **(metadata or {}), DIGEST: digest})
     with path.open("r+b") as stream:  # the library writes metadata in any order
-        (size,) = struct.unpack("<Q", stream.read(8))
-        header = json.loads(stream.read(size))
+        size, header = _header(stream)
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         stream.seek(8)
         stream.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
@@ -150,7 +164,7 @@ def reading(
             _verify(path, hint)
         yield
     except Exception as reason:
-        if isinstance(reason, BrainhiveError) or _is_of_the_system(reason) or companions.behind(reason):
+        if isinstance(reason, BrainhiveError) or is_of_the_machine(reason) or companions.behind(reason):
             raise
         _raise_interrupt(reason)
         raise error(f"{where} {problem}: {_why(reason)}", hint) from reason
@@ -187,21 +201,59 @@ def _verify(path: Path, hint: str) -> None:
         if zipfile.is_zipfile(path):
             _verify_records(path)
         return
-    with safe_open(path, "pt") as opened:
-        written = (opened.metadata() or {}).get(DIGEST)
-        names = sorted(opened.keys())
-        if written is not None and written != _digest((name, opened.get_tensor(name)) for name in names):
+    with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
+        written = (opened.metadata() or {}).get(DIGEST, "")
+        if OURS.fullmatch(written) and written != _digest(_stored(path, opened)):
             raise ValueError("its digest is not the one written with it")
 
 
-def _digest(tensors: Iterable[tuple[str, Tensor]]) -> str:
-    """Digest names, dtypes, shapes and bytes of tensors on the CPU (xxh3, 32 hexadecimal digits)."""
+def _digest(tensors: Iterable[tuple[str, Tensor, Iterable[Any]]]) -> str:
+    """Digest names, dtypes, shapes and bytes, which come in blocks (xxh3, 32 hexadecimal digits)."""
     digest = xxhash.xxh3_128()
-    for name, value in tensors:
+    for name, value, blocks in tensors:
         digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
-        if value.numel():
-            digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+        for block in blocks:
+            digest.update(block)
     return digest.hexdigest()
+
+
+def _bytes_of(value: Tensor) -> Any:
+    return value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b""
+
+
+def _stored(path: Path, opened: Any) -> Iterator[tuple[str, Tensor, Iterable[bytes]]]:
+    """Yield each tensor, mapped and not read, with its bytes as they are read from the file."""
+    with path.open("rb") as stream:
+        size, header = _header(stream)
+        for name in sorted(opened.keys()):
+            start, end = (8 + size + offset for offset in header[name]["data_offsets"])
+            yield name, opened.get_tensor(name), _blocks(stream, start, end)
+
+
+def _blocks(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
+    stream.seek(start)
+    for at in range(start, end, BLOCK_BYTES):
+        yield stream.read(min(BLOCK_BYTES, end - at))
+
+
+def _header(stream: BinaryIO) -> tuple[int, dict[str, Any]]:
+    """Read the length of a safetensors header, and the header."""
+    (size,) = struct.unpack("<Q", stream.read(8))
+    return size, json.loads(stream.read(size))
+
+
+@contextmanager
+def _mappable(path: Path) -> Iterator[Path]:
+    """Give a file, or a copy where its file system maps none into memory, as those of some networks do."""
+    with ExitStack() as held:
+        try:
+            with path.open("rb") as stream, suppress(ValueError):  # it is empty
+                mmap.mmap(stream.fileno(), 1, access=mmap.ACCESS_READ).close()
+        except OSError as error:
+            if error.errno != errno.ENODEV:
+                raise
+            path = Path(shutil.copy(path, held.enter_context(TemporaryDirectory())))
+        yield path
 
 
 def _is_torch(path: Path) -> bool:
@@ -214,7 +266,7 @@ def _is_torch(path: Path) -> bool:
 def _verify_records(path: Path) -> None:
     """Compare the records of an archive with their CRC32, which torch itself does not."""
     with zipfile.ZipFile(path) as archive:
-        records = archive.infolist()
+        records = zip_members.members(archive)
         if any(record.compress_type != zipfile.ZIP_STORED for record in records):
             raise ValueError("torch writes no compressed records")
         if sum(record.file_size for record in records) > path.stat().st_size:
@@ -226,8 +278,8 @@ def _verify_records(path: Path) -> None:
 def _load(path: Path, device: torch.device | str) -> Any:
     """Load an archive mapped, so that no tensor reaches beyond the file; older files cannot be."""
     is_allowed = torch.serialization.safe_globals([argparse.Namespace])  # DINO's keeps its command line
-    with is_allowed, warnings.catch_warnings(action="ignore"):
-        return torch.load(path, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
+    with is_allowed, warnings.catch_warnings(action="ignore"), _mappable(path) as mapped:
+        return torch.load(mapped, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
 
 
 def _is_dense(value: Any, path: Path) -> bool:
@@ -238,20 +290,6 @@ def _is_dense(value: Any, path: Path) -> bool:
     if not is_plain or value.numel() * value.element_size() > most:
         raise ValueError(f"a tensor of shape {[*value.shape]} is not stored whole")
     return True
-
-
-def _is_of_the_system(error: Exception) -> bool:
-    """Whether it is about disk, permissions or memory, unless more of it was wanted than there can be."""
-    of_the_gpu = getattr(torch, "AcceleratorError", torch.OutOfMemoryError)  # since version 2.8
-    if isinstance(error, torch.OutOfMemoryError | of_the_gpu | MemoryError):
-        return True
-    if wanted := re.search(r"tried to allocate (\d+) bytes", str(error)):
-        return int(wanted[1]) < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    found = re.search(OS_ERROR, str(error))
-    number = int(found[1] or found[2]) if found else error.errno if isinstance(error, OSError) else None
-    if isinstance(error, RuntimeError) and "CUDA error" in str(error):  # before version 2.8
-        return True
-    return number is not None and number not in OF_THE_FILE
 
 
 def _raise_interrupt(error: BaseException) -> None:

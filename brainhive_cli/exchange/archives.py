@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
+from brainhive_cli.core import zip_members
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_names import below
 from brainhive_cli.stores.damage import described
@@ -80,7 +81,7 @@ def unpack(path: Path, into: Path) -> int:
                 read(file)
             if part.stat().st_size != size:
                 raise MissingData(f"{path} is damaged or cut short: {name}", AGAIN)
-            os.replace(part, place)
+            os.replace(part, place)  # not `publish`, whose 6 ms are minutes for pictures of a data set
             written += 1
     return written
 
@@ -100,7 +101,7 @@ def _zip(path: Path) -> Iterator[Iterator[Member]]:
     with zipfile.ZipFile(path) as archive:
 
         def listed() -> Iterator[Member]:
-            for info in archive.infolist():
+            for info in zip_members.members(archive):
                 is_file = not info.is_dir() and (info.external_attr >> 28) in (0, 8)  # no links
 
                 def copy(file: IO[bytes], info: zipfile.ZipInfo = info) -> None:

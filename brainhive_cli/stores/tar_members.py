@@ -37,9 +37,11 @@ def members(file: BinaryIO, length: float = math.inf) -> Iterator[Member]:
     Raises:
         ReadError: at the first header that is none, or that claims what cannot be.
     """
-    at = 0
+    at = end = 0
     said: dict[bytes, bytes] = {}
     while (header := read_at(file, at, tarfile.BLOCKSIZE)) != END:
+        if not header and not said and end and read_at(file, end - 1, 1):
+            return  # as some tools leave the end out
         start, kind = at + tarfile.BLOCKSIZE, header[156:157]
         checksum = sum(header) - sum(header[148:156]) + sum(b" " * 8)
         if len(header) < tarfile.BLOCKSIZE or _number(header[148:156]) != checksum:
@@ -52,7 +54,7 @@ def members(file: BinaryIO, length: float = math.inf) -> Iterator[Member]:
         else:
             name = said.get(b"path", _name(header)).decode(errors="surrogateescape")
             yield name if kind in FILES else "", start, size
-            said = {}
+            said, end = {}, start + size
         at = start + tarfile.BLOCKSIZE * -(-size // tarfile.BLOCKSIZE)
 
 

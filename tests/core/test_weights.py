@@ -1,8 +1,11 @@
 """Weights: sound files are read as they are; whatever is wrong with one is one error that names it."""
 
+import errno
 import hashlib
+import mmap
 import os
 import pickle
+import shutil
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -222,3 +225,66 @@ def test_a_checkpoint_is_read_with_its_plain_values_and_a_damaged_one_is_not(tmp
     assert hashlib.md5(content).digest() != hashlib.md5(path.read_bytes()).digest()
     with pytest.raises(BrainhiveError, match="was changed"):
         weights.read_checkpoint(path)
+
+
+@pytest.mark.parametrize("value", ["", "none", "sha256:" + "0" * 64, "0" * 64, "0" * 31])
+def test_what_others_keep_under_our_key_is_no_digest_of_ours(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "weights.safetensors"
+    safetensors.torch.save_file({"weight": torch.ones(3)}, path, {"digest": value})
+    assert weights.read(path).keys() == {"weight"}
+
+
+@pytest.fixture
+def no_crc():
+    torch.serialization.set_crc32_options(False)
+    yield
+    torch.serialization.set_crc32_options(True)
+
+
+@pytest.mark.usefixtures("no_crc")
+def test_an_archive_whose_records_have_no_crc32_is_read(tmp_path: Path) -> None:
+    path = saved(tmp_path, "pt", {"weight": torch.arange(9.0)})
+    assert torch.equal(weights.read(path)["weight"], torch.arange(9.0))
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(MissingData, match=DAMAGED):
+        weights.read(path)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "pt"])
+def test_weights_on_a_disk_whose_files_cannot_be_mapped_are_copied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    path = saved(tmp_path, kind)
+    inode, copies, map_file, copy = os.stat(path).st_ino, list[Path](), mmap.mmap, shutil.copy
+
+    def refuse(file: int, *given: object, **options: object) -> mmap.mmap:
+        if os.fstat(file).st_ino == inode:
+            raise OSError(errno.ENODEV, "No such device")
+        return map_file(file, *given, **options)
+
+    monkeypatch.setattr(mmap, "mmap", refuse)
+    monkeypatch.setattr(shutil, "copy", lambda *paths: copies.append(Path(copy(*paths))) or copies[-1])
+    found = weights.read(path)
+    assert all(torch.equal(found[name], value) for name, value in STATE.items())
+    assert copies and not any(each.exists() for each in copies)
+
+
+def most_memory() -> int:
+    """Return the most memory since it was last asked for, in bytes."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    Path("/proc/self/clear_refs").write_text("5")
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def test_a_file_is_verified_without_being_held_in_memory(tmp_path: Path) -> None:
+    size = 2**28
+    weights.save(path := tmp_path / "weights.safetensors", {"weight": torch.ones(size // 4)})
+    most_memory()
+    before = most_memory()
+    weights.verify(path)
+    assert most_memory() - before < size / 4
+    with path.open("r+b") as file:
+        file.seek(-5, os.SEEK_END)
+        file.write(b"!")
+    with pytest.raises(MissingData, match="digest"):
+        weights.verify(path)

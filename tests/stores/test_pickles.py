@@ -326,3 +326,17 @@ def test_a_flipped_bit_in_an_archive_is_found(tmp_path: Path, name: str) -> None
     path.write_bytes(content)
     with pytest.raises(BrainhiveError, match="does not match its checksum"):
         pickles.load(path)
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED])
+def test_a_zip_without_checksums_is_read_as_its_content_is_whole(tmp_path: Path, method: int) -> None:
+    np.save(array := tmp_path / "x.npy", np.arange(99.0))
+    with zipfile.ZipFile(path := tmp_path / "a.npz", "w", method) as archive:
+        archive.write(array, "x.npy")
+    content, crc = path.read_bytes(), struct.pack("<I", zipfile.ZipFile(path).infolist()[0].CRC)
+    assert content.count(crc) == 2
+    path.write_bytes(content.replace(crc, bytes(4)))
+    assert np.array_equal(pickles.load(path)["x"], np.arange(99.0))
+    path.write_bytes(content.replace(crc, b"\1\0\0\0"))
+    with pytest.raises(BrainhiveError, match="damaged"):
+        pickles.load(path)

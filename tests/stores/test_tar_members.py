@@ -64,7 +64,9 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a size beyond the end": lambda: header(b"77777777777") + tar_members.END,
     "a size of no digits": lambda: header(b"1_0") + tar_members.END,
     "an unknown type": lambda: header(b"0", b"Z") + tar_members.END,
-    "no end": lambda: header(b"0"),
+    "no end, and a member cut short": lambda: header(b"10") + b"7 bytes",
+    "no end, and half a header": lambda: header(b"0") + header(b"0")[:100],
+    "no end, and no member after what is said of it": lambda: said(b"11 path=abc\n")[:1024],
     "a negative size said before": lambda: said(b"14 size=-512\n"),
     "a line of no length": lambda: said(b"0 size=1\n"),
     "a line of negative length": lambda: said(b"-9 size=1\n"),
@@ -82,3 +84,22 @@ def test_a_header_that_claims_what_cannot_be_ends_the_walk(tmp_path: Path, what:
     with pytest.raises((tarfile.TarError, ValueError)), path.open("rb") as file:
         list(tar_members.members(file, path.stat().st_size))
     assert isinstance(_archives.unpacking(tmp_path, ["a"]), str)
+
+
+@pytest.mark.parametrize("ending", [".tar", ".tar.gz"])
+@pytest.mark.parametrize("padding", [0, 504])
+def test_a_tar_without_an_end_is_read_if_each_member_is_whole(
+    tmp_path: Path, ending: str, padding: int
+) -> None:
+    content = header(b"10") + b"8 bytes!" + bytes(padding)
+    for size in (len(content), 512 + 7):
+        with tar_members.OPENS.get(ending[4:], open)(path := tmp_path / f"a{ending}", "wb") as file:
+            file.write(content[:size])
+        with tar_members.OPENS.get(ending[4:], open)(path, "rb") as file:
+            walk = tar_members.members(file)
+            assert next(walk) == ("a.jpg", 512, 8)
+            if size == len(content):
+                assert not list(walk)
+            else:
+                with pytest.raises(tarfile.ReadError):
+                    next(walk)

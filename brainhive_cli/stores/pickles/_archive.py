@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from brainhive_cli.core import zip_members
 from brainhive_cli.stores.damage import refuse_inflation
 from brainhive_cli.stores.pickles._stream import Stream
 
@@ -37,7 +38,7 @@ class Archive:
     def __init__(self, path: Path, mode: Literal["r", "c"] = "r") -> None:
         self.path, self._zip = path, zipfile.ZipFile(path)
         self._content = np.memmap(path, np.uint8, mode)
-        size = sum(member.file_size for member in self._zip.infolist())
+        size = sum(member.file_size for member in zip_members.members(self._zip))
         refuse_inflation(size, len(self._content), "its members")
 
     @property
@@ -56,7 +57,7 @@ class Archive:
         if not 0 <= member.header_offset < start + member.file_size <= len(self._content):
             raise EOFError(f"{name} does not lie within the file")
         content = self._content[start : start + member.file_size]
-        if zlib.crc32(content.data) != member.CRC:
+        if member.CRC and zlib.crc32(content.data) != member.CRC:
             raise ValueError(f"{name} does not match its checksum")
         return Stream(content)
 
