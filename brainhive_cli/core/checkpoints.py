@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from brainhive_cli.core import console, interruption
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.file_names import remove
+from brainhive_cli.core.file_names import publish, remove
 from brainhive_cli.core.launch import Launch
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Checkpoint:
         part.write_bytes(buffer.getbuffer())
         if self.path.is_file():
             os.replace(self.path, self.previous)
-        os.replace(part, self.path)
+        publish(part, self.path)
 
     def load(self, launch: Launch, device: "torch.device | str" = "cpu") -> dict[str, Any] | None:
         """Read the newest checkpoint that is whole, in each of these processes; None without one.

@@ -26,6 +26,8 @@ OTHER_LINES = 6
 
 CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
 """Characters that would steer the terminal or end a line, and what is written for them."""
+ONE_LINE = CONTROL.copy()
+"""The same for warnings and errors, which are one line whatever a file is called."""
 del CONTROL[ord("\n")], CONTROL[ord("\t")]
 
 
@@ -56,14 +58,14 @@ def say(text: str) -> None:
 def warn(text: str) -> None:
     """Write a warning of one line on stderr."""
     if writes_messages():
-        _write(f"warning: {text}", "yellow")
+        _write(f"warning: {text}".translate(ONE_LINE), "yellow")
 
 
 def fail(error: "BrainhiveError") -> None:
     """Write an error: what is wrong in one line, what to do in another."""
-    _write(f"error: {error.message}", "red")
+    _write(f"error: {error.message}".translate(ONE_LINE), "red")
     if error.hint:
-        _write(f"  try: {error.hint}")
+        _write(f"  try: {error.hint}".translate(ONE_LINE))
 
 
 def show_traceback() -> None:

@@ -1,6 +1,7 @@
 """A lock that one process at a time holds on a file."""
 
 import fcntl
+import os
 from pathlib import Path
 from typing import Self
 
@@ -23,14 +24,24 @@ class FileLock:
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
-        self._path, self._file = path, open(path, "a+", opener=open_no_link)  # noqa: SIM115
+        self._path = path
+        while True:
+            self._file = open(path, "a+", opener=open_no_link)  # noqa: SIM115
+            try:
+                fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError as error:
+                self._file.close()
+                way = "wait for it, or give this one another recipe"
+                raise BrainhiveError(f"{name} is being written by another command", way) from error
+            if self._is_there():
+                return
+            self._file.close()  # the holder before removed it: others now lock another file of this name
+
+    def _is_there(self) -> bool:
         try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError as error:
-            self._file.close()
-            raise BrainhiveError(
-                f"{name} is being written by another command", "wait for it, or give this one another recipe"
-            ) from error
+            return os.path.samestat(os.fstat(self._file.fileno()), os.stat(self._path))
+        except FileNotFoundError:
+            return False
 
     @classmethod
     def for_path(cls, path: Path, wait: bool = False) -> Self:
@@ -39,5 +50,6 @@ class FileLock:
 
     def release(self) -> None:
         """Let others lock the path."""
-        self._path.unlink(missing_ok=True)
-        self._file.close()
+        if not self._file.closed:
+            self._path.unlink(missing_ok=True)
+            self._file.close()

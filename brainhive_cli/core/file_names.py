@@ -42,6 +42,37 @@ def below(folder: Path, *names: str, source: str, error: type[BrainhiveError] = 
     return folder.joinpath(*names)
 
 
+def within(folder: Path, name: str, source: str) -> Path:
+    """Return the path of a file below a folder, as `below`, in which no link leads to another folder.
+
+    Raises:
+        BrainhiveError: naming a folder on the way that is a link.
+    """
+    path = below(folder, name, source=source)
+    for above in list(path.relative_to(folder).parents)[:-1]:
+        if (folder / above).is_symlink():
+            raise BrainhiveError(
+                f"{folder / above} is a link, through which nothing is written",
+                "put the folder that it leads to in its place, or remove it",
+            )
+    return path
+
+
+def publish(part: Path, final: Path) -> None:
+    """Give a complete file, or a folder of files, its final name; its bytes are on the disk before.
+
+    Else a power cut could leave the name, and nothing in it.
+
+    Raises:
+        OSError: if the disk is full or fails; nothing is renamed then.
+    """
+    for path in part.rglob("*") if part.is_dir() else (part,):
+        if path.is_file():
+            with path.open("rb") as file:
+                os.fsync(file)
+    os.replace(part, final)
+
+
 def remove(path: Path) -> None:
     """Remove whatever lies where a file or folder is to be written: a link itself, not what it leads to."""
     if path.is_dir() and not path.is_symlink():

@@ -2,7 +2,6 @@
 
 import fnmatch
 import hashlib
-import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -246,5 +245,5 @@ def _file_digest(file: Path) -> str:
         with tempfile.TemporaryDirectory(dir=kept.parent) as folder:
             part = Path(folder, kept.name)
             part.write_text(f"{stamp} {found}")
-            os.replace(part, kept)
+            file_names.publish(part, kept)
     return found

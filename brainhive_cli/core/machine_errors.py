@@ -1,4 +1,4 @@
-"""Errors of the machine (disk, permissions, memory, GPU), told from those of what a file holds."""
+"""Errors of the machine (disk, permissions, memory, GPU), as distinct from those of what a file holds."""
 
 import errno
 import os

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import os
-import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -17,7 +15,7 @@ from brainhive_cli.core import console, documents, environment, home, interrupti
 from brainhive_cli.core.checkpoints import Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, guess
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.file_names import below, open_no_link, remove
+from brainhive_cli.core.file_names import below, open_no_link, publish, remove, within
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Notes
 from brainhive_cli.core.recipe import Recipe
@@ -61,9 +59,13 @@ class RunFolder:
             return cls(_numbered(base, name, False))
         run = cls(path)
         if not run.is_finished:
-            run = cls(path, FileLock(path / ".claim", f"run {path}"))
-            run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
-            run.write_json("environment.json", environment.describe(launch))
+            lock = FileLock(path / ".claim", f"run {path}")
+            if run.is_finished:  # by another command, just before this one had the lock
+                lock.release()
+            else:
+                run = cls(path, lock)
+                run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
+                run.write_json("environment.json", environment.describe(launch))
         launch.barrier()
         return run
 
@@ -130,7 +132,7 @@ class RunFolder:
 
     def replace(self, name: str, write: Callable[[Path], Any]) -> Path:
         """Let `write` fill a path next to the final one, then rename it; works for files and folders."""
-        final = below(self.path, name, source="a file of a run,")
+        final = within(self.path, name, "a file of a run,")
         final.parent.mkdir(parents=True, exist_ok=True)
         part = final.with_name(f".{final.stem}.part{final.suffix}")
         remove(part)  # of an interrupted command; a link would lead the writer elsewhere
@@ -139,13 +141,13 @@ class RunFolder:
         if name != FINISHED:  # whose digest is listed before
             sha256_sums.forget(self.path, name)
         if final.is_dir():
-            shutil.rmtree(final)
-        os.replace(part, final)
+            remove(final)
+        publish(part, final)
         return final
 
     def checkpoint(self, name: str) -> Checkpoint:
         """Name a training's checkpoint below `checkpoints/`."""
-        return Checkpoint(below(self.path, "checkpoints", f"{name}.pt", source="the checkpoint"))
+        return Checkpoint(within(self.path, f"checkpoints/{name}.pt", "the checkpoint"))
 
     def log(self, **event: Any) -> None:
         """Append one event to `log.jsonl`."""

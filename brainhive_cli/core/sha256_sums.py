@@ -1,13 +1,13 @@
 """SHA256SUMS, which a finished run carries: the digests of its documents, as `sha256sum -c` reads them."""
 
 import hashlib
-import os
 import re
 from collections.abc import Container, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
+from brainhive_cli.core.file_names import publish
 from brainhive_cli.core.file_names import remove as remove_path
 
 NAME = "SHA256SUMS"
@@ -30,7 +30,7 @@ def write(folder: Path, listed: Mapping[str, str]) -> None:
     part = folder / f".{NAME}.part"
     remove_path(part)
     part.write_text("".join(f"{listed[name]}  {name}\n" for name in sorted(listed)), encoding="utf-8")
-    os.replace(part, folder / NAME)
+    publish(part, folder / NAME)
     _parsed.cache_clear()
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.core.file_names import within
 from brainhive_cli.core.measurements import Metric
 
 PROJECT = "brainhive"
@@ -94,7 +95,7 @@ def _open(name: str, run: Path, cell: str, recipe: Mapping[str, Any]) -> Any:
     PartialState()  # accelerate's own logging needs it
     tracker_class = LOGGER_TYPE_TO_CLASS[name]
     if name == "tensorboard":
-        tracker = tracker_class(cell, str(run / name))
+        tracker = tracker_class(cell, str(within(run, f"{name}/events", "a tracker's folder").parent))
     else:
         tracker = tracker_class(PROJECT, **run_options(name, run, cell, recipe))
     tracker.main_process_only = False  # the process that trains the cell logs it

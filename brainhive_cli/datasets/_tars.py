@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from brainhive_cli import datasets
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_names import publish
 from brainhive_cli.datasets._pictures import Listing
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.damage import RAISED, described
@@ -89,7 +90,7 @@ def _kept(folder: Path, shards: Sequence[Path]) -> Listed:
         with tempfile.TemporaryDirectory(dir=folder) as own:  # of this writer alone
             made = Path(own, path.name)
             np.savez(made, stamp=stamp, names=_joined(names), labels=_joined(labels), places=places)
-            os.replace(made, path)
+            publish(made, path)
     return names, labels, places
 
 

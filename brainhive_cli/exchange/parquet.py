@@ -1,6 +1,5 @@
 """Vectors in parquet, as BrainHiVE's public cache keeps them: `image_id` (the file's stem) and `emb`."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_names import publish
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.parquet_files import library, open_table
@@ -74,7 +74,7 @@ def write(found: TargetStore, file: Path, rows: NDArray[np.int64]) -> None:
             concepts = list(found.concepts[some])
             values = _lists(np.asarray(found.embedding[some], np.float32))
             writer.write_batch(pyarrow.record_batch([stems, ids, concepts, values], schema=schema))
-    os.replace(part, file)
+    publish(part, file)
 
 
 def _lists(values: NDArray[np.float32]) -> Any:

@@ -1,6 +1,5 @@
 """export-embeddings: target stores as parquet or NumPy files, for other projects."""
 
-import os
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.file_names import below, publish
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -95,5 +94,5 @@ def _write_npy(found: TargetStore, rows: NDArray[np.int64], to: Path) -> Path:
             stream.write(np.ascontiguousarray(found.embedding[rows[start : start + BATCH]]).tobytes())
     hdf5.part_of(listed).write_text("".join(f"{image_id}\n" for image_id in found.image_ids[rows]))
     for final in (listed, file):
-        os.replace(hdf5.part_of(final), final)
+        publish(hdf5.part_of(final), final)
     return file

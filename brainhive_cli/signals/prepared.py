@@ -1,6 +1,5 @@
 """Selected signals as arrays: in memory, or written once to a file and mapped."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
@@ -10,6 +9,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.file_names import publish
 from brainhive_cli.signals.selection import Chunk, Selection
 from brainhive_cli.stores import hdf5, mapping
 
@@ -78,4 +78,4 @@ def _write(path: Path, selection: Selection, content: Content, changed_ns: int) 
         writer.write(np.arange(rows.start, rows.stop), chunk)
     writer.close()
     hdf5.seal(part)
-    os.replace(part, path)
+    publish(part, path)

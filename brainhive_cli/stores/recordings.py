@@ -1,6 +1,5 @@
 """Recordings and the signal store: one subject's signals by split, mapped into memory."""
 
-import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.file_names import below, publish
 from brainhive_cli.stores import checksums, hdf5
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.mapping import NUMBERS, flags, mapped, strings
@@ -261,7 +260,7 @@ class SignalStore:
         for split, recording in recordings.items():
             _copy(part, f"{split}/signal", recording.signal)
         hdf5.seal(part)
-        os.replace(part, path)
+        publish(part, path)
         lock.release()
 
 

@@ -1,6 +1,5 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.file_names import below, publish
 from brainhive_cli.stores import checksums, hdf5
 from brainhive_cli.stores.health import Health, measure
 from brainhive_cli.stores.ids import Names, match_ids
@@ -225,7 +224,7 @@ class TargetWriter:
             done = file["done"][()].astype(bool)
             health = measure(file["embedding"], np.flatnonzero(done))
         hdf5.seal(part, {"health": asdict(health), "skipped": int((~done).sum())})
-        os.replace(part, self.path)
+        publish(part, self.path)
         return health
 
 

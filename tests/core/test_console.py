@@ -165,3 +165,13 @@ def test_control_characters_of_names_are_escaped_wherever_a_line_is_written(
     shown = capsys.readouterr()
     assert shown.err == f"error: {escaped}\n  try: {escaped}\n"
     assert shown.out.startswith(f"{escaped}\n") and not set("\x1b\r\x9b\u2028") & set(shown.out)
+
+
+def test_a_name_with_a_new_line_does_not_split_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    console.fail(BrainhiveError("no file a\nb", "rename c\nd"))
+    console.warn("left out: e\nf")
+    assert capsys.readouterr().err.splitlines() == [
+        "error: no file a\\nb",
+        "  try: rename c\\nd",
+        "warning: left out: e\\nf",
+    ]

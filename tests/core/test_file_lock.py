@@ -1,6 +1,8 @@
 """Locks on files."""
 
+import time
 from pathlib import Path
+from threading import Thread
 
 import pytest
 
@@ -15,3 +17,33 @@ def test_a_lock_holds_until_it_is_released(tmp_path: Path) -> None:
     lock.release()
     FileLock(tmp_path / "new/.claim", "run X").release()
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_who_waits_for_a_lock_then_holds_the_file_that_others_find(tmp_path: Path) -> None:
+    path, waited = tmp_path / ".claim", list[FileLock]()
+    first = FileLock(path, "run X")
+    waiting = Thread(target=lambda: waited.append(FileLock(path, "run X", wait=True)))
+    waiting.start()
+    while sum(held(path)) < 2:
+        time.sleep(0.001)
+    first.release()
+    waiting.join()
+    with pytest.raises(BrainhiveError, match="another command"):
+        FileLock(path, "run X")
+    waited[0].release()
+
+
+def held(path: Path) -> list[bool]:
+    """Say of each open file of this process whether it is this one."""
+    here = path.stat().st_ino
+    return [file.exists() and file.stat().st_ino == here for file in Path("/proc/self/fd").iterdir()]
+
+
+def test_a_lock_that_was_released_does_not_release_that_of_another(tmp_path: Path) -> None:
+    first = FileLock(tmp_path / ".claim", "run X")
+    first.release()
+    second = FileLock(tmp_path / ".claim", "run X")
+    first.release()
+    with pytest.raises(BrainhiveError, match="another command"):
+        FileLock(tmp_path / ".claim", "run X")
+    second.release()

@@ -1,11 +1,12 @@
 """Paths made from words of recipes and files."""
 
+import os
 from pathlib import Path
 
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.file_names import below
+from brainhive_cli.core.file_names import below, publish
 
 HOME = Path("home")
 
@@ -52,3 +53,23 @@ def test_the_error_is_of_the_class_that_is_given_and_shows_a_short_name() -> Non
     with pytest.raises(RecipeError) as raised:
         below(HOME, "../" * 9999, source="dataset.name", error=RecipeError)
     assert len(raised.value.message) < 200
+
+
+def test_what_gets_a_final_name_is_on_the_disk_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls, synced, replaced = list[object](), os.fsync, os.replace
+    monkeypatch.setattr(
+        os, "fsync", lambda file: (calls.append(os.fstat(file.fileno()).st_ino), synced(file))
+    )
+    monkeypatch.setattr(os, "replace", lambda *paths: (calls.append("named"), replaced(*paths)))
+    (part := tmp_path / "a.part").write_text("x")
+    (folder := tmp_path / "b.part").mkdir()
+    for name in ("1", "2"):
+        (folder / name).write_text(name)
+    inodes = [path.stat().st_ino for path in (part, folder / "1", folder / "2")]
+    publish(part, tmp_path / "a")
+    publish(folder, tmp_path / "b")
+    assert calls[:2] == [inodes[0], "named"]
+    assert {*calls[2:4]} == {*inodes[1:]} and calls[4:] == ["named"]
+    assert (tmp_path / "a").read_text() + (tmp_path / "b/2").read_text() == "x2"

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from brainhive_cli.core import run_files, runs, sha256_sums
+from brainhive_cli.core import run_files, runs, sha256_sums, trackers
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Recipe, Run
@@ -376,3 +377,36 @@ def test_no_run_is_finished_without_its_digests_wherever_it_is_killed(
     monkeypatch.setattr(os, "replace", killed)
     run.finish(Measurements(notes={"mode": "inter"}))
     assert done[-2:] == ["SHA256SUMS", "metrics.json"] and not run_files.check(run.path).problems
+
+
+def test_a_run_that_another_command_finishes_just_before_is_left_as_it_is(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, other = runs.FileLock, opened()
+    (other.path / "recipe.yaml").write_text("as the other wrote it")
+
+    def wait(*given: object) -> FileLock:
+        other.finish(Measurements())  # and releases the lock, just after this one saw no metrics
+        return lock(*given)
+
+    monkeypatch.setattr(runs, "FileLock", wait)
+    found = opened()
+    assert found.is_finished and found.lock is None
+    assert (found.path / "recipe.yaml").read_text() == "as the other wrote it"
+    assert not (found.path / ".claim").exists()
+
+
+def test_nothing_is_written_through_a_linked_folder_of_a_run(home: Path) -> None:
+    run, victim = opened(), home / "victim"
+    victim.mkdir()
+    for name in ("cells", "checkpoints", "tensorboard"):
+        (run.path / name).symlink_to(victim)
+    writes = [
+        lambda: run.write_json("cells/a/metrics.json", {}),
+        lambda: run.checkpoint("a").save({}),
+        lambda: trackers.log_results(["tensorboard"], run.path, "a", {}, {}, ()),
+    ]
+    for write in writes:
+        with pytest.raises(BrainhiveError, match="is a link, through which nothing is written"):
+            write()
+    assert not list(victim.iterdir())
