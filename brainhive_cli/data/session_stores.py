@@ -93,6 +93,47 @@ class Joined:
         return found
 
 
+@dataclass(frozen=True)
+class Kept:
+    """Where the sessions of a subject are kept until they are joined.
+
+    Attributes:
+        folder: That of all subjects' sessions.
+        digest: Of all that a session depends on: settings, files, versions.
+    """
+
+    folder: Path
+    subject: int
+    digest: str = ""
+
+    @property
+    def claim(self) -> Path:
+        """The file that is locked while the subject is prepared."""
+        return self.folder / f".sub-{self.subject:02d}.claim"
+
+    def path(self, session: int) -> Path:
+        """Return where a session is kept."""
+        return self.folder / f"sub-{self.subject:02d}_ses-{session:02d}_{self.digest}.h5"
+
+    @property
+    def size(self) -> int:
+        """Bytes of all sessions of the subject, of whatever digest."""
+        return sum(path.stat().st_size for path in self._all)
+
+    def clear(self) -> int:
+        """Delete all sessions of the subject, and return the bytes of those with another digest."""
+        others = sum(path.stat().st_size for path in self._all if self.digest not in path.name)
+        for path in self._all:
+            path.unlink()
+        return others
+
+    @property
+    def _all(self) -> list[Path]:
+        """Files, and the hidden claims of processes that were killed."""
+        pattern = f"sub-{self.subject:02d}_ses-*.h5*"
+        return [*self.folder.glob(pattern), *self.folder.glob(f".{pattern}")]
+
+
 def write_session(path: Path, session: int, trials: Mapping[str, Trials], dtype: DType) -> None:
     """Write the trials of one session, by split; the final name appears when all is there."""
     SignalStore.write(

@@ -28,6 +28,7 @@ class Pictures:
         splits: The splits that are there, or all that there could be where nothing is.
         listed: Split to its pictures; raises MissingData.
         signals: Folder of all signal stores.
+        lists: Files that say which pictures are in which split.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Pictures:
     signals: Path
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
+    lists: tuple[Path, ...] = ()
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""

@@ -55,7 +55,8 @@ class Config(parts.Config):
                 f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"
             )
         folder = ImageFolder(self.name or root.resolve().name, root, self)
-        return Pictures(folder.name, folder.splits, folder.images, paths.under_home("signals"))
+        lists = (home.located(self.test_list),) if self.test_list else ()
+        return Pictures(folder.name, folder.splits, folder.images, paths.under_home("signals"), lists=lists)
 
 
 TINY = Config(test_share=0.5)

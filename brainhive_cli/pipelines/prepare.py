@@ -2,10 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Annotated, Any
@@ -21,13 +22,14 @@ from brainhive_cli.core.recipe import Numbers, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import command
-from brainhive_cli.data.session_stores import Cast, DType, join, write_session
+from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.preparations import Merged, Preparation
-from brainhive_cli.stores.recordings import Recording, SignalStore, path_of
+from brainhive_cli.stores.recordings import SignalStore, path_of
 
+TABLES = (".csv", ".tsv", ".txt")
 SMALL_BYTES = 2**20
-"""Of a file, below which a session depends on its content, and not on its size alone: tables of events."""
+"""Of a file, below which it is known by its content, as tables are; others are known by their size."""
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
 
@@ -83,29 +85,25 @@ class Job:
 
     @property
     def sessions_folder(self) -> Path:
-        """The folder where sessions are kept until their subject is complete."""
+        """The folder where sessions are kept until all of their subject are done."""
         return self.path(1).parent / "sessions"
 
-    def session_path(self, subject: int, session: int) -> Path:
-        """Return where a session is kept, which other settings or files change."""
-        known = [self.settings, self.files(subject), self._contents(subject)]
-        digest = hashlib.sha256(json.dumps(known, sort_keys=True).encode()).hexdigest()[:10]
-        return self.sessions_folder / f"sub-{subject:02d}_ses-{session:02d}_{digest}.h5"
+    def kept(self, subject: int) -> Kept:
+        """Return where the sessions of a subject are kept until all are done."""
+        stats = [(str(path), path.stat()) for path in self.preparation.files(subject)]
+        files = [(home.portable(path), stat.st_size, stat.st_mtime_ns) for path, stat in stats]
+        known = json.dumps([self.settings, self.versions, files], sort_keys=True)
+        digest = hashlib.sha256(known.encode()).hexdigest()[:10]
+        return Kept(self.sessions_folder, subject, digest)
+
+    def files(self, subject: int) -> dict[str, dict[str, Any]]:
+        """List the files of a subject: bytes, and of tables and small files the SHA-256, too."""
+        return {home.portable(str(path)): _known_by(path) for path in self.preparation.files(subject)}
 
     @cached_property
-    def _contents(self) -> Callable[[int], list[str]]:
-        """Hash the small files of a subject."""
-        return cache(
-            lambda subject: [
-                hashlib.sha256(path.read_bytes()).hexdigest()
-                for path in self.preparation.files(subject)
-                if path.stat().st_size < SMALL_BYTES
-            ]
-        )
-
-    def files(self, subject: int) -> dict[str, int]:
-        """List the files of a subject with their sizes in bytes."""
-        return {home.portable(str(path)): path.stat().st_size for path in self.preparation.files(subject)}
+    def versions(self) -> dict[str, str]:
+        """The versions of the libraries that signals depend on."""
+        return {**environment.versions(), **{name: environment.version(name) for name in LIBRARIES}}
 
     def provenance(self, subject: int) -> dict[str, Any]:
         """Say what a subject's store is made from."""
@@ -114,10 +112,7 @@ class Job:
             "dataset": self.preparation.dataset,
             "subject": subject,
             "files": self.files(subject),
-            "versions": {
-                **environment.versions(),
-                **{name: environment.version(name) for name in LIBRARIES},
-            },
+            "versions": self.versions,
         }
 
     def is_done(self, subject: int) -> bool:
@@ -141,29 +136,40 @@ class Job:
             elif not (difference := self._difference_of_files(subject, found["files"])):
                 return True
         raise BrainhiveError(
-            f"{path} is there, made {difference}", "--again replaces it, name=ANOTHER keeps both"
+            f"{path} is there, made {difference}",
+            f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
         )
 
-    def _difference_of_files(self, subject: int, old: Mapping[str, int]) -> str:
+    def _difference_of_files(self, subject: int, found: Mapping[str, Any]) -> str:
         """Say how the files of a store differ from those now; empty where raw data were deleted."""
         try:
-            new = self.files(subject)
+            old, new = _below_their_folder(found), _below_their_folder(self.files(subject))
         except MissingData:
             return ""
-        if _below_their_folder(old) == _below_their_folder(new):
-            return ""
-        name = next(name for name in {**old, **new} if old.get(name) != new.get(name))
+        name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), "")
+        if not name or name not in old:
+            return f"without {name}" if name else ""
         if name not in new:
             return f"from {name}, which is not among the files now"
-        return f"from {name} of {old[name]} bytes, not {new[name]}" if name in old else f"without {name}"
+        sizes = [each[name]["bytes"] for each in (old, new)]
+        return f"from {name} of " + (
+            "other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes)
+        )
 
 
-def _below_their_folder(files: Mapping[str, int]) -> dict[tuple[str, ...], int]:
+def _known_by(path: Path) -> dict[str, Any]:
+    size = path.stat().st_size
+    if path.suffix.lower() not in TABLES and size >= SMALL_BYTES:
+        return {"bytes": size}
+    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def _below_their_folder(files: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """Name files from the folder that holds all, as raw data may be moved."""
-    parts_of = {PurePath(name).parts: size for name, size in files.items()}
+    parts_of = {PurePath(name).parts: known for name, known in files.items()}
     folders = zip(*(names[:-1] for names in parts_of), strict=False)
     shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
-    return {names[shared:]: size for names, size in parts_of.items()}
+    return {"/".join(names[shared:]): known for names, known in parts_of.items()}
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -179,7 +185,9 @@ def plan(recipe: Recipe) -> Plan:
 def _plan_of(job: Job, subject: int) -> str:
     path = job.path(subject).relative_to(job.recipe.paths.under_home("signals").parent)
     if job.is_done(subject):
-        return f"{path} exists"
+        size = Kept(job.sessions_folder, subject).size
+        unfinished = f"; sessions/ holds {console.size(size)} of another that was not finished"
+        return f"{path} exists{unfinished if size else ''}"
     files, preparation, size = job.files(subject), job.preparation, 0
     counts: dict[str, int] = {}
     if isinstance(preparation, Merged):
@@ -190,8 +198,8 @@ def _plan_of(job: Job, subject: int) -> str:
         counts[split] = counts.get(split, 0) + shape[0]
         size += int(np.prod(shape)) * np.dtype(job.recipe.dtype).itemsize
     trials = ", ".join(f"{count} {split}" for split, count in counts.items())
-    read = f"{len(files)} files, {console.size(sum(files.values()))}"
-    kept = [job.session_path(subject, session).is_file() for session in _sessions(preparation, subject)]
+    read = f"{len(files)} files, {console.size(sum(known['bytes'] for known in files.values()))}"
+    kept = [job.kept(subject).path(session).is_file() for session in _sessions(preparation, subject)]
     resumed = f"; {sum(kept)} of {len(kept)} sessions are done" if any(kept) else ""
     return f"{read}; {trials} trials, {console.size(size)} to {path}{resumed}"
 
@@ -227,10 +235,11 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
                     _write_merged(job, job.preparation, subject)
                 bar.advance()
             else:
-                _write_sessions(job, job.preparation, subject, launch, joins, again, bar)
+                _write_sessions(job, job.preparation, subject, launch, joins, bar)
     launch.barrier()
-    if launch.is_main and job.sessions_folder.is_dir() and not any(job.sessions_folder.iterdir()):
-        job.sessions_folder.rmdir()
+    if launch.is_main:
+        with suppress(OSError):  # of sessions that are kept
+            job.sessions_folder.rmdir()
     return _result(job)
 
 
@@ -245,22 +254,15 @@ def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
 
 
 def _write_sessions(
-    job: Job,
-    preparation: Preparation,
-    subject: int,
-    launch: Launch,
-    joins: bool,
-    again: bool,
-    bar: console.Bar,
+    job: Job, preparation: Preparation, subject: int, launch: Launch, joins: bool, bar: console.Bar
 ) -> None:
     """Prepare the sessions of a subject that are not kept from before; one process then joins them."""
-    paths = {session: job.session_path(subject, session) for session in preparation.sessions(subject)}
+    kept = job.kept(subject)
+    paths = {session: kept.path(session) for session in preparation.sessions(subject)}
     with ExitStack() as held:
         if joins:
-            claim = job.sessions_folder / f".sub-{subject:02d}.claim"
-            held.callback(FileLock(claim, f"subject {subject} of {job.recipe.name}").release)
-            for path in paths.values() if again else ():
-                path.unlink(missing_ok=True)
+            lock = FileLock(kept.claim, f"subject {subject} of {job.recipe.name}")
+            held.callback(lock.release)
         launch.barrier()
         for session in launch.queue(list(paths), f"sessions of {subject}"):
             if not (path := paths[session]).is_file():
@@ -271,15 +273,12 @@ def _write_sessions(
             stores = [SignalStore.open(path) for path in paths.values()]
             joined = join(stores, preparation.order_seed, job.provenance(subject))
             SignalStore.write(job.path(subject), joined)
-            for path in paths.values():
-                path.unlink()
+            if others := kept.clear():
+                console.say(f"subject {subject}: deleted sessions of other settings, {console.size(others)}")
 
 
 def _result(job: Job) -> Result:
-    rows = []
-    for subject in job.subjects:
-        for split, recording in SignalStore.open(job.path(subject)).splits.items():
-            rows.append((subject, split, len(recording.image_ids), *_counts(recording)))
+    rows = [row for subject in job.subjects for row in _rows(subject, SignalStore.open(job.path(subject)))]
     columns = ("subject", "split", "pictures", "repetitions", "trials", "dropped")
     name = job.recipe.name
     chosen = [] if name == "default" else [f"signal.name={name}"]
@@ -292,14 +291,33 @@ def _result(job: Job) -> Result:
     )
 
 
-def _counts(recording: Recording) -> tuple[str, int, str]:
-    """Show the repetitions of a stimulus, count all, and show what was dropped, by reason."""
-    counts = recording.repetitions
-    assert counts is not None  # as in every store
-    dropped: dict[str, int] = {}
-    for session in recording.provenance.get("sessions", []):
-        for reason, count in session["dropped"].items():
-            dropped[reason] = dropped.get(reason, 0) + count
-    shown = ", ".join(f"{count} {reason}" for reason, count in dropped.items() if count) or "none"
-    least, most = int(counts.min()), int(counts.max())
-    return (str(most) if least == most else f"{least} to {most}", int(counts.sum()), shown)
+def _rows(subject: int, store: SignalStore) -> Iterator[tuple[object, ...]]:
+    """Count the trials of each split, and what was dropped of it, also where nothing was left."""
+    dropped = _dropped(store)
+    for split, recording in store.splits.items():
+        counts = recording.repetitions
+        assert counts is not None  # as in every store
+        least, most = int(counts.min()), int(counts.max())
+        repetitions = str(most) if least == most else f"{least} to {most}"
+        shown = _shown(dropped.get(split, {}))
+        yield subject, split, len(counts), repetitions, int(counts.sum()), shown
+    for split, reasons in dropped.items():
+        if split not in store.splits and any(reasons.values()):
+            yield subject, split, 0, "0", 0, _shown(reasons)
+
+
+def _dropped(store: SignalStore) -> dict[str, Counter[str]]:
+    """Count what was dropped of each split, by reason; a session knows that of splits that it has not."""
+    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
+    for split, recording in store.splits.items():
+        for each in recording.provenance.get("sessions", []):
+            found = {split: each["dropped"], **each.get("dropped_by_split", {})}
+            sessions |= {(name, each["session"]): reasons for name, reasons in found.items()}
+    dropped: dict[str, Counter[str]] = defaultdict(Counter)
+    for (split, _), reasons in sessions.items():
+        dropped[split].update(reasons)
+    return dropped
+
+
+def _shown(reasons: Mapping[str, int]) -> str:
+    return ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) or "none"

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.preparations._raw_files import read_table
+from brainhive_cli.preparations._raw_files import Header, read_table
 from brainhive_cli.stores.matching import match, shown
 
 COLUMNS = ("event", "picture")
@@ -81,6 +81,10 @@ class EventNames:
             [event for event in table if event not in used],
         )
 
+    def match_all(self, headers: Iterable[Header]) -> "Matched":
+        """Match the events of recordings with pictures."""
+        return self.match(name for header in headers for _, name in header.events)
+
     def _key(self, event: str) -> str | None:
         """Find an event in the table: as it is, without BrainVision's prefix, or by its code alone."""
         if self.table is None:
@@ -104,7 +108,7 @@ class EventNames:
         raise BrainhiveError(
             f"{path}: none of its events ({source}) is in {self.where}, of {shown(others)}",
             f"{what} are called {', '.join(known[:3])} …: "
-            "preparation.events=TABLE, preparation.column= or preparation.stim_channel=",
+            "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
         )
 
 

@@ -1,10 +1,9 @@
-"""Recordings that mne reads: which files are whose, and what each holds, channel by channel."""
+"""Recordings that mne reads: what each holds, and its signals channel by channel."""
 
 import csv
-import os
 import re
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
@@ -15,22 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
+from brainhive_cli.preparations._recording_files import table_of
 
-ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
-COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
-"""Files without which one cannot be read; a .set may hold its signal itself."""
-NO_RECORDINGS = {"derivatives", "sourcedata", "stimuli", "code"}
-"""Folders of BIDS that hold no raw recordings."""
-SUBJECT = re.compile(r"(?<![a-z])sub(?:ject|j)?[-_]?([a-z]*?)[-_]?(\d+)", re.IGNORECASE)
-SESSION = re.compile(r"(?<![a-z])ses(?:sion|s)?(?:[-_]?([a-z]*?)[-_]?(\d+)([a-z]*)|-([a-z]+))", re.IGNORECASE)
-SPLIT = re.compile(r"_split-\d+(?=_|$)")
-MODALITY = re.compile(r"_(eeg|meg|ieeg)$")
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
 CUT = re.compile(r"boundary|new segment/.*", re.IGNORECASE)
 """Annotations of EEGLAB and BrainVision where a recording was interrupted, or samples were cut out."""
-CONTINUED = re.compile(r"(.+)(?:_split-(?!0*1_)\d+(_.+)?|-\d+)\.fif(?:\.gz)?")
-"""The further files of a recording in several, which mne reads with the first."""
 DAMAGE = re.compile(r"does not match the file size|Omitted \d+ annotation|Invalid tag|truncated|corrupt")
 """What mne warns of where a file ends early."""
 UNITS = {
@@ -67,96 +56,6 @@ class Header:
     events: tuple[tuple[int, str], ...]
     bad_spans: tuple[tuple[int, int, str], ...]
     events_from: str
-
-
-def listed(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
-    """List recordings below a folder by subject and session, those of a session in the order of their names.
-
-    Raises:
-        MissingData: if there is none.
-        BrainhiveError: naming a file whose path does not say which subject's it is.
-    """
-    found: dict[int, dict[int, list[Path]]] = {}
-    labels: dict[int, str] = {}
-    named: dict[tuple[int, int], tuple[str, Path]] = {}
-    for path in sorted(_below(root), key=_natural):
-        if not path.match(pattern) or _is_continuation(path):
-            continue
-        place = path.relative_to(root).as_posix()
-        subjects = list(SUBJECT.finditer(place))
-        if not subjects:
-            raise BrainhiveError(f"{path} does not say whose it is", "name it sub-01_ses-01… or sub-01…")
-        label, subject = subjects[-1][1].lower(), int(subjects[-1][2])
-        if labels.setdefault(subject, label) != label:
-            raise BrainhiveError(
-                f"{path} is of another subject {subject} than sub-{labels[subject]}{subject}", "rename one"
-            )
-        session, name = _session(place)
-        first_name, first = named.setdefault((subject, session), (name, path))
-        if first_name != name:
-            raise BrainhiveError(
-                f"{path} and {first} are of two sessions {session}", "number them: ses-01, ses-02"
-            )
-        found.setdefault(subject, {}).setdefault(session, []).append(path)
-    if not found:
-        raise MissingData(
-            f"no recording {root}/**/{pattern} that ends in {', '.join(ENDINGS)}",
-            "preparation.root=FOLDER with sub-01_ses-01.fif …, or a BIDS data set",
-        )
-    return found
-
-
-def _session(place: str) -> tuple[int, str]:
-    """Find the number of a session in a path, 1 where there is none, and the letters of its label."""
-    if not (found := list(SESSION.finditer(place))):
-        return 1, ""
-    before, number, after, letters = (text or "" for text in found[-1].groups())
-    return int(number or 1), f"{before}{after}{letters}".lower()
-
-
-def _below(root: Path) -> Iterator[Path]:
-    for here, folders, files in os.walk(root, followlinks=True):
-        folders[:] = [name for name in folders if name not in NO_RECORDINGS and not name.startswith(".")]
-        yield from (
-            Path(here, name)
-            for name in files
-            if name.lower().endswith(ENDINGS) and "emptyroom" not in name and not name.startswith(".")
-        )
-
-
-def _natural(path: Path) -> list[tuple[str, int]]:
-    """Sort run-10 behind run-9."""
-    return [(text, int(each or 0)) for text, each in re.findall(r"(\D*)(\d*)", str(path))]
-
-
-def _is_continuation(path: Path) -> bool:
-    match = CONTINUED.fullmatch(path.name)
-    is_first_there = match and any(
-        path.with_name(f"{match[1]}{end}").is_file() for end in (".fif", ".fif.gz")
-    )
-    return bool(match and ("_split-" in path.name or is_first_there))
-
-
-def files_of(path: Path) -> list[Path]:
-    """List the files that are read of a recording.
-
-    Raises:
-        MissingData: naming one without which it cannot be read.
-    """
-    others = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
-    for other in others:
-        if other.suffix != ".fdt" and not other.is_file():
-            raise MissingData(f"{path} is there, but not {other.name}", "a BrainVision recording is 3 files")
-    table = events_table(path)
-    return [path, *filter(Path.is_file, others), *([table] if table else [])]
-
-
-def events_table(path: Path) -> Path | None:
-    """Find the events.tsv next to a recording, called as in BIDS; None if there is none."""
-    stem = path.name.partition(".")[0]
-    whole = SPLIT.sub("", stem)
-    places = [path.with_name(f"{name}_events.tsv") for name in (stem, whole, MODALITY.sub("", whole))]
-    return next(filter(Path.is_file, places), None)
 
 
 def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s") -> Header:
@@ -208,9 +107,12 @@ def _events(
     stim_channel: str,
     onset_unit: str,
 ) -> tuple[list[tuple[int, str]], str]:
-    table = events_table(path)
+    table = table_of(path, "events")
     if column and table is None:
-        raise MissingData(f"{path} has no events.tsv with a column {column}", "preparation.column=")
+        raise MissingData(
+            f"{path} has no events.tsv with a column {column}",
+            f"write {_table_for(path)}, or read its annotations: \"preparation.column=''\"",
+        )
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
         if (column or "stim_file") in columns:
@@ -228,13 +130,20 @@ def _events(
     if chosen := stim_channel or next(iter(stimulus), ""):
         if found := _of_channel(raw, chosen):
             return found, f"channel {chosen}"
+        others = ", ".join(name for name in stimulus if name != chosen)
         raise BrainhiveError(
-            f"{path}: the stimulus channel {chosen} has no events", "preparation.stim_channel="
+            f"{path}: the stimulus channel {chosen} has no events",
+            f"preparation.stim_channel={f'NAME, of {others}' if others else 'NAME'}; "
+            f"or write {_table_for(path)}",
         )
     raise BrainhiveError(
         f"{path} has no events: no annotations, no stimulus channel, and no events.tsv next to it",
-        f"write {path.name.partition('.')[0]}_events.tsv with columns onset (s) and stim_file",
+        f"write {_table_for(path)}",
     )
+
+
+def _table_for(path: Path) -> str:
+    return f"{path.name.partition('.')[0]}_events.tsv with columns onset (s) and stim_file"
 
 
 def _of_table(

@@ -4,6 +4,7 @@ import importlib
 import json
 import os
 import pickle
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.pipelines import prepare
 from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
 
-SESSION = "data/things-eeg/raw_eeg/sub-01/ses-04"
+FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 TWO_EACH = "preparation.repetitions=[2,2]"
 """As many trials as the golden values have."""
@@ -59,6 +60,20 @@ def single(recording: Recording, session: int, image: int) -> np.ndarray:
 def replace(path: Path, content: bytes) -> None:
     path.unlink()
     path.write_bytes(content)
+
+
+def spoil(path: Path) -> bytes:
+    """Fill a file with zeros that nothing but its content shows; return what it held."""
+    content, stat = path.read_bytes(), path.stat()
+    replace(path, bytes(len(content)))
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    return content
+
+
+def mend(path: Path, content: bytes) -> None:
+    stat = path.stat()
+    replace(path, content)
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
 
 
 def changed(path: Path, **keys: Any) -> None:
@@ -152,27 +167,50 @@ def test_four_processes_write_the_same_bytes_as_one(mini_raw, raw, go):
 
 def test_an_interrupted_preparation_continues_after_the_sessions_that_are_done(raw, go):
     path = raw / SESSION / "raw_eeg_training.npy"
-    whole = path.read_bytes()
-    replace(path, bytes(len(whole)))
+    whole = spoil(path)
     with pytest.raises(BrainhiveError):
         go("prepare")
     assert left(raw) == ["sub-01_ses-01", "sub-01_ses-02", "sub-01_ses-03"]
 
-    replace(path, whole)
+    mend(path, whole)
     assert "3 of 4 sessions are done" in prepare.plan(prepare.Recipe()).items["subject 1"]
-    first = raw / "data/things-eeg/raw_eeg/sub-01/ses-01/raw_eeg_training.npy"
-    replace(first, bytes(first.stat().st_size))  # which is not read again
+    spoil(raw / FIRST / "raw_eeg_training.npy")  # which is not read again
     go("prepare")
 
     assert left(raw) == ["sub-01.h5"] and store(raw)["train"].repetitions.sum() == 28
 
 
-def test_other_settings_do_not_continue_a_session(raw, go):
-    replace(raw / SESSION / "raw_eeg_training.npy", b"")
-    for overrides in ((), ("preparation.rate_hz=125",)):
+def test_again_replaces_a_store_only_when_the_new_one_is_complete_and_continues(raw, go):
+    go("prepare")
+    path = raw / SESSION / "raw_eeg_training.npy"
+    whole = spoil(path)
+    with pytest.raises(BrainhiveError):
+        go("prepare", "preparation.rate_hz=125", again=True)
+    assert store(raw)["train"].rate_hz == 250 and len(left(raw)) == 4
+    plan = prepare.plan(prepare.Recipe()).items["subject 1"]
+    assert re.search(r"sub-01\.h5 exists; sessions/ holds \d\.\d MB of another that was not finished", plan)
+
+    mend(path, whole)
+    spoil(raw / FIRST / "raw_eeg_training.npy")  # which is not read again
+    go("prepare", "preparation.rate_hz=125", again=True)
+    assert store(raw)["train"].rate_hz == 125 and left(raw) == ["sub-01.h5"]
+
+
+def test_sessions_of_settings_that_were_given_up_go_when_their_subject_is_complete(raw, go, capsys):
+    path = raw / SESSION / "raw_eeg_training.npy"
+    whole = spoil(path)
+    for overrides in ((), ("preparation.rate_hz=125",)):  # which do not continue each other
         with pytest.raises(BrainhiveError):
             go("prepare", *overrides)
     assert left(raw) == [f"sub-01_ses-{session:02d}" for session in (1, 1, 2, 2, 3, 3)]
+    other = raw / "signals/things-eeg/default/sessions/sub-02_ses-01_0123456789.h5"
+    other.touch()
+
+    mend(path, whole)
+    go("prepare", "preparation.rate_hz=125")
+    said = capsys.readouterr().err
+    assert re.search(r"subject 1: deleted sessions of other settings, [1-9]\d*\.\d MB", said)
+    assert left(raw) == ["sub-01.h5", "sub-02_ses-01"]
 
 
 def test_a_store_of_other_settings_is_replaced_only_when_said(raw, go):
@@ -200,15 +238,28 @@ def test_a_store_of_other_files_is_not_taken_for_done(raw, go):
     go("prepare", "preparation.sessions=[1]", "subjects=1")
 
 
-def test_a_session_is_known_by_the_content_of_small_files(raw):
+def test_a_session_of_files_that_were_edited_since_is_not_continued(raw):
     def path():
-        return prepare.Job(prepare.Recipe()).session_path(1, 1)
+        return prepare.Job(prepare.Recipe()).kept(1).path(1)
 
     before, table = path(), raw / "data/things-eeg/image_metadata.npy"
-    content = table.read_bytes()
     assert path() == before
-    replace(table, content[:-1] + bytes([content[-1] ^ 1]))
+    edit(table)
     assert path() != before
+
+
+def edit(path: Path) -> None:
+    """Change a byte of a file."""
+    content = path.read_bytes()
+    replace(path, content[:-1] + bytes([content[-1] ^ 1]))
+
+
+def test_a_table_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(raw, go):
+    go("prepare", "preparation.sessions=[1]")
+    edit(raw / "data/things-eeg/image_metadata.npy")
+    with pytest.raises(BrainhiveError, match=r"made from image_metadata\.npy of other content") as caught:
+        go("prepare", "preparation.sessions=[1]")
+    assert caught.value.hint.startswith("--again --subjects 1 replaces it")
 
 
 def test_signals_are_trained_on(raw, go, code_allowed):

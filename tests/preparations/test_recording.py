@@ -19,7 +19,6 @@ from own_recordings import (
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations._raw_files import events_table
 from brainhive_cli.preparations.recording import Config
 
 mne = pytest.importorskip("mne")
@@ -202,28 +201,25 @@ def test_what_a_session_dropped_is_known_to_each_split(data):
     assert found["train"].provenance["dropped_by_split"]["test"] == {"BAD blink": 4}
 
 
-def test_two_sessions_of_one_number_are_not_merged(data):
-    for name in ("sub-01_ses-pre.fif", "sub-01_ses-post.fif"):
-        (data / name).touch()
-    with pytest.raises(BrainhiveError, match=r"ses-pre\.fif and .*ses-post\.fif are of two sessions 1"):
-        build().subjects  # noqa: B018
-    (data / "sub-01_ses-post.fif").unlink()
-    assert build().sessions(1) == [1]
+def test_of_two_pictures_at_once_neither_is_a_trial_and_one_named_twice_is_one(data):
+    def change(raw):
+        onset_s = raw.annotations.onset
+        raw.annotations.append(onset_s[1], 0, raw.annotations.description[1])
+        first, other = raw.annotations.description[0], PICTURES["test"][0]
+        raw.annotations.append(onset_s[0], 0, other if first != other else PICTURES["test"][1])
+        return raw
+
+    shown, _, _ = recorded(data, change=change)
+    found = build().session(1, 1)
+    assert sum(each.dropped["two pictures at once"] for each in found.values()) == 2
+    assert sum(len(each.image_ids) for each in found.values()) == len(shown.pictures) - 1
 
 
-@pytest.mark.parametrize(
-    ("recording", "table"),
-    (
-        ("sub-01_task-a_split-01_meg.fif", "sub-01_task-a_events.tsv"),
-        ("sub-01_task-a_eeg.vhdr", "sub-01_task-a_events.tsv"),
-        ("sub-01_run-1.fif", "sub-01_run-1_events.tsv"),
-        ("sub-01_run-1.fif", None),
-    ),
-)
-def test_events_are_those_of_a_recording_and_of_no_other(tmp_path, recording, table):
-    for name in ("sub-01_events.tsv", *([table] if table else [])):
-        (tmp_path / name).touch()
-    assert events_table(tmp_path / recording) == (tmp_path / table if table else None)
+def test_pictures_that_are_missing_are_told_by_the_keys_of_this_recipe(data):
+    recorded(data)
+    with pytest.raises(MissingData) as error:
+        build(stimuli={"kind": "image-folder", "root": "elsewhere"})
+    assert "preparation.stimuli.root=FOLDER" in error.value.hint
 
 
 def test_runs_of_a_session_follow_each_other(data):

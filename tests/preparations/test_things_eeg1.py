@@ -2,10 +2,12 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.pipelines.prepare import Recipe
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.pipelines.prepare import Recipe, plan, run
 
 pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")
@@ -90,6 +92,14 @@ def test_an_event_after_the_end_is_dropped(table):
     found = build().session(1, 1)["train"]
     assert list(found.image_ids) == ["cat/cat_01", "train/train_01"]
     assert found.dropped == {"no such picture": 2, "beyond the recording": 1}
+
+
+def test_a_test_list_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(table):
+    recipe = Recipe.resolve("prepare", "papers/things-eeg1", {}, [])
+    run(recipe, Launch(0, 1, torch.device("cpu")))
+    listed = table.parents[2] / "test_images.csv"
+    listed.write_text("owl/owl_01.jpg\n")
+    assert "made from test_images.csv of other content" in plan(recipe).missing[0]
 
 
 def test_a_unit_of_onsets_without_a_column_is_refused():
