@@ -9,19 +9,16 @@ RssShmem of the process and its children; mapped pages of files do not count).
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import psutil
+import processes
 
-CHECKOUT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(CHECKOUT), str(CHECKOUT / "tests")]
+sys.path[:0] = [str(processes.CHECKOUT), str(processes.CHECKOUT / "tests")]
 
 import published  # noqa: E402
 
@@ -32,7 +29,6 @@ SPLITS = {"train": ("training_images", 1654, 10, 4), "test": ("test_images", 200
 CHANNELS, SAMPLES = 63, 250
 ENCODERS = {"clip-h14": 1024, "vae": 1024}
 LIMIT_GIB = 3.0
-POLL_S = 0.05
 
 
 def names_of(folder: str, concepts: int, each: int) -> list[str]:
@@ -65,27 +61,6 @@ def write(home: Path) -> None:
             writer.finish()
 
 
-def own_bytes(pid: int) -> int:
-    """Sum the memory of a process and its children that no file holds."""
-    total = 0
-    for one in processes(pid):
-        try:
-            lines = Path(f"/proc/{one}/status").read_text().splitlines()
-        except OSError:  # it has just ended
-            continue
-        fields = dict(line.split(":", 1) for line in lines)
-        total += sum(int(fields.get(name, "0").split()[0]) for name in ("RssAnon", "RssShmem"))
-    return 1024 * total
-
-
-def processes(pid: int) -> Iterator[int]:
-    """Yield a process and its children."""
-    try:
-        yield from (pid, *(child.pid for child in psutil.Process(pid).children(recursive=True)))
-    except psutil.NoSuchProcess:
-        return
-
-
 def size_of(folder: Path) -> int:
     """Count the bytes of the files in a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
@@ -93,28 +68,19 @@ def size_of(folder: Path) -> int:
 
 def measure(home: Path, overrides: list[str]) -> dict[str, float]:
     """Run the command and watch it."""
-    line = [sys.executable, "-m", "brainhive_cli", "train-align", "--subjects", "1", *overrides]
-    environment = {**os.environ, "BRAINHIVE_HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
-    planned = subprocess.run(
-        [*line, "--check", "--json"], env=environment, check=True, stdout=subprocess.PIPE
-    )
+    arguments = ["train-align", "--subjects", "1", *overrides]
+    check = processes.command([*arguments, "--check", "--json"], home)
+    planned = subprocess.run(**check, check=True, stdout=subprocess.PIPE)
     sys.stdout.write(f"planned: {json.loads(planned.stdout)['plan']['signal']}\n")
-    began, store = time.monotonic(), home / "signals/things-eeg/default/sub-01.h5"
-    process = subprocess.Popen(line, env=environment)
-    most = most_preparing = 0
-    prepared_s = None
-    while process.poll() is None:
-        most = max(most, own_bytes(process.pid))
-        if prepared_s is None and store.is_file():
-            prepared_s, most_preparing = time.monotonic() - began, most
-        time.sleep(POLL_S)
-    if process.returncode:
-        raise SystemExit(f"train-align ended with {process.returncode}")
+    preparing, store = processes.Used(), home / "signals/things-eeg/default/sub-01.h5"
+    for used in processes.run(arguments, home):
+        if not preparing.wall_s and store.is_file():
+            preparing = replace(used)
     return {
-        "wall_s": time.monotonic() - began,
-        "of_it_until_the_store_s": prepared_s or 0.0,
-        "own_memory_gib": most / 2**30,
-        "own_memory_until_the_store_gib": most_preparing / 2**30,
+        "wall_s": used.wall_s,
+        "of_it_until_the_store_s": preparing.wall_s,
+        "own_memory_gib": used.together_gib,
+        "own_memory_until_the_store_gib": preparing.together_gib,
         "source_gb": size_of(home / "data") / 1e9,
         "signals_written_gb": size_of(home / "signals") / 1e9,
         "runs_written_gb": size_of(home / "runs") / 1e9,
