@@ -248,7 +248,7 @@ class SignalStore:
             "holds": "signal",
             "splits": list(recordings),
             **_space_attributes(first.space),
-            "times_s": [round(float(t), 6) for t in first.times_s],
+            "times_s": [float(time_s) for time_s in first.times_s],
             **({} if first.rate_hz is None else {"rate_hz": float(first.rate_hz)}),
             "unit": first.unit,
             "provenance": {split: recording.provenance for split, recording in recordings.items()},

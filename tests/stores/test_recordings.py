@@ -47,6 +47,13 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     assert [path.name for path in path.parent.iterdir()] == ["sub-03.h5"]
 
 
+@pytest.mark.parametrize("rate_hz", [512, 30_000, 100_000])
+def test_times_come_back_exactly_whatever_the_rate(path: Path, rate_hz: int) -> None:
+    times_s = np.arange(5) / rate_hz - 0.1
+    SignalStore.write(path, {"train": recording(4, 2, times_s=times_s, rate_hz=rate_hz)})
+    np.testing.assert_array_equal(SignalStore.open(path)["train"].times_s, times_s)
+
+
 def test_sessions_and_their_whiteners_come_back(path: Path) -> None:
     sessions = np.array([[0, 1, -1], [1, 1, 1], [0, -1, -1]], np.int8)
     whiteners = np.random.default_rng(0).normal(size=(2, 3, 3))
