@@ -25,7 +25,7 @@ class Resampling:
     Attributes:
         samples: Of an epoch.
         rate_hz: Before.
-        to_hz: After.
+        to_hz: After; not more.
     """
 
     samples: int
@@ -70,9 +70,8 @@ class Resampling:
             return epochs
         after = self.padded - self.samples - self.before
         spectrum = fft.rfft(np.pad(epochs, ((0, 0), (self.before, after)), "edge"), axis=1)
-        shorter = min(self.resampled, self.padded)
-        spectrum = spectrum[:, : shorter // 2 + 1] * (self.resampled / self.padded)
-        if shorter % 2 == 0:
+        spectrum = spectrum[:, : self.resampled // 2 + 1] * (self.resampled / self.padded)
+        if self.resampled % 2 == 0:
             spectrum[:, -1] *= 2 if self.resampled < self.padded else 0.5
         resampled: NDArray[Any] = fft.irfft(spectrum, self.resampled, axis=1, overwrite_x=True)
         return resampled[:, self.kept]

@@ -14,8 +14,6 @@ from brainhive_cli.core.recipe import no
 from brainhive_cli.preparations._epochs import Resampling, cut
 from brainhive_cli.preparations._noise import covariance, refuse_flat, whiten, whitener
 
-FASTEST_HZ = 100_000
-
 
 class Steps(parts.Config):
     """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis and UBP."""
@@ -24,9 +22,7 @@ class Steps(parts.Config):
         (-200, 1000), description="start and stop of a trial, both inclusive"
     )
     baseline: bool = Field(True, description="subtract the mean of the samples up to the onset, inclusive")
-    rate_hz: float = Field(
-        250, gt=0, le=FASTEST_HZ, description="resampled to this, as mne does it, if recorded faster"
-    )
+    rate_hz: float = Field(250, gt=0, description="resampled to this, as mne does it, if recorded faster")
     keep_ms: tuple[float, float] = Field(
         (0, 1000), description="times that are kept, before the noise is measured; the last excluded"
     )

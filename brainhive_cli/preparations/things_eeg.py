@@ -41,7 +41,6 @@ class Config(Steps):
     channels: Names | None = Field(
         None, description="channels, in the order of the store; default: all 63 from front to back"
     )
-    rate_hz: float = Field(250, gt=0, le=RATE_HZ, description="resampled to this, as mne does it")
     repetitions: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
         None, description="trials of a training and of a test picture drawn in each session; default: all"
     )
@@ -207,7 +206,7 @@ class Raw:
             [ids[code - 1] for code in chosen.codes],
             Sensors(self._channels),
             self._cutting.times_s,
-            self.config.rate_hz,
+            self._cutting.rate_hz,
             "whitened" if matrix is not None else "µV",
             matrix,
             chosen.dropped,

@@ -14,7 +14,8 @@ from brainhive_cli.preparations._epochs import ROWS, Resampling, cut
         (1001, 1000, 100),
         (1201, 1000, 333),
         (500, 512, 128),
-        (700, 250, 600),
+        (1201, 1000, 999.9),  # as many samples after as before, with the padding
+        (1201, 999.9, 1000 / 3),
         (40, 100, 50),
     ),
 )

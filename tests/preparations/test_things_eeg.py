@@ -74,6 +74,12 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(golden, raw, across):
     np.testing.assert_allclose(times_s, np.arange(100) / 100 - 0.2)
 
 
+def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(raw):
+    found = sessions(raw, sessions=[1], rate_hz=2000, whiten="no")[0]["train"]
+    assert found.rate_hz == 1000 and found.provenance["time_shift"]["late_ms"] == 0
+    np.testing.assert_allclose(found.times_s, np.arange(1000) / 1000, atol=1e-12)
+
+
 def test_all_repetitions_are_kept_by_default_and_counted(raw):
     found = sessions(raw)[0]["train"]
     counts = np.unique(found.image_ids, return_counts=True)[1]
