@@ -13,6 +13,7 @@ from brainhive_cli.stores.damage import described
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
 """Of subjects 1 to 8."""
+SUBJECTS = range(1, len(SESSIONS) + 1)
 SESSION_TRIALS = 750
 """Trials of a session."""
 FIRST_RELEASE = 37

@@ -1,8 +1,7 @@
 """What files of NSD that others have prepared have in common: names of regions, samples of webdatasets."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from io import BytesIO
-from math import prod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +9,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.preparations._nsd_design import SUBJECTS
 from brainhive_cli.preparations._nsd_volumes import Masks
-from brainhive_cli.stores import hdf5, mapping
+from brainhive_cli.stores import hdf5, mapping, pickles
 from brainhive_cli.stores.damage import described
-from brainhive_cli.stores.recordings import Voxels
+from brainhive_cli.stores.recordings import Recording, Voxels
 from brainhive_cli.stores.tar_members import members, read_at
 
+SPLITS = ("train", "test")
 GENERAL = "nsdgeneral"
 """The mask whose voxels all of them keep, in C order."""
 REGION_MASKS = "brain_region_masks.hdf5"
 """Of MindEye2: for each subject nsd_general and masks of its voxels."""
 GENERAL_OF_MINDEYE = "nsd_general"
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Files of NSD that others have prepared.
+
+    Attributes:
+        is_there: Whether there are files of a subject.
+        files: Lists all that are read of a subject; raises MissingData.
+        recording: Opens a subject's recording of a split.
+    """
+
+    is_there: Callable[[int], bool]
+    files: Callable[[int], Sequence[Path]]
+    recording: Callable[[int, str], Recording]
+    dataset: str = "nsd"
+    splits: tuple[str, ...] = SPLITS
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects of whom there are files."""
+        return tuple(filter(self.is_there, SUBJECTS))
 
 
 def voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:
@@ -85,19 +108,7 @@ def array(path: Path, sample: Sample, ending: str, source: str) -> NDArray[Any]:
     with described(path, source), path.open("rb") as file:
         if ending not in sample:
             raise ValueError(f"a sample has no {ending}")
-        return _npy(read_at(file, *sample[ending]), ending)
-
-
-def _npy(content: bytes, name: str) -> NDArray[Any]:
-    file = BytesIO(content)
-    version = np.lib.format.read_magic(file)
-    headers = np.lib.format
-    read = headers.read_array_header_1_0 if version == (1, 0) else headers.read_array_header_2_0
-    shape, is_fortran, dtype = read(file)
-    if dtype.kind not in "fiu" or prod(shape) * dtype.itemsize != len(content) - file.tell():
-        raise ValueError(f"{name} does not hold the numbers that its header claims")
-    flat: NDArray[Any] = np.frombuffer(content, dtype, offset=file.tell())
-    return flat.reshape(shape, order="F" if is_fortran else "C")
+        return pickles.numbers(read_at(file, *sample[ending]), ending)
 
 
 def require(paths: Sequence[Path], what: str, source: str) -> Sequence[Path]:

@@ -14,7 +14,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations._nsd_design import SESSIONS, Design, image_id, path_of
-from brainhive_cli.preparations._nsd_prepared import voxels
+from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, voxels
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced
@@ -38,9 +38,10 @@ class Config(parts.Config):
         True, description="z-score each voxel by the training pictures (ddof 1), as its authors do after"
     )
 
-    def build(self, paths: Paths) -> "BrainDiffuser":
+    def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
-        return BrainDiffuser(self, paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"))
+        found = BrainDiffuser(self, paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"))
+        return Prepared(found.is_there, found.files, found.recording)
 
 
 TINY = Config(root="brain_diffuser")
@@ -57,17 +58,14 @@ class BrainDiffuser:
     config: Config
     root: Path
     nsd: Path
-    dataset: str = "nsd"
-    splits: tuple[str, ...] = ("train", "test")
 
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects whose training pictures are there."""
-        return tuple(n for n in range(1, len(SESSIONS) + 1) if self._path(n, "train").is_file())
+    def is_there(self, subject: int) -> bool:
+        """Whether there are training pictures of a subject."""
+        return self._path(subject, "train").is_file()
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the means of both splits, and the design."""
-        found = [self._path(subject, split) for split in self.splits]
+        found = [self._path(subject, split) for split in SPLITS]
         for path in found:
             if not path.is_file():
                 raise MissingData(f"no {path}", SOURCE)
@@ -133,7 +131,7 @@ class BrainDiffuser:
             BrainhiveError: if no number of sessions shows so many.
         """
         path = self._design()
-        design, place = Design.open(path, subject), self.splits.index(split)
+        design, place = Design.open(path, subject), SPLITS.index(split)
         if count not in {design.seen(sessions)[place] for sessions in range(1, max(SESSIONS) + 1)}:
             raise BrainhiveError(
                 f"{self._path(subject, split)} has {count} pictures, as no number of sessions of {path} has",

@@ -12,14 +12,8 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations._nsd_design import PICTURES, SESSIONS, image_id
-from brainhive_cli.preparations._nsd_prepared import (
-    Sample,
-    array,
-    require,
-    samples,
-    voxels,
-)
+from brainhive_cli.preparations._nsd_design import PICTURES, image_id
+from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, Sample, array, require, samples, voxels
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced
 
@@ -38,9 +32,10 @@ class Config(parts.Config):
 
     root: str = Field("", description="folder of the files; default: naturalscenesdataset below paths.data")
 
-    def build(self, paths: Paths) -> "MindEye1":
+    def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
-        return MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
+        found = MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
+        return Prepared(found.is_there, found.files, found.recording)
 
 
 TINY = Config(root="naturalscenesdataset")
@@ -56,18 +51,14 @@ class MindEye1:
 
     root: Path
     nsd: Path
-    dataset: str = "nsd"
-    splits: tuple[str, ...] = ("train", "test")
 
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects of whom there are test pictures."""
-        folder = self.root / "webdataset_avg_split/test"
-        return tuple(n for n in range(1, len(SESSIONS) + 1) if any(folder.glob(f"test_subj{n:02d}_*.tar")))
+    def is_there(self, subject: int) -> bool:
+        """Whether there are test pictures of a subject."""
+        return any(self.root.glob(f"webdataset_avg_split/test/test_subj{subject:02d}_*.tar"))
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the tars of all splits."""
-        return [path for split in self.splits for path in self._tars(subject, split)]
+        return [path for split in SPLITS for path in self._tars(subject, split)]
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the pictures of a split, in the order of the files."""

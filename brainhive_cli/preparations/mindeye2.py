@@ -13,12 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations._nsd_design import FIRST_RELEASE, PICTURES, SESSIONS, image_id
-from brainhive_cli.preparations._nsd_prepared import (
-    array,
-    require,
-    samples,
-    voxels,
-)
+from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, array, require, samples, voxels
 from brainhive_cli.stores import hdf5, mapping
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced, gathered, grouped
@@ -43,9 +38,10 @@ class Config(parts.Config):
         1000, description="test pictures: all, or those of the first 37 sessions; later ones are left out"
     )
 
-    def build(self, paths: Paths) -> "MindEye2":
+    def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
-        return MindEye2(self, paths.dataset("mindeyev2", self.root), paths.dataset("nsd"))
+        found = MindEye2(self, paths.dataset("mindeyev2", self.root), paths.dataset("nsd"))
+        return Prepared(found.is_there, found.files, found.recording)
 
 
 TINY = Config(root="mindeyev2")
@@ -62,19 +58,16 @@ class MindEye2:
     config: Config
     root: Path
     nsd: Path
-    dataset: str = "nsd"
-    splits: tuple[str, ...] = ("train", "test")
 
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects whose betas are there."""
-        return tuple(n for n in range(1, len(SESSIONS) + 1) if self._betas(n).is_file())
+    def is_there(self, subject: int) -> bool:
+        """Whether there are betas of a subject."""
+        return self._betas(subject).is_file()
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the betas and the tars that name their trials."""
-        if not self._betas(subject).is_file():
+        if not self.is_there(subject):
             raise MissingData(f"no {self._betas(subject)}", f"{SOURCE} --local-dir {self.root}")
-        return [self._betas(subject), *(path for split in self.splits for path in self._tars(subject, split))]
+        return [self._betas(subject), *(path for split in SPLITS for path in self._tars(subject, split))]
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the trials of a split, grouped by picture in the order of time."""

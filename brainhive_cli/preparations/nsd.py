@@ -22,6 +22,7 @@ from brainhive_cli.preparations._nsd_design import (
     FIRST_RELEASE,
     SESSION_TRIALS,
     SESSIONS,
+    SUBJECTS,
     Design,
     image_id,
     path_of,
@@ -97,8 +98,8 @@ class Betas:
 
     def sessions(self, subject: int) -> Sequence[int]:
         """List the sessions that the recipe names, or all that the subject had."""
-        if not 1 <= subject <= len(SESSIONS):
-            raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {len(SESSIONS)}")
+        if subject not in SUBJECTS:
+            raise MissingData(f"nsd has no subject {subject}", f"it has 1 to {max(SUBJECTS)}")
         most = FIRST_RELEASE if self.config.test_pictures == 982 else max(SESSIONS)
         return sorted(self.config.sessions or range(1, min(most, SESSIONS[subject - 1]) + 1))
 

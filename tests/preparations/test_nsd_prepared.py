@@ -16,9 +16,7 @@ pytest.importorskip("nibabel")
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations import Merged, brain_diffuser, mindeye1, mindeye2
-from brainhive_cli.preparations.brain_diffuser import BrainDiffuser
-from brainhive_cli.preparations.mindeye1 import MindEye1
-from brainhive_cli.preparations.mindeye2 import MindEye2
+from brainhive_cli.preparations._nsd_prepared import Prepared
 from brainhive_cli.stores.recordings import SignalStore
 
 BETAS = "betas_all_subj01_fp32_renorm.hdf5"
@@ -31,23 +29,22 @@ def mini(golden: Path, tmp_path_factory: pytest.TempPathFactory):
         patch.setitem(sys.modules, "pandas", ModuleType("pandas"))  # only for a table that is not written
         import mini_raw
 
-        root = tmp_path_factory.mktemp("nsd")
+        (root := tmp_path_factory.mktemp("data") / "nsd").mkdir()
         truth = mini_raw.make_nsd(root, mini_raw.Nsd(stimuli=False, stim_info=False, nifti=False), seed=1)
     return root, truth
 
 
-def second(mini) -> MindEye2:
+def second(mini) -> Prepared:
     return mindeye2.Config(root=str(mini[0] / "mindeye2")).build(Paths(data=str(mini[0])))
 
 
-def first(mini) -> MindEye1:
+def first(mini) -> Prepared:
     return mindeye1.Config(root=str(mini[0] / "mindeye1")).build(Paths())
 
 
-def means(mini, **knobs) -> BrainDiffuser:
-    root = mini[0] / "brain_diffuser"
-    made = brain_diffuser.Config(root=str(root), **knobs).build(Paths())
-    return BrainDiffuser(made.config, made.root, mini[0])
+def means(mini, **knobs) -> Prepared:
+    knobs = {"root": str(mini[0] / "brain_diffuser"), **knobs}
+    return brain_diffuser.Config(**knobs).build(Paths(data=str(mini[0].parent)))
 
 
 def shown(truth, split: str) -> dict[str, list[int]]:
@@ -136,9 +133,8 @@ def test_files_of_several_subjects_or_swapped_splits_are_refused(mini, tmp_path:
     below = root / "processed_data/subj01"
     train, test = (below / f"nsd_{split}_fmriavg_nsdgeneral_sub1.npy" for split in ("train", "test"))
     train.rename(below / "aside"), test.rename(train), (below / "aside").rename(test)
-    made = brain_diffuser.Config(root=str(root)).build(Paths())
     with pytest.raises(BrainhiveError, match="pictures, as no number of sessions"):
-        BrainDiffuser(made.config, made.root, mini[0]).recording(1, "train")
+        means(mini, root=str(root)).recording(1, "train")
 
 
 def test_test_trials_among_training_ones_are_refused(mini, tmp_path: Path) -> None:

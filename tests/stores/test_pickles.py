@@ -7,6 +7,7 @@ import struct
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -340,3 +341,14 @@ def test_a_zip_without_checksums_is_read_as_its_content_is_whole(tmp_path: Path,
     path.write_bytes(content.replace(crc, b"\1\0\0\0"))
     with pytest.raises(BrainhiveError, match="damaged"):
         pickles.load(path)
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+def test_an_npy_in_memory_holds_numbers_and_nothing_after_them(order: str) -> None:
+    np.save(file := BytesIO(), expected := np.array([[1, 2], [3, 4]], np.int16, order=order))
+    content = file.getvalue()
+    assert np.array_equal(pickles.numbers(content, "a"), expected)
+    np.save(names := BytesIO(), np.array(["a"]))
+    for wrong in (content[:-1], content + b"0", names.getvalue()):
+        with pytest.raises((EOFError, ValueError)):
+            pickles.numbers(wrong, "a")

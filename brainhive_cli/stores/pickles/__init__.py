@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.mapping import NUMBERS
 from brainhive_cli.stores.pickles._archive import Archive, Storages
 from brainhive_cli.stores.pickles._stream import Stream
 from brainhive_cli.stores.pickles._unpickler import Refused, Unpickler
@@ -62,6 +63,23 @@ def load(path: Path, trust: bool = False) -> Any:
                 f"{path} holds Python objects that could run code when read: {first_line(error)}",
                 "save it again as a dict of plain arrays and lists",
             ) from error
+
+
+def numbers(content: bytes, name: str) -> NDArray[Any]:
+    """Read an .npy that is in memory and holds numbers.
+
+    Args:
+        content: The whole of it.
+        name: What it is called, for the error.
+
+    Raises:
+        ValueError: if it holds anything else, or more than its header claims; or one of `damage.RAISED`.
+    """
+    stream = Stream(np.frombuffer(content, np.uint8))
+    found = _array(stream)
+    if not isinstance(found, np.ndarray) or found.dtype.kind not in NUMBERS or not stream.is_at_end:
+        raise ValueError(f"{name} does not hold the numbers that its header claims")
+    return found
 
 
 def array(value: Any) -> NDArray[Any]:

@@ -33,6 +33,11 @@ class Stream:
         """
         return self._content[self._next(count)]
 
+    @property
+    def is_at_end(self) -> bool:
+        """Whether nothing is left."""
+        return self._at == len(self._bytes)
+
     def read(self, count: int) -> bytes:
         """Read `count` bytes."""
         return self._bytes[self._next(count)].tobytes()
