@@ -77,7 +77,8 @@ class Batch:
 class Batches:
     """The training samples of a cell: the order of an epoch, and each batch, augmented.
 
-    Pairs of signals are mixed with shares from Beta(mix_alpha, mix_alpha); 0: they are not.
+    Pairs of signals are mixed with shares from Beta(mix_alpha, mix_alpha); 0: they are not. A share
+    `mix_share` of them is mixed.
 
     Raises:
         RecipeError: if the smallest batch has fewer trials than there are processes.
@@ -86,6 +87,7 @@ class Batches:
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
         self.images = data.images
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
+        self.mix_share = 1.0
         self.rate_hz = data.trials[0].rate_hz
         self.random_k = data.random_k if data.repetitions == "random" else None
         self.averages = averages_of(data.trials, launch.device)
@@ -145,7 +147,8 @@ class Batches:
         """Draw partners within each micro-batch of a process; each process can do it for all."""
         share: Rows = replace(self.launch, rank=rank).shard(np.sort(rows))  # type: ignore[arg-type,assignment]
         generator = self._generator(seed, rank, 1)
-        return [Mixing.draw(len(each), self.mix_alpha, generator) for each in self.samples.split(share)]
+        mixed = (self.mix_alpha, generator, self.mix_share)
+        return [Mixing.draw(len(each), *mixed) for each in self.samples.split(share)]
 
     def _signals(self, rows: Rows, generator: torch.Generator) -> Tensor:
         """Gather the signals of ascending rows, and vary them: [B, C, T]."""

@@ -75,7 +75,7 @@ def train_cell(
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
         if state.epoch == learner.stop:
             learner = stages.enter(state.epoch)
-        batches.mix_alpha = objective.mix_alpha(state.epoch)
+        batches.mix_alpha, batches.mix_share = objective.mixing(state.epoch)
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
         learner.train()
         for rows in todo:

@@ -1,11 +1,12 @@
 """What training lowers: the weighted sum of loss terms."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.alignment.terms import Term, mix_alpha
+from brainhive_cli.alignment.terms import Term, mixing_of
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import comparable
 from brainhive_cli.losses import LossContext
@@ -31,7 +32,7 @@ class Objective(nn.ModuleList):
         Raises:
             RecipeError: if a term names a prediction or target that does not exist.
         """
-        values = []
+        values, context = [], replace(context, targets=targets)
         for term, loss in zip(self.terms, self, strict=True):
             if weight := term.weight_at(context.epoch):
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
@@ -40,9 +41,9 @@ class Objective(nn.ModuleList):
                 values.append(weight * loss(*pair, context))
         return torch.stack(values).sum()
 
-    def mix_alpha(self, epoch: int) -> float:
-        """Return the alpha with which the signals of an epoch are mixed; 0 if no active term mixes them."""
-        return mix_alpha(self.terms, epoch)
+    def mixing(self, epoch: int) -> tuple[float, float]:
+        """Return how the signals of an epoch are mixed: alpha (0: not at all), and how many of them."""
+        return mixing_of(self.terms, epoch)
 
     def continue_from(self, learned: Mapping[str, Tensor]) -> None:
         """Start learned values from those of another model's losses; fixed ones stay the recipe's."""

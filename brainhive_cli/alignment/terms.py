@@ -1,39 +1,14 @@
 """The section `terms` of an align recipe: losses, their weights over epochs, and when they are active."""
 
-import math
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.course import Course, at
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
-
-
-class Course(Section):
-    """A weight that changes from one value to another between two epochs; outside of them it is constant."""
-
-    model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
-
-    start: float = Field(alias="from", ge=0)
-    stop: float = Field(alias="to", ge=0)
-    epochs: tuple[int, int] = Field(description="first epoch with the first value, first with the second")
-    course: Literal["linear", "cosine"] = "linear"
-
-    @model_validator(mode="after")
-    def _takes_time(self) -> Self:
-        if not 0 <= self.epochs[0] < self.epochs[1]:
-            raise ValueError("epochs are two, the first before the second")
-        return self
-
-    def at(self, epoch: int) -> float:
-        """Return the value in an epoch, counted from 0."""
-        first, last = self.epochs
-        share = min(max((epoch - first) / (last - first), 0.0), 1.0)
-        if self.course == "cosine":
-            share = (1 - math.cos(math.pi * share)) / 2
-        return self.start + share * (self.stop - self.start)
 
 
 class Term(Section):
@@ -64,7 +39,7 @@ class Term(Section):
         """Return the weight in an epoch, counted from 0; 0 where the term is not active."""
         if self.epochs is not None and not self.epochs[0] <= epoch < self.epochs[1]:
             return 0.0
-        return self.weight.at(epoch) if isinstance(self.weight, Course) else self.weight
+        return at(self.weight, epoch)
 
 
 def check(terms: Sequence[Term], epochs: int) -> None:
@@ -82,20 +57,22 @@ def check(terms: Sequence[Term], epochs: int) -> None:
     for epoch in range(epochs):
         if not any(term.weight_at(epoch) for term in terms):
             raise RecipeError(f"no term is active in epoch {epoch}", "a term whose epochs include it")
-        mix_alpha(terms, epoch)
+        mixing_of(terms, epoch)
 
 
-def mix_alpha(terms: Sequence[Term], epoch: int) -> float:
-    """Return the alpha with which the signals of an epoch are mixed.
+def mixing_of(terms: Sequence[Term], epoch: int) -> tuple[float, float]:
+    """Return how the signals of an epoch are mixed: alpha (0: not at all), and the share that is mixed.
 
     Raises:
         RecipeError: if two active terms want different ones.
     """
-    active = [term for term in terms if term.weight_at(epoch)]
-    alphas = sorted({alpha for term in active if (alpha := getattr(term.loss, "mix_alpha", 0.0))})
-    if len(alphas) > 1:
+    losses = [term.loss for term in terms if term.weight_at(epoch) and getattr(term.loss, "mix_alpha", 0.0)]
+    wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses})
+    if len(wanted) > 1:
+        key, place = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)
+        one, other = (each[place] for each in wanted[:2])
         raise RecipeError(
-            f"in epoch {epoch} terms mix signals with alpha {alphas[0]:g} and {alphas[1]:g}",
-            "one loss.mix_alpha, or other epochs",
+            f"in epoch {epoch} terms mix signals with {key} {one:g} and {other:g}",
+            f"one loss.{key}, or other epochs",
         )
-    return alphas[0] if alphas else 0.0
+    return wanted[0] if wanted else (0.0, 1.0)

@@ -19,14 +19,19 @@ class Mixing:
     share: Tensor
 
     @classmethod
-    def draw(cls, count: int, alpha: float, generator: torch.Generator) -> "Mixing":
+    def draw(cls, count: int, alpha: float, generator: torch.Generator, mixed: float = 1.0) -> "Mixing":
         """Draw partners as a permutation of `count` trials, and shares from Beta(alpha, alpha).
 
-        Everything lies on the generator's device.
+        A share `mixed` of the trials is mixed, each by chance; the others stay as they are. Everything lies
+        on the generator's device.
         """
         partner = torch.randperm(count, generator=generator, device=generator.device)
         both = torch.ones(count, 2, dtype=torch.bool, device=generator.device)
-        return cls(partner, convex_weights(both, alpha, generator)[:, 0])
+        share = convex_weights(both, alpha, generator)[:, 0]
+        if mixed < 1:
+            drawn = torch.rand(count, generator=generator, device=generator.device)
+            share = share.masked_fill(drawn >= mixed, 1.0)
+        return cls(partner, share)
 
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""

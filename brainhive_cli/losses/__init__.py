@@ -1,6 +1,9 @@
 """Losses: how far predictions are from their targets, as scalars that training lowers."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
 
 from brainhive_cli.core.mixing import Mixing
 
@@ -14,9 +17,11 @@ class LossContext:
         step: Steps of the training that are done.
         epoch: Epochs of the training that are done.
         epochs: Epochs of the whole training.
+        targets: All targets of the batch, [B, *shape] by name, for losses that compare with several.
     """
 
     mixing: Mixing | None = None
     step: int = 0
     epoch: int = 0
     epochs: int = 1
+    targets: Mapping[str, Tensor] = field(default_factory=dict)

@@ -1,19 +1,51 @@
 """Pieces of the contrastive losses: similarities of a batch, and which of them are pairs."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
+from brainhive_cli.core.course import Course, at
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.mixing import Mixing
+from brainhive_cli.core.recipe import refuse_idle
 
 MixAlpha = Annotated[
     float,
     Field(ge=0, description="Signals are mixed in pairs, with shares from Beta(alpha, alpha); 0: not mixed."),
 ]
+
+MixShare = Annotated[
+    float, Field(gt=0, le=1, description="Share of the signals that are mixed; MindEye's is 0.5.")
+]
+Temperature = Annotated[
+    Annotated[float, Field(gt=0)] | Course | None,
+    Field(
+        description="What cosines are divided by, in place of a scale: a number, or {from, to, "
+        "epochs: [a, b], course: linear|cosine}."
+    ),
+]
+
+
+def refuse_idle_keys(config: Any, *with_temperature: str) -> None:
+    """Refuse keys of a contrastive loss that have no effect: some with a temperature, one without mixing."""
+    temperature = getattr(config, "temperature", None)
+    if isinstance(temperature, Course) and not (temperature.start and temperature.stop):
+        raise ValueError("a temperature is above 0")
+    if temperature is not None:
+        refuse_idle(config, with_temperature, "with a temperature", "leave it out")
+    if not config.mix_alpha:
+        refuse_idle(config, ("mix_share",), "with mix_alpha 0", "a mix_alpha above 0")
+
+
+def scale_of(logit_scale: Tensor | None, temperature: float | Course | None, epoch: int) -> Tensor | float:
+    """Return what cosines are multiplied by: 1 / temperature where there is one, else the learned scale."""
+    if temperature is not None:
+        return 1 / at(temperature, epoch)
+    assert logit_scale is not None
+    return logit_scale.exp()
 
 
 def cosines(predicted: Tensor, target: Tensor) -> Tensor:

@@ -1,12 +1,23 @@
 """The contrastive loss of CLIP: each prediction should find its target, each target its prediction."""
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, pair_weights
+from brainhive_cli.losses._pairs import (
+    MixAlpha,
+    MixShare,
+    Temperature,
+    cosines,
+    cross_entropy,
+    pair_weights,
+    refuse_idle_keys,
+    scale_of,
+)
 
 
 class Config(parts.Config):
@@ -20,6 +31,7 @@ class Config(parts.Config):
         description="Whether training changes the scale. False keeps it: a fixed temperature "
         "(AlignVis has 0.04, the initial logit scale 3.2189).",
     )
+    temperature: Temperature = None
     cosine_weight: float = Field(
         0.0,
         ge=0,
@@ -34,26 +46,35 @@ class Config(parts.Config):
         "the same. A picture that is twice in a batch counts as wrong too.",
     )
     mix_alpha: MixAlpha = 0.0
+    mix_share: MixShare = 1.0
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        refuse_idle_keys(self, "initial_logit_scale", "learn_scale")
+        return self
 
     def build(self) -> "ClipLoss":
         """Make the loss."""
-        return ClipLoss(
-            self.initial_logit_scale, self.learn_scale, self.cosine_weight, self.hard_negative_beta
-        )
+        return ClipLoss(self)
 
 
 TINY = Config()
 
 
 class ClipLoss(nn.Module):
-    """Mean of the cross-entropies in both directions; `logit_scale` is the logarithm of cosines' scale."""
+    """Mean of the cross-entropies in both directions.
 
-    def __init__(
-        self, initial_logit_scale: float, learn_scale: bool, cosine_weight: float, hard_negative_beta: float
-    ) -> None:
+    Attributes:
+        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
+    """
+
+    logit_scale: nn.Parameter | None
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale), requires_grad=learn_scale)
-        self.cosine_weight, self.hard_negative_beta = cosine_weight, hard_negative_beta
+        self.config = config
+        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
+        self.register_parameter("logit_scale", scale if config.temperature is None else None)
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, ...] with targets [B, ...], pair by pair, as a scalar.
@@ -65,13 +86,13 @@ class ClipLoss(nn.Module):
         """
         cosine = cosines(predicted, target)  # [B, B]
         pairs = pair_weights(context.mixing, cosine)
-        logits = cosine * self.logit_scale.exp()
+        logits = cosine * scale_of(self.logit_scale, self.config.temperature, context.epoch)
+        beta = self.config.hard_negative_beta
         to_target, to_prediction = (
-            cross_entropy(harder(logits, pairs == 0, self.hard_negative_beta, dim), pairs, dim)
-            for dim in (1, 0)
+            cross_entropy(harder(logits, pairs == 0, beta, dim), pairs, dim) for dim in (1, 0)
         )
         distance = 1 - (pairs * cosine).sum() / len(pairs)
-        return (to_target + to_prediction) / 2 + self.cosine_weight * distance
+        return (to_target + to_prediction) / 2 + self.config.cosine_weight * distance
 
 
 def harder(logits: Tensor, is_wrong: Tensor, hard_negative_beta: float, dim: int) -> Tensor:

@@ -1,13 +1,15 @@
 """SigLIP: each prediction and target of the batch is a pair or not, whatever the others are."""
 
+from typing import Self
+
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, pair_weights
+from brainhive_cli.losses._pairs import MixAlpha, MixShare, cosines, pair_weights, refuse_idle_keys
 
 
 class Config(parts.Config):
@@ -21,6 +23,12 @@ class Config(parts.Config):
         description="Initial value of the learned bias of all logits, as most are no pairs; the paper's.",
     )
     mix_alpha: MixAlpha = 0.0
+    mix_share: MixShare = 1.0
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        refuse_idle_keys(self)
+        return self
 
     def build(self) -> "SigLipLoss":
         """Make the loss."""

@@ -1,12 +1,24 @@
 """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it."""
 
+from typing import Self
+
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.course import at
 from brainhive_cli.losses import LossContext
-from brainhive_cli.losses._pairs import MixAlpha, cosines, cross_entropy, mixed
+from brainhive_cli.losses._pairs import (
+    MixAlpha,
+    MixShare,
+    Temperature,
+    cosines,
+    cross_entropy,
+    mixed,
+    refuse_idle_keys,
+    scale_of,
+)
 
 
 class Config(parts.Config):
@@ -18,29 +30,44 @@ class Config(parts.Config):
     learn_scale: bool = Field(
         True, description="Whether training changes the scale. False keeps it: a fixed temperature."
     )
+    temperature: Temperature = None
     target_temperature: float = Field(
         0.0075,
         gt=0,
         description="What cosines among the targets are divided by before their softmax is the label; "
-        "MindEye's last (it rises from 0.004). Near 0 it is CLIP's loss.",
+        "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
+        "{from: 0.004, to: 0.0075, epochs: [79, 239], course: cosine}.",
     )
     mix_alpha: MixAlpha = 0.0
+    mix_share: MixShare = 1.0
+
+    @model_validator(mode="after")
+    def _every_key_has_an_effect(self) -> Self:
+        refuse_idle_keys(self, "initial_logit_scale", "learn_scale", "target_temperature")
+        return self
 
     def build(self) -> "SoftClipLoss":
         """Make the loss."""
-        return SoftClipLoss(self.initial_logit_scale, self.learn_scale, self.target_temperature)
+        return SoftClipLoss(self)
 
 
 TINY = Config()
 
 
 class SoftClipLoss(nn.Module):
-    """Mean of the cross-entropies with soft labels in both directions; `logit_scale` is of the cosines."""
+    """Mean of the cross-entropies with soft labels in both directions.
 
-    def __init__(self, initial_logit_scale: float, learn_scale: bool, target_temperature: float) -> None:
+    Attributes:
+        logit_scale: Logarithm of cosines' scale; None where there is a temperature.
+    """
+
+    logit_scale: nn.Parameter | None
+
+    def __init__(self, config: Config) -> None:
         super().__init__()
-        self.logit_scale = nn.Parameter(torch.tensor(initial_logit_scale), requires_grad=learn_scale)
-        self.target_temperature = target_temperature
+        self.config = config
+        scale = nn.Parameter(torch.tensor(config.initial_logit_scale), requires_grad=config.learn_scale)
+        self.register_parameter("logit_scale", scale if config.temperature is None else None)
 
     def forward(self, predicted: Tensor, target: Tensor, context: LossContext) -> Tensor:
         """Compare predictions [B, ...] with all targets [B, ...], as a scalar.
@@ -50,10 +77,11 @@ class SoftClipLoss(nn.Module):
         Raises:
             BrainhiveError: if they are not pairs, or the mixing is of another batch.
         """
-        cosine = cosines(predicted, target)  # [B, B]
-        logits = cosine * self.logit_scale.exp()
+        config, cosine = self.config, cosines(predicted, target)  # [B, B]
+        logits = cosine * scale_of(self.logit_scale, config.temperature, context.epoch)
+        softness = at(config.temperature or config.target_temperature, context.epoch)
         fixed = target.detach()  # or targets would become similar so that the labels are easy
-        labels = (cosines(fixed, fixed) / self.target_temperature).softmax(1)
+        labels = (cosines(fixed, fixed) / softness).softmax(1)
         to_target = cross_entropy(logits, mixed(labels, context.mixing), 1)
         to_prediction = cross_entropy(logits, mixed(labels.T, context.mixing), 0)
         return (to_target + to_prediction) / 2

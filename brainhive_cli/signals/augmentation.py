@@ -1,12 +1,15 @@
 """Augmentation of training signals and the choice of their repetitions, drawn anew for every trial."""
 
+from typing import Self
+
 import torch
-from pydantic import Field
+import torch.nn.functional as F
+from pydantic import Field, model_validator
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.mixing import convex_weights
-from brainhive_cli.core.recipe import Section
+from brainhive_cli.core.recipe import Section, refuse_idle
 
 
 class Augment(Section):
@@ -27,6 +30,21 @@ class Augment(Section):
         description="repetitions are averaged with random weights, from a Dirichlet distribution of this "
         "concentration (1: any weights; large: nearly equal); 0: equal weights",
     )
+    repetitions_equal: float = Field(
+        0.0, ge=0, le=1, description="share of the trials whose repetitions have equal weights after all"
+    )
+    repetitions_one: float = Field(
+        0.0, ge=0, le=1, description="share of the trials of which one repetition at random is taken alone"
+    )
+
+    @model_validator(mode="after")
+    def _shares_the_trials(self) -> Self:
+        if not self.repetitions:
+            shares = ("repetitions_equal", "repetitions_one")
+            refuse_idle(self, shares, "without random weights", "train.augment.repetitions=1")
+        if self.repetitions_equal + self.repetitions_one > 1:
+            raise ValueError("repetitions_equal and repetitions_one sum to more than 1")
+        return self
 
 
 def augment(signal: Tensor, config: Augment, rate_hz: float | None, generator: torch.Generator) -> Tensor:
@@ -79,12 +97,27 @@ def mix_repetitions(signal: Tensor, count: Tensor, config: Augment, generator: t
         [B, C, T].
     """
     is_there = torch.arange(signal.shape[1], device=signal.device) < count[:, None]  # [B, R]
-    if config.repetitions:
-        weights = convex_weights(is_there, config.repetitions, generator)
-    else:
-        weights = is_there / count[:, None]
     there = signal.masked_fill(~is_there[..., None, None], 0)
-    return torch.einsum("brct,br->bct", there, weights.to(signal.dtype))
+    return weighted(there, _weights(is_there, config, generator))
+
+
+def weighted(signal: Tensor, weights: Tensor) -> Tensor:
+    """Average repetitions [B, R, C, T] with weights [B, R]: [B, C, T]."""
+    return torch.einsum("brct,br->bct", signal, (weights / weights.sum(1, keepdim=True)).to(signal.dtype))
+
+
+def _weights(is_there: Tensor, config: Augment, generator: torch.Generator) -> Tensor:
+    """Draw the weights of repetitions [B, R]: random, or equal, or all on one."""
+    if not config.repetitions:
+        return is_there.float()
+    weights = convex_weights(is_there, config.repetitions, generator)
+    if not config.repetitions_equal + config.repetitions_one:
+        return weights
+    drawn = torch.rand(len(weights), 1, generator=generator, device=weights.device)
+    order = torch.rand(weights.shape, generator=generator, device=weights.device)
+    alone = F.one_hot(order.masked_fill(~is_there, -1).argmax(1), weights.shape[1]).to(weights)
+    weights = torch.where(drawn < config.repetitions_equal, is_there.to(weights), weights)
+    return torch.where(drawn >= 1 - config.repetitions_one, alone, weights)
 
 
 def shuffle_repetitions(

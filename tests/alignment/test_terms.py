@@ -7,8 +7,9 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.alignment.objective import Objective
-from brainhive_cli.alignment.terms import Course, Term, check
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.alignment.terms import Term, check
+from brainhive_cli.core.course import Course
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.losses import LossContext
 
 PREDICTED = {"a": torch.tensor([[1.0, 2.0], [3.0, 5.0]]), "b": torch.tensor([[0.0], [1.0]])}
@@ -89,7 +90,8 @@ def test_an_unknown_prediction_is_refused_with_those_there_are():
     [
         ([{}, {"epochs": (5, 7)}], r"terms\[1\] has no effect: its weight is 0 in all 5 epochs"),
         ([{"epochs": (0, 3)}], "no term is active in epoch 3"),
-        ([{"loss": "mixco"}, {"loss": {"kind": "clip", "mix_alpha": 0.4}}], "alpha 0.15 and 0.4"),
+        ([{"loss": "mixco"}, {"loss": {"kind": "clip", "mix_alpha": 0.4}}], "mix_alpha 0.15 and 0.4"),
+        ([{"loss": "mixco"}, {"loss": {"kind": "mixco", "mix_share": 0.5}}], "mix_share 0.5 and 1"),
         ([{}, {"weight": {"from": 0, "to": 1, "epochs": [4, 9]}}], r"terms\[1\] has no effect"),
     ],
 )
@@ -104,4 +106,19 @@ def test_signals_are_mixed_only_while_a_term_asks_for_it():
         Term(prediction="a", loss="soft_clip", epochs=(2, 4)),
     ]
 
-    assert [Objective(terms).mix_alpha(epoch) for epoch in range(4)] == [0.15, 0.15, 0, 0]
+    assert [Objective(terms).mixing(epoch) for epoch in range(4)] == [(0.15, 1), (0.15, 1), (0, 1), (0, 1)]
+
+
+def test_a_loss_that_compares_with_several_targets_gets_them_by_name():
+    terms = [Term(prediction="a", loss={"kind": "soft_cont", "augmented": "c"})]
+    augmented = torch.tensor([[2.0, 1.0], [0.0, 1.0]])
+
+    value = Objective(terms)(PREDICTED, {**TARGETS, "c": augmented}, LossContext())
+
+    alone = Objective([Term(prediction="a", loss="soft_cont")])
+    assert (
+        value != alone(PREDICTED, TARGETS, LossContext()) != alone(PREDICTED, {"a": augmented}, LossContext())
+    )
+    with pytest.raises(BrainhiveError, match=r"soft_cont.augmented names the target 'c'") as caught:
+        Objective(terms)(PREDICTED, TARGETS, LossContext())
+    assert caught.value.hint == "there are: a, b"

@@ -31,6 +31,14 @@ def test_partners_are_a_permutation_and_shares_follow_the_beta_distribution(alph
     assert mixing.share.var().item() == pytest.approx(1 / (4 * (2 * alpha + 1)), rel=0.05)  # Beta(a, a)
 
 
+def test_a_share_of_the_trials_is_mixed_and_the_others_stay_whole():
+    mixing = Mixing.draw(MANY, 0.15, generator(), 0.3)
+
+    assert (mixing.share == 1).float().mean().item() == pytest.approx(0.7, abs=0.08)  # Beta has some near 1
+    rest = Mixing.draw(MANY, 4.0, generator(), 0.3).share
+    assert (rest < 1).float().mean().item() == pytest.approx(0.3, abs=0.02)
+
+
 def test_the_generator_decides():
     first, again, other = (Mixing.draw(50, 0.15, generator(seed)) for seed in (1, 1, 2))
 

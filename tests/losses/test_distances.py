@@ -1,6 +1,5 @@
 """Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden values."""
 
-import math
 from pathlib import Path
 
 import pytest
@@ -9,12 +8,14 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.course import Course
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.mixing import Mixing
-from brainhive_cli.losses import LossContext, mixco, sobel, soft_clip
+from brainhive_cli.losses import LossContext, mixco, sobel, soft_clip, soft_cont
 
 RELATIVE = 1e-4
 """Of the golden values, as their page says."""
+PARTNER = torch.tensor([1, 2, 0, 3])
 DISTANCES = ("mse", "l1", "sobel")
 
 
@@ -52,10 +53,7 @@ def test_edges_equal_the_reference(havir):
 def test_soft_clip_equals_mindeyes(havir):
     found = temperatures(havir, "soft_clip")
     for text in found:
-        scale = -math.log(float(text))  # the same temperature for logits and labels
-        config = soft_clip.Config(
-            initial_logit_scale=scale, learn_scale=False, target_temperature=float(text)
-        )
+        config = soft_clip.Config(temperature=float(text))  # the same for logits and labels
 
         value = config.build()(havir["in.preds"], havir["in.targs"], LossContext())
 
@@ -66,8 +64,9 @@ def test_soft_clip_equals_mindeyes(havir):
 def test_mixco_equals_mindeyes(havir):
     found = temperatures(havir, "mixco_nce")
     mixing = Mixing(havir["in.perm"], havir["in.betas"])
+    assert torch.allclose(mixing.mix(havir["in.voxels"]), havir["out.voxels_mixed"], atol=1e-6)
     for text in found:
-        config = mixco.Config(initial_logit_scale=-math.log(float(text)), learn_scale=False)
+        config = mixco.Config(temperature=float(text))
 
         value = config.build()(havir["in.preds"], havir["in.targs"], LossContext(mixing))
 
@@ -75,12 +74,65 @@ def test_mixco_equals_mindeyes(havir):
     assert found
 
 
+def test_the_contrast_of_maps_equals_mindeyes(havir):
+    found = temperatures(havir, "soft_cont")
+    for text in found:
+        config = soft_cont.Config(temperature=float(text), augmented="augmented")
+        context = LossContext(targets={"augmented": havir["in.targs_augmented"]})
+
+        value = config.build()(havir["in.preds"], havir["in.targs"], context)
+
+        assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
+    assert "0.075" in found and soft_cont.TINY.temperature == 0.075
+
+
+def test_maps_are_compared_place_by_place_and_mixed_as_their_signals():
+    torch.manual_seed(0)
+    maps, target, mixing = torch.randn(4, 3, 5), torch.randn(4, 3, 5), Mixing(PARTNER, torch.rand(4))
+    loss, places = soft_cont.TINY.build(), torch.arange(3)
+    flat = Mixing((PARTNER[:, None] * 3 + places).flatten(), mixing.share.repeat_interleave(3))
+
+    values = [loss(maps, target, LossContext(each)) for each in (None, mixing)]
+
+    expected = [loss(maps.flatten(0, 1), target.flatten(0, 1), LossContext(each)) for each in (None, flat)]
+    assert torch.allclose(torch.stack(values), torch.stack(expected)) and values[0] != values[1]
+
+
+@pytest.mark.parametrize("part", [soft_clip, mixco])
+def test_a_temperature_is_in_place_of_a_scale_and_follows_its_course(part):
+    torch.manual_seed(0)
+    pair = torch.randn(2, 6, 5)
+    course = Course(start=0.1, stop=0.4, epochs=(2, 5))
+
+    moving = part.Config(temperature=course).build()
+
+    assert not list(moving.parameters())
+    for epoch, temperature in ((0, 0.1), (2, 0.1), (3, 0.2), (5, 0.4), (9, 0.4)):
+        fixed = part.Config(temperature=temperature).build()
+        assert moving(*pair, LossContext(epoch=epoch)) == pytest.approx(fixed(*pair, LossContext()).item())
+    assert moving(*pair, LossContext(epoch=2)) != moving(*pair, LossContext(epoch=3))
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"temperature": 0.1, "learn_scale": False}, "learn_scale has no effect with a temperature"),
+        ({"temperature": 0.1, "target_temperature": 0.1}, "target_temperature has no effect"),
+        ({"temperature": {"from": 0, "to": 1, "epochs": [0, 1]}}, "a temperature is above 0"),
+        ({"mix_share": 0.5}, "mix_share has no effect with mix_alpha 0"),
+    ],
+)
+def test_keys_without_effect_are_refused(fields, message):
+    with pytest.raises(RecipeError, match=message):
+        parts.resolve("losses", {"kind": "soft_clip", **fields})
+
+
 def test_a_signal_mixed_with_itself_keeps_its_target(havir):
     """MindEye's own code loses it."""
     mixing = Mixing(havir["in.perm_with_fixed_point"], havir["in.betas"])
     (name,) = [key for key in havir if key.startswith("out.mixco_nce") and key.endswith("fixed_point_right")]
     temperature = float(name.split("_t")[1].split("_")[0])
-    config = mixco.Config(initial_logit_scale=-math.log(temperature), learn_scale=False)
+    config = mixco.Config(temperature=temperature)
 
     value = config.build()(havir["in.preds"], havir["in.targs"], LossContext(mixing))
 

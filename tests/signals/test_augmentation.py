@@ -1,11 +1,21 @@
 """What training signals are varied by, and that nothing is when all is off."""
 
+from pathlib import Path
+
 import pytest
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.signals.augmentation import Augment, augment, mix_repetitions, shuffle_repetitions
+from brainhive_cli.core.recipe import validate
+from brainhive_cli.signals.augmentation import (
+    Augment,
+    augment,
+    mix_repetitions,
+    shuffle_repetitions,
+    weighted,
+)
 
 RATE_HZ = 250.0
 
@@ -118,6 +128,41 @@ def test_a_mixture_is_the_average_on_average():
     mixed = mix_repetitions(signal, torch.full((20_000,), 4), Augment(repetitions=1), generator())
 
     assert mixed.mean(0)[0].tolist() == pytest.approx([0.25] * 4, abs=0.01)
+
+
+def test_a_share_of_the_trials_has_equal_weights_and_a_share_one_repetition_alone():
+    signal = torch.eye(3)[None, :, None].expand(20_000, 3, 1, 3)  # the mixture is the weights
+    shares = Augment(repetitions=1, repetitions_equal=0.3, repetitions_one=0.2)
+
+    weights = mix_repetitions(signal, torch.full((20_000,), 3), shares, generator())[:, 0]
+
+    is_one, is_equal = (weights == 1).any(1), torch.isclose(weights, torch.tensor(1 / 3)).all(1)
+    assert is_one.float().mean().item() == pytest.approx(0.2, abs=0.01)
+    assert is_equal.float().mean().item() == pytest.approx(0.3, abs=0.01)
+    assert weights[is_one].mean(0).tolist() == pytest.approx([1 / 3] * 3, abs=0.03)
+    few = mix_repetitions(signal, torch.full((20_000,), 2), shares, generator())[:, 0]
+    assert (few[:, 2] == 0).all() and (few == 1).any(0).tolist() == [True, True, False]
+
+
+def test_weights_count_by_their_share_as_in_the_reference(golden: Path):
+    """Golden values: MindEye1's random convex mixture of three repetitions."""
+    havir = load_file(golden / "havir" / "losses.safetensors")
+
+    mixed = weighted(havir["in.repeats"][..., None], havir["in.repeat_weights"])
+
+    assert torch.allclose(mixed[..., 0], havir["out.repeats_combined"], rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("shares", "message"),
+    [
+        ({"repetitions_one": 0.2}, "repetitions_one has no effect without random weights"),
+        ({"repetitions": 1, "repetitions_one": 0.6, "repetitions_equal": 0.6}, "sum to more than 1"),
+    ],
+)
+def test_shares_of_the_trials_that_cannot_be_are_refused(shares: dict[str, float], message: str):
+    with pytest.raises(RecipeError, match=message):
+        validate(Augment, shares)
 
 
 def test_signals_without_a_rate_are_not_shifted(signal: Tensor):
