@@ -1,7 +1,8 @@
-"""How often intervals hold the truth and tests reject a true null, by simulation; prints two tables.
+"""How often intervals hold the truth and tests reject a true null, by simulation; prints three tables.
 
 Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
-mean over all people and pictures. Four minutes on a core.
+mean over all people and pictures. For the repetition curve of `check --plots`, whose items share one pool,
+patterns and noise are drawn; the truth is the mean of all simulations. Five minutes on a core.
 """
 
 import argparse
@@ -12,11 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from brainhive_cli.explanation.reliability import find_by_means
 from brainhive_cli.metrics.comparison import compare, mcnemar
 from brainhive_cli.metrics.statistics import describe
 
 Hits = NDArray[np.float64]
-ITEMS = 200
+ITEMS, FEATURES = 200, 60
 ITEM_SD, SUBJECT_SD = (1.5, 2.5), (0.3, 0.5)
 """Standard deviations in logits."""
 METHOD_BY_SUBJECT, METHOD_BY_ITEM = 0.2, (0.0, 0.3, 0.5, 1.0)
@@ -57,6 +59,28 @@ def coverage(count: int) -> Iterator[str]:
         )
 
 
+def coverage_of_shared_pools(count: int) -> Iterator[str]:
+    """Simulate how often the interval of top-1 holds where the items of a subject are each other's pool.
+
+    Features have a flat or a steep spectrum, as independent and as strongly correlated channels have, and
+    items are equally strong or differ (log-normal, sd 0.7). Var / binomial: 1 if items were independent.
+    """
+    yield "| items | spectrum | items differ | signal sd | mean top-1 | coverage | var / binomial |"
+    yield "|---|---|---|---|---|---|---|"
+    for items, slope, spread, sd in product((50, ITEMS), (0.5, 2.0), (0.0, 0.7), (0.4, 0.8, 1.5, 3.0)):
+        random, found = np.random.default_rng(items), []
+        for _ in range(count):
+            pattern = random.normal(size=(items, FEATURES)) * np.arange(1, FEATURES + 1) ** -slope
+            pattern *= sd * np.exp(spread * random.normal(size=(items, 1)))
+            noise = random.normal(size=(2, items, FEATURES)) * np.arange(1, FEATURES + 1) ** -0.5
+            found.append(find_by_means(*(pattern + noise).astype(np.float32)[..., None], "test"))
+        values = np.array([each.value for each in found])
+        truth = values.mean()
+        held = np.mean([each.low <= truth <= each.high for each in found])
+        ratio = values.var(ddof=1) / max(truth * (1 - truth) / items, 1e-12)
+        yield f"| {items} | {slope} | {spread} | {sd} | {truth:.3f} | {held:.3f} | {ratio:.2f} |"
+
+
 def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
     """Simulate how often a true null is rejected at .05: two methods that are equally good in general."""
     yield "| item × method sd | minF′ | sign-flip | Wilcoxon | t | McNemar, pooled | interval without 0 |"
@@ -87,6 +111,9 @@ if __name__ == "__main__":
     count = parser.parse_args().count
     print(f"Coverage of the nominal 95 % interval: {ITEMS} items, {count} simulations of each design\n")
     for line in coverage(count):
+        print(line, flush=True)
+    print(f"\nCoverage of the interval of top-1 where items share one pool, {count} simulations of each\n")
+    for line in coverage_of_shared_pools(count):
         print(line, flush=True)
     print(f"\nFalse positives at .05: 10 subjects, {ITEMS} items, subject × method sd {METHOD_BY_SUBJECT}\n")
     for line in false_positives(count):

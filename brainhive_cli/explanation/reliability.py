@@ -1,6 +1,6 @@
 """How reliable a recording is: evoked response, split-half reliability, noise ceilings."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.metrics.statistics import measure, spearman_brown
 from brainhive_cli.stores.recordings import Recording
 
 STIMULI = 1000
@@ -18,8 +18,9 @@ DRAWS = 10
 PROTOCOL = "halves of repetitions"
 """How retrieval's ceiling is measured: the mean of some repetitions is looked for among means of others."""
 
-
-Mean = NDArray[np.float64]
+Means = NDArray[np.float32]
+Values = NDArray[np.float64]
+Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -41,106 +42,64 @@ class Reliability:
 
     stimuli: int
     repetitions: tuple[int, int]
-    evoked: NDArray[np.float64]
-    field_power: NDArray[np.float64]
-    split_half: NDArray[np.float64]
-    ceiling: NDArray[np.float64]
+    evoked: Values
+    field_power: Values
+    split_half: Values
+    ceiling: Values
     retrieval: dict[int, Metric]
 
 
 def measure_reliability(recording: Recording, split: str, seed: int = 0) -> Reliability:
-    """Measure how reliable a recording is.
+    """Measure how reliable a recording is; each stimulus is read once.
 
     Args:
-        recording: One subject's recording of a split; read in chunks.
+        recording: One subject's recording of a split.
         split: Its name, for the metrics.
         seed: Of the draw of stimuli and halves.
 
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice.
     """
-    count, most, *shape = recording.signal.shape
-    repetitions = np.full(count, most) if recording.repetitions is None else recording.repetitions
     random = np.random.default_rng(seed)
-    rows = np.flatnonzero(repetitions > 1)
-    if len(rows) < 3:
-        raise BrainhiveError(
-            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
-        )
-    rows = np.sort(random.permutation(rows)[:STIMULI])
-    chosen = repetitions[rows]
-    sizes = [size for size in 2 ** np.arange(12) if 2 * size <= chosen.min()]
-    sessions = recording.sessions if recording.whiteners is not None else None
-    by_session = np.zeros((1 if recording.whiteners is None else len(recording.whiteners), *shape))
-    means = np.empty((len(rows), *shape), np.float32)
-    noise = np.zeros(shape)
-    sums = np.zeros((DRAWS, 5, *shape))  # of both halves, their squares and their product
-    parts = {int(size): np.empty((2, len(rows), *shape), np.float32) for size in sizes}
-    for place, trials in enumerate(_trials(recording, rows, chosen)):
-        own_sessions = (
-            np.zeros(len(trials), int) if sessions is None else sessions[rows[place], : len(trials)]
-        )
-        np.add.at(by_session, own_sessions, trials)
+    rows, counts = _repeated(recording, split, random)
+    shape = (len(rows), *recording.signal.shape[2:])  # [N, C, T]
+    sums, halves = _sums_by_session(recording), _Halves(shape[1:])
+    means, noise = np.empty(shape, np.float32), np.zeros(shape[1:])
+    pairs = {int(size): np.empty((2, *shape), np.float32) for size in _doubling(counts.min() // 2)}
+    for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+        trials = np.asarray(recording.signal[row][:count], np.float32)  # [R, C, T]
+        orders = [random.permutation(count) for _ in range(DRAWS)]
+        np.add.at(sums, _sessions_of(recording, row, count), trials)
         means[place] = trials.mean(0)
-        noise += trials.var(0, ddof=1)
-        orders = [random.permutation(len(trials)) for _ in range(DRAWS)]
-        middle = len(trials) // 2
-        for order, own in zip(orders, sums, strict=True):
-            one, other = (trials[part].mean(0) for part in (order[:middle], order[middle : 2 * middle]))
-            own += one, other, one * one, other * other, one * other
-        for size, (first, second) in parts.items():
-            first[place] = trials[orders[0][:size]].mean(0)
-            second[place] = trials[orders[0][size : 2 * size]].mean(0)
-    if recording.whiteners is not None:
-        by_session = np.linalg.solve(recording.whiteners, by_session)  # back to sensors
-    evoked = by_session.sum(0) / chosen.sum()
-    correlations = [_correlation(*own / len(rows)) for own in sums]
+        noise += trials.var(0, ddof=1) / len(rows)
+        for draw, order in enumerate(orders):
+            halves.add(draw, *_two_means(trials, order, count // 2))
+        for size, pair in pairs.items():
+            pair[:, place] = _two_means(trials, orders[0], size)
+    evoked = _unwhitened(sums, recording.whiteners) / counts.sum()
     return Reliability(
         stimuli=len(rows),
-        repetitions=(int(chosen.min()), int(chosen.max())),
+        repetitions=(int(counts.min()), int(counts.max())),
         evoked=evoked,
         field_power=evoked.std(0),
-        split_half=_spearman_brown(np.mean(correlations, axis=0)),
-        ceiling=_ceiling(means, noise / len(rows), chosen),
-        retrieval={size: _retrieval(pair[0], pair[1], split, (seed,)) for size, pair in parts.items()},
+        split_half=spearman_brown(halves.correlation(len(rows))),
+        ceiling=_ceiling(means, noise, counts),
+        retrieval={size: find_by_means(*pair, split, (seed,)) for size, pair in pairs.items()},
     )
 
 
-def _trials(
-    recording: Recording, rows: NDArray[np.int64], repetitions: NDArray[np.int64]
-) -> Iterator[NDArray[np.float32]]:
-    """Yield the repetitions [R, C, T] of each stimulus."""
-    for row, count in zip(rows, repetitions, strict=True):
-        yield np.asarray(recording.signal[row][:count], np.float32)
+def find_by_means(first: Means, second: Means, split: str, seeds: Sequence[int] = ()) -> Metric:
+    """Measure how often the nearest of the second means is the stimulus' own, by correlation.
 
+    Items share one pool, yet their hits vary about as independent ones do: Wilson's interval over items holds
+    (`benchmarks/simulated_statistics.py` prints how often).
 
-def _correlation(
-    one: Mean, other: Mean, one_squared: Mean, other_squared: Mean, product: Mean
-) -> NDArray[np.float64]:
-    """Correlate, from means over stimuli; 0 where one half does not vary."""
-    spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
-    return np.divide(product - one * other, spread, out=np.zeros_like(spread), where=spread > 0)
-
-
-def _spearman_brown(halves: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Correct a correlation of halves to that of the whole; below zero, where it has no meaning, it stays."""
-    return np.where(halves > 0, 2 * halves / (1 + np.abs(halves)), halves)
-
-
-def _ceiling(
-    means: NDArray[np.float32], noise: NDArray[np.float64], repetitions: NDArray[np.int64]
-) -> NDArray[np.float64]:
-    """Compute 100 s / (s + 1/n), with s the variance of the signal over the noise of one repetition."""
-    per_mean = (1 / repetitions).mean()
-    signal = np.maximum(means.var(0, ddof=1, dtype=np.float64) - noise * per_mean, 0)
-    total = signal + noise * per_mean
-    return np.divide(100 * signal, total, out=np.zeros_like(total), where=total > 0)
-
-
-def _retrieval(
-    first: NDArray[np.float32], second: NDArray[np.float32], split: str, seeds: Sequence[int]
-) -> Metric:
-    """Measure how often the nearest of the second means is the stimulus' own, by correlation."""
+    Args:
+        first: [N, C, T] means of some repetitions of each stimulus.
+        second: [N, C, T] means of others.
+        split: Name of the split.
+        seeds: Of the draw of the repetitions.
+    """
     flat = [_standard(part.reshape(len(part), -1)) for part in (first, second)]
     found = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
     return measure(
@@ -155,7 +114,76 @@ def _retrieval(
     )
 
 
-def _standard(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _repeated(recording: Recording, split: str, random: np.random.Generator) -> tuple[Counts, Counts]:
+    """Draw stimuli that were shown twice at least; returns their rows and how often each was shown."""
+    count, most = recording.signal.shape[:2]
+    counts = np.full(count, most) if recording.repetitions is None else recording.repetitions
+    rows = np.flatnonzero(counts > 1)
+    if len(rows) < 3:
+        raise BrainhiveError(
+            f"{len(rows)} {split} stimuli were shown twice or more: reliability needs three", "another split"
+        )
+    rows = np.sort(random.permutation(rows)[:STIMULI])
+    return rows, counts[rows]
+
+
+def _doubling(most: int) -> list[int]:
+    return [2**n for n in range(int(most).bit_length())]
+
+
+def _two_means(trials: Means, order: Counts, size: int) -> tuple[Means, Means]:
+    """Average the first `size` repetitions in an order, and as many that follow."""
+    return trials[order[:size]].mean(0), trials[order[size : 2 * size]].mean(0)
+
+
+class _Halves:
+    """Means of random halves of the repetitions, and their products, summed over stimuli.
+
+    Attributes:
+        sums: [draws, 5, C, T] of both halves, of their squares, and of their product.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self.sums = np.zeros((DRAWS, 5, *shape))
+
+    def add(self, draw: int, one: Means, other: Means) -> None:
+        self.sums[draw] += one, other, one * one, other * other, one * other
+
+    def correlation(self, stimuli: int) -> Values:
+        """Correlate over stimuli [C, T], the mean of all draws; 0 where a half does not vary."""
+        one, other, one_squared, other_squared, product = np.moveaxis(self.sums / stimuli, 1, 0)
+        spread = np.sqrt(np.maximum(one_squared - one**2, 0) * np.maximum(other_squared - other**2, 0))
+        covariance = product - one * other
+        return np.divide(covariance, spread, out=np.zeros_like(spread), where=spread > 0).mean(0)
+
+
+def _sums_by_session(recording: Recording) -> Values:
+    """Make room for sums of trials [S, C, T]: of each session that has a whitener, else of all together."""
+    sessions = 1 if recording.whiteners is None else len(recording.whiteners)
+    return np.zeros((sessions, *recording.signal.shape[2:]))
+
+
+def _sessions_of(recording: Recording, row: int, count: int) -> Counts:
+    if recording.whiteners is None or recording.sessions is None:
+        return np.zeros(count, int)
+    return recording.sessions[row, :count].astype(int)
+
+
+def _unwhitened(sums: Values, whiteners: Values | None) -> Values:
+    """Add up the sessions [S, C, T], in sensor space where their whiteners are known."""
+    found: Values = (sums if whiteners is None else np.linalg.solve(whiteners, sums)).sum(0)
+    return found
+
+
+def _ceiling(means: Means, noise: Values, repetitions: Counts) -> Values:
+    """Compute 100 s / (s + 1/n), with s the variance of the signal over the noise of one repetition."""
+    per_mean = (1 / repetitions).mean()
+    signal = np.maximum(means.var(0, ddof=1, dtype=np.float64) - noise * per_mean, 0)
+    total = signal + noise * per_mean
+    return np.divide(100 * signal, total, out=np.zeros_like(total), where=total > 0)
+
+
+def _standard(values: Means) -> Means:
     """Give each row mean 0 and length 1, after the mean over rows, which all stimuli share, is subtracted."""
     values = values - values.mean(0)
     values -= values.mean(1, keepdims=True)

@@ -95,6 +95,20 @@ def measure(
     )
 
 
+def spearman_brown(halves: Values) -> Values:
+    """Predict the correlation of two halves of the repetitions if both had all of them: 2 r / (1 + |r|).
+
+    Below zero the formula has no meaning, and a pole at -1; made odd, it is one to one, so that it corrects
+    the ends of an interval too, and the noise of uncorrelated halves still averages to 0.
+
+    Args:
+        halves: Correlations of any shape.
+
+    Source: Spearman 1910; Brown 1910.
+    """
+    return 2 * halves / (1 + np.abs(halves))
+
+
 def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:
     """Compute both ends of a confidence interval, as `describe` does with these options."""
     found = describe(groups, **options)

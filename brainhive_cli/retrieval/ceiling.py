@@ -13,7 +13,7 @@ from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.metrics.retrieval import ranks, summarise
-from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.metrics.statistics import measure, spearman_brown
 
 CEILING = "ceiling"
 """The first part of its scopes."""
@@ -83,11 +83,6 @@ def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[
     return first, second
 
 
-def spearman_brown(correlation: float) -> float:
-    """Predict the correlation of two halves if both had all repetitions."""
-    return 2 * correlation / (1 + correlation)
-
-
 def describe_ceilings(
     found: Mapping[str, Ceiling], dataset: str, split: str, splits: int, caveats: Sequence[str]
 ) -> Measurements:
@@ -110,13 +105,14 @@ def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, M
     named: Any = {"protocol": protocol, "split": split, "ids": [each.image_ids for each in some]}
     metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
     shares = [np.array(each.correlation) for each in some]
-    half = measure("reliability", shares, chance=0.0, limits=(-0.99, 1.0), wilson=False, **named)
+    half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), wilson=False, **named)
     return by_name([*metrics, _of_all_repetitions(half)])
 
 
 def _of_all_repetitions(half: Metric) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
-    low, high = (None if end is None else spearman_brown(end) for end in (half.low, half.high))
+    low, high = (None if end is None else float(spearman_brown(end)) for end in (half.low, half.high))
     these = half.these_subjects
-    corrected = these and (spearman_brown(these[0]), spearman_brown(these[1]))
-    return replace(half, value=spearman_brown(half.value), low=low, high=high, these_subjects=corrected)
+    corrected = these and (float(spearman_brown(these[0])), float(spearman_brown(these[1])))
+    value = float(spearman_brown(half.value))
+    return replace(half, value=value, low=low, high=high, these_subjects=corrected)

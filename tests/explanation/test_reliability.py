@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.explanation.reliability import measure_reliability
+from brainhive_cli.explanation.reliability import find_by_means, measure_reliability
 from brainhive_cli.stores.recordings import Recording, Sensors
 
 
@@ -63,3 +63,14 @@ def test_evoked_response_is_that_of_the_sensors_before_whitening():
 def test_stimuli_shown_once_are_refused_in_one_line():
     with pytest.raises(BrainhiveError, match="0 train stimuli were shown twice"):
         measure_reliability(recording(1.0, repetitions=1), "train")
+
+
+@pytest.mark.parametrize("signal_sd", (0.3, 0.8, 2.0))
+def test_the_interval_of_retrieval_holds_although_items_share_one_pool(signal_sd):
+    """The truth is the mean of 400 simulations; two standard errors of a coverage of .95 are .02."""
+    random = np.random.default_rng(0)
+    patterns = signal_sd * random.normal(size=(400, 1, 60, 5, 4))
+    halves = (patterns + random.normal(size=(400, 2, 60, 5, 4))).astype(np.float32)
+    found = [find_by_means(first, second, "test") for first, second in halves]
+    truth = np.mean([each.value for each in found])
+    assert np.mean([each.low <= truth <= each.high for each in found]) > 0.93 - 0.02

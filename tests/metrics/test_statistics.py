@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm, t
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import resampling
-from brainhive_cli.metrics.statistics import describe, interval, measure
+from brainhive_cli.metrics.statistics import describe, interval, measure, spearman_brown
 
 ITEMS = 200
 
@@ -244,3 +244,16 @@ def test_a_value_that_is_not_a_number_is_an_error():
 def test_names_that_do_not_belong_to_the_values_are_an_error():
     with pytest.raises(BrainhiveError, match=r"with \[2, 2\] values have \[2, 1\] item names"):
         interval([np.ones(2), np.ones(2)], ids=[["a", "b"], ["a"]])
+
+
+def test_spearman_brown_doubles_the_repetitions():
+    """Spearman 1910: two halves that share half of their variance."""
+    assert spearman_brown(np.array(0.5)) == pytest.approx(2 / 3)
+
+
+def test_spearman_brown_leaves_noise_at_zero_and_has_no_pole():
+    noise = np.random.default_rng(0).normal(0, 0.2, 20_000)
+    assert abs(spearman_brown(noise).mean()) < 0.01
+    assert spearman_brown(np.array([-1.0, 1.0])).tolist() == [-1, 1]
+    ordered = spearman_brown(np.linspace(-1, 1, 101))
+    assert (np.diff(ordered) > 0).all()

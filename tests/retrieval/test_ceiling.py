@@ -5,7 +5,7 @@ import torch
 
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.retrieval.ceiling import Ceiling, describe_ceilings, halves, spearman_brown
+from brainhive_cli.retrieval.ceiling import Ceiling, describe_ceilings, halves
 
 ITEMS, REPETITIONS, FEATURES = 100, 8, 60
 
@@ -76,12 +76,6 @@ def test_without_repetitions_there_is_a_reason_and_no_number():
 
     assert found.scopes == {}
     assert found.missing == {"ceiling · sub-01": "one repetition of each picture"}
-
-
-def test_spearman_brown_doubles_the_repetitions():
-    assert spearman_brown(0.5) == pytest.approx(
-        2 / 3
-    )  # Spearman 1910: two halves that share half of their variance
 
 
 def test_eval_retrieval_tells_the_ceiling_of_the_signals_of_each_subject(go, world, small, tmp_path):
