@@ -41,13 +41,14 @@ no = BeforeValidator(_no)
 """Undoes YAML's reading of a bare `no` as false."""
 
 
-def _each_once(value: list[int]) -> list[int]:
+def _each_once(value: list[Any]) -> list[Any]:
     if not value or len(set(value)) < len(value):
         raise ValueError("name each once, and at least one")
     return value
 
 
 Names = Annotated[list[str], BeforeValidator(split)]
+UniqueNames = Annotated[Names, AfterValidator(_each_once)]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Numbers = Annotated[list[Number], BeforeValidator(split), AfterValidator(_each_once)]
 Savings = Sequence[Mapping[str, float | bool]]

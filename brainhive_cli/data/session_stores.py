@@ -43,15 +43,14 @@ class Cast:
         """Cast some of the N.
 
         Raises:
-            BrainhiveError: if a value is too large for the dtype.
+            BrainhiveError: if values are too large for the dtype; or all too small, as volts are for float16.
         """
-        values = np.asarray(self.signal[rows])
-        with np.errstate(over="ignore"):
-            found = values.astype(self.dtype, copy=False)
-        if found.dtype != values.dtype and (np.isinf(found) & ~np.isinf(values)).any():
-            raise BrainhiveError(
-                f"signals of up to {np.abs(values).max():g} do not fit {self.dtype}", "dtype=float32"
-            )
+        values, limits = np.asarray(self.signal[rows]), np.finfo(self.dtype)
+        most = max(float(values.max(initial=0)), -float(values.min(initial=0)))
+        fits = not (float(limits.max) < most < np.inf or 0 < most < float(limits.tiny))
+        if values.dtype != self.dtype and not fits:
+            raise BrainhiveError(f"signals of up to {most:g} do not fit {self.dtype}", "dtype=float32")
+        found = values.astype(self.dtype, copy=False)
         mapping.release(self.signal)
         return found
 

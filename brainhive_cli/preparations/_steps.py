@@ -10,15 +10,17 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.recipe import no
+from brainhive_cli.core.recipe import no, refuse_idle
 from brainhive_cli.preparations._epochs import Resampling, cut
 from brainhive_cli.preparations._noise import covariance, refuse_flat, whiten, whitener
+
+Milliseconds = Annotated[float, Field(ge=-3_600_000, le=3_600_000)]  # an hour
 
 
 class Steps(parts.Config):
     """Baseline, resampling, cut, whitening: the defaults are those of NICE, AlignVis and UBP."""
 
-    epoch_ms: tuple[float, float] = Field(
+    epoch_ms: tuple[Milliseconds, Milliseconds] = Field(
         (-200, 1000), description="start and stop of a trial, both inclusive"
     )
     baseline: bool = Field(True, description="subtract the mean of the samples up to the onset, inclusive")
@@ -36,12 +38,14 @@ class Steps(parts.Config):
     )
 
     @model_validator(mode="after")
-    def _has_times_in_order(self) -> Self:
+    def _fits_together(self) -> Self:
         start, stop = self.epoch_ms
         if not start < stop or (self.baseline and start > 0):
             raise ValueError(f"epoch_ms {[start, stop]} does not go from before the onset to after it")
         if not start <= self.keep_ms[0] < self.keep_ms[1] <= stop:
             raise ValueError(f"keep_ms {list(self.keep_ms)} does not lie in epoch_ms {[start, stop]}")
+        if self.whiten == "no":
+            refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten=epochs")
         return self
 
 

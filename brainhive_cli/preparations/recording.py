@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Names, Paths
+from brainhive_cli.core.recipe import Names, Paths, UniqueNames
 from brainhive_cli.preparations import Trials
 from brainhive_cli.preparations._chosen_trials import Chosen, choose
 from brainhive_cli.preparations._event_names import EventNames
@@ -52,10 +52,10 @@ class Config(Steps):
     stim_channel: str = Field(
         "", description="channel whose codes are the events; default: any, if there are no annotations"
     )
-    types: Names | None = Field(
+    types: UniqueNames | None = Field(
         None, description="types of channels as mne names them; default: eeg, or else mag and grad"
     )
-    channels: Names | None = Field(
+    channels: UniqueNames | None = Field(
         None,
         description="channels, in the order of the store; default: all of `types` that none marked as bad",
     )

@@ -8,15 +8,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.montages import THINGS_EEG
-from brainhive_cli.core.recipe import Names, Numbers, Paths
+from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.preparations import Trials
 from brainhive_cli.preparations._image_metadata import METADATA, image_ids
 from brainhive_cli.preparations._repetitions import drawn
@@ -38,7 +38,7 @@ class Config(Steps):
 
     root: str = Field("", description="folder of the recordings; default: things-eeg below paths.data")
     sessions: Numbers = Field([1, 2, 3, 4], description="sessions, each of which must be there")
-    channels: Names | None = Field(
+    channels: UniqueNames | None = Field(
         None, description="channels, in the order of the store; default: all 63 from front to back"
     )
     repetitions: tuple[Annotated[int, Field(ge=1)], Annotated[int, Field(ge=1)]] | None = Field(
@@ -46,6 +46,12 @@ class Config(Steps):
     )
     seed: int = Field(20200220, ge=0, lt=2**32, description="of the draw, and of `shuffle`")
     shuffle: bool = Field(False, description="shuffle the repetitions of a picture; default: order of time")
+
+    @model_validator(mode="after")
+    def _has_a_use_of_the_seed(self) -> Self:
+        if self.repetitions is None and not self.shuffle:
+            refuse_idle(self, ("seed",), "where nothing is drawn or shuffled", "preparation.shuffle=true")
+        return self
 
     def build(self, paths: Paths) -> "Raw":
         """Point at the data; nothing is read yet."""

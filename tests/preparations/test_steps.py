@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.preparations._steps import Cutting, Steps
 
 
@@ -26,3 +26,13 @@ def test_times_are_mne_s_where_no_sample_lies_at_the_start_of_a_trial(recorded_h
 def test_times_between_which_no_sample_lies_are_refused():
     with pytest.raises(BrainhiveError, match=r"no sample at 250 Hz lies in keep_ms \[1.0, 2.0\]"):
         Cutting(Steps(keep_ms=(1, 2)), 1000).times_s  # noqa: B018
+
+
+def test_a_trial_longer_than_an_hour_is_refused():
+    with pytest.raises(ValueError, match="epoch_ms"):
+        Steps(epoch_ms=(-1e300, 1000))
+
+
+def test_whose_noise_is_idle_where_none_is_normalised():
+    with pytest.raises(RecipeError, match=r"^whiten_by has no effect where nothing is whitened"):
+        Steps(whiten="no", whiten_by="both")

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.preparations.things_eeg import Config
@@ -115,3 +115,15 @@ def test_a_trial_beyond_the_end_is_counted(mini_raw, tmp_path):
     size = mini_raw.replace(mini_raw.SIZES["golden"], sessions=1, late_event=True)
     mini_raw.make_eeg(tmp_path, size, seed=3)
     assert sessions(tmp_path, sessions=[1])[0]["train"].dropped["beyond the recording"] == 1
+
+
+def test_a_seed_of_nothing_is_refused():
+    with pytest.raises(RecipeError, match=r"^seed has no effect"):
+        Config(seed=3)
+    assert Config(seed=3, shuffle=True).seed == Config(seed=3, repetitions=(2, 2)).seed == 3
+
+
+@pytest.mark.parametrize("channels", ([], ["Oz", "Pz", "Oz"]))
+def test_channels_are_named_once_each(channels):
+    with pytest.raises(ValueError, match="name each once, and at least one"):
+        Config(channels=channels)
