@@ -25,10 +25,11 @@ def write(folder: Path) -> None:
     tf.CLIPTextModel(config).save_pretrained(folder / "text_encoder")
     tf.CLIPTextModelWithProjection(config).save_pretrained(folder / "text_encoder_2")
     for name, pad in PADS.items():
-        _write_tokenizer(folder / name, pad)
+        write_tokenizer(folder / name, pad)
 
 
-def _write_tokenizer(folder: Path, pad: str) -> None:
+def write_tokenizer(folder: Path, pad: str) -> None:
+    """Write the files of a CLIP tokenizer of a few words."""
     special = {"bos_token": "<|startoftext|>", "eos_token": "<|endoftext|>", "unk_token": "<|endoftext|>"}
     told = {"tokenizer_class": "CLIPTokenizer", "model_max_length": 77, "do_lower_case": True}
     folder.mkdir(parents=True)

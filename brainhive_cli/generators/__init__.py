@@ -51,10 +51,10 @@ class Sampling(Section):
     negative_prompt: str = Field("", description="text that guidance above 1 moves away from")
     strength: float = Field(
         0.75,
-        gt=0,
+        ge=0,
         le=1,
         description="share of the denoising steps that are done where sampling starts from latents or "
-        "pictures; 1 starts from noise alone",
+        "pictures; 0 decodes the start as it is, 1 starts from noise alone",
     )
 
     @property

@@ -1,5 +1,6 @@
 """The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +16,12 @@ RANDOM = "random"
 EMPTY_PROMPT = "empty_prompt.safetensors"
 """Stands for the text encoders: prompt_embeds [1, S, D_text] and pooled_prompt_embeds [1, D_pooled]."""
 CONFIGS = {
-    "unet": "config.json",
-    "vae": "config.json",
     "scheduler": "scheduler_config.json",
-    "text_encoder": "config.json",
-    "text_encoder_2": "config.json",
     "tokenizer": "tokenizer_config.json",
     "tokenizer_2": "tokenizer_config.json",
 }
-"""The config file of each component, as diffusers names it."""
+"""The config file of each component, as diffusers names it, where it is not config.json."""
+WHOLE = "give a whole folder of diffusers, or download it again"
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
 SCHEDULERS = (
     "DDIMScheduler",
@@ -68,11 +66,11 @@ def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any
     return {
         "unet": pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
         "vae": pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, variant),
-        "scheduler": _scheduler(read(folder, "scheduler"), folder),
+        "scheduler": scheduler(read(folder, "scheduler"), folder),
     }
 
 
-def _scheduler(config: dict[str, Any], where: Path | str) -> Any:
+def scheduler(config: dict[str, Any], where: Path | str) -> Any:
     """Make the scheduler that a config names."""
     import diffusers
 
@@ -85,22 +83,33 @@ def _scheduler(config: dict[str, Any], where: Path | str) -> Any:
 
 
 def draw(
-    architecture: Architecture, device: torch.device, dtype: torch.dtype, seed: int = 0
+    architecture: Architecture,
+    device: torch.device,
+    dtype: torch.dtype,
+    seed: int = 0,
+    change: Callable[[Any], Any] = lambda unet: unet,
 ) -> dict[str, Any]:
-    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the scheduler."""
+    """Make U-Net and VAE with random weights (shapes alone on the meta device), and the scheduler.
+
+    Args:
+        architecture: Arguments of their classes.
+        device: Where they are made.
+        dtype: Of the weights.
+        seed: Of the weights.
+        change: Changes the U-Net.
+    """
     import diffusers
 
-    check_unet(architecture["unet"], "the architecture")
     gpus = [device] if device.type == "cuda" else []  # by default all, which would wake the others
     with torch.random.fork_rng(gpus), device:
         torch.manual_seed(seed)
-        unet: Any = diffusers.UNet2DConditionModel.from_config(architecture["unet"])
+        unet: Any = change(diffusers.UNet2DConditionModel.from_config(architecture["unet"]))
         vae: Any = diffusers.AutoencoderKL.from_config(architecture["vae"])
-    scheduler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
+    sampler = {"_class_name": "EulerDiscreteScheduler", **architecture["scheduler"]}
     return {
         "unet": cast(unet, dtype),
         "vae": cast(vae, dtype),
-        "scheduler": _scheduler(scheduler, "the architecture"),
+        "scheduler": scheduler(sampler, "the architecture"),
     }
 
 
@@ -141,12 +150,12 @@ def check_unet(config: dict[str, Any], where: Path | str) -> None:
 
 def read(folder: Path, component: str) -> dict[str, Any]:
     """Read the config of a component; MissingData if it is absent or damaged."""
-    file = folder / component / CONFIGS[component]
+    file = folder / component / CONFIGS.get(component, "config.json")
     if not file.is_file():
         other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
         raise MissingData(
             f"the generator {folder} has no {component}/{file.name}{other}",
-            "give a whole diffusers SDXL folder, or download it again",
+            WHOLE,
         )
     config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
     if "tokenizer" not in component:  # whose model_max_length may be 10^30
@@ -157,8 +166,10 @@ def read(folder: Path, component: str) -> dict[str, Any]:
 def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
     """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
     options = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
-    files = (folder / component).glob("*.safetensors")
-    with weights.reading(f"{component} of the generator {folder}", files=files), console.hushed():
+    files = list((folder / component).glob("*.safetensors"))
+    if pickles := [] if files else list((folder / component).glob("*.bin")):
+        options["use_safetensors"] = False  # else their absence would be reported as an error
+    with weights.reading(f"{component} of the generator {folder}", files=files + pickles), console.hushed():
         model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
         if absent := sorted(loading_info["missing_keys"]):
             raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")

@@ -6,16 +6,19 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
-from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.generators import SCHEDULERS
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.generators import SCHEDULERS, Sampling
 
 
-def scheduler(name: str, config: Any) -> Any:
-    """Make a scheduler by its short name, for the noise schedule of the generator's own config."""
+def scheduler_of(own: Any, sampling: Sampling) -> Any:
+    """Make the scheduler that is asked for, with the noise schedule of the generator's own; else that one."""
     import diffusers
 
-    kind, differing = SCHEDULERS[name]
-    return getattr(diffusers, kind).from_config(config, **differing)
+    if sampling.scheduler is None:
+        return own
+    kind, differing = SCHEDULERS[sampling.scheduler]
+    return getattr(diffusers, kind).from_config(own.config, **differing)
 
 
 def resized(pictures: Tensor, side_px: int) -> Tensor:
@@ -24,20 +27,60 @@ def resized(pictures: Tensor, side_px: int) -> Tensor:
     return square.clamp(0, 1)
 
 
-def from_latents(pipeline: Any, latents: Tensor, steps: int, strength: float) -> tuple[Any, dict[str, Any]]:
-    """Make the pipeline that starts from latents [B, C, h, w] under noise, and its arguments.
+def begin(
+    generator: Any,
+    pipeline: Any,
+    image_to_image: Callable[..., Any],
+    start: Tensor | None,
+    size_px: int,
+    sampling: Sampling,
+) -> tuple[Any, dict[str, Any]]:
+    """Choose diffusers' pipeline and its arguments: from noise alone, or from a start under noise.
 
-    Of `steps` denoising steps the share `strength` is done (SDEdit, arXiv 2108.01073), one at least.
+    Of the denoising steps the share `strength` is done (SDEdit, arXiv 2108.01073), one at least.
+
+    Args:
+        generator: Whose latents these are.
+        pipeline: The pipeline that starts from noise.
+        image_to_image: Makes the other one of its components.
+        start: Latents [B, C, h, w], or pictures [B, 3, H, W] in 0..1.
+        size_px: Height and width.
+        sampling: Steps and strength.
+
+    Returns:
+        The pipeline, None where nothing is to be denoised (strength 0: `image` is the result); arguments.
+
+    Raises:
+        BrainhiveError: if latents are not of the generator's shape.
+        RecipeError: if no step is left to do.
     """
-    from diffusers import StableDiffusionXLImg2ImgPipeline
-
-    if int(steps * strength) < 1:  # as diffusers counts the steps
+    if start is None or sampling.strength == 1:
+        return pipeline, {"height": size_px, "width": size_px}
+    latents = _latents_of(start, size_px, generator)
+    if sampling.strength == 0:
+        return None, {"image": latents}
+    if int(sampling.steps * sampling.strength) < 1:  # as diffusers counts the steps
         raise RecipeError(
-            f"strength {strength:g} of {steps} steps leaves none to do", f"give at least {1 / steps:.2g}"
+            f"strength {sampling.strength:g} of {sampling.steps} steps leaves none to do",
+            f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
         )
-    other: Any = StableDiffusionXLImg2ImgPipeline(**pipeline.components, add_watermarker=False)
-    other.set_progress_bar_config(disable=True)
-    return other, {"image": latents, "strength": strength}
+    with console.hushed():
+        made = image_to_image(**pipeline.components)
+    made.set_progress_bar_config(disable=True)
+    return made, {"image": latents, "strength": sampling.strength}
+
+
+def _latents_of(start: Tensor, size_px: int, generator: Any) -> Tensor:
+    shape = generator.latent_shape(size_px)
+    if start.shape[1] == 3:
+        found: Tensor = generator.encode(resized(start, size_px))
+        return found
+    if tuple(start.shape[1:]) != shape:
+        raise BrainhiveError(
+            f"latents to start from are {list(start.shape[1:])}, the generator's are {list(shape)}",
+            "use the resolution_px and the autoencoder that the latents were made with",
+        )
+    return start.to(generator.device)
 
 
 def callback(on_step: Callable[[int], None] | None) -> Callable[..., dict[str, Any]] | None:

@@ -34,7 +34,7 @@ class Stage(Section):
     resolution_px: int | None = Field(None, gt=0, le=16_384, description="Height and width.")
     steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
-    strength: float | None = Field(None, gt=0, le=1, description="Share of the steps done from a start.")
+    strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
     def sampling(self, requested: Sampling) -> Sampling:
         """Replace what the stage sets itself."""

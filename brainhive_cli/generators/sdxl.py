@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,23 @@ from torch import Tensor
 
 from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.generators import Objective, Sampling, _architecture, _components, _objective, _sampling
+from brainhive_cli.generators import (
+    Objective,
+    Sampling,
+    _architecture,
+    _autoencoder,
+    _components,
+    _objective,
+    _sampling,
+)
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._conditioning import Inputs, guided, inputs_of, is_attached
 from brainhive_cli.generators._objective import Random
 from brainhive_cli.generators._prompts import Prompts
-
-VAE_BATCH = 4
-"""Pictures that the VAE takes at once: enough to fill a GPU at 512 px, where each needs 0.75 GiB in fp32."""
 
 
 class Config(parts.Config):
@@ -71,6 +76,7 @@ class Config(parts.Config):
         where, hint = f"the architecture of the generator {self.source}", "compare it with SDXL's config.json"
         with weights.reading(where, hint, RecipeError, problem="cannot be built"):
             weights.check_sizes(architecture, where, hint, RecipeError)
+            _components.check_unet(architecture["unet"], "the architecture")
             return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
 
     def _architecture(self) -> _architecture.Architecture:
@@ -127,15 +133,11 @@ class SDXL:
 
     def latent_shape(self, size_px: int) -> tuple[int, int, int]:
         """Return the shape [C, h, w] of the latent of a picture; raises as `check_size` does."""
-        self.check_size(size_px)
-        side = size_px // self.pipeline.vae_scale_factor
-        return self.vae.config.latent_channels, side, side
+        return _autoencoder.latent_shape(self.vae, size_px)
 
     def check_size(self, size_px: int) -> None:
         """Refuse a size of pictures that the VAE does not have."""
-        factor = max(8, self.pipeline.vae_scale_factor)  # 8: diffusers' own demand
-        if size_px % factor or size_px <= 0:
-            raise BrainhiveError(f"resolution_px is {size_px}", f"give a multiple of {factor}")
+        _autoencoder.check_size(self.vae, size_px)
 
     def prepare_training(self, gradient_checkpointing: bool = False, compiled: bool = False) -> None:
         """Compute the U-Net's activations twice instead of keeping them; compile it for each batch size."""
@@ -159,23 +161,11 @@ class SDXL:
 
     def encode(self, media: Media, random: Random | None = None) -> Tensor:
         """Encode pictures [B, 3, H, W] in 0..1 as latents [B, C, h, w]; `random` samples the posterior."""
-        from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-
-        with torch.no_grad():
-            some = (media.to(self.device, self.vae.dtype) * 2 - 1).split(VAE_BATCH)
-            moments = torch.cat([self.vae.encode(each).latent_dist.parameters for each in some])
-        posterior = DiagonalGaussianDistribution(moments)
-        if random is not None and not isinstance(random, torch.Generator):
-            random = list(random)
-        latents = posterior.mode() if random is None else posterior.sample(random)
-        return latents.float() * self.vae.config.scaling_factor
+        return _autoencoder.encode(self.vae, media, self.device, random)
 
     def decode(self, latents: Tensor) -> Media:
         """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
-        some = (latents.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).split(VAE_BATCH)
-        with torch.no_grad():
-            images = torch.cat([self.vae.decode(each).sample for each in some])
-        return (images.float() / 2 + 0.5).clamp(0, 1)
+        return _autoencoder.decode(self.vae, latents, self.device)
 
     def generate(
         self,
@@ -187,10 +177,18 @@ class SDXL:
         on_step: Callable[[int], None] | None = None,
     ) -> Media:
         """Generate pictures [B, 3, H, W], as `Generator.generate` says; with a prior, guidance needs null."""
+        from diffusers import StableDiffusionXLImg2ImgPipeline
+
         self.check_size(size_px)
         given = self._inputs(conditioning, sampling.prompt, len(seeds))
         other = self._inputs(self._null(conditioning, null), sampling.negative_prompt, len(seeds))
-        pipeline, start = self._start(conditioning.start, size_px, sampling)
+        self.pipeline.scheduler = _sampling.scheduler_of(self._scheduler, sampling)
+        other_pipeline = partial(StableDiffusionXLImg2ImgPipeline, add_watermarker=False)
+        pipeline, start = _sampling.begin(
+            self, self.pipeline, other_pipeline, conditioning.start, size_px, sampling
+        )
+        if pipeline is None:
+            return self.decode(start["image"])
         is_guided = sampling.guidance > 1 and self.unet.config.time_cond_proj_dim is None  # as in diffusers
         tokens = guided(given, other) if is_guided else given.tokens
         latents = pipeline(
@@ -270,7 +268,7 @@ class SDXL:
             offload: Whether U-Net and VAE are on the GPU one at a time.
         """
         weights = (max if offload else sum)(map(size_of, self.networks))
-        rows, decoded = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, VAE_BATCH)
+        rows, decoded = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, _autoencoder.AT_ONCE)
         latents = torch.empty(rows, *self.latent_shape(size_px), device="meta", dtype=self.unet.dtype)
         sizes = torch.empty(rows, 6, device="meta", dtype=self.unet.dtype)
         first = torch.empty_like(latents[:decoded], dtype=self.vae.dtype)
@@ -296,19 +294,3 @@ class SDXL:
         if texts is None and isinstance(conditioning.texts, Tensor):
             texts = torch.zeros_like(conditioning.texts)
         return Conditioning(embeddings, texts)
-
-    def _start(self, start: Tensor | None, size_px: int, sampling: Sampling) -> tuple[Any, dict[str, Any]]:
-        """Choose diffusers' pipeline and its arguments: from noise alone, from latents, or from pictures."""
-        own, name = self._scheduler, sampling.scheduler
-        self.pipeline.scheduler = own if name is None else _sampling.scheduler(name, own.config)
-        if start is None:
-            return self.pipeline, {"height": size_px, "width": size_px}
-        shape = self.latent_shape(size_px)
-        if start.shape[1] == 3:
-            start = self.encode(_sampling.resized(start, size_px))
-        elif tuple(start.shape[1:]) != shape:
-            raise BrainhiveError(
-                f"latents to start from are {list(start.shape[1:])}, the generator's are {list(shape)}",
-                "use the resolution_px and the autoencoder that the latents were made with",
-            )
-        return _sampling.from_latents(self.pipeline, start.to(self.device), sampling.steps, sampling.strength)

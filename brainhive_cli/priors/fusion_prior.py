@@ -94,6 +94,7 @@ class Config(parts.Config):
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""
         unet = unet_of(generator)
+        processors = list(processors_of(unet))
         cross_attention = {"cross_attention_dim": unet.config.cross_attention_dim}
         configs = {
             "fusion_encoder": {
@@ -109,7 +110,7 @@ class Config(parts.Config):
             },
             "attn_adapter": {
                 **cross_attention,
-                "attn_processor_keys": list(processors_of(unet)),
+                "attn_processor_keys": processors,
                 "block_out_channels": list(unet.config.block_out_channels),
                 "scale": self.scale,
             },

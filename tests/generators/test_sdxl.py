@@ -16,7 +16,14 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.memory_estimate import size_of
-from brainhive_cli.generators import SCHEDULERS, Objective, Sampling, _architecture, _objective, sdxl
+from brainhive_cli.generators import (
+    SCHEDULERS,
+    Objective,
+    Sampling,
+    _architecture,
+    _autoencoder,
+    _objective,
+)
 from brainhive_cli.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.priors import fusion_prior
 
@@ -238,7 +245,7 @@ def test_the_memory_estimate_is_less_with_less_at_once_and_parts_elsewhere():
 
 def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
     random = torch.Generator().manual_seed(0)
-    images = torch.rand(sdxl.VAE_BATCH + 1, 3, PX, PX, generator=random)
+    images = torch.rand(_autoencoder.AT_ONCE + 1, 3, PX, PX, generator=random)
     taken: list[int] = []
     generator.vae.decoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
     generator.vae.encoder.register_forward_pre_hook(lambda _, given: taken.append(len(given[0])))
@@ -246,7 +253,7 @@ def test_the_vae_takes_few_at_once_and_gives_each_what_it_gets_alone(generator):
     latents = generator.encode(images)
     decoded = generator.decode(latents)
 
-    assert taken == [sdxl.VAE_BATCH, 1] * 2
+    assert taken == [_autoencoder.AT_ONCE, 1] * 2
     alone = [generator.encode(image[None]) for image in images]
     assert torch.allclose(latents, torch.cat(alone), atol=SAME_PICTURE)
     assert torch.allclose(decoded, torch.cat([generator.decode(one) for one in alone]), atol=SAME_PICTURE)

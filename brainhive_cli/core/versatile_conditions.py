@@ -1,0 +1,90 @@
+"""The conditions of Versatile Diffusion: tokens of pictures and of texts, by its CLIP."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from brainhive_cli.core import console, weights
+from brainhive_cli.core.errors import MissingData
+
+SOURCE = "hub:shi-labs/versatile-diffusion"
+IMAGE, TEXT = "image_encoder", "text_encoder"
+"""Folders of the two towers."""
+CLASSES = {IMAGE: "CLIPVisionModelWithProjection", TEXT: "CLIPTextModelWithProjection"}
+"""Their classes in transformers."""
+PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
+"""Folders of what prepares pictures and texts."""
+
+
+def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
+    """Make image tokens [B, S, D] of preprocessed pictures [B, 3, H, W], the class token first.
+
+    The last norm and the projection act on all tokens; all are divided by the class token's length.
+
+    Source: diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0); arXiv 2211.08332.
+    """
+    hidden = tower.vision_model(pixel_values=pixels).last_hidden_state
+    tokens: Tensor = tower.visual_projection(tower.vision_model.post_layernorm(hidden))
+    return tokens / tokens[:, :1].norm(dim=-1, keepdim=True)
+
+
+def of_texts(tower: Any, ids: Tensor) -> Tensor:
+    """Make text tokens [B, S, D] of token ids [B, S], all divided by the length of the projected end token.
+
+    Source: as `of_pictures`.
+    """
+    found = tower(input_ids=ids)
+    tokens: Tensor = tower.text_projection(found.last_hidden_state)
+    return tokens / found.text_embeds.norm(dim=-1, keepdim=True)[:, None]
+
+
+def tower_of(folder: Path, component: str) -> nn.Module:
+    """Load a tower from its folder below Versatile Diffusion's, in float32.
+
+    Raises:
+        MissingData: if weights are absent, damaged or not all there.
+    """
+    import transformers
+
+    where = folder / component
+    files = [file for file in where.glob("*") if file.suffix in (".bin", ".safetensors")]
+    if not files:
+        raise MissingData(f"{where} has no weights", "give a whole folder, or download it again")
+    with weights.reading(where, files=files), console.hushed():
+        cls = getattr(transformers, CLASSES[component])
+        tower, info = cls.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+        if absent := sorted(info["missing_keys"]):
+            raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
+        frozen: nn.Module = tower.eval().requires_grad_(False)
+        return frozen
+
+
+def picture_views(folder: Path) -> Callable[[Any], Tensor]:
+    """Make what preprocesses a picture to [3, H, W], as the folder says."""
+    from transformers import CLIPImageProcessor
+
+    with weights.reading(folder / PROCESSOR):
+        processor: Any = CLIPImageProcessor.from_pretrained(folder / PROCESSOR)
+
+    def view(picture: Any) -> Tensor:
+        pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+        return pixels
+
+    return view
+
+
+def token_ids(folder: Path) -> Callable[[str], Tensor]:
+    """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
+    from transformers import CLIPTokenizer
+
+    with weights.reading(folder / TOKENIZER):
+        tokenizer: Any = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
+
+    def ids(text: str) -> Tensor:
+        found: Tensor = tokenizer(text, padding="max_length", truncation=True, return_tensors="pt").input_ids
+        return found[0]
+
+    return ids

@@ -1,0 +1,125 @@
+"""Versatile Diffusion's folder as it lies on the hub, converted once to what its dual guidance needs."""
+
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from brainhive_cli.core import console, home, hub, weights
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.versatile_conditions import (
+    IMAGE,
+    TEXT,
+    of_pictures,
+    of_texts,
+    picture_views,
+    token_ids,
+    tower_of,
+)
+from brainhive_cli.generators import _components
+from brainhive_cli.generators._dual import joined, make_dual
+
+UNETS = ("image_unet", "text_unet")
+STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
+STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
+"""Weights of each component; the publisher's are pickles."""
+FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
+SMALL = ("*/*.json", "tokenizer/*")
+"""What is fetched before it is known whether the weights are needed."""
+MODELS = "models"
+"""Where converted weights are kept, below home."""
+UNET, VAE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
+BLACK_PX = 224
+"""Side of the black picture that is the unconditional one."""
+
+
+def load(source: str, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Load U-Net, VAE and scheduler, and the tokens of the empty prompt and a black picture.
+
+    Returns:
+        The components; `text` [1, S, D] and `image` [1, S, D] in float32.
+
+    Raises:
+        MissingData: if a component is absent, damaged or half-downloaded.
+    """
+    import diffusers
+
+    folder = hub.folder(source, allow=SMALL)
+    configs = {name: _components.read(folder, name) for name in (*UNETS, "vae", "scheduler")}
+    kept = _converted(source, folder, configs, dtype)
+    with torch.device("meta"):
+        unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["image_unet"]))
+        vae = diffusers.AutoencoderKL.from_config(configs["vae"])
+    for module, name in ((unet, UNET), (vae, VAE)):
+        weights.fill(module, weights.read(kept / name), kept / name)
+    scheduler = _components.scheduler(configs["scheduler"], folder)
+    return {"unet": unet, "vae": vae, "scheduler": scheduler}, weights.read(kept / UNCONDITIONAL)
+
+
+def bytes_to_fetch(source: str) -> int:
+    """Return how much would be downloaded; nothing but configs is, and nothing where all is converted."""
+    folder = hub.folder(source, allow=SMALL)
+    for name in (*UNETS, "vae", "scheduler"):
+        _components.read(folder, name)
+    if list((home.root() / MODELS).glob(f"{_name(source, folder)}-*/{UNET}")):
+        return 0
+    if not source.startswith("hub:"):
+        _require(folder)
+    return sum(hub.bytes_to_fetch(source, (), (file,)) for file in FILES)
+
+
+def _require(folder: Path) -> None:
+    for file in FILES:
+        if not (folder / file).is_file():
+            raise MissingData(f"the generator {folder} has no {file}", "download it again")
+
+
+def _name(source: str, folder: Path) -> str:
+    """Name the folder of converted weights by what they are made of: the hub's commit, or the files."""
+    digest = hub.revision(folder) if source.startswith("hub:") else hub.digest(folder, FILES)
+    return f"versatile-diffusion-{digest[:12]}"
+
+
+def _converted(source: str, folder: Path, configs: Mapping[str, Any], dtype: torch.dtype) -> Path:
+    """Find the converted weights, or convert them; interrupted, that leaves no folder of this name."""
+    if not source.startswith("hub:"):
+        _require(folder)
+    kept = home.root() / MODELS / f"{_name(source, folder)}-{str(dtype).removeprefix('torch.')}"
+    lock = FileLock.for_path(kept, wait=True)
+    try:
+        if not kept.is_dir():
+            folder = hub.folder(source, allow=(*SMALL, *FILES))
+            _require(folder)
+            console.say(f"Versatile Diffusion is converted once, into {kept}")
+            part = kept.with_name(f".{kept.name}.part")
+            shutil.rmtree(part, ignore_errors=True)
+            part.mkdir()
+            _convert(folder, configs, dtype, part)
+            os.replace(part, kept)
+    finally:
+        lock.release()
+    return kept
+
+
+def _convert(folder: Path, configs: Mapping[str, Any], dtype: torch.dtype, part: Path) -> None:
+    import diffusers
+
+    with torch.device("meta"):
+        unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["image_unet"]))
+    states = [weights.read(folder / name / f"{STEMS[name]}.bin") for name in UNETS]  # mapped, not loaded
+    state = {key: value.to(dtype) for key, value in joined(unet, *states).items()}
+    weights.fill(unet, state, folder / UNETS[1], _components.WHOLE, MissingData)
+    weights.save(part / UNET, state)
+    vae = _components.pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, None)
+    weights.save(part / VAE, vae.state_dict())
+    with torch.inference_mode():
+        ids, pixels = token_ids(folder)(""), picture_views(folder)(Image.new("RGB", (BLACK_PX, BLACK_PX)))
+        text = of_texts(tower_of(folder, TEXT), ids[None])
+        image = of_pictures(tower_of(folder, IMAGE), pixels[None])
+    weights.save(part / UNCONDITIONAL, {"text": text, "image": image})

@@ -1,0 +1,124 @@
+"""shi-labs/versatile-diffusion at tiny widths: its folders and files, its publisher's pickles of float32."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers as tf
+from diffusers import AutoencoderKL, UNet2DConditionModel
+from diffusers.pipelines.deprecated.versatile_diffusion.modeling_text_unet import UNetFlatConditionModel
+from text_encoders import WORDS, write_tokenizer
+from torch import Tensor
+
+NAME = "shi-labs/versatile-diffusion"
+WIDTH = 12
+"""Of tokens: of the projections of both towers, and of the U-Nets' cross-attention."""
+SIDE_PX = 16
+"""Of pictures: latents are 8 × 8, and the image tower sees four patches."""
+State = dict[str, Tensor]
+TOWER = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+TOWER |= {"projection_dim": WIDTH, "hidden_act": "quick_gelu"}
+VISION = {**TOWER, "image_size": 16, "patch_size": 8}
+TEXT = {**TOWER, "vocab_size": 49, "max_position_embeddings": 77}
+TEXT |= {"bos_token_id": 0, "eos_token_id": 2, "pad_token_id": 1}
+UNET = {"sample_size": 8, "block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4}
+UNET |= {"cross_attention_dim": WIDTH, "attention_head_dim": 2}
+IMAGE_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"]}
+IMAGE_UNET |= {"up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"], "in_channels": 4, "out_channels": 4}
+TEXT_UNET = {**UNET, "down_block_types": ["CrossAttnDownBlockFlat", "DownBlockFlat"]}
+TEXT_UNET |= {"up_block_types": ["UpBlockFlat", "CrossAttnUpBlockFlat"]}
+TEXT_UNET |= {"in_channels": [12, 1, 1], "out_channels": [12, 1, 1]}
+VAE = {"block_out_channels": [8, 16], "layers_per_block": 1, "norm_num_groups": 4, "sample_size": 16}
+VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 2, "up_block_types": ["UpDecoderBlock2D"] * 2}
+SCHEDULER = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "clip_sample": False}
+SCHEDULER |= {"num_train_timesteps": 1000, "set_alpha_to_one": False, "steps_offset": 1}
+SCHEDULER |= {"_class_name": "DDIMScheduler", "_diffusers_version": "0.8.0.dev0", "trained_betas": None}
+PROCESSOR = {
+    "crop_size": {"height": 16, "width": 16},
+    "do_center_crop": True,
+    "do_convert_rgb": True,
+    "do_normalize": True,
+    "do_rescale": True,
+    "do_resize": True,
+    "feature_extractor_type": "CLIPFeatureExtractor",
+    "image_mean": [0.48145466, 0.4578275, 0.40821073],
+    "image_std": [0.26862954, 0.26130258, 0.27577711],
+    "image_processor_type": "CLIPFeatureExtractor",
+    "resample": 3,
+    "rescale_factor": 0.00392156862745098,
+    "size": {"shortest_edge": 16},
+}
+INDEX = {
+    "_class_name": "VersatileDiffusionPipeline",
+    "_diffusers_version": "0.8.0.dev0",
+    "image_encoder": ["transformers", "CLIPVisionModelWithProjection"],
+    "image_feature_extractor": ["transformers", "CLIPFeatureExtractor"],
+    "image_unet": ["diffusers", "UNet2DConditionModel"],
+    "scheduler": ["diffusers", "DDIMScheduler"],
+    "text_encoder": ["transformers", "CLIPTextModelWithProjection"],
+    "text_unet": ["versatile_diffusion", "UNetFlatConditionModel"],
+    "tokenizer": ["transformers", "CLIPTokenizer"],
+    "vae": ["diffusers", "AutoencoderKL"],
+}
+"""model_index.json."""
+OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+"""Of the autoencoder's attention, when the weights were published."""
+
+
+def write(folder: Path, states: Mapping[str, State] = {}) -> Path:
+    """Write the folder; `states` replaces the random weights of components by name."""
+    torch.manual_seed(0)
+    text_unet = UNetFlatConditionModel(**TEXT_UNET)
+    networks: dict[str, tuple[dict[str, Any], Any]] = {
+        "image_unet": (
+            {"_class_name": "UNet2DConditionModel", **IMAGE_UNET},
+            UNet2DConditionModel(**IMAGE_UNET),
+        ),
+        "text_unet": ({"_class_name": "UNetFlatConditionModel", **TEXT_UNET}, text_unet),
+        "vae": ({"_class_name": "AutoencoderKL", **VAE}, AutoencoderKL(**VAE)),
+    }
+    for name, (config, network) in networks.items():
+        state = states.get(name) or network.state_dict()
+        _write(folder / name, config, _old(state) if name == "vae" else state, "diffusion_pytorch_model.bin")
+    vision, text = tf.CLIPVisionConfig(**VISION), tf.CLIPTextConfig(**TEXT)
+    image = states.get("image_encoder") or tf.CLIPVisionModelWithProjection(vision).state_dict()
+    image = {**image, "vision_model.embeddings.position_ids": torch.arange(5)[None]}
+    _write(folder / "image_encoder", _config(vision, "clip_vision_model"), image, "pytorch_model.bin")
+    words = states.get("text_encoder") or tf.CLIPTextModelWithProjection(text).state_dict()
+    words = {**words, "text_model.embeddings.position_ids": torch.arange(77)[None]}
+    _write(folder / "text_encoder", _config(text, "clip_text_model"), words, "pytorch_model.bin")
+    write_tokenizer(folder / "tokenizer", "<|endoftext|>")
+    (folder / "scheduler").mkdir()
+    (folder / "scheduler/scheduler_config.json").write_text(json.dumps(SCHEDULER))
+    (folder / "image_feature_extractor").mkdir()
+    (folder / "image_feature_extractor/preprocessor_config.json").write_text(json.dumps(PROCESSOR))
+    (folder / "model_index.json").write_text(json.dumps(INDEX))
+    (folder / "pretrained_pth").mkdir()
+    (folder / "pretrained_pth/vd-four-flow-v1-0.pth").write_bytes(b"many gigabytes")
+    assert len(WORDS) <= TEXT["vocab_size"]
+    return folder
+
+
+def _config(config: Any, model_type: str) -> dict[str, Any]:
+    return {**config.to_diff_dict(), "model_type": model_type, "torch_dtype": "float32"}
+
+
+def _old(state: Mapping[str, Tensor]) -> State:
+    found = {}
+    for name, value in state.items():
+        for new, old in OLD_NAMES.items():
+            if ".attentions." in name:
+                name = name.replace(f".{new}.", f".{old}.")
+        found[name] = value
+    return found
+
+
+def _write(folder: Path, config: Mapping[str, Any], state: Mapping[str, Tensor], file: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps(config))
+    torch.save(
+        {name: value.float() if value.is_floating_point() else value for name, value in state.items()},
+        folder / file,
+    )
