@@ -32,13 +32,14 @@ def embedding(world: Path, image_id: str) -> torch.Tensor:
 
 
 def generate(
-    generator: Path, prior: Path, embedded: torch.Tensor, seeds: list[int], **more: Any
+    generator: Path, prior: Path, embedded: torch.Tensor | None, seeds: list[int], **more: Any
 ) -> list[Image.Image]:
-    """Generate pictures from an embedding without the pipeline."""
+    """Generate pictures from an embedding, or from `token`, without the pipeline."""
     made, fusion = sdxl.Config(source=str(generator)).build(), FusionPrior.load(str(prior))
     fusion.attach(made)
     with torch.inference_mode():
-        token = fusion.fuse({COLOURS: embedded}).expand(len(seeds), -1)
+        token = more.pop("token") if embedded is None else fusion.fuse({COLOURS: embedded})
+        token = token.expand(len(seeds), -1)
         given = dataclasses.replace(
             fusion.condition(Decoded({"token": token}), seeds), start=more.pop("initial", None)
         )

@@ -91,11 +91,24 @@ def average_precisions(
     return precision.sum(1) / (targets >= 0).sum(1).cpu()
 
 
-def nearest(signal_tokens: Tensor, gallery: Tensor) -> Tensor:
-    """Find the most similar gallery item of each signal: [N] on the CPU, the first of equals."""
-    unit = torch.nn.functional.normalize(gallery.float(), dim=1)
-    rows = max(1, BLOCK // len(gallery))
-    return torch.cat([(tokens.float() @ unit.T).argmax(1) for tokens in signal_tokens.split(rows)]).cpu()
+def nearest(signal_tokens: Tensor, gallery: Tensor | Iterable[Tensor]) -> Tensor:
+    """Find the most similar gallery item of each signal: [N] on the CPU, the first of equals.
+
+    Args:
+        signal_tokens: [N, D].
+        gallery: Image tokens [M, D], or blocks [m, D] of them, of which one is held at a time.
+    """
+    best = torch.full((len(signal_tokens),), -torch.inf)
+    found, start = torch.zeros(len(signal_tokens), dtype=torch.long), 0
+    for block in [gallery] if isinstance(gallery, Tensor) else gallery:
+        unit = torch.nn.functional.normalize(block.float(), dim=1)
+        rows = max(1, BLOCK // len(block))
+        some = [(tokens.float() @ unit.T).max(1) for tokens in signal_tokens.split(rows)]
+        value, place = (torch.cat([each[n].cpu() for each in some]) for n in (0, 1))
+        is_better = value > best
+        best, found = torch.where(is_better, value, best), torch.where(is_better, start + place, found)
+        start += len(block)
+    return found
 
 
 def subset_hits(

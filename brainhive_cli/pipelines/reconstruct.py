@@ -2,8 +2,8 @@
 
 from pathlib import PurePosixPath
 
-from brainhive_cli.core import trackers
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import console, trackers
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
@@ -13,13 +13,20 @@ from brainhive_cli.reconstruction.evaluation import Stimuli, compare_with, measu
 from brainhive_cli.reconstruction.job import Job
 from brainhive_cli.reconstruction.recipe import Recipe, Scoring
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
+from brainhive_cli.reconstruction.swept import Variants, sweep_tables
 
 __all__ = ["Recipe", "plan", "run"]
 
 
 def plan(recipe: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
-    job = Job(recipe)
+    return _plan(Job(recipe))
+
+
+def _plan(job: Job) -> Plan:
+    recipe = job.recipe
+    if recipe.is_swept:
+        return _plan_sweep(job)
     if recipe.score is not None:
         return Plan.of(
             {"pictures": lambda: len(job.folders.generated.media), "metrics": lambda: job.metrics_line}
@@ -43,12 +50,49 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """Generate what is not there yet, then measure; or score what others made."""
     trackers.require(recipe.run.trackers)
     job = Job(recipe)
+    return _run_sweep(job, launch, again) if recipe.is_swept else _run(job, launch, again)
+
+
+def _plan_sweep(job: Job) -> Plan:
+    """Plan the first variant, and collect what is missing for any."""
+    try:
+        plans = {label: _plan(each) for label, each in job.variants.items()}
+    except BrainhiveError as error:
+        return Plan({}, [error.in_one_line])
+    first = next(iter(plans.values()))
+    counts = {label: each.items.get("pictures", "").partition(":")[0] for label, each in plans.items()}
+    listed = ", ".join(f"{label} ({count or 'unknown'} pictures)" for label, count in counts.items())
+    missing = dict.fromkeys(line for each in plans.values() for line in each.missing)
+    return Plan({"variants": listed, **first.items}, list(missing))
+
+
+def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
+    """Run every variant by itself, and lay them out in one table; they are compared with the first."""
+    results = Variants({label: _run(each, launch, again) for label, each in job.variants.items()})
+    first = next(iter(job.variants.values()))
+    folder = RunFolder.open("reconstruct", f"{first.align.label}-sweep", job.pinned, launch, again)
+    if launch.is_main:
+        folder.finish(results.measurements)  # again where it is finished: a variant may have got a metric
+    launch.barrier()
+    with folder.reading() as found:
+        for reason in found.notes["not_compared"]:
+            console.warn(f"not compared: {reason}")
+        files = {
+            f"{label} {kind}": path
+            for label, each in results.results.items()
+            for kind, path in each.files.items()
+        }
+        return Result(folder.path, sweep_tables(found, job.recipe.published), found, files)
+
+
+def _run(job: Job, launch: Launch, again: bool) -> Result:
+    recipe = job.recipe
     others = job.against  # found before anything is generated
     folder = _score(job, launch, again) if recipe.score is not None else _reconstruct(job, launch, again)
     if launch.is_main and others:
         compare_with(folder, others)
     launch.barrier()
-    result = result_of(folder)
+    result = result_of(folder, recipe.published)
     if launch.is_main:
         found = result.metrics
         values = {source: found.scopes[source] for source in found.notes["sources"]}

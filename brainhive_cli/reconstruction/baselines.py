@@ -25,9 +25,9 @@ from brainhive_cli.data.views import to_pictures
 from brainhive_cli.datasets import BadPicture, Clip, StimulusSet
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
-from brainhive_cli.reconstruction.conditions import DecodedSet, Source
+from brainhive_cli.reconstruction.conditions import TRAIN, DecodedSet, Source
 from brainhive_cli.reconstruction.generated import GeneratedSet
-from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads, compared
+from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.stores.ids import match_ids
 
 BASELINES: tuple[Source, ...] = ("nearest", "mean")
@@ -36,7 +36,6 @@ MEAN_OF = 2000
 level of 255 (a pixel's standard deviation of 60 over the root of 2000)."""
 AT_ONCE = 64
 """Pictures that are decoded ahead."""
-TRAIN = "train"
 
 
 @dataclass(frozen=True)
@@ -110,11 +109,11 @@ class Baselines:
         rows = np.flatnonzero(np.all([store.done for store in stores.values()], axis=0))
         shown = [next(iter(stores.values())).image_ids[row] for row in rows]
         image_rows = match_ids(shown, images.image_ids, f"{images.dataset} {TRAIN}")
-        candidates = compared(heads.of_rows(TRAIN, rows))
         made = []
         for decoded_set in brain:
             assert decoded_set.cell is not None and decoded_set.decoded is not None
-            chosen = image_rows[nearest(compared(decoded_set.decoded), candidates).numpy()]
+            vectors = heads.compare(decoded_set.decoded.tensors)
+            chosen = image_rows[nearest(vectors, heads.vectors_of_rows(TRAIN, rows)).numpy()]
             name = f"nearest/{decoded_set.name}"
             place = folder.path / "baselines" / name
             ids = decoded_set.image_ids

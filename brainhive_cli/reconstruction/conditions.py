@@ -16,8 +16,12 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 
-Source = Literal["brain", "images", "shuffled", "zeroed", "nearest", "mean"]
+Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean"]
 """From the last two nothing is generated: they are pictures of the training set (see `baselines`)."""
+TRAIN = "train"
+"""The split whose embeddings are averaged, and whose pictures are baselines."""
+OF_NO_CELL: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")
+"""Sources without a brain model: they are generated once for all cells."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +30,7 @@ class DecodedSet:
 
     Attributes:
         source: Where they come from.
-        cell: Whose brain model decoded them; None for `images` and `zeroed`, which need none.
+        cell: Whose brain model decoded them; None for those `OF_NO_CELL`.
         subject: Whose signals; None where there are none.
         image_ids: The items, [N].
         origin_ids: The image id of the signal or stimulus that each row comes from: another item's if
@@ -111,4 +115,9 @@ def decoded_sets(
         made["images"] = [DecodedSet("images", None, None, image_ids, image_ids, heads.of_rows(split, rows))]
     if "zeroed" in sources:
         made["zeroed"] = [DecodedSet("zeroed", None, None, image_ids, image_ids, None)]
+    if "mean_embedding" in sources:
+        mean = heads.mean_of(TRAIN)
+        of_each = {name: head.expand(len(image_ids), *head.shape[1:]) for name, head in mean.tensors.items()}
+        one = DecodedSet("mean_embedding", None, None, image_ids, image_ids, Decoded(of_each))
+        made["mean_embedding"] = [one]
     return [each for source in dict.fromkeys(sources) for each in made.get(source, [])]

@@ -19,7 +19,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
 from brainhive_cli.reconstruction.metric_parts import is_here, load, names_for
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
-from brainhive_cli.reconstruction.recipe import Scoring
+from brainhive_cli.reconstruction.recipe import PublishedScores, Scoring
 from brainhive_cli.reconstruction.scoring import Scorer
 from brainhive_cli.reconstruction.sheet_selection import sheets_of
 from brainhive_cli.reconstruction.tables import missing_lines, tables
@@ -120,8 +120,8 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     folder.finish(found)
 
 
-def result_of(folder: RunFolder) -> Result:
-    """Read back a finished run, and warn of what is missing."""
+def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Result:
+    """Read back a finished run, with what was published of it, and warn of what is missing."""
     files = {
         name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
     }
@@ -130,7 +130,7 @@ def result_of(folder: RunFolder) -> Result:
     with folder.reading() as found:
         for line in missing_lines(found.missing):
             console.warn(line)
-        return Result(folder.path, tables(found), found, existing)
+        return Result(folder.path, tables(found, published), found, existing)
 
 
 def _score(

@@ -18,11 +18,12 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import variants
 from brainhive_cli.data import media_files
 from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.generators import Sampling
 from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
-from brainhive_cli.reconstruction.conditions import DecodedSet
+from brainhive_cli.reconstruction.conditions import OF_NO_CELL, TRAIN, DecodedSet
 from brainhive_cli.reconstruction.evaluation import Stimuli
 from brainhive_cli.reconstruction.folders import MatchedFolders, digest_of, pictures_in
 from brainhive_cli.reconstruction.generated import GeneratedSet
@@ -42,6 +43,19 @@ class Job:
     """
 
     recipe: Recipe
+
+    @cached_property
+    def variants(self) -> "dict[str, Job]":
+        """The job of every variant of a sweep, by label, on one run unless they name others; else none."""
+        if not self.recipe.is_swept:
+            return {}
+        (first, recipe), *others = variants(self.recipe).items()
+        found = {first: Job(recipe)}
+        for label, each in others:
+            is_same = each.align_run is None
+            run = found[first].pinned.align_run if is_same else each.align_run
+            found[label] = Job(each.model_copy(update={"align_run": run}))
+        return found
 
     @cached_property
     def folders(self) -> MatchedFolders:
@@ -94,7 +108,14 @@ class Job:
     def against(self) -> list[RunFolder]:
         """The runs to compare with."""
         root = self.recipe.paths.under_home("runs")
-        return [runs.find(root, "reconstruct", name) for name in self.recipe.against or []]
+        found = [runs.find(root, "reconstruct", name) for name in self.recipe.against or []]
+        for run in found:
+            if swept := run.measurements().notes.get("variants"):
+                names = [each["run"] for each in swept.values()]
+                raise RecipeError(
+                    f"{run.path.name} is a sweep: name the run of a variant", " or ".join(names)
+                )
+        return found
 
     @cached_property
     def stimuli(self) -> Stimuli:
@@ -116,6 +137,9 @@ class Job:
         recipe = self.recipe
         if recipe.score is not None:
             return recipe.holding(self.folders.digests)
+        if jobs := [each.pinned for each in self.variants.values()]:
+            held = {name: digest for each in jobs for name, digest in each.digests.items()}
+            return recipe.model_copy(update={"align_run": jobs[0].align_run}).holding(held)
         align, held = self.align, {recipe.prior.source: priors.describe(recipe.prior.source).digest}
         if start := recipe.initial.folder:
             held[start] = digest_of(pictures_in(start))
@@ -142,9 +166,10 @@ class Job:
         recipe, cells = self.recipe, len(self.cells)
         items = len(self.align.dataset.images(recipe.split))
         items = min(items, recipe.items or items)
-        of_no_cell = {"images", "zeroed"}
         generated = {*recipe.sources} - {*BASELINES}
-        sets = sum(1 if source in of_no_cell else cells for source in generated)
+        sets = sum(1 if source in OF_NO_CELL else cells for source in generated)
+        if "mean_embedding" in generated:
+            self.align.stores(TRAIN)  # which are averaged
         count = sets * items * recipe.repeats
         more = f", of {count * recipe.best_of} generated" if recipe.best_of > 1 else ""
         return f"{count}: {items} items × {recipe.repeats} repeats × {sets} cells and sources{more}"
@@ -185,9 +210,9 @@ class Job:
             image_id: [folder.path / decoded_set.file(image_id, n) for n in range(self.recipe.repeats)]
             for image_id in decoded_set.image_ids
         }
-        starts = self.recipe.initial.is_given and decoded_set.source != "zeroed"  # that is from noise alone
+        start = "" if decoded_set.source == "zeroed" else self._start  # that is from noise alone
         seeds = (decoded_set.cell.seed,) if decoded_set.cell else ()
-        described = f"{self.recipe.described(starts)}, {self.trained}"
+        described = f"{self.recipe.described(start)}, {self.trained}"
         return GeneratedSet(
             decoded_set.source, decoded_set.name, seeds, files, decoded_set.subject, described
         )
@@ -205,13 +230,21 @@ class Job:
             self.start.prepare(decoded_sets, launch)
         self._refuse_seen(sorted({image_id for each in decoded_sets for image_id in each.image_ids}))
         decoded = next((each.decoded for each in decoded_sets if each.decoded is not None), None)
-        if "strength" in self.recipe.model_fields_set and self.start is None and decoded is not None:
+        if self._start and self.start is None and decoded is not None:
             with torch.inference_mode():
                 starts = prior.condition(decoded[:1], [0]).start is not None
             if not starts:
                 raise RecipeError(
                     "strength has no effect without pictures to start from", "initial.folder=FOLDER"
                 )
+
+    @property
+    def _start(self) -> str:
+        """What sampling starts from, for people; "" where nothing is known but the default strength."""
+        if self.recipe.initial.is_given:
+            return "pictures"
+        is_default = self.recipe.strength == Sampling.model_fields["strength"].default
+        return "" if is_default else "the decoded start"
 
     def _refuse_best_clip(self) -> None:
         """Refuse to choose among clips: encoders make the heads of pictures."""

@@ -9,6 +9,7 @@ from brainhive_cli.core import parts, recipe_files
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Savings, Section, refuse_idle, split
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.generators import DEFAULT, Sampling
 from brainhive_cli.reconstruction.conditions import Source
@@ -87,11 +88,26 @@ class Output(Section):
     tiling: bool = Field(False, description="decode picture by picture, and large ones in tiles")
 
 
+class PublishedScores(Section):
+    """What a paper reports of reconstructions; it is shown with what is measured."""
+
+    source: str = Field(description="where it is printed, and how well it is known")
+    values: dict[str, float] = Field(min_length=1, description="metric to value")
+    differs: Annotated[list[str], BeforeValidator(split)] = Field(
+        [], description="how this set-up differs from it, in words"
+    )
+
+    @model_validator(mode="after")
+    def _names_known_metrics(self) -> Self:
+        known_metrics(list(self.values))
+        return self
+
+
 SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "against"}
 """Keys that have an effect where pictures that already exist are scored."""
 
 
-class Recipe(BaseRecipe, Scoring, Sampling, Output):
+class Recipe(SweptRecipe, Scoring, Sampling, Output):
     """What is generated from which run, with which prior and generator; or which folder is scored.
 
     How much is done at once is not part of the fingerprint: a run that was too large continues with less. Nor
@@ -99,7 +115,7 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *("batch_size", "offload", "tiling", "metric_batch_size", "against")
+        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
     }
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = (
@@ -121,8 +137,8 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
         ["brain", "nearest", "mean"],
         min_length=1,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other items' signals, "
-        "the floor; zeroed: no brain; nearest: the training picture nearest to the decoded head; mean: that "
-        "of all",
+        "the floor; zeroed: no brain; mean_embedding: heads of the training stimuli, averaged; nearest: the "
+        "training picture nearest to the decoded head; mean: that of all",
     )
     split: str = Field("test", description="split whose signals are decoded")
     subjects: Numbers | None = Field(None, description="subjects; default: the run's")
@@ -140,6 +156,7 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
     against: Names | None = Field(
         None, description="reconstruct runs to compare with, item by item; nothing is generated again"
     )
+    published: PublishedScores | None = None
     score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
     truth: str | None = Field(None, description="the folder of the true pictures")
 
@@ -175,8 +192,12 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
         fields = {key: getattr(self, key) for key in model.model_fields}
         return cast(M, model.model_construct(given, **fields))
 
-    def described(self, starts_from_pictures: bool) -> str:
-        """Say how pictures are generated, in words that travel with their metrics."""
+    def described(self, start: str) -> str:
+        """Say how pictures are generated, in words that travel with their metrics.
+
+        Args:
+            start: What sampling starts from: `pictures`, `the decoded start`, or "" for noise alone.
+        """
         words = [f"{self.repeats} {'repeat' if self.repeats == 1 else 'repeats'}"]
         if self.best_of > 1:
             words.append(f"each the best of {self.best_of} by its decoded head")
@@ -184,6 +205,6 @@ class Recipe(BaseRecipe, Scoring, Sampling, Output):
             words.append(f"adapter {self.adapter}")
         if self.prior.scale is not None:
             words.append(f"scale {self.prior.scale:g}")
-        if starts_from_pictures:
-            words.append(f"from pictures at strength {self.strength:g}")
+        if start:
+            words.append(f"from {start} at strength {self.strength:g}")
         return ", ".join([*words, *self.section(Sampling).words])

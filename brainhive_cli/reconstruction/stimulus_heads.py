@@ -1,7 +1,8 @@
 """Heads made from the embeddings of stimuli: what a perfect brain model would decode."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Self
 
 import numpy as np
@@ -24,7 +25,14 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
 
 BATCH = 8192
-"""Stimuli whose embeddings are fused at once."""
+"""Stimuli whose heads are made at once, at most."""
+NUMBERS = 1 << 26
+"""Numbers of all their embeddings at most: 256 MiB in float32, 259 pictures of 257 × 768 + 77 × 768."""
+Tensors = Mapping[str, Tensor]
+
+
+def _of_the_token(heads: Tensors) -> Tensor:
+    return comparable(heads[TOKEN])
 
 
 @dataclass(frozen=True)
@@ -37,6 +45,8 @@ class StimulusHeads:
         keys: The key of each encoder's embeddings, by its name.
         targets: Embeddings [B, …] by key to heads [B, …] by name.
         device: Where they are made.
+        compare: Heads to the vectors [B, D] by which rows are compared; default: the token.
+        compared_keys: Keys of the embeddings that these vectors are made from; None for all.
     """
 
     align: AlignRun
@@ -44,6 +54,8 @@ class StimulusHeads:
     keys: Mapping[str, str]
     targets: Callable[[dict[str, Tensor]], dict[str, Tensor]]
     device: torch.device
+    compare: Callable[[Tensors], Tensor] = _of_the_token
+    compared_keys: Collection[str] | None = None
 
     @classmethod
     def of(cls, align: AlignRun, prior: Prior, device: torch.device) -> Self:
@@ -58,26 +70,43 @@ class StimulusHeads:
             keys = match_keys(encoders, prior.dims, "the prior")
             return cls(align, encoders, keys, lambda embeddings: {TOKEN: fuser(embeddings)}, device)
         model = align.model(align.cells[0], device)
-        keys = model.layout.encoders
-        return cls(align, encoders, keys, model.targets, device)
+        layout = model.layout
+        return cls(align, encoders, layout.encoders, model.targets, device, model.join, layout.compared_keys)
 
     def of_rows(self, split: str, rows: NDArray[np.int64]) -> Decoded:
         """Make the heads of some rows of a split's stores."""
-        launch = Launch(0, 1, self.device)
-        targets = Targets.of(self.align.stores(split), launch, self.keys, hold=False)
-        batches = np.array_split(rows, max(1, -(-len(rows) // BATCH)))
-        return Decoded.join([self.of_embeddings(targets.gather(batch)) for batch in batches])
+        return Decoded.join([*self._blocks(split, rows)])
+
+    def vectors_of_rows(self, split: str, rows: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Make the vectors by which rows are compared, block by block [B, D]."""
+        for block in self._blocks(split, rows, self.compared_keys):
+            yield self.compare(block.tensors)
+
+    def mean_of(self, split: str) -> Decoded:
+        """Average the heads of all stimuli of a split: one row."""
+        rows = np.flatnonzero(np.all([store.done for store in self.align.stores(split).values()], axis=0))
+        totals: dict[str, Tensor] = {}
+        for block in self._blocks(split, rows):
+            for name, head in block.tensors.items():
+                total = head.double().sum(0, keepdim=True)
+                totals[name] = totals[name] + total if name in totals else total
+        return Decoded({name: (total / len(rows)).float() for name, total in totals.items()})
+
+    def _blocks(
+        self, split: str, rows: NDArray[np.int64], keys: Collection[str] | None = None
+    ) -> Iterator[Decoded]:
+        """Make the heads of rows block by block, from the embeddings of some keys; None for all."""
+        opened = Targets.of(self.align.stores(split), Launch(0, 1, self.device), self.keys, hold=False)
+        sources = {key: each for key, each in opened.sources.items() if keys is None or key in keys}
+        width = sum(prod(source.shape) for source in sources.values())
+        at_once = max(1, min(BATCH, NUMBERS // width))
+        for batch in np.array_split(rows, max(1, -(-len(rows) // at_once))):
+            yield self.of_embeddings(Targets(sources).gather(batch))
 
     @torch.inference_mode()
     def of_embeddings(self, embeddings: Mapping[str, Tensor]) -> Decoded:
         """Make the heads of embeddings [B, …] by key."""
         return Decoded(self.targets(dict(embeddings)))
-
-
-def compared(decoded: Decoded) -> Tensor:
-    """Flatten the token, or else the first head, to the vectors [N, D] by which rows are compared."""
-    name = TOKEN if TOKEN in decoded.tensors else next(iter(decoded.tensors))
-    return comparable(decoded.tensors[name])
 
 
 class Reranker:
@@ -90,7 +119,9 @@ class Reranker:
 
     def __init__(self, heads: StimulusHeads, launch: Launch) -> None:
         self._heads = heads
-        self._groups = grouped(heads.encoders, "fp32", launch)
+        compared, keys = heads.compared_keys, heads.keys
+        encoders = [each for each in heads.encoders if compared is None or keys[each.name] in compared]
+        self._groups = grouped(encoders, "fp32", launch)
 
     @torch.inference_mode()
     def similarity(self, pixels: Pixels, decoded: Decoded) -> Tensor:
@@ -106,5 +137,5 @@ class Reranker:
         for group in self._groups:
             views = torch.stack([group.encoder.preprocess(picture) for picture in pictures])
             embeddings |= {self._heads.keys[name]: values for name, values in group.encode(views).items()}
-        generated = compared(self._heads.of_embeddings(embeddings))
-        return F.cosine_similarity(generated, compared(decoded).to(generated.device))
+        generated = self._heads.compare(self._heads.of_embeddings(embeddings).tensors)
+        return F.cosine_similarity(generated, self._heads.compare(decoded.tensors).to(generated.device))

@@ -13,6 +13,7 @@ TITLES = {
     "images": "images, ceiling",
     "shuffled": "shuffled, floor",
     "zeroed": "zeroed, no brain",
+    "mean_embedding": "mean embedding",
     "nearest": "nearest training picture",
     "mean": "mean training picture",
     "scored": "scored",
@@ -22,8 +23,8 @@ LEVEL = 0.05
 """p below which the better of two is named."""
 
 
-def tables(found: Measurements) -> tuple[Table, ...]:
-    """Write the tables of a finished run; by cell where there are several."""
+def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
+    """Write the tables of a finished run; by cell where there are several; and what was published."""
     source = found.notes["sources"][0]
     cells = {
         cell["title"]: found.scopes[scope]
@@ -36,7 +37,16 @@ def tables(found: Measurements) -> tuple[Table, ...]:
     if against := found.notes.get("against", []):
         caveats = merge_caveats(*(each["caveats"] for each in against))
         written += extend_tables([_comparisons("this run", against)], caveats)
-    return extend_tables(written, found.caveats)
+    return extend_tables([*written, *published_scores(published)], found.caveats)
+
+
+def published_scores(published: Any) -> list[Table]:
+    """Show what was published of these metrics, if the recipe says it."""
+    if published is None:
+        return []
+    title = "; ".join([f"Published: {published.source}", *(f"differs: {each}" for each in published.differs)])
+    columns = [_with_arrow(name, short(name)) for name in published.values]
+    return [Table(title, tuple(columns), (tuple(f"{each:.3f}" for each in published.values.values()),))]
 
 
 def missing_lines(missing: Mapping[str, str]) -> list[str]:

@@ -13,6 +13,7 @@ import yaml
 from safetensors.torch import load_file
 from two import in_two
 
+from brainhive_cli import priors
 from brainhive_cli.alignment import trained
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -20,6 +21,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.demo import voxels
 from brainhive_cli.generators import sdxl
+from brainhive_cli.reconstruction import stimulus_heads
+from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 
 DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 2}"
 LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
@@ -97,6 +100,27 @@ def test_the_identity_prior_reconstructs_from_both_heads(world: Any, go: Go, tmp
         assert len(list((result.folder / "samples/all_seed-1" / subject).rglob("*.png"))) == 4
     pixcorr = result.metrics.scopes["brain"]["pixcorr"]
     assert (pixcorr.n, pixcorr.split) == (8, "test")
+
+
+def test_pictures_are_compared_by_the_head_of_retrieval_block_by_block(
+    world: Any, go: Go, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, run = world
+    align, rows = trained.find(str(run), Paths()), np.arange(7)
+    heads = StimulusHeads.of(align, priors.load("identity"), torch.device("cpu"))
+    whole = heads.of_rows("test", rows)
+    monkeypatch.setattr(stimulus_heads, "NUMBERS", 1000)  # three pictures of 256 + 64 numbers
+
+    blocks = [*heads.vectors_of_rows("test", rows)]
+    mean = heads.mean_of("test").tensors
+    result = go("reconstruct", f"align_run={run}", "prior=identity", GENERATOR, *SMALL, "best_of=2")
+
+    assert [len(block) for block in blocks] == [7]  # of tokens alone 15 fit
+    assert torch.equal(torch.cat(blocks), whole.tensors["tokens"].flatten(1))
+    every = heads.of_rows("test", np.arange(len(align.dataset.images("test")))).tensors
+    for name in ("latent", "tokens"):
+        torch.testing.assert_close(mean[name], every[name].mean(0, keepdim=True))
+    assert "best of 2 by its decoded head" in result.metrics.overall["pixcorr"].protocol
 
 
 def test_latents_of_another_autoencoder_are_refused(world: Any, go: Go) -> None:

@@ -308,3 +308,15 @@ def test_all_pictures_are_ranked_as_each_is_alone(random, monkeypatch):
 
 def test_all_pictures_tie_for_a_constant_token():
     assert (ranks_of_all(torch.ones(3, 4), torch.ones(9, 4), 5) == 9).all()
+
+
+def test_the_nearest_of_a_gallery_is_the_same_block_by_block_and_the_first_of_equals():
+    torch.manual_seed(0)
+    gallery = torch.randn(11, 5)
+    gallery[9] = 2 * gallery[4]  # as near as the fourth to everything
+    signals = torch.cat([torch.randn(6, 5), gallery[4:5]])
+
+    whole = nearest(signals, gallery)
+
+    assert torch.equal(nearest(signals, iter(gallery.split(4))), whole)
+    assert whole[-1] == 4 and len(set(whole.tolist())) > 2

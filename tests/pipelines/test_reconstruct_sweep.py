@@ -1,0 +1,83 @@
+"""Ablations of a reconstruction: each a run of its own, all in one table."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from reconstructions import COLOURS, gap, generate
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.sweep import FULL
+from brainhive_cli.pipelines import reconstruct
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from brainhive_cli.reconstruction.generation import seed_of
+from brainhive_cli.stores.target_store import TargetStore
+
+ABLATIONS = "ablations={ceiling: {sources: images}, average: {sources: mean_embedding}, two: {steps: 1}}"
+
+
+def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full_one(go, aligned, drawing):
+    alone = go("reconstruct", *drawing)
+    made = (alone.folder / "metrics.json").stat().st_mtime_ns
+
+    result = go("reconstruct", *drawing, ABLATIONS, "published={source: a paper, values: {pixcorr: 0.5}}")
+
+    table, published = result.tables
+    assert [row[:2] for row in table.rows] == [
+        (FULL, "brain"),
+        ("ceiling", "images, ceiling"),
+        ("average", "mean embedding"),
+        ("two", "brain"),
+    ]
+    assert table.columns == ("variant", "from", "PixCorr", "SSIM", "n")
+    found = result.metrics
+    assert table.rows[0][2] == f"{found.scopes[f'{FULL} · brain']['pixcorr'].value:.3f}"
+    assert [each["with"] for each in found.notes["comparisons"]] == ["ceiling", "average", "two"]
+    runs = {label: each["run"] for label, each in found.notes["variants"].items()}
+    assert runs[FULL] == alone.folder.name and len(set(runs.values())) == 4
+    assert (alone.folder / "metrics.json").stat().st_mtime_ns == made  # nothing is done twice
+    assert (published.columns, published.rows) == (("PixCorr",), (("0.500",),))
+    with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
+        go("reconstruct", *drawing, f"against={result.folder.name}")
+
+
+def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_their_noise(
+    go, aligned, drawing, prior, world, generator
+):
+    result = go("reconstruct", *drawing, "sources=mean_embedding")
+
+    (path,) = world.glob("embeddings/demo-noise-0.3/train/*example.h5")
+    every = torch.from_numpy(np.array(TargetStore.open(path).embedding))
+    fusion = FusionPrior.load(str(prior))
+    with torch.inference_mode():
+        mean = fusion.fuse({COLOURS: every}).mean(0, keepdim=True)
+    root = result.folder / "samples/mean_embedding"
+    files = sorted(root.rglob("00.png"))
+    assert len(files) == 3 and len({file.read_bytes() for file in files}) == 3
+    image_id = files[0].parent.relative_to(root).as_posix()
+    seeds = [seed_of(0, image_id, 0)]
+    (expected,) = generate(generator, prior, None, seeds, token=mean)
+    assert gap(expected, Image.open(files[0])) <= 1
+
+
+@pytest.mark.parametrize(
+    ("ablations", "missing"),
+    [
+        ("ablations={a: {stepss: 1}}", "unknown recipe key 'stepss'"),
+        ("ablations={a: {align_run: no-such}}", "no train-align run 'no-such'"),
+    ],
+)
+def test_the_plan_of_a_sweep_lists_its_variants_and_what_any_lacks(aligned, drawing, ablations, missing):
+    planned = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ABLATIONS]))
+    refused = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, [*drawing, ablations]))
+
+    assert planned.items["variants"] == (
+        "full (6 pictures), ceiling (6 pictures), average (6 pictures), two (6 pictures)"
+    )
+    assert not planned.missing and missing in refused.missing[0]
+
+
+def test_a_sweep_of_what_others_made_is_refused(tmp_path):
+    given = [f"score={tmp_path}", f"truth={tmp_path}", "ablations={a: {steps: 1}}"]
+    with pytest.raises(RecipeError, match="ablations has no effect on pictures that others made"):
+        reconstruct.Recipe.resolve("reconstruct", None, {}, given)
