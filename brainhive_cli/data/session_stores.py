@@ -14,6 +14,7 @@ from brainhive_cli.preparations import Trials
 from brainhive_cli.stores import mapping
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, SignalStore, difference_of
+from brainhive_cli.stores.sliced import grouped
 
 DType = Literal["float32", "float16"]
 
@@ -186,23 +187,17 @@ def _joined(
         if difference := difference_of(first, other):
             names = [f"session {each.provenance['session']}" for each in (first, other)]
             raise BrainhiveError(f"{' and '.join(names)} differ in their {difference}")
-    ids = [Names.of(each.image_ids).packed for each in recordings]
-    known, stimuli = np.unique(np.concatenate(ids), return_inverse=True)
-    lengths = [len(each) for each in ids]
-    session_of = np.repeat(np.arange(len(ids), dtype=np.int8), lengths)  # [trials]
-    row_of = np.concatenate([np.arange(length) for length in lengths])
-    order = np.argsort(stimuli, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(stimuli[order])) + 1)  # the trials of each stimulus
-    counts = np.array([len(group) for group in groups])
-    sessions = np.full((len(groups), counts.max()), -1, np.int8)
-    rows = np.zeros(sessions.shape, np.int64)
-    for stimulus, group in enumerate(groups):
-        trials = group if order_seed is None else group[shuffled(len(group), order_seed)]
-        sessions[stimulus, : len(trials)], rows[stimulus, : len(trials)] = session_of[trials], row_of[trials]
+    ids = np.concatenate([Names.of(each.image_ids).packed for each in recordings])
+    stimuli, trials, counts = grouped(ids)
+    if order_seed is not None:
+        for row, count in zip(trials, counts.tolist(), strict=True):
+            row[:count] = row[shuffled(count, order_seed)]
+    starts = np.cumsum([0, *(len(each.image_ids) for each in recordings)])
+    sessions = (np.searchsorted(starts, trials, "right") - 1).astype(np.int8)  # -1 where there is no trial
     whiteners = [each.whiteners for each in recordings if each.whiteners is not None]
     return Recording(
-        signal=Joined([each.signal for each in recordings], sessions, rows),
-        image_ids=Names(known),
+        signal=Joined([each.signal for each in recordings], sessions, trials - starts[sessions]),
+        image_ids=Names(stimuli),
         space=first.space,
         times_s=first.times_s,
         rate_hz=first.rate_hz,

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.stores.sliced import grouped
 
 Across = Literal["epochs", "time"]
 """Observations of a block: `epochs`, the samples of one trial, so that the response itself counts as noise;
@@ -51,13 +52,12 @@ def _trials(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal
 
 def _times(epochs: Signal, stimuli: NDArray[np.int64]) -> Iterator[tuple[Signal, NDArray[np.float64]]]:
     """Yield the trials of each stimulus and time as observations [n, C, R], and the weights [n]."""
-    order = np.argsort(stimuli, kind="stable")
-    _, first, counts = np.unique(stimuli[order], return_index=True, return_counts=True)
+    _, table, counts = grouped(stimuli)
     blocks = int((counts > 1).sum()) * epochs.shape[2]
     if not blocks:
         raise BrainhiveError("no stimulus was shown twice in this session", "preparation.whiten=epochs")
     for repetitions in np.unique(counts[counts > 1]):
-        rows = order[first[counts == repetitions][:, None] + np.arange(repetitions)]  # [S, R]
+        rows = table[counts == repetitions, :repetitions]  # [S, R]
         step = max(1, CHUNK // (epochs[0].size * repetitions))
         for start in range(0, len(rows), step):
             found = epochs[rows[start : start + step]]  # [s, R, C, T]

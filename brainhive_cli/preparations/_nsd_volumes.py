@@ -26,6 +26,8 @@ ATLASES = {
 """Masks, and what the labels 1, 2, … of each are called; 0 and -1 are no region."""
 EARLY, HIGHER = "prf-visualrois", "higher_vis"
 """The mask of early visual areas, and the region of all kept voxels outside them, as MindEye2 calls it."""
+PERCENT = 300
+"""By which betas are multiplied in the files."""
 ENDINGS = (".nii.gz", ".nii")
 SOURCE = (
     "sign the agreement of naturalscenesdataset.org, then fetch nsddata and nsddata_betas into that folder"

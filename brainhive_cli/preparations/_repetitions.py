@@ -4,6 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.seeds import shuffled
+from brainhive_cli.stores.sliced import grouped
 
 
 def drawn(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
@@ -18,6 +19,7 @@ def drawn(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64
         [stimuli × count], the trials of each stimulus in the order drawn, the stimuli in ascending order. Of
         a stimulus with fewer trials all are returned.
     """
-    order = np.argsort(stimuli, kind="stable")
-    groups = np.split(order, np.flatnonzero(np.diff(stimuli[order])) + 1)
-    return np.concatenate([trials[shuffled(len(trials), seed)[:count]] for trials in groups])
+    _, table, counts = grouped(stimuli)
+    return np.concatenate(
+        [trials[shuffled(n, seed)[:count]] for trials, n in zip(table, counts.tolist(), strict=True)]
+    )

@@ -15,12 +15,11 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations._nsd_design import SESSIONS, Design, image_id, path_of
 from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, voxels
+from brainhive_cli.preparations._nsd_volumes import PERCENT
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced
 
-PERCENT = 300
-"""By which betas are multiplied in the files."""
 CHUNK = 512
 """Pictures that are read at a time."""
 SOURCE = "make them by data/prepare_nsddata.py of ozcelikfu/brain-diffuser"

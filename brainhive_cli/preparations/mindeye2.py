@@ -79,7 +79,7 @@ class MindEye2:
             count, width = stored.shape
             dtype = np.dtype(stored.dtype)
         trials = self._trials(subject, split, count)
-        pictures, table, counts = grouped(trials[:, ROW].tolist())
+        pictures, table, counts = grouped(trials[:, ROW])
         is_there = table >= 0
         rows, sessions = (np.where(is_there, trials[table, column], -1) for column in (TRIAL, SESSION))
 
@@ -89,7 +89,7 @@ class MindEye2:
 
         return Recording(
             Sliced(path, (*rows.shape, width, 1), dtype, read),
-            [image_id(row) for row in pictures],
+            [image_id(row) for row in pictures.tolist()],
             voxels(subject, width, (self.root, self.nsd), SOURCE),
             np.zeros(1),
             None,

@@ -27,11 +27,9 @@ from brainhive_cli.preparations._nsd_design import (
     image_id,
     path_of,
 )
-from brainhive_cli.preparations._nsd_volumes import ENDINGS, SOURCE, Masks, betas, file_of, read
+from brainhive_cli.preparations._nsd_volumes import ENDINGS, PERCENT, SOURCE, Masks, betas, file_of, read
 from brainhive_cli.stores.recordings import Voxels
 
-PERCENT = 300
-"""By which betas are multiplied in the files, which hold int16."""
 SPLITS = ("train", "test")
 
 

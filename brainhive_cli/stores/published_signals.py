@@ -97,12 +97,12 @@ def recording(path: Path, content: Any, split: str, usual: Usual, provenance: di
     return made
 
 
-def _grouped(path: Path, trials: NDArray[Any], images: Any) -> tuple[Any, list[str], NDArray[np.int64]]:
+def _grouped(path: Path, trials: NDArray[Any], images: Any) -> tuple[Any, Any, NDArray[np.int64]]:
     """Group trials [n, C, T] by picture."""
     names = pickles.array(images).astype(str)
     if names.shape != trials.shape[:1]:
         raise BrainhiveError(f"{list(trials.shape)} trials come with {list(names.shape)} pictures")
-    pictures, table, counts = grouped(names.tolist())
+    pictures, table, counts = grouped(names)
     read = gathered(table, trials.shape[1:], trials.dtype, trials.__getitem__)
     return Sliced(path, (*table.shape, *trials.shape[1:]), trials.dtype, read), pictures, counts
 

@@ -1,16 +1,15 @@
 """Signals that are read when they are sliced, and trials grouped by stimulus."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 
-S = TypeVar("S", bound=Hashable)
 Read = Callable[[slice], NDArray[Any]]
 
 
@@ -72,17 +71,16 @@ def gathered(
     return read
 
 
-def grouped(stimuli: Sequence[S]) -> tuple[list[S], NDArray[np.int64], NDArray[np.int64]]:
-    """Group trials by stimulus, in the order of first sight.
+def grouped(stimuli: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64], NDArray[np.int64]]:
+    """Group trials by stimulus.
+
+    Args:
+        stimuli: [trials] numbers or names, in the order of time.
 
     Returns:
-        The stimuli [N], the trials of each [N, R] (-1 where there is none), and how many there are [N].
+        The stimuli [N], ascending; the trials of each [N, R], -1 where there is none; how many there are [N].
     """
-    places: dict[S, list[int]] = {}
-    for trial, stimulus in enumerate(stimuli):
-        places.setdefault(stimulus, []).append(trial)
-    counts = np.array([len(trials) for trials in places.values()], np.int64)
-    table = np.full((len(places), counts.max(initial=0)), -1, np.int64)
-    for row, trials in zip(table, places.values(), strict=True):
-        row[: len(trials)] = trials
-    return [*places], table, counts
+    found, place, counts = np.unique(stimuli, return_inverse=True, return_counts=True)
+    table = np.full((len(found), counts.max(initial=0)), -1, np.int64)
+    table[np.arange(table.shape[1]) < counts[:, None]] = np.argsort(place, kind="stable")
+    return found, table, counts

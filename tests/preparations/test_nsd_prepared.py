@@ -69,7 +69,7 @@ def test_preparations_of_merged_files_go_to_a_store(mini, make, tmp_path: Path) 
 
 def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:
     root, truth = mini
-    found, trials = second(mini).recording(1, "test"), shown(truth, "test")
+    found, trials = second(mini).recording(1, "test"), dict(sorted(shown(truth, "test").items()))
     assert list(found.image_ids) == [*trials]
     np.testing.assert_array_equal(found.repetitions, [len(each) for each in trials.values()])
     assert set(found.repetitions) >= {2, 3}

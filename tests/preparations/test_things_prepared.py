@@ -208,10 +208,10 @@ def test_alignvis_pickles_of_meg_trials_are_grouped_by_picture(tmp_path: Path) -
     preparation = made(tmp_path, "things-meg")
     assert preparation.subjects == (3,)
     found = preparation.recording(3, "test")
-    assert list(found.image_ids) == ["test_images/w/w_02s", "test_images/v/v_02s"]
-    assert found.repetitions.tolist() == [3, 2]
-    np.testing.assert_array_equal(found.signal[0:1][0], test[[0, 2, 3]])
-    np.testing.assert_array_equal(found.signal[1:2][0, :2], test[[1, 4]])
+    assert list(found.image_ids) == ["test_images/v/v_02s", "test_images/w/w_02s"]
+    assert found.repetitions.tolist() == [2, 3]
+    np.testing.assert_array_equal(found.signal[0:1][0, :2], test[[1, 4]])
+    np.testing.assert_array_equal(found.signal[1:2][0], test[[0, 2, 3]])
 
 
 def whole(tmp_path: Path) -> Path:
