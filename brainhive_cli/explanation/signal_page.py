@@ -12,9 +12,11 @@ from brainhive_cli.core.measurements import Metric
 from brainhive_cli.explanation.reliability import Reliability, measure_reliability
 from brainhive_cli.reports.curve_plot import draw_curve, require_matplotlib
 from brainhive_cli.reports.page import Section, write_page
-from brainhive_cli.reports.signal_figures import draw_evoked, draw_regions, draw_reliability
+from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked, draw_regions, draw_reliability
 from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
 
+WHITENED = "whitened"
+"""The unit of signals after multivariate noise normalisation."""
 NOTE = (
     "How much of what was recorded comes back when the same stimulus is shown again. All figures are of the "
     "stimuli that were shown twice or more; retrieval is by correlation of all channels and times, without a "
@@ -46,10 +48,11 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             reasons.append(error)
             continue
         title = f"{store.path.stem}, {split}: {found.stimuli} stimuli"
-        figures[split] = _summary(found, recording)
+        pictures, has_maps = _draw(found, recording, folder, split, title)
+        figures[split] = _summary(found, recording, has_maps)
         rows = tuple((name, value) for name, value in figures[split].items() if not isinstance(value, dict))
         tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
-        sections.append(Section(split, tables, _draw(found, recording, folder, split, title)))
+        sections.append(Section(split, tables, pictures))
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
@@ -59,7 +62,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
 
 def _draw(
     found: Reliability, recording: Recording, folder: Path, split: str, title: str
-) -> Mapping[str, Path]:
+) -> tuple[Mapping[str, Path], bool]:
     pictures = {"retrieval": folder / f"{split}_retrieval.png"}
     draw_curve(
         pictures["retrieval"],
@@ -72,23 +75,31 @@ def _draw(
     if isinstance(recording.space, Voxels):
         pictures["ceiling"] = folder / f"{split}_ceiling.png"
         draw_regions(pictures["ceiling"], found.ceiling[:, 0], recording.space.regions, title)
-        return pictures
-    names, own = (
-        recording.space.names,
-        {name: folder / f"{split}_{name}.png" for name in ("evoked", "split_half")},
+        return pictures, False
+    sensors, times_s = recording.space, recording.times_s
+    own = {name: folder / f"{split}_{name}.png" for name in ("evoked", "split_half")}
+    has_maps = draw_evoked(
+        own["evoked"], found.evoked, times_s, sensors, _unit(recording), f"{title}, evoked response"
     )
-    unit = recording.unit if recording.whiteners is None else "before whitening"
-    draw_evoked(own["evoked"], found.evoked, recording.times_s, names, unit, f"{title}, evoked response")
-    draw_reliability(own["split_half"], found.split_half, recording.times_s, names, f"{title}, split halves")
-    return {**own, **pictures}
+    draw_reliability(own["split_half"], found.split_half, times_s, sensors.names, f"{title}, split halves")
+    return {**own, **pictures}, has_maps
 
 
-def _summary(found: Reliability, recording: Recording) -> dict[str, Any]:
+def _unit(recording: Recording) -> str:
+    """Name the unit of the evoked response, which is in sensor space where whiteners are known."""
+    if recording.whiteners is not None:
+        return "before whitening"
+    return MIXTURES if recording.unit == WHITENED else recording.unit
+
+
+def _summary(found: Reliability, recording: Recording, has_maps: bool) -> dict[str, Any]:
     """Return plain numbers: of channels and times, quantiles and where the largest is."""
     channel, sample = divmod(int(found.split_half.argmax()), found.split_half.shape[1])
     place = {}
     if not isinstance(recording.space, Voxels):
         place = {
+            "unit of the evoked response": _unit(recording),
+            "scalp maps": "yes" if has_maps else "none",
             "most reliable channel": recording.space.names[channel],
             "most reliable time, ms": round(float(recording.times_s[sample]) * 1000, 1),
             "peak of global field power, ms": round(

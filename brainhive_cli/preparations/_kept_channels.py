@@ -89,10 +89,10 @@ class KeptChannels:
         header = self._first[1]
         places = header.positions[[header.names.index(name) for name in self.names]]
         if not np.isfinite(places).all() and {*self._kinds} == {"eeg"}:
-            from mne.channels import get_builtin_montages, make_standard_montage
+            from mne.channels import get_builtin_montages, make_standard_montage, transform_to_head
 
             montage = next(name for name in MONTAGES if name in get_builtin_montages())
-            standard = make_standard_montage(montage).get_positions()["ch_pos"]
+            standard = transform_to_head(make_standard_montage(montage)).get_positions()["ch_pos"]
             known = {name.lower(): at for name, at in standard.items()}
             places = np.array([known.get(name.lower(), np.full(3, np.nan)) for name in self.names])
         return Sensors(self.names, places if np.isfinite(places).all() else None)

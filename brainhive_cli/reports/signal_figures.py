@@ -8,35 +8,41 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.stores.recordings import Sensors
+
 MAPS = 4
 """Scalp maps, at the highest peaks of the global field power."""
+FEWEST = 4
+"""Channels with a known place that a map is drawn of."""
+MIXTURES = "whitened channels"
+"""Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
 MONTAGE = "standard_1005"
 """Where mne has the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 DOTS_PER_INCH = 130
 Values = NDArray[np.float64]
 
 
-def draw_evoked(
-    path: Path, evoked: Values, times_s: Values, channels: Sequence[str], unit: str, title: str
-) -> None:
+def draw_evoked(path: Path, evoked: Values, times_s: Values, sensors: Sensors, unit: str, title: str) -> bool:
     """Draw the evoked response of all channels and its global field power, with scalp maps at peaks.
 
-    Channels of which mne's `standard_1005` knows no place have no map; without mne there are none.
+    A channel is drawn in maps where the recording has its position; of recordings without any positions,
+    where mne's `standard_1005` knows its name. Without mne there are no maps.
 
     Args:
         path: The picture.
         evoked: [C, T].
         times_s: [T] seconds after onset.
-        channels: [C] names.
+        sensors: The C channels; without maps where they are mixtures of channels (`unit` is `MIXTURES`).
         unit: Of `evoked`.
         title: What was averaged.
+
+    Returns:
+        Whether maps are drawn.
     """
-    figure = _figure((8, 5))
-    power = evoked.std(0)
-    places = _places(channels)
+    figure, power, times_ms = _figure((8, 5)), evoked.std(0), times_s * 1000
+    places = None if unit == MIXTURES else _places(sensors)
     grid = figure.add_gridspec(2, MAPS, height_ratios=(1, 1.4)) if places else figure.add_gridspec(1, 1)
-    axes = figure.add_subplot(grid[1, :] if places else grid[0, 0])
-    times_ms = times_s * 1000
+    axes = figure.add_subplot(grid[-1, :])
     axes.plot(times_ms, evoked.T, color="0.6", linewidth=0.5)
     axes.plot(times_ms, power, color="C3", linewidth=1.8, label="global field power")
     axes.axvline(0, color="0.3", linewidth=0.8)
@@ -44,18 +50,21 @@ def draw_evoked(
     axes.legend(frameon=False, fontsize="small", loc="upper right")
     figure.suptitle(title, fontsize="medium")
     if places:
-        import mne
-
         known, info = places
         most = np.abs(evoked[known]).max()
         for column, peak in enumerate(_peaks(power)):
             axes.axvline(times_ms[peak], color="C3", linewidth=0.6, linestyle=":")
-            below = figure.add_subplot(grid[0, column])
-            mne.viz.plot_topomap(
-                evoked[known, peak], info, axes=below, show=False, vlim=(-most, most), contours=4
-            )
-            below.set_title(f"{times_ms[peak]:.0f} ms", fontsize="small")
+            above = figure.add_subplot(grid[0, column])
+            _draw_map(above, evoked[known, peak], info, most)
+            above.set_title(f"{times_ms[peak]:.0f} ms", fontsize="small")
     figure.savefig(path)
+    return places is not None
+
+
+def _draw_map(axes: Any, values: Values, info: Any, most: float) -> None:
+    import mne
+
+    mne.viz.plot_topomap(values, info, axes=axes, show=False, vlim=(-most, most), contours=4)
 
 
 def draw_reliability(path: Path, found: Values, times_s: Values, channels: Sequence[str], title: str) -> None:
@@ -64,14 +73,14 @@ def draw_reliability(path: Path, found: Values, times_s: Values, channels: Seque
     above, axes = figure.subplots(2, 1, sharex=True, height_ratios=(1, 4))
     times_ms = times_s * 1000
     above.plot(times_ms, np.median(found, axis=0), color="C0")
-    above.set(ylabel="median", ylim=(min(0, float(found.min())), 1))
+    above.set(ylabel="median", ylim=(min(0, float(np.median(found, axis=0).min())), 1))
     edges = (times_ms[0], times_ms[-1], len(channels) - 0.5, -0.5)
     shown = axes.imshow(
         found, aspect="auto", extent=edges, vmin=0, vmax=1, cmap="viridis", interpolation="none"
     )
     axes.set_yticks(range(len(channels)), channels, fontsize=5 if len(channels) <= 80 else 2)
     axes.set(xlabel="ms after onset")
-    figure.colorbar(shown, ax=(above, axes), label="correlation of halves, corrected")
+    figure.colorbar(shown, ax=(above, axes), label="correlation of halves, Spearman-Brown corrected")
     figure.suptitle(title, fontsize="medium")
     figure.savefig(path)
 
@@ -97,20 +106,32 @@ def _figure(size_inch: tuple[float, float]) -> Any:
     return Figure(size_inch, DOTS_PER_INCH, layout="constrained")  # no pyplot: it keeps figures
 
 
-def _places(channels: Sequence[str]) -> tuple[list[int], Any] | None:
+def _places(sensors: Sensors) -> tuple[NDArray[np.int64], Any] | None:
     """Find which channels have a known place on the head, and mne's description of these."""
     try:
         import mne
     except ImportError:
         return None
+    positions = _standard(sensors.names) if sensors.positions is None else sensors.positions  # [C, 3]
+    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
+    _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
+    if len(known) < FEWEST or len(first) < len(known):  # as gradiometers, two of which lie in one place
+        return None
+    info = mne.create_info([sensors.names[row] for row in known], 1000.0, "eeg", verbose="ERROR")
+    for channel, position in zip(info["chs"], positions[known], strict=True):
+        channel["loc"][:3] = position
+    return known, info
+
+
+def _standard(names: Sequence[str]) -> Values:
+    """Look up electrodes [C, 3] of the 10-05 system, in head coordinates; NaN for other names."""
+    import mne
+
     # mne would print the montage's new name to stdout
     with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-        montage = mne.channels.make_standard_montage(MONTAGE)
-    known = [row for row, name in enumerate(channels) if name in montage.ch_names]
-    if len(known) < 4:
-        return None
-    info = mne.create_info([channels[row] for row in known], 1000.0, "eeg", verbose="ERROR")
-    return known, info.set_montage(montage, verbose="ERROR")
+        standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
+    places = standard.get_positions()["ch_pos"]
+    return np.array([places.get(name, (np.nan,) * 3) for name in names], np.float64)
 
 
 def _peaks(power: Values) -> list[int]:

@@ -1,13 +1,15 @@
 """The page on a subject's signals, through the command that draws it."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.explanation.signal_page import write_signal_page
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, Voxels
 from tests.explanation.test_reliability import recording
 
 pytest.importorskip("matplotlib")
@@ -41,6 +43,23 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     page = (path.with_suffix("") / "sub-01.html").read_text()
     assert page.count("data:image/png") == (3 if kind == "sensors" else 2)
     assert "http" not in page
+
+
+@pytest.mark.parametrize(("is_known", "unit"), ((True, "before whitening"), (False, "whitened channels")))
+def test_whitened_signals_have_maps_only_where_their_whiteners_are_known(tmp_path, is_known, unit):
+    pytest.importorskip("mne")
+    plain = recording(1.0, stimuli=20, repetitions=4)
+    names, count = ("O1", "Oz", "O2", "Pz", "Cz"), 5
+    signal = np.tile(plain.signal, (1, 1, 3, 1))[:, :, :count]
+    white = {
+        "whiteners": np.stack([2 * np.eye(count)]),
+        "sessions": np.zeros(signal.shape[:2], np.int8),
+    }
+    made = replace(plain, signal=signal, space=Sensors(names), unit="whitened", **(white if is_known else {}))
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": made})
+    _, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    assert figures["test"]["unit of the evoked response"] == unit
+    assert figures["test"]["scalp maps"] == ("yes" if is_known else "none")
 
 
 def test_plots_without_a_signal_store_are_refused(tmp_path):
