@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console
+from brainhive_cli.core import parts as shelves
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import Dataset, StimulusSet
@@ -18,6 +19,7 @@ from brainhive_cli.stores.target_store import TargetStore
 
 PUBLISHED = {
     "things-eeg": {"train": 16_540, "test": 200},
+    "things-meg": {"train": 19_848, "test": 200},
     "imagenet": {"train": 1_281_167, "validation": 50_000, "test": 100_000},
     "nsd": {"train": 72_000, "test": 1_000},
 }
@@ -140,8 +142,11 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
     parts = [pictures]
     for subject in () if dataset.is_simulated else chosen:
         part = _recordings(dataset, subject, images)
-        if not (part.state == "missing" and stores[subject]):  # the store is all that is needed
-            parts.append(part)
+        if part.state == "missing" and stores[subject]:  # which is all that is needed
+            continue
+        if part.state == "missing" and (raw := _raw(config, paths, subject)):
+            part = raw
+        parts.append(part)
     for path in (path for found in stores.values() for path in found):
         parts.append(_signal_store(path, images, everything))
     embeddings = paths.under_home("embeddings") / dataset.name
@@ -201,6 +206,29 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
     except BrainhiveError as error:
         part.note(error)
         part.size = part.size or None
+    return part
+
+
+def _raw(config: Any, paths: Paths, subject: int) -> Part | None:
+    """Count the trials of a subject's raw recordings; None where there are none that `prepare` reads."""
+    if config.kind not in shelves.kinds("preparations"):
+        return None
+    section = {"kind": config.kind, "root": config.root}
+    raw = shelves.resolve("preparations", section).build(paths)
+    part = Part(f"subject {subject}, raw")
+    try:
+        if subject not in raw.subjects:
+            return None
+        part.size = sum(path.stat().st_size for path in raw.files(subject))
+        shapes = [raw.shapes(subject, session) for session in raw.sessions(subject)]
+        for split in dict.fromkeys(split for each in shapes for split in each):
+            part.counts[split] = f"{sum(each[split][0] for each in shapes if split in each):,} trials"
+        kind = config.kind.replace("_", "-")
+        where = f" preparation.root={config.root}" if config.root else ""
+        hint = f"brainhive prepare preparation.kind={kind}{where}"
+        part.note(MissingData(f"{kind} subject {subject}: raw recordings that are not prepared", hint))
+    except BrainhiveError as error:
+        part.note(error)
     return part
 
 

@@ -102,6 +102,20 @@ def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     assert "brainhive fetch things-eeg" in found.problems[0] or "hf download" in found.problems[0]
 
 
+def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, home):
+    mini_raw.make_eeg(home / "data/things-eeg", mini_raw.SIZES["golden"], seed=3)
+    found = take("things_eeg", subjects=[1, 2])
+    assert [part.name for part in found.parts] == ["pictures", "subject 1, raw", "subject 2"]
+    assert found.parts[1].counts == {"train": "28 trials", "test": "28 trials"} and found.exit_code == 3
+    assert found.parts[1].problem.in_one_line == (
+        "things-eeg subject 1: raw recordings that are not prepared "
+        "(brainhive prepare preparation.kind=things-eeg)"
+    )
+    absent = home / "data/things-eeg/raw_eeg/sub-01/ses-03/raw_eeg_test.npy"
+    absent.unlink()
+    assert str(absent) in take("things_eeg", subjects=[1]).problems[-1]
+
+
 def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, monkeypatch):
     monkeypatch.setattr(inventory, "PUBLISHED", {"things-eeg": {"train": 6, "test": 9}})  # which has 2
     root = home / "data/things-eeg"
