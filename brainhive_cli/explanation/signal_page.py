@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
@@ -13,7 +14,7 @@ from brainhive_cli.explanation.reliability import Reliability, measure_reliabili
 from brainhive_cli.reports.curve_plot import draw_curve, require_matplotlib
 from brainhive_cli.reports.page import Section, write_page
 from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked, draw_regions, draw_reliability
-from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels, short_name
 
 WHITENED = "whitened"
 """The unit of signals after multivariate noise normalisation."""
@@ -40,41 +41,47 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     """
     require_matplotlib()
     folder.mkdir(parents=True, exist_ok=True)
-    sections, figures, reasons = [], {}, []
+    name, sections, figures, reasons = short_name(store.path), [], {}, []
     for split, recording in store.splits.items():
         try:
             found = measure_reliability(recording, split)
         except BrainhiveError as error:
             reasons.append(error)
             continue
-        title = f"{store.path.stem}, {split}: {found.stimuli} stimuli"
+        title = f"{name}, {split}: {found.stimuli} stimuli"
         pictures, has_maps = _draw(found, recording, folder, split, title)
         figures[split] = _summary(found, recording, has_maps)
         rows = tuple((name, value) for name, value in figures[split].items() if not isinstance(value, dict))
         tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
+        if regions := figures[split].get("noise ceiling by region, %"):
+            tables.append(_region_table(regions))
         sections.append(Section(split, tables, pictures))
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
-    write_page(page, f"Signals of {store.path.stem}", NOTE, sections)
+    write_page(page, f"Signals of {name}", NOTE, sections)
     return page, figures
 
 
 def _draw(
     found: Reliability, recording: Recording, folder: Path, split: str, title: str
 ) -> tuple[Mapping[str, Path], bool]:
-    pictures = {"retrieval": folder / f"{split}_retrieval.png"}
-    draw_curve(
-        pictures["retrieval"],
-        list(found.retrieval),
-        {"top-1": list(found.retrieval.values())},
-        "repetitions in each mean",
-        f"{title}: a stimulus found among means of other repetitions",
-        is_logarithmic=True,
-    )
+    pictures = {}
+    if len(found.retrieval) > 1:
+        pictures["retrieval"] = folder / f"{split}_retrieval.png"
+        draw_curve(
+            pictures["retrieval"],
+            list(found.retrieval),
+            {"top-1": list(found.retrieval.values())},
+            "repetitions in each mean",
+            f"{title}: a stimulus found among means of other repetitions",
+            is_logarithmic=True,
+        )
     if isinstance(recording.space, Voxels):
         pictures["ceiling"] = folder / f"{split}_ceiling.png"
-        draw_regions(pictures["ceiling"], found.ceiling[:, 0], recording.space.regions, title)
+        draw_regions(
+            pictures["ceiling"], found.ceiling[:, 0], _regions(recording.space, found), f"{title}, ceiling"
+        )
         return pictures, False
     sensors, times_s = recording.space, recording.times_s
     own = {name: folder / f"{split}_{name}.png" for name in ("evoked", "split_half")}
@@ -92,11 +99,32 @@ def _unit(recording: Recording) -> str:
     return MIXTURES if recording.unit == WHITENED else recording.unit
 
 
+def _regions(space: Voxels, found: Reliability) -> Mapping[str, NDArray[np.bool_]]:
+    """Name the regions that have voxels; all voxels where there is no region."""
+    there = {name: mask for name, mask in space.regions.items() if np.any(mask)}
+    return there or {"all voxels": np.ones(len(found.ceiling), bool)}
+
+
+def _ceilings(space: Voxels, found: Reliability) -> dict[str, dict[str, float]]:
+    """Describe the noise ceiling of each region."""
+    own = {name: found.ceiling[mask, 0] for name, mask in _regions(space, found).items()}
+    return {
+        name: {
+            "voxels": len(each),
+            "median": float(np.median(each)),
+            "quantile": float(np.quantile(each, 0.9)),
+        }
+        for name, each in own.items()
+    }
+
+
 def _summary(found: Reliability, recording: Recording, has_maps: bool) -> dict[str, Any]:
     """Return plain numbers: of channels and times, quantiles and where the largest is."""
     channel, sample = divmod(int(found.split_half.argmax()), found.split_half.shape[1])
-    place = {}
-    if not isinstance(recording.space, Voxels):
+    place: dict[str, Any] = {}
+    if isinstance(recording.space, Voxels):
+        place = {"noise ceiling by region, %": _ceilings(recording.space, found)}
+    else:
         place = {
             "unit of the evoked response": _unit(recording),
             "scalp maps": "yes" if has_maps else "none",
@@ -117,6 +145,11 @@ def _summary(found: Reliability, recording: Recording, has_maps: bool) -> dict[s
         "highest noise ceiling, %": float(found.ceiling.max()),
         "retrieval": {str(size): metric.as_dict() for size, metric in found.retrieval.items()},
     }
+
+
+def _region_table(regions: Mapping[str, Mapping[str, float]]) -> Table:
+    rows = tuple((name, *each.values()) for name, each in regions.items())
+    return Table("Noise ceiling by region", ("region", "voxels", "median, %", "90 % quantile, %"), rows)
 
 
 def _retrieval_table(curve: Mapping[int, Metric]) -> Table:

@@ -95,18 +95,20 @@ def measure(
     )
 
 
-def spearman_brown(halves: Values) -> Values:
-    """Predict the correlation of two halves of the repetitions if both had all of them: 2 r / (1 + |r|).
+def spearman_brown(halves: Values, times: float = 2.0) -> Values:
+    """Predict the correlation of two halves if both had `times` as many repetitions.
 
-    Below zero the formula has no meaning, and a pole at -1; made odd, it is one to one, so that it corrects
-    the ends of an interval too, and the noise of uncorrelated halves still averages to 0.
+    That is times · r / (1 + (times - 1) · |r|). Below zero the formula has no meaning, and a pole; made odd,
+    it is one to one, so that it corrects the ends of an interval too, and the noise of uncorrelated halves
+    still averages to 0.
 
     Args:
         halves: Correlations of any shape.
+        times: Repetitions of the whole over those of a half: 2, or 3 of three that were halved into 1 and 1.
 
     Source: Spearman 1910; Brown 1910.
     """
-    return 2 * halves / (1 + np.abs(halves))
+    return times * halves / (1 + (times - 1) * np.abs(halves))
 
 
 def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:

@@ -12,6 +12,10 @@ from brainhive_cli.stores.recordings import Sensors
 
 MAPS = 4
 """Scalp maps, at the highest peaks of the global field power."""
+REGIONS = 8
+"""Regions in one figure: more are not told apart."""
+APART = 20
+"""Two maps are of peaks at least this part of the window apart."""
 FEWEST = 4
 """Channels with a known place that a map is drawn of."""
 MIXTURES = "whitened channels"
@@ -86,14 +90,14 @@ def draw_reliability(path: Path, found: Values, times_s: Values, channels: Seque
 
 
 def draw_regions(path: Path, ceiling: Values, regions: Mapping[str, NDArray[np.bool_]], title: str) -> None:
-    """Draw how the noise ceiling [V], in percent, is distributed over the voxels of each region."""
+    """Draw how the noise ceiling [V], in percent, is distributed over the voxels of the largest regions."""
     figure = _figure((8, 4.5))
     axes, edges = figure.subplots(), np.linspace(0, 100, 41)
-    for name, mask in (regions or {"all voxels": np.ones(len(ceiling), bool)}).items():
-        label = (
-            f"{name} ({int(mask.sum()):,}; median {np.median(ceiling[mask]):.0f} %)" if mask.any() else name
-        )
-        axes.hist(ceiling[mask], edges, histtype="step", linewidth=1.4, density=True, label=label)
+    largest = sorted(regions, key=lambda name: -int(regions[name].sum()))[:REGIONS]
+    for name in (name for name in regions if name in largest and regions[name].any()):
+        own = ceiling[regions[name]]
+        label = f"{name} ({len(own):,}; median {np.median(own):.0f} %)"
+        axes.hist(own, edges, histtype="step", linewidth=1.4, density=True, label=label)
     axes.set(xlabel="noise ceiling, % of variance", ylabel="density of voxels", xlim=(0, 100))
     axes.legend(frameon=False, fontsize="small")
     figure.suptitle(title, fontsize="medium")
@@ -138,6 +142,6 @@ def _peaks(power: Values) -> list[int]:
     """Find the highest peaks, in the order of time; the highest samples where there are too few."""
     from scipy.signal import find_peaks
 
-    found = find_peaks(power)[0]
+    found = find_peaks(power, distance=max(1, len(power) // APART))[0]
     found = found if len(found) >= MAPS else np.arange(len(power))
     return sorted(found[np.argsort(power[found])[-MAPS:]].tolist())

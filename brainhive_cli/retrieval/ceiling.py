@@ -29,6 +29,7 @@ class Ceiling:
         ranks: [splits, N] of a picture's own signal in the other half.
         correlation: [N] share of each picture in the correlation over pictures of the halves, a mean over
             channels, times and splits: its mean over pictures is that correlation.
+        times: Repetitions of a picture over those of its half, on average: 2 or, of odd numbers, more.
         reason: Why there is none; empty if there is.
     """
 
@@ -36,6 +37,7 @@ class Ceiling:
     repetitions: int
     ranks: list[list[int]]
     correlation: list[float]
+    times: float = 2.0
     reason: str = ""
 
     @classmethod
@@ -47,7 +49,7 @@ class Ceiling:
         ids = [image_id for image_id, is_kept in zip(image_ids, kept.tolist(), strict=True) if is_kept]
         if len(ids) < 2:
             few = "one repetition of each picture" if most < 2 else "fewer than two pictures were repeated"
-            return cls([], most, [], [], few)
+            return cls([], most, [], [], reason=few)
         if not kept.all():
             trials, available = trials[kept], available[kept]
         signal, absent = trials.flatten(2), torch.arange(trials.shape[1]) >= available[:, None]  # [N, R, F]
@@ -60,7 +62,8 @@ class Ceiling:
             unit = [normalize(each, dim=0) for each in (first, second)]  # over pictures, by channel and time
             shares.append((unit[0] * unit[1]).mean(1) * len(ids))
             found.append(ranks(first, second, torch.arange(len(ids))).tolist())
-        return cls(ids, most, found, torch.stack(shares).mean(0).tolist())
+        times = float(available.sum() / (available // 2).sum())
+        return cls(ids, most, found, torch.stack(shares).mean(0).tolist(), times)
 
 
 def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -106,13 +109,15 @@ def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, M
     metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
     shares = [np.array(each.correlation) for each in some]
     half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), wilson=False, **named)
-    return by_name([*metrics, _of_all_repetitions(half)])
+    return by_name([*metrics, _of_all_repetitions(half, float(np.mean([each.times for each in some])))])
 
 
-def _of_all_repetitions(half: Metric) -> Metric:
+def _of_all_repetitions(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
-    low, high = (None if end is None else float(spearman_brown(end)) for end in (half.low, half.high))
-    these = half.these_subjects
-    corrected = these and (float(spearman_brown(these[0])), float(spearman_brown(these[1])))
-    value = float(spearman_brown(half.value))
-    return replace(half, value=value, low=low, high=high, these_subjects=corrected)
+
+    def corrected(value: float) -> float:
+        return float(spearman_brown(np.float64(value), times))
+
+    low, high = (None if end is None else corrected(end) for end in (half.low, half.high))
+    these = half.these_subjects and (corrected(half.these_subjects[0]), corrected(half.these_subjects[1]))
+    return replace(half, value=corrected(half.value), low=low, high=high, these_subjects=these)

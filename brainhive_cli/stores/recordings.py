@@ -270,6 +270,11 @@ def is_signal_store(path: Path) -> bool:
         return hdf5.get_attributes(file).get("holds") == "signal"
 
 
+def short_name(path: Path) -> str:
+    """Name a store by data set, preparation and subject: where it lies below paths.signals."""
+    return "/".join(path.with_suffix("").parts[-3:])
+
+
 def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     """Say where a subject's store lies."""
     source = "the data set or preparation of a store,"

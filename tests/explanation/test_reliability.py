@@ -30,6 +30,12 @@ def test_split_half_reliability_is_that_of_the_simulation():
     assert found.stimuli == 400 and found.repetitions == (8, 8)
 
 
+def test_halves_of_an_odd_number_of_repetitions_are_corrected_to_all():
+    """Of three, one and one are compared; the correction is to three, not to two."""
+    found = measure_reliability(recording(signal_sd=0.5, stimuli=1000, repetitions=3), "test")
+    assert abs(found.split_half[1].mean() - 0.25 / (0.25 + 1 / 3)) < 0.04  # to two: 0.33
+
+
 def test_ceiling_is_the_share_of_variance_that_is_signal():
     found = measure_reliability(recording(signal_sd=0.5), "test")
     assert abs(found.ceiling[1].mean() - 100 * 0.25 / (0.25 + 1 / 8)) < 3

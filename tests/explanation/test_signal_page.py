@@ -41,8 +41,8 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     ]
     assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    assert page.count("data:image/png") == (3 if kind == "sensors" else 2)
-    assert "http" not in page
+    assert page.count("data:image/png") == (3 if kind == "sensors" else 1)
+    assert "http" not in page and "lab/default/sub-01" in page
 
 
 @pytest.mark.parametrize(("is_known", "unit"), ((True, "before whitening"), (False, "whitened channels")))
@@ -60,6 +60,16 @@ def test_whitened_signals_have_maps_only_where_their_whiteners_are_known(tmp_pat
     _, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
     assert figures["test"]["unit of the evoked response"] == unit
     assert figures["test"]["scalp maps"] == ("yes" if is_known else "none")
+
+
+def test_regions_have_a_ceiling_each_and_empty_ones_none(tmp_path, recwarn):
+    made = voxels()
+    space = Voxels({**made.space.regions, "empty": np.zeros(12, bool)})
+    SignalStore.write(tmp_path / "sub-01.h5", {"test": replace(made, space=space)})
+    page, figures = write_signal_page(SignalStore.open(tmp_path / "sub-01.h5"), tmp_path / "page")
+    found = figures["test"]["noise ceiling by region, %"]
+    assert {name: each["voxels"] for name, each in found.items()} == {"V1": 6, "FFA": 3}
+    assert "90 % quantile" in page.read_text() and not [each for each in recwarn if "divide" in str(each)]
 
 
 def test_plots_without_a_signal_store_are_refused(tmp_path):

@@ -249,6 +249,7 @@ def test_names_that_do_not_belong_to_the_values_are_an_error():
 def test_spearman_brown_doubles_the_repetitions():
     """Spearman 1910: two halves that share half of their variance."""
     assert spearman_brown(np.array(0.5)) == pytest.approx(2 / 3)
+    assert spearman_brown(np.array(0.2), times=3) == pytest.approx(3 / 7)  # 0.25 of variance 1.25, then 0.75
 
 
 def test_spearman_brown_leaves_noise_at_zero_and_has_no_pole():

@@ -33,6 +33,12 @@ def test_reliability_is_the_share_of_variance_that_pictures_explain(noise):
     assert found.low < expected < found.high
 
 
+def test_reliability_of_an_odd_number_of_repetitions_is_that_of_all():
+    """Of three, one and one are compared; tolerance as above."""
+    found = of(trials(2.0)[:, :3], 3).scopes["ceiling · all"]["reliability"]
+    assert found.value == pytest.approx(1 / (1 + 4 / 3), rel=0.1, abs=0.02)  # of two: 0.33
+
+
 def test_halves_of_noise_find_each_other_by_chance_and_those_of_patterns_always():
     patterns = trials(0.01)
     noise = torch.randn(patterns.shape, generator=torch.Generator().manual_seed(1))
