@@ -238,10 +238,7 @@ def _others(runs: Path, command: str, reference: str) -> str:
 
 
 def newest(
-    runs: Path,
-    command: str,
-    accept: Callable[[RunFolder], bool] = lambda run: True,
-    choose: str = "--run ",
+    runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True, choose: str = "--run "
 ) -> RunFolder | None:
     """Find the newest finished run of a command that `accept` takes, and print which one it is.
 

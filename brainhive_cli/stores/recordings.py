@@ -186,10 +186,7 @@ class SignalStore:
             about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
             space = _space(file, about)
             try:
-                return cls(
-                    path,
-                    {split: _recording(file, split, space, about) for split in about.splits},
-                )
+                return cls(path, {split: _recording(file, split, space, about) for split in about.splits})
             except BrainhiveError as error:
                 raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
 

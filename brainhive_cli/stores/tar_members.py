@@ -11,7 +11,7 @@ from typing import Any, BinaryIO
 ZIP = ".zip"
 TAR = (".tar", ".tar.gz", ".tgz", ".tar.bz2", ".tar.xz")
 OPENS: dict[str, Callable[..., Any]] = {
-    **{".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open},
+    **{".gz": gzip.open, ".tgz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 }
 LONGEST, DIGITS = 2**20, 20
 """Bytes of what a header says of the next member, and digits of a length in it."""

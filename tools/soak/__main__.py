@@ -1,7 +1,10 @@
 """Runs the whole fuzz: `python -m tools.soak [--only GROUP] [--count N] [--seed N] [--match TEXT]`."""
 
 import argparse
+import contextlib
+import importlib
 import os
+import pkgutil
 import shutil
 import sys
 import tempfile
@@ -16,6 +19,20 @@ for name in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_HUB_DISABLE_TELEMETRY"):
     os.environ.setdefault(name, "1")
 sys.dont_write_bytecode = True
 
+from PIL import Image  # noqa: E402
+
+import brainhive_cli  # noqa: E402
+from tools.soak import damage, hostile, kills, recipes, runner, world  # noqa: E402
+
+IMPORTED = """
+accelerate pyarrow.parquet open_clip timm.data h5py scipy.stats scipy.special rich.live rich.table
+skimage.color skimage.metrics torch._dynamo torch.distributed transformers.models.auto
+transformers.models.clip.modeling_clip transformers.models.clip.image_processing_clip
+diffusers.models.autoencoders.autoencoder_kl diffusers.models.unets.unet_2d_condition
+diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl
+diffusers.schedulers.scheduling_euler_discrete diffusers.training_utils
+"""
+"""What commands import of libraries while they run."""
 COUNTS = {"recipes": 6000, "damaged": 900, "hostile": 800, "kills": 240}
 
 
@@ -43,19 +60,15 @@ class _Soak:
 
     def run(self) -> int:
         """Make the world, run all, and print the table; returns the exit code."""
-        from tools.soak import damage, hostile, kills, recipes, runner, world
-
         began_s = time.monotonic()
         _import_all()
         runner.make_world(self.world, world.build(self.world), world.COMMON)
-        self._note(
-            f"world of {sum(1 for _ in self.world.rglob('*'))} files in {time.monotonic() - began_s:.0f} s"
-        )
+        count, taken_s = sum(1 for _ in self.world.rglob("*")), time.monotonic() - began_s
+        print(f"world of {count} files in {taken_s:.0f} s", file=sys.stderr, flush=True)
         if self.given.keep:
             shutil.copytree(self.world, self.given.keep, symlinks=True)
         self.sound = self._sound()
-        only = self.given.only.split(",")
-        for group in only:
+        for group in self.given.only.split(","):
             began_s, count = time.monotonic(), self.given.count or COUNTS[group]
             cases: Iterator[runner.Case] = {
                 "recipes": lambda n: recipes.cases(self.given.seed, n),
@@ -69,58 +82,28 @@ class _Soak:
             self.table[group]["seconds"] = round(time.monotonic() - began_s)
         return self._show()
 
-    def _sound(self) -> "dict[str, runner.Outcome]":  # type: ignore[name-defined]  # noqa: F821
+    def _sound(self) -> dict[str, runner.Outcome]:
         """Run every reader on sound files, twice, and keep what is the same both times."""
-        from tools.soak import runner, world
-
         found: dict[str, runner.Outcome] = {}
-        cases = [
-            runner.Case(
-                "sound",
-                name,
-                (*reader.argv, *world.COMMON, "--json"),
-                (lambda home, _, setup=reader.setup: setup(home)) if reader.setup else None,
-            )
-            for name, reader in world.READERS.items()
-        ]
+        cases = [runner.Case("sound", name, **reader.case) for name, reader in world.READERS.items()]
         for outcome in runner.run_all([*cases, *cases], self.world, self.scratch, self.given.jobs):
-            name = outcome.case.name
-            if (outcome.code or outcome.problems) and name != "unpacked":
-                print(
-                    f"sound {name}: exit {outcome.code} {outcome.problems} {outcome.stderr[-300:]}",
-                    flush=True,
-                )
+            name, problems = outcome.case.name, outcome.problems
+            if (outcome.code or problems) and name != "unpacked":
+                print(f"sound {name}: exit {outcome.code} {problems} {outcome.stderr[-300:]}", flush=True)
             first = found.setdefault(name, outcome)
-            same = first.result.items() & outcome.result.items()
-            first.result = dict(same)
+            first.result = dict(first.result.items() & outcome.result.items())
         return found
 
-    def _count(self, found: "runner.Outcome", more: list[str]) -> None:  # type: ignore[name-defined]  # noqa: F821
+    def _count(self, found: runner.Outcome, more: list[str]) -> None:
         case, row = found.case, self.table[found.case.group]
         problems = [*found.problems, *more]
         if case.call:
-            for name, count in found.counts.items():
-                row[name] += count
+            row.update({name: count for name, count in found.counts.items() if name != "failed"})
             row["cases"] += sum(found.counts.values())
-            row["failures"] += max(len(problems) - found.counts.get("failed", 0), 0)
-            row["failures"] += found.counts.get("failed", 0)
-            row.pop("failed", None)
+            row["failures"] += max(len(problems), found.counts.get("failed", 0))
         else:
             row["cases"] += 1
-            if found.code == 0 and case.must_fail:
-                problems.append("accepted")
-            sound = self.sound[case.reader].result if case.reader else None
-            is_other = found.code == 0 and sound is not None and _differs(found.result, sound)
-            if problems:
-                row["failures"] += 1
-            elif is_other and (case.has_digest or case.group != "damaged"):
-                differing = _differs(found.result, sound)
-                problems.append(f"silent corruption: {differing}")
-                row["silent"] += 1
-            elif is_other:
-                row["changed, no checksum"] += 1
-            else:
-                row["same result" if found.code == 0 else "refused"] += 1
+            row[self._verdict(found, problems)] += 1
             row["interrupted"] += bool(found.before and found.before.code)
         for problem in problems:
             print(f"{case.group}: {case.name}: {problem}", flush=True)
@@ -130,6 +113,19 @@ class _Soak:
         if problems and self.given.verbose:
             print(*[each.stderr for each in (found.before, found) if each], sep="\n")
 
+    def _verdict(self, found: runner.Outcome, problems: list[str]) -> str:
+        """Name the column of a case, and add what is wrong to its problems."""
+        case = found.case
+        if found.code == 0 and case.must_fail:
+            problems.append("accepted")
+        if problems or found.code:
+            return "failures" if problems else "refused"
+        differing = _differs(found.result, self.sound[case.reader].result) if case.reader else ""
+        if differing and (case.has_digest or case.group != "damaged"):
+            problems.append(f"silent corruption: {differing}")
+            return "silent"
+        return "changed, no checksum" if differing else "same result"
+
     def _show(self) -> int:
         columns = ("cases", "refused", "same result", "planned", "planned, something missing")
         columns += ("changed, no checksum", "interrupted", "silent", "failures", "seconds")
@@ -138,45 +134,19 @@ class _Soak:
             print(f"{group:8} " + " ".join(f"{row[name]:>{max(len(name), 6)}}" for name in columns))
         return int(any(row["failures"] or row["silent"] for row in self.table.values()))
 
-    def _note(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
 
-
-def _differs(found: dict[str, str], sound: dict[str, str] | None) -> str:
+def _differs(found: dict[str, str], sound: dict[str, str]) -> str:
     """Name the first value that differs from that of the sound files."""
-    return next((key for key, value in sorted((sound or {}).items()) if found.get(key) != value), "")
+    return next((key for key, value in sorted(sound.items()) if found.get(key) != value), "")
 
 
 def _import_all() -> None:
     """Import before the first fork what commands import while they run."""
-    import importlib
-    import pkgutil
-
-    from PIL import Image
-
-    import brainhive_cli
-
     Image.init()
-    for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
-    modules = ["accelerate", "pyarrow.parquet", "open_clip", "timm.data", "h5py", "scipy.stats", "rich.live"]
-    modules += ["diffusers.models.autoencoders.autoencoder_kl", "diffusers.models.unets.unet_2d_condition"]
-    modules += ["diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl", "skimage.metrics"]
-    modules += ["transformers.models.clip.modeling_clip", "transformers.models.clip.image_processing_clip"]
-    modules += ["diffusers.schedulers.scheduling_euler_discrete", "torch._dynamo", "torch.distributed"]
-    modules += [
-        "diffusers.training_utils",
-        "transformers.models.auto",
-        "skimage.color",
-        "rich.table",
-        "scipy.special",
-    ]
-    for name in modules:
-        try:
+    own = [module.name for module in pkgutil.walk_packages(brainhive_cli.__path__, "brainhive_cli.")]
+    for name in [*(name for name in own if not name.endswith("__main__")), *IMPORTED.split()]:
+        with contextlib.suppress(*() if name in own else (ImportError,)):
             importlib.import_module(name)
-        except ImportError:
-            continue
 
 
 if __name__ == "__main__":

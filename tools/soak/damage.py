@@ -3,6 +3,7 @@
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,6 @@ def _page(fill: Callable[[random.Random, int], bytes]) -> Damage:
     return overwrite
 
 
-def _cut(path: Path, content: bytes, chosen: random.Random) -> bytes:
-    return content[: chosen.randrange(1, max(2, len(content)))]
-
-
 def _directory(path: Path, content: bytes, chosen: random.Random) -> None:
     path.unlink()
     path.mkdir()
@@ -58,48 +55,26 @@ def _link(path: Path, content: bytes, chosen: random.Random) -> None:
 
 def _another(path: Path, content: bytes, chosen: random.Random) -> bytes:
     """Take the content of a file of another kind."""
-    home = Path.cwd()
-    pool = [
-        "own.yaml",
-        "vectors/dict.npz",
-        "vectors/dict.npy",
-        "pictures/concept_0/0.png",
-        "vectors/table.parquet",
-    ]
-    pool += [
-        "weights/encoder/model.safetensors",
-        "data/nsd/nsd_stimuli.hdf5",
-        "data/tars/imagenet-train-0000.tar",
-    ]
-    pool += ["vectors/dict.pt", "weights/encoder/config.json", "data/categories.tsv"]
-    others = [name for name in pool if Path(name).suffix != path.suffix]
-    return (home / chosen.choice(others)).read_bytes()
+    pool = "own.yaml vectors/dict.npz vectors/dict.npy pictures/concept_0/0.png vectors/table.parquet "
+    pool += "weights/encoder/model.safetensors data/nsd/nsd_stimuli.hdf5 data/tars/imagenet-train-0000.tar "
+    pool += "vectors/dict.pt weights/encoder/config.json data/categories.tsv"
+    return Path(
+        chosen.choice([name for name in pool.split() if Path(name).suffix != path.suffix])
+    ).read_bytes()
 
 
 def _json(path: Path, content: bytes, chosen: random.Random) -> bytes:
     """Change a value's type, or take a key away, in a text of keys and values."""
-    texts = (
-        b"null",
-        b"[]",
-        b"{}",
-        b"-1",
-        b"1e999",
-        b"NaN",
-        b'"\xff"',
-        b'""',
-        b"9" * 5000,
-        b"[" * 3000,
-        b"true",
-    )
+    texts = (b"null", b"[]", b"{}", b"-1", b"1e999", b"NaN", b'"\xff"', b'""', b"9" * 5000, b"[" * 3000)
     places = [at for at, byte in enumerate(content) if byte in b":,\n"] or [0]
     start = chosen.choice(places) + 1
     stop = next((at for at in range(start, len(content)) if content[at] in b",\n}]"), len(content))
-    return content[:start] + chosen.choice((*texts, b"")) + content[stop:]
+    return content[:start] + chosen.choice((*texts, b"true", b"")) + content[stop:]
 
 
 DAMAGES: dict[str, Damage] = {
     "emptied": lambda path, content, chosen: b"",
-    "cut": _cut,
+    "cut": lambda path, content, chosen: content[: chosen.randrange(1, max(2, len(content)))],
     "cut-end": lambda path, content, chosen: content[: -chosen.choice((1, 2, 8, 64))],
     "cut-start": lambda path, content, chosen: content[chosen.choice((1, 4, 100)) :],
     "longer": lambda path, content, chosen: content + chosen.randbytes(100),
@@ -120,32 +95,22 @@ DAMAGES: dict[str, Damage] = {
 def cases(seed: int, count: int, world: Path) -> Iterator[Case]:
     """Make cases in which one file that a command reads is damaged."""
     chosen = random.Random(seed)
-    pairs = [
-        (name, reader, file) for name, reader in READERS.items() for file in _files(reader, world, chosen)
-    ]
-    made = 0
-    while made < count:
-        for name, reader, file in pairs:
-            suits = [kind for kind in DAMAGES if kind != "value" or file.endswith(TEXT)]
-            kind = suits[(made // len(pairs) * 7 + pairs.index((name, reader, file)) * 3) % len(suits)]
-            own = f"{seed}/{made}"
-            yield Case(
-                "damaged",
-                f"{name} {file} {kind} {made}",
-                (*reader.argv, *COMMON, "--json"),
-                lambda home, _, at=(reader, file, kind, own): _damage(home, *at),
-                name,
-                reader.has_digest and not (file.endswith((".png", ".jpg")) and kind in GONE),
-            )
-            made += 1
-            if made >= count:
-                return
+    pairs = [(name, file) for name, reader in READERS.items() for file in _files(reader, world, chosen)]
+    for made in range(count):
+        turn, place = divmod(made, len(pairs))
+        name, file = pairs[place]
+        suits = [kind for kind in DAMAGES if kind != "value" or file.endswith(TEXT)]
+        kind, reader = suits[(turn * 7 + place * 3) % len(suits)], READERS[name]
+        change = partial(_damage, reader, file, kind, f"{seed}/{made}")
+        is_seen = reader.has_digest and not (file.endswith((".png", ".jpg")) and kind in GONE)
+        argv = (*reader.argv, *COMMON, "--json")
+        yield Case("damaged", f"{name} {file} {kind} {made}", argv, change, name, is_seen)
 
 
 def _files(reader: Reader, world: Path, chosen: random.Random) -> list[str]:
     """List files that a command reads, of each pattern a few."""
     found = list[str]()
-    for pattern in reader.files:
+    for pattern in reader.files.split():
         of = sorted(path.relative_to(world).as_posix() for path in world.glob(pattern) if path.is_file())
         if not of and "new/" not in pattern:
             raise FileNotFoundError(f"the world has no {pattern}")
@@ -153,7 +118,7 @@ def _files(reader: Reader, world: Path, chosen: random.Random) -> list[str]:
     return found
 
 
-def _damage(home: Path, reader: Reader, file: str, kind: str, seed: str) -> None:
+def _damage(reader: Reader, file: str, kind: str, seed: str, home: Path, outside: Path) -> None:
     if reader.setup:
         reader.setup(home)
     path, chosen = home / file, random.Random(seed)

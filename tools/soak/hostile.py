@@ -1,5 +1,6 @@
 """Files that somebody made to crash a reader, write elsewhere, run code, or take all memory."""
 
+import io
 import json
 import os
 import pickle
@@ -9,26 +10,23 @@ import struct
 import zipfile
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import chain, product
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import pyarrow.parquet
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
 
 from tools.soak.runner import Case
-from tools.soak.world import COMMON, EMBEDDED, ENCODER, FRESH, PICTURES, READERS
+from tools.soak.world import COMMON, ENCODER, FRESH, PICTURES, READERS, TEST, TRAIN
 
-TRAIN, TEST, SIGNALS = EMBEDDED.format("train"), EMBEDDED.format("test"), "signals/**/sub-01.h5"
+SIGNALS = "signals/**/sub-01.h5"
 ABSOLUTE = "/dev/shm/brainhive-soak"
-CLIMBING = (
-    "../../x",
-    "../../../outside/x",
-    ABSOLUTE,
-    "..",
-    ".",
-    "",
-    "a/../../../../b",
-    "a//b",
-)
+CLIMBING = ("../../x", "../../../outside/x", ABSOLUTE, "..", ".", "", "a/../../../../b", "a//b")
 ODD = ("a\0b", "x" * 10_000, "\\\\host\\x", "C:\\x", "a\nb", "a\x1b[31mb", "\u202eb", "a/", " ", "-x", "~/x")
 HARMLESS = ("enum", "quadruple", "flat", "larger", "soft-link", "strings")
 """Kinds of datasets that may hold what is expected there."""
@@ -50,27 +48,26 @@ def cases(seed: int, count: int) -> Iterator[Case]:
 
 
 def _all(chosen: random.Random) -> Iterator[Case]:
-    yield from _datasets()
-    yield from _attributes(chosen)
-    yield from _ids()
-    yield from _recipes()
-    yield from _archives()
-    yield from _documents()
-    yield from _configs()
-    yield from _weights()
-    yield from _links()
-    yield from _pictures_and_tables()
+    own = (_datasets(), _attributes(chosen), _ids(), _recipes(), _archives(), _documents(), _configs())
+    return chain(*own, _weights(), _links(), _pictures_and_tables())
 
 
 def _case(
-    kind: str, name: str, reader: str, make: Make, is_compared: bool = False, must_fail: bool = False
+    kind: str,
+    name: str,
+    reader: str,
+    make: Callable[..., Any],
+    *given: Any,
+    is_compared: bool = False,
+    must_fail: bool = False,
 ) -> Case:
+    """Make a case of a reader's files, which `make` changes: given some values, home and a folder outside."""
     of = READERS[reader]
 
     def prepare(home: Path, outside: Path) -> None:
         if of.setup:
             of.setup(home)
-        make(home, outside)
+        make(*given, home, outside)
 
     argv, compared = (*of.argv, *COMMON, "--json"), reader if is_compared else ""
     return Case("hostile", f"{kind} {name} {reader}", argv, prepare, compared, must_fail=must_fail)
@@ -84,8 +81,6 @@ def _first(home: Path, pattern: str) -> Path:
 
 
 def _h5_kinds() -> dict[str, Callable[..., Any]]:
-    import h5py
-
     def of(dtype: Any, **options: Any) -> Callable[..., Any]:
         return lambda file, name, was, out: file.create_dataset(name, was.shape, dtype, **options)
 
@@ -155,10 +150,9 @@ def _h5_kinds() -> dict[str, Callable[..., Any]]:
 
 def unseal(file: Any) -> None:
     """Take away what would tell that a file was changed."""
-    for name in [name for name in file if name.startswith(("checksum", "seal", "digest"))]:
-        del file[name]
-    for name in [name for name in file.attrs if name.startswith(("checksum", "seal", "digest"))]:
-        del file.attrs[name]
+    for part in (file, file.attrs):
+        for name in [name for name in part if name.startswith(("checksum", "seal", "digest"))]:
+            del part[name]
 
 
 def _datasets() -> Iterator[Case]:
@@ -173,20 +167,17 @@ def _datasets() -> Iterator[Case]:
     }
     turn = 0
     for pattern, (datasets, readers) in places.items():
-        for dataset in datasets:
-            for kind in _h5_kinds():
-                turn += 1
-                reader = readers[turn % len(readers)]
-                make = partial(_replace, pattern=pattern, dataset=dataset, kind=kind)
-                is_ours = not pattern.startswith(("data", "vectors"))
-                is_seen = is_ours and reader != "check"  # which says that there is no seal
-                must_fail = not is_seen and kind not in (*HARMLESS, *(() if is_ours else RESIZED))
-                yield _case("dataset", f"{dataset} {kind}", reader, make, is_seen, must_fail)
+        for dataset, kind in product(datasets, _h5_kinds()):
+            turn += 1
+            reader = readers[turn % len(readers)]
+            is_ours = not pattern.startswith(("data", "vectors"))
+            is_seen = is_ours and reader != "check"  # which says that there is no seal
+            harmless = HARMLESS if is_ours else HARMLESS + RESIZED
+            made = (f"{dataset} {kind}", reader, _replace, pattern, dataset, kind)
+            yield _case("dataset", *made, is_compared=is_seen, must_fail=not is_seen and kind not in harmless)
 
 
-def _replace(home: Path, outside: Path, pattern: str, dataset: str, kind: str) -> None:
-    import h5py
-
+def _replace(pattern: str, dataset: str, kind: str, home: Path, outside: Path) -> None:
     with h5py.File(_first(home, pattern), "r+") as file:
         unseal(file)
         was = file[dataset][()]
@@ -195,58 +186,23 @@ def _replace(home: Path, outside: Path, pattern: str, dataset: str, kind: str) -
 
 
 def _attributes(chosen: random.Random) -> Iterator[Case]:
-    import h5py
-
-    values: list[Any] = [
-        "",
-        "{",
-        "[]",
-        "null",
-        "x" * 60_000,
-        -1,
-        float("nan"),
-        np.zeros(3),
-        h5py.Empty("S1"),
-        b"\xff",
-    ]
-    values += [*CLIMBING[:4], "[" * 50_000, '{"a": NaN}', np.array(["a", "b"], object), 2**62, "a\0b", True]
-    names = (
-        "format",
-        "encoder",
-        "dataset",
-        "split",
-        "config",
-        "weights",
-        "pictures",
-        "health",
-        "skipped",
-        "alternatives",
-    )
-    for name in (*names, "dtype", "preprocessing", "versions", "latent_space", "imported"):
-        for value in chosen.sample(values, 5):
-            reader = chosen.choice(("align", "check", "export-npy", "export-parquet"))
-            make = partial(_attribute, pattern=TRAIN, name=name, value=value)
-            yield _case("attribute", f"{name} {value!r:.20}", reader, make)
-    for name in (
-        "format",
-        "holds",
-        "splits",
-        "channels",
-        "times_s",
-        "rate_hz",
-        "unit",
-        "provenance",
-        "space",
+    values: list[Any] = ["", "{", "[]", "null", "x" * 60_000, -1, float("nan"), np.zeros(3), h5py.Empty("S1")]
+    values += [b"\xff", *CLIMBING[:4], "[" * 50_000, '{"a": NaN}', np.array(["a", "b"], object), 2**62]
+    values += ["a\0b", True]
+    targets = "format encoder dataset split config weights pictures health skipped alternatives dtype "
+    targets += "preprocessing versions latent_space imported"
+    signals = "format holds splits channels times_s rate_hz unit provenance space"
+    for pattern, names, count, readers in (
+        (TRAIN, targets, 5, ("align", "check", "export-npy", "export-parquet")),
+        (SIGNALS, signals, 4, ("align", "eval")),
     ):
-        for value in chosen.sample(values, 4):
-            reader = chosen.choice(("align", "eval"))
-            make = partial(_attribute, pattern=SIGNALS, name=name, value=value)
-            yield _case("attribute", f"{name} {value!r:.20}", reader, make)
+        for name in names.split():
+            for value in chosen.sample(values, count):
+                shown = f"{name} {value!r:.20}"
+                yield _case("attribute", shown, chosen.choice(readers), _attribute, pattern, name, value)
 
 
-def _attribute(home: Path, outside: Path, pattern: str, name: str, value: Any) -> None:
-    import h5py
-
+def _attribute(pattern: str, name: str, value: Any, home: Path, outside: Path) -> None:
     with h5py.File(_first(home, pattern), "r+") as file:
         unseal(file)
         if isinstance(value, np.ndarray) and value.dtype == object:
@@ -259,21 +215,16 @@ def _attribute(home: Path, outside: Path, pattern: str, name: str, value: Any) -
 
 
 def _ids() -> Iterator[Case]:
+    readers = ("export-npy", "export-parquet", "eval", "align", "check", "draw")
     for number, name in enumerate((*CLIMBING, *ODD, b"\xff\xfe")):
-        readers = ("export-npy", "export-parquet", "eval", "align", "check", "draw")
         for reader in (readers[number % len(readers)], readers[(number + 2) % len(readers)], "draw"):
-            yield _case("id", f"{name!r:.30}", reader, partial(_rename, name=name))
-    for field in ("dataset", "split", "encoder"):
-        for name in (*CLIMBING, *ODD[1:4]):
-            for reader in ("export-npy", "export-parquet"):
-                make = partial(_attribute, pattern=TRAIN, name=field, value=name)
-                yield _case("name", f"{field} {name!r:.30}", reader, make)
+            yield _case("id", f"{name!r:.30}", reader, _rename, name)
+    for field, name, reader in product(("dataset", "split", "encoder"), (*CLIMBING, *ODD[1:4]), readers[:2]):
+        yield _case("name", f"{field} {name!r:.30}", reader, _attribute, TRAIN, field, name)
 
 
-def _rename(home: Path, outside: Path, name: str | bytes) -> None:
+def _rename(name: str | bytes, home: Path, outside: Path) -> None:
     """Call the first picture so in all stores."""
-    import h5py
-
     text = name if isinstance(name, bytes) else name.replace(ABSOLUTE, str(outside / "absolute"))
     packed = text if isinstance(text, bytes) else text.encode(errors="surrogatepass")
     for path in [*home.glob("embeddings/things-eeg/*/*.h5"), *home.glob(SIGNALS)]:
@@ -298,70 +249,50 @@ def _evil(home: Path, outside: Path) -> None:
 
 
 def _recipes() -> Iterator[Case]:
+    align, draw, latents = (READERS[name].argv for name in ("align", "draw", "latents"))
+    embed, function = ("embed", *PICTURES[:1]), "['python:evil.part:load']"
     code = {
-        "encoder": ("embed", *PICTURES[:1], "encoders=['python:evil.part:load']"),
-        "encoder-kind": ("embed", *PICTURES[:1], "encoders=[{kind: evil.part}]"),
-        "python-kind": ("embed", *PICTURES[:1], "encoders=[{kind: python, source: 'python:evil.part:load'}]"),
-        "backbone": (*READERS["align"].argv, "backbone={kind: evil.part}"),
-        "loss": (*READERS["align"].argv, "loss={kind: evil.part}"),
-        "fuser": (*READERS["align"].argv, "fuser={kind: evil.part}"),
+        "encoder": (*embed, f"encoders={function}"),
+        "encoder-kind": (*embed, "encoders=[{kind: evil.part}]"),
+        "python-kind": (*embed, "encoders=[{kind: python, source: 'python:evil.part:load'}]"),
+        **{name: (*align, f"{name}={{kind: evil.part}}") for name in ("backbone", "loss", "fuser")},
         "dataset": ("embed", f"encoders=[{ENCODER}]", "dataset={kind: evil.part}"),
-        "generator": (*READERS["draw"].argv, "generator={kind: evil.part}"),
-        "prior": (*READERS["latents"].argv, "prior={kind: evil.part}"),
-        "similarity": (*READERS["latents"].argv, "similarity=['python:evil.part:load']"),
-        "metric": (*READERS["score"].argv, "metric_encoders=['python:evil.part:load']"),
-        "fid": (*READERS["latents"].argv, "fid_features='python:evil.part:load'"),
-        "import": (*READERS["import-dict-npz"].argv, "encoders=['python:evil.part:load']"),
+        "generator": (*draw, "generator={kind: evil.part}"),
+        "prior": (*latents, "prior={kind: evil.part}"),
+        "similarity": (*latents, f"similarity={function}"),
+        "metric": (*READERS["score"].argv, f"metric_encoders={function}"),
+        "fid": (*latents, "fid_features='python:evil.part:load'"),
+        "import": (*READERS["import-dict-npz"].argv, f"encoders={function}"),
     }
-    for name, argv in code.items():
-        for more in ((), ("--check",)):
-            yield Case(
-                "hostile", f"code {name} {' '.join(more)}", (*_in_file(argv), *more), partial(_written, argv)
-            )
+    for (name, argv), more in product(code.items(), ((), ("--check",))):
+        elsewhere = (*argv[:-1], "--recipe", "evil.yaml", *COMMON, *more)  # the last override is in a file
+        yield Case("hostile", f"code {name} {' '.join(more)}", elsewhere, partial(_written, argv))
     for name in (*CLIMBING, *ODD[:4]):
         dataset = f"dataset={{kind: image-folder, root: pictures, name: {json.dumps(name)}}}"
-        yield Case(
-            "hostile", f"dataset.name {name!r:.30}", ("embed", dataset, f"encoders=[{ENCODER}]", *COMMON)
-        )
+        yield _command(f"dataset.name {name!r:.30}", "embed", dataset, f"encoders=[{ENCODER}]")
         if "\0" not in name:
-            run = ("eval-retrieval", f"align_run=[{json.dumps(name)}]", FRESH, "sheet_rows=0", *COMMON)
-            yield Case("hostile", f"align_run {name!r:.30}", run, must_fail=name not in ("", "..", "."))
-            signal = (*READERS["align"].argv, f"signal.name={json.dumps(name)}", *COMMON)
-            yield Case("hostile", f"signal.name {name!r:.30}", signal, must_fail=True)
-    for rest in (
-        "a/b/../..",
-        "a/b/../../../../..",
-        "../b",
-        "/a/b",
-        "a",
-        "a/b@../..",
-        "a/b/../../../outside",
-        "a//b",
-        "@",
-    ):
-        argv = ("embed", *PICTURES[:1], f"encoders=['hub:{rest}']", *COMMON)
+            run = ("eval-retrieval", f"align_run=[{json.dumps(name)}]", FRESH, "sheet_rows=0")
+            yield _command(f"align_run {name!r:.30}", *run, must_fail=name not in ("", "..", "."))
+            signal = f"signal.name={json.dumps(name)}"
+            yield _command(f"signal.name {name!r:.30}", *align, signal, must_fail=True)
+    climbing = "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
+    for rest in climbing.split():
+        argv = (*embed, f"encoders=['hub:{rest}']", *COMMON)
         yield Case("hostile", f"hub {rest}", argv, _repository, must_fail=True)
-    for many in (
-        "dataset.subjects=999999999999",
-        "dataset.subjects=100000000",
-        "seeds=[1,2,3,999999999999999999999]",
-    ):
+    subjects = ("dataset.subjects=999999999999", "dataset.subjects=100000000")
+    for many in (*subjects, "seeds=[1,2,3,999999999999999999999]"):
         argv = ("train-align", "dataset=demo", f"encoders=[{ENCODER}]", many, *COMMON, FRESH)
         yield Case("hostile", f"large {many}", argv, must_fail=True)
         yield Case("hostile", f"large {many} --check", (*argv, "--check"))
-    for many in (
-        "dim=9999999999",
-        "train.batch_size=99999999999",
-        "backbone={kind: brain_mlp, hidden: 99999999}",
-    ):
-        yield Case("hostile", f"large {many}", (*READERS["align"].argv[:5], many, *COMMON, FRESH))
+    sizes = ("dim=9999999999", "train.batch_size=99999999999", "backbone={kind: brain_mlp, hidden: 99999999}")
+    for many in sizes:
+        yield Case("hostile", f"large {many}", (*align[:5], many, *COMMON, FRESH))
     for many in ("resolution_px=8000000", "repeats=99999999999", "steps=999999999", "batch_size=9999999999"):
-        yield Case("hostile", f"large {many}", (*READERS["draw"].argv, many, *COMMON, "--check"))
+        yield Case("hostile", f"large {many}", (*draw, many, *COMMON, "--check"))
 
 
-def _in_file(argv: tuple[str, ...]) -> tuple[str, ...]:
-    """Take the command line with its last override in a file, as a recipe from elsewhere has it."""
-    return (*argv[:-1], "--recipe", "evil.yaml", *COMMON)
+def _command(name: str, *argv: str, must_fail: bool = False) -> Case:
+    return Case("hostile", name, (*argv, *COMMON), must_fail=must_fail)
 
 
 def _written(argv: tuple[str, ...], home: Path, outside: Path) -> None:
@@ -403,111 +334,73 @@ def _header(name: bytes, size: bytes, kind: bytes = b"0") -> bytes:
 
 def _archives() -> Iterator[Case]:
     sizes = (b"-0000000512\0", b"-0000001024\0", b"77777777777\0", b"\xff" * 12, b"\x80" + b"\xff" * 11)
-    sizes += (
-        b"\x80" + bytes(3) + b"\x7f" * 8,
-        b"          -\0",
-        b"00000000000\0",
-        b"x" * 12,
-        b"-1\0",
-        b"1_0\0",
-    )
-    for number, size in enumerate(sizes):
-        for kind in (b"0", b"x", b"L"):
-            content = _header(b"n01440764_1.jpg", size, kind) + b"x" * 2048
-            yield _case("tar", f"size {number} {kind!r}", "tar", partial(_tar, content))
+    sizes += (b"\x80" + bytes(3) + b"\x7f" * 8, b"          -\0", b"00000000000\0", b"x" * 12)
+    sizes += (b"-1\0", b"1_0\0")
+    for (number, size), kind in product(enumerate(sizes), (b"0", b"x", b"L")):
+        content = _header(b"n01440764_1.jpg", size, kind) + b"x" * 2048
+        yield _case("tar", f"size {number} {kind!r}", "tar", _tar, content)
     for name in (b"../../x.jpg", b"/x.jpg", b"\xff.jpg", b"a\nb.jpg", b"x" * 100):
         content = _header(name, b"00000000004\0") + b"jpeg".ljust(512, b"\0") + bytes(1024)
-        yield _case("tar", f"name {name!r:.20}", "tar", partial(_tar, content))
+        yield _case("tar", f"name {name!r:.20}", "tar", _tar, content)
     for kind in (b"1", b"2", b"3", b"5", b"6", b"S", b"g", b"K", b"\0", b"D"):
-        content = _header(b"n01440764_1.jpg", b"00000000777\0", kind) + b"30 path=../../../x\n".ljust(
-            1024, b"\0"
-        )
-        yield _case("tar", f"type {kind!r}", "tar", partial(_tar, content + bytes(1024)))
-    npz = {
-        "dict.npz": "import-dict-npz",
-        "tree": "import-tree",
-        "npy/features.npy": "import-thingsvision-npy",
-    }
+        said = b"30 path=../../../x\n".ljust(1024, b"\0")
+        content = _header(b"n01440764_1.jpg", b"00000000777\0", kind) + said + bytes(1024)
+        yield _case("tar", f"type {kind!r}", "tar", _tar, content)
+    npz = {"dict.npz": "dict-npz", "tree": "tree", "npy/features.npy": "thingsvision-npy"}
     headers = {
-        "huge": "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999, 128), }",
-        "negative": "{'descr': '<f4', 'fortran_order': False, 'shape': (-1, 128), }",
-        "overflow": "{'descr': '<f4', 'fortran_order': False, 'shape': (4294967296, 4294967296), }",
-        "objects": "{'descr': '|O', 'fortran_order': False, 'shape': (12,), }",
-        "void": "{'descr': '|V1000000000', 'fortran_order': False, 'shape': (12,), }",
-        "strings": "{'descr': '<U100000000', 'fortran_order': False, 'shape': (12, 12), }",
+        "huge": _npy_header("<f4", "99999999999, 128"),
+        "negative": _npy_header("<f4", "-1, 128"),
+        "overflow": _npy_header("<f4", "4294967296, 4294967296"),
+        "objects": _npy_header("|O", "12,"),
+        "void": _npy_header("|V1000000000", "12,"),
+        "strings": _npy_header("<U100000000", "12, 12"),
         "code": "{'descr': __import__('os').getcwd(), 'fortran_order': False, 'shape': (12,), }",
         "deep": "(" * 3000 + ")" * 3000,
-        "bools": "{'descr': '<f4', 'fortran_order': False, 'shape': (True, 12), }",
-        "dates": "{'descr': '<M8[s]', 'fortran_order': False, 'shape': (12, 12), }",
+        "bools": _npy_header("<f4", "True, 12"),
+        "dates": _npy_header("<M8[s]", "12, 12"),
         "fields": "{'descr': [('a', '<f4'), ('b', '|O')], 'fortran_order': False, 'shape': (12,), }",
     }
-    for name, text in headers.items():
-        for place, reader in npz.items():
-            yield _case("array", f"{name} {place}", reader, partial(_array, place, text))
-    for name, dtype in {
-        "strings": "U3",
-        "complex": "c8",
-        "bytes": "S9",
-        "dates": "M8[s]",
-        "longdouble": "g",
-    }.items():
-        for place, reader in npz.items():
-            make = partial(_values, place, dtype)
-            yield _case("values", f"{name} {place}", reader, make, must_fail=name != "longdouble")
+    for (name, text), (place, reader) in product(headers.items(), npz.items()):
+        yield _case("array", f"{name} {place}", f"import-{reader}", _array, place, text)
+    kinds = {"strings": "U3", "complex": "c8", "bytes": "S9", "dates": "M8[s]", "longdouble": "g"}
+    for (name, dtype), (place, reader) in product(kinds.items(), npz.items()):
+        made = (f"{name} {place}", f"import-{reader}", _values, place, dtype)
+        yield _case("values", *made, must_fail=name != "longdouble")
     yield _case("zip", "bomb", "import-dict-npz", _bomb)
-    yield _case("zip", "overlap", "import-dict-npz", partial(_zip_header, 46 - 4, b"\xff\xff\xff\x7f"))
+    yield _case("zip", "overlap", "import-dict-npz", _zip_header, 46 - 4, b"\xff\xff\xff\x7f")
     yield _case("zip", "names", "import-dict-npz", _zip_names)
     for place in ("dict.npy", "dict.npz", "dict.pt", "old.pth", "npy/features.npy", "pt/features.pt"):
-        reader = "import-" + place.replace(".", "-") if "dict" in place or "old" in place else ""
-        reader = reader or f"import-thingsvision-{place.split('/')[0]}"
+        folder, slash, _ = place.partition("/")
+        reader = f"import-thingsvision-{folder}" if slash else "import-" + place.replace(".", "-")
         for protocol in (0, 2, 4, 5):
-            yield _case(
-                "pickle", f"{place} {protocol}", reader, partial(_pickled, place, protocol), must_fail=True
-            )
+            yield _case("pickle", f"{place} {protocol}", reader, _pickled, place, protocol, must_fail=True)
+    bare = "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy"
     for protocol in (0, 2, 4):
-        make = partial(_pickled, "../data/things-eeg/Bare/sub-01/preprocessed_eeg_training.npy", protocol)
-        yield _case("pickle", f"recording {protocol}", "things-pickle", make, must_fail=True)
-    for place, reader in {
+        made = (f"recording {protocol}", "things-pickle", _pickled, bare, protocol)
+        yield _case("pickle", *made, must_fail=True)
+    of_torch = {
         "begun-align/**/checkpoints/*.pt": "align-resumed",
         "begun-prior/**/checkpoints/*.pt": "prior-resumed",
         "weights/timm/pytorch_model.bin": "timm-bin",
         "data/things-eeg/**/sub-01/train.pt": "things",
-    }.items():
-        for how in ("zip", "bare", "legacy"):
-            yield _case("pickle", f"{place} {how}", reader, partial(_torch_code, place, how))
-    for kind in (
-        "string",
-        "complex",
-        "bfloat16",
-        "sparse",
-        "bool",
-        "quantized",
-        "strided",
-        "meta",
-        "nan",
-        "objects",
-    ):
-        make = partial(_signals, kind)
-        yield _case(
-            "signals", kind, "things", make, must_fail=kind not in ("bool", "strided", "bfloat16", "nan")
-        )
+    }
+    for (place, reader), how in product(of_torch.items(), ("zip", "bare", "legacy")):
+        yield _case("pickle", f"{place} {how}", reader, _torch_code, place, how)
+    for kind in "string complex bfloat16 sparse bool quantized strided meta nan objects".split():
+        is_read = kind in ("bool", "strided", "bfloat16", "nan")
+        yield _case("signals", kind, "things", _signals, kind, must_fail=not is_read)
     loops = {
         "memo": b"\x80\x04]\x94(h\x00e.",
         "huge": b"\x80\x04B\xff\xff\xff\x7f",
         "marks": b"(" * 10**6 + b".",
-    }
-    loops |= {
         "deep": b"\x80\x04" + b"]" * 50_000 + b"a" * 49_999 + b".",
         "long": b"\x80\x04\x8b\xff\xff\xff\x7f1.",
-    }
-    loops |= {
         "ext": b"\x80\x04\x82\x01.",
         "put": b"\x80\x04Nr\xff\xff\xff\x7f.",
         "frame": b"\x80\x04\x95" + b"\xff" * 8,
     }
     for name, content in loops.items():
-        make = partial(_put, "vectors/dict.npy", content)
-        yield _case("pickle", name, "import-dict-npy", make, must_fail=True)
+        yield _case("pickle", name, "import-dict-npy", _put, "vectors/dict.npy", content, must_fail=True)
 
 
 def _put(place: str, content: bytes | str, home: Path, outside: Path) -> None:
@@ -522,6 +415,10 @@ def _tar(content: bytes, home: Path, outside: Path) -> None:
 
 def _place(home: Path, place: str) -> Path:
     return _first(home / "vectors/tree", "**/*.npy") if place == "tree" else home / "vectors" / place
+
+
+def _npy_header(dtype: str, shape: str) -> str:
+    return f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': ({shape}), }}"
 
 
 def _npy(text: str, size: int = 12 * 128 * 4) -> bytes:
@@ -548,11 +445,10 @@ def _values(place: str, dtype: str, home: Path, outside: Path) -> None:
 
 
 def _bomb(home: Path, outside: Path) -> None:
-    text = "{'descr': '<f4', 'fortran_order': False, 'shape': (12, 83886080), }"
     with zipfile.ZipFile(home / "vectors/dict.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive:
-        archive.writestr("ids.npy", _npy("{'descr': '<U9', 'fortran_order': False, 'shape': (12,), }"))
+        archive.writestr("ids.npy", _npy(_npy_header("<U9", "12,")))
         with archive.open("vectors.npy", "w", force_zip64=True) as file:
-            file.write(_npy(text, 0))
+            file.write(_npy(_npy_header("<f4", "12, 83886080"), 0))
             for _ in range(60):
                 file.write(bytes(2**26))
 
@@ -568,7 +464,7 @@ def _zip_header(at: int, content: bytes, home: Path, outside: Path) -> None:
 def _zip_names(home: Path, outside: Path) -> None:
     with zipfile.ZipFile(home / "vectors/dict.npz", "w") as archive:
         for name in ("../../../../outside/x.npy", "/x.npy", "ids.npy", "ids.npy"):
-            archive.writestr(name, _npy("{'descr': '<f4', 'fortran_order': False, 'shape': (12, 128), }"))
+            archive.writestr(name, _npy(_npy_header("<f4", "12, 128")))
 
 
 def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
@@ -577,11 +473,8 @@ def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
     if place.endswith(".npz"):
         np.savez(path, ids=np.array([_Code(str(outside / "pwned"))], object))
     elif place.endswith((".pt", ".pth")):
-        import torch
-
-        torch.save(
-            content, path, pickle_protocol=max(protocol, 2), _use_new_zipfile_serialization="pth" not in place
-        )
+        is_zip = path.suffix == ".pt"
+        torch.save(content, path, pickle_protocol=max(protocol, 2), _use_new_zipfile_serialization=is_zip)
     elif protocol == 5:
         np.save(path, np.array(content, object), allow_pickle=True)
     else:
@@ -589,8 +482,6 @@ def _pickled(place: str, protocol: int, home: Path, outside: Path) -> None:
 
 
 def _torch_code(place: str, how: str, home: Path, outside: Path) -> None:
-    import torch
-
     path, content = _first(home, place), {"x": _Code(str(outside / "pwned"))}
     if how == "bare":
         path.write_bytes(pickle.dumps(content))
@@ -599,8 +490,6 @@ def _torch_code(place: str, how: str, home: Path, outside: Path) -> None:
 
 
 def _signals(kind: str, home: Path, outside: Path) -> None:
-    import torch
-
     path = _first(home, "data/things-eeg/**/sub-01/train.pt")
     content = torch.load(path, weights_only=False)
     eeg = torch.from_numpy(content["eeg"].astype(np.float32))
@@ -627,67 +516,41 @@ def _documents() -> Iterator[Case]:
     for this, last in zip("bcdefghij", "abcdefghi", strict=True):
         bomb += f"{this}: &{this} [{', '.join(['*' + last] * 9)}]\n"
     yaml = {
-        "bomb": bomb,
-        "lines": "seeds: [" + "1, " * 3_000_000 + "1]",
-        "deep": "seeds: " + DEEP,
-        "cycle": "seeds: &a [*a]",
-        "cycle-keys": "&a {dataset: *a}",
+        **{"bomb": bomb, "lines": "seeds: [" + "1, " * 3_000_000 + "1]", "deep": "seeds: " + DEEP},
+        **{"cycle": "seeds: &a [*a]", "cycle-keys": "&a {dataset: *a}"},
         "python": "!!python/object/apply:os.system [touch pwned]",
-        "python-name": "dataset: !!python/name:os.system",
-        "date": "seed: 2026-13-45",
-        "date-key": "2026-01-01: 1",
-        "list-key": "[a, b]: 1",
-        "int": "dim: !!int x",
-        "float": "dim: !!float x",
-        "digits": "dim: " + "9" * 5000,
-        "hex": "dim: 0x" + "f" * 200_000,
-        "sexagesimal": "dim: " + "59:" * 5000 + "1",
-        "merge": "<<: [1, 2]",
-        "two": "a: 1\n---\nb: 2",
-        "binary": "dataset: !!binary '*'",
-        "set": "!!set {a, b}",
-        "text": "just words",
-        "number": "7",
-        "null": "~",
-        "nul": "dim: 3\0",
-        "latin": "\udcff",
-        "bom": "\ufeffdim: 3",
-        "tabs": "\tdim: 3",
-        "anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)),
-        "inf": "train: {lr: .inf}",
-        "nan": "train: {weight_decay: .nan}",
-        "bools": "{y: 1, true: 2, 1: 3}",
+        **{"python-name": "dataset: !!python/name:os.system", "date": "seed: 2026-13-45"},
+        **{"date-key": "2026-01-01: 1", "list-key": "[a, b]: 1", "int": "dim: !!int x"},
+        **{"float": "dim: !!float x", "digits": "dim: " + "9" * 5000, "hex": "dim: 0x" + "f" * 200_000},
+        **{"sexagesimal": "dim: " + "59:" * 5000 + "1", "merge": "<<: [1, 2]", "two": "a: 1\n---\nb: 2"},
+        **{"binary": "dataset: !!binary '*'", "set": "!!set {a, b}", "text": "just words", "number": "7"},
+        **{"null": "~", "nul": "dim: 3\0", "latin": "\udcff", "bom": "\ufeffdim: 3", "tabs": "\tdim: 3"},
+        **{"anchors": "".join(f"k{n}: &a{n} 1\n" for n in range(100_000)), "inf": "train: {lr: .inf}"},
+        **{"nan": "train: {weight_decay: .nan}", "bools": "{y: 1, true: 2, 1: 3}"},
     }
     for name, text in yaml.items():
-        yield _case("yaml", name, "recipe", partial(_put, "own.yaml", text))
-        yield _case("yaml", name, "eval", partial(_put, "runs/aligned/recipe.yaml", text))
+        yield _case("yaml", name, "recipe", _put, "own.yaml", text)
+        yield _case("yaml", name, "eval", _put, "runs/aligned/recipe.yaml", text)
     documents = {
-        "runs/aligned/metrics.json": "eval",
-        "runs/aligned/embeddings.json": "eval",
-        "runs/aligned/cells/**/model/config.json": "eval",
-        "runs/drawn/metrics.json": "draw-against",
-        "runs/train-align/*/metrics.json": "align-finished",
-        "weights/generator/unet/config.json": "draw",
-        "weights/generator/scheduler/scheduler_config.json": "draw",
-        "weights/prior/fusion_encoder/config.json": "draw",
-        "weights/encoder/config.json": "encoder",
-        "weights/encoder/preprocessor_config.json": "encoder",
-        "weights/timm/config.json": "timm",
-        "data/coco/annotations/instances_train2017.json": "coco",
+        "eval": "runs/aligned/metrics.json runs/aligned/embeddings.json "
+        "runs/aligned/cells/**/model/config.json",
+        "draw-against": "runs/drawn/metrics.json",
+        "align-finished": "runs/train-align/*/metrics.json",
+        "draw": "weights/generator/unet/config.json weights/generator/scheduler/scheduler_config.json "
+        "weights/prior/fusion_encoder/config.json",
+        "encoder": "weights/encoder/config.json weights/encoder/preprocessor_config.json",
+        "timm": "weights/timm/config.json",
+        "coco": "data/coco/annotations/instances_train2017.json",
     }
     texts = {"deep": DEEP, "digits": '{"schema": ' + "9" * 5000 + "}", "list": "[]", "null": "null"}
-    texts |= {
-        "nan": '{"schema": NaN}',
-        "twice": '{"schema": 1, "schema": 1}',
-        "empty": "{}",
-        "number": "1e999",
-    }
-    for place, reader in documents.items():
-        for name, text in texts.items():
-            yield _case("json", f"{place} {name}", reader, partial(_put, place, text))
-        for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
-            make = partial(_document, place, value)
-            yield _case("json", f"{place} values {value!r}", reader, make)
+    texts |= {"nan": '{"schema": NaN}', "twice": '{"schema": 1, "schema": 1}'}
+    texts |= {"empty": "{}", "number": "1e999"}
+    for reader, places in documents.items():
+        for place in places.split():
+            for name, text in texts.items():
+                yield _case("json", f"{place} {name}", reader, _put, place, text)
+            for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
+                yield _case("json", f"{place} values {value!r}", reader, _document, place, value)
 
 
 def _document(place: str, value: Any, home: Path, outside: Path) -> None:
@@ -711,75 +574,40 @@ def _document(place: str, value: Any, home: Path, outside: Path) -> None:
 
 
 def _configs() -> Iterator[Case]:
-    classes = (
-        "DiffusionPipeline",
-        "os",
-        "utils",
-        "AutoPipelineForText2Image",
-        "__builtins__",
-        "UNet2DModel",
-        "logging",
+    classes = "DiffusionPipeline os utils AutoPipelineForText2Image __builtins__ UNet2DModel logging".split()
+    classes += "StableDiffusionPipeline schedulers FrozenDict __file__ AutoencoderKL x __dict__".split()
+    scheduler, unet, vae = (
+        f"weights/generator/{name}.json"
+        for name in ("scheduler/scheduler_config", "unet/config", "vae/config")
     )
-    classes += (
-        "StableDiffusionPipeline",
-        "schedulers",
-        "FrozenDict",
-        "__file__",
-        "AutoencoderKL",
-        "x",
-        "__dict__",
-    )
+    encoder, pixels = f"{ENCODER}/config.json", f"{ENCODER}/preprocessor_config.json"
     for name in classes:
-        place = "weights/generator/scheduler/scheduler_config.json"
-        make = partial(_keys, place, {"_class_name": name})
-        yield _case("class", f"scheduler {name}", "draw", make, must_fail=True)
+        keys = {"_class_name": name}
+        yield _case("class", f"scheduler {name}", "draw", _keys, scheduler, keys, must_fail=True)
     for name in (*classes[:6], "AsymmetricAutoencoderKL", 3, None, ["a"]):
-        make = partial(_keys, "weights/generator/vae/config.json", {"_class_name": name})
-        yield _case("class", f"vae {name}", "vae", make)
+        yield _case("class", f"vae {name}", "vae", _keys, vae, {"_class_name": name})
     for name in ("bert", "clip", "os", 3, None, ["clip"], "gpt2", "dinov2", "siglip"):
-        make = partial(_keys, f"{ENCODER}/config.json", {"model_type": name})
-        yield _case("class", f"encoder {name}", "encoder", make)
-    code = {
-        "auto_map": {"AutoModel": "evil.part--load", "AutoImageProcessor": "evil.part"},
-        "trust_remote_code": True,
-    }
-    for place, reader in {
-        f"{ENCODER}/config.json": "encoder",
-        f"{ENCODER}/preprocessor_config.json": "encoder",
-    }.items():
-        yield _case("class", f"code {place}", reader, partial(_with_code, place, code))
+        yield _case("class", f"encoder {name}", "encoder", _keys, encoder, {"model_type": name})
+    code = {"AutoModel": "evil.part--load", "AutoImageProcessor": "evil.part"}
+    for place in (encoder, pixels):
+        keys = {"auto_map": code, "trust_remote_code": True}
+        yield _case("class", f"code {place}", "encoder", _with_code, place, keys)
     for name in ("vit_base_patch16_224", "os", "../../x", "", "hf-hub:a/b", "local-dir:/", 3, None):
-        make = partial(_keys, "weights/timm/config.json", {"architecture": name})
-        yield _case("class", f"timm {name}", "timm", make, must_fail=True)
-    sizes: dict[str, tuple[str, list[str]]] = {
-        f"{ENCODER}/config.json": (
-            "encoder",
-            ["hidden_size", "num_hidden_layers", "image_size", "patch_size"],
-        ),
-        "weights/generator/unet/config.json": (
-            "draw",
-            ["cross_attention_dim", "layers_per_block", "norm_num_groups"],
-        ),
-        "weights/generator/vae/config.json": (
-            "draw",
-            ["latent_channels", "layers_per_block", "scaling_factor"],
-        ),
-        "weights/prior/fusion_encoder/config.json": (
-            "draw",
-            ["hidden_size", "num_layers", "intermediate_size"],
-        ),
-        "weights/prior/proj/config.json": ("draw", ["sequence_length", "cross_attention_dim", "embed_dim"]),
-        f"{ENCODER}/preprocessor_config.json": ("encoder", ["size", "crop_size", "image_mean", "resample"]),
-        "weights/generator/scheduler/scheduler_config.json": (
-            "draw",
-            ["num_train_timesteps", "beta_schedule"],
-        ),
+        keys = {"architecture": name}
+        yield _case("class", f"timm {name}", "timm", _keys, "weights/timm/config.json", keys, must_fail=True)
+    sizes = {
+        encoder: "hidden_size num_hidden_layers image_size patch_size",
+        unet: "cross_attention_dim layers_per_block norm_num_groups",
+        vae: "latent_channels layers_per_block scaling_factor",
+        "weights/prior/fusion_encoder/config.json": "hidden_size num_layers intermediate_size",
+        "weights/prior/proj/config.json": "sequence_length cross_attention_dim embed_dim",
+        pixels: "size crop_size image_mean resample",
+        scheduler: "num_train_timesteps beta_schedule",
     }
-    for place, (reader, keys) in sizes.items():
-        for key in keys:
-            for value in (10**12, -1, 0, 1e300, "x", None):
-                make = partial(_keys, place, {key: value})
-                yield _case("size", f"{place} {key} {value}", reader, make)
+    for place, names in sizes.items():
+        reader = "encoder" if place.startswith(ENCODER) else "draw"
+        for key, value in product(names.split(), (10**12, -1, 0, 1e300, "x", None)):
+            yield _case("size", f"{place} {key} {value}", reader, _keys, place, {key: value})
 
 
 def _keys(place: str, changes: dict[str, Any], home: Path, outside: Path) -> None:
@@ -803,28 +631,13 @@ def _weights() -> Iterator[Case]:
         "runs/aligned/cells/**/model/*.safetensors": "eval",
         "weights/timm/model.safetensors": "timm",
     }
+    hows = "length deep overlap shape negative dtype huge names absent surplus".split()
     for place, reader in places.items():
-        for how in (
-            "length",
-            "deep",
-            "overlap",
-            "shape",
-            "negative",
-            "dtype",
-            "huge",
-            "names",
-            "absent",
-            "surplus",
-        ):
-            yield _case(
-                "safetensors",
-                f"{place} {how}",
-                reader,
-                partial(_header_of, place, how),
-                must_fail=how != "surplus",
-            )
+        for how in hows:
+            made = (f"{place} {how}", reader, _header_of, place, how)
+            yield _case("safetensors", *made, must_fail=how != "surplus")
         for dtype in ("bfloat16", "int64", "float64", "bool", "complex64", "rank"):
-            yield _case("tensors", f"{place} {dtype}", reader, partial(_cast, place, dtype))
+            yield _case("tensors", f"{place} {dtype}", reader, _cast, place, dtype)
 
 
 def _header_of(place: str, how: str, home: Path, outside: Path) -> None:
@@ -837,35 +650,30 @@ def _header_of(place: str, how: str, home: Path, outside: Path) -> None:
     if how == "length":
         path.write_bytes((2**63 + 5).to_bytes(8, "little") + content[8:])
         return
-    if how == "overlap":
-        header[name]["data_offsets"] = [0, len(data) * 9]
-    elif how == "shape":
-        header[name]["shape"] = [2**40, 2**40]
-    elif how == "negative":
-        header[name]["shape"] = [-1, -4]
-    elif how == "dtype":
-        header[name]["dtype"] = "F1024"
-    elif how == "huge":
-        header["more"] = {"dtype": "F32", "shape": [2**34], "data_offsets": [0, 2**36]}
+    if how in (
+        changes := {
+            "overlap": {"data_offsets": [0, len(data) * 9]},
+            "shape": {"shape": [2**40, 2**40]},
+            "negative": {"shape": [-1, -4]},
+            "dtype": {"dtype": "F1024"},
+        }
+    ):
+        header[name] |= changes[how]
     elif how == "names":
         header["../" * 99] = header.pop(name)
     elif how == "absent":
         header = {}
-    elif how == "surplus":
-        header["more"] = {"dtype": "F32", "shape": [0], "data_offsets": [len(data), len(data)]}
+    elif how in ("huge", "surplus"):
+        shape, ends = ([2**34], [0, 2**36]) if how == "huge" else ([0], [len(data), len(data)])
+        header["more"] = {"dtype": "F32", "shape": shape, "data_offsets": ends}
     text = DEEP.encode() if how == "deep" else json.dumps(header).encode()
     path.write_bytes(len(text).to_bytes(8, "little") + text + (b"" if how == "absent" else data))
 
 
 def _cast(place: str, dtype: str, home: Path, outside: Path) -> None:
-    import torch
-    from safetensors.torch import load_file, save_file
-
     path = _first(home, place)
-    if dtype == "rank":
-        state = {key: value[None].contiguous() for key, value in load_file(path).items()}
-    else:
-        state = {key: value.to(getattr(torch, dtype)) for key, value in load_file(path).items()}
+    cast = (lambda value: value[None]) if dtype == "rank" else (lambda value: value.to(getattr(torch, dtype)))
+    state = {key: cast(value).contiguous() for key, value in load_file(path).items()}
     save_file(state, path, metadata={"format": "pt"})
 
 
@@ -873,13 +681,8 @@ def _cast(place: str, dtype: str, home: Path, outside: Path) -> None:
 
 
 def _links() -> Iterator[Case]:
-    targets = {
-        "itself": None,
-        "zero": "/dev/zero",
-        "random": "/dev/urandom",
-        "root": "/",
-        "memory": "/proc/self/mem",
-    }
+    targets = {"itself": None, "zero": "/dev/zero", "random": "/dev/urandom", "root": "/"}
+    targets |= {"memory": "/proc/self/mem", "pipe": "pipe"}
     places = {
         TRAIN: "align",
         "own.yaml": "recipe",
@@ -892,37 +695,19 @@ def _links() -> Iterator[Case]:
         "data/categories.tsv": "categories",
         "data/tars/imagenet-train-0000.tar": "tar",
     }
-    for place, reader in places.items():
-        for name, target in targets.items():
-            yield _case("link", f"{place} {name}", reader, partial(_link, place, target))
-        yield _case("link", f"{place} pipe", reader, partial(_pipe, place))
-    for place, reader in {
-        "pictures/loop": "pictures",
-        "data/tars/loop": "tar",
-        "embeddings/loop": "check",
-    }.items():
-        yield _case("link", f"{place} loop", reader, partial(_loop, place))
+    for (place, reader), (name, target) in product(places.items(), targets.items()):
+        yield _case("link", f"{place} {name}", reader, _link, place, target)
+    for place, reader in (("pictures", "pictures"), ("data/tars", "tar"), ("embeddings", "check")):
+        yield _case("link", f"{place}/loop loop", reader, _link, f"{place}/loop", "..")
 
 
 def _link(place: str, target: str | None, home: Path, outside: Path) -> None:
-    (home / place).unlink()
-    (home / place).symlink_to(target or home / place)
-
-
-def _pipe(place: str, home: Path, outside: Path) -> None:
-    (home / place).unlink()
-    os.mkfifo(home / place)
-
-
-def _loop(place: str, home: Path, outside: Path) -> None:
-    (home / place).symlink_to("..")
+    path = home / place
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if target == "pipe" else path.symlink_to(target or path)
 
 
 def _pictures_and_tables() -> Iterator[Case]:
-    import io
-
-    from PIL import Image
-
     def bomb(home: Path, outside: Path) -> None:
         Image.new("1", (40_000, 40_000)).save(home / "pictures/concept_0/0.png")
 
@@ -943,30 +728,20 @@ def _pictures_and_tables() -> Iterator[Case]:
         text = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({outside}/pwned) (w) file closefile\n"
         (home / "pictures/concept_0/0.png").write_text(text)
 
-    for name, make in {
-        "bomb": bomb,
-        "frames": frames,
-        "tiff": tiff,
-        "names": names,
-        "script": script,
-    }.items():
-        yield _case("picture", name, "pictures", make)
-        yield _case("picture", name, "score", partial(_scored, make))
-    rows = {
-        "negative": "1,-5,True",
-        "huge": "1,99999999999999999999,True",
-        "nul": "1,\0,True",
-        "quote": '1,"2,True',
-    }
+    for make in (bomb, frames, tiff, names, script):
+        yield _case("picture", make.__name__, "pictures", make)
+        yield _case("picture", make.__name__, "score", _scored, make)
+    rows = {"negative": "1,-5,True", "huge": "1,99999999999999999999,True", "nul": "1,\0,True"}
+    rows["quote"] = '1,"2,True'
     rows |= {"long": "1," + "9" * 200_000 + ",True", "many": "1,2,True\n" * 10, "words": "a,b,c"}
     for name, row in rows.items():
-        make = partial(_put, "data/nsd/nsd_stim_info_merged.csv", f"cocoId,nsdId,shared1000\n{row}\n")
-        yield _case("table", name, "nsd", make)
-        yield _case("table", name, "categories", partial(_put, "data/categories.tsv", row))
+        text = f"cocoId,nsdId,shared1000\n{row}\n"
+        yield _case("table", name, "nsd", _put, "data/nsd/nsd_stim_info_merged.csv", text)
+        yield _case("table", name, "categories", _put, "data/categories.tsv", row)
     for kind in ("strings", "ragged", "nested", "nulls", "huge", "structs"):
-        yield _case("parquet", kind, "import-parquet", partial(_parquet, kind), must_fail=True)
+        yield _case("parquet", kind, "import-parquet", _parquet, kind, must_fail=True)
     for kind in ("path", "label", "null", "text"):
-        yield _case("parquet", kind, "parquet", partial(_rows, kind))
+        yield _case("parquet", kind, "parquet", _rows, kind)
 
 
 def _scored(make: Make, home: Path, outside: Path) -> None:
@@ -975,9 +750,6 @@ def _scored(make: Make, home: Path, outside: Path) -> None:
 
 
 def _parquet(kind: str, home: Path, outside: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     table = pyarrow.parquet.read_table(home / "vectors/table.parquet")
     count = len(table)
     values: Any = {
@@ -993,9 +765,6 @@ def _parquet(kind: str, home: Path, outside: Path) -> None:
 
 
 def _rows(kind: str, home: Path, outside: Path) -> None:
-    import pyarrow
-    import pyarrow.parquet
-
     path = home / "data/parquet/train-00000-of-00001.parquet"
     found = pyarrow.parquet.read_table(path).to_pylist()
     changes: Any = {

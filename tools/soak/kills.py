@@ -3,32 +3,16 @@
 import random
 import signal
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 from tools.soak.runner import Case, Outcome
-from tools.soak.world import COMMON, READERS
+from tools.soak.world import READERS
 
 KILLED = (
-    *(
-        "align",
-        "align-resumed",
-        "eval",
-        "latents",
-        "prior-resumed",
-        "draw",
-        "encoder",
-        "embed-resumed",
-        "tar",
-    ),
-    *(
-        "import-dict-npz",
-        "import-parquet",
-        "export-npy",
-        "export-parquet",
-        "check",
-        "score",
-        "things",
-        "finetune",
-    ),
+    *("align", "align-resumed", "eval", "latents", "prior-resumed", "draw", "encoder", "embed-resumed"),
+    "tar",
+    *("import-dict-npz", "import-parquet", "export-npy", "export-parquet", "check", "score", "things"),
+    "finetune",
 )
 """Readers that are killed: between them every command that writes."""
 
@@ -40,16 +24,8 @@ def cases(seed: int, count: int, sound: Mapping[str, Outcome]) -> Iterator[Case]
         name = KILLED[number // 2 % len(KILLED)]
         sign = (signal.SIGKILL, signal.SIGINT)[number % 2]
         moment = chosen.uniform(0, 0.9 * sound[name].wall_s)
-        reader = READERS[name]
-        prepare = (lambda home, _, setup=reader.setup: setup(home)) if reader.setup else None
-        yield Case(
-            "kills",
-            f"{name} {sign.name} {moment:.2f}s {number}",
-            (*reader.argv, *COMMON, "--json"),
-            prepare,
-            name,
-            kill=(sign, moment),
-        )
+        case = Case("kills", f"{name} {sign.name} {moment:.2f}s {number}", reader=name, kill=(sign, moment))
+        yield replace(case, **READERS[name].case)
 
 
 def problems(found: Outcome) -> list[str]:

@@ -10,14 +10,21 @@ import resource
 import shutil
 import signal
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
 import psutil
+from huggingface_hub import constants
+from PIL import Image
+from safetensors import safe_open
 
 TIME_S, MEMORY = 20.0, 2 * 2**30
 """A case that takes more processor time, or more memory on top of the imports, has failed."""
@@ -83,19 +90,16 @@ class Outcome:
 
 def run_all(cases: Iterable[Case], world: Path, scratch: Path, jobs: int) -> Iterator[Outcome]:
     """Run cases, `jobs` at a time, each on a copy of the world; yields them as they end."""
-    waiting, running = iter(cases), dict[int, _Child]()
-    places, is_over = list(range(jobs)), False
-    while running or not is_over:
-        while places and not is_over:
-            case = next(waiting, None)
-            if case is None:
-                is_over = True
-                break
+    waiting, running, places = iter(cases), dict[int, _Child](), list(range(jobs))
+    while True:
+        for case in islice(waiting, len(places)):
             child = _Child(case, world, scratch / f"place-{places.pop()}")
             running[child.pid] = child
+        if not running:
+            return
         for pid, child in list(running.items()):
             child.watch()
-            found, status, usage = os.wait4(pid, os.WNOHANG)
+            found, status = os.waitpid(pid, os.WNOHANG)
             if not found:
                 continue
             if child.again(status):
@@ -103,7 +107,7 @@ def run_all(cases: Iterable[Case], world: Path, scratch: Path, jobs: int) -> Ite
                 continue
             del running[pid]
             places.append(int(child.place.name.rpartition("-")[2]))
-            yield child.ended(status, usage)
+            yield child.ended(status)
         time.sleep(0.005)
 
 
@@ -143,8 +147,7 @@ class _Child:
 
     def _end(self, why: str) -> None:
         self.why = self.why or why
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self.pid, signal.SIGKILL)
+        _kill_group(self.pid)
 
     def again(self, status: int) -> bool:
         """Run the command again after a kill; False where nothing remains to be done."""
@@ -155,7 +158,7 @@ class _Child:
         self._fork(is_first=False)
         return True
 
-    def ended(self, status: int, usage: resource.struct_rusage) -> Outcome:
+    def ended(self, status: int) -> Outcome:
         """Judge how it ended."""
         _kill_group(self.pid)
         shutil.rmtree("/dev/shm/brainhive-soak", ignore_errors=True)
@@ -163,10 +166,10 @@ class _Child:
         found.before, found.wall_s = self.first, time.monotonic() - self.began_s
         if self.why:
             found.problems.insert(0, self.why)
-        elif status == signal.SIGXCPU or (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGXCPU):
+        elif found.code == -signal.SIGXCPU:
             found.problems.insert(0, f"hang: over {TIME_S:.0f} s of processor time")
-        elif os.WIFSIGNALED(status):
-            found.problems.insert(0, f"crash: {signal.Signals(os.WTERMSIG(status)).name}")
+        elif found.code < 0:
+            found.problems.insert(0, f"crash: {signal.Signals(-found.code).name}")
         return found
 
 
@@ -188,9 +191,8 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
                 folder.mkdir()
             (place / "canary").write_text("unchanged")
         _environment(place, home)
-        streams = [
-            os.open(place / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC) for name in ("stdout", "stderr")
-        ]
+        new = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        streams = [os.open(place / name, new) for name in ("stdout", "stderr")]
         if case.prepare and is_first:
             case.prepare(home, outside)
         before = {} if case.call else _listing(place, home)
@@ -202,9 +204,8 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
         for number, stream in enumerate(streams, 1):
             os.dup2(stream, number)
         os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-        resource.setrlimit(
-            resource.RLIMIT_CPU, (int(TIME_S + time.process_time()) + 1, resource.RLIM_INFINITY)
-        )
+        most_s = int(TIME_S + time.process_time()) + 1
+        resource.setrlimit(resource.RLIMIT_CPU, (most_s, resource.RLIM_INFINITY))
         resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         (place / "ready").touch()
         if case.call:
@@ -221,20 +222,14 @@ def _child(case: Case, world: Path, place: Path, is_first: bool) -> None:
     except KeyboardInterrupt:
         code = 130
     except BaseException:
-        import traceback
-
         (place / "broken").write_text(traceback.format_exc())
     finally:
         os._exit(code & 0xFF)
 
 
 def _environment(place: Path, home: Path) -> None:
-    from huggingface_hub import constants
-
     os.environ |= {"BRAINHIVE_HOME": str(home), "HOME": str(place / "user"), "TMPDIR": str(place / "tmp")}
     os.environ |= {"TORCH_HOME": str(home / "torch"), "COLUMNS": "200", "PYTHONDONTWRITEBYTECODE": "1"}
-    import tempfile
-
     tempfile.tempdir = None
     constants.HF_HUB_CACHE = str(home / "hub")
     os.chdir(home)
@@ -254,8 +249,6 @@ def run_command(argv: tuple[str, ...]) -> int:
     except SystemExit as ended:
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     except BaseException:
-        import traceback
-
         traceback.print_exc()
         return 1
     return 0
@@ -282,8 +275,6 @@ def make_world(
                     os.dup2(os.open(log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
                 code = run_command((*step, *more)) if isinstance(step, tuple) else int(step(home) or 0)
             finally:
-                import traceback
-
                 if code:
                     traceback.print_exc()
                 os._exit(code)
@@ -298,10 +289,7 @@ def _files(folder: Path) -> Iterator[Path]:
 
 def _listing(place: Path, home: Path) -> dict[str, tuple[int, ...]]:
     """List all files of a place that the command has no business with: those outside of its home."""
-    skipped = {
-        place / name
-        for name in ("tmp", "user", "stdout", "stderr", "ready", "report.json", "broken", "known")
-    }
+    skipped = {place / name for name in "tmp user stdout stderr ready report.json broken known".split()}
     found = {}
     for here, folders, files in os.walk(place):
         folders[:] = [name for name in folders if Path(here, name) not in {home, *skipped}]
@@ -339,20 +327,14 @@ def _judged(home: Path, made: set[Path]) -> dict[str, str]:
 
 def _open(path: Path) -> None:
     if path.suffix == ".h5":
-        import h5py
-
         with h5py.File(path, "r") as file:
             list(file.attrs.items())
     elif path.suffix == ".json":
         json.loads(path.read_text())
     elif path.suffix == ".safetensors":
-        from safetensors import safe_open
-
         with safe_open(path, "pt") as found:
             found.keys()
     elif path.suffix == ".png":
-        from PIL import Image
-
         with Image.open(path) as picture:
             picture.load()
 
@@ -373,8 +355,6 @@ def _digests(home: Path, made: set[Path]) -> dict[str, str]:
 
 def _datasets(path: Path) -> bytes:
     """Read the datasets of a store; its attributes name digests of the files that it was made of."""
-    import h5py
-
     found: list[bytes] = []
 
     def add(name: str, each: Any) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import os
+import pickle
 import shutil
 import tarfile
 import zipfile
@@ -10,6 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import h5py
+import numpy as np
+import pyarrow.parquet
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
 from tools.soak import recordings
 
 ENCODER = "weights/encoder"
@@ -17,7 +25,8 @@ NAME = "local--encoder"
 """What stores of that encoder are called."""
 COMMON = ("run.device=cpu", "run.workers=0")
 THINGS = ("dataset=things-eeg", f"encoders=[{ENCODER}]")
-PICTURES = ("dataset={kind: image-folder, root: pictures}", f"encoders=[{ENCODER}]")
+IMAGES = "{kind: image-folder, root: pictures}"
+PICTURES = (f"dataset={IMAGES}", f"encoders=[{ENCODER}]")
 GENERATOR = "generator={kind: sdxl, source: weights/generator}"
 ALIGN = (
     *("train-align", *THINGS, "subjects=1", "seeds=1", "dim=64", "fuser.intermediate_size=64"),
@@ -48,15 +57,21 @@ class Reader:
 
     Attributes:
         argv: The command line.
-        files: What it reads, as patterns below home.
+        files: What it reads, as patterns below home with spaces between them.
         has_digest: Whether these files can tell a damaged payload from a sound one.
         setup: Changes the home first, as for a command that resumes.
     """
 
     argv: tuple[str, ...]
-    files: tuple[str, ...]
+    files: str
     has_digest: bool = True
     setup: Callable[[Path], Any] | None = None
+
+    @property
+    def case(self) -> dict[str, Any]:
+        """The command line, and the change of the home, of a case."""
+        setup = self.setup
+        return {"argv": (*self.argv, *COMMON, "--json"), "prepare": setup and (lambda home, _: setup(home))}
 
 
 def _without(*patterns: str) -> Callable[[Path], None]:
@@ -71,11 +86,10 @@ def _without(*patterns: str) -> Callable[[Path], None]:
 
 
 def _importing(source: str, *more: str) -> tuple[str, ...]:
-    where = ("dataset={kind: image-folder, root: pictures}", "--encoders", ENCODER, "paths.embeddings=new")
-    return ("import-embeddings", source, *where, *more)
+    return ("import-embeddings", source, PICTURES[0], "--encoders", ENCODER, "paths.embeddings=new", *more)
 
 
-def _embedding(dataset: str, encoder: str = ENCODER) -> tuple[str, ...]:
+def _embedding(dataset: str = IMAGES, encoder: str = ENCODER) -> tuple[str, ...]:
     return ("embed", f"dataset={dataset}", f"encoders=[{encoder}]", "paths.embeddings=new", "batch_size=8")
 
 
@@ -84,171 +98,145 @@ def _preparing(kind: str, root: str, *more: str) -> tuple[str, ...]:
 
 
 BETAS = "nsddata_betas/ppdata/subj01/func1pt8mm/betas_fithrf_GLMdenoise_RR"
-EMBEDDED = f"embeddings/things-eeg/{{}}/{NAME}.h5"
+TRAIN, TEST = (f"embeddings/things-eeg/{split}/{NAME}.h5" for split in ("train", "test"))
 READERS: dict[str, Reader] = {
     # stores
     "align": Reader(
-        (*ALIGN, FRESH, "train.memory_map=yes"),
-        (EMBEDDED.format("train"), "signals/**/sub-01.h5", "signals/**/prepared/*.h5"),
+        (*ALIGN, FRESH, "train.memory_map=yes"), f"{TRAIN} signals/**/sub-01.h5 signals/**/prepared/*.h5"
     ),
     "eval": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", FRESH),
-        (
-            *(EMBEDDED.format("test"), "signals/**/sub-01.h5", "runs/aligned/recipe.yaml"),
-            *("runs/aligned/metrics.json", "runs/aligned/embeddings.json"),
-            *("runs/aligned/**/model/*.json", "runs/aligned/**/model/*.safetensors"),
-        ),
+        f"{TEST} signals/**/sub-01.h5 runs/aligned/recipe.yaml runs/aligned/metrics.json "
+        "runs/aligned/embeddings.json runs/aligned/**/model/*.json "
+        "runs/aligned/**/model/*.safetensors",
     ),
-    "check": Reader(("check", "embeddings", "--again"), (EMBEDDED.format("train"), EMBEDDED.format("test"))),
-    "export-npy": Reader(("export-embeddings", "embeddings", "format=npy"), (EMBEDDED.format("test"),)),
-    "export-parquet": Reader(("export-embeddings", "embeddings"), (EMBEDDED.format("train"),)),
-    "latents": Reader((*PRIOR, "cache_latents=true", FRESH), ("latents/**/*.h5",)),
+    "check": Reader(("check", "embeddings", "--again"), f"{TRAIN} {TEST}"),
+    "export-npy": Reader(("export-embeddings", "embeddings", "format=npy"), f"{TEST}"),
+    "export-parquet": Reader(("export-embeddings", "embeddings"), f"{TRAIN}"),
+    "latents": Reader((*PRIOR, "cache_latents=true", FRESH), "latents/**/*.h5"),
     "embed-resumed": Reader(
-        ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1"),
-        (f"begun/pictures/train/{NAME}.h5.part",),
+        ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1"), f"begun/pictures/train/{NAME}.h5.part"
     ),
     "nsd": Reader(
-        _embedding("{kind: nsd, root: data/nsd}"), ("data/nsd/*.hdf5", "data/nsd/*.csv"), has_digest=False
+        _embedding("{kind: nsd, root: data/nsd}"), "data/nsd/*.hdf5 data/nsd/*.csv", has_digest=False
     ),
     # finished runs
-    "align-finished": Reader(
-        (*ALIGN,), ("runs/train-align/*/metrics.json", "runs/train-align/*/recipe.yaml")
-    ),
+    "align-finished": Reader((*ALIGN,), "runs/train-align/*/metrics.json runs/train-align/*/recipe.yaml"),
     "eval-finished": Reader(
-        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"), ("runs/eval-retrieval/*/*.json",)
+        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"), "runs/eval-retrieval/*/*.json"
     ),
     "against": Reader(
         ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", "against=runs/prior-aligned", FRESH),
-        ("runs/prior-aligned/*.json", "runs/prior-aligned/recipe.yaml"),
+        "runs/prior-aligned/*.json runs/prior-aligned/recipe.yaml",
     ),
     "draw-against": Reader(
-        (*DRAW, "against=runs/drawn", FRESH), ("runs/drawn/metrics.json", "runs/drawn/recipe.yaml")
+        (*DRAW, "against=runs/drawn", FRESH), "runs/drawn/metrics.json runs/drawn/recipe.yaml"
     ),
-    "redraw": Reader((*DRAW,), ("runs/reconstruct/*/metrics.json", "runs/reconstruct/*/values.csv")),
+    "redraw": Reader((*DRAW,), "runs/reconstruct/*/metrics.json runs/reconstruct/*/values.csv"),
     "finetune": Reader(
         (*ALIGN[:-1], "mode=finetune", "finetune.run=runs/aligned", "subjects=2", FRESH),
-        ("runs/aligned/recipe.yaml", "runs/aligned/**/model/*", "runs/aligned/metrics.json"),
+        "runs/aligned/recipe.yaml runs/aligned/**/model/* runs/aligned/metrics.json",
     ),
-    "recipe": Reader((*ALIGN, FRESH, "--recipe", "own.yaml"), ("own.yaml",), has_digest=False),
+    "recipe": Reader((*ALIGN, FRESH, "--recipe", "own.yaml"), "own.yaml", has_digest=False),
     # checkpoints
-    "align-resumed": Reader((*ALIGN, "paths.runs=begun-align"), ("begun-align/**/*.pt",)),
+    "align-resumed": Reader((*ALIGN, "paths.runs=begun-align"), "begun-align/**/*.pt"),
     "prior-resumed": Reader(
-        (*PRIOR, "paths.runs=begun-prior"), ("begun-prior/**/*.pt", "begun-prior/**/*.safetensors")
+        (*PRIOR, "paths.runs=begun-prior"), "begun-prior/**/*.pt begun-prior/**/*.safetensors"
     ),
     # weights and their configs
     "draw": Reader(
         (*DRAW, FRESH),
-        (
-            *("weights/generator/**/*.json", "weights/generator/**/*.safetensors"),
-            *("weights/prior/**/*.json", "weights/prior/**/*.safetensors"),
-        ),
+        "weights/generator/**/*.json weights/generator/**/*.safetensors "
+        "weights/prior/**/*.json weights/prior/**/*.safetensors",
         has_digest=False,
     ),
     "draw-ours": Reader(
         (*(word.replace("weights/prior", "runs/prior/model") for word in DRAW), FRESH),
-        ("runs/prior/model/**/*.safetensors", "runs/prior/model/**/*.json", "runs/prior-aligned/**/model/*"),
+        "runs/prior/model/**/*.safetensors runs/prior/model/**/*.json runs/prior-aligned/**/model/*",
     ),
-    "encoder": Reader(
-        _embedding("{kind: image-folder, root: pictures}"), (f"{ENCODER}/*",), has_digest=False
-    ),
+    "encoder": Reader(_embedding(), f"{ENCODER}/*", has_digest=False),
     "timm": Reader(
-        _embedding("{kind: image-folder, root: pictures}", "{kind: timm, source: weights/timm}"),
-        ("weights/timm/config.json", "weights/timm/model.safetensors"),
+        _embedding(IMAGES, "{kind: timm, source: weights/timm}"),
+        "weights/timm/config.json weights/timm/model.safetensors",
         has_digest=False,
     ),
     "timm-bin": Reader(
-        _embedding("{kind: image-folder, root: pictures}", "{kind: timm, source: weights/timm}"),
-        ("weights/timm/pytorch_model.bin",),
+        _embedding(IMAGES, "{kind: timm, source: weights/timm}"),
+        "weights/timm/pytorch_model.bin",
         setup=_without("weights/timm/model.safetensors"),
     ),
     "vae": Reader(
-        _embedding(
-            "{kind: image-folder, root: pictures}", "{kind: diffusers_vae, source: weights/generator/vae}"
-        ),
-        ("weights/generator/vae/*",),
+        _embedding(IMAGES, "{kind: diffusers_vae, source: weights/generator/vae}"),
+        "weights/generator/vae/*",
         has_digest=False,
     ),
-    "hub": Reader(
-        _embedding("{kind: image-folder, root: pictures}", "hub:owner/encoder"), ("hub/**/refs/main",)
-    ),
+    "hub": Reader(_embedding(IMAGES, "hub:owner/encoder"), "hub/**/refs/main"),
     # recordings and pictures of others
-    "things": Reader(
-        (*ALIGN, FRESH),
-        ("data/things-eeg/**/sub-01/*.pt",),
-        setup=_without("signals"),
-    ),
+    "things": Reader((*ALIGN, FRESH), "data/things-eeg/**/sub-01/*.pt", setup=_without("signals")),
     "things-pickle": Reader(
         (*ALIGN, FRESH, "dataset.signals=Bare"),
-        ("data/things-eeg/Bare/sub-01/*.npy",),
+        "data/things-eeg/Bare/sub-01/*.npy",
         has_digest=False,
         setup=_without("signals"),
     ),
-    "pictures": Reader(_embedding("{kind: image-folder, root: pictures}"), ("pictures/**/*.png",)),
-    "jpeg": Reader(_embedding("{kind: image-folder, root: jpeg}"), ("jpeg/**/*.jpg",), has_digest=False),
+    "pictures": Reader(_embedding(), "pictures/**/*.png"),
+    "jpeg": Reader(_embedding("{kind: image-folder, root: jpeg}"), "jpeg/**/*.jpg", has_digest=False),
     "score": Reader(
         ("reconstruct", "--score", "scored", "--truth", "pictures", "metrics=pixcorr,ssim", FRESH),
-        ("scored/**/*.png", "scored/**/*.jpg"),
+        "scored/**/*.png scored/**/*.jpg",
         has_digest=False,
     ),
     "coco": Reader(
         _embedding("{kind: coco, root: data/coco}"),
-        ("data/coco/annotations/*.json", "data/coco/train2017/*.jpg"),
+        "data/coco/annotations/*.json data/coco/train2017/*.jpg",
         has_digest=False,
     ),
     "tar": Reader(
         _embedding("{kind: imagenet, root: data/tars}"),
-        ("data/tars/*.tar", "new/.listings/*.npz"),
+        "data/tars/*.tar new/.listings/*.npz",
         has_digest=False,
         setup=lambda home: shutil.copytree(home / "embeddings/.listings", home / "new/.listings"),
     ),
     "parquet": Reader(
-        _embedding("{kind: imagenet, root: data/parquet}"), ("data/parquet/*.parquet",), has_digest=False
+        _embedding("{kind: imagenet, root: data/parquet}"), "data/parquet/*.parquet", has_digest=False
     ),
     "unpacked": Reader(
         ("embed", "dataset={kind: things-eeg, root: data/packed}", f"encoders=[{ENCODER}]"),
-        ("data/packed/*.zip", "data/packed/*.tar.gz"),
+        "data/packed/*.zip data/packed/*.tar.gz",
     ),
     # recordings of others, as prepare reads them
     **{
         f"prepare-nsd-{form}": Reader(
             _preparing("nsd", f"nsd-{form}", "preparation.sessions=1"),
-            (
-                *(f"data/nsd-{form}/nsddata/**/*.mat", f"data/nsd-{form}/nsddata/**/*.nii.gz"),
-                *(f"data/nsd-{form}/{BETAS}/betas*", f"data/nsd-{form}/{BETAS}/ncsnr.nii.gz"),
-            ),
+            f"data/nsd-{form}/nsddata/**/*.mat data/nsd-{form}/nsddata/**/*.nii.gz "
+            f"data/nsd-{form}/{BETAS}/betas* data/nsd-{form}/{BETAS}/ncsnr.nii.gz",
             has_digest=False,
         )
         for form in ("hdf5", "nii-gz")
     },
     "prepare-mindeye2": Reader(
-        _preparing("mindeye2", "mindeyev2"),
-        ("data/mindeyev2/*.hdf5", "data/mindeyev2/**/*.tar"),
-        has_digest=False,
+        _preparing("mindeye2", "mindeyev2"), "data/mindeyev2/*.hdf5 data/mindeyev2/**/*.tar", has_digest=False
     ),
-    "prepare-meg": Reader(
-        _preparing("things-meg", "things-meg"), ("data/things-meg/*.fif",), has_digest=False
-    ),
+    "prepare-meg": Reader(_preparing("things-meg", "things-meg"), "data/things-meg/*.fif", has_digest=False),
     "prepare-arrays": Reader(
         _preparing("things-prepared", "arrays"),
-        ("data/arrays/sub-01/*.npy", "data/arrays/image_metadata.npy"),
+        "data/arrays/sub-01/*.npy data/arrays/image_metadata.npy",
         has_digest=False,
     ),
     # vectors of others
     **{
         f"import-{name.replace('.', '-')}": Reader(
-            _importing(f"vectors/{name}"), (f"vectors/{name}",), has_digest=name.endswith(("npz", "pt"))
+            _importing(f"vectors/{name}"), f"vectors/{name}", has_digest=name.endswith(("npz", "pt"))
         )
         for name in ("dict.npz", "dict.pt", "dict.npy", "old.pth")
     },
     "import-tree": Reader(
-        _importing("vectors/tree", "suffix=_clip"), ("vectors/tree/**/*.npy",), has_digest=False
+        _importing("vectors/tree", "suffix=_clip"), "vectors/tree/**/*.npy", has_digest=False
     ),
-    "import-parquet": Reader(
-        _importing("vectors/table.parquet"), ("vectors/table.parquet",), has_digest=False
-    ),
+    "import-parquet": Reader(_importing("vectors/table.parquet"), "vectors/table.parquet", has_digest=False),
     **{
         f"import-thingsvision-{ending}": Reader(
-            _importing(f"vectors/{ending}"), (f"vectors/{ending}/*",), has_digest=False
+            _importing(f"vectors/{ending}"), f"vectors/{ending}/*", has_digest=False
         )
         for ending in ("npy", "pt", "hdf5", "txt")
     },
@@ -257,7 +245,7 @@ READERS: dict[str, Reader] = {
             *("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0", "categories=data/categories.tsv"),
             FRESH,
         ),
-        ("data/categories.tsv",),
+        "data/categories.tsv",
         has_digest=False,
     ),
 }
@@ -267,35 +255,20 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
     """List the steps that make the world, each run in a process of its own: functions of home, commands."""
     new_embeddings = "paths.embeddings=embeddings"
     return [
-        _paint,
-        _make_weights,
-        _record,
-        recordings.write,
-        _pack,
-        ("embed", *THINGS),
-        ("embed", *PICTURES),
+        *(_paint, _make_weights, _record, recordings.write, _pack, ("embed", *THINGS), ("embed", *PICTURES)),
         (*_embedding("{kind: imagenet, root: data/tars}"), new_embeddings),
         lambda home: _interrupted(home, ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1")),
-        (*ALIGN, "train.memory_map=yes"),
-        ALIGN,
-        ALIGN_PRIOR,
-        PRIOR,
+        *((*ALIGN, "train.memory_map=yes"), ALIGN, ALIGN_PRIOR, PRIOR),
         (*PRIOR, "cache_latents=true", "paths.runs=other"),
         lambda home: _interrupted(home, (*ALIGN, "paths.runs=begun-align")),
-        lambda home: _interrupted(home, (*PRIOR, "paths.runs=begun-prior")),
-        _name_runs,
-        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"),
-        DRAW,
-        _name_runs,
-        ("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"),
-        _make_vectors,
+        *(lambda home: _interrupted(home, (*PRIOR, "paths.runs=begun-prior")), _name_runs),
+        *(("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"), DRAW, _name_runs),
+        *(("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"), _make_vectors),
     ]
 
 
 def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
     """Run a command that is killed after it has saved something twice."""
-    import torch
-
     from brainhive_cli.alignment import loop
     from brainhive_cli.stores.target_store import TargetWriter
     from tools.soak.runner import run_command
@@ -321,10 +294,8 @@ def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
 def _name_runs(home: Path) -> None:
     """Copy runs to names that do not depend on fingerprints."""
     for name, pattern in {
-        "aligned": "runs/train-align/*",
-        "prior-aligned": "with-prior/train-align/*",
-        "prior": "runs/train-prior/*",
-        "drawn": "runs/reconstruct/*",
+        **{"aligned": "runs/train-align/*", "prior-aligned": "with-prior/train-align/*"},
+        **{"prior": "runs/train-prior/*", "drawn": "runs/reconstruct/*"},
     }.items():
         for found in sorted(home.glob(pattern))[-1:]:
             if (found / "metrics.json").is_file() and not (home / "runs" / name).exists():
@@ -332,9 +303,6 @@ def _name_runs(home: Path) -> None:
 
 
 def _pictures(folder: Path, concepts: int, each: int, ending: str = "png", seed: int = 0) -> None:
-    import numpy as np
-    from PIL import Image
-
     random = np.random.default_rng(seed)
     for concept in range(concepts):
         colour = random.integers(40, 215, 3)
@@ -369,8 +337,6 @@ def _paint(home: Path) -> None:
 
 def _make_weights(home: Path) -> None:
     import timm
-    import torch
-    from safetensors.torch import save_file
     from timm.models._hub import save_for_hf
 
     from brainhive_cli.core.hub import DEMO_WEIGHTS
@@ -397,11 +363,6 @@ def _make_weights(home: Path) -> None:
 
 def _record(home: Path) -> None:
     """Write recordings of two subjects, as torch archives, and as the bare pickles of others."""
-    import pickle
-
-    import numpy as np
-    import torch
-
     root = home / "data/things-eeg"
     random = np.random.default_rng(0)
     for split, below, repetitions in (("train", "training_images", 2), ("test", "test_images", 3)):
@@ -422,20 +383,13 @@ def _record(home: Path) -> None:
 
 def _pack(home: Path) -> None:
     """Pack pictures in tars, parquet, HDF5, and archives that nobody has unpacked."""
-    import h5py
-    import numpy as np
-    import pyarrow
-    import pyarrow.parquet
-
     (home / "data/tars").mkdir()
     jpeg = sorted((home / "jpeg").rglob("*.jpg"))
     with tarfile.open(home / "data/tars/imagenet-train-0000.tar", "w") as tar:
         for number, path in enumerate(jpeg):
             tar.add(path, f"n01440764_{number}.jpg")
-    rows = [
-        {"image": {"bytes": path.read_bytes(), "path": f"n01440764_{n}.jpg"}, "label": 0}
-        for n, path in enumerate(jpeg)
-    ]
+    images = [{"bytes": path.read_bytes(), "path": f"n01440764_{n}.jpg"} for n, path in enumerate(jpeg)]
+    rows = [{"image": image, "label": 0} for image in images]
     (home / "data/parquet").mkdir()
     table = pyarrow.Table.from_pylist(rows)
     pyarrow.parquet.write_table(table, home / "data/parquet/train-00000-of-00001.parquet", row_group_size=2)
@@ -454,15 +408,11 @@ def _pack(home: Path) -> None:
 
 def _make_vectors(home: Path) -> None:
     """Write vectors of the pictures as other projects do."""
-    import numpy as np
-    import torch
-
     folder = home / "vectors"
     (file,) = folder.glob("*.parquet")
     file.rename(folder / "table.parquet")
-    names = [
-        path.relative_to(home / "pictures").as_posix() for path in sorted((home / "pictures").rglob("*.png"))
-    ]
+    pictures = home / "pictures"
+    names = [path.relative_to(pictures).as_posix() for path in sorted(pictures.rglob("*.png"))]
     vectors = np.random.default_rng(0).standard_normal((len(names), 128)).astype(np.float32)
     np.savez(folder / "dict.npz", ids=np.asarray(names), vectors=vectors)
     torch.save({"ids": names, "vectors": torch.from_numpy(vectors)}, folder / "dict.pt")
@@ -479,7 +429,5 @@ def _make_vectors(home: Path) -> None:
     np.save(folder / "npy/features.npy", vectors)
     torch.save(torch.from_numpy(vectors), folder / "pt/features.pt")
     np.savetxt(folder / "txt/features.txt", vectors)
-    import h5py
-
-    with h5py.File(folder / "hdf5/features.hdf5", "w") as file5:
-        file5["features"] = vectors
+    with h5py.File(folder / "hdf5/features.hdf5", "w") as features:
+        features["features"] = vectors
