@@ -109,11 +109,13 @@ def save(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str] 
     Any reader of safetensors reads it. The same tensors give the same bytes.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    digest = _digest((name, state[name], [_bytes_of(state[name])]) for name in sorted(state))
-    save_file(state, path, {"format": "pt", **(metadata or {}), DIGEST: digest})
-    with path.open("r+b") as stream:  # the library writes metadata in any order
+    about = {"format": "pt", **(metadata or {}), DIGEST: "0" * 32}
+    save_file(state, path, about)
+    with safe_open(path, "pt") as opened:
+        about[DIGEST] = _digest(path, opened)
+    with path.open("r+b") as stream:
         size, header = _header(stream)
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        header["__metadata__"] = dict(sorted(about.items()))  # which the library writes in any order
         stream.seek(8)
         stream.write(json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode().ljust(size))
 
@@ -203,37 +205,23 @@ def _verify(path: Path, hint: str) -> None:
         return
     with _mappable(path) as mapped, safe_open(mapped, "pt") as opened:
         written = (opened.metadata() or {}).get(DIGEST, "")
-        if OURS.fullmatch(written) and written != _digest(_stored(path, opened)):
+        if OURS.fullmatch(written) and written != _digest(path, opened):
             raise ValueError("its digest is not the one written with it")
 
 
-def _digest(tensors: Iterable[tuple[str, Tensor, Iterable[Any]]]) -> str:
-    """Digest names, dtypes, shapes and bytes, which come in blocks (xxh3, 32 hexadecimal digits)."""
+def _digest(path: Path, opened: Any) -> str:
+    """Digest names, dtypes, shapes and bytes (xxh3, 32 hexadecimal digits), of which a block is in memory."""
     digest = xxhash.xxh3_128()
-    for name, value, blocks in tensors:
-        digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
-        for block in blocks:
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _bytes_of(value: Tensor) -> Any:
-    return value.reshape(-1).view(torch.uint8).numpy().data if value.numel() else b""
-
-
-def _stored(path: Path, opened: Any) -> Iterator[tuple[str, Tensor, Iterable[bytes]]]:
-    """Yield each tensor, mapped and not read, with its bytes as they are read from the file."""
     with path.open("rb") as stream:
         size, header = _header(stream)
         for name in sorted(opened.keys()):
-            start, end = (8 + size + offset for offset in header[name]["data_offsets"])
-            yield name, opened.get_tensor(name), _blocks(stream, start, end)
-
-
-def _blocks(stream: BinaryIO, start: int, end: int) -> Iterator[bytes]:
-    stream.seek(start)
-    for at in range(start, end, BLOCK_BYTES):
-        yield stream.read(min(BLOCK_BYTES, end - at))
+            value = opened.get_tensor(name)  # mapped, and not read
+            digest.update(f"{name} {value.dtype} {[*value.shape]}\n".encode())
+            start, end = header[name]["data_offsets"]
+            stream.seek(8 + size + start)
+            for left in range(end - start, 0, -BLOCK_BYTES):
+                digest.update(stream.read(min(BLOCK_BYTES, left)))
+    return digest.hexdigest()
 
 
 def _header(stream: BinaryIO) -> tuple[int, dict[str, Any]]:

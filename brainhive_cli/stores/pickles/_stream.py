@@ -21,9 +21,9 @@ class Stream:
         self._content, self._bytes, self._at = content, content.data, 0
 
     @classmethod
-    def of_file(cls, path: Path, start: int = 0) -> Self:
-        """Map a file from an offset on."""
-        return cls(np.memmap(path, np.uint8, "r")[start:])
+    def of_file(cls, path: Path) -> Self:
+        """Map a file."""
+        return cls(np.memmap(path, np.uint8, "r"))
 
     def take(self, count: int) -> NDArray[np.uint8]:
         """Go on by `count` bytes, and hand them out where they lie.
