@@ -1,7 +1,7 @@
 """check: data sets, stores, runs, recipes and priors: what is there, what is missing, what is damaged."""
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,18 +20,18 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
 from brainhive_cli.data import inventory
 from brainhive_cli.data.health_checks import problem_of
+from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
 from brainhive_cli.exchange.store_arguments import (
     COLUMNS,
     FAILED,
     PASSED,
-    SUMS,
     expand,
     find,
     row,
     table,
 )
 from brainhive_cli.explanation.signal_page import write_signal_page
-from brainhive_cli.stores.recordings import SignalStore, is_signal_store
+from brainhive_cli.stores.recordings import SignalStore, is_signal_store, short_name
 from brainhive_cli.stores.target_store import TargetStore
 
 KINDS = ("documents", "weights", "checkpoints", "pictures")
@@ -133,17 +133,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         MissingData: if there is none.
     """
     named = Named.of(recipe)
-    if recipe.plots and not any(map(is_signal_store, named.stores)):
+    signals = [path for path in named.stores if _holds_signals(path)]
+    if recipe.plots and not signals:
         raise RecipeError("plots are of signal stores, and none is named", "name some below signals/")
-    rows, found, pages = [], {}, {}
-    for path in named.stores:
+    found = {str(path): _check_signals(path) for path in signals}
+    rows = []
+    for path in (path for path in named.stores if path not in signals):
         shown, found[str(path)] = _check(path, again)
         rows.append(shown)
-        if problem := found[str(path)]["problem"]:
-            console.warn(f"{path} failed its health check: {problem}")
-        elif recipe.plots and is_signal_store(path):
-            page, figures = write_signal_page(SignalStore.open(path), path.with_suffix(""))
-            pages[f"page of {path.stem}"], found[str(path)]["reliability"] = page, figures
+    for path, figures in found.items():
+        if figures["problem"]:
+            console.warn(f"{path} failed its health check: {figures['problem']}")
+    pages = _draw([path for path in signals if recipe.plots and not found[str(path)]["problem"]], found)
     sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
     checked = {str(path): run_files.check(path) for path in named.runs}
     others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
@@ -164,10 +165,13 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         "others": {word: error.in_one_line if error else "" for word, error in others.items()},
     }
     tables = [*(each.table() for each in sets), *([table(rows)] if rows else [])]
+    tables += _tables_of_signals({path: found[str(path)] for path in signals})
     tables += [_table_of_runs(checked)] if checked else []
     tables += [_table_of_others(others)] if others else []
     return Result(
-        recipe.paths.under_home("runs" if named.runs else "data" if sets else "embeddings"),
+        recipe.paths.under_home(
+            "runs" if named.runs else "data" if sets else "embeddings" if rows else "signals"
+        ),
         tuple(tables),
         Measurements(notes={name: each for name, each in notes.items() if each or name == "stores"}),
         files=pages,
@@ -220,15 +224,58 @@ def _table_of_runs(checked: Mapping[str, RunFiles]) -> console.Table:
     return console.Table("Files of runs", columns, tuple(rows))
 
 
+def _holds_signals(path: Path) -> bool:
+    """Whether a file is a signal store; not if it cannot be read."""
+    try:
+        return is_signal_store(path)
+    except BrainhiveError:
+        return False
+
+
+def _check_signals(path: Path) -> dict[str, Any]:
+    """Verify all rows of a signal store; describe it, or give its problem."""
+    try:
+        store = SignalStore.open(path)
+        store.verify()
+    except BrainhiveError as error:
+        return {"problem": error.in_one_line}
+    return {"problem": "", "checksums": store.is_sealed, **describe_signals(store)}
+
+
+def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:
+    """Show the trials of each store, and how it was recorded."""
+    counted: list[tuple[object, ...]] = []
+    recorded: list[tuple[object, ...]] = []
+    datasets = sorted({path.parts[-3] for path in found if len(path.parts) > 3})
+    for path, figures in found.items():
+        name = short_name(path).split("/", 1)[-1] if len(datasets) == 1 else short_name(path)
+        if figures["problem"]:
+            counted.append((name, *"–" * len(COUNTED), FAILED))
+            continue
+        check = PASSED if figures["checksums"] else f"{PASSED}, no checksums"
+        counted += [(name, *row, check) for row in count_rows(figures)]
+        recorded.append((name, *recorded_row(figures)))
+    title = f"Signal stores of {', '.join(datasets)}"
+    tables = [
+        console.Table(title, ("store", *COUNTED, "check"), tuple(counted)),
+        console.Table("How they were recorded", ("store", *RECORDED), tuple(recorded)),
+    ]
+    return [table for table in tables if table.rows]
+
+
+def _draw(paths: Iterable[Path], found: Mapping[str, dict[str, Any]]) -> dict[str, Path]:
+    """Draw a page of each store, and add its figures to what was found."""
+    pages = {}
+    for path in paths:
+        page, figures = write_signal_page(SignalStore.open(path), path.with_suffix(""))
+        pages[f"page of {short_name(path)}"], found[str(path)]["reliability"] = page, figures
+    return pages
+
+
 def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
     """Give one store's row and figures; one that does not open has failed too."""
     unknown = ["–"] * (len(COLUMNS) - 4)
     try:
-        if is_signal_store(path):
-            signals = SignalStore.open(path)
-            signals.verify()
-            stimuli = sum(len(recording.image_ids) for recording in signals.splits.values())
-            return (path.name, stimuli, *unknown, SUMS[signals.is_sealed], PASSED), {"problem": ""}
         found = TargetStore.open(path)
         found.verify()
         health = found.measured() if again else found.health

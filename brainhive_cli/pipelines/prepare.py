@@ -2,8 +2,7 @@
 
 import hashlib
 import json
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -24,6 +23,7 @@ from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
+from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
 from brainhive_cli.preparations import Merged, Preparation
 from brainhive_cli.stores.recordings import SignalStore, path_of
 
@@ -278,46 +278,14 @@ def _write_sessions(
 
 
 def _result(job: Job) -> Result:
-    rows = [row for subject in job.subjects for row in _rows(subject, SignalStore.open(job.path(subject)))]
-    columns = ("subject", "split", "pictures", "repetitions", "trials", "dropped")
+    stores = {subject: describe_signals(SignalStore.open(job.path(subject))) for subject in job.subjects}
+    rows = [(subject, *row) for subject, found in stores.items() for row in count_rows(found)]
     name = job.recipe.name
     chosen = [] if name == "default" else [f"signal.name={name}"]
     dataset = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
     named = [] if dataset else ["--dataset", job.preparation.dataset]
     return Result(
         job.path(1).parent,
-        (console.Table(f"Signals of {job.preparation.dataset}", columns, tuple(rows)),),
+        (console.Table(f"Signals of {job.preparation.dataset}", ("subject", *COUNTED), tuple(rows)),),
         hint=command("train-align", dataset, [], *named, *chosen),
     )
-
-
-def _rows(subject: int, store: SignalStore) -> Iterator[tuple[object, ...]]:
-    """Count the trials of each split, and what was dropped of it, also where nothing was left."""
-    dropped = _dropped(store)
-    for split, recording in store.splits.items():
-        counts = recording.repetitions
-        assert counts is not None  # as in every store
-        least, most = int(counts.min()), int(counts.max())
-        repetitions = str(most) if least == most else f"{least} to {most}"
-        shown = _shown(dropped.get(split, {}))
-        yield subject, split, len(counts), repetitions, int(counts.sum()), shown
-    for split, reasons in dropped.items():
-        if split not in store.splits and any(reasons.values()):
-            yield subject, split, 0, "0", 0, _shown(reasons)
-
-
-def _dropped(store: SignalStore) -> dict[str, Counter[str]]:
-    """Count what was dropped of each split, by reason; a session knows that of splits that it has not."""
-    sessions: dict[tuple[str, int], Mapping[str, int]] = {}
-    for split, recording in store.splits.items():
-        for each in recording.provenance.get("sessions", []):
-            found = {split: each["dropped"], **each.get("dropped_by_split", {})}
-            sessions |= {(name, each["session"]): reasons for name, reasons in found.items()}
-    dropped: dict[str, Counter[str]] = defaultdict(Counter)
-    for (split, _), reasons in sessions.items():
-        dropped[split].update(reasons)
-    return dropped
-
-
-def _shown(reasons: Mapping[str, int]) -> str:
-    return ", ".join(f"{count} {reason}" for reason, count in reasons.items() if count) or "none"

@@ -13,7 +13,7 @@ from brainhive_cli.stores.recordings import Sensors
 MAPS = 4
 """Scalp maps, at the highest peaks of the global field power."""
 REGIONS = 8
-"""Regions in one figure: more are not told apart."""
+"""Regions in one figure: more cannot be distinguished."""
 APART = 20
 """Two maps are of peaks at least this part of the window apart."""
 FEWEST = 4

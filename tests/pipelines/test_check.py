@@ -123,6 +123,45 @@ def test_signal_stores_are_checked_too(go, tmp_path):
     assert go("check", f"stores=[{path}]").exit_code == 1
 
 
+def test_a_signal_store_has_rows_of_its_own(go, home):
+    """Trials by split, repetitions by range, what was dropped; channels, rate, window, unit, preparation."""
+    path = home / "signals/lab/default/sub-01.h5"
+    path.parent.mkdir(parents=True)
+    made = {"preparation": {"kind": "recording"}, "sessions": [{"session": 1, "dropped": {"BAD_blink": 4}}]}
+    recordings = {
+        split: Recording(
+            signal=np.random.default_rng(0).normal(size=(count, 3, 2, 5)).astype(np.float32),
+            image_ids=[f"p{number}" for number in range(count)],
+            space=Sensors(("Oz", "O1")),
+            times_s=np.arange(5) / 250 - 0.004,
+            rate_hz=250.0,
+            unit="whitened",
+            provenance=made if split == "train" else {"source": "test.pt"},
+            repetitions=np.array([2, *[3] * (count - 1)]),
+            whiteners=np.stack([np.eye(2)]),
+            sessions=np.where(np.arange(3) < np.array([2, *[3] * (count - 1)])[:, None], 0, -1).astype(
+                np.int8
+            ),
+        )
+        for split, count in (("train", 5), ("test", 4))
+    }
+    SignalStore.write(path, recordings)
+    result = go("check", f"stores=[{path}]")
+    trials, recorded = result.tables
+    assert trials.title == "Signal stores of lab" and trials.rows == (
+        ("default/sub-01", "train", 5, "2 to 3", 14, "4 BAD_blink", "passed"),
+        ("default/sub-01", "test", 4, "2 to 3", 11, "none", "passed"),
+    )
+    row = ("default/sub-01", "2", "250 Hz", "-4 to 12 ms", "whitened, 1 whitener", "recording, 1 session")
+    assert recorded.rows == (row,)
+    figures = result.metrics.notes["stores"][str(path)]
+    assert figures["splits"]["train"] == {
+        **{"pictures": 5, "repetitions": [2, 3], "trials": 14, "dropped": {"BAD_blink": 4}}
+    }
+    assert figures["names"] == ["Oz", "O1"] and figures["provenance"]["preparation"]["kind"] == "recording"
+    assert result.folder == home / "signals"
+
+
 def test_an_encoder_is_held_to_its_own_range(home):
     values = np.random.default_rng(0).normal(size=(200, 16)).astype(np.float32) + 2
     vague = TargetStore.open(make(home, "vague", values, config={"kind": "of_a_later_version"}))
@@ -138,7 +177,8 @@ def test_a_store_that_does_not_open_has_failed_and_the_others_are_still_shown(go
     else:
         hdf5.create(broken, {}, {}, {"format": 1, "holds": "signal"})
     result = go("check")
-    assert result.exit_code == 1 and [row[-1] for row in result.tables[0].rows] == ["failed", "passed"]
+    rows = [row for table in result.tables if table.columns[-1] == "check" for row in table.rows]
+    assert result.exit_code == 1 and sorted(row[-1] for row in rows) == ["failed", "passed"]
 
 
 @pytest.mark.parametrize("names", ["null", "[absent.h5]", "[.]"])
