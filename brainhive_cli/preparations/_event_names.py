@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.preparations._raw_files import Header, read_table
@@ -72,13 +73,16 @@ class EventNames:
         rows = dict(
             zip(pictures, match(pictures, self.image_ids, each_once=False).rows.tolist(), strict=True)
         )
-        found = {event: rows[table[key]] for event, key in keys.items() if key is not None}
-        used = {key for key in keys.values() if key is not None}
+        shown = {event: table[key] for event, key in keys.items() if key is not None}
+        without: Counter[str] = Counter()
+        for event, picture in shown.items():
+            if rows[picture] < 0:
+                without[picture] += counts[event]
         return Matched(
-            {event: row for event, row in found.items() if row >= 0},
-            {event: count for event, count in counts.items() if event not in found},
-            {event: counts[event] for event, row in found.items() if row < 0},
-            [event for event in table if event not in used],
+            {event: rows[picture] for event, picture in shown.items() if rows[picture] >= 0},
+            {event: count for event, count in counts.items() if event not in shown},
+            without,
+            [event for event in table if event not in {*keys.values()}],
         )
 
     def match_all(self, headers: Iterable[Header]) -> "Matched":
@@ -102,11 +106,17 @@ class EventNames:
         """
         if matched.rows:
             return
-        others = list(matched.unnamed) + list(matched.without_picture)
-        known = list(self.table) if self.table is not None and matched.unnamed else list(self.image_ids)
-        what = "rows" if self.table is not None and matched.unnamed else "pictures"
+        if matched.without_picture and self.table is not None:
+            raise BrainhiveError(
+                f"{path}: no picture of its events, by {self.where}, is in the data set, "
+                f"of {shown([*matched.without_picture])}",
+                f"it has: {', '.join(self.image_ids[:3])} …; fix the table, or "
+                "preparation.stimuli.root=FOLDER",
+            )
+        what, known = ("pictures", self.image_ids) if self.table is None else ("rows", [*self.table])
         raise BrainhiveError(
-            f"{path}: none of its events ({source}) is in {self.where}, of {shown(others)}",
+            f"{path}: none of its events ({source}) is in {self.where}, "
+            f"of {shown([*matched.unnamed, *matched.without_picture])}",
             f"{what} are called {', '.join(known[:3])} …: "
             "preparation.events=TABLE, preparation.column=NAME or preparation.stim_channel=NAME",
         )
@@ -119,7 +129,7 @@ class Matched:
     Attributes:
         rows: Event to the row of its picture.
         unnamed: Events that the table does not have, with their counts.
-        without_picture: Events whose picture the data set does not have, with their counts.
+        without_picture: Pictures of events that the data set does not have, with the counts of the events.
         unused: Events of the table that were not recorded.
     """
 
@@ -127,3 +137,13 @@ class Matched:
     unnamed: Mapping[str, int]
     without_picture: Mapping[str, int]
     unused: Sequence[str]
+
+    @property
+    def left_over(self) -> dict[str, Any]:
+        """What is left over, by what it is in words."""
+        found = {
+            "events that the table does not have": dict(self.unnamed),
+            "pictures of events that the data set does not have": dict(self.without_picture),
+            "events of the table that were not recorded": list(self.unused),
+        }
+        return {what: names for what, names in found.items() if names}

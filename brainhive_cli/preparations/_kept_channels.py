@@ -58,10 +58,8 @@ class KeptChannels:
         """
         (first, of_first), header = self._first, self.headers[path]
         if absent := [name for name in self.names if name not in header.names]:
-            has = f"it has: {', '.join(header.names)}"
-            raise BrainhiveError(
-                f"{path} has no channel {', '.join(absent)}", f"preparation.exclude=…; {has}"
-            )
+            hint = f"preparation.exclude=[{','.join(absent)}], or rename one of its {', '.join(header.names)}"
+            raise BrainhiveError(f"{path} has no channel {', '.join(absent)}", hint)
         if header.rate_hz != of_first.rate_hz:
             raise BrainhiveError(
                 f"{path} has {header.rate_hz:g} Hz, but {first.name} {of_first.rate_hz:g} Hz",

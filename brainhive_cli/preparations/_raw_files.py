@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
-from brainhive_cli.preparations._recording_files import table_of
+from brainhive_cli.preparations._recording_files import table_of, tables_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""
@@ -143,7 +143,7 @@ def _events(
 
 
 def _table_for(path: Path) -> str:
-    return f"{path.name.partition('.')[0]}_events.tsv with columns onset (s) and stim_file"
+    return f"{tables_of(path, 'events')[-1].name} with columns onset (s) and stim_file"
 
 
 def _of_table(

@@ -11,6 +11,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 ENDINGS = (".fif", ".fif.gz", ".edf", ".bdf", ".set", ".vhdr")
 COMPANIONS = {".vhdr": (".eeg", ".vmrk"), ".set": (".fdt",)}
 """Files without which one cannot be read; a .set may hold its signal itself."""
+LEADING = {".vmrk": ".vhdr", ".fdt": ".set"}
+"""Which file is read together with one."""
 NO_RECORDINGS = {"derivatives", "sourcedata", "stimuli", "code"}
 """Folders of BIDS that hold no raw recordings."""
 OTHER_FIF = re.compile(
@@ -37,7 +39,14 @@ def listed(root: Path, pattern: str) -> dict[int, dict[int, list[Path]]]:
     labels: dict[int, str] = {}
     named: dict[tuple[int, int], tuple[str, Path]] = {}
     for path in sorted(_below(root), key=_natural):
-        if not path.match(pattern) or _is_continuation(path):
+        whole = path.with_suffix(LEADING.get(path.suffix.lower(), path.suffix))
+        if not whole.match(pattern) or _is_continuation(path):
+            continue
+        if whole != path:
+            if not os.path.lexists(whole):
+                raise MissingData(
+                    f"{path} is there, but not {whole.name}", "copy it, or remove the rest of it"
+                )
             continue
         place = path.relative_to(root).as_posix()
         subjects = list(SUBJECT.finditer(place))
@@ -77,7 +86,7 @@ def _below(root: Path) -> Iterator[Path]:
         yield from (
             Path(here, name)
             for name in files
-            if name.lower().endswith(ENDINGS)
+            if name.lower().endswith((*ENDINGS, *LEADING))
             and not OTHER_FIF.fullmatch(name.lower())
             and not name.startswith(".")
         )
@@ -102,6 +111,10 @@ def files_of(path: Path) -> list[Path]:
     Raises:
         MissingData: naming one without which it cannot be read.
     """
+    if not path.is_file():
+        raise MissingData(f"{path} is a link to a file that is not there", f"datalad get {path}, or copy it")
+    if not path.stat().st_size:
+        raise MissingData(f"{path} is empty", "copy or export it again")
     others = [path.with_suffix(ending) for ending in COMPANIONS.get(path.suffix.lower(), ())]
     for other in others:
         if other.suffix != ".fdt" and not other.is_file():
@@ -122,9 +135,13 @@ def _continuations(path: Path) -> Iterator[Path]:
     return takewhile(Path.is_file, map(path.with_name, names))
 
 
-def table_of(path: Path, what: str) -> Path | None:
-    """Find the events.tsv or channels.tsv next to a recording, called as in BIDS; None if there is none."""
+def tables_of(path: Path, what: str) -> list[Path]:
+    """Name the events.tsv or channels.tsv next to a recording: as it is called, and last as in BIDS."""
     stem = path.name.partition(".")[0]
     whole = SPLIT.sub("", stem)
-    places = [path.with_name(f"{name}_{what}.tsv") for name in (stem, whole, MODALITY.sub("", whole))]
-    return next(filter(Path.is_file, places), None)
+    return [path.with_name(f"{name}_{what}.tsv") for name in (stem, whole, MODALITY.sub("", whole))]
+
+
+def table_of(path: Path, what: str) -> Path | None:
+    """Find the events.tsv or channels.tsv next to a recording; None if there is none."""
+    return next(filter(Path.is_file, tables_of(path, what)), None)

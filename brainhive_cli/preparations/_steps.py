@@ -1,6 +1,6 @@
 """The steps from a continuous recording to trials, which preparations share: their keys, and their order."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self
 
@@ -120,6 +120,19 @@ class Cutting:
         return epochs
 
 
+def measured(splits: Iterable[str], steps: Steps) -> list[str]:
+    """Say in which splits of a session noise is measured.
+
+    Raises:
+        BrainhiveError: if it has none of those that it is to be measured in.
+    """
+    found = [split for split in splits if split == "train" or steps.whiten_by == "both"]
+    if steps.whiten != "no" and not found:
+        hint = "preparation.whiten_by=both, or preparation.whiten=no"
+        raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
+    return found
+
+
 def normalise(
     epochs: Mapping[str, NDArray[np.float32]],
     stimuli: Mapping[str, NDArray[np.int64]],
@@ -142,11 +155,7 @@ def normalise(
     """
     if steps.whiten == "no":
         return None
-    measured = [split for split in epochs if split == "train" or steps.whiten_by == "both"]
-    if not measured:
-        hint = "preparation.whiten_by=both, or preparation.whiten=no"
-        raise BrainhiveError("this session has no training trials, whose noise is to be measured", hint)
-    noise = [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured]
+    noise = [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured(epochs, steps)]
     matrix = whitener(np.mean(noise, axis=0), names)
     for each in epochs.values():
         whiten(each, matrix)

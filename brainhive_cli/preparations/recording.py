@@ -1,5 +1,6 @@
 """Anyone's own recordings, as mne reads them: events become pictures by a table or by their names."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from brainhive_cli.preparations._event_names import EventNames
 from brainhive_cli.preparations._kept_channels import KeptChannels
 from brainhive_cli.preparations._raw_files import Channels, Header, open_raw, read_header
 from brainhive_cli.preparations._recording_files import files_of, listed
-from brainhive_cli.preparations._steps import Cutting, Steps, normalise
+from brainhive_cli.preparations._steps import Cutting, Steps, measured, normalise
 from brainhive_cli.stores.matching import shown
 
 TABLES = ("events.csv", "events.tsv")
@@ -97,6 +98,15 @@ def _keys_of_stimuli() -> Iterator[None]:
         raise type(error)(error.message, error.hint.replace("dataset.", "preparation.stimuli.")) from error
 
 
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Name the file that an error is of."""
+    try:
+        yield
+    except BrainhiveError as error:
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
+
+
 @dataclass(frozen=True)
 class Own:
     """The recordings below one folder."""
@@ -131,19 +141,19 @@ class Own:
 
     def shapes(self, subject: int, session: int) -> Mapping[str, tuple[int, int, int]]:
         """Count the trials of a session."""
-        channels, cutting = self._open(subject, session)
-        chosen, _ = choose(self._headers_of(subject, session), self._names, self._rows, cutting)
+        channels, cutting, chosen, _ = self._choose(subject, session)
         rows, shape = (
             np.concatenate([each.rows for each in chosen]),
             (len(channels.names), len(cutting.times_s)),
         )
         counts = {split: int(np.isin(rows, those).sum()) for split, those in self._rows.items()}
+        with _naming(chosen[0].path):
+            measured([split for split, count in counts.items() if count], self.config)
         return {split: (count, *shape) for split, count in counts.items() if count}
 
     def session(self, subject: int, session: int) -> Mapping[str, Trials]:
         """Prepare the trials of a session, by split."""
-        channels, cutting = self._open(subject, session)
-        chosen, dropped = choose(self._headers_of(subject, session), self._names, self._rows, cutting)
+        channels, cutting, chosen, dropped = self._choose(subject, session)
         by_split = {split: [each.of(rows) for each in chosen] for split, rows in self._rows.items()}
         rows = {split: np.concatenate([each.rows for each in those]) for split, those in by_split.items()}
         epochs = {
@@ -151,10 +161,8 @@ class Own:
             for split, those in by_split.items()
             if len(rows[split])
         }
-        try:
+        with _naming(chosen[0].path):
             matrix = normalise(epochs, rows, self.config, channels.names)
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{chosen[0].path}: {error.message}", error.hint) from error
         provenance = {
             **self._provenance(subject, session, cutting),
             "dropped_by_split": {split: dict(counts) for split, counts in dropped.items()},
@@ -175,17 +183,11 @@ class Own:
         }
 
     def _provenance(self, subject: int, session: int, cutting: Cutting) -> dict[str, Any]:
-        matched = self._names.match_all(self._headers_of(subject).values())
-        unmatched = {
-            "events that the table does not have": dict(matched.unnamed),
-            "events without a picture": dict(matched.without_picture),
-            "events of the table that were not recorded": list(matched.unused),
-        }
         return {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "events_from": [each.events_from for each in self._headers_of(subject, session).values()],
-            "unmatched": {name: found for name, found in unmatched.items() if found},
+            "unmatched": self._names.match_all(self._headers_of(subject).values()).left_over,
         }
 
     @cached_property
@@ -238,30 +240,36 @@ class Own:
                 self._headers[path] = read_header(path, config.column, config.stim_channel, config.onset_unit)
         return {path: self._headers[path] for path in paths}
 
-    def _open(self, subject: int, session: int) -> tuple[KeptChannels, Cutting]:
-        """Check the recordings of a session, and say once what is left over of a subject's events."""
+    def _choose(
+        self, subject: int, session: int
+    ) -> tuple[KeptChannels, Cutting, list[Chosen], dict[str, Counter[str]]]:
+        """Choose channels and trials of a session, and say once what is left over of a subject."""
         headers, config = self._headers_of(subject), self.config
-        if subject not in self._warned:
-            self._warned.add(subject)
-            self._warn_of_unmatched(subject)
         channels = KeptChannels(headers, config.types, config.channels, config.exclude)
         for path in self._sessions(subject)[session]:
             channels.check(path)
-        return channels, Cutting(config, next(iter(headers.values())).rate_hz)
+        cutting = Cutting(config, next(iter(headers.values())).rate_hz)
+        found = choose(self._headers_of(subject, session), self._names, self._rows, cutting)
+        if subject not in self._warned:
+            self._warned.add(subject)
+            self._warn(subject)
+        return channels, cutting, *found
 
-    def _warn_of_unmatched(self, subject: int) -> None:
-        """List what is left over on both sides; a picture that other subjects saw is none of it."""
-        matched, where = self._names.match_all(self._headers_of(subject).values()), self._names.where
+    def _warn(self, subject: int) -> None:
+        """List sessions that others have, and what is left over of events and pictures on both sides."""
+        known = {session for sessions in self._listed.values() for session in sessions}
+        if max(known) < 100:  # no dates
+            known |= {*range(1, max(known))}
+        if absent := sorted(known - self._listed[subject].keys()):
+            console.warn(f"subject {subject}: no recording of session {', '.join(map(str, absent))}")
+        matched = self._names.match_all(self._headers_of(subject).values())
         seen = {*matched.rows.values()}
         unseen = [image_id for row, image_id in enumerate(self._image_ids) if row not in seen]
-        for what, names, of in (
-            (f"events that are not in {where}", list(matched.unnamed), None),
-            ("events whose picture is not in the data set", list(matched.without_picture), None),
-            (f"events of {where} that were not recorded", list(matched.unused), len(self._names.table or ())),
-            ("pictures that were not shown", unseen, len(self._image_ids)),
-        ):
-            if names:
-                console.warn(f"subject {subject}: {what}, {shown(names, of)}")
+        for what, names in matched.left_over.items():
+            console.warn(f"subject {subject}: {what}, {shown([*names])}")
+        if unseen:
+            count = shown(unseen, len(self._image_ids))
+            console.warn(f"subject {subject}: pictures that were not shown, {count}")
 
     def _cut(self, chosen: Sequence[Chosen], names: Sequence[str], cutting: Cutting) -> NDArray[np.float32]:
         """Cut trials [n, C, T] out of the recordings of one session."""
@@ -271,8 +279,6 @@ class Own:
                 continue
             raw = open_raw(each.path, self.config.onset_unit == "s")
             channels = Channels(raw, each.path, names, self.config.band_hz)
-            try:
+            with _naming(each.path):
                 found.append(cutting.cut(channels, names, each.onsets, 1.0))
-            except BrainhiveError as error:
-                raise BrainhiveError(f"{each.path}: {error.message}", error.hint) from error
         return found[0] if len(found) == 1 else np.concatenate(found)

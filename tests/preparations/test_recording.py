@@ -154,8 +154,8 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, capsys):
         table.write("77,train/zebra/zebra_1.png\n")
     found = build().session(1, 1)
     said = capsys.readouterr().err
-    assert f"events that are not in {data / 'events.csv'}, 1: pause" in said.replace("\n", "")
-    assert "that were not recorded, 1 of 9: 77" in said
+    assert "events that the table does not have, 1: pause" in said.replace("\n", "")
+    assert "events of the table that were not recorded, 1: 77" in said
     assert found["train"].dropped["not in the table"] == 1
     assert found["train"].provenance["unmatched"]["events that the table does not have"] == {"pause": 1}
 
@@ -297,6 +297,28 @@ def silence(path):
     raw.save(path, overwrite=True, verbose="ERROR")
 
 
+def keep_test_pictures(path):
+    raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
+    keep = [place for place, name in enumerate(raw.annotations.description) if name.startswith("test/")]
+    raw.set_annotations(raw.annotations[keep]).save(path, overwrite=True, verbose="ERROR")
+
+
+def swap_splits(path):
+    folder = path.parents[1] / "image-folder"
+    for old, new in (("train", "swapped"), ("test", "train"), ("swapped", "test")):
+        (folder / old).rename(folder / new)
+
+
+def swap_splits_of_a_table(path):
+    codes = {name: str(code) for code, name in enumerate(PICTURES["train"] + PICTURES["test"])}
+    raw = mne.io.read_raw(path, preload=True, verbose="ERROR")
+    raw.annotations.description = np.array([codes[name] for name in raw.annotations.description])
+    raw.save(path, overwrite=True, verbose="ERROR")
+    rows = [f"{code},{name}" for name, code in codes.items()]
+    (path.parent / "events.csv").write_text("\n".join(["event,picture", *rows]))
+    swap_splits(path)
+
+
 def rename_pictures(path):
     folder = path.parents[1] / "image-folder"
     for picture in list(folder.rglob("*.png")):
@@ -309,19 +331,25 @@ def rename_pictures(path):
         (truncate, r"sub-01_ses-01.fif (cannot be read|is damaged)"),
         (swap_rate, r"sub-01_ses-02.fif has 250 Hz, but sub-01_ses-01.fif 500 Hz"),
         (rename_channel, r"sub-01_ses-02.fif has no channel Pz"),
+        (lambda path: path.write_bytes(b""), r"sub-01_ses-01.fif is empty"),
+        (lambda path: (path.unlink(), path.symlink_to("gone")), r"is a link to a file that is not there"),
+        (swap_splits, r"none of its events \(annotations\) is in the pictures, of 8: t"),
+        (swap_splits_of_a_table, r"no picture of its events, by .*events.csv, is in the data set, of 8: t"),
         (change_signal(np.nan), r"sub-01_ses-01.fif: channel P7 has NaN"),
         (change_signal(0), r"sub-01_ses-01.fif: flat channels: P7"),
         (silence, r"sub-01_ses-01.fif has no events"),
         (rename_pictures, r"none of its events \(annotations\) is in the pictures, of 8: "),
     ),
 )
-def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(data, harm, message):
+def test_bad_input_gets_a_line_that_names_the_file_and_a_way_out(data, harm, message, capsys):
     harm(recorded(data)[2])
     made = build()
     with pytest.raises(BrainhiveError, match=message) as error:
+        made.files(1)
         for session in made.sessions(1):
             made.session(1, session)
-    assert error.value.hint
+    assert error.value.hint and "\n" not in error.value.in_one_line
+    assert "warning" not in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("kind", "ending"), (("edf", "edf"), ("set", "set"), ("vhdr", "eeg")))
@@ -338,6 +366,26 @@ def test_a_stimulus_channel_without_events_is_named(data):
     raw.save(data / "sub-01.fif", verbose="ERROR")
     with pytest.raises(BrainhiveError, match=r"sub-01.fif: the stimulus channel O2 has no events"):
         build().shapes(1, 1)
+
+
+def test_a_session_that_is_missing_is_told(data, capsys):
+    recorded(data, session=1)
+    recorded(data, session=3)
+    recorded(data, subject=2, session=2)
+    made = build()
+    for subject, session in ((1, 1), (1, 3), (2, 2)):
+        made.session(subject, session)
+    said = capsys.readouterr().err
+    assert said.count("subject 1: no recording of session 2\n") == 1
+    assert said.count("subject 2: no recording of session 1, 3\n") == 1
+
+
+def test_the_plan_refuses_a_session_without_training_trials_as_the_preparation_does(data):
+    keep_test_pictures(recorded(data)[2])
+    for prepare in (build().shapes, build().session):
+        with pytest.raises(BrainhiveError, match=r"sub-01_ses-01.fif: this session has no training trials"):
+            prepare(1, 1)
+    assert build(whiten="no").shapes(1, 1)["test"][0] == 4
 
 
 def test_files_that_are_missing_or_nobody_s_are_named(data):

@@ -3,7 +3,7 @@
 import pytest
 from own_recordings import Shown, make_raw
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.preparations._recording_files import files_of, listed, table_of
 
 
@@ -79,8 +79,16 @@ def test_the_continuations_of_a_recording_are_among_its_files(tmp_path, naming, 
     assert [path.name for path in files_of(first)] == list(names)
 
 
+def test_a_recording_whose_first_file_is_missing_is_told(tmp_path):
+    for name in ("sub-01_ses-01.vhdr", "sub-01_ses-01.vmrk", "sub-01_ses-02.vmrk", "sub-01_ses-02.eeg"):
+        (tmp_path / name).touch()
+    with pytest.raises(MissingData, match=r"sub-01_ses-02\.vmrk is there, but not sub-01_ses-02\.vhdr"):
+        listed(tmp_path, "*")
+    assert [*listed(tmp_path, "*ses-01*")[1]] == [1]
+
+
 def test_the_tables_of_bids_are_among_the_files_of_a_recording(tmp_path):
     names = ("sub-01_task-a_eeg.edf", "sub-01_task-a_events.tsv", "sub-01_task-a_channels.tsv")
     for name in names:
-        (tmp_path / name).touch()
+        (tmp_path / name).write_text("0")
     assert files_of(tmp_path / names[0]) == [tmp_path / name for name in names]
