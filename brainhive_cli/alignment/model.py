@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
-from brainhive_cli.alignment import upstream
+from brainhive_cli.alignment import mindeye1, upstream
 from brainhive_cli.alignment.layout import FORMAT, Layout
 from brainhive_cli.alignment.learned import Block, Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
@@ -145,6 +145,12 @@ class Aligner(nn.Module):
         spec = self.layout.spec
         widths = spec.widths or (spec.channels,)
         is_known = signal.ndim == 3 and signal.shape[1] in widths
+        if signal.ndim == 3 and not is_known and not spec.names and subject_index is None:
+            raise BrainhiveError(
+                f"{signal.shape[1]} voxels are of nobody whom the model was trained on, subject "
+                f"{', '.join(map(str, spec.subjects))} with {', '.join(map(str, widths))}",
+                "fine-tune it to the other subject first: mode=finetune",
+            )
         signal_shape.check(signal, signal.shape[1] if is_known else max(widths), spec.samples)
         return signal if self.subject_layer is None else self.subject_layer(signal, subject_index)
 
@@ -185,7 +191,7 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
 
 
 def load(path: Path | str) -> Aligner:
-    """Load an aligner from its model folder, or from one of upstream's, ready for evaluation.
+    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye1's training.
 
     An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
     upstream's keys. Neither such a folder nor one of format 1 records what the model learned from.
@@ -195,6 +201,11 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
     """
     folder = Path(path)
+    if mindeye1.is_checkpoint(folder):
+        layout, state = mindeye1.read(folder)
+        aligner = Aligner(layout, mindeye1.learned_in(folder))
+        weights.fill(aligner, state, folder)
+        return aligner.eval()
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
     absent = [each.name for each in (folder / "config.json", file) if not each.is_file()]
     if absent:
@@ -214,7 +225,9 @@ def load(path: Path | str) -> Aligner:
 
 
 def is_model(path: Path) -> bool:
-    """Whether a folder is a model's, not a run's."""
+    """Whether a path is a model's, not a run's."""
+    if mindeye1.is_checkpoint(path):
+        return True
     return (path / "config.json").is_file() and not (path / FINISHED).is_file()
 
 
@@ -224,6 +237,8 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is newer.
     """
+    if mindeye1.is_checkpoint(folder):
+        return mindeye1.learned_in(folder)
     return _learned(folder, _config(folder))
 
 

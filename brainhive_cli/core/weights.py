@@ -265,9 +265,22 @@ def _verify_records(path: Path) -> None:
 
 def _load(path: Path, device: torch.device | str) -> Any:
     """Load an archive mapped, so that no tensor reaches beyond the file; older files cannot be."""
-    is_allowed = torch.serialization.safe_globals([argparse.Namespace])  # DINO's keeps its command line
+    is_allowed = torch.serialization.safe_globals(
+        [argparse.Namespace, *_SCHEDULE]
+    )  # DINO's: its command line
     with is_allowed, warnings.catch_warnings(action="ignore"), _mappable(path) as mapped:
         return torch.load(mapped, weights_only=True, map_location=device, mmap=zipfile.is_zipfile(path))
+
+
+def _nothing(*_: Any) -> None:
+    """Stand for a function of a learning rate's schedule."""
+
+
+_SCHEDULE: Any = [
+    (_nothing, name)
+    for name in ("builtins.getattr", "__builtin__.getattr", "torch.optim.lr_scheduler.OneCycleLR")
+]
+"""What the state of a OneCycleLR names in checkpoints before torch 2.1, as MindEye1's; nothing is called."""
 
 
 def _is_dense(value: Any, path: Path) -> bool:

@@ -118,7 +118,11 @@ class Job:
     @property
     def pinned(self) -> Recipe:
         """The recipe whose fingerprint names the runs, and what is known by its path alone."""
-        digests = {str(run.folder.path): hub.digest(run.folder.path) for run in self.runs if run.is_model}
+        models = [run.folder.path for run in self.runs if run.is_model]
+        digests = {
+            str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
+            for path in models
+        }
         if self.recipe.categories:
             content = repr(self.categories).encode()
             digests[self.recipe.categories] = hashlib.sha256(content).hexdigest()
