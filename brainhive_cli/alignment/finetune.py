@@ -21,7 +21,7 @@ from brainhive_cli.data.signal_stores import chosen_subjects
 from brainhive_cli.data.trials import Trials
 
 INHERITED = (
-    *("dataset", "encoders", "dim", "backbone", "fuser", "prior"),
+    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
     *("subject_layer", "similarity", "signal"),
 )
 """Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
@@ -86,7 +86,8 @@ def inherit(recipe: Recipe, source: Source) -> Recipe:
 
     Raises:
         BrainhiveError: if the run knows the subjects.
-        RecipeError: if the recipe sets dropout of a prior, and the run has none.
+        RecipeError: if the recipe sets dropout of a prior, and the run has none, or terms do not go with the
+            heads or the epochs.
     """
     made, run = source.recipe, source.run
     chosen = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
@@ -101,8 +102,12 @@ def inherit(recipe: Recipe, source: Source) -> Recipe:
     name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", source.variant)
     taken = {key: getattr(made, key) for key in INHERITED}
     _warn_of_others(recipe, taken, run.path.name)
+    if not recipe.terms and recipe.loss == type(recipe)().loss:
+        taken["terms"] = made.terms
     finetune = recipe.finetune.model_copy(update={"run": name})
-    return recipe.model_copy(update={**taken, "subjects": new, "finetune": finetune})
+    inherited = recipe.model_copy(update={**taken, "subjects": new, "finetune": finetune})
+    inherited.check_terms()
+    return inherited
 
 
 def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:

@@ -105,4 +105,5 @@ def _modules_of_subjects(aligner: Aligner) -> set[str]:
 
 
 def _built(aligner: Aligner, spec: SignalSpec) -> dict[str, Tensor]:
-    return Aligner(replace(aligner.layout, spec=spec)).state_dict()
+    with torch.device("meta"):  # only names and shapes matter
+        return Aligner(replace(aligner.layout, spec=spec)).state_dict()

@@ -125,8 +125,18 @@ class Recipe(SweptRecipe):
             raise RecipeError(f"{' and '.join(fused)} both predict `fused`", "one head, with several terms")
         if self.terms:
             self._refuse_part("loss", "where terms are given", "set the loss of each term")
-        if self.head is not None and self.head not in self.head_targets:
+        if self.head is not None and self.head not in self.head_targets and self.mode != "finetune":
             raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
+        if self.mode != "finetune":  # whose run has the heads
+            self.check_terms()
+        return self
+
+    def check_terms(self) -> None:
+        """Refuse terms that cannot be trained together, and heads that none of them trains.
+
+        Raises:
+            RecipeError: naming the term or the head.
+        """
         terms = self.loss_terms
         check(terms, self.train.epochs)
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
@@ -137,7 +147,6 @@ class Recipe(SweptRecipe):
                 )
             if untrained := sorted(set(self.head_targets) - {term.prediction for term in terms}):
                 raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
-        return self
 
     def _refuse_part(self, key: str, when: str, hint: str) -> None:
         shelf = {"fuser": "fusers", "loss": "losses"}[key]
