@@ -147,6 +147,30 @@ def subset_hits(
     return forward / drawn, backward / drawn
 
 
+def subset_expectations(
+    signal_tokens: Tensor, image_tokens: Tensor, ways: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Compute how often each item is found first among random subsets: what `subset_hits` draws, exactly.
+
+    An item of rank r among N is found unless one of the r - 1 before it is among the `ways` - 1 others, which
+    are drawn without replacement: its share is C(N - r, ways - 1) / C(N - 1, ways - 1).
+
+    Args:
+        signal_tokens: [N, D], one an image.
+        image_tokens: [N, D], of the same items in the same order.
+        ways: Items of a subset, N at most.
+
+    Returns:
+        Shares [N] signal to image and [N] image to signal.
+    """
+    count, same = len(signal_tokens), torch.arange(len(signal_tokens))
+    before = np.arange(count - 1)  # candidates that rank before, less one
+    kept = np.clip(count - ways - before, 0, None) / (count - 1 - before)
+    share = np.concatenate([[1.0], kept.cumprod()])
+    forward = ranks(signal_tokens, image_tokens, same).numpy()
+    return share[forward - 1], share[ranks(image_tokens, signal_tokens, same).numpy() - 1]
+
+
 def _prepared(signal_tokens: Tensor, gallery: Tensor, target: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Check tokens and targets, and bring them to one device."""
     targets, device = target.reshape(len(target), -1), signal_tokens.device  # [N, K]

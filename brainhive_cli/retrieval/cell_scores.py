@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Self
 
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.metrics.retrieval import subset_hits
+from brainhive_cli.metrics.retrieval import subset_expectations, subset_hits
 from brainhive_cli.retrieval.ceiling import Ceiling
 from brainhive_cli.retrieval.controls import ControlDraws
 from brainhive_cli.retrieval.curves import Curve, over_repetitions, over_time
@@ -27,6 +27,7 @@ class SubjectScores:
         curves: By name.
         ceiling: Of the signals, whatever the model.
         control: What the control leaves of the metrics, draw by draw.
+        expected: Hits among all possible subsets, for whose share drawn ones are an estimate.
     """
 
     ranking: Ranking
@@ -34,6 +35,7 @@ class SubjectScores:
     curves: Mapping[str, Curve]
     ceiling: Ceiling | None
     control: ControlDraws | None
+    expected: Hits | None = None
 
 
 @dataclass(frozen=True)
@@ -58,7 +60,7 @@ class CellScores:
             ensemble: The cell's model, or several.
             spec: What is measured. A control permutes alike in all cells: seeds share a subject's signals.
         """
-        gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed)
+        gallery = Gallery.of(ensemble, spec.splits, spec.distractors, spec.seed, spec.only_shown)
         queries = encode_queries(ensemble, gallery, spec.split, spec.control, spec.seed)
         rankings = rank_all(gallery, queries)
         subjects = {
@@ -70,6 +72,7 @@ class CellScores:
                 ControlDraws.draw(gallery, each, spec.control, subject, spec.seed)
                 if spec.control != "none"
                 else None,
+                _expected(gallery, each, spec.subsets) if spec.subsets else None,
             )
             for subject, each in queries.items()
         }
@@ -79,6 +82,11 @@ class CellScores:
 def _subset_hits(gallery: Gallery, queries: Queries, subsets: Subsets, seed: int) -> Hits:
     images = gallery.tokens[queries.target]
     forward, backward = subset_hits(queries.tokens, images, subsets.ways, subsets.draws, seed)
+    return forward.tolist(), backward.tolist()
+
+
+def _expected(gallery: Gallery, queries: Queries, subsets: Subsets) -> Hits:
+    forward, backward = subset_expectations(queries.tokens, gallery.tokens[queries.target], subsets.ways)
     return forward.tolist(), backward.tolist()
 
 

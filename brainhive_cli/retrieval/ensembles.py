@@ -50,6 +50,13 @@ class Ensemble:
                 raise BrainhiveError(f"{first.path} and {other.path} hold different pictures", "embed again")
         return np.flatnonzero(np.all([store.done for store in stores], axis=0))
 
+    def shown(self, split: str) -> NDArray[np.int64]:
+        """Find the rows of those pictures that a tested subject of any cell was shown."""
+        first = self.members[0]
+        subjects = {subject for cell in first.align.cells for subject in cell.tested_on}
+        seen = [first.averaged(subject, split).stimulus for subject in sorted(subjects)]
+        return np.intersect1d(self.rows(split), np.concatenate(seen))
+
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Encode pictures as tokens [M, D]."""
         return _joined([member.images(split, rows) for member in self.members])

@@ -40,10 +40,17 @@ class Gallery:
     seed: int = 0
 
     @classmethod
-    def of(cls, ensemble: Ensemble, splits: Sequence[str], random: int, seed: int) -> Self:
-        """Encode the pictures of some splits; signals are those of the last."""
+    def of(
+        cls, ensemble: Ensemble, splits: Sequence[str], random: int, seed: int, only_shown: bool = False
+    ) -> Self:
+        """Encode the pictures of some splits; signals are those of the last.
+
+        With `only_shown`, those of the last that a tested subject of any cell was shown.
+        """
         image_ids, concepts, tokens = [], [], []
         rows = {split: ensemble.rows(split) for split in reversed(splits)}
+        if only_shown:
+            rows[splits[-1]] = ensemble.shown(splits[-1])
         for split, there in rows.items():
             pictures = ensemble.members[0].pictures(split)
             image_ids += [pictures.image_ids[row] for row in there]

@@ -30,6 +30,11 @@ class EvaluationSpec(Section):
     gallery: str = Field(
         "test", description="splits whose pictures are searched, as in train+test; signals are the last's"
     )
+    only_shown: bool = Field(
+        False,
+        description="search among those pictures of the signals' split that a tested subject was shown: 982 "
+        "of NSD's 1000 where signals were prepared so",
+    )
     head: str | None = Field(
         None,
         description="the head that is compared, flattened; default: the model's own, token, or the only one",

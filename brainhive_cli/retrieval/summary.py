@@ -104,6 +104,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"mean of {len(runs)} runs"] if len(runs) > 1 else []
     words += [f"head {spec.head}"] if spec.head else []
     words += [f"gallery {spec.gallery}"] if len(spec.splits) > 1 else []
+    words += ["pictures that were shown"] if spec.only_shown else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
     return extend_protocol(", ".join(words), caveats_of(runs))
@@ -228,23 +229,37 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
-    """Describe top-1 among drawn subsets, in both directions."""
+    """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions."""
     protocol = f"{context.protocol}, {subsets.ways}-way, {subsets.draws} draws"
     named: dict[str, Any] = {**vars(context), "protocol": protocol, "pool": subsets.ways}
     named |= {"chance": 1 / subsets.ways, "limits": (0.0, 1.0)}
-    found = {}
-    hits: list[list[Hits]] = [[each.subsets for each in group if each.subsets] for group in groups]
+    hits: dict[str, list[list[Hits]]] = {
+        "top1": [[each.subsets for each in group if each.subsets] for group in groups],
+        "top1_expected": [[each.expected for each in group if each.expected] for group in groups],
+    }
+    found: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
-        kept, names = [], []
-        for group, image_ids in zip(hits, _ids(groups), strict=True):
-            shares = np.array([each[way] for each in group])
-            drawn = np.flatnonzero(~np.isnan(shares).any(0))  # items that were never drawn have no share
-            kept.append(shares[:, drawn])
-            names.append([image_ids[place] for place in drawn.tolist()])
-        # an item's value is an average over its draws, no single hit
-        metric = measure("top1", kept, ids=names, wilson=False, **named)
-        found[scope(ALL, SUBSETS, direction)] = by_name([metric])
+        metrics = [
+            _share(name, [[each[way] for each in group] for group in shares], _ids(groups), named)
+            for name, shares in hits.items()
+            if all(shares)
+        ]
+        found[scope(ALL, SUBSETS, direction)] = by_name(metrics)
     return found
+
+
+def _share(
+    name: str, groups: Sequence[Sequence[list[float]]], ids: Sequence[list[str]], named: Mapping[str, Any]
+) -> Metric:
+    """Average shares [N] of the cells of each subject; items that were never drawn have none."""
+    kept, names = [], []
+    for group, image_ids in zip(groups, ids, strict=True):
+        shares = np.array(group)
+        drawn = np.flatnonzero(~np.isnan(shares).any(0))
+        kept.append(shares[:, drawn])
+        names.append([image_ids[place] for place in drawn.tolist()])
+    # an item's value is an average over its draws, no single hit
+    return measure(name, kept, ids=names, wilson=False, **named)
 
 
 def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metrics]:

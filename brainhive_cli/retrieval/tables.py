@@ -155,15 +155,23 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def _subsets(found: Measurements) -> Table:
-    directions = {"": "signal → image", BACKWARD: "image → signal"}
+    """Show who finds whom among drawn subsets, and what is expected of all possible ones."""
+    directions = {"": "signal", BACKWARD: "image"}
     metrics = {
-        words: found.scopes[name]["top1"]
+        words: found.scopes[name]
         for direction, words in directions.items()
         if (name := scope(ALL, SUBSETS, direction)) in found.scopes
     }
-    rows = [(words, m.value, m.interval_text(), m.n, m.pool, m.chance) for words, m in metrics.items()]
-    title = f"Top-1 among subsets: {next((m.protocol for m in metrics.values()), '')}"
-    return Table(title, ("direction", "top-1", "95 % CI", "n", "pool", "chance"), tuple(rows))
+    rows = []
+    for seeker, each in metrics.items():
+        drawn, exact = each["top1"], each.get("top1_expected")
+        of_all = ("–", "–") if exact is None else (exact.value, exact.interval_text())
+        shown = (drawn.value, drawn.interval_text(), *of_all, drawn.n, drawn.pool, drawn.chance)
+        rows.append((f"{seeker} seeks {'image' if seeker == 'signal' else 'signal'}", *shown))
+    protocol = next((each["top1"].protocol for each in metrics.values()), "")
+    title = f"Top-1 among subsets: {protocol}; MindEye's forward is: image seeks signal"
+    columns = ("direction", "drawn", "95 % CI", "of all subsets", "its 95 % CI", "n", "pool", "chance")
+    return Table(title, columns, tuple(rows))
 
 
 def _ceiling(found: Measurements) -> Table:

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import _rank_counts, retrieval
@@ -14,6 +15,7 @@ from brainhive_cli.metrics.retrieval import (
     nearest,
     ranks,
     ranks_of_all,
+    subset_expectations,
     subset_hits,
     summarise,
 )
@@ -260,6 +262,34 @@ def test_among_fewer_items_more_are_found_each_in_its_own_draws(tokens):
     assert forward.mean() > (ranks(noisy, tokens, torch.arange(40)) == 1).double().mean()
     with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40"):
         subset_hits(noisy, tokens, ways=41, draws=1, seed=0)
+
+
+def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
+    noisy = tokens + 1.5 * torch.randn(40, 16, generator=torch.Generator().manual_seed(1))
+
+    expected = subset_expectations(noisy, tokens, ways=10)
+    drawn = subset_hits(noisy, tokens, ways=10, draws=3000, seed=0)
+    whole = subset_expectations(noisy, tokens, ways=40)
+
+    for exact, share, of_all in zip(expected, drawn, whole, strict=True):
+        assert 0.2 < exact.mean() < 0.95
+        assert np.abs(exact - share).max() < 4 * np.sqrt(0.25 / 700)  # four errors of an item's 750 draws
+        assert set(of_all.tolist()) == {0.0, 1.0}  # all items are the only subset
+    assert (subset_expectations(noisy, tokens, ways=1)[0] == 1).all()
+
+
+def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
+    """Golden values: MindEye1's retrieval, whose forward has images as rows."""
+    values = load_file(golden / "havir" / "losses.safetensors")
+    brain, image, rows = values["in.preds_far"], values["in.targs"], torch.arange(7)
+
+    signal_seeks, image_seeks = (
+        float((each == 1).double().mean()) for each in (ranks(brain, image, rows), ranks(image, brain, rows))
+    )
+
+    assert image_seeks == pytest.approx(float(values["out.top1_fwd"]))
+    assert signal_seeks == pytest.approx(float(values["out.top1_bwd"]))
+    assert subset_expectations(brain, image, 7)[1].mean() == pytest.approx(image_seeks)
 
 
 def test_a_summary_matches_the_items_of_subjects_by_their_ids():

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
+from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.stores.recordings import SignalStore
@@ -65,6 +66,8 @@ def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained)
         assert found.value > whole.value
         assert found.these_subjects[0] > found.chance == 1 / 20
         assert (found.pool, found.n) == (20, 200) and "20-way, 30 draws" in found.protocol
+        exact = metrics.scopes[f"all · subsets{direction}"]["top1_expected"]
+        assert exact.value == pytest.approx(found.value, abs=0.05) and exact.value != found.value
 
 
 def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, small, tmp_path):
@@ -144,3 +147,20 @@ def test_variants_of_a_sweep_are_each_read_as_they_were_trained_and_told_apart(g
 
 def without_protocol(found: Mapping[str, Metric]) -> dict[str, Metric]:
     return {name: replace(metric, protocol="") for name, metric in found.items()}
+
+
+def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, trained, monkeypatch, tmp_path):
+    shown, opened = {1: np.arange(60), 2: np.arange(30, 70)}, Member.averaged
+    monkeypatch.setattr(
+        Member, "averaged", lambda member, subject, split: opened(member, subject, split).take(shown[subject])
+    )
+    given = (f"run={trained}", f"paths.runs={tmp_path}", "sheet_rows=0", "ceiling_splits=0")
+
+    every = go("eval-retrieval", *given).metrics
+    only = go("eval-retrieval", *given, "only_shown=true").metrics
+
+    assert (every.overall["top1"].pool, only.overall["top1"].pool) == (100, 70)
+    assert "pictures that were shown" in only.overall["top1"].protocol
+    for cell, found in only.items.items():
+        assert (np.array(found["ranks"]) <= every.items[cell]["ranks"]).all()
+    assert every.notes["gallery"]["digest"] != only.notes["gallery"]["digest"]
