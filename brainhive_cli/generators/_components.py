@@ -57,11 +57,13 @@ def _files(stem: str, variant: str | None) -> list[str]:
     return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
 
-def load(folder: Path, dtype: torch.dtype, variant: str | None) -> dict[str, Any]:
-    """Load U-Net, VAE and scheduler, with the errors of `Config.build`."""
+def load(
+    folder: Path, dtype: torch.dtype, variant: str | None, check: Callable[[dict[str, Any], Path | str], None]
+) -> dict[str, Any]:
+    """Load U-Net, VAE and scheduler, with the errors of `Config.build`; `check` refuses another U-Net."""
     import diffusers
 
-    check_unet(read(folder, "unet"), folder)
+    check(read(folder, "unet"), folder)
     read(folder, "vae")
     return {
         "unet": pretrained(diffusers.UNet2DConditionModel, folder, "unet", dtype, variant),
@@ -123,9 +125,11 @@ def read_config(source: str, component: str) -> dict[str, Any]:
     return read(hub.folder(source, allow=["*/*.json"]), component)
 
 
-def bytes_to_fetch(source: str, variant: str | None) -> int:
+def bytes_to_fetch(
+    source: str, variant: str | None, check: Callable[[dict[str, Any], Path | str], None]
+) -> int:
     """Return how much of a generator would be downloaded; raises as `load` does, but reads configs alone."""
-    check_unet(read_config(source, "unet"), source)
+    check(read_config(source, "unet"), source)
     for component in ("vae", "scheduler"):
         read_config(source, component)
     return sum(_bytes_to_fetch(source, component, variant) for component in ("unet", "vae"))
@@ -165,10 +169,14 @@ def read(folder: Path, component: str) -> dict[str, Any]:
 
 def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, variant: str | None) -> Any:
     """Load a component, frozen; MissingData if its weights are absent, damaged or not all there."""
-    options = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
+    options: dict[str, Any] = {"variant": variant, "dtype" if component in TEXT else "torch_dtype": dtype}
     files = list((folder / component).glob("*.safetensors"))
     if pickles := [] if files else list((folder / component).glob("*.bin")):
         options["use_safetensors"] = False  # else their absence would be reported as an error
+    if not files and not pickles:
+        raise MissingData(
+            f"{component} of the generator {folder} is damaged or half-downloaded: no weights", WHOLE
+        )
     with weights.reading(f"{component} of the generator {folder}", files=files + pickles), console.hushed():
         model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
         if absent := sorted(loading_info["missing_keys"]):

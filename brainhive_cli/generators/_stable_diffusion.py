@@ -44,9 +44,16 @@ class StableDiffusion:
         components: unet, vae and scheduler.
         conditions: Makes the U-Net's inputs.
         device: Where all run.
+        prepare: Changes the pipeline before its networks are frozen.
     """
 
-    def __init__(self, components: dict[str, Any], conditions: Conditions, device: torch.device) -> None:
+    def __init__(
+        self,
+        components: dict[str, Any],
+        conditions: Conditions,
+        device: torch.device,
+        prepare: Callable[[Any], None] = lambda pipeline: None,
+    ) -> None:
         from diffusers import DDPMScheduler, StableDiffusionPipeline
 
         self.conditions, self.device = conditions, device
@@ -54,6 +61,7 @@ class StableDiffusion:
         with console.hushed():
             pipeline: Any = StableDiffusionPipeline(**components, **without, requires_safety_checker=False)
         pipeline.set_progress_bar_config(disable=True)
+        prepare(pipeline)
         self.pipeline = pipeline.to(device, silence_dtype_warnings=True)
         self._unet, self._vae = self.networks = pipeline.unet, pipeline.vae
         for network in self.networks:
@@ -126,12 +134,15 @@ class StableDiffusion:
         )
         if pipeline is None:
             return start["image"]
-        tokens = None if given.image is None or other.image is None else torch.cat([other.image, given.image])
-        is_guided = sampling.guidance > 1
+        images = _images(given, other, sampling)
+        if (
+            images is not None
+        ):  # diffusers' own would repeat all rows for each row, as if they had one picture
+            pipeline.prepare_ip_adapter_image_embeds = lambda *_: images
         latents: Tensor = pipeline(
             prompt_embeds=given.text,
             negative_prompt_embeds=other.text,
-            ip_adapter_image_embeds=None if tokens is None else [tokens if is_guided else given.image],
+            ip_adapter_image_embeds=images,
             cross_attention_kwargs=given.attention,
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=sampling.steps,
@@ -196,6 +207,13 @@ class StableDiffusion:
             return_dict=False,
         )[0]
         return found
+
+
+def _images(given: Inputs, other: Inputs, sampling: Sampling) -> list[Tensor] | None:
+    """Join the image embeddings of both sides of guidance, the unconditional side first: [2 B, 1, …]."""
+    if given.image is None or other.image is None:
+        return None
+    return [torch.cat([other.image, given.image]) if sampling.guidance > 1 else given.image]
 
 
 def _refuse(conditioning: Conditioning, rows: int, sampling: Sampling) -> None:

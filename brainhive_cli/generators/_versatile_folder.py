@@ -11,30 +11,34 @@ from PIL import Image
 from torch import Tensor
 
 from brainhive_cli.core import console, home, hub, weights
-from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.file_lock import FileLock
-from brainhive_cli.core.versatile_conditions import (
+from brainhive_cli.core.clip_conditions import (
     IMAGE,
+    PROJECTED_TEXT,
     TEXT,
+    VISION,
     of_pictures,
     of_texts,
     picture_views,
     token_ids,
     tower_of,
 )
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._dual import joined, make_dual
 
+CONFIGS = ("image_unet", "vae", "scheduler")
 UNETS = ("image_unet", "text_unet")
 STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
 STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
-SMALL = ("*/*.json", "tokenizer/*")
-"""What is fetched before it is known whether the weights are needed."""
 MODELS = "models"
 """Where converted weights are kept, below home."""
 UNET, VAE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
+"""Files of a converted folder, which stands for the whole."""
+SMALL = ("*/*.json", "tokenizer/*", UNET, VAE, UNCONDITIONAL)
+"""What is fetched before it is known whether the published weights are needed."""
 BLACK_PX = 224
 """Side of the black picture that is the unconditional one."""
 
@@ -51,13 +55,14 @@ def load(source: str, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Ten
     import diffusers
 
     folder = hub.folder(source, allow=SMALL)
-    configs = {name: _components.read(folder, name) for name in (*UNETS, "vae", "scheduler")}
+    configs = {name: _components.read(folder, name) for name in CONFIGS}
     kept = _converted(source, folder, configs, dtype)
     with torch.device("meta"):
         unet = make_dual(diffusers.UNet2DConditionModel.from_config(configs["image_unet"]))
         vae = diffusers.AutoencoderKL.from_config(configs["vae"])
     for module, name in ((unet, UNET), (vae, VAE)):
         weights.fill(module, weights.read(kept / name), kept / name)
+        _components.cast(module, dtype)
     scheduler = _components.scheduler(configs["scheduler"], folder)
     return {"unet": unet, "vae": vae, "scheduler": scheduler}, weights.read(kept / UNCONDITIONAL)
 
@@ -65,9 +70,11 @@ def load(source: str, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Ten
 def bytes_to_fetch(source: str) -> int:
     """Return how much would be downloaded; nothing but configs is, and nothing where all is converted."""
     folder = hub.folder(source, allow=SMALL)
-    for name in (*UNETS, "vae", "scheduler"):
+    for name in CONFIGS:
         _components.read(folder, name)
     if list((home.root() / MODELS).glob(f"{_name(source, folder)}-*/{UNET}")):
+        return 0
+    if (folder / UNET).is_file():
         return 0
     if not source.startswith("hub:"):
         _require(folder)
@@ -88,6 +95,8 @@ def _name(source: str, folder: Path) -> str:
 
 def _converted(source: str, folder: Path, configs: Mapping[str, Any], dtype: torch.dtype) -> Path:
     """Find the converted weights, or convert them; interrupted, that leaves no folder of this name."""
+    if (folder / UNET).is_file():  # converted elsewhere
+        return folder
     if not source.startswith("hub:"):
         _require(folder)
     kept = home.root() / MODELS / f"{_name(source, folder)}-{str(dtype).removeprefix('torch.')}"
@@ -100,6 +109,8 @@ def _converted(source: str, folder: Path, configs: Mapping[str, Any], dtype: tor
             part = kept.with_name(f".{kept.name}.part")
             shutil.rmtree(part, ignore_errors=True)
             part.mkdir()
+            for name in CONFIGS:  # so that it stands for the whole
+                shutil.copytree(folder / name, part / name, ignore=shutil.ignore_patterns("*.bin"))
             _convert(folder, configs, dtype, part)
             os.replace(part, kept)
     finally:
@@ -120,6 +131,6 @@ def _convert(folder: Path, configs: Mapping[str, Any], dtype: torch.dtype, part:
     weights.save(part / VAE, vae.state_dict())
     with torch.inference_mode():
         ids, pixels = token_ids(folder)(""), picture_views(folder)(Image.new("RGB", (BLACK_PX, BLACK_PX)))
-        text = of_texts(tower_of(folder, TEXT), ids[None])
-        image = of_pictures(tower_of(folder, IMAGE), pixels[None])
+        text = of_texts(tower_of(folder, TEXT, PROJECTED_TEXT), ids[None])
+        image = of_pictures(tower_of(folder, IMAGE, VISION), pixels[None])
     weights.save(part / UNCONDITIONAL, {"text": text, "image": image})

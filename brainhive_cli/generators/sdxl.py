@@ -59,13 +59,14 @@ class Config(parts.Config):
             return self._drawn(device, dtype)
         folder = _components.folder_of(self.source, self.variant)
         with weights.reading(f"the generator {folder}"):
-            return SDXL(self, _components.load(folder, dtype, self.variant), device)
+            return SDXL(self, _components.load(folder, dtype, self.variant, _components.check_unet), device)
 
     def check(self) -> str:
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
         if self.source == RANDOM:
             return "random weights"
-        return f"{self.source}, {hub.to_download(_components.bytes_to_fetch(self.source, self.variant))}"
+        count = _components.bytes_to_fetch(self.source, self.variant, _components.check_unet)
+        return f"{self.source}, {hub.to_download(count)}"
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""

@@ -3,8 +3,8 @@
 Source: arXiv 2211.08332; diffusers' VersatileDiffusionDualGuidedPipeline (Apache 2.0).
 """
 
-from collections.abc import Mapping
-from functools import cached_property
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -12,13 +12,14 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core.clip_conditions import PROJECTED_TEXT, SOURCE, TEXT, of_texts, token_ids, tower_of
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.versatile_conditions import SOURCE, TEXT, of_texts, token_ids, tower_of
 from brainhive_cli.generators import _components, _versatile_folder
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._dual import make_dual
 from brainhive_cli.generators._stable_diffusion import Inputs, StableDiffusion
+from brainhive_cli.generators._texts import Texts
 
 LENGTHS = {"text": 77, "image": 257}
 """Tokens of a text and of a picture, by CLIP ViT-L/14."""
@@ -164,15 +165,11 @@ class _Tokens:
             device,
         )
         self.encoded = encoded
-        self._prompts: dict[str, Tensor] = {}
+        self.texts = Texts(partial(_text_encoder, config.source))
 
     def given(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
         """Give text and image tokens of B rows; a condition that is not there is the unconditional one."""
-        texts = conditioning.texts
-        if isinstance(texts, list):
-            texts = torch.cat([self._prompt(words) for words in texts])
-        elif texts is None and prompt:
-            texts = self._prompt(prompt)
+        texts = self.texts.tokens(conditioning.texts, prompt)
         text, image = (
             self._own(name, LENGTHS[name]) if tokens is None else tokens
             for name, tokens in (("text", texts), ("image", conditioning.embeddings))
@@ -182,9 +179,7 @@ class _Tokens:
     def unconditional(self, null: Conditioning, prompt: str, like: Inputs) -> Inputs:
         """Give the unconditional side: tokens of `null` or the negative prompt, else the generator's own."""
         count = like.attention["text_tokens"] if like.attention else 0
-        texts = self._prompt(prompt) if prompt else null.texts
-        if isinstance(texts, list):
-            texts = torch.cat([self._prompt(words) for words in texts])
+        texts = self.texts.tokens(None if prompt else null.texts, prompt)
         text = self._own("text", count) if texts is None else texts
         image = null.embeddings
         if image is None:
@@ -213,20 +208,13 @@ class _Tokens:
         attention = {"text_tokens": text.shape[1], "text_share": self.config.text_share}
         return Inputs(torch.cat(both, 1), attention=attention)
 
-    def _prompt(self, words: str) -> Tensor:
-        """Encode a prompt [1, S, D], once."""
-        if words not in self._prompts:
-            ids, tower = self._text_encoder
-            with torch.inference_mode():
-                self._prompts[words] = of_texts(tower, ids(words)[None])
-        return self._prompts[words]
 
-    @cached_property
-    def _text_encoder(self) -> tuple[Any, Any]:
-        source = self.config.source
-        if source == RANDOM:
-            raise MissingData(
-                "a generator of random weights has no text encoder for prompts", "leave prompts out"
-            )
-        folder = hub.folder(source, allow=(*_versatile_folder.SMALL, f"{TEXT}/*.bin"))
-        return token_ids(folder), tower_of(folder, TEXT)
+def _text_encoder(source: str) -> Callable[[str], Tensor]:
+    """Load the text encoder: a prompt to its tokens [1, S, D]."""
+    if source == RANDOM:
+        raise MissingData(
+            "a generator of random weights has no text encoder for prompts", "leave prompts out"
+        )
+    folder = hub.folder(source, allow=(*_versatile_folder.SMALL, f"{TEXT}/*.bin"))
+    ids, tower = token_ids(folder), tower_of(folder, TEXT, PROJECTED_TEXT)
+    return lambda words: of_texts(tower, ids(words)[None])

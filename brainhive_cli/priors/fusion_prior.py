@@ -18,9 +18,9 @@ from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import TOKEN
+from brainhive_cli.core.single_file import bytes_to_fetch, find
 from brainhive_cli.priors import OWNER, Description
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
-from brainhive_cli.priors._single_file import bytes_to_fetch, find
 
 KIND = "fusion_prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"

@@ -1,4 +1,4 @@
-"""The conditions of Versatile Diffusion: tokens of pictures and of texts, by its CLIP."""
+"""Tokens of pictures and texts by the CLIP of a diffusion model, and those that Versatile Diffusion makes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,9 +12,11 @@ from brainhive_cli.core.errors import MissingData
 
 SOURCE = "hub:shi-labs/versatile-diffusion"
 IMAGE, TEXT = "image_encoder", "text_encoder"
-"""Folders of the two towers."""
-CLASSES = {IMAGE: "CLIPVisionModelWithProjection", TEXT: "CLIPTextModelWithProjection"}
-"""Their classes in transformers."""
+"""Folders of the two towers of a diffusion model."""
+VISION, PROJECTED_TEXT, PLAIN_TEXT = (
+    *("CLIPVisionModelWithProjection", "CLIPTextModelWithProjection", "CLIPTextModel"),
+)
+"""Classes of transformers: Versatile Diffusion's towers, and the text tower of Stable Diffusion 1."""
 PROCESSOR, TOKENIZER = "image_feature_extractor", "tokenizer"
 """Folders of what prepares pictures and texts."""
 
@@ -28,7 +30,7 @@ def of_pictures(tower: Any, pixels: Tensor) -> Tensor:
     """
     hidden = tower.vision_model(pixel_values=pixels).last_hidden_state
     tokens: Tensor = tower.visual_projection(tower.vision_model.post_layernorm(hidden))
-    return tokens / tokens[:, :1].norm(dim=-1, keepdim=True)
+    return tokens.div(tokens[:, :1].norm(dim=-1, keepdim=True))
 
 
 def of_texts(tower: Any, ids: Tensor) -> Tensor:
@@ -38,11 +40,17 @@ def of_texts(tower: Any, ids: Tensor) -> Tensor:
     """
     found = tower(input_ids=ids)
     tokens: Tensor = tower.text_projection(found.last_hidden_state)
-    return tokens / found.text_embeds.norm(dim=-1, keepdim=True)[:, None]
+    return tokens.div(found.text_embeds.norm(dim=-1, keepdim=True)[:, None])
 
 
-def tower_of(folder: Path, component: str) -> nn.Module:
-    """Load a tower from its folder below Versatile Diffusion's, in float32.
+def tower_of(folder: Path, component: str, kind: str, variant: str | None = None) -> nn.Module:
+    """Load a tower from its folder below a diffusion model's, frozen, in float32.
+
+    Args:
+        folder: The diffusion model's.
+        component: Folder of the tower.
+        kind: Its class in transformers.
+        variant: Variant of the weight files.
 
     Raises:
         MissingData: if weights are absent, damaged or not all there.
@@ -54,8 +62,8 @@ def tower_of(folder: Path, component: str) -> nn.Module:
     if not files:
         raise MissingData(f"{where} has no weights", "give a whole folder, or download it again")
     with weights.reading(where, files=files), console.hushed():
-        cls = getattr(transformers, CLASSES[component])
-        tower, info = cls.from_pretrained(where, dtype=torch.float32, output_loading_info=True)
+        options = {"dtype": torch.float32, "variant": variant, "output_loading_info": True}
+        tower, info = getattr(transformers, kind).from_pretrained(where, **options)
         if absent := sorted(info["missing_keys"]):
             raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
         frozen: nn.Module = tower.eval().requires_grad_(False)

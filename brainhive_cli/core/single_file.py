@@ -1,5 +1,6 @@
-"""Single files that a prior starts from, by path or at the hub."""
+"""Single files of weights, by path or at the hub."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from brainhive_cli.core import home, hub
@@ -23,6 +24,18 @@ def find(reference: str, local: bool = False) -> Path:
     if not path.is_file():
         raise MissingData(f"no file {reference}", "give a .safetensors file or hub:OWNER/NAME/FILE")
     return path
+
+
+def folder_of(reference: str, names: Sequence[str]) -> Path:
+    """Find the folder that a file lies in, with these files below it; MissingData if one is not there."""
+    if reference.startswith("hub:"):
+        folder = hub.folder(_on_hub(reference)[0], allow=names)
+    else:
+        folder = find(reference).parent
+    for name in names:
+        if not (folder / name).is_file():
+            raise MissingData(f"{folder} has no {name}", f"it belongs next to {reference}")
+    return folder
 
 
 def bytes_to_fetch(reference: str) -> int:
