@@ -225,7 +225,7 @@ def _raw(config: Any, paths: Paths, subject: int) -> Part | None:
             part.counts[split] = f"{sum(each[split][0] for each in shapes if split in each):,} trials"
         kind = config.kind.replace("_", "-")
         where = f" preparation.root={config.root}" if config.root else ""
-        hint = f"brainhive prepare preparation.kind={kind}{where}"
+        hint = f"brainhive prepare --from {kind}{where}"
         part.note(MissingData(f"{kind} subject {subject}: raw recordings that are not prepared", hint))
     except BrainhiveError as error:
         part.note(error)

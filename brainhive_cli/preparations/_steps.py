@@ -45,7 +45,7 @@ class Steps(parts.Config):
         if not start <= self.keep_ms[0] < self.keep_ms[1] <= stop:
             raise ValueError(f"keep_ms {list(self.keep_ms)} does not lie in epoch_ms {[start, stop]}")
         if self.whiten == "no":
-            refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten=epochs")
+            refuse_idle(self, ("whiten_by",), "where nothing is whitened", "preparation.whiten_by=training")
         return self
 
 

@@ -198,10 +198,7 @@ class Raw:
     @cached_property
     def _image_ids(self) -> dict[str, list[str]]:
         """The ids of the pictures of each split, in the order of their numbers."""
-        path = self.root / METADATA
-        if not path.is_file():
-            raise MissingData(f"no {path}", SOURCE)
-        return image_ids(path, SOURCE)
+        return image_ids(self.root / METADATA, SOURCE)
 
     def _trials(
         self, split: str, chosen: Chosen, epochs: NDArray[np.float32], matrix: NDArray[np.float64] | None

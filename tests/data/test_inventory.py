@@ -108,8 +108,7 @@ def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, home):
     assert [part.name for part in found.parts] == ["pictures", "subject 1, raw", "subject 2"]
     assert found.parts[1].counts == {"train": "28 trials", "test": "28 trials"} and found.exit_code == 3
     assert found.parts[1].problem.in_one_line == (
-        "things-eeg subject 1: raw recordings that are not prepared "
-        "(brainhive prepare preparation.kind=things-eeg)"
+        "things-eeg subject 1: raw recordings that are not prepared (brainhive prepare --from things-eeg)"
     )
     absent = home / "data/things-eeg/raw_eeg/sub-01/ses-03/raw_eeg_test.npy"
     absent.unlink()
