@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,9 @@ EARLY, HIGHER = "prf-visualrois", "higher_vis"
 PERCENT = 300
 """By which betas are multiplied in the files."""
 ENDINGS = (".nii.gz", ".nii")
+AFFINE_MM = 1e-3
+"""By which affines of one space may differ: they are written as float32."""
+SPACE = "draw or resample it on the volumes of preparation.space, of the same subject"
 SOURCE = (
     "sign the agreement of naturalscenesdataset.org, then fetch nsddata and nsddata_betas into that folder"
 )
@@ -73,23 +77,30 @@ class Masks:
     Attributes:
         files: Each mask that is there, by its name.
         kept: The mask whose voxels are kept.
+        own: Which of them are the user's own.
     """
 
     files: Mapping[str, Path]
     kept: str
+    own: frozenset[str] = frozenset()
 
     @classmethod
-    def below(cls, folder: Path, kept: str) -> "Masks":
-        """List masks.
+    def below(cls, folder: Path, kept: str, own: Mapping[str, Path] = MappingProxyType({})) -> "Masks":
+        """List masks, and the user's own by their names.
 
         Raises:
-            MissingData: if the one whose voxels are kept is missing.
+            MissingData: if the one whose voxels are kept is missing, or one of the user's own.
         """
+        for name, path in own.items():
+            if not path.is_file():
+                raise MissingData(
+                    f"no mask {path}", f"preparation.masks.{name}: a NIfTI file for each subject"
+                )
         names = dict.fromkeys([kept, *ATLASES])
-        found = {name: path for name in names if (path := file_of(folder, name)) is not None}
+        found = {name: path for name in names if (path := file_of(folder, name)) is not None} | {**own}
         if kept not in found:
             raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", SOURCE)
-        return cls(found, kept)
+        return cls(found, kept, frozenset(own))
 
     def mask(self) -> NDArray[np.bool_]:
         """Read which voxels [X, Y, Z] are kept."""
@@ -109,14 +120,24 @@ class Masks:
             if volume.shape != mask.shape:
                 raise BrainhiveError(
                     f"{path} is {list(volume.shape)}, {self.files[self.kept]} {list(mask.shape)}",
-                    SOURCE,
+                    SPACE if name in self.own else SOURCE,
                 )
             labels = volume[mask]
             regions[name] = labels > 0
+            if name in self.own:
+                self._check_own(path, regions[name])
             regions |= {label: labels == place + 1 for place, label in enumerate(ATLASES.get(name, ()))}
         if EARLY in regions:
             regions[HIGHER] = ~regions[EARLY]
         return Voxels(regions)
+
+    def _check_own(self, path: Path, region: NDArray[np.bool_]) -> None:
+        """Refuse a user's mask in another space than the kept one, or without a kept voxel."""
+        kept = self.files[self.kept]
+        if not np.allclose(_nibabel(path).affine, _nibabel(kept).affine, atol=AFFINE_MM):
+            raise BrainhiveError(f"{path} lies in another space than {kept}: their affines differ", SPACE)
+        if not region.any():
+            raise BrainhiveError(f"{path} has none of the voxels that {kept.name} keeps", SPACE)
 
 
 def betas(path: Path, mask: NDArray[np.bool_], trials: int) -> NDArray[np.int16]:

@@ -12,9 +12,9 @@ from typing import Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.preparations import Trials
@@ -27,10 +27,22 @@ from brainhive_cli.preparations._nsd_design import (
     image_id,
     path_of,
 )
-from brainhive_cli.preparations._nsd_volumes import ENDINGS, PERCENT, SOURCE, Masks, betas, file_of, read
-from brainhive_cli.stores.recordings import Voxels
+from brainhive_cli.preparations._nsd_volumes import (
+    ATLASES,
+    ENDINGS,
+    HIGHER,
+    PERCENT,
+    SOURCE,
+    Masks,
+    betas,
+    file_of,
+    read,
+)
+from brainhive_cli.stores.recordings import REGION_NAME, Voxels
 
 SPLITS = ("train", "test")
+SUBJECT = re.compile(r"\{subject(?::0([1-9])d)?\}")
+"""Where the path of an own mask has the subject's number, as Python's format writes it."""
 
 
 class Config(parts.Config):
@@ -44,6 +56,11 @@ class Config(parts.Config):
     space: str = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
     betas: str = Field("betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder")
     voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept")
+    masks: dict[str, str] = Field(
+        {},
+        description="own masks, which become regions: name: NIfTI file of each subject, above 0 inside, as "
+        "{spatial: masks/subj{subject:02d}_spatial.nii.gz}; below home, on the volumes of `space`",
+    )
     sessions: Numbers | None = Field(None, description="sessions, each of which must be there; default: all")
     test_pictures: Literal[982, 1000] = Field(
         1000,
@@ -53,6 +70,17 @@ class Config(parts.Config):
     zscore: bool = Field(
         True, description="z-score each voxel in each session by its training trials; no: percent of change"
     )
+
+    @field_validator("masks")
+    @classmethod
+    def _have_names_of_their_own(cls, value: dict[str, str]) -> dict[str, str]:
+        taken = {HIGHER, *ATLASES, *(label for labels in ATLASES.values() for label in labels)}
+        for name, pattern in value.items():
+            if not re.fullmatch(REGION_NAME, name) or name.lower() in {each.lower() for each in taken}:
+                raise ValueError(f"{name!r} is no name for a region, or one of NSD's own")
+            if not SUBJECT.search(pattern):
+                raise ValueError(f"{name}: the path has no {{subject}}")
+        return value
 
     @model_validator(mode="after")
     def _has_the_sessions_of_its_split(self) -> Self:
@@ -150,7 +178,13 @@ class Betas:
 
     def _masks(self, subject: int) -> Masks:
         below = self.root / f"nsddata/ppdata/subj{subject:02d}/{self.config.space}/roi"
-        return Masks.below(below, self.config.voxels)
+        own = {
+            name: home.located(
+                SUBJECT.sub(lambda digits: f"{subject:0{digits[1] or 1}d}", pattern)
+            ).absolute()
+            for name, pattern in self.config.masks.items()
+        }
+        return Masks.below(below, self.config.voxels, own)
 
     def _betas(self, subject: int) -> Path:
         return self.root / f"nsddata_betas/ppdata/subj{subject:02d}/{self.config.space}/{self.config.betas}"

@@ -13,8 +13,6 @@ from brainhive_cli.stores.recordings import Sensors, Voxels
 
 Mask = NDArray[np.bool_]
 Control = Literal["none", "swapped", "random", "all"]
-NAME = r"(?!-$)[^\s&|()]+"
-"""What a region may be called; a name may hold hyphens, as `prf-visualrois`."""
 WAY = "names of regions, & | - and parentheses, with spaces around -: nsdgeneral - (V1v | V1d)"
 _TOKEN = re.compile(r"[&|()]|[^\s&|()]+")
 _OPERATIONS: Mapping[str, Callable[[Mask, Mask], Mask]] = {

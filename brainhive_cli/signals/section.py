@@ -7,9 +7,9 @@ from typing import Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from brainhive_cli.core.recipe import Names, Section, refuse_idle
-from brainhive_cli.signals.region_split import NAME, Control, parsed, split_masks
+from brainhive_cli.signals.region_split import Control, parsed, split_masks
 from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores.recordings import Recording
+from brainhive_cli.stores.recordings import REGION_NAME, Recording
 
 
 class Signal(Section):
@@ -61,7 +61,7 @@ class Signal(Section):
     @classmethod
     def _holds_sets(cls, value: dict[str, str]) -> dict[str, str]:
         for name, expression in value.items():
-            if not re.fullmatch(NAME, name):
+            if not re.fullmatch(REGION_NAME, name):
                 raise ValueError(f"{name!r} is no name of a region")
             parsed(expression)
         return value

@@ -30,6 +30,8 @@ CHUNK_BYTES = 2**26
 """Of signals copied at a time, where a stimulus is not larger."""
 OPTIONAL = {"sessions": "i", "whiteners": "f"}
 """Arrays that a recording may lack, and NumPy's letter of their kind."""
+REGION_NAME = r"(?!-$)[^\s&|()]+"
+"""What a region may be called where sets of them are written; it may hold hyphens, as `prf-visualrois`."""
 STEP_TOLERANCE = 0.02
 """Share of the time between samples by which it may differ from 1 / rate, as after resampling."""
 

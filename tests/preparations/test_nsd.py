@@ -1,5 +1,6 @@
 """NSD's betas, in the real layout and with the real design."""
 
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -10,7 +11,8 @@ import pytest
 
 pytest.importorskip("nibabel")
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations.nsd import Config
 from tools.soak import nsd_files
@@ -69,6 +71,70 @@ def test_masks_are_regions_by_label_and_the_noise_ceiling_is_kept(tmp_path: Path
     for name, mask in expected.items():
         np.testing.assert_array_equal(space.regions[name], mask, name)
     np.testing.assert_array_equal(space.ncsnr, np.arange(24).reshape(kept.shape)[kept])
+
+
+OWN = {"drawn": "masks/subj{subject:02d}_drawn.nii"}
+
+
+def draw(root: Path, mask: np.ndarray, affine: np.ndarray | None = None) -> Path:
+    """Write a mask of subject 1 where `OWN` has it, in the space of the others."""
+    import nibabel
+
+    path = root / "masks/subj01_drawn.nii"
+    path.parent.mkdir(exist_ok=True)
+    nibabel.save(nibabel.Nifti1Image(mask, nsd_files.AFFINE if affine is None else affine), path)
+    return path
+
+
+def test_own_masks_become_regions_of_the_kept_voxels(home: Path) -> None:
+    truth = nsd_files.write(home / "nsd")
+    drawn = np.random.default_rng(0).random(truth.masks["nsdgeneral"].shape) < 0.5
+    path = draw(home, drawn.astype(np.float32))
+
+    preparation = made(home / "nsd", masks=OWN)
+    space = preparation.session(1, 1)["train"].space
+
+    kept = truth.masks["nsdgeneral"] > 0
+    np.testing.assert_array_equal(space.regions["drawn"], drawn[kept])
+    assert path in preparation.files(1)
+    assert "drawn" not in made(home / "nsd").session(1, 1)["train"].space.regions
+    whole = made(home / "nsd", masks=OWN, voxels="drawn").session(1, 1)["train"]
+    assert whole.signal.shape[1] == drawn.sum() and whole.space.regions["drawn"].all()
+
+
+def test_own_masks_of_another_subject_space_or_place_are_one_line(home: Path) -> None:
+    truth = nsd_files.write(home / "nsd")
+    kept = truth.masks["nsdgeneral"] > 0
+    shifted = nsd_files.AFFINE.copy()
+    shifted[0, 3] += 2
+    preparation = made(home / "nsd", masks=OWN)
+
+    with pytest.raises(MissingData, match=r"no mask .*subj01_drawn.nii") as caught:
+        preparation.files(1)
+    assert "preparation.masks.drawn" in caught.value.hint
+    for volume, affine, what in (
+        (np.ones(np.add(kept.shape, 1)), None, r"subj01_drawn.nii is \[.*nsdgeneral"),
+        (np.ones(kept.shape), shifted, "subj01_drawn.nii lies in another space than"),
+        ((~kept).astype(float), None, r"none of the voxels that nsdgeneral\S* keeps"),
+    ):
+        draw(home, volume.astype(np.float32), affine)
+        with pytest.raises(BrainhiveError, match=what) as caught:
+            preparation.session(1, 1)
+        assert "of the same subject" in caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("masks", "what"),
+    [
+        ({"a|b": OWN["drawn"]}, "'a|b' is no name for a region"),
+        ({"v1V": OWN["drawn"]}, "'v1V' is no name for a region, or one of NSD's own"),
+        ({"drawn": "masks/drawn.nii"}, "drawn: the path has no {subject}"),
+        ({"drawn": "masks/{subject.__class__}.nii"}, "drawn: the path has no {subject}"),
+    ],
+)
+def test_masks_without_name_or_subject_are_refused_with_the_recipe(masks: dict[str, str], what: str) -> None:
+    with pytest.raises(RecipeError, match=re.escape(what)):
+        parts.resolve("preparations", {"kind": "nsd", "masks": masks})
 
 
 def test_shapes_are_those_of_the_trials(tmp_path: Path) -> None:
