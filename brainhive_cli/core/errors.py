@@ -1,7 +1,9 @@
 """The tree of errors that end a command with one clear line and an exit code of their own."""
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 
 
 class BrainhiveError(Exception):
@@ -56,6 +58,15 @@ class LostProcess(BrainhiveError):
 def first_line(error: BaseException) -> str:
     """Shorten what a library says to its first line; the error's type where it says nothing."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Name the file that an error is of."""
+    try:
+        yield
+    except BrainhiveError as error:
+        raise type(error)(f"{path}: {error.message}", error.hint) from error
 
 
 def guess(name: str, known: Iterable[str]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, home, parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
 from brainhive_cli.preparations import Trials
 from brainhive_cli.preparations._chosen_trials import Chosen, choose
@@ -98,15 +98,6 @@ def _keys_of_stimuli() -> Iterator[None]:
         raise type(error)(error.message, error.hint.replace("dataset.", "preparation.stimuli.")) from error
 
 
-@contextmanager
-def _naming(path: Path) -> Iterator[None]:
-    """Name the file that an error is of."""
-    try:
-        yield
-    except BrainhiveError as error:
-        raise type(error)(f"{path}: {error.message}", error.hint) from error
-
-
 @dataclass(frozen=True)
 class Own:
     """The recordings below one folder."""
@@ -147,7 +138,7 @@ class Own:
             (len(channels.names), len(cutting.times_s)),
         )
         counts = {split: int(np.isin(rows, those).sum()) for split, those in self._rows.items()}
-        with _naming(chosen[0].path):
+        with naming(chosen[0].path):
             measured([split for split, count in counts.items() if count], self.config)
         return {split: (count, *shape) for split, count in counts.items() if count}
 
@@ -161,7 +152,7 @@ class Own:
             for split, those in by_split.items()
             if len(rows[split])
         }
-        with _naming(chosen[0].path):
+        with naming(chosen[0].path):
             matrix = normalise(epochs, rows, self.config, channels.names)
         provenance = {
             **self._provenance(subject, session, cutting),
@@ -279,6 +270,6 @@ class Own:
                 continue
             raw = open_raw(each.path, self.config.onset_unit == "s")
             channels = Channels(raw, each.path, names, self.config.band_hz)
-            with _naming(each.path):
+            with naming(each.path):
                 found.append(cutting.cut(channels, names, each.onsets, 1.0))
         return found[0] if len(found) == 1 else np.concatenate(found)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.montages import THINGS_EEG
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
 from brainhive_cli.preparations import Trials
@@ -119,10 +119,8 @@ class Raw:
         chosen = self._choose_both(subject, session)
         epochs = {split: self._cut(each) for split, each in chosen.items()}
         codes = {split: each.codes for split, each in chosen.items()}
-        try:
+        with naming(chosen["train"].path):
             matrix = normalise(epochs, codes, self.config, self._channels)
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{chosen['train'].path}: {error.message}", error.hint) from error
         return {split: self._trials(split, chosen[split], epochs[split], matrix) for split in PARTITIONS}
 
     @property
@@ -186,10 +184,8 @@ class Raw:
     def _cut(self, chosen: Chosen) -> NDArray[np.float32]:
         """Cut trials [n, C, T] in microvolts."""
         recording = chosen.recording
-        try:
+        with naming(chosen.path):
             return self._cutting.cut(recording.channel, self._channels, chosen.onsets, MICROVOLTS)
-        except BrainhiveError as error:
-            raise BrainhiveError(f"{chosen.path}: {error.message}", error.hint) from error
 
     @property
     def _cutting(self) -> Cutting:
