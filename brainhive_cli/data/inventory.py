@@ -1,17 +1,18 @@
-"""What there is of a data set: pictures, recordings, signal and target stores, and what is bad in it."""
+"""What there is of a data set: pictures, raw and prepared recordings, stores, and what is bad in it."""
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core import console
-from brainhive_cli.core import parts as shelves
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.inventory_part import Part
+from brainhive_cli.data.raw_inventory import raw_recordings
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.stores.matching import match, shown
 from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
@@ -24,44 +25,12 @@ PUBLISHED = {
     "nsd": {"train": 72_000, "test": 1_000},
 }
 """Pictures of each split, as their publishers say."""
+SHOWN_TO_ALL = ("things-eeg", "things-meg")
+"""Data sets each of whose subjects saw all of these pictures."""
 SAMPLE = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
 COLUMNS = ("part", "size", "state")
 """Of the table; the splits stand in between."""
-COMPLETE = "complete"
-
-
-@dataclass
-class Part:
-    """One part of a data set.
-
-    Attributes:
-        name: Pictures, a subject's recordings, or a store.
-        counts: Of each split, in words.
-        size: Bytes; None where they are not counted.
-        problem: The first bad thing, with a way out; MissingData if it is something that is not there.
-    """
-
-    name: str
-    counts: dict[str, str] = field(default_factory=dict)
-    size: int | None = None
-    problem: BrainhiveError | None = None
-
-    def note(self, error: BrainhiveError) -> None:
-        """Keep an error, if it is the first."""
-        self.problem = self.problem or error
-
-    @property
-    def state(self) -> str:
-        """Whether it is complete, missing or bad."""
-        if self.problem is None:
-            return COMPLETE
-        return "missing" if isinstance(self.problem, MissingData) else "bad"
-
-    def as_dict(self) -> dict[str, Any]:
-        """Give plain values, for JSON."""
-        problem = self.problem.in_one_line if self.problem else ""
-        return {"counts": self.counts, "bytes": self.size, "state": self.state, "problem": problem}
 
 
 @dataclass(frozen=True)
@@ -80,23 +49,27 @@ class Inventory:
     parts: tuple[Part, ...]
 
     @property
-    def problems(self) -> list[str]:
-        """What is bad, a line for each way out."""
+    def errors(self) -> list[BrainhiveError]:
+        """What is bad, one for each way out."""
         by_hint: dict[tuple[type, str], list[BrainhiveError]] = {}
         for error in (part.problem for part in self.parts if part.problem):
             by_hint.setdefault((type(error), error.hint), []).append(error)
         return [
-            found[0].message
-            + (f", and {len(found) - 1} more" if len(found) > 1 else "")
-            + (f" ({hint})" if hint else "")
-            for (_, hint), found in by_hint.items()
+            kind(found[0].message + (f", and {len(found) - 1} more" if len(found) > 1 else ""), hint)
+            for (kind, hint), found in by_hint.items()
         ]
+
+    @property
+    def problems(self) -> list[str]:
+        """The same, a line each."""
+        return [error.in_one_line for error in self.errors]
 
     @property
     def exit_code(self) -> int:
         """That of something missing, else of something bad, else 0."""
-        states = {part.state for part in self.parts}
-        return MissingData.exit_code if "missing" in states else BrainhiveError.exit_code * ("bad" in states)
+        errors = [part.problem for part in self.parts if part.problem]
+        is_missing = any(isinstance(error, MissingData) for error in errors)
+        return MissingData.exit_code if is_missing else BrainhiveError.exit_code * bool(errors)
 
     def as_dict(self) -> dict[str, Any]:
         """Give plain values, for JSON."""
@@ -105,18 +78,27 @@ class Inventory:
 
     def table(self) -> console.Table:
         """Show a line a part."""
+        absent = [part for part in self.parts if part.name.startswith("subject ") and part.is_absent]
+        absent = absent if len(absent) > 1 else []
         rows = [
             (
-                part.name,
+                part.name if part not in absent else f"{len(absent)} subjects: {_ends(absent)}",
                 *(part.counts.get(split, "–") for split in self.splits),
                 "–" if part.size is None else console.size(part.size),
                 part.state,
             )
             for part in self.parts
+            if part not in absent[1:]
         ]
         where = f" in {self.folder}" if self.folder else ""
         columns = (COLUMNS[0], *self.splits, *COLUMNS[1:])
         return console.Table(f"{self.name}{where}", columns, tuple(rows))
+
+
+def _ends(subjects: Sequence[Part]) -> str:
+    """Name the first and the last of some subjects."""
+    names = [part.name.removeprefix("subject ") for part in subjects]
+    return f"{names[0]} … {names[-1]}"
 
 
 def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: bool = False) -> Inventory:
@@ -144,11 +126,11 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         part = _recordings(dataset, subject, images)
         if part.state == "missing" and stores[subject]:  # which is all that is needed
             continue
-        if part.state == "missing" and (raw := _raw(config, paths, subject)):
+        if part.state == "missing" and (raw := raw_recordings(config, paths, subject)):
             part = raw
         parts.append(part)
     for path in (path for found in stores.values() for path in found):
-        parts.append(_signal_store(path, images, everything))
+        parts.append(_signal_store(dataset, path, images, everything))
     embeddings = paths.under_home("embeddings") / dataset.name
     encoders = sorted({path.stem for split in dataset.splits for path in (embeddings / split).glob("*.h5")})
     parts += [_targets(embeddings, encoder, images) for encoder in encoders]
@@ -170,10 +152,15 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
             for index in range(len(found)) if everything else _some(len(found)):
                 found.open(index)
         except BrainhiveError as error:
-            part.note(error)
+            part.note(_fetchable(error, dataset))
     if folder and folder.is_dir():
         part.size = sum(_bytes_below(folder))
     return part, images
+
+
+def _fetchable(error: BrainhiveError, dataset: Dataset) -> BrainhiveError:
+    """Name the command that downloads and unpacks, rather than what it does."""
+    return MissingData(error.message, _way(dataset)) if error.hint.startswith("hf download") else error
 
 
 def _way(dataset: Dataset) -> str:
@@ -199,59 +186,48 @@ def _recordings(dataset: Dataset, subject: int, images: Mapping[str, StimulusSet
     part = Part(f"subject {subject}", size=0)
     try:
         dataset.require(subject)
+    except MissingData as error:
+        part.note(_fetchable(error, dataset))
+        return replace(part, size=None)
+    try:
         for split in dataset.splits:
             recording = dataset.recording(subject, split)
             part.size = (part.size or 0) + size_of(recording)
-            _look(part, recording, split, images, f"{dataset.name} subject {subject}")
+            _look(part, dataset, recording, split, images, f"{dataset.name} subject {subject}")
     except BrainhiveError as error:
         part.note(error)
         part.size = part.size or None
     return part
 
 
-def _raw(config: Any, paths: Paths, subject: int) -> Part | None:
-    """Count the trials of a subject's raw recordings; None where there are none that `prepare` reads."""
-    if config.kind not in shelves.kinds("preparations"):
-        return None
-    section = {"kind": config.kind, "root": config.root}
-    raw = shelves.resolve("preparations", section).build(paths)
-    part = Part(f"subject {subject}, raw")
-    try:
-        if subject not in raw.subjects:
-            return None
-        part.size = sum(path.stat().st_size for path in raw.files(subject))
-        shapes = [raw.shapes(subject, session) for session in raw.sessions(subject)]
-        for split in dict.fromkeys(split for each in shapes for split in each):
-            part.counts[split] = f"{sum(each[split][0] for each in shapes if split in each):,} trials"
-        kind = config.kind.replace("_", "-")
-        where = f" preparation.root={config.root}" if config.root else ""
-        hint = f"brainhive prepare --from {kind}{where}"
-        part.note(MissingData(f"{kind} subject {subject}: raw recordings that are not prepared", hint))
-    except BrainhiveError as error:
-        part.note(error)
-    return part
-
-
-def _signal_store(path: Path, images: Mapping[str, StimulusSet], everything: bool) -> Part:
+def _signal_store(dataset: Dataset, path: Path, images: Mapping[str, StimulusSet], everything: bool) -> Part:
     part = Part(f"signals {path.parent.name}/{path.stem}", size=path.stat().st_size)
     try:
         store = SignalStore.open(path)
         if everything:
             store.verify()
         for split, recording in store.splits.items():
-            _look(part, recording, split, images, str(path))
+            _look(part, dataset, recording, split, images, str(path))
     except BrainhiveError as error:
         part.note(error)
     return part
 
 
 def _look(
-    part: Part, recording: Recording, split: str, images: Mapping[str, StimulusSet], where: str
+    part: Part,
+    dataset: Dataset,
+    recording: Recording,
+    split: str,
+    images: Mapping[str, StimulusSet],
+    where: str,
 ) -> None:
     """Count the trials of a split, and note unknown pictures, values that are not finite, flat channels."""
     stimuli, most = recording.signal.shape[:2]
     least = most if recording.repetitions is None else int(np.min(recording.repetitions, initial=most))
-    part.counts[split] = f"{stimuli:,} × {most if least == most else f'{least}–{most}'}"
+    shown = PUBLISHED[dataset.name].get(split, 0) if dataset.name in SHOWN_TO_ALL else 0
+    part.is_whole &= stimuli >= shown
+    of = f" of {shown:,}" if stimuli < shown else ""
+    part.counts[split] = f"{stimuli:,}{of} × {most if least == most else f'{least}–{most}'}"
     for problem in (_unknown_pictures, _bad_values):
         if text := problem(recording, split, images):
             part.note(BrainhiveError(f"{where}, {split}: {text}", "download it, or prepare it, again"))

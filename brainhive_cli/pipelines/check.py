@@ -149,8 +149,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     checked = {str(path): run_files.check(path) for path in named.runs}
     others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
     others |= {word: _problem_of_prior(word) for word in named.priors}
-    lists = [*(each.problems for each in sets), *(files.problems for files in checked.values())]
-    for problem in (problem for problems in lists for problem in problems):
+    for error in (error for each in sets for error in each.errors):
+        console.warn(error.message)
+        console.say(f"  try: {error.hint}")
+    for problem in (problem for files in checked.values() for problem in files.problems):
         console.warn(problem)
     for word, error in others.items():
         if error:

@@ -112,7 +112,30 @@ def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, home):
     )
     absent = home / "data/things-eeg/raw_eeg/sub-01/ses-03/raw_eeg_test.npy"
     absent.unlink()
-    assert str(absent) in take("things_eeg", subjects=[1]).problems[-1]
+    found = take("things_eeg", subjects=[1])
+    part, problem = found.parts[-1], found.problems[-1]
+    assert part.name == "subject 1, raw: sessions 1, 2, 4" and part.state == "not prepared"
+    assert part.counts == {"train": "21 trials", "test": "21 trials"} and found.exit_code == 3
+    assert str(absent) in problem and "--subjects 1 preparation.sessions=1,2,4" in problem
+
+
+def test_subjects_of_whom_nothing_is_there_stand_in_one_row(home):
+    rows = take("things_eeg", subjects=[1, 2, 3]).table().rows
+    assert [row[0] for row in rows] == ["pictures", "3 subjects: 1 … 3"]
+
+
+def test_recordings_of_things_meg_are_counted_by_subject_and_split(home, monkeypatch):
+    monkeypatch.setattr(inventory, "PUBLISHED", {"things-meg": {"train": 6, "test": 4}})  # this has 2
+    write_pictures(home / "painted")
+    for split, folder in (("train", "training_images"), ("test", "test_images")):
+        shutil.copytree(home / "painted" / split, home / "data/things-meg" / folder)
+        names = [name.replace(f"{split}/", f"{folder}/") for name in PICTURES[split]]
+        signal = np.random.default_rng(0).normal(size=(len(names), 3, 271, 201))
+        published.save_meg(home / "data/things-meg", 4, split, published.meg_content(signal, names))
+    found = take("things_meg", subjects=[4])
+    assert found.parts[0].counts == {"train": "6", "test": "2 of 4"}
+    assert found.parts[1].counts == {"train": "6 × 3", "test": "2 of 4 × 3"}
+    assert states(found) == {"pictures": "missing", "subject 4": "partial"}
 
 
 def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, monkeypatch):
@@ -131,8 +154,8 @@ def test_recordings_as_published_are_opened_and_a_truncated_one_is_named(home, m
     found = take("things_eeg", subjects=[1, 2])
     assert states(found) == {
         "pictures": "missing",
-        "subject 1": "complete",
+        "subject 1": "partial",
         "subject 2": "missing",
     }  # half-downloaded
-    assert found.parts[1].counts == {"train": "6 × 2", "test": "2 × 2"}
+    assert found.parts[1].counts == {"train": "6 × 2", "test": "2 of 9 × 2"}
     assert any(str(bad) in problem for problem in found.problems)
