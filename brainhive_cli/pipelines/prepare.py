@@ -2,12 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from itertools import takewhile
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import Annotated, Any
 
 import numpy as np
@@ -20,6 +19,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Numbers, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.data import source_files
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
@@ -27,9 +27,6 @@ from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signa
 from brainhive_cli.preparations import Merged, Preparation
 from brainhive_cli.stores.recordings import SignalStore, path_of
 
-TABLES = (".csv", ".tsv", ".txt")
-SMALL_BYTES = 2**20
-"""Of a file, below which it is known by its content, as tables are; others are known by their size."""
 LIBRARIES = ("mne", "nibabel", "scipy")
 """Whose versions signals depend on, apart from those of all numbers."""
 
@@ -96,9 +93,9 @@ class Job:
         digest = hashlib.sha256(known.encode()).hexdigest()[:10]
         return Kept(self.sessions_folder, subject, digest)
 
-    def files(self, subject: int) -> dict[str, dict[str, Any]]:
-        """List the files of a subject: bytes, and of tables and small files the SHA-256, too."""
-        return {home.portable(str(path)): _known_by(path) for path in self.preparation.files(subject)}
+    def files(self, subject: int) -> source_files.Known:
+        """List the files of a subject, and what each is known by."""
+        return source_files.known(self.preparation.files(subject))
 
     @cached_property
     def versions(self) -> dict[str, str]:
@@ -140,36 +137,11 @@ class Job:
             f"--again --subjects {subject} replaces it, name=ANOTHER keeps both",
         )
 
-    def _difference_of_files(self, subject: int, found: Mapping[str, Any]) -> str:
-        """Say how the files of a store differ from those now; empty where raw data were deleted."""
+    def _difference_of_files(self, subject: int, found: source_files.Known) -> str:
         try:
-            old, new = _below_their_folder(found), _below_their_folder(self.files(subject))
-        except MissingData:
+            return source_files.difference(found, self.files(subject))
+        except MissingData:  # of raw data that were deleted
             return ""
-        name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), "")
-        if not name or name not in old:
-            return f"without {name}" if name else ""
-        if name not in new:
-            return f"from {name}, which is not among the files now"
-        sizes = [each[name]["bytes"] for each in (old, new)]
-        return f"from {name} of " + (
-            "other content" if len({*sizes}) == 1 else "{} bytes, not {}".format(*sizes)
-        )
-
-
-def _known_by(path: Path) -> dict[str, Any]:
-    size = path.stat().st_size
-    if path.suffix.lower() not in TABLES and size >= SMALL_BYTES:
-        return {"bytes": size}
-    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
-
-
-def _below_their_folder(files: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
-    """Name files from the folder that holds all, as raw data may be moved."""
-    parts_of = {PurePath(name).parts: known for name, known in files.items()}
-    folders = zip(*(names[:-1] for names in parts_of), strict=False)
-    shared = len([*takewhile(lambda names: len({*names}) == 1, folders)])
-    return {"/".join(names[shared:]): known for names, known in parts_of.items()}
 
 
 def plan(recipe: Recipe) -> Plan:

@@ -4,7 +4,6 @@ import pytest
 from own_recordings import PICTURES, RATE_HZ, Shown, annotate, make_raw, write_pictures
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.pipelines import prepare
 
 pytest.importorskip("mne")
 
@@ -38,10 +37,7 @@ def test_the_result_counts_what_was_dropped_of_a_split_in_sessions_where_nothing
     assert result.tables[0].rows[1] == (1, "test", 1, "2", 2, "6 BAD blink")
 
 
-def test_a_large_table_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(
-    home, shown, go, monkeypatch
-):
-    monkeypatch.setattr(prepare, "SMALL_BYTES", 0)
+def test_a_table_of_events_that_was_edited_to_the_same_size_is_seen_by_a_finished_store(home, shown, go):
     record(home, shown, 1)
     table = home / "data/recordings/events.csv"
     events = [f"{name},{name}.png" for names in PICTURES.values() for name in names]
