@@ -37,6 +37,7 @@ class CellData:
         learned: What the model folder records of all this, without what selects the epoch.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
             of `random_k` trials at random. Trials' single repetitions are used where they are given.
+        augmented: Further targets, by name, of augmented pictures; computed at each step.
     """
 
     trials: list[Trials]
@@ -49,6 +50,7 @@ class CellData:
     learned: Learned = field(default_factory=Learned)
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
+    augmented: Targets | None = None
 
 
 @dataclass(frozen=True)
@@ -60,11 +62,13 @@ class Batch:
             subjects have one width; else there is one for each subject in the step.
         images: Targets [B, ...] by the fuser's key, in the order of the micro-batches.
         mixing: How the signals of the whole batch, over all processes, were mixed; None when they were not.
+        augmented: Targets [B, *shape] of augmented pictures, by name.
     """
 
     parts: list[tuple[Tensor, Tensor]]
     images: dict[str, Tensor]
     mixing: Mixing | None
+    augmented: dict[str, Tensor] = field(default_factory=dict)
 
     def predict(self, model: Callable[[Tensor, Tensor], dict[str, Tensor]]) -> dict[str, Tensor]:
         """Let a model predict its heads of each micro-batch; join them in the order of the targets."""
@@ -85,7 +89,7 @@ class Batches:
     """
 
     def __init__(self, data: CellData, train: Train, mix_alpha: float, launch: Launch) -> None:
-        self.images = data.images
+        self.images, self.augmented = data.images, data.augmented
         self.augment, self.mix_alpha, self.launch = train.augment, mix_alpha, launch
         self.mix_share = 1.0
         self.rate_hz = data.trials[0].rate_hz
@@ -131,14 +135,16 @@ class Batches:
         generator = self._generator(seed, self.launch.rank)
         drawn = [self._signals(each, generator) for each in self.samples.split(own)]
         index = to_device(torch.from_numpy(own), self.launch.device)
-        images, mixing = self._images(self.samples.stimulus[index], generator), None
+        stimulus, mixing = self.samples.stimulus[index], None
+        images = self._images(stimulus, generator)
+        augmented = {} if self.augmented is None else self.augmented.gather(stimulus)
         subjects = self.samples.subject[index].split([len(each) for each in drawn])
         if self.mix_alpha:
             mixings = [self._mixings(rows, seed, rank) for rank in range(self.launch.processes)]
             own_mixings = mixings[self.launch.rank]
             drawn = [each.mix(signal) for each, signal in zip(own_mixings, drawn, strict=True)]
             mixing = _joined([each for of_rank in mixings for each in of_rank])
-        return Batch(list(zip(drawn, subjects, strict=True)), images, mixing)
+        return Batch(list(zip(drawn, subjects, strict=True)), images, mixing, augmented)
 
     def _generator(self, *seeds: int) -> torch.Generator:
         return torch.Generator(self.launch.device).manual_seed(derive_seed(*seeds))

@@ -117,9 +117,10 @@ def train_cell(
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
     """Return predictions and targets of a batch, [B, *shape] by name, in the order of the micro-batches."""
+    targets = aligner.targets(batch.images) | batch.augmented
     if not hasattr(aligner.backbone, "learn"):
-        return batch.predict(aligner.predict), aligner.targets(batch.images)
-    targets, first, found = aligner.targets(batch.images), 0, []
+        return batch.predict(aligner.predict), targets
+    first, found = 0, []
     for signal, subject in batch.parts:
         rows = slice(first, first := first + len(signal))
         own = {name: each[rows] for name, each in targets.items()}

@@ -13,6 +13,7 @@ from brainhive_cli.core.recipe import Numbers, Savings, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.encoder_keys import encoders_of
+from brainhive_cli.data.picture_augmentation import AUGMENTED
 from brainhive_cli.encoders import EncoderConfig, Encoders, resolve, resolve_all
 from brainhive_cli.signals.section import Signal
 
@@ -137,11 +138,19 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: naming the term or the head.
         """
+        for head in self.train.augment_pictures.heads:
+            if self.head_targets.get(head, FUSED) == FUSED:
+                direct = [name for name, target in self.head_targets.items() if target != FUSED]
+                raise RecipeError(
+                    f"train.augment_pictures.heads names {head!r}",
+                    f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
+                )
         terms = self.loss_terms
         check(terms, self.train.epochs)
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
             named = {name for term in terms for name in (term.prediction, term.of)}
-            if unknown := sorted(named - set(self.head_targets)):
+            augmented = {name + AUGMENTED for name in self.train.augment_pictures.heads}
+            if unknown := sorted(named - set(self.head_targets) - augmented):
                 raise RecipeError(
                     f"terms name {', '.join(unknown)}", f"heads: {', '.join(self.head_targets)}"
                 )

@@ -7,6 +7,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
+from brainhive_cli.data.picture_augmentation import PictureAugment
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
 
@@ -102,6 +103,7 @@ class Train(Section):
         None, gt=0, description="stop when validation top-1 has not risen for so many epochs"
     )
     augment: Augment = Augment()
+    augment_pictures: PictureAugment = PictureAugment()
     embedding_alternatives: dict[str, Names] = Field(
         {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
     )

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 from typing import Any
 
@@ -23,8 +23,11 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.device import free_bytes
+from brainhive_cli.data.encoder_groups import grouped
 from brainhive_cli.data.encoder_keys import match_keys
+from brainhive_cli.data.picture_augmentation import AUGMENTED, augmented
 from brainhive_cli.data.signal_stores import open_signals
+from brainhive_cli.data.target_sources import OnlineTargets, TargetSource
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.priors import Prior
@@ -83,6 +86,33 @@ class TrainingData:
         given = (self.recipe.train.embedding_alternatives, self.stores, self.recipe.paths)
         return Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
 
+    @cached_property
+    def augmented(self) -> Targets | None:
+        """What the encoders of some heads give for augmented pictures, by target; None where none is asked.
+
+        Raises:
+            BrainhiveError: if the pictures are not those of the stores, or an encoder reads captions.
+        """
+        config = self.recipe.train.augment_pictures
+        if not config.heads:
+            return None
+        sources: dict[str, TargetSource] = {}
+        pictures = self.job.dataset.images("train")
+        self.stimuli.refuse_other_pictures(pictures.image_ids, "brainhive embed")
+        encoders = {
+            self.recipe.head_targets[head].name: self.recipe.head_targets[head] for head in config.heads
+        }
+        for group in grouped(list(encoders.values()), "fp32", self.launch):
+            if group.encoder.reads != "pixels":
+                raise RecipeError(
+                    f"{group.name} reads no pictures that could be augmented", "leave its head out"
+                )
+            for head in config.heads:
+                if (name := self.recipe.head_targets[head].name) in group.names:
+                    vary = partial(augmented, config=config)
+                    sources[head + AUGMENTED] = OnlineTargets(pictures, group, name, vary)
+        return Targets(sources)
+
     @property
     def with_single(self) -> bool:
         """Whether trials keep their single repetitions."""
@@ -137,6 +167,7 @@ class TrainingData:
             learned,
             recipe.signal.repetitions,
             recipe.signal.random_k,
+            self.augmented,
         )
         return self._layout(recipe, trials), data
 
@@ -227,8 +258,9 @@ def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:
 def _inputs(recipe: Recipe) -> tuple[Any, ...]:
     """List the settings that decide which targets and signals are loaded, and how."""
     train = recipe.train
-    loaded = (recipe.encoders, recipe.prior, recipe.signal)
-    return (*loaded, train.embedding_alternatives, train.augment, train.memory_map)
+    loaded = (recipe.encoders, recipe.heads, recipe.prior, recipe.signal)
+    varied = (train.embedding_alternatives, train.augment, train.augment_pictures)
+    return (*loaded, *varied, train.memory_map)
 
 
 def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:

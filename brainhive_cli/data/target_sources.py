@@ -1,6 +1,6 @@
 """The sources of one encoder's targets: a store, or the network itself at each step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -99,11 +99,13 @@ class OnlineTargets:
         stimuli: The stimuli of the split.
         group: The network, with one or several outputs.
         name: Which of its outputs.
+        vary: Changes each stimulus before it is preprocessed; None leaves it as it is.
     """
 
     stimuli: StimulusSet
     group: EncoderGroup
     name: str
+    vary: Callable[[Any], Any] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -133,7 +135,8 @@ class OnlineTargets:
         """Decode and preprocess stimuli in this process: [B, 3, H, W]; of several frames or captions, one."""
         is_text = self.group.encoder.reads == "captions"
         read = self.stimuli.captions_of if is_text else self.stimuli.open
-        views = torch.stack([self.group.view(read(row)) for row in rows.tolist()])
+        read_row = read if self.vary is None else lambda row: self.vary(read(row))
+        views = torch.stack([self.group.view(read_row(row)) for row in rows.tolist()])
         if self.group.alternatives(self.stimuli) is None:
             return views
         place = torch.zeros(len(views), dtype=torch.int64) if which is None else which.cpu()

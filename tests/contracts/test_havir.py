@@ -123,6 +123,35 @@ def test_a_subject_who_was_not_trained_on_is_one_line(run: Path, go: Go) -> None
         go("eval-retrieval", f"align_run={model}", DATASET, "subjects=3")
 
 
+TARGET = "terms=[{prediction: latent, loss: mse}, {prediction: image, target: TARGET, loss: mse}]"
+CHANCES = {"crop": 0, "flip": 0, "jitter": 0, "grey": 0}
+
+
+def test_terms_may_name_the_targets_of_augmented_pictures(run: Path, go: Go) -> None:
+    """Pictures that are never changed have the targets of the store."""
+    still = "backbone=" + flow(TINY.model_copy(update={"input_dropout": 0.0}).model_dump(mode="json"))
+    given = (*ALIGN[:2], *ALIGN[3:4], still, *ALIGN[5 : -len(FIT) - 2], "train.epochs=1", *FIT)
+    found = {}
+    for name, target, chances in (
+        ("stored", "image", None),
+        ("unchanged", "image_augmented", CHANCES),
+        ("grey", "image_augmented", {**CHANCES, "grey": 1}),
+    ):
+        augment = [f"train.augment_pictures={flow({'heads': ['image'], **chances})}"] if chances else []
+        trained = go("train-align", *given, TARGET.replace("TARGET", target), *augment).folder
+        found[name] = weights_of(trained, "all_seed-1")["backbone.semantic.lin1.image.weight"]
+
+    torch.testing.assert_close(found["unchanged"], found["stored"], atol=1e-4, rtol=1e-3)
+    assert (found["grey"] - found["stored"]).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("head", ["fused", "nothing"])
+def test_augmented_targets_are_of_heads_that_predict_an_encoder(run: Path, go: Go, head: str) -> None:
+    with pytest.raises(RecipeError, match=f"train.augment_pictures.heads names '{head}'") as caught:
+        go("train-align", *ALIGN, f"train.augment_pictures.heads=[{head}]")
+    assert "latent, image" in caught.value.hint
+
+
 def test_sensors_have_no_regions_to_split(run: Path, go: Go) -> None:
     with pytest.raises(BrainhiveError, match=r"signal.region_split needs voxels, demo\S* has sensors"):
         go("train-align", "dataset={kind: demo, noise: 0.1, subjects: 3}", *ALIGN[1:])
