@@ -9,6 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.alignment.batch_norm import at_least_two, normalise_together
 from brainhive_cli.alignment.batches import Batch, Batches, CellData
+from brainhive_cli.alignment.closed_form import fit, is_closed_form
 from brainhive_cli.alignment.initialisation import initial_aligner, learned_by
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.memory import keep_freed_memory
@@ -26,6 +27,7 @@ from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.core.row_noise import by_row
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.data.signal_bank import averages_of
 from brainhive_cli.losses import LossContext
 from brainhive_cli.metrics.retrieval import summarise
 
@@ -60,6 +62,10 @@ def train_cell(
         launch: The processes that share each batch.
         on_epoch: Called after each epoch, in the main process; default: the run's log.
     """
+    if is_closed_form(layout):
+        if launch.is_main:
+            _finish_fitted(folder, name, seed, fit(seed, layout, data, train, launch), data, launch)
+        return
     keep_freed_memory()
     aligner = initial_aligner(seed, layout, data, train.init).to(launch.device)
     aligner.learned = learned_by(data, train)
@@ -112,7 +118,10 @@ def train_cell(
             else:
                 on_epoch(event)
     if launch.is_main:
-        _finish(folder, name, seed, learner.result, state, validation)
+        assert state.kept is not None
+        learner.result.load_state_dict(state.kept["weights"])
+        learner.result.losses = state.kept["losses"]
+        _finish(folder, name, seed, learner.result, state.kept["epoch"], state.kept["ranks"], validation)
 
 
 def forward(aligner: Aligner, batch: Batch, context: LossContext) -> tuple[Tensors, Tensors]:
@@ -137,21 +146,38 @@ def gathered(tensors: Tensors, count: int, launch: Launch) -> Tensors:
     return {name: launch.gather_rows(each.float(), count) for name, each in tensors.items()}
 
 
+def _finish_fitted(
+    folder: RunFolder,
+    name: str,
+    seed: int,
+    aligner: Aligner,
+    data: CellData,
+    launch: Launch,
+) -> None:
+    """Validate and write a model that was fitted in one pass."""
+    alone = Launch(0, 1, launch.device)
+    validation = held_out(data, averages_of(data.trials, launch.device))
+    _finish(folder, name, seed, aligner, 1, ranks_of(validation, aligner, "fp32", alone), validation)
+
+
 def _finish(
-    folder: RunFolder, name: str, seed: int, aligner: Aligner, state: State, queries: list[Queries]
+    folder: RunFolder,
+    name: str,
+    seed: int,
+    aligner: Aligner,
+    epoch: int,
+    ranks: Tensor,
+    queries: list[Queries],
 ) -> None:
     """Write model and metrics of the epoch that is kept."""
-    assert state.kept is not None
-    aligner.load_state_dict(state.kept["weights"])
-    aligner.losses = state.kept["losses"]
     folder.replace(f"cells/{name}/model", aligner.save)
     scopes, caveats = {}, aligner.learned.caveats
     for held in queries:
         protocol = extend_protocol("held-out training concepts", caveats)
         named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
-        ranks, ids = held.by_subject(state.kept["ranks"])
-        metrics = summarise(ranks, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]
+        by_subject, ids = held.by_subject(ranks)
+        metrics = summarise(by_subject, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]
         scopes = {name: by_name(metrics)}
-    notes = {"epoch": state.kept["epoch"], "selected_on": aligner.learned.selection, "caveats": caveats}
+    notes = {"epoch": epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
     folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())
     folder.checkpoint(name).remove()

@@ -24,6 +24,8 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
+USED_IN_CLOSED_FORM = {"validation", "memory_map"}
+"""Keys of `train` that have an effect where nothing is trained step by step."""
 HeadTargets = Annotated[
     dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)
 ]
@@ -130,7 +132,21 @@ class Recipe(SweptRecipe):
             raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
         if self.mode != "finetune":  # whose run has the heads
             self.check_terms()
+        if getattr(self.backbone, "is_closed_form", False):
+            self._check_closed_form()
         return self
+
+    def _check_closed_form(self) -> None:
+        """Refuse what has no effect on a backbone that is fitted in one pass over averaged signals."""
+        when = f"on {self.backbone.kind}, which is fitted in closed form"
+        refuse_idle(self.train, sorted(Train.model_fields.keys() - USED_IN_CLOSED_FORM), when, "leave it out")
+        if self.terms:
+            raise RecipeError(f"terms has no effect {when}", "leave it out: every head is fitted")
+        self._refuse_part("loss", when, "leave it out: every head is fitted")
+        if (repetitions := self.signal.repetitions) != "average":
+            raise RecipeError(f"signal.repetitions={repetitions} has no effect {when}", "average")
+        if self.is_fused and not self.prior:
+            raise RecipeError(f"no fuser is trained {when}", "heads of encoders, or a prior")
 
     def check_terms(self) -> None:
         """Refuse terms that cannot be trained together, and heads that none of them trains.
