@@ -86,10 +86,10 @@ def computed(
         return Latents.open(path)
     with filling([blank], launch, reopen=True) as filled:
         (writer,) = filled.writers
-        pending = np.intersect1d(rows, writer.pending)
-        share = np.array(launch.shard(pending.tolist()), int)
-        cut = [share[start : start + batch_size].tolist() for start in range(0, len(share), batch_size)]
-        with console.progress(f"latents of {images.dataset}", len(pending)) as bar:
+        pending, share = {*writer.pending.tolist()}, launch.shard(np.unique(rows).tolist())
+        cut = [[*share[start : start + batch_size]] for start in range(0, len(share), batch_size)]
+        cut = [batch for batch in cut if pending.intersection(batch)]  # whole, as others round differently
+        with console.progress(f"latents of {images.dataset}", sum(map(len, cut)) * launch.processes) as bar:
             for batch in loaded(Items(images, view), cut, workers, launch):
                 latents = generator.encode(batch["image"].to(launch.device).float() / 255)
                 writer.write(batch["rows"].numpy(), latents.cpu().numpy(), sizes=batch["sizes"].numpy())

@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import torch
@@ -11,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.loop import Training
+from brainhive_cli.stores.target_store import TargetStore
 from tests.unsealed import unsealed
 
 CACHED = "cache_latents=true"
@@ -70,6 +72,19 @@ def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, h
     straight = begun(*settings, CACHED)
     for found in (resumed, again):
         assert np.array_equal(found.pictures.latents.latent, straight.pictures.latents.latent)
+
+
+def test_a_damaged_row_is_encoded_again_to_the_same_values(settings, begun, home):
+    begun(*settings, CACHED)
+    (path,) = stores(home)
+    content, before = path.read_bytes(), TargetStore.open(path).embedding.copy()
+    with h5py.File(path) as file:
+        row = file["embedding"].id.get_offset() + 6 * file["embedding"][:1].nbytes
+    path.write_bytes(content[:row] + bytes([content[row] ^ 2]) + content[row + 1 :])
+
+    begun(*settings, CACHED)
+
+    assert np.array_equal(TargetStore.open(path).embedding, before)
 
 
 def test_other_weights_of_the_vae_or_another_size_have_a_store_of_their_own(settings, begun, home, tmp_path):
