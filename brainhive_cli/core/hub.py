@@ -44,7 +44,15 @@ def folder(
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
-        return _snapshot(rest, allow, owner, local)
+        repository, below, revision = _parse(rest, owner)
+        patterns = _patterns(below, allow or ["**"])
+        root = Path(
+            snapshot(repository, below, revision=revision, local_files_only=local, allow_patterns=patterns)
+        )
+        if not (root / below).is_dir():
+            names = ", ".join(sorted(path.name for path in root.iterdir()))
+            raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
+        return root / below
     if scheme == "demo" and colon:
         path = file_names.below(DEMO_WEIGHTS, rest, source="the reference demo:", error=MissingData)
     else:
@@ -52,18 +60,6 @@ def folder(
     if not reference or not path.is_dir():
         raise MissingData(f"no folder {reference!r}", "give a folder that exists, or hub:owner/name")
     return path
-
-
-def _snapshot(rest: str, allow: Sequence[str] | None, owner: str, local: bool) -> Path:
-    repository, below, revision = _parse(rest, owner)
-    patterns = _patterns(below, allow or ["**"])
-    root = Path(
-        snapshot(repository, below, revision=revision, local_files_only=local, allow_patterns=patterns)
-    )
-    if not (root / below).is_dir():
-        names = ", ".join(sorted(path.name for path in root.iterdir()))
-        raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
-    return root / below
 
 
 def snapshot(repository: str, below: str = "", repo_type: str = "model", **options: Any) -> Any:

@@ -73,9 +73,10 @@ def listed(files: Sequence[Path]) -> Listing:
     column = ""
     for number, path in enumerate(files):
         with described(path, "download it again"), open_table(path) as file:
-            column = _picture_column(file, path)
+            columns = {file.schema.column(n).path for n in range(len(file.schema))}
+            column = _picture_column(file, columns, path)
             groups += [(number, n, file.metadata.row_group(n).num_rows) for n in range(file.num_row_groups)]
-            called, labelled = _names_and_labels(file, column)
+            called, labelled = _names_and_labels(file, columns, column)
         names += [_stem(name or f"{path.stem}/{row:06d}") for row, name in enumerate(called)]
         labels += labelled
     where = np.array(groups, np.int64).reshape(-1, 3)
@@ -88,8 +89,7 @@ def _stem(name: str) -> str:
     return stem if ending.lower() in datasets.PICTURES else name
 
 
-def _picture_column(file: Any, path: Path) -> str:
-    columns = {file.schema.column(n).path for n in range(len(file.schema))}
+def _picture_column(file: Any, columns: set[str], path: Path) -> str:
     found = [name for name in file.schema_arrow.names if f"{name}.bytes" in columns]
     if not found:
         names = ", ".join(file.schema_arrow.names)
@@ -100,8 +100,7 @@ def _picture_column(file: Any, path: Path) -> str:
     return str(found[0])
 
 
-def _names_and_labels(file: Any, column: str) -> tuple[list[str], list[str]]:
-    columns = {file.schema.column(n).path for n in range(len(file.schema))}
+def _names_and_labels(file: Any, columns: set[str], column: str) -> tuple[list[str], list[str]]:
     known = [name for name in ("image_id", f"{column}.path", "label") if name in columns]
     read = file.read(columns=known).flatten()
     nothing = [None] * file.metadata.num_rows

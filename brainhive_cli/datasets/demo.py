@@ -19,19 +19,18 @@ from brainhive_cli.stores.recordings import Recording, Sensors, Voxels
 REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 Space = Literal["sensors", "voxels"]
+SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
+SPACE = Field("sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels")
 
 
 class Config(parts.Config):
     """Pictures with known factors, and signals simulated from them."""
 
-    subjects: int = Field(4, gt=0, le=999, description="simulated subjects")
+    subjects: int = SUBJECTS
     noise: float = Field(
         1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
     )
-
-    space: Space = Field(
-        "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
-    )
+    space: Space = SPACE
 
     def build(self, paths: Paths) -> "Demo":
         """Make the data set; pictures and signals are made on demand."""

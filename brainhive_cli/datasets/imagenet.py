@@ -70,21 +70,18 @@ def _find(root: Path) -> Iterator[Place]:
     for here, folders, files in os.walk(root, followlinks=True):
         below = Path(here).relative_to(root)
         for file in files:
-            form = os.path.splitext(file)[1].removeprefix(".")
+            form = _form(file)
             if form in PACKED and (named := NAMED.findall((below / file).as_posix().lower())):
                 yield CALLED[named[-1]], form, Path(here, file)
         depth = next((n for n, name in enumerate(below.parts, 1) if name in CALLED), 0)
-        if depth and (any(map(CLASS.fullmatch, folders)) or any(map(_is_picture, files))):
+        endings = {os.path.splitext(file)[1].lower() for file in files}
+        if depth and (any(map(CLASS.fullmatch, folders)) or endings & datasets.PICTURES):
             yield CALLED[below.parts[depth - 1]], "folder", root.joinpath(*below.parts[:depth])
-        folders[:] = [name for name in folders if not (CLASS.fullmatch(name) or _is_packed(name))]
+        folders[:] = [name for name in folders if not (CLASS.fullmatch(name) or _form(name) in PACKED)]
 
 
-def _is_packed(name: str) -> bool:
-    return os.path.splitext(name)[1].removeprefix(".") in PACKED
-
-
-def _is_picture(file: str) -> bool:
-    return os.path.splitext(file)[1].lower() in datasets.PICTURES
+def _form(name: str) -> str:
+    return os.path.splitext(name)[1].removeprefix(".")
 
 
 def _images(root: Path, found: Sequence[Place], kept: Path, split: str) -> datasets.StimulusSet:

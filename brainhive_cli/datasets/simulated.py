@@ -9,7 +9,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets.demo import Space, simulated
+from brainhive_cli.datasets.demo import SPACE, SUBJECTS, Space, simulated
 from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
@@ -22,12 +22,9 @@ class Config(parts.Config):
         "image-folder", validate_default=True, description="whose pictures"
     )
     meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")
-    subjects: int = Field(4, gt=0, le=999, description="simulated subjects")
+    subjects: int = SUBJECTS
     noise: float = Field(1.0, ge=0, description="size of the noise; 1 as calibrated on the demo's pictures")
-
-    space: Space = Field(
-        "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
-    )
+    space: Space = SPACE
 
     def build(self, paths: Paths) -> "Simulated":
         """Wrap the data set of the pictures."""

@@ -108,7 +108,8 @@ def _load(path: Path) -> Any:
     if magic[:2] == b"PK":
         return _load_archive(path)
     if magic == b"\x93NUMPY":
-        return _load_npy(path)
+        content = _array(Stream.of_file(path))
+        return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
     return _load_pickle(path)
 
 
@@ -122,11 +123,6 @@ def _load_archive(path: Path) -> Any:
         return {name.removesuffix(NPY): _array(archive.open(name)) for name in arrays}
     storages = Storages(path, pickled[0].removesuffix("data.pkl"))
     return _or_torch(path, lambda: Unpickler(archive.open(pickled[0]), storages).load())
-
-
-def _load_npy(path: Path) -> Any:
-    content = _array(Stream.of_file(path))
-    return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
 
 
 def _array(stream: Stream) -> Any:
