@@ -119,6 +119,13 @@ class Member:
                 tokens.append(self.model.encode_signal(part.to(self.model.device), index).float())
         return torch.cat(tokens)
 
+    def predicted(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
+        """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
+        with torch.inference_mode():
+            index = self._index(subject, len(signal))
+            found = self.model.predict(signal.to(self.model.device), index)
+            return {head: values.float() for head, values in found.items()}
+
     def _index(self, subject: int, count: int) -> Tensor | None:
         """Give the subject index of signals [N]; None for a subject who was not trained on."""
         known = self.model.layout.spec.subjects

@@ -11,7 +11,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.retrieval.cell_scores import CellScores
 from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
-from brainhive_cli.retrieval.figures import FILES, draw_curves, draw_sheet
+from brainhive_cli.retrieval.figures import FILES, draw_curves, draw_regions, draw_sheet
 from brainhive_cli.retrieval.job import Job
 from brainhive_cli.retrieval.recipe import Recipe
 from brainhive_cli.retrieval.summary import BACKWARD, summarise_job
@@ -79,6 +79,7 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
         first = job.load(job.groups[0], launch.device)
         draw_sheet(folder, first, job.spec, rows, found.caveats)
     draw_curves(folder, found)
+    draw_regions(folder, found)
     folder.finish(found)
 
 

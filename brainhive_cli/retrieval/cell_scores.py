@@ -12,6 +12,7 @@ from brainhive_cli.retrieval.curves import Curve, over_repetitions, over_time
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Queries, Ranking, encode_queries, rank_all
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Subsets
+from brainhive_cli.retrieval.region_shares import RegionShares
 
 Hits = tuple[list[float], list[float]]
 """Share of its draws in which an item was found first, [N] signal to image and [N] image to signal."""
@@ -27,6 +28,7 @@ class SubjectScores:
         curves: By name.
         ceiling: Of the signals, whatever the model.
         control: What the control leaves of the metrics, draw by draw.
+        regions: What each region carries of each head.
         expected: Hits among all possible subsets, for whose share drawn ones are an estimate.
     """
 
@@ -36,6 +38,7 @@ class SubjectScores:
     ceiling: Ceiling | None
     control: ControlDraws | None
     expected: Hits | None = None
+    regions: RegionShares | None = None
 
 
 @dataclass(frozen=True)
@@ -73,6 +76,9 @@ class CellScores:
                 if spec.control != "none"
                 else None,
                 _expected(gallery, each, spec.subsets) if spec.subsets else None,
+                RegionShares.measure(ensemble.members[0], subject, spec.split)
+                if spec.region_shares
+                else None,
             )
             for subject, each in queries.items()
         }

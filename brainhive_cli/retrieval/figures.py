@@ -10,18 +10,20 @@ from torch.nn.functional import normalize
 from brainhive_cli.core.caveats import extend_title
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports.bar_plot import draw_bars
 from brainhive_cli.reports.curve_plot import draw_curve
 from brainhive_cli.reports.sheets import top_k_sheet
 from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery
 from brainhive_cli.retrieval.recipe import EvaluationSpec
-from brainhive_cli.retrieval.summary import label, points_of
+from brainhive_cli.retrieval.summary import label, points_of, regions_of
 from brainhive_cli.stores.ids import match_ids
 
 FILES = {
     "top-k sheet": "top_k.png",
     "repetitions": "repetitions.png",
     "sliding window": "sliding.png",
+    "regions": "regions.png",
 }
 """What each picture is called, and its file in the run folder."""
 LINES = {"top1": "top-1", "top5": "top-5"}
@@ -57,6 +59,14 @@ def _opener(ensemble: Ensemble, spec: EvaluationSpec) -> Callable[[int], Image.I
         return picture
 
     return open_picture
+
+
+def draw_regions(folder: RunFolder, found: Measurements) -> None:
+    """Draw what each region carries of each head, if it was measured."""
+    if regions := regions_of(found):
+        axis = "share of the prediction that is lost without the region"
+        draw = partial(draw_bars, groups=regions, axis=axis, title=found.notes["protocol"])
+        folder.replace(FILES["regions"], draw)
 
 
 def draw_curves(folder: RunFolder, found: Measurements) -> None:

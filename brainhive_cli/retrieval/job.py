@@ -77,7 +77,7 @@ class Job:
 
     def check_curves(self) -> list[str]:
         """List the curves to draw; raise `MissingExtra` if the library that draws them is not installed."""
-        if self.spec.curves:
+        if self.spec.curves or self.spec.region_shares:
             require_matplotlib()
         return self.spec.curves
 
@@ -98,6 +98,7 @@ class Job:
     def against(self) -> list["Job"]:
         """The runs to compare with, each measured in the same way but for what is not compared."""
         plain = {"against": None, "repetitions": None, "sliding": None, "subsets": None}
+        plain["region_shares"] = False
         names = rejoined(self.recipe.against or [], self.recipe.paths)
         jobs = [self._of([name], **plain) for name in names]
         for job in jobs:

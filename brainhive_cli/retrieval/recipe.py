@@ -57,6 +57,9 @@ class EvaluationSpec(Section):
         10, gt=0, le=10_000, description="random choices of repetitions at each number"
     )
     sliding: Sliding | None = Field(None, description="curve over time; {} takes the defaults")
+    region_shares: bool = Field(
+        False, description="what each region of voxels carries of each head's predictions"
+    )
     ceiling_splits: int = Field(
         10,
         ge=0,

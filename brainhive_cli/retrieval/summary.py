@@ -22,6 +22,7 @@ from brainhive_cli.retrieval.controls import describe_control
 from brainhive_cli.retrieval.curves import Curve
 from brainhive_cli.retrieval.job import Job
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Subsets
+from brainhive_cli.retrieval.region_shares import REGIONS, RegionShares, describe_regions
 
 BACKWARD = "backward"
 """What the scopes of the other direction end with: a picture searches among the signals."""
@@ -61,6 +62,10 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     protocol, is_alone = protocol_of(job.runs, spec), len(job.runs) == 1 and spec.control == "none"
     context, test = MetricContext(protocol, spec.split, pool), above_chance(groups)
     ceilings = {subject: each.ceiling for _, subject, each in tested.values() if each.ceiling}
+    shares = {
+        subject: [each.regions for each in group if each.regions] for subject, group in by_subject.items()
+    }
+    of_regions, voxels = _regions(shares, cells, context) if spec.region_shares else ({}, {})
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
@@ -72,6 +77,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "above_chance": asdict(test),
         "control": _control(groups, spec, pool),
         "curves": _describe_curves(groups, spec),
+        "voxels": voxels,
         "prior": first.prior,
         "published": first.published(pool) if is_alone else {},
         "cells": {
@@ -83,6 +89,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     scopes = {
         **scopes_of_all(cells, groups, context, spec.subsets),
         **scopes_of_cells(tested, context),
+        **of_regions,
     }
     rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
     items = {
@@ -164,6 +171,25 @@ def scopes_of_cells(tested: Tested, context: MetricContext) -> dict[str, Metrics
         found[name] = _forward([[scores]], own)
         found[scope(name, BACKWARD)] = _backward([[scores]], own, CURVE)
     return {name: metrics for name, metrics in found.items() if metrics}
+
+
+def _regions(
+    shares: Mapping[str, list[RegionShares]], cells: Sequence[Cell], context: MetricContext
+) -> tuple[dict[str, Metrics], dict[str, Any]]:
+    """Describe what each region carries, and how many voxels it has, by subject."""
+    how = {"protocol": f"{context.protocol}, by region", "split": context.split}
+    seeds = tuple(sorted({cell.seed for cell in cells}))
+    return describe_regions(list(shares.values()), list(shares), seeds=seeds, **how)
+
+
+def regions_of(found: Measurements) -> dict[str, Mapping[str, Metric]]:
+    """Read back what each region carries, by head."""
+    first = scope(REGIONS, "")
+    return {
+        name.removeprefix(f"{first} · "): metrics
+        for name, metrics in found.scopes.items()
+        if name.startswith(f"{first} · ")
+    }
 
 
 def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from brainhive_cli.metrics.rank_sum import LEAST
 from brainhive_cli.reports.published_table import published_table
 from brainhive_cli.retrieval.ceiling import CEILING
 from brainhive_cli.retrieval.comparisons import TESTS
-from brainhive_cli.retrieval.summary import BACKWARD, SUBSETS, points_of
+from brainhive_cli.retrieval.summary import BACKWARD, SUBSETS, points_of, regions_of
 
 NAMES = {
     "top1": "top-1",
@@ -34,6 +34,7 @@ def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
     """Lay out all tables that a run has something for."""
     laid_out = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
     laid_out += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
+    laid_out.append(_regions(found))
     if concept_rows:
         laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
         laid_out.append(_confusions(found, concept_rows))
@@ -204,6 +205,23 @@ def _curve(found: Measurements, name: str) -> Table:
     if rows:
         title += f"; n {top1.n}, pool {top1.pool}, chance {top1.chance:.3g}, {top5.chance:.3g}"
     return Table(title, columns, tuple(rows))
+
+
+def _regions(found: Measurements) -> Table:
+    """Show what each region carries of each head, and how many voxels it has."""
+    regions, voxels = regions_of(found), found.notes["voxels"]
+    heads = list(next(iter(regions.values()), {}))
+    rows = [
+        (
+            name,
+            " ".join(str(each[name]) for each in voxels.values()),
+            *(cell for m in metrics.values() for cell in (m.value, m.interval_text())),
+        )
+        for name, metrics in regions.items()
+    ]
+    columns = ("region", "voxels", *(column for head in heads for column in (head, f"95 % CI of {head}")))
+    how = "squared change of predictions without the region, over that without all voxels"
+    return Table(f"What regions carry: {how}; voxels: {', '.join(voxels)}", columns, tuple(rows))
 
 
 def _concepts(found: Measurements, kind: str, most: int) -> Table:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import documents
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.stores.recordings import SignalStore, Voxels
 
@@ -73,3 +73,22 @@ def test_masks_of_another_voxel_count_than_the_models_are_one_line(go, small, wo
 
     with pytest.raises(BrainhiveError, match=r"subject 2 test has \d+ voxels, the model .* on \d+ of"):
         go("eval-retrieval", *given, f"align_run={run}")
+
+
+def test_regions_are_said_to_carry_what_a_model_reads_of_them(go, small, world, tmp_path):
+    runs = f"paths.runs={tmp_path / 'runs'}"
+    run = go("train-align", *small, *VOXELS, runs).folder
+
+    result = go("eval-retrieval", runs, f"align_run={run}", "region_shares=true", "sheet_rows=0")
+
+    found = result.metrics
+    (token,) = {head for name, each in found.scopes.items() if name == "regions · early" for head in each}
+    shares = {name: found.scopes[f"regions · {name}"][token] for name in ("early", "FFA", "V1", "V2")}
+    assert all(0 < each.value < 1.2 and each.low <= each.value <= each.high for each in shares.values())
+    assert max(shares["V1"].value, shares["V2"].value) < shares["early"].value  # which they lie in
+    assert found.notes["voxels"]["sub-01"]["early"] > found.notes["voxels"]["sub-01"]["FFA"]
+    assert not any("LOC" in name for name in found.scopes)  # of which the model reads nothing
+    table = next(table for table in result.tables if table.title.startswith("What regions carry"))
+    assert [row[0] for row in table.rows if row[0] in shares] and result.files["regions"].is_file()
+    with pytest.raises(RecipeError, match="region_shares is of voxels"):
+        go("eval-retrieval", f"align_run={go('train-align', *small).folder}", "region_shares=true", runs)
