@@ -66,7 +66,8 @@ class Metric:
 
     def these_subjects_text(self, digits: int = 3) -> str:
         """Write the interval that holds for the subjects who were measured only."""
-        return interval_text(*(self.these_subjects or (None, None)), digits)
+        low, high = self.these_subjects or (None, None)
+        return interval_text(low, high, digits)
 
 
 def interval_text(low: float | None, high: float | None, digits: int = 3) -> str:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 from PIL import Image
@@ -20,7 +20,9 @@ REPETITIONS = {"train": 4, "test": 16}
 SEEDS = {"train": 1, "test": 2}
 Space = Literal["sensors", "voxels"]
 SUBJECTS = Field(4, gt=0, le=999, description="simulated subjects")
-SPACE = Field("sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels")
+SPACE: Any = Field(
+    "sensors", description="sensors: EEG; voxels: fMRI, each subject with other numbers of voxels"
+)
 
 
 class Config(parts.Config):

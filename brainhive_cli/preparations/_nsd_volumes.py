@@ -91,11 +91,10 @@ class Masks:
         Raises:
             MissingData: if the one whose voxels are kept is missing, or one of the user's own.
         """
-        for name, path in own.items():
-            if not path.is_file():
-                raise MissingData(
-                    f"no mask {path}", f"preparation.masks.{name}: a NIfTI file for each subject"
-                )
+        for name, mask in own.items():
+            if not mask.is_file():
+                way = f"preparation.masks.{name}: a NIfTI file for each subject"
+                raise MissingData(f"no mask {mask}", way)
         names = dict.fromkeys([kept, *ATLASES])
         found = {name: path for name in names if (path := file_of(folder, name)) is not None} | {**own}
         if kept not in found:
