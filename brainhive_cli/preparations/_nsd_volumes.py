@@ -96,7 +96,7 @@ class Masks:
                 way = f"preparation.masks.{name}: a NIfTI file for each subject"
                 raise MissingData(f"no mask {mask}", way)
         names = dict.fromkeys([kept, *ATLASES])
-        found = {name: path for name in names if (path := file_of(folder, name)) is not None} | {**own}
+        found = {name: file for name in names if (file := file_of(folder, name)) is not None} | {**own}
         if kept not in found:
             raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", SOURCE)
         return cls(found, kept, frozenset(own))
