@@ -29,10 +29,14 @@ def describe_signals(store: SignalStore) -> dict[str, Any]:
         split: {**nothing, "dropped": dict(each)} for split, each in dropped.items() if any(each.values())
     }
     first = next(iter(store.splits.values()))
-    is_fmri = isinstance(first.space, Voxels)
+    width = first.signal.shape[2]
+    space: dict[str, Any] = (
+        {"voxels": width, "regions": list(first.space.regions)}
+        if isinstance(first.space, Voxels)
+        else {"channels": width, "names": list(first.space.names)}
+    )
     return {
-        "voxels" if is_fmri else "channels": first.signal.shape[2],
-        "regions" if is_fmri else "names": list(first.space.regions if is_fmri else first.space.names),
+        **space,
         "rate_hz": first.rate_hz,
         "window_ms": [round(float(at) * 1000, 1) for at in first.times_s[[0, -1]]],
         "unit": first.unit,

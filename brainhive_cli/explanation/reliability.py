@@ -84,7 +84,7 @@ def measure_reliability(recording: Recording, split: str, seed: int = 0) -> Reli
         field_power=evoked.std(0),
         split_half=spearman_brown(halves.correlation(len(rows)), counts.sum() / (counts // 2).sum()),
         ceiling=_ceiling(means, noise, counts),
-        retrieval={size: find_by_means(*pair, split, (seed,)) for size, pair in pairs.items()},
+        retrieval={size: find_by_means(pair[0], pair[1], split, (seed,)) for size, pair in pairs.items()},
     )
 
 

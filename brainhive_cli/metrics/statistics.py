@@ -2,15 +2,17 @@
 
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
 
+Correlation = TypeVar("Correlation", float, NDArray[np.float64])
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a statistic can take."""
 
@@ -95,7 +97,7 @@ def measure(
     )
 
 
-def spearman_brown(halves: Values, times: float = 2.0) -> Values:
+def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
     """Predict the correlation of two halves if both had `times` as many repetitions.
 
     That is times · r / (1 + (times - 1) · |r|). Below zero the formula has no meaning, and a pole; made odd,
@@ -103,12 +105,12 @@ def spearman_brown(halves: Values, times: float = 2.0) -> Values:
     still averages to 0.
 
     Args:
-        halves: Correlations of any shape.
+        halves: A correlation, or an array of any shape.
         times: Repetitions of the whole over those of a half: 2, or 3 of three that were halved into 1 and 1.
 
     Source: Spearman 1910; Brown 1910.
     """
-    return times * halves / (1 + (times - 1) * np.abs(halves))
+    return times * halves / (1 + (times - 1) * abs(halves))
 
 
 def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:

@@ -141,17 +141,18 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for path in (path for path in named.stores if path not in signals):
         shown, found[str(path)] = _check(path, again)
         rows.append(shown)
-    for path, figures in found.items():
+    for name, figures in found.items():
         if figures["problem"]:
-            console.warn(f"{path} failed its health check: {figures['problem']}")
+            console.warn(f"{name} failed its health check: {figures['problem']}")
     pages = _draw([path for path in signals if recipe.plots and not found[str(path)]["problem"]], found)
     sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
     checked = {str(path): run_files.check(path) for path in named.runs}
     others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
     others |= {word: _problem_of_prior(word) for word in named.priors}
-    for error in (error for each in sets for error in each.errors):
-        console.warn(error.message)
-        console.say(f"  try: {error.hint}")
+    for bad in (bad for each in sets for bad in each.errors):
+        console.warn(bad.message)
+        if bad.hint:
+            console.say(f"  try: {bad.hint}")
     for problem in (problem for files in checked.values() for problem in files.problems):
         console.warn(problem)
     for word, error in others.items():

@@ -121,7 +121,7 @@ def _places(sensors: Sensors) -> tuple[NDArray[np.int64], Any] | None:
     _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
     if len(known) < FEWEST or len(first) < len(known):  # as gradiometers, two of which lie in one place
         return None
-    info = mne.create_info([sensors.names[row] for row in known], 1000.0, "eeg", verbose="ERROR")
+    info = mne.create_info([sensors.names[row] for row in known.tolist()], 1000.0, "eeg", verbose="ERROR")
     for channel, position in zip(info["chs"], positions[known], strict=True):
         channel["loc"][:3] = position
     return known, info

@@ -114,10 +114,8 @@ def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, M
 
 def _of_all_repetitions(half: Metric, times: float) -> Metric:
     """Correct a correlation of halves, and the ends of its intervals, to all repetitions."""
-
-    def corrected(value: float) -> float:
-        return float(spearman_brown(np.float64(value), times))
-
-    low, high = (None if end is None else corrected(end) for end in (half.low, half.high))
-    these = half.these_subjects and (corrected(half.these_subjects[0]), corrected(half.these_subjects[1]))
-    return replace(half, value=corrected(half.value), low=low, high=high, these_subjects=these)
+    low, high = (None if end is None else spearman_brown(end, times) for end in (half.low, half.high))
+    these = half.these_subjects
+    corrected = these and (spearman_brown(these[0], times), spearman_brown(these[1], times))
+    value = spearman_brown(half.value, times)
+    return replace(half, value=value, low=low, high=high, these_subjects=corrected)
