@@ -38,7 +38,6 @@ class EventNames:
         """Read the table, if there is one.
 
         Raises:
-            MissingData: if it is not there.
             BrainhiveError: if it lacks a column, or gives an event two pictures.
         """
         if path is None:

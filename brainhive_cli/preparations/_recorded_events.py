@@ -34,10 +34,8 @@ def events_of(
     """
     table = table_of(path, "events")
     if column and table is None:
-        raise MissingData(
-            f"{path} has no events.tsv with a column {column}",
-            f"write {_table_for(path)}, or read its annotations: \"preparation.column=''\"",
-        )
+        hint = f"write {_table_for(path, column, onset_unit)}, or read annotations: \"preparation.column=''\""
+        raise MissingData(f"{path} has no events.tsv with a column {column}", hint)
     if table is not None and not stim_channel:
         columns, rows = read_table(table)
         if (column or "stim_file") in columns:
@@ -67,8 +65,8 @@ def events_of(
     )
 
 
-def _table_for(path: Path) -> str:
-    return f"{tables_of(path, 'events')[-1].name} with columns onset (s) and stim_file"
+def _table_for(path: Path, column: str = "stim_file", unit: str = "s") -> str:
+    return f"{tables_of(path, 'events')[-1].name} with columns onset ({unit}) and {column}"
 
 
 def _of_table(
@@ -98,11 +96,8 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
     """Read a table with a header line: .tsv, or .csv with commas or semicolons.
 
     Raises:
-        MissingData: if there is none.
         BrainhiveError: if it is no such table.
     """
-    if not path.is_file():
-        raise MissingData(f"no table {path}", "preparation.events=FILE.csv, with columns event and picture")
     try:
         text = path.read_text("utf-8-sig")
         first = text.partition("\n")[0]

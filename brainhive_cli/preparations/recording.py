@@ -195,7 +195,11 @@ class Own:
     def _table(self) -> Path | None:
         if self.config.events:
             path = home.located(self.config.events)
-            return path if path.exists() else self.root / self.config.events
+            path = path if path.exists() else self.root / self.config.events
+            if not path.is_file():
+                hint = "preparation.events=FILE.csv, with columns event and picture"
+                raise MissingData(f"no table {path}", hint)
+            return path
         return next((self.root / name for name in TABLES if (self.root / name).is_file()), None)
 
     @cached_property

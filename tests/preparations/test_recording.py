@@ -400,6 +400,22 @@ def test_files_that_are_missing_or_nobody_s_are_named(data):
         build().subjects  # noqa: B018
 
 
+@pytest.mark.parametrize("name", ("gone.csv", "."))
+def test_a_table_that_is_no_file_is_refused_before_anything_is_read(data, name):
+    recorded(data)
+    with pytest.raises(MissingData, match="no table ") as error:
+        build(events=name).files(1)
+    assert "columns event and picture" in error.value.hint
+
+
+def test_the_column_that_was_asked_for_is_named_where_no_table_has_it(data):
+    recorded(data)
+    with pytest.raises(MissingData, match=r"no events\.tsv with a column image") as error:
+        build(column="image").shapes(1, 1)
+    assert error.value.hint.startswith("write sub-01_ses-01_events.tsv with columns onset (s) and image")
+    assert error.value.hint.endswith("\"preparation.column=''\"")  # which a shell leaves as it is
+
+
 def test_a_table_without_its_columns_is_refused(data):
     recorded(data)
     (data / "events.csv").write_text("code;file\n1;cat.png\n")
