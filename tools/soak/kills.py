@@ -9,11 +9,9 @@ from tools.soak.runner import Case, Outcome
 from tools.soak.world import READERS
 
 KILLED = (
-    *("align", "align-resumed", "eval", "latents", "prior-resumed", "draw", "encoder", "embed-resumed"),
-    "tar",
-    *("import-dict-npz", "import-parquet", "export-npy", "export-parquet", "check", "score", "things"),
-    "finetune",
-)
+    "align align-resumed eval latents prior-resumed draw encoder embed-resumed tar import-dict-npz "
+    "import-parquet export-npy export-parquet check score things finetune"
+).split()
 """Readers that are killed: between them every command that writes."""
 
 

@@ -255,15 +255,24 @@ def build(home: Path) -> list[Callable[[Path], Any] | tuple[str, ...]]:
     """List the steps that make the world, each run in a process of its own: functions of home, commands."""
     new_embeddings = "paths.embeddings=embeddings"
     return [
-        *(_paint, _make_weights, _record, recordings.write, _pack, ("embed", *THINGS), ("embed", *PICTURES)),
+        *(_paint, _make_weights, _record, recordings.write, _pack),
+        ("embed", *THINGS),
+        ("embed", *PICTURES),
         (*_embedding("{kind: imagenet, root: data/tars}"), new_embeddings),
         lambda home: _interrupted(home, ("embed", *PICTURES, "paths.embeddings=begun", "batch_size=1")),
-        *((*ALIGN, "train.memory_map=yes"), ALIGN, ALIGN_PRIOR, PRIOR),
+        (*ALIGN, "train.memory_map=yes"),
+        ALIGN,
+        ALIGN_PRIOR,
+        PRIOR,
         (*PRIOR, "cache_latents=true", "paths.runs=other"),
         lambda home: _interrupted(home, (*ALIGN, "paths.runs=begun-align")),
-        *(lambda home: _interrupted(home, (*PRIOR, "paths.runs=begun-prior")), _name_runs),
-        *(("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"), DRAW, _name_runs),
-        *(("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"), _make_vectors),
+        lambda home: _interrupted(home, (*PRIOR, "paths.runs=begun-prior")),
+        _name_runs,
+        ("eval-retrieval", "--run", "runs/aligned", "sheet_rows=0"),
+        DRAW,
+        _name_runs,
+        ("export-embeddings", f"embeddings/pictures/train/{NAME}.h5", "to=vectors"),
+        _make_vectors,
     ]
 
 
@@ -294,8 +303,10 @@ def _interrupted(home: Path, argv: tuple[str, ...]) -> None:
 def _name_runs(home: Path) -> None:
     """Copy runs to names that do not depend on fingerprints."""
     for name, pattern in {
-        **{"aligned": "runs/train-align/*", "prior-aligned": "with-prior/train-align/*"},
-        **{"prior": "runs/train-prior/*", "drawn": "runs/reconstruct/*"},
+        "aligned": "runs/train-align/*",
+        "prior-aligned": "with-prior/train-align/*",
+        "prior": "runs/train-prior/*",
+        "drawn": "runs/reconstruct/*",
     }.items():
         for found in sorted(home.glob(pattern))[-1:]:
             if (found / "metrics.json").is_file() and not (home / "runs" / name).exists():
