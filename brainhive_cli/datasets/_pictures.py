@@ -11,10 +11,9 @@ from PIL import Image
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.stores import recordings
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording
+from brainhive_cli.stores.recordings import Recording, subjects_of
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the folder of each split may be called."""
@@ -28,6 +27,7 @@ class Pictures:
         splits: The splits that are there, or all that there could be where nothing is.
         listed: Split to its pictures; raises MissingData.
         signals: Folder of all signal stores.
+        recordings: The name that signals are kept under; default: `name`.
         lists: Files that say which pictures are in which split.
     """
 
@@ -35,6 +35,7 @@ class Pictures:
     splits: tuple[str, ...]
     listed: Callable[[str], datasets.StimulusSet]
     signals: Path
+    recordings: str = ""
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
     lists: tuple[Path, ...] = ()
@@ -46,12 +47,12 @@ class Pictures:
     @property
     def recorded_as(self) -> str:
         """The name that signals would be kept under."""
-        return self.name
+        return self.recordings or self.name
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects who have a signal store."""
-        return recordings.subjects_of(self.signals, self.name)
+        return subjects_of(self.signals, self.recorded_as)
 
     def require(self, subject: int) -> None:
         """Refuse, as `recording` does."""

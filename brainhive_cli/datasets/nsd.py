@@ -1,9 +1,11 @@
 """The stimuli of the Natural Scenes Dataset: 73,000 squares of COCO, 1000 of them seen by all subjects."""
 
 import csv
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,15 +15,19 @@ from pydantic import Field
 
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.stores import hdf5
+from brainhive_cli.stores import hdf5, pickles
 from brainhive_cli.stores.damage import RAISED, described
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.mapping import numbers
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+CURATED = "COCO_73k_annots_curated.npy"
+"""MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
+CAPTIONS = 5
+CAPTION_SOURCE = f"fetch {CURATED} of the data set pscotti/naturalscenesdataset on the hub into that folder"
 SPLITS = ("train", "test")
 SOURCE = (
     "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
@@ -34,14 +40,24 @@ class Config(parts.Config):
 
     `test` is the 1000 pictures that all subjects saw, `train` the others. A picture's id is its 73k id, as
     NSD's own file names have it (`nsd02951`, counted from 1). Each picture is a concept of its own.
+    Captions are COCO's: those of COCO_73k_annots_curated.npy anywhere below the folder.
     """
 
     root: str = Field("", description="folder of the data set; default: nsd below paths.data")
+    subjects: Numbers | None = Field(
+        None,
+        description="only what these subjects were shown, 10,000 pictures each, in stores of their own; "
+        "default: all 73,000",
+    )
 
     def build(self, paths: Paths) -> Pictures:
         """Point at the data; nothing is read yet."""
-        root = paths.dataset("nsd", self.root)
-        return Pictures("nsd", SPLITS, partial(_images, root), paths.under_home("signals"))
+        chosen = sorted(set(self.subjects or ()))
+        if absent := [subject for subject in chosen if subject not in range(1, 9)]:
+            raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
+        root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
+        listed = partial(_images, root, name, chosen)
+        return Pictures(name, SPLITS, listed, paths.under_home("signals"), "nsd")
 
 
 TINY = Config()
@@ -68,34 +84,70 @@ class Bricks:
             raise datasets.bad_picture(f"{_image_id(row)} in {self.path}", error) from error
 
 
-def _images(root: Path, split: str) -> datasets.StimulusSet:
-    datasets.check_split("nsd", split, SPLITS)
+def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datasets.StimulusSet:
+    datasets.check_split(name, split, SPLITS)
     path = _find(root, STIMULI)
     with hdf5.open_file(path, SOURCE, MissingData) as file:
         bricks = numbers(file, "imgBrick")
         if bricks.ndim != 4 or bricks.dtype != np.uint8:
             raise ValueError(f"imgBrick is {bricks.dtype} {list(bricks.shape)}, not bytes [N, H, W, 3]")
         is_test = np.zeros(len(bricks), bool)
-    shared = _shared(root)
-    if not shared or not 0 <= min(shared) <= max(shared) < len(is_test):
+    shared, shown = _shown(root, subjects)
+    if not shared or not 0 <= min(shown) <= max(shown) < len(is_test):
         raise BrainhiveError(
             f"{path} has {len(is_test)} pictures, but not those {len(shared)} that all subjects saw", SOURCE
         )
     is_test[shared] = True
-    rows = np.flatnonzero(is_test == (split == "test"))
+    is_shown = np.zeros(len(is_test), bool)
+    is_shown[shown] = True
+    rows = np.flatnonzero((is_test == (split == "test")) & is_shown)
     image_ids = Names.of(map(_image_id, rows.tolist()))
-    return datasets.StimulusSet("nsd", split, image_ids, image_ids, Bricks(path, rows))
+    found = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
+    files = sorted(root.rglob(CURATED))
+    return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS) if files else found
+
+
+@dataclass(frozen=True)
+class Captions:
+    """Reads captions from a mapped array [73000, 5] of strings.
+
+    Attributes:
+        rows: [N] row of each picture.
+    """
+
+    path: Path
+    rows: NDArray[np.int64]
+
+    def __call__(self, index: int) -> list[str]:
+        """Give the captions of a picture, in their order."""
+        texts, row = _texts(self.path), int(self.rows[index])
+        return [text for text in map(str, texts[row]) if text] if row < len(texts) else []
+
+
+@cache
+def _texts(path: Path) -> NDArray[Any]:
+    with described(path, CAPTION_SOURCE):
+        found = pickles.array(pickles.load(path))
+        if found.ndim != 2 or found.dtype.kind not in "UO":
+            raise ValueError(f"it holds {found.dtype} {list(found.shape)}, not strings [N, K]")
+        return found
 
 
 def _image_id(row: int) -> str:
     return f"nsd{row + 1:05d}"
 
 
-def _shared(root: Path) -> list[int]:
-    """Read which rows all subjects saw."""
+def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Read which rows all subjects saw, and which any of these were shown; all rows without subjects."""
     path = _find(root, INFO)
     with described(path, SOURCE), path.open(newline="", encoding="utf-8") as file:
-        return [int(row["nsdId"]) for row in csv.DictReader(file) if row["shared1000"] == "True"]
+        table = list(csv.DictReader(file))
+        shown = [
+            int(row["nsdId"])
+            for row in table
+            if not subjects or any(int(row[f"subject{each}_rep0"]) for each in subjects)
+        ]
+        return [int(row["nsdId"]) for row in table if row["shared1000"] == "True"], shown
 
 
 def _find(root: Path, name: str) -> Path:

@@ -3,16 +3,17 @@
 import csv
 import pickle
 from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
 import pytest
 
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import BadPicture
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.datasets.nsd import INFO, STIMULI, Config
+from brainhive_cli.datasets.nsd import CURATED, INFO, STIMULI, Config, _texts
 
 COUNT = 73000
 SHARED = [2, 5, 8]
@@ -41,13 +42,22 @@ def write_info(root: Path, count: int, shared: list[int]) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="") as file:
         table = csv.writer(file)
-        table.writerow(["", "cocoId", "cocoSplit", "nsdId", "shared1000"])
-        table.writerows([n, 900 + n, "val2017", n, n in shared] for n in range(count))
+        shown = [f"subject{subject}_rep0" for subject in range(1, 9)]
+        table.writerow(["", "cocoId", "cocoSplit", "nsdId", "shared1000", *shown])
+        for n in range(count):  # others than the shared ones are shown to one subject each
+            trials = [100 * n + 1 if n in shared or n % 8 == s else 0 for s in range(8)]
+            table.writerow([n, 900 + n, "val2017", n, n in shared, *trials])
     return path
 
 
-def nsd() -> Pictures:
-    return Config().build(Paths())
+def write_captions(root: Path, captions: list[list[str]], dtype: type = str) -> Path:
+    path = root / CURATED
+    np.save(path, np.array(captions, dtype), allow_pickle=True)
+    return path
+
+
+def nsd(**knobs: Any) -> Pictures:
+    return Config(**knobs).build(Paths())
 
 
 def test_what_all_subjects_saw_is_the_test_split(root: Path) -> None:
@@ -70,6 +80,45 @@ def test_the_thousand_shared_pictures_have_nsds_own_names(home: Path, shared: Pa
     ]
     assert len(nsd().images("train")) == COUNT - 1000
     assert np.asarray(test.open(999)).ravel()[0] == rows[999] * 3 % 256
+
+
+def test_the_pictures_of_some_subjects_are_a_set_of_their_own_with_the_signals_of_nsd(root: Path) -> None:
+    chosen = nsd(subjects="2,1")
+
+    assert (chosen.name, chosen.recorded_as) == ("nsd-1-2", "nsd")
+    # rows 0, 1 and 9 are theirs (8 would be subject 1's, but is shared)
+    assert chosen.images("train").image_ids == ("nsd00001", "nsd00002", "nsd00010")
+    assert chosen.images("test").image_ids == nsd().images("test").image_ids
+    assert chosen.images("train").dataset == "nsd-1-2"
+    np.testing.assert_array_equal(
+        np.asarray(chosen.images("train").open(2)).ravel(), np.arange(9 * 27, 10 * 27) % 256
+    )
+    with pytest.raises(RecipeError, match="nsd has no subject 9"):
+        nsd(subjects=[9])
+
+
+@pytest.mark.parametrize("dtype", [str, object])
+def test_captions_are_those_of_the_pictures_row_without_empty_ones(root: Path, dtype: type) -> None:
+    assert nsd().images("test").captions is None
+    write_captions(root, [[f"{n} a", "", f"{n} b"] for n in range(10)], dtype)
+
+    test = nsd().images("test")
+
+    assert test.captions_of(1) == ["5 a", "5 b", "5 a", "5 b", "5 a"]
+    assert pickle.loads(pickle.dumps(test)).captions_of(0)[0] == "2 a"
+
+
+def test_captions_that_are_missing_or_none_are_refused_in_one_line(root: Path) -> None:
+    path = write_captions(root, [["a"]] * 4 + [[""]] * 4)
+    test = nsd().images("test")
+    for place, row in ((1, 6), (2, 9)):  # one has none, one is beyond the file
+        with pytest.raises(MissingData, match=f"nsd/test has no captions of nsd0000{row}"):
+            test.captions_of(place)
+    np.save(path, np.zeros((10, 5)))
+    _texts.cache_clear()
+    with pytest.raises(BrainhiveError, match=r"float64 \[10, 5\], not strings") as caught:
+        test.captions_of(0)
+    assert CURATED in caught.value.hint
 
 
 def test_what_opens_pictures_holds_no_open_file(root: Path) -> None:
