@@ -219,12 +219,14 @@ def test_every_tiny_generator_draws_what_every_tiny_prior_says(kind: str, prior_
 
 
 @pytest.mark.parametrize("kind", parts.kinds("encoders"))
-def test_every_tiny_encoder_embeds_a_picture(kind: str) -> None:
-    encoder = parts.load("encoders", kind).TINY.build()
-    picture = Image.new("RGB", (40, 30), "red")
+def test_every_tiny_encoder_embeds_a_picture_or_a_caption(kind: str) -> None:
+    config = parts.load("encoders", kind).TINY
+    encoder = config.build()
+    given = "a caption" if encoder.reads == "captions" else Image.new("RGB", (40, 30), "red")
     with torch.no_grad():
-        embedding = encoder.module.eval()(encoder.preprocess(picture)[None])
-    assert len(embedding) == 1 and embedding.ndim == 2 and embedding.isfinite().all()
+        embedding = encoder.module.eval()(encoder.preprocess(given)[None])
+    assert len(embedding) == 1 and embedding.ndim == len(config.shape or "D") + 1
+    assert embedding.isfinite().all()
 
 
 @pytest.mark.parametrize("kind", parts.kinds("datasets"))

@@ -70,18 +70,18 @@ def tower_of(folder: Path, component: str, kind: str, variant: str | None = None
         return frozen
 
 
-def picture_views(folder: Path) -> Callable[[Any], Tensor]:
-    """Make what preprocesses a picture to [3, H, W], as the folder says."""
+def processor_of(folder: Path) -> Any:
+    """Read how a diffusion model's folder has pictures preprocessed."""
     from transformers import CLIPImageProcessor
 
     with weights.reading(folder / PROCESSOR):
-        processor: Any = CLIPImageProcessor.from_pretrained(folder / PROCESSOR)
+        return CLIPImageProcessor.from_pretrained(folder / PROCESSOR)
 
-    def view(picture: Any) -> Tensor:
-        pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
-        return pixels
 
-    return view
+def pixels_of(processor: Any, picture: Any) -> Tensor:
+    """Preprocess a picture to [3, H, W]."""
+    pixels: Tensor = processor(images=picture, return_tensors="pt")["pixel_values"][0]
+    return pixels
 
 
 def token_ids(folder: Path) -> Callable[[str], Tensor]:

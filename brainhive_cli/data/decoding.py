@@ -3,8 +3,9 @@
 import gc
 import os
 from collections import deque
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -56,7 +57,7 @@ def decoded(
     batch_size: int,
     workers: int,
     pinned: bool = False,
-    captioned: Collection[str] = (),
+    readers: Mapping[str, Callable[[int], Any]] = MappingProxyType({}),
 ) -> Iterator[Batch]:
     """Yield pictures in whatever order their batches are ready; each is decoded once for all encoders.
 
@@ -71,7 +72,7 @@ def decoded(
         batch_size: Pictures a batch.
         workers: Processes that decode; none are started for a few pictures.
         pinned: Deliver pages that a GPU reads by itself, while the next batch is prepared.
-        captioned: Encoders that read captions: nothing is decoded for them.
+        readers: What encoders read in place of the stimulus, by row: its captions, or another picture.
 
     Raises:
         BrainhiveError: if an encoder's views of one batch differ in size.
@@ -81,7 +82,7 @@ def decoded(
     lag = 1 if pinned else 0  # a GPU reads a batch while the next one is prepared
     ring = Ring(examples, batch_size, AHEAD * workers + 1 + lag)
     loader = DataLoader(
-        _Filling(rows, images, views, needed, ring, captioned),
+        _Filling(rows, images, views, needed, ring, readers),
         batch_size,
         num_workers=workers,
         multiprocessing_context="fork" if workers else None,  # data sets and encoders hold functions
@@ -137,7 +138,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
     views: Mapping[str, Callable[[Any], Tensor]]
     needed: Mapping[str, NDArray[np.bool_]]
     ring: Ring
-    captioned: Collection[str]
+    readers: Mapping[str, Callable[[int], Any]]
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -172,8 +173,8 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         return _Filled(len(indices), seen, slot, stacked, bad)
 
     def _sources(self, row: int, names: Sequence[str]) -> dict[str, Any]:
-        """Give each encoder the picture or clip, decoded once, or its captions."""
-        found: dict[str, Any] = {n: self.images.captions_of(row) for n in names if n in self.captioned}
+        """Give each encoder the picture or clip, decoded once, or what it reads in its place."""
+        found: dict[str, Any] = {n: self.readers[n](row) for n in names if n in self.readers}
         if not found or len(found) < len(names):
             found = {**dict.fromkeys(names, self.images.open(row)), **found}
         return found

@@ -1,6 +1,6 @@
 """Networks that run: each encodes a stimulus once for all stores that its outputs fill."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.replacements import Replacements
 from brainhive_cli.datasets import Clip, StimulusSet
 from brainhive_cli.encoders import Encoder, EncoderConfig, joined
 
@@ -85,27 +86,26 @@ class EncoderGroup:
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
         outputs = encode(self.module, single, self.precision, self.launch)
         if has_several:
-            outputs = [one.unflatten(0, views.shape[:2]) for one in outputs]
+            each = [one.unflatten(0, views.shape[:2]) for one in outputs]
+            how = [config.combines for config in self.configs]
+            outputs = [_combined(one, views, combines) for one, combines in zip(each, how, strict=True)]
         return dict(zip(self.names, outputs, strict=True))
 
-    def alternatives(self, stimuli: StimulusSet) -> int | None:
-        """Count the frames or captions that are encoded of each stimulus; None where it is one picture.
+    def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
+        """Make what gives a stimulus's captions, or the picture in its place; None for the stimulus itself.
 
         Raises:
-            MissingData: if there are no captions to read.
+            MissingData: if there are no captions, or a stimulus has no picture in its place.
         """
-        if self.encoder.reads == "pixels":
-            return stimuli.frames
-        if stimuli.captions is None:
-            raise MissingData(
-                f"{stimuli.dataset}/{stimuli.split} has no captions, which {self.name} reads",
-                "use an encoder that reads pixels, or a data set with captions",
-            )
-        return stimuli.captions_each
+        config = self.configs[0]
+        if config.reads_captions:
+            views_each(config, stimuli)
+            return stimuli.captions_of
+        return Replacements.of(config.pictures, stimuli) if config.pictures else None
 
     def blank_of(self, stimuli: StimulusSet) -> Tensor:
         """Give a tensor of the shape and dtype of a stimulus's view."""
-        count = self.alternatives(stimuli)
+        count = views_each(self.configs[0], stimuli)
         return self.blank if count is None else self.blank.new_zeros((count, *self.blank.shape))
 
     @cached_property
@@ -117,6 +117,41 @@ class EncoderGroup:
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one target by name, measured on a blank picture."""
         return {name: tuple(values.shape[1:]) for name, values in self.encode(self.blank[None]).items()}
+
+
+def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count the frames or captions that are encoded of each stimulus; None where it is one picture.
+
+    Raises:
+        MissingData: if there are no captions to read.
+    """
+    if not config.reads_captions:
+        return None if config.pictures else stimuli.frames
+    if stimuli.captions is None:
+        raise MissingData(
+            f"{stimuli.dataset}/{stimuli.split} has no captions, which {config.name} reads",
+            "use an encoder that reads pixels, or a data set with captions",
+        )
+    return stimuli.captions_each
+
+
+def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count the targets of each stimulus, as `views_each`; None where they are combined into one."""
+    count = views_each(config, stimuli)
+    return None if config.combines else count
+
+
+def _combined(each: Tensor, views: Tensor, how: str) -> Tensor:
+    """Combine targets [B, K, *shape] of views [B, K, …]; in an average, equal views count once."""
+    if how == "first":
+        return each[:, 0]
+    if how != "average":
+        return each
+    flat = views.flatten(2)
+    repeats = (flat[:, :, None] == flat[:, None]).all(-1).sum(-1)  # [B, K]
+    share = 1 / repeats.to(each)
+    share = share / share.sum(1, keepdim=True)
+    return (each * share.view(*share.shape, *[1] * (each.ndim - 2))).sum(1)
 
 
 def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) -> list[EncoderGroup]:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.data.device import to_device
-from brainhive_cli.data.encoder_groups import EncoderGroup
+from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, views_each
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -125,22 +125,40 @@ class OnlineTargets:
     @property
     def alternatives(self) -> int:
         """How many frames or captions each stimulus has."""
-        return self.group.alternatives(self.stimuli) or 1
+        (config,) = (each for each in self.group.configs if each.name == self.name)
+        return alternatives(config, self.stimuli) or 1
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
-        return self.group.encode(self.views(rows, which))[self.name]
+        return self.chosen(self.group.encode(self.views(rows, which))[self.name], which)
+
+    def chosen(self, values: Tensor, which: Tensor | None) -> Tensor:
+        """Choose an alternative of what the network gives for `views`: [B, *shape]."""
+        if self.alternatives == 1 or not self._combines:
+            return values
+        return _chosen(values, which)
 
     def views(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
-        """Decode and preprocess stimuli in this process: [B, 3, H, W]; of several frames or captions, one."""
-        is_text = self.group.encoder.reads == "captions"
-        read = self.stimuli.captions_of if is_text else self.stimuli.open
+        """Decode and preprocess stimuli in this process: [B, 3, H, W].
+
+        Of several frames or captions, one; all of them, [B, K, …], where an output combines them.
+        """
+        read = self.group.reader(self.stimuli) or self.stimuli.open
         read_row = read if self.vary is None else lambda row: self.vary(read(row))
         views = torch.stack([self.group.view(read_row(row)) for row in rows.tolist()])
-        if self.group.alternatives(self.stimuli) is None:
+        if self._combines or views_each(self.group.configs[0], self.stimuli) is None:
             return views
-        place = torch.zeros(len(views), dtype=torch.int64) if which is None else which.cpu()
-        return views[torch.arange(len(views)), place]
+        return _chosen(views, which)
+
+    @property
+    def _combines(self) -> bool:
+        return any(config.combines for config in self.group.configs)
+
+
+def _chosen(values: Tensor, which: Tensor | None) -> Tensor:
+    """Choose one of K for each row of [B, K, …]; the first when None."""
+    place = torch.zeros(len(values), dtype=torch.int64) if which is None else which
+    return values[torch.arange(len(values)), place.to(values.device)]
 
 
 TargetSource = StoreTargets | OnlineTargets

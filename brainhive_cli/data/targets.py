@@ -128,7 +128,8 @@ class Targets:
                     computed[group] = group.encode(
                         source.views(rows, which.get(key)) if given is None else given
                     )
-                found[key] = computed[group][source.name].clone()  # or it could not be used in training
+                values = source.chosen(computed[group][source.name], which.get(key))
+                found[key] = values.clone()  # or it could not be used in training
             else:
                 found[key] = source.gather(rows, which.get(key))
         return found
@@ -172,6 +173,9 @@ def open_targets(
     stores = open_stores(dataset, made_of, split, stored, paths, images) if stored else {}
     sources = Targets.of(stores, launch, keys, hold).sources
     missing = [config for config in encoders if config not in stored]
+    for config in missing:
+        if config.pictures:  # at each step, the stimulus itself would be seen
+            raise MissingData(f"{config.name} has no store", command("embed", made_of, [config]))
     for group in grouped(missing, "fp32", launch):
         stimuli = images or dataset.images(split)
         for name in group.names:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console, environment, home
-from brainhive_cli.data.encoder_groups import EncoderGroup
+from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.target_store import Blank, TargetStore
@@ -73,12 +73,11 @@ class StoreJob:
         """Say whether the store is done, or why not and how many bytes will be written."""
         if not (reason := self.reason(group)):
             return self.imported or "done"
-        dim = self.config.known_dim
-        shape = (dim,) if dim else group.shapes[self.config.name] if group else None
+        shape = self.config.known_shape or (group.shapes[self.config.name] if group else None)
         why = f" ({reason})" if self.path.is_file() else ""
         if shape is None:
             return f"to do, of a size that is known with the weights{why}"
-        each = (group.alternatives(self.images) if group else self.images.frames) or 1
+        each = alternatives(self.config, self.images) or 1
         size = len(self.images) * each * prod(shape) * np.dtype(self.dtype).itemsize
         return f"to do{why}, {console.size(size)} to write"
 
@@ -90,7 +89,7 @@ class StoreJob:
             made_by["latent_space"] = space
         attributes = {**self._attributes, **made_by, "versions": environment.versions()}
         shape = group.shapes[self.config.name]
-        if (count := group.alternatives(images)) is not None:
+        if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
         return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)
 

@@ -55,10 +55,10 @@ def stream(
     on_gpu = launch.device.type == "cuda"
     names = {group.name: [name for name in group.names if name in writers] for group in groups}
     views = {group.name: group.view for group in groups}
-    captioned = {group.name for group in groups if group.encoder.reads == "captions"}
+    readers = {group.name: read for group in groups if (read := group.reader(images)) is not None}
     needed = {group: np.logical_or.reduce([pending[name] for name in some]) for group, some in names.items()}
     blanks = {group.name: group.blank_of(images) for group in groups}
-    batches = decoded(rows, images, views, blanks, needed, batch_size, workers, on_gpu, captioned)
+    batches = decoded(rows, images, views, blanks, needed, batch_size, workers, on_gpu, readers)
     pace = Pace(parallel=workers > 0)
     with ThreadPoolExecutor(1) as writing:
         for batch in pace.batches(batches):

@@ -95,6 +95,8 @@ class EncoderConfig(parts.Config):
     """The name that BrainHiVE's own files give this encoder (`proj_meta`)."""
     dim: ClassVar[int | None] = None
     """D of the embedding; None where it depends on the source."""
+    shape: ClassVar[tuple[int, ...] | None] = None
+    """Shape of the target of the default source, where it is no vector."""
     image_px: ClassVar[int | None] = None
     """Side of the picture that the network sees, pixels; None where it depends on the source."""
     licence: ClassVar[str] = ""
@@ -109,6 +111,23 @@ class EncoderConfig(parts.Config):
     """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
     """The least and most that the median cosine of random pairs of its embeddings is known to be."""
+
+    pictures: str | None = Field(
+        None,
+        exclude_if=lambda pictures: pictures is None,  # stores and runs of older versions do not name it
+        description="folder of other pictures, named by the stimuli's ids, that are encoded in their place, "
+        "such as pictures made from captions (HAVIR, June 2025)",
+    )
+
+    @property
+    def reads_captions(self) -> bool:
+        """Whether captions are encoded, and no pixels."""
+        return getattr(self, "reads", "") == "captions"
+
+    @property
+    def combines(self) -> str:
+        """How the targets of several captions or frames become one; empty where each is kept."""
+        return ""
 
     @property
     def name(self) -> str:
@@ -163,6 +182,14 @@ class EncoderConfig(parts.Config):
         if self.dim is None or self.name == type(self)().name:
             return self.dim
         return self.variants[self.name].dim if self.name in self.variants else None
+
+    @property
+    def known_shape(self) -> tuple[int, ...] | None:
+        """Shape of a target, where the defaults or a variant fix it."""
+        if self.shape is None:
+            return None if self.known_dim is None else (self.known_dim,)
+        size = {"output", "pictures"} & type(self).model_fields.keys()
+        return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
 
     def _base_name(self) -> str:
         default = type(self).model_fields.get("source")

@@ -4,7 +4,7 @@ import zlib
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -32,7 +32,11 @@ class Config(EncoderConfig):
 
     encodes_latents = True
     config_files = ("config.json",)
-    weight_files = ("diffusion_pytorch_model.safetensors",)
+    weight_files: ClassVar[tuple[str, ...]] = ("diffusion_pytorch_model.safetensors",)
+    flattens: ClassVar[bool] = True
+    """Whether `embedding` is the latent as a vector."""
+    resizes: ClassVar[Literal["bytes", "floats"]] = "bytes"
+    """Whether pixels are rounded to bytes once they are resized, as pictures of PIL are."""
 
     source: str = Field("", description="hub:owner/name[/subfolder], a folder, or `random`")
     resolution_px: int = Field(
@@ -56,13 +60,19 @@ class Config(EncoderConfig):
         def preprocess(image: Any) -> Tensor:
             from torchvision.transforms import v2
 
-            steps = [v2.Resize(self.resolution_px), v2.CenterCrop(self.resolution_px), v2.PILToTensor()]
+            sized = [v2.Resize(self.resolution_px, antialias=True), v2.CenterCrop(self.resolution_px)]
+            floats = [v2.PILToTensor(), v2.ToDtype(torch.float32), *sized]
+            steps = floats if self.resizes == "floats" else [*sized, v2.PILToTensor()]
             pixels: Tensor = v2.Compose(steps)(image)
             return pixels.float().div(127.5).sub(1)  # [3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
+        words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(
-            lambda: _Latent(load(), self.output, self.posterior, self.seed), preprocess, words, weights
+            lambda: _Latent(load(), self.output, self.posterior, self.seed, self.flattens),
+            preprocess,
+            words,
+            weights,
         )
 
     def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:
@@ -89,14 +99,20 @@ TINY = Config(
 
 def _load(config: Config, model: Any, folder: Path) -> nn.Module:
     with loading(config, folder):
-        vae, info = model.from_pretrained(folder, torch_dtype=torch.float32, output_loading_info=True)
+        options = {"torch_dtype": torch.float32, "output_loading_info": True}
+        if not any(folder.glob("*.safetensors")):
+            options["use_safetensors"] = False  # else their absence would be reported as an error
+        vae, info = model.from_pretrained(folder, **options)
         require_all(info["missing_keys"], folder)
         return vae  # type: ignore[no-any-return]
 
 
 class _Latent(nn.Module):
-    def __init__(self, vae: Any, output: Output | list[Output], posterior: str, seed: int) -> None:
+    def __init__(
+        self, vae: Any, output: Output | list[Output], posterior: str, seed: int, flattens: bool = True
+    ) -> None:
         super().__init__()
+        self.flattens = flattens
         self.vae, self.output, self.posterior, self.seed = vae, output, posterior, seed
 
     @property
@@ -107,8 +123,11 @@ class _Latent(nn.Module):
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         latents = self._encode(images)  # [B, C, h, w]
         if isinstance(self.output, str):
-            return latents.flatten(1) if self.output == EMBEDDING else latents
-        return [latents.flatten(1) if one == EMBEDDING else latents for one in self.output]
+            return self._shaped(latents, self.output)
+        return [self._shaped(latents, one) for one in self.output]
+
+    def _shaped(self, latents: Tensor, output: str) -> Tensor:
+        return latents.flatten(1) if output == EMBEDDING and self.flattens else latents
 
     def _encode(self, images: Tensor) -> Tensor:
         encoded = self.vae.encode(images)

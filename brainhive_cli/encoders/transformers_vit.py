@@ -118,7 +118,7 @@ class Config(TokenConfig):
             )
             return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
 
-        return Encoder(outputs, preprocess, _words(processor), weights)
+        return Encoder(outputs, preprocess, described(processor), weights)
 
 
 SMALL = {
@@ -173,7 +173,8 @@ def family_of(model_type: str, where: Any) -> _Family:
     return FAMILIES[model_type]
 
 
-def _words(processor: Any) -> str:
+def described(processor: Any) -> str:
+    """Say what an image processor does, by the settings in which two may differ."""
     settings = {key: value for key, value in processor.to_dict().items() if key in SETTINGS}
     words = json.dumps({key: settings[key] for key in SETTINGS if settings.get(key) is not None}, default=int)
     return f"{type(processor).__name__} {words}"

@@ -18,7 +18,8 @@ from brainhive_cli.core.clip_conditions import (
     VISION,
     of_pictures,
     of_texts,
-    picture_views,
+    pixels_of,
+    processor_of,
     token_ids,
     tower_of,
 )
@@ -130,7 +131,8 @@ def _convert(folder: Path, configs: Mapping[str, Any], dtype: torch.dtype, part:
     vae = _components.pretrained(diffusers.AutoencoderKL, folder, "vae", dtype, None)
     weights.save(part / VAE, vae.state_dict())
     with torch.inference_mode():
-        ids, pixels = token_ids(folder)(""), picture_views(folder)(Image.new("RGB", (BLACK_PX, BLACK_PX)))
+        ids = token_ids(folder)("")
+        pixels = pixels_of(processor_of(folder), Image.new("RGB", (BLACK_PX, BLACK_PX)))
         text = of_texts(tower_of(folder, TEXT, PROJECTED_TEXT), ids[None])
         image = of_pictures(tower_of(folder, IMAGE, VISION), pixels[None])
     weights.save(part / UNCONDITIONAL, {"text": text, "image": image})

@@ -8,16 +8,31 @@ import pytest
 import torch
 from PIL import Image
 
+from brainhive_cli import encoders
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data.encoder_groups import grouped
+from brainhive_cli.data.target_sources import OnlineTargets
+from brainhive_cli.data.targets import Targets
 from brainhive_cli.datasets import Clip, StimulusSet, image_folder
 from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.datasets.coco import Config
+from brainhive_cli.encoders import vd_text
 from brainhive_cli.encoders.python import example
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
 LETTERS = "{kind: python, source: 'python:test_embed_alternatives:letters', reads: captions}"
+WORDS = "{kind: vd-text, source: random, output: [embedding, average, first], architecture: " + json.dumps(
+    vd_text.TINY.architecture
+)
+WORDS += "}"
 COLOURS = "python:brainhive_cli.encoders.python:example"
 COUNT, FRAMES = 5, 3
+SAME = 1e-6
+"""Batches of several sizes round differently."""
 
 
 def letters():
@@ -64,6 +79,75 @@ def test_pictures_and_their_captions_are_embedded_in_one_pass(go, coco):
 
     shapes = [TargetStore.open(path).embedding.shape for path in (coco / "embeddings").rglob("*.h5")]
     assert sorted(shapes) == [(COUNT, 5, 4), (COUNT, 12)]
+
+
+def test_captions_are_kept_each_averaged_or_cut_to_the_first(go, coco):
+    go("embed", "dataset=coco", f"encoders=[{WORDS}]", "run.workers=0", "batch_size=2")
+
+    by_name = {path.stem: TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")}
+    each, first, average = (by_name[name] for name in sorted(by_name, key=len))
+    assert [store.alternatives for store in (each, first, average)] == [5, None, None]
+    assert each.embedding.shape == (COUNT, 5, 77, 8) and first.embedding.shape == (COUNT, 77, 8)
+    assert np.array_equal(first.embedding, each.embedding[:, 0])
+    # two captions, which fill five places: each counts once
+    assert np.allclose(average.embedding, each.embedding[:, :2].mean(1), atol=SAME)
+    assert not np.allclose(average.embedding, each.embedding.mean(1), atol=1e-3)
+
+
+def test_captions_can_be_encoded_at_each_step_too(coco):
+    stimuli, launch = Config().build(Paths()).images("train"), Launch(0, 1, torch.device("cpu"))
+    configs = encoders.resolve({"kind": "vd-text", **dict(vd_text.TINY), "output": ["embedding", "average"]})
+    (group,) = grouped(configs.outputs, "fp32", launch)
+    each, average = (OnlineTargets(stimuli, group, name) for name in group.names)
+    rows, which = torch.tensor([4, 1]), torch.tensor([1, 0])
+
+    found = Targets({"each": each, "average": average}).gather(rows, which={"each": which})
+
+    module, view = group.encoder.module, group.encoder.preprocess
+    texts = [[stimuli.captions_of(row)[place] for place in (0, 1)] for row in rows.tolist()]
+    with torch.inference_mode():
+        known = torch.stack([module(torch.stack([view(text) for text in pair]))[0] for pair in texts])
+    assert (each.alternatives, average.alternatives) == (5, 1)
+    assert torch.allclose(found["each"], known[[0, 1], which], atol=SAME)
+    assert torch.allclose(found["average"], known.mean(1), atol=SAME)
+    assert torch.allclose(each.gather(rows), known[:, 0], atol=SAME)
+    assert torch.allclose(average.gather(rows), known.mean(1), atol=SAME)
+
+
+def test_the_plan_counts_the_bytes_of_five_captions_before_any_weights_are_here(go, coco, capsys):
+    from brainhive_cli.pipelines import embed
+
+    names = ["vd-text", "vd-text:average", "vd-image", "vd-vae"]
+    recipe = embed.Recipe.resolve("embed", None, {}, ["dataset=coco", f"encoders={names}", "dtype=float16"])
+    planned = embed.plan(recipe).items
+
+    numbers = {
+        "vd-text": 5 * 77 * 768,
+        "vd-text-average": 77 * 768,
+        "vd-image": 257 * 768,
+        "vd-vae": 4 * 64 * 64,
+    }
+    for name, count in numbers.items():
+        told = planned[f"embeddings/coco/train/{name}.h5"]
+        assert told == f"to do, {console.size(2 * COUNT * count)} to write"
+
+
+def test_other_pictures_stand_for_stimuli_by_their_ids(go, coco):
+    other = coco / "data/made"
+    other.mkdir()
+    for number in range(COUNT):
+        Image.new("RGB", (5, 5), (50 * number, 0, 0)).save(other / f"{number:012d}.png")
+    made = "{kind: python, source: '" + COLOURS + "', pictures: data/made}"
+
+    go("embed", "dataset=coco", f"encoders=['{COLOURS}', {made}]", "run.workers=2", "batch_size=1")
+
+    stores = [TargetStore.open(path) for path in (coco / "embeddings/coco/train").glob("*.h5")]
+    own, replaced = sorted(stores, key=lambda store: len(store.path.stem))
+    assert own.image_ids == replaced.image_ids and not own.embedding[...].any()
+    assert [round(float(row.max()) * 255) for row in replaced.embedding] == [0, 50, 100, 150, 200]
+    (other / f"{0:012d}.png").unlink()
+    with pytest.raises(MissingData, match=r"data/made lacks pictures of coco/train, 1 of 5: train2017/0+$"):
+        go("embed", "dataset=coco", f"encoders=[{made}]", "run.workers=0", again=True)
 
 
 def test_a_data_set_without_captions_is_refused(go, coco):
