@@ -129,17 +129,17 @@ class Havir(nn.Module):
                 f"the backbone havir has input layers of subject {known} alone",
                 "fine-tune the model to the other subject first: mode=finetune",
             )
-        inputs = self.inputs[stream]
         if len(self.spec.subjects) == 1:
-            return self.dropout(self._of_subject(inputs, signal, 0))
+            return self.dropout(self._of_subject(stream, signal, 0))
         order = subject_index.argsort(stable=True)
         parts = signal[order].split(subject_index.bincount().tolist())  # by the subject's place
-        found = [self._of_subject(inputs, part, place) for place, part in enumerate(parts) if len(part)]
+        found = [self._of_subject(stream, part, place) for place, part in enumerate(parts) if len(part)]
         return self.dropout(torch.cat(found)[order.argsort()])
 
-    def _of_subject(self, inputs: nn.ModuleDict, signal: Tensor, place: int) -> Tensor:
+    def _of_subject(self, stream: str, signal: Tensor, place: int) -> Tensor:
         signal_shape.check(signal, self.spec.widths[place], 1)
-        return inputs[str(self.spec.subjects[place])](signal)
+        found: Tensor = self.get_submodule(f"inputs.{stream}.{self.spec.subjects[place]}")(signal)
+        return found
 
 
 class InputLayer(nn.Sequential):
@@ -148,6 +148,8 @@ class InputLayer(nn.Sequential):
     Attributes:
         places: [n] which of the V voxels; None for all.
     """
+
+    places: Tensor | None
 
     def __init__(self, places: Sequence[int] | None, *layers: nn.Module) -> None:
         super().__init__(*layers)
