@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -143,12 +144,17 @@ class OnlineTargets:
 
         Of several frames or captions, one; all of them, [B, K, …], where an output combines them.
         """
-        read = self.group.reader(self.stimuli) or self.stimuli.open
-        read_row = read if self.vary is None else lambda row: self.vary(read(row))
-        views = torch.stack([self.group.view(read_row(row)) for row in rows.tolist()])
+        read, vary = self._read, self.vary
+        given = (read(row) if vary is None else vary(read(row)) for row in rows.tolist())
+        views = torch.stack([self.group.view(each) for each in given])
         if self._combines or views_each(self.group.configs[0], self.stimuli) is None:
             return views
         return _chosen(views, which)
+
+    @cached_property
+    def _read(self) -> Callable[[int], Any]:
+        """Gives what is encoded of a stimulus; other pictures are looked for once."""
+        return self.group.reader(self.stimuli) or self.stimuli.open
 
     @property
     def _combines(self) -> bool:

@@ -109,7 +109,7 @@ def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(golde
         resized_by_reference,
     )
     small = Image.fromarray(np.random.default_rng(0).integers(0, 256, (70, 90, 3), np.uint8))
-    pixels = torch.from_numpy(np.asarray(small)).permute(2, 0, 1)[None] / 255
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1)[None] / 255
     resized = torch.nn.functional.interpolate(pixels, (32, 41), **options)[0, :, :, 4:36]
     assert torch.allclose(view.preprocess(small) / 2 + 0.5, resized, atol=SAME)
 

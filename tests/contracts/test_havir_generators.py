@@ -1,0 +1,87 @@
+"""HAVIR from voxels to pictures by Versatile Diffusion's own targets and generator, from the published files."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sd15_repositories
+import versatile_repository
+import yaml
+
+from brainhive_cli.backbones import havir
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.pipelines import reconstruct
+
+DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
+LATENT = "{kind: vd-vae, source: vd/vae, resolution_px: 16}"
+IMAGE = "{kind: vd-image, source: vd}"
+TINY = havir.TINY.model_copy(update={"decoder_channels": (16, 16), "head_rank": None})
+SMALL = ("resolution_px=16", "steps=4", "guidance=2.0", "repeats=1", "items=3", "metrics=[pixcorr]")
+VERSATILE = "generator={kind: versatile_diffusion, source: vd}"
+ADAPTER = f"{sd15_repositories.IP}/models/{sd15_repositories.ADAPTER}"
+SD15 = f"generator={{kind: sd15_ip, source: {sd15_repositories.SD15}, adapter: {ADAPTER}}}"
+Go = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+    """A home with both published folders, the targets of the first, and a model trained on them."""
+    home = tmp_path_factory.mktemp("havir_generators")
+    versatile_repository.write(home / "vd")
+    sd15_repositories.write(home)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        go("embed", DATASET, f"encoders=[{LATENT}, {IMAGE}]")
+        backbone = yaml.safe_dump(TINY.model_dump(mode="json"), default_flow_style=True, width=10**6)
+        yield go(
+            "train-align",
+            DATASET,
+            f"heads={{latent: {LATENT}, image: {IMAGE}}}",
+            "terms=[{prediction: latent, loss: mse}, {prediction: image, loss: mse}]",
+            "head=image",
+            f"backbone={backbone.strip()}",
+            "signal.region_split={spatial: early, semantic: higher}",
+            "seeds=1",
+            "train.epochs=2",
+            "train.precision=fp32",
+        ).folder
+
+
+def test_pictures_are_made_from_the_decoded_latent_and_tokens(run: Path, go: Go) -> None:
+    given = (f"align_run={run}", "prior=identity", VERSATILE, *SMALL, "scheduler=ddim")
+
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
+    result = go("reconstruct", *given, "sources=brain,images")
+    start = go("reconstruct", *given, "sources=brain", "strength=0")
+
+    assert plan.items["generator"] == "vd, nothing to download" and not plan.missing
+    assert {name: scope["pixcorr"].n for name, scope in result.metrics.scopes.items() if "·" not in name} == {
+        "all": 3,
+        "brain": 3,
+        "images": 3,
+    }
+    pictures = [path for each in (result, start) for path in (each.folder / "samples").rglob("*.png")]
+    assert len({path.read_bytes() for path in pictures}) == len(pictures) == 9
+
+
+def test_a_latent_of_another_autoencoder_is_refused_in_one_line(run: Path, go: Go) -> None:
+    with pytest.raises(
+        BrainhiveError,
+        match=r"the head latent predicts local--vae-\w+ of latents:\w+, the generator is of latents:",
+    ) as caught:
+        go("reconstruct", f"align_run={run}", "prior=identity", SD15, *SMALL)
+    assert "\n" not in caught.value.message and "autoencoder" in caught.value.hint
+
+
+def test_a_generator_without_one_component_is_named_by_the_plan(run: Path, go: Go) -> None:
+    file = Path("vd/text_unet/diffusion_pytorch_model.bin")
+    weights = file.read_bytes()
+    file.unlink()
+    try:
+        given = (f"align_run={run}", "prior=identity", VERSATILE, *SMALL)
+        plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given))
+    finally:
+        file.write_bytes(weights)
+    assert [line for line in plan.missing if "has no text_unet/diffusion_pytorch_model.bin" in line]
