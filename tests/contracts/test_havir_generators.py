@@ -1,4 +1,4 @@
-"""HAVIR from voxels to pictures by Versatile Diffusion's own targets and generator, from the published files."""
+"""HAVIR from voxels to pictures by the published files of Versatile Diffusion."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
