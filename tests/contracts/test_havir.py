@@ -123,6 +123,40 @@ def test_a_subject_who_was_not_trained_on_is_one_line(run: Path, go: Go) -> None
         go("eval-retrieval", f"align_run={model}", DATASET, "subjects=3")
 
 
+def published(run: Path, folder: Path) -> Path:
+    """Write the semantic stream of subject 1 as MindEye1's training writes its high level."""
+    names = {"inputs.semantic.1.": "lin0.", "semantic.lin1.image.": "lin1."}
+    names |= {"semantic.projector.image.": "projector.", "semantic.mlp.": "mlp."}
+    state = {}
+    for name, value in weights_of(run, "all_seed-1").items():
+        name = name.removeprefix("backbone.")
+        if old := next((old for old in names if name.startswith(old)), ""):
+            state[f"module.voxel2clip.{names[old]}{name.removeprefix(old)}"] = value
+    path = folder / "prior_257_final_subj01_bimixco_softclip_byol/last.pth"
+    path.parent.mkdir(parents=True)
+    torch.save({"epoch": 239, "model_state_dict": state, "train_losses": [0.1]}, path)
+    return path
+
+
+def test_a_training_starts_from_a_published_checkpoint_and_says_that_it_saw_the_test(
+    run: Path, go: Go, tmp_path: Path
+) -> None:
+    start = published(run, tmp_path)
+    heads = f"heads={{image: '{TOKENS}', image_projected: '{TOKENS}'}}"
+    terms = "terms=[{prediction: image_projected, loss: {kind: clip, temperature: 0.1}}]"
+    stage = f"train.stages=[{{epochs: 1, freeze: [backbone.semantic], start_from: '{start}'}}]"
+    whole = ("signal.channels=[higher]", "subjects=1", "mode=joint", "train.epochs=1")
+
+    made = go("train-align", DATASET, heads, terms, *ALIGN[3:5], *whole, stage, *FIT).folder
+
+    new, old = weights_of(made, "all_seed-1"), weights_of(run, "all_seed-1")
+    kept = {name for name in new if name.startswith("backbone.semantic.")}
+    assert kept and all(torch.equal(new[name], old[name]) for name in kept)
+    scopes = go("eval-retrieval", f"align_run={made}", "sheet_rows=0").metrics.scopes
+    top5 = scopes["all_seed-1 · sub-01"]["top5"]
+    assert top5.low > top5.chance and "selected on test" in top5.protocol
+
+
 TARGET = "terms=[{prediction: latent, loss: mse}, {prediction: image, target: TARGET, loss: mse}]"
 CHANCES = {"crop": 0, "flip": 0, "jitter": 0, "grey": 0}
 
