@@ -26,7 +26,8 @@ def catalogue() -> Result:
 def _rows(config: Any) -> Iterator[tuple[Any, ...]]:
     plain = config()
     source = getattr(plain, "source", "")
-    known = {plain.name: (config.dim, config.image_px, source)}
+    size = config.dim or "×".join(map(str, config.shape or ()))
+    known = {plain.name: (size, config.image_px, source)}
     known |= {name: (of.dim, of.image_px, of.source) for name, of in config.variants.items()}
     for name, (dim, side, weights) in known.items():
         is_here = (config(source=weights) if weights else plain).is_here

@@ -11,6 +11,7 @@ from brainhive_cli.encoders import Encoder, _captions, located
 class Config(_captions.CaptionConfig):
     """Captions as 77 tokens of width 768."""
 
+    licence = "CreativeML OpenRAIL-M"
     weight_files = (f"{TEXT}/model.safetensors", f"{TEXT}/pytorch_model.bin")
     source: str = located("hub:stable-diffusion-v1-5/stable-diffusion-v1-5")
 

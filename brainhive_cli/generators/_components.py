@@ -48,11 +48,11 @@ WEIGHTS = "diffusion_pytorch_model"
 def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
     stems = ["text_encoder*/model"] if text else [f"{name}/{WEIGHTS}" for name in ("unet", "vae")]
-    weights = [name for stem in stems for name in _files(stem, variant)]
+    weights = [name for stem in stems for name in weight_files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *weights])
 
 
-def _files(stem: str, variant: str | None) -> list[str]:
+def weight_files(stem: str, variant: str | None) -> list[str]:
     """Name the file of weights, and the pattern of those that are split."""
     return [f"{stem}{f'.{variant}' if variant else ''}{shard}.safetensors" for shard in ("", "-*")]
 
@@ -136,7 +136,7 @@ def bytes_to_fetch(
 
 
 def _bytes_to_fetch(source: str, component: str, variant: str | None) -> int:
-    weights = _files(f"{component}/{WEIGHTS}", variant)
+    weights = weight_files(f"{component}/{WEIGHTS}", variant)
     if not source.startswith("hub:") and not hub.holds(source, [], weights):
         raise MissingData(f"the generator {source} has no {weights[0]}", "download it again")
     return hub.bytes_to_fetch(source, [], weights)

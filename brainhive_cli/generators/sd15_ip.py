@@ -24,6 +24,7 @@ from brainhive_cli.generators._texts import Texts
 
 TEXT_TOKENS, IMAGE_TOKENS = 77, 257
 """Of CLIP's text encoders, and of its image encoders with 14-pixel patches."""
+TEXT_STEM = "text_encoder/model"
 IMAGE_ENCODER = "image_encoder"
 """The folder next to the adapters, of the encoder that they were trained with."""
 ADAPTER = "adapter"
@@ -110,6 +111,8 @@ class Config(parts.Config):
             return "random weights"
         count = _components.bytes_to_fetch(self.source, self.variant, check_unet)
         count += single_file.bytes_to_fetch(self.adapter)
+        if self.unconditional == "encoded":  # by the text encoder
+            count += hub.bytes_to_fetch(self.source, (), _components.weight_files(TEXT_STEM, self.variant))
         return f"{self.source} with {self.adapter}, {hub.to_download(count)}"
 
     def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
