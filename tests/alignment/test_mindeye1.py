@@ -5,6 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -19,6 +20,9 @@ from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.stores import recordings, target_store
+from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
+from brainhive_cli.stores.target_store import Blank, TargetWriter
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
@@ -129,6 +133,28 @@ def test_whatever_starts_from_it_was_selected_on_test(low_file: Path, tmp_path: 
     assert SELECTED_ON_TEST in found.learned.caveats == learned.caveats
     for name, each in start.state_dict().items():
         assert torch.equal(found.state_dict()[name], each)
+
+
+def test_it_is_evaluated_on_nsd_as_any_model_with_its_caveats(
+    low: Golden, low_file: Path, home: Path, go: Callable[..., Any]
+) -> None:
+    """Its targets are what the reference predicts, so that each signal finds its own."""
+    ids, latents = ["nsd00001", "nsd00002", "nsd00003"], low["out.latent"].numpy()
+    path = target_store.path_of(home / "embeddings", "nsd", "test", "vd-vae")
+    about = {"encoder": "vd-vae", "dataset": "nsd", "split": "test"}
+    Blank(path, ids, ids, latents.shape[1:], "float32", about).create()
+    writer = TargetWriter(path)
+    writer.write(np.arange(3), latents)
+    writer.close()
+    writer.finish()
+    voxels = low["in.voxels"].numpy()[:, None, :, None]
+    recorded = Recording(voxels, ids, Voxels({"V1": np.ones(37, bool)}), np.zeros(1), None, "z-score")
+    SignalStore.write(recordings.path_of(home / "signals", "nsd", "default", 5), {"test": recorded})
+
+    scopes = go("eval-retrieval", f"align_run={low_file}", "dataset=nsd", "subjects=5", "sheet_rows=0")
+
+    top1 = scopes.metrics.scopes["epoch120.pth · sub-05"]["top1"]
+    assert top1.value == 1 and SELECTED_ON_TEST in top1.protocol
 
 
 def test_masks_of_another_width_than_the_checkpoints_are_one_line(low_file: Path) -> None:
