@@ -97,6 +97,12 @@ class Cutting:
                 f"no sample at {self.rate_hz:g} Hz lies in keep_ms {list(self.steps.keep_ms)}",
                 "preparation.keep_ms=[start, stop], further apart",
             )
+        if stop - start == 1 and self.steps.whiten == "epochs":
+            raise BrainhiveError(
+                f"keep_ms {list(self.steps.keep_ms)} holds 1 sample at {self.rate_hz:g} Hz, but noise over "
+                "the samples of a trial needs 2",
+                "preparation.keep_ms=[start, stop], further apart; or preparation.whiten=time, or no",
+            )
         return slice(int(start), int(stop))
 
     def fits(self, onsets: NDArray[np.int64], samples: int) -> NDArray[np.bool_]:

@@ -28,6 +28,12 @@ def test_times_between_which_no_sample_lies_are_refused():
         Cutting(Steps(keep_ms=(1, 2)), 1000).times_s  # noqa: B018
 
 
+def test_the_noise_of_a_single_sample_is_refused_where_it_is_measured_over_samples():
+    with pytest.raises(BrainhiveError, match=r"keep_ms \[100.0, 104.0\] holds 1 sample at 250 Hz"):
+        Cutting(Steps(keep_ms=(100, 104)), 1000).times_s  # noqa: B018
+    assert [*Cutting(Steps(keep_ms=(100, 104), whiten="time"), 1000).times_s] == [0.1]
+
+
 def test_a_trial_longer_than_an_hour_is_refused():
     with pytest.raises(ValueError, match="epoch_ms"):
         Steps(epoch_ms=(-1e300, 1000))
