@@ -18,7 +18,7 @@ class Config(Layout):
             "things-eeg",
             "Preprocessed_data_*",
             "Haitao999/things-eeg",
-            mirror="mirror: Haitao999/things-eeg-meg",
+            mirror="or the signals of LidongYang/EEG_Image_decode: Preprocessed_data_250Hz",
             rate_hz=250.0,
             unit="whitened",
             montage=THINGS_EEG,

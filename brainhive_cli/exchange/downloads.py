@@ -36,12 +36,14 @@ MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
 BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 SOURCES: Mapping[str, Source] = {
     # READMEs of UBP (HaitaoWuTJU/Uncertainty-aware-Blur-Prior), BrainHiVE (ssshamiii/Brain-HIVE), NeuroBridge
-    # (feroooooo/NeuroBridge: crxs4, y63gw) and the data's authors (gifale95/eeg_encoding: 3jk45)
+    # (feroooooo/NeuroBridge: crxs4, y63gw), ATM (ncclab-sustech/EEG_Image_decode) and the data's authors
+    # (gifale95/eeg_encoding: 3jk45)
     "things-eeg": Source(
         "Haitao999/things-eeg",
         f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
         others="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
-        "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v; pictures: https://osf.io/y63gw",
+        "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v, by ATM's: "
+        "LidongYang/EEG_Image_decode on the hub; pictures: https://osf.io/y63gw",
         tops=THINGS,
     ),
     # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh

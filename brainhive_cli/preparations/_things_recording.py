@@ -14,8 +14,8 @@ from brainhive_cli.stores import mapping, pickles
 RATE_HZ = 1000
 """Of all published recordings."""
 KEYS = ("raw_eeg_data", "ch_names", "ch_types", "sfreq")
-SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/3jk45, and image_metadata.npy at https://osf.io/y63gw"
-"""Where the files are, for errors."""
+SOURCE = "get raw_eeg of THINGS-EEG2 at https://osf.io/crxs4, and image_metadata.npy at https://osf.io/qkgtf"
+"""Where the files are, for errors; as the README of NeuroBridge (feroooooo/NeuroBridge) and others say."""
 
 
 @dataclass(frozen=True)
