@@ -98,7 +98,8 @@ class Masks:
         names = dict.fromkeys([kept, *ATLASES])
         found = {name: file for name in names if (file := file_of(folder, name)) is not None} | {**own}
         if kept not in found:
-            raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", SOURCE)
+            way = f"preparation.voxels=NAME, of {', '.join(found)}" if found else SOURCE
+            raise MissingData(f"nsd: no mask {folder / kept}.nii.gz", way)
         return cls(found, kept, frozenset(own))
 
     def mask(self) -> NDArray[np.bool_]:

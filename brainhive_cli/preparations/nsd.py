@@ -192,9 +192,10 @@ class Betas:
     def _file(self, subject: int, session: int) -> Path:
         folder, name = self._betas(subject), f"betas_session{session:02d}"
         if (path := file_of(folder, name, (".hdf5", *ENDINGS))) is None:
-            there = any(folder.glob("betas_session*"))
-            hint = f"{SOURCE}; or those that are there: preparation.sessions=[...]" if there else SOURCE
-            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", hint)
+            found = (re.match(r"betas_session(\d+)\.", path.name) for path in folder.glob("betas_session*"))
+            there = ",".join(map(str, sorted({int(match[1]) for match in found if match})))
+            some = f"; or take what is there: preparation.sessions={there}" if there else ""
+            raise MissingData(f"nsd: no {folder / name}.nii.gz, nor .hdf5", f"{SOURCE}{some}")
         return path
 
     def _shown(self, subject: int, session: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:

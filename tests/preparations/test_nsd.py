@@ -152,7 +152,7 @@ def test_all_sessions_are_needed_by_default_and_the_982_are_those_of_37(tmp_path
     assert len(made(tmp_path, sessions=None, test_pictures=982).sessions(4)) == 30
     with pytest.raises(MissingData, match=r"no .*betas_session03\.nii\.gz, nor \.hdf5") as caught:
         made(tmp_path, sessions=None).files(1)
-    assert "preparation.sessions" in caught.value.hint
+    assert caught.value.hint.endswith("; or take what is there: preparation.sessions=1,2")
 
 
 def test_a_voxel_that_never_varies_is_zero_and_counted(tmp_path: Path) -> None:
@@ -213,6 +213,13 @@ def test_betas_of_another_subject_or_space_are_refused(tmp_path: Path) -> None:
     nsd_files.save(folder / "betas_session01.nii.gz", np.zeros((4, 4, 2, 750), np.int16))
     with pytest.raises(BrainhiveError, match=r"holds int16 \[4, 4, 2, 750\], not int16 \[3, 4, 2, 750\]"):
         made(tmp_path, sessions=[1]).session(1, 1)
+
+
+def test_a_mask_that_is_not_there_is_told_with_those_that_are(tmp_path: Path) -> None:
+    nsd_files.write(tmp_path, sessions=1)
+    with pytest.raises(MissingData, match=r"no mask .*roi/nix\.nii\.gz") as caught:
+        made(tmp_path, sessions=[1], voxels="nix").files(1)
+    assert caught.value.hint.startswith("preparation.voxels=NAME, of nsdgeneral, prf-visualrois")
 
 
 def test_a_mask_that_is_no_volume_is_named(tmp_path: Path) -> None:
