@@ -14,7 +14,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
 from brainhive_cli.data.raw_inventory import raw_recordings
 from brainhive_cli.datasets import Dataset, StimulusSet
-from brainhive_cli.stores.matching import match, shown
+from brainhive_cli.stores.matching import PICTURES, match, shown
 from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -27,6 +27,8 @@ PUBLISHED = {
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
+HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5")
+"""Ends of the names of files that hold pictures, of some data set or another."""
 SAMPLE = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
 COLUMNS = ("part", "size", "state")
@@ -154,7 +156,7 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
         except BrainhiveError as error:
             part.note(_fetchable(error, dataset))
     if folder and folder.is_dir():
-        part.size = sum(_bytes_below(folder))
+        part.size = sum(_bytes_of_pictures(folder)) or None
     return part, images
 
 
@@ -172,12 +174,13 @@ def _some(count: int) -> list[int]:
     return np.unique(np.linspace(0, count - 1, min(count, SAMPLE)).astype(int)).tolist() if count else []
 
 
-def _bytes_below(folder: Path) -> list[int]:
+def _bytes_of_pictures(folder: Path) -> list[int]:
+    """Give the bytes of files that hold pictures: recordings may lie in the same folder."""
     return [
         os.stat(os.path.join(here, name)).st_size
         for here, _, names in os.walk(folder, followlinks=True)
         for name in names
-        if os.path.exists(os.path.join(here, name))
+        if name.lower().endswith(HOLD_PICTURES) and os.path.exists(os.path.join(here, name))
     ]
 
 

@@ -106,6 +106,7 @@ def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, home):
     mini_raw.make_eeg(home / "data/things-eeg", mini_raw.SIZES["golden"], seed=3)
     found = take("things_eeg", subjects=[1, 2])
     assert [part.name for part in found.parts] == ["pictures", "subject 1, raw", "subject 2"]
+    assert found.parts[0].size is None  # recordings in the same folder are no pictures
     assert found.parts[1].counts == {"train": "28 trials", "test": "28 trials"} and found.exit_code == 3
     assert found.parts[1].problem.in_one_line == (
         "things-eeg subject 1: raw recordings that are not prepared (brainhive prepare --from things-eeg)"
