@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.targets import open_targets
 from brainhive_cli.data.views import View
-from brainhive_cli.generators import sdxl
+from brainhive_cli.generators import sdxl, versatile_diffusion
 from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.pipelines import train_prior
 from brainhive_cli.pipelines.train_prior import Recipe
@@ -220,6 +220,10 @@ def test_a_number_out_of_range_is_refused_with_its_key(override):
         ("sampler=no/such", "no folder 'no/such'"),
         ("prior=identity", "a prior of kind identity cannot be trained"),
         ("continue_from=identity", "a prior of kind identity cannot be trained"),
+        (
+            f"generator={json.dumps(versatile_diffusion.TINY.model_dump(mode='json'))}",
+            "no prior can be trained on this generator",
+        ),
         (
             "generator={kind: chain, stages: [{generator: {source: demo:generator}}]}",
             "no prior can be trained on this generator",
