@@ -33,7 +33,9 @@ def outline_generator(config: Any, recipe: Recipe) -> Any:
 def _prepared(generator: Any, recipe: Recipe) -> Any:
     generator.check_size(recipe.resolution_px)
     if not hasattr(generator, "prepare_training"):
-        raise RecipeError("no prior can be trained on this generator", "name one SDXL-type diffusion model")
+        raise RecipeError(
+            "no prior can be trained on this generator", "name a single diffusion model of the default kind"
+        )
     generator.use_float32_autoencoder()
     return generator
 
