@@ -17,7 +17,8 @@ def problem_of(found: TargetStore, health: Health | None = None) -> str:
     Returns:
         The line; empty if the store passes its health check.
     """
-    problems = (health or found.health).problems(encoder_of(found).usual_cosine)
+    encoder = encoder_of(found)
+    problems = (health or found.health).problems(encoder.usual_cosine, encoder.usual_repeats)
     if not problems:
         return ""
     figures = "; ".join(figure for figure, _ in problems)

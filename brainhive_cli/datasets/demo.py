@@ -1,4 +1,4 @@
-"""The embedded world: drawn pictures and simulated EEG or fMRI of four subjects; nothing is downloaded."""
+"""The embedded world: drawn pictures with captions, simulated EEG or fMRI; nothing is downloaded."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.demo import pictures, simulation, voxels
+from brainhive_cli.demo import captions, pictures, simulation, voxels
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, Sensors, Voxels
 
@@ -33,11 +33,20 @@ class Config(parts.Config):
         1.0, ge=0, description="size of the noise; 1 as calibrated: the one knob of difficulty"
     )
     space: Space = SPACE
+    concepts: int = Field(
+        pictures.TRAIN_CONCEPTS,
+        gt=1,
+        le=pictures.TRAIN_CONCEPTS,
+        exclude_if=lambda concepts: concepts == pictures.TRAIN_CONCEPTS,  # older runs do not name it
+        description="training concepts, each in six pictures",
+    )
 
     def build(self, paths: Paths) -> "Demo":
         """Make the data set; pictures and signals are made on demand."""
         name = "demo" if self.noise == 1.0 else f"demo-noise-{self.noise:g}"
-        return Demo(name, tuple(range(1, self.subjects + 1)), self.noise, space=self.space)
+        name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
+        subjects = tuple(range(1, self.subjects + 1))
+        return Demo(name, subjects, self.noise, space=self.space, concepts=self.concepts)
 
 
 TINY = Config(subjects=1)
@@ -54,6 +63,7 @@ class Demo:
     channels: tuple[str, ...] | None = None
     is_simulated: bool = True
     space: Space = "sensors"
+    concepts: int = pictures.TRAIN_CONCEPTS
 
     @property
     def recorded_as(self) -> str:
@@ -62,31 +72,40 @@ class Demo:
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
-        datasets.check_split(self.name, split, self.splits)
-        scenes = pictures.scenes(split)  # type: ignore[arg-type]
+        scenes = self._scenes(split)
         ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
-        return datasets.StimulusSet(self.name, split, ids, concepts, partial(_draw, scenes))
+        described = {"captions": partial(_describe, scenes), "captions_each": captions.EACH}
+        return datasets.StimulusSet(self.name, split, ids, concepts, partial(_draw, scenes), **described)
 
     def require(self, subject: int) -> None:
         """Do nothing: recordings are simulated."""
 
     def recording(self, subject: int, split: str) -> Recording:
         """Simulate one subject's recording."""
+        scenes = self._scenes(split)
+        image_ids = [scene.image_id for scene in scenes]
+        return simulated(self.space, *_features(scenes), subject, split, self.noise, image_ids)
+
+    def _scenes(self, split: str) -> tuple[pictures.Scene, ...]:
         datasets.check_split(self.name, split, self.splits)
-        image_ids = [scene.image_id for scene in pictures.scenes(split)]  # type: ignore[arg-type]
-        return simulated(self.space, *_features(split), subject, split, self.noise, image_ids)
+        scenes = pictures.scenes(split)  # type: ignore[arg-type]
+        most = self.concepts * pictures.TRAIN_PICTURES_PER_CONCEPT
+        return tuple(scenes[:most] if split == "train" else scenes)
 
 
 @lru_cache
-def _features(split: str) -> tuple[simulation.Floats, simulation.Floats]:
-    """Measure low-level [N, F] and semantic features [N, G] of a split's scenes."""
-    scenes = pictures.scenes(split)  # type: ignore[arg-type]
+def _features(scenes: tuple[pictures.Scene, ...]) -> tuple[simulation.Floats, simulation.Floats]:
+    """Measure low-level [N, F] and semantic features [N, G] of scenes."""
     low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
     return low, np.stack([simulation.semantic(scene) for scene in scenes])
 
 
 def _draw(scenes: Sequence[pictures.Scene], index: int) -> Image.Image:
     return pictures.draw(scenes[index])
+
+
+def _describe(scenes: Sequence[pictures.Scene], index: int) -> list[str]:
+    return captions.captions(scenes[index])
 
 
 def simulated(
@@ -102,9 +121,13 @@ def simulated(
     repetitions, seed = (given.get(split, given["test"]) for given in (REPETITIONS, SEEDS))
     given = (low, semantic, subject, repetitions, seed, noise)
     if space == "voxels":
+        shown = voxels.repetitions(subject, len(low), repetitions, seed)  # [N]
+        is_there = np.arange(repetitions) < shown[:, None]
         signal, regions = voxels.simulate(*given), Voxels(voxels.regions(subject))
+        signal[~is_there] = 0
         provenance = {"simulated": voxels.PROVENANCE}
-        return Recording(signal, image_ids, regions, np.zeros(1), None, voxels.UNIT, provenance)
+        times = np.zeros(1), None, voxels.UNIT
+        return Recording(signal, image_ids, regions, *times, provenance, repetitions=shown)
     signal = simulation.simulate(*given)
     return Recording(
         signal=signal,

@@ -31,12 +31,20 @@ class Region(NamedTuple):
     low_level: float
 
 
-REGIONS = {"V1": Region(48, 1.0), "V2": Region(40, 0.8), "LOC": Region(40, 0.2), "FFA": Region(32, 0.0)}
+OVERLAP = 0.2
+"""Share of V2's variance that meaning drives, and of LOC's that looks drive: no stream has one kind alone."""
+REGIONS = {
+    "V1": Region(48, 1.0),
+    "V2": Region(40, 1 - OVERLAP),
+    "LOC": Region(40, OVERLAP),
+    "FFA": Region(32, 0.0),
+}
 GROUPS = {"early": ("V1", "V2"), "higher": ("LOC", "FFA")}
 """Regions that lie within others: a voxel may belong to several."""
-LATENTS = 16  # responses of a region that subjects share
+LATENTS = 32  # responses of a region that subjects share
 SPREAD = 16  # a subject's region has up to so many voxels more than `Region.voxels`
 GAIN = 0.7  # typical size of a response; the noise of a single trial has standard deviation 1
+MISSED = 0.25  # chance that a picture was shown once less than planned, and as much for every further time
 COMMON = 0.3  # share of the noise's variance that all voxels of a subject have in common
 _MODEL_SEED = 20260207
 
@@ -83,6 +91,12 @@ def simulate(
             drawn = (1 - COMMON) ** 0.5 * own + COMMON**0.5 * shared * common
             signal[row, repetition, :, 0] = evoked[row] + noise * drawn
     return signal
+
+
+def repetitions(subject: int, pictures: int, planned: int, seed: int) -> NDArray[np.int64]:
+    """Draw how often each picture was shown, [N]: `planned` times or less, once at least."""
+    random = np.random.default_rng((_MODEL_SEED, seed, subject))
+    return np.maximum(planned + 1 - random.geometric(1 - MISSED, pictures), 1)
 
 
 def _respond(

@@ -111,6 +111,8 @@ class EncoderConfig(parts.Config):
     """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
     """The least and most that the median cosine of random pairs of its embeddings is known to be."""
+    usual_repeats: ClassVar[float] = 0.5
+    """The share of its embeddings with a near-duplicate that no data set is known to reach."""
 
     pictures: str | None = Field(
         None,

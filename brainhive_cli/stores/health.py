@@ -20,8 +20,8 @@ DEAD = 1e-6
 """A dimension that spreads less than this share of the widest is dead: float32 rounds as much."""
 FEW = 16
 """Fewer vectors than this may well be alike, and say nothing about an encoder."""
-MANY_DEAD, MANY_NEAR = 0.1, 0.5
-"""Shares of dead dimensions and of near-duplicates that no working encoder or data set is known to reach."""
+MANY_DEAD = 0.1
+"""Share of dead dimensions that no working encoder is known to reach."""
 
 
 @dataclass(frozen=True)
@@ -48,11 +48,12 @@ class Health:
     median_pair_cosine: float
     near_duplicates: float
 
-    def problems(self, usual_cosine: tuple[float, float]) -> list[tuple[str, str]]:
+    def problems(self, usual_cosine: tuple[float, float], usual_repeats: float) -> list[tuple[str, str]]:
         """List the problems, each with its likely cause, the most severe first.
 
         Args:
             usual_cosine: The least and most that the encoder's median pair cosine is known to be.
+            usual_repeats: The most that its share of near-duplicates is known to be.
         """
         low, high = usual_cosine
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
@@ -70,7 +71,7 @@ class Health:
         if self.dead_dimensions > MANY_DEAD * self.dimensions:
             what = f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
             found.append((what, "weights that did not load, or vectors padded with zeros"))
-        if self.near_duplicates > MANY_NEAR:
+        if self.near_duplicates > usual_repeats:
             what = f"{self.near_duplicates:.0%} of the vectors have a near-duplicate"
             found.append((what, "one picture under many ids, or rows that were never filled"))
         return found

@@ -23,9 +23,38 @@ def test_a_recording_of_voxels_says_what_it_is() -> None:
 
     assert built.name == "demo-noise-0.5" and built.recorded_as == "demo-noise-0.5-voxels"
     assert one.signal.shape[:2] == (100, 16) and one.signal.shape[3] == 1
+    assert one.repetitions is not None and set(one.repetitions) > {15, 16}
     assert one.signal.shape[2] != two.signal.shape[2]
     assert isinstance(one.space, Voxels) and {"V1", "FFA", "early"} <= one.space.regions.keys()
     assert "no brain was recorded" in one.provenance["simulated"] and built.is_simulated
+
+
+def test_pictures_were_shown_as_often_as_planned_or_less_and_once_at_least() -> None:
+    one, other = (voxels.repetitions(subject, 960, 4, seed=1) for subject in (1, 2))
+
+    assert (np.unique(one) == [1, 2, 3, 4]).all() and not np.array_equal(one, other)
+    assert np.mean(one == 4) == pytest.approx(1 - voxels.MISSED, abs=0.05)
+    np.testing.assert_array_equal(one, voxels.repetitions(1, 960, 4, seed=1))
+
+
+def test_what_was_not_shown_is_silent_and_never_averaged() -> None:
+    recording = demo.Config(space="voxels", subjects=1).build(Paths()).recording(1, "test")
+    shown = recording.repetitions
+    assert not any(recording.signal[row, count:].any() for row, count in enumerate(shown))
+    assert all(recording.signal[row, count - 1].all() for row, count in enumerate(shown))
+
+
+def test_regions_of_either_group_have_the_stated_share_of_the_other_kind(features) -> None:
+    low, semantic = features
+    for region, share in (("V2", 1 - voxels.OVERLAP), ("LOC", voxels.OVERLAP)):
+        by_looks, by_both = (
+            voxels.simulate(low, given, 1, 1, seed=0, noise=0.0)[:, 0, voxels.regions(1)[region], 0]
+            for given in (np.zeros_like(semantic), semantic)
+        )
+        by_meaning = by_both - by_looks
+        spread, other = (each.var(0).mean() for each in (by_looks, by_meaning))
+        scale = low.var(0).sum() / semantic.var(0).sum()  # features of looks vary less, or more
+        assert spread / scale / (spread / scale + other) == pytest.approx(share, abs=0.1)
 
 
 def test_every_voxel_lies_in_one_region_and_one_group() -> None:

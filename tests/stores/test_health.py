@@ -21,8 +21,8 @@ def vectors() -> Vectors:
     return (random.normal(size=(400, 24)) * np.linspace(0.5, 2, 24) + 0.3).astype(np.float32)
 
 
-def problems(vectors: NDArray[Any], usual: tuple[float, float] = GENERAL) -> list[str]:
-    return [what for what, _ in measure(vectors, np.arange(len(vectors))).problems(usual)]
+def problems(vectors: NDArray[Any], usual: tuple[float, float] = GENERAL, repeats: float = 0.5) -> list[str]:
+    return [what for what, _ in measure(vectors, np.arange(len(vectors))).problems(usual, repeats)]
 
 
 def cosines(vectors: NDArray[Any]) -> NDArray[np.float64]:
