@@ -33,7 +33,16 @@ class Command:
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 COMMANDS = (
     Command(
-        START, "demo", "Go from a simulated brain recording to pictures, on data shipped with Brainhive."
+        START,
+        "demo",
+        "Go from a simulated brain recording to pictures, on data shipped with Brainhive.",
+        "--system havir",
+        {
+            "system": option(
+                "--system", "brainhive (EEG) or havir (fMRI, in two streams).", default="brainhive"
+            ),
+            "quick": option("--quick", "Few epochs and pictures, to see that it runs.", bool),
+        },
     ),
     Command(
         START, "doctor", "Report what this machine has for Brainhive: versions, devices, folders, weights."

@@ -4,7 +4,7 @@ import importlib
 import sys
 import time
 
-STAGES = ("encoder", "vae", "decoder", "prior", "generator")
+STAGES = ("encoder", "vae", "decoder", "prior", "generator", "tokens", "text", "dual")
 """In order: each reads what the ones before it saved."""
 
 

@@ -1,0 +1,74 @@
+"""demo --system havir: from simulated voxels to pictures in two streams, and what controls cost each head."""
+
+import json
+import shlex
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core import documents
+from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.demo import voxels
+from brainhive_cli.demo.systems import HEADS
+from brainhive_cli.pipelines import demo
+
+CONTROLS = ["none", "swapped", "random", "shuffled trials"]
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory):
+    home = tmp_path_factory.mktemp("havir")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        yield home
+
+
+@pytest.fixture(scope="module")
+def shown(home: Path, go):
+    return go("demo", "system=havir", "quick=true")
+
+
+def test_it_ends_with_a_page_of_pictures_that_says_all_is_simulated(shown, home) -> None:
+    page = (home / shown.files["page"]).read_text()
+    assert voxels.PROVENANCE in page and "<h1>Brainhive demo (simulated)</h1>" in page
+    assert page.count('src="data:image/png;base64,') == page.count("<img") >= 3
+    assert (home / shown.files["page"]).stat().st_size < 2**22
+
+
+def test_meaning_is_above_chance_and_every_head_at_chance_with_shuffled_trials(shown) -> None:
+    effects = shown.metrics.notes["control_effects"]
+    assert [(each["head"], each["control"]) for each in effects] == [(h, c) for h in HEADS for c in CONTROLS]
+    for each in effects:
+        if each["control"] == "shuffled trials":
+            assert each["top1"] == pytest.approx(0.01, abs=0.005)
+    for each in effects[len(CONTROLS) :]:  # so few steps teach the latents little
+        if each["control"] == "none":
+            assert each["these_subjects"][0] > 0.01, each
+        if each["control"] == "shuffled trials":
+            assert each["low"] > 0, each
+
+
+def test_both_streams_read_their_own_voxels_of_two_subjects_of_different_widths(shown, home) -> None:
+    (config,) = home.glob("runs/train-align/*/cells/none/all_seed-2025/model/config.json")
+    spec = documents.check(json.loads(config.read_text())["spec"], "", SignalSpec)
+    assert spec.widths[0] != spec.widths[1]
+    assert (
+        spec.regions["spatial"] == spec.regions["early"]
+        and spec.regions["semantic"] == spec.regions["higher"]
+    )
+
+
+def test_its_lines_run_by_hand_and_make_nothing_anew(shown, home) -> None:
+    runs = set(home.glob("runs/*/*"))
+    for line in shown.metrics.notes["commands"][1:]:
+        by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
+        assert by_hand.exit_code == 0, by_hand.stderr
+    assert set(home.glob("runs/*/*")) == runs
+
+
+def test_the_demo_of_eeg_keeps_its_fingerprint() -> None:
+    """Keys that it does not need are no part of its recipe, so that its finished runs are found."""
+    assert demo.Recipe().model_dump().keys() == {"paths", "run", "digests", "overrides"}
