@@ -4,6 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import torch
 
@@ -97,7 +98,7 @@ class Job:
     @cached_property
     def against(self) -> list["Job"]:
         """The runs to compare with, each measured in the same way but for what is not compared."""
-        plain = {"against": None, "repetitions": None, "sliding": None, "subsets": None}
+        plain: dict[str, Any] = dict.fromkeys(("against", "repetitions", "sliding", "subsets"))
         plain["region_shares"] = False
         names = rejoined(self.recipe.against or [], self.recipe.paths)
         jobs = [self._of([name], **plain) for name in names]
