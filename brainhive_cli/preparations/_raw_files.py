@@ -2,8 +2,8 @@
 
 import re
 import warnings
-from collections.abc import Sequence
-from contextlib import redirect_stdout
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.errors import MissingData, MissingExtra, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
+from brainhive_cli.core.machine_errors import is_of_the_machine
 from brainhive_cli.preparations._recorded_events import events_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
@@ -26,6 +27,7 @@ UNITS = {
     **{"mag": (1e15, "fT"), "grad": (1e13, "fT/cm")},
 }
 """Factor from mne's unit of each type of channel, and the unit in which values are near 1 to 1000."""
+AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
 READ_BYTES = 2**29
 """Of signals that are read at a time, at most, unless one channel is more: each time reads the whole file."""
 
@@ -71,6 +73,11 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
         BrainhiveError: if it has no events.
     """
     raw = open_raw(path, onset_unit == "s")
+    with _readable(path):
+        return _header(raw, path, column, stim_channel, onset_unit)
+
+
+def _header(raw: Any, path: Path, column: str, stim_channel: str, onset_unit: str) -> Header:
     onsets = np.rint((raw.annotations.onset - raw.first_time) * raw.info["sfreq"]).astype(np.int64).tolist()
     annotated = list(
         zip(onsets, raw.annotations.duration, map(str, raw.annotations.description), strict=True)
@@ -98,6 +105,19 @@ def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s
     )
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    """Turn whatever a reader of a foreign format raises into one error."""
+    try:
+        yield
+    except ImportError as error:  # as of a .set of MATLAB 7.3
+        raise MissingExtra(f"{path}: {first_line(error)}", "pip install 'brainhive[raw]'") from error
+    except Exception as error:
+        if isinstance(error, BrainhiveError) or is_of_the_machine(error):
+            raise
+        raise MissingData(f"{path} cannot be read: {first_line(error)}", AGAIN) from error
+
+
 def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     """Open a recording with mne, and mne-bids in a BIDS data set unless its onsets are not BIDS's.
 
@@ -112,23 +132,21 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
     except ImportError as error:
         raise MissingExtra("reading recordings needs mne", "pip install 'brainhive[raw]'") from error
     is_bids = any((folder / "dataset_description.json").is_file() for folder in list(path.parents)[1:5])
-    again = "copy or export it again; a whole one that mne opens can be saved as .fif"
-    with warnings.catch_warnings(record=True) as warned, redirect_stdout(StringIO()):  # mne logs to stdout
+    with (
+        warnings.catch_warnings(record=True) as warned,
+        redirect_stdout(StringIO()),  # where mne logs
+        _readable(path),
+    ):
         warnings.simplefilter("always")
-        try:
-            if is_bids and has_bids_onsets and path.name.startswith("sub-"):
-                import mne_bids
+        if is_bids and has_bids_onsets and path.name.startswith("sub-"):
+            import mne_bids
 
-                raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
-            else:
-                raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
-        except ImportError as error:  # as of a .set of MATLAB 7.3
-            raise MissingExtra(f"{path}: {first_line(error)}", "pip install 'brainhive[raw]'") from error
-        except Exception as error:  # of any reader of a foreign format
-            raise MissingData(f"{path} cannot be read: {first_line(error)}", again) from error
+            raw = mne_bids.read_raw_bids(mne_bids.get_bids_path_from_fname(path), verbose="WARNING")
+        else:
+            raw = mne.io.read_raw(path, preload=False, verbose="WARNING")
     for each in warned:
         if DAMAGE.search(str(each.message)):
-            raise MissingData(f"{path} is damaged: {first_line(each.message)}", again)  # type: ignore[arg-type]
+            raise MissingData(f"{path} is damaged: {first_line(each.message)}", AGAIN)  # type: ignore[arg-type]
     return raw
 
 
@@ -163,12 +181,8 @@ class Channels:
         if not self._first <= index < self._first + len(self._block):
             step = max(1, READ_BYTES // (8 * int(self.raw.n_times)))
             self._block = np.empty((0, 0))  # gone before the next is read
-            try:
+            with _readable(self.path):
                 block = self.raw.get_data(picks=list(self.names[index : index + step]))
-            except Exception as error:  # of any reader of a foreign format
-                raise MissingData(
-                    f"{self.path} cannot be read: {first_line(error)}", "copy or export it again"
-                ) from error
             self._first, self._block = index, block
         samples: NDArray[np.float64] = self._block[index - self._first] * self._scales[index]
         if self.band_hz == (None, None):

@@ -1,6 +1,8 @@
 """Anyone's own recordings: read by mne, matched with pictures, cut as mne cuts them."""
 
+import struct
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -319,6 +321,13 @@ def swap_splits_of_a_table(path):
     swap_splits(path)
 
 
+def spoil_channel_type(path):
+    content = bytearray(path.read_bytes())
+    tag = content.index(struct.pack(">3i", 203, 30, 96))  # of the first channel: kind, type, size
+    content[tag + 24 : tag + 28] = struct.pack(">i", 162)
+    path.write_bytes(content)
+
+
 def rename_pictures(path):
     folder = path.parents[1] / "image-folder"
     for picture in list(folder.rglob("*.png")):
@@ -329,6 +338,7 @@ def rename_pictures(path):
     ("harm", "message"),
     (
         (truncate, r"sub-01_ses-01.fif (cannot be read|is damaged)"),
+        (spoil_channel_type, r"sub-01_ses-01.fif cannot be read: Unknown channel type"),
         (swap_rate, r"sub-01_ses-02.fif has 250 Hz, but sub-01_ses-01.fif 500 Hz"),
         (rename_channel, r"sub-01_ses-02.fif has no channel Pz"),
         (lambda path: path.write_bytes(b""), r"sub-01_ses-01.fif is empty"),
@@ -358,6 +368,15 @@ def test_a_truncated_file_is_refused_in_every_format(data, kind, ending):
     with pytest.raises(MissingData, match=r"sub-01_ses-01\.\w+ (cannot be read|is damaged): ") as error:
         build().session(1, 1)
     assert "export it again" in error.value.hint
+
+
+def test_a_lack_of_memory_is_not_taken_for_damage(data, monkeypatch):
+    recorded(data)
+    made = build()
+    made.shapes(1, 1)
+    monkeypatch.setattr(mne.io.BaseRaw, "get_data", Mock(side_effect=MemoryError("Unable to allocate")))
+    with pytest.raises(MemoryError):
+        made.session(1, 1)
 
 
 def test_a_stimulus_channel_without_events_is_named(data):
