@@ -16,11 +16,11 @@ from brainhive_cli.core import console, home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
 from brainhive_cli.preparations import Trials
-from brainhive_cli.preparations._chosen_trials import Chosen, choose
-from brainhive_cli.preparations._event_names import EventNames
-from brainhive_cli.preparations._kept_channels import KeptChannels
-from brainhive_cli.preparations._raw_files import Channels, Header, open_raw, read_header
+from brainhive_cli.preparations._recording_channels import KeptChannels
 from brainhive_cli.preparations._recording_files import files_of, listed
+from brainhive_cli.preparations._recording_mne import Channels, Header, open_raw, read_header
+from brainhive_cli.preparations._recording_pictures import EventNames
+from brainhive_cli.preparations._recording_trials import Chosen, choose
 from brainhive_cli.preparations._steps import Cutting, Steps, measured, normalise
 from brainhive_cli.stores.matching import shown
 

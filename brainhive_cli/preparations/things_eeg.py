@@ -17,12 +17,13 @@ from pydantic import Field, model_validator
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.montages import THINGS_EEG
 from brainhive_cli.core.recipe import Numbers, Paths, UniqueNames, refuse_idle
+from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.preparations import Trials
-from brainhive_cli.preparations._image_metadata import METADATA, image_ids
-from brainhive_cli.preparations._repetitions import drawn
 from brainhive_cli.preparations._steps import Cutting, Steps, normalise
-from brainhive_cli.preparations._things_recording import RATE_HZ, SOURCE, Recorded
+from brainhive_cli.preparations._things_eeg_pictures import METADATA, image_ids
+from brainhive_cli.preparations._things_eeg_recording import RATE_HZ, SOURCE, Recorded
 from brainhive_cli.stores.recordings import Sensors
+from brainhive_cli.stores.sliced import grouped
 
 PARTITIONS = {"train": "training", "test": "test"}
 """What the recording of a split is called."""
@@ -211,3 +212,21 @@ class Raw:
             chosen.dropped,
             {"time_shift": self._cutting.resampling.time_shift},
         )
+
+
+def drawn(stimuli: NDArray[np.int64], count: int, seed: int) -> NDArray[np.int64]:
+    """Draw `count` trials of each stimulus, as THINGS-EEG2's authors, NICE and AlignVis do.
+
+    Args:
+        stimuli: [trials], the stimulus of each trial, in the order of time.
+        count: Trials to keep of each stimulus.
+        seed: Of a generator that is made anew for each stimulus.
+
+    Returns:
+        [stimuli × count], the trials of each stimulus in the order drawn, the stimuli in ascending order. Of
+        a stimulus with fewer trials all are returned.
+    """
+    _, table, counts = grouped(stimuli)
+    return np.concatenate(
+        [trials[shuffled(n, seed)[:count]] for trials, n in zip(table, counts.tolist(), strict=True)]
+    )

@@ -17,8 +17,8 @@ from pydantic import Field
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations._array_info import info_of
-from brainhive_cli.preparations._image_metadata import METADATA, image_ids
+from brainhive_cli.preparations._neurobridge_info import info_of
+from brainhive_cli.preparations._things_eeg_pictures import METADATA, image_ids
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.published_signals import Usual, has_signal, rate_of, recording

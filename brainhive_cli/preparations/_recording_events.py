@@ -105,5 +105,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)
         rows = [{key: (value or "").strip() for key, value in row.items() if key} for row in reader]
     except (UnicodeDecodeError, csv.Error, AttributeError) as error:
-        raise BrainhiveError(f"{path} is no table in UTF-8: {first_line(error)}", "save it as CSV") from error
+        raise BrainhiveError(
+            f"{path} is no table in UTF-8: {first_line(error)}", "save it as CSV in UTF-8"
+        ) from error
     return [name for name in reader.fieldnames or [] if name], rows

@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.preparations._event_names import EventNames
-from brainhive_cli.preparations._raw_files import Header
+from brainhive_cli.preparations._recording_mne import Header
+from brainhive_cli.preparations._recording_pictures import EventNames
 from brainhive_cli.preparations._steps import Cutting
 
 

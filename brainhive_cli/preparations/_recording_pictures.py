@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.preparations._raw_files import Header
-from brainhive_cli.preparations._recorded_events import read_table
+from brainhive_cli.preparations._recording_events import read_table
+from brainhive_cli.preparations._recording_mne import Header
 from brainhive_cli.stores.matching import match, shown
 
 COLUMNS = ("event", "picture")

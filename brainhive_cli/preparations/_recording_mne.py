@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
-from brainhive_cli.preparations._recorded_events import events_of
+from brainhive_cli.preparations._recording_events import events_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
 """Annotations of spans of which no trial is taken."""

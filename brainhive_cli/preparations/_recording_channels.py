@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.preparations._raw_files import UNITS, Header
+from brainhive_cli.preparations._recording_mne import UNITS, Header
 from brainhive_cli.stores.recordings import Sensors
 
 MEG = ("mag", "grad")
