@@ -157,12 +157,21 @@ def normalise(
         Σ^(-1/2) [C, C]; None where nothing is whitened.
 
     Raises:
-        BrainhiveError: if there are no trials whose noise is to be measured, or channels are flat.
+        BrainhiveError: if there are no trials whose noise is to be measured, or channels are flat, or hold
+            values whose squares overflow.
     """
     if steps.whiten == "no":
         return None
-    noise = [covariance(epochs[split], stimuli[split], steps.whiten) for split in measured(epochs, steps)]
-    matrix = whitener(np.mean(noise, axis=0), names)
+    of = measured(epochs, steps)
+    with np.errstate(over="ignore", invalid="ignore"):  # of which the next lines speak
+        noise = np.mean([covariance(epochs[split], stimuli[split], steps.whiten) for split in of], axis=0)
+    if not np.isfinite(noise).all():
+        most = np.max([np.abs(epochs[split]).max(axis=(0, 2)) for split in of], axis=0)  # [C]
+        raise BrainhiveError(
+            f"channel {names[most.argmax()]} has values of up to {most.max():.3g}, too large to whiten",
+            "leave it out: preparation.channels=[...]; or correct its unit",
+        )
+    matrix = whitener(noise, names)
     for each in epochs.values():
         whiten(each, matrix)
     return matrix

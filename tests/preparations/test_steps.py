@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.preparations._steps import Cutting, Steps
+from brainhive_cli.preparations._steps import Cutting, Steps, normalise
 
 
 @pytest.mark.parametrize("recorded_hz", (128, 256, 512, 1000))
@@ -32,6 +32,14 @@ def test_the_noise_of_a_single_sample_is_refused_where_it_is_measured_over_sampl
     with pytest.raises(BrainhiveError, match=r"keep_ms \[100.0, 104.0\] holds 1 sample at 250 Hz"):
         Cutting(Steps(keep_ms=(100, 104)), 1000).times_s  # noqa: B018
     assert [*Cutting(Steps(keep_ms=(100, 104), whiten="time"), 1000).times_s] == [0.1]
+
+
+def test_values_too_large_to_whiten_are_named():
+    epochs = np.random.default_rng(0).normal(size=(4, 3, 20)).astype(np.float32)
+    epochs[2, 1, 5] = 1e25
+    with pytest.raises(BrainhiveError, match=r"channel Pz has values of up to 1e\+25") as caught:
+        normalise({"train": epochs}, {"train": np.arange(4)}, Steps(), ("Cz", "Pz", "Oz"))
+    assert "preparation.channels" in caught.value.hint
 
 
 def test_a_trial_longer_than_an_hour_is_refused():
