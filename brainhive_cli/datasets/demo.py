@@ -74,8 +74,8 @@ class Demo:
         """List the scenes of a split; a picture is drawn when it is opened."""
         scenes = self._scenes(split)
         ids, concepts = (Names.of(getattr(scene, key) for scene in scenes) for key in ("image_id", "concept"))
-        described = {"captions": partial(_describe, scenes), "captions_each": captions.EACH}
-        return datasets.StimulusSet(self.name, split, ids, concepts, partial(_draw, scenes), **described)
+        read = partial(_draw, scenes), partial(_describe, scenes)
+        return datasets.StimulusSet(self.name, split, ids, concepts, *read, captions.EACH)
 
     def require(self, subject: int) -> None:
         """Do nothing: recordings are simulated."""

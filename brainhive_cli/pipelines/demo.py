@@ -3,7 +3,7 @@
 import importlib
 import shlex
 import time
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -99,7 +99,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         summary.append((name, f"{time.monotonic() - start:.0f} s", _headline(step, results[name])))
     tables = [Table(f"Demo, on simulated {shown.signals}", ("step", "time", "result"), tuple(summary))]
     scopes = {name: result.metrics.overall for name, result in results.items() if result.metrics.overall}
-    notes = {"caveats": [SIMULATED], "commands": commands}
+    notes: dict[str, Any] = {"caveats": [SIMULATED], "commands": commands}
     if recipe.system == "havir":
         measured = (
             {head: results[name.format(head=head)].metrics for head in HEADS} for name in ("{head}", SHUFFLED)
