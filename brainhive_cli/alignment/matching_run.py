@@ -46,7 +46,8 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
     found = runs.newest(root, "train-align", lambda run: prior.fuser is None or _matches(run, prior, source))
     if found is None:
         raise MissingData(
-            f"no finished align run under {root / 'train-align'} has the tokens of {source}",
+            f"no finished align run under {root / 'train-align'}"
+            + (f" has the tokens of {source}" if prior.fuser is not None else ""),
             _training(source, paths),
         )
     variant_of(variants(found.recipe(Recipe)), "", found.path.name)
@@ -55,8 +56,9 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
 
 def _training(source: str, paths: Paths) -> str:
     """Write the command lines that lead to pictures, on the data of the prior where that is known."""
-    arguments, dataset = write_prior("train-align", source), None
-    folder = priors.describe(source).folder
+    described, dataset = priors.describe(source), None
+    arguments = write_prior("train-align", source) if described.dims else []
+    folder = described.folder
     if "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     lines = [

@@ -1,7 +1,7 @@
 """Ridge regression from a subject's signals to every head, fitted in closed form."""
 
 from collections.abc import Callable
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from pydantic import Field
@@ -98,7 +98,7 @@ class Ridge(nn.Module):
         found = {name: signal.new_empty(len(signal), *head.shape) for name, head in self.heads.items()}
         for index in subject_index.unique().tolist():
             rows = subject_index == index
-            for name, values in self.maps[str(self.subjects[index])](signal[rows]).items():
+            for name, values in self._map(self.subjects[index])(signal[rows]).items():
                 found[name][rows] = values.unflatten(1, self.heads[name].shape).to(found[name])
         return found
 
@@ -112,7 +112,7 @@ class Ridge(nn.Module):
             targets: Targets of some of them.
             held_out: Signals [M, C, T] that spread is measured on; without any, the training's are.
         """
-        own = self.maps[str(subject)]
+        own = self._map(subject)
         scores, singular = own.project(signal)  # [N, K], [K]
         totals = {name: torch.zeros(2, head.width, device=signal.device) for name, head in self.heads.items()}
         at_once = max(1, NUMBERS // sum(head.width for head in self.heads.values()))
@@ -130,6 +130,9 @@ class Ridge(nn.Module):
                 own.weight[name] *= _ratio(spread, own.spread(name, singular, len(signal), held_out))
             own.bias[name].copy_(mean)
         own.finish()
+
+    def _map(self, subject: int) -> "Map":
+        return cast(Map, self.maps[str(subject)])
 
 
 class Map(nn.Module):

@@ -6,6 +6,7 @@ and feed-forward of dalle2-pytorch (MIT).
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -71,10 +72,11 @@ class Denoiser(nn.Module):
 class Sinusoid(nn.Module):
     def __init__(self, dim: int) -> None:
         super().__init__()
-        self.half = dim // 2
+        self.count = dim // 2
 
     def forward(self, times: Tensor) -> Tensor:
-        rates = torch.exp(torch.arange(self.half, device=times.device) * -(math.log(10000) / (self.half - 1)))
+        step = -math.log(10000) / (self.count - 1)
+        rates = torch.exp(torch.arange(self.count, device=times.device) * step)
         angles = times[:, None] * rates
         return torch.cat([angles.sin(), angles.cos()], -1)
 
@@ -134,18 +136,20 @@ class Transformer(nn.Module):
 
     def bias(self, count: int) -> Tensor:
         """T5's relative position bias [heads, S, 1 + S], the null key first."""
-        weight = self.rel_pos_bias.relative_attention_bias
-        place = torch.arange(count + 1, device=weight.weight.device)
+        embedding = cast(nn.Embedding, self.rel_pos_bias.relative_attention_bias)
+        place = torch.arange(count + 1, device=embedding.weight.device)
         back = (place[:count, None] - place).clamp(min=0)
         exact = BUCKETS // 2
         share = torch.log(back.clamp(min=1).float() / exact) / math.log(MAX_DISTANCE / exact)
         far = (exact + (share * (BUCKETS - exact)).long()).clamp(max=BUCKETS - 1)
         buckets = torch.where(back < exact, back, far)
-        return weight(buckets).permute(2, 0, 1)
+        biases: Tensor = embedding(buckets)  # [S, 1 + S, heads]
+        return biases.permute(2, 0, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         bias = self.bias(x.shape[1])
-        for attention, feed_forward in self.layers:
+        for layer in self.layers:
+            attention, feed_forward = cast(nn.ModuleList, layer)
             x = attention(x, bias) + x
             x = feed_forward(x) + x
         return self.project_out(self.norm(x))
@@ -181,9 +185,8 @@ class Attention(nn.Module):
 
     def rotate(self, x: Tensor) -> Tensor:
         """Turn pairs of widths by angles that grow with the position."""
-        angles = (
-            torch.arange(x.shape[-2], device=x.device)[:, None] * self.rotary_emb.freqs
-        )  # [S, rotated / 2]
+        rates = cast(Tensor, self.rotary_emb.freqs)  # [rotated / 2]
+        angles = torch.arange(x.shape[-2], device=x.device)[:, None] * rates
         angles = angles.repeat_interleave(2, -1)
         turned, rest = x[..., : angles.shape[-1]], x[..., angles.shape[-1] :]
         first, second = turned.unflatten(-1, (-1, 2)).unbind(-1)

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -90,7 +91,11 @@ def describe_regions(
     scopes = {
         scope(REGIONS, name): by_name(
             [
-                measure(head, [[each.shares[head][name] for each in group] for group in groups], **named)
+                measure(
+                    head,
+                    [np.array([each.shares[head][name] for each in group]) for group in groups],
+                    **named,
+                )
                 for head in first.shares
             ]
         )
