@@ -32,6 +32,7 @@ THINGS = ("sub-", "training_images/", "train_images/", "test_images/")
 IMAGES = "https://osf.io/jum2f"
 """Of THINGS, with their LICENSE, which is to be read before the password of the archive is used."""
 NSD = "aws s3 cp --no-sign-request s3://natural-scenes-dataset"
+DESIGN = "nsddata/experiments/nsd"
 MASKS = "nsddata/ppdata/subj0$s/func1pt8mm/roi"
 BETAS = "nsddata_betas/ppdata/subj0$s/func1pt8mm/betas_fithrf_GLMdenoise_RR"
 SOURCES: Mapping[str, Source] = {
@@ -79,7 +80,8 @@ SOURCES: Mapping[str, Source] = {
         steps=(
             "read the terms, and fill in the NSD Data Access Agreement: https://naturalscenesdataset.org",
             f"{NSD}/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5 {{root}}/nsddata_stimuli/stimuli/nsd/",
-            f"{NSD}/nsddata/experiments/nsd/nsd_expdesign.mat {{root}}/nsddata/experiments/nsd/",
+            f"for f in nsd_expdesign.mat nsd_stim_info_merged.csv; do {NSD}/{DESIGN}/$f {{root}}/{DESIGN}/; "
+            "done",
             f"for s in {{subjects}}; do {NSD}/{MASKS} {{root}}/{MASKS} --recursive; done",
             f"for s in {{subjects}}; do {NSD}/{BETAS} {{root}}/{BETAS} --recursive "
             "--exclude '*' --include '*.nii.gz'; done",

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from brainhive_cli.app import app
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets import things_eeg
+from brainhive_cli.datasets import nsd, things_eeg
 from brainhive_cli.exchange.archives import bytes_to_write, unpack
-from brainhive_cli.exchange.downloads import is_of_subjects
+from brainhive_cli.exchange.downloads import SOURCES, is_of_subjects
+from brainhive_cli.preparations._nsd_design import MATRIX
 
 REPOSITORY = "Haitao999/things-eeg"
 
@@ -194,6 +195,12 @@ def test_room_for_an_archive_that_is_there_is_counted_by_its_members(hub, home, 
     monkeypatch.undo()
     unpack(archive, archive.parent)
     assert bytes_to_write(archive, archive.parent) == 0
+
+
+def test_steps_of_nsd_name_all_that_its_pictures_and_betas_are_read_from():
+    steps = " ".join(SOURCES["nsd"].steps)
+    needed = (nsd.STIMULI, nsd.INFO, MATRIX, "/roi", "betas_fithrf_GLMdenoise_RR")
+    assert [name for name in needed if name not in steps] == []
 
 
 def test_steps_name_the_subjects_that_are_wanted(home):
