@@ -33,11 +33,16 @@ del CONTROL[ord("\n")], CONTROL[ord("\t")]
 
 @dataclass(frozen=True)
 class Table:
-    """A titled table of plain cells."""
+    """A titled table of plain cells.
+
+    Attributes:
+        is_copied: Whether cells are lines to copy, which are never folded.
+    """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
+    is_copied: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
@@ -126,10 +131,13 @@ def show_table(table: Table) -> None:
     if not writes_messages():
         return
     console = _stdout()
+    width = console.width
+    console.width = WIDE if table.is_copied else width
     for part in _fitting(table, console.width):
         with console.capture() as written:
             console.print(_drawn(part), highlight=False, markup=False)
-        sys.stdout.write("".join(f"{line.rstrip()}\n" for line in [*written.get().splitlines(), ""]))
+        lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
+        sys.stdout.write("".join(f"{line if line.strip('─') else line[:width]}\n" for line in lines))
 
 
 def _drawn(table: Table) -> Any:

@@ -155,7 +155,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             rows = tuple(enumerate(job.steps(), start=1))
             tables.append(
                 console.Table(
-                    f"{job.name}: get it by yourself; terms: {job.source.terms}", ("", "step"), rows
+                    f"{job.name}: get it by yourself; terms: {job.source.terms}", ("", "step"), rows, True
                 )
             )
             lacks |= not _is_there(job)

@@ -63,6 +63,15 @@ def test_a_long_column_stands_alone_where_a_table_does_not_fit(
     assert lines == [line.rstrip() for line in lines]
 
 
+def test_a_line_to_copy_is_not_folded(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    console.show_table(console.Table("Steps", ("", "step"), ((1, ODD.strip()),), is_copied=True))
+    lines = capsys.readouterr().out.splitlines()
+    assert f"1   {ODD.strip()}" in lines and "─" * 80 in lines
+
+
 def test_a_title_is_folded_at_the_width_of_the_terminal_not_of_its_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
