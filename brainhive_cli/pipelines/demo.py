@@ -70,7 +70,8 @@ class Recipe(BaseRecipe):
         quick = self.shown.quick.get(step.command, ()) if self.quick else ()
         mixed = self.run.mixed_precision
         precision = [f"run.mixed_precision={mixed}"] if mixed else []
-        return [*own, *quick, *self.overrides.get(step.command, []), *precision]
+        given = [*own, *quick, *self.overrides.get(step.command, []), *precision]
+        return list(dict.fromkeys(given))
 
 
 def plan(recipe: Recipe) -> Plan:
