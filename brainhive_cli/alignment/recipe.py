@@ -7,7 +7,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 from brainhive_cli.alignment.settings import Finetune, Published, Train
 from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.heads import FUSED, TOKEN
 from brainhive_cli.core.recipe import Numbers, Savings, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -15,6 +15,7 @@ from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.encoder_keys import encoders_of
 from brainhive_cli.data.picture_augmentation import AUGMENTED
 from brainhive_cli.encoders import EncoderConfig, Encoders, resolve, resolve_all
+from brainhive_cli.signals.region_split import parsed
 from brainhive_cli.signals.section import Signal
 
 
@@ -132,9 +133,28 @@ class Recipe(SweptRecipe):
             raise RecipeError(f"head is {self.head!r}", f"heads: {', '.join(self.head_targets)}")
         if self.mode != "finetune":  # whose run has the heads
             self.check_terms()
+            self._check_streams()
         if getattr(self.backbone, "is_closed_form", False):
             self._check_closed_form()
         return self
+
+    def _check_streams(self) -> None:
+        """Refuse sets of voxels that no stream of the backbone reads, and their control where it has none."""
+        takes_any = getattr(self.backbone, "takes_spec", False)  # such a part may read sets of any name
+        streams = getattr(self.backbone, "streams", None if takes_any else ())
+        if streams is None or not (split := self.signal.region_split):
+            return
+        if not streams:
+            when = f"on {self.backbone.kind}, which reads all voxels of region_split as one"
+            refuse_idle(self.signal, ("region_control", "region_seed"), when, "leave it out")
+            return
+        used = {name for expression in split.values() for name in parsed(expression)}
+        if unread := [name for name in split if name not in streams and name not in used]:
+            raise RecipeError(
+                f"signal.region_split.{unread[0]} has no effect: it is no stream of {self.backbone.kind} "
+                "and no other set uses it",
+                f"{guess(unread[0], streams)}streams: {', '.join(streams)}",
+            )
 
     def _check_closed_form(self) -> None:
         """Refuse what has no effect on a backbone that is fitted in one pass over averaged signals."""

@@ -32,6 +32,7 @@ class Config(parts.Config):
     """
 
     takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = (SPATIAL, SEMANTIC)
 
     hidden: Size = Field(4096, description="Width of the residual MLPs.")
     blocks: int = Field(4, ge=0, le=1_000, description="Residual MLPs in each stream.")

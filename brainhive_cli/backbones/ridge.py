@@ -26,6 +26,7 @@ class Config(parts.Config):
     """
 
     takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ()
     is_closed_form: ClassVar[bool] = True
 
     alpha: float | dict[str, float] = Field(

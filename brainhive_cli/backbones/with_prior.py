@@ -39,6 +39,12 @@ class Config(parts.Config):
         description="Diffusion prior of the head that it names, whose shape decides `tokens` and `dim`.",
     )
 
+    @property
+    def streams(self) -> tuple[str, ...] | None:
+        """Streams of its brain model; None where it does not name them."""
+        found: tuple[str, ...] | None = getattr(self.backbone, "streams", None)
+        return found
+
     def build(self, spec: SignalSpec, heads: Heads) -> "WithPrior":
         """Make both.
 

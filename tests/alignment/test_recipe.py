@@ -32,6 +32,32 @@ def test_heads_and_terms_that_contradict_each_other_are_refused(overrides: list[
     assert caught.value.hint
 
 
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["backbone.kind=havir", "signal.region_split={spatail: V1, semantc: V2}"], "spatail has no effect"),
+        (["backbone.kind=havir", "signal.region_split={spatial: V1, semantic: V2, x: V3}"], "split.x has no"),
+        (
+            ["backbone={kind: with_prior, backbone: havir}", "signal.region_split={spatail: V1}"],
+            "spatail has no effect",
+        ),
+        (
+            ["signal.region_split={a: V1, b: V2}", "signal.region_control=swapped"],
+            "region_control has no effect on brain_mlp",
+        ),
+    ],
+)
+def test_sets_of_voxels_that_no_stream_reads_are_refused(overrides: list[str], message: str) -> None:
+    with pytest.raises(RecipeError, match=message):
+        resolve(*overrides)
+
+
+def test_a_set_that_another_uses_needs_no_stream() -> None:
+    split = "signal.region_split={early: V1 | V2, spatial: early, semantic: higher - early}"
+
+    assert len(resolve("backbone.kind=havir", split).signal.region_split) == 3
+
+
 def test_the_short_form_is_one_head_with_one_term() -> None:
     recipe = resolve()
     assert recipe.head_targets == {"token": "fused"} and len(recipe.loss_terms) == 1
