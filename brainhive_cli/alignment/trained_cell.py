@@ -149,7 +149,7 @@ class Member:
         dataset, learned = self.align.dataset, self.model.learned
         tested = self.pictures(split).image_ids[np.unique(trials.stimulus)]
         model, of = f"{self.align.folder.path}, {self.cell.name},", f"{split} pictures of {dataset.name}"
-        if (seen := learned.has_seen(dataset.name, tested)).any():
+        if (seen := learned.has_seen(dataset.pictured_as, tested)).any():
             raise BrainhiveError(
                 f"{model} was trained on {seen.sum()} of the {len(seen)} {of} that it is tested on",
                 "evaluate on pictures that were held out, or train again on a split without them",

@@ -192,12 +192,12 @@ class TrainingData:
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(
-            dataset=dataset.name,
+            dataset=dataset.pictured_as,
             recordings=dataset.recorded_as,
             subjects=tuple(each.subject for each in trials),
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=dataset.is_simulated,
-            pictures=np.sort(hashes_of(dataset.name, self.stimuli.image_ids[rows])),
+            pictures=np.sort(hashes_of(dataset.pictured_as, self.stimuli.image_ids[rows])),
             normaliser=normaliser,
         )
 

@@ -103,6 +103,10 @@ class Dataset(Protocol):
         """The name under which its signals are kept; not `name` where the same pictures have several."""
 
     @property
+    def pictured_as(self) -> str:
+        """The name of its pictures; not `name` where that is of a part of them, as `nsd-1` is of `nsd`."""
+
+    @property
     def is_simulated(self) -> bool:
         """Whether its signals are simulated; every result on them says so."""
 

@@ -50,6 +50,11 @@ class Pictures:
         return self.recordings or self.name
 
     @property
+    def pictured_as(self) -> str:
+        """The name of the pictures, whichever of them these are."""
+        return self.recorded_as
+
+    @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects who have a signal store."""
         return subjects_of(self.signals, self.recorded_as)

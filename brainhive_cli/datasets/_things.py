@@ -95,6 +95,11 @@ class Things:
         is_usual = "*" in self.signals or self.signals == self.published
         return self.name if is_usual else f"{self.name}--{self.signals.replace('/', '--')}"
 
+    @property
+    def pictured_as(self) -> str:
+        """The name of the pictures."""
+        return self.name
+
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split: `<root>/**/{training,train,test}_images/<concept>/*`.
 

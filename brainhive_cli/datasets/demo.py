@@ -70,6 +70,11 @@ class Demo:
         """The name that its signals are kept under; the pictures' embeddings serve both spaces."""
         return self.name if self.space == "sensors" else f"{self.name}-{self.space}"
 
+    @property
+    def pictured_as(self) -> str:
+        """The name of the pictures."""
+        return self.name
+
     def images(self, split: str) -> datasets.StimulusSet:
         """List the scenes of a split; a picture is drawn when it is opened."""
         scenes = self._scenes(split)

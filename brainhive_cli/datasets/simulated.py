@@ -56,6 +56,11 @@ class Simulated:
         return self.source.name
 
     @property
+    def pictured_as(self) -> str:
+        """The name of the pictures, whichever of them these are."""
+        return self.source.pictured_as
+
+    @property
     def recorded_as(self) -> str:
         """What its signals depend on: the same pictures may be simulated in several ways."""
         name = f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"

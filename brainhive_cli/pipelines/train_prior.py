@@ -90,9 +90,10 @@ def _train(job: Job, folder: RunFolder) -> Measurements:
 def _save(training: Training, folder: Path) -> None:
     """Save the prior, and which pictures it learned from; those kept for validation count as seen."""
     training.prior.save(folder)
-    images, source = training.pictures.images, training.recipe.continue_from
-    pictures = np.sort(hashes_of(images.dataset, images.image_ids))
-    learned = Learned("last epoch", images.dataset, split=images.split, pictures=pictures)
+    images, recipe = training.pictures.images, training.recipe
+    name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
+    pictures = np.sort(hashes_of(name, images.image_ids))
+    learned = Learned("last epoch", name, split=images.split, pictures=pictures)
     if source is not None and (before := priors.describe(source).folder) is not None:
         learned = learned.after(Learned.read(before))
     learned.write(folder)

@@ -253,13 +253,13 @@ class Job:
 
     def _refuse_seen(self, image_ids: Sequence[str]) -> None:
         """Refuse to reconstruct pictures that the prior was trained to generate."""
-        source, dataset = self.recipe.prior.source, self.align.dataset.name
+        source, dataset = self.recipe.prior.source, self.align.dataset
         if (folder := priors.describe(source).folder) is None:
             return
-        seen = Learned.read(folder).has_seen(dataset, image_ids)
+        seen = Learned.read(folder).has_seen(dataset.pictured_as, image_ids)
         if seen.any():
             raise BrainhiveError(
-                f"the prior {source} was trained on {seen.sum()} of the {len(seen)} pictures of {dataset} "
-                "that would be reconstructed",
+                f"the prior {source} was trained on {seen.sum()} of the {len(seen)} pictures of "
+                f"{dataset.name} that would be reconstructed",
                 "reconstruct pictures that were held out, or train a prior on a split without them",
             )

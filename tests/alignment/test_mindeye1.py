@@ -15,11 +15,14 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainhive_cli import aligner
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.initialisation import take_over
+from brainhive_cli.alignment.learned import hashes_of
 from brainhive_cli.alignment.mindeye1 import ATTENTION
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.datasets import nsd
 from brainhive_cli.stores import recordings, target_store
 from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
 from brainhive_cli.stores.target_store import Blank, TargetWriter
@@ -27,6 +30,7 @@ from brainhive_cli.stores.target_store import Blank, TargetWriter
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
 Golden = dict[str, Tensor]
+IDS = ["nsd00001", "nsd00002", "nsd00003"]
 SUBJECT = torch.zeros(3, dtype=torch.long)
 PUBLISHED = "autoencoder_subj05_4x_locont_no_reconst"
 Save = Callable[..., Path]
@@ -135,26 +139,46 @@ def test_whatever_starts_from_it_was_selected_on_test(low_file: Path, tmp_path: 
         assert torch.equal(found.state_dict()[name], each)
 
 
-def test_it_is_evaluated_on_nsd_as_any_model_with_its_caveats(
-    low: Golden, low_file: Path, home: Path, go: Callable[..., Any]
-) -> None:
-    """Its targets are what the reference predicts, so that each signal finds its own."""
-    ids, latents = ["nsd00001", "nsd00002", "nsd00003"], low["out.latent"].numpy()
-    path = target_store.path_of(home / "embeddings", "nsd", "test", "vd-vae")
-    about = {"encoder": "vd-vae", "dataset": "nsd", "split": "test"}
-    Blank(path, ids, ids, latents.shape[1:], "float32", about).create()
+def write_test(home: Path, low: Golden, dataset: str = "nsd") -> None:
+    """Write targets as the reference predicts them, so that each signal finds its own, and these signals."""
+    latents = low["out.latent"].numpy()
+    path = target_store.path_of(home / "embeddings", dataset, "test", "vd-vae")
+    about = {"encoder": "vd-vae", "dataset": dataset, "split": "test"}
+    Blank(path, IDS, IDS, latents.shape[1:], "float32", about).create()
     writer = TargetWriter(path)
     writer.write(np.arange(3), latents)
     writer.close()
     writer.finish()
     voxels = low["in.voxels"].numpy()[:, None, :, None]
-    recorded = Recording(voxels, ids, Voxels({"V1": np.ones(37, bool)}), np.zeros(1), None, "z-score")
+    recorded = Recording(voxels, IDS, Voxels({"V1": np.ones(37, bool)}), np.zeros(1), None, "z-score")
     SignalStore.write(recordings.path_of(home / "signals", "nsd", "default", 5), {"test": recorded})
+
+
+def test_it_is_evaluated_on_nsd_as_any_model_with_its_caveats(
+    low: Golden, low_file: Path, home: Path, go: Callable[..., Any]
+) -> None:
+    write_test(home, low)
 
     scopes = go("eval-retrieval", f"align_run={low_file}", "dataset=nsd", "subjects=5", "sheet_rows=0")
 
     top1 = scopes.metrics.scopes["epoch120.pth · sub-05"]["top1"]
     assert top1.value == 1 and SELECTED_ON_TEST in top1.protocol
+
+
+@pytest.mark.parametrize(("learned", "tested"), [("nsd", "{kind: nsd, subjects: [5]}"), ("nsd-1-5", "nsd")])
+def test_pictures_of_nsd_are_recognised_in_any_part_of_it(
+    low: Golden, low_file: Path, home: Path, go: Callable[..., Any], learned: str, tested: str
+) -> None:
+    write_test(home, low, "nsd" if tested == "nsd" else "nsd-5")
+    model = aligner.load(low_file)
+    part = nsd.Config(subjects=[1, 5] if learned == "nsd-1-5" else None).build(Paths())
+    assert part.name == learned
+    pictures = np.sort(hashes_of(part.pictured_as, IDS[:2]))
+    model.learned = replace(model.learned, dataset=part.pictured_as, pictures=pictures)
+    model.save(home / "model")
+
+    with pytest.raises(BrainhiveError, match=r"was trained on 2 of the 3 test pictures of nsd"):
+        go("eval-retrieval", f"align_run={home / 'model'}", f"dataset={tested}", "subjects=5", "sheet_rows=0")
 
 
 def test_masks_of_another_width_than_the_checkpoints_are_one_line(low_file: Path) -> None:

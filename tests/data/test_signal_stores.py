@@ -20,7 +20,7 @@ HERE = Launch(0, 1, torch.device("cpu"))
 class Recorded:
     """A data set that counts how often its recordings are opened."""
 
-    name = recorded_as = "counted"
+    name = recorded_as = pictured_as = "counted"
     splits, subjects, channels, is_simulated = ("train", "test"), (1, 2), None, False
 
     def __init__(self) -> None:
