@@ -135,12 +135,12 @@ def show_table(table: Table) -> None:
     console.width = WIDE if table.is_copied else width
     for part in _fitting(table, console.width):
         with console.capture() as written:
-            console.print(_drawn(part), highlight=False, markup=False)
+            console.print(_drawn(part, console.width), highlight=False, markup=False)
         lines = [line.rstrip() for line in [*written.get().splitlines(), ""]]
         sys.stdout.write("".join(f"{line if line.strip('─') else line[:width]}\n" for line in lines))
 
 
-def _drawn(table: Table) -> Any:
+def _drawn(table: Table, width: int) -> Any:
     from rich.box import SIMPLE_HEAD
     from rich.console import Group
     from rich.table import Table as RichTable
@@ -148,6 +148,8 @@ def _drawn(table: Table) -> Any:
 
     drawn = RichTable(box=SIMPLE_HEAD)
     drawn.pad_edge = drawn.show_edge = False
+    if _width(table) > width:
+        drawn.padding = (0, 1, 0, 0)  # a gap of two
     for column in table.columns:
         drawn.add_column(column, overflow="fold")
     for row in table.rows:
@@ -161,13 +163,20 @@ def _shown(cell: Any) -> str:
     return f"{cell:.4g}" if isinstance(cell, float) else str(cell).translate(CONTROL)
 
 
+def _widths(table: Table) -> list[int]:
+    return [max(map(len, map(_shown, column))) for column in zip(table.columns, *table.rows, strict=True)]
+
+
+def _width(table: Table) -> int:
+    return sum(widths := _widths(table)) + 3 * (len(widths) - 1)  # gaps of three
+
+
 def _fitting(table: Table, width: int) -> list[Table]:
     """Split a table that does not fit: a column over half as wide as the terminal gets a table of its own."""
-    columns = list(zip(table.columns, *table.rows, strict=True))
-    widths = [max(len(_shown(cell)) for cell in column) for column in columns]
+    columns, widths = list(zip(table.columns, *table.rows, strict=True)), _widths(table)
     widest = widths.index(max(widths))
     is_long = widest > 0 and widths[widest] > width / 2
-    if len(columns) < 3 or not is_long or sum(widths) + 3 * (len(widths) - 1) <= width:
+    if len(columns) < 3 or not is_long or _width(table) <= width:
         return [table]
     alone = [columns[0], columns.pop(widest)]
     split = {table.title: columns, f"{table.title}: {table.columns[widest]}": alone}
@@ -243,7 +252,7 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
 
     def draw() -> Any:
         is_long = time.monotonic() - started_s > DELAY_S
-        return _drawn(table(max(1, console.height - OTHER_LINES))) if is_long else Text("")
+        return _drawn(table(max(1, console.height - OTHER_LINES)), console.width) if is_long else Text("")
 
     with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
         yield
