@@ -13,7 +13,7 @@ from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.stages import starts_of
-from brainhive_cli.core import console
+from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.sweep import variants
@@ -75,13 +75,22 @@ class Job:
             BrainhiveError: if they are of different stimuli.
             RecipeError: if a variant fuses shapes that cannot be fused.
         """
-        encoders = {config.name: config for each in self.variants.values() for config in each.encoders}
+        encoders = {config.name: config for each in self.variants.values() for config in each.stored_encoders}
         given = (self.dataset, self.recipe.dataset, "train", list(encoders.values()), self.recipe.paths)
         stores = open_stores(*given)
         for each in self.variants.values():
             if each.fused_encoders:
                 tokens_of({config.name: stores[config.name].shape for config in each.fused_encoders})
         return stores
+
+    @property
+    def online(self) -> str:
+        """The encoders that run at each step, and what is still to be fetched of them, in words."""
+        encoders = {each.name: each for each in self.recipe.encoders}
+        for stored in self.recipe.stored_encoders:
+            del encoders[stored.name]
+        missing = [f"{n}, {hub.to_download(each.bytes_to_fetch())}" for n, each in encoders.items()]
+        return "; ".join(missing)
 
     @cached_property
     def priors(self) -> dict[str, Description]:
@@ -121,8 +130,8 @@ class Job:
         """The priors, in words; they are loaded, so that a damaged one is found."""
         for reference in self.priors:
             priors.load(reference)
-        used = dict.fromkeys(each.prior for each in self.variants.values())
-        return ", ".join(prior or "a fuser of its own" for prior in used)
+        own = {True: "a fuser of its own", False: "what encoders give"}
+        return ", ".join(dict.fromkeys(each.prior or own[each.is_fused] for each in self.variants.values()))
 
     @cached_property
     def label(self) -> str:

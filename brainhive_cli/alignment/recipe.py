@@ -174,13 +174,20 @@ class Recipe(SweptRecipe):
         Raises:
             RecipeError: naming the term or the head.
         """
-        for head in self.train.augment_pictures.heads:
-            if self.head_targets.get(head, FUSED) == FUSED:
-                direct = [name for name, target in self.head_targets.items() if target != FUSED]
+        direct = [name for name, target in self.head_targets.items() if target != FUSED]
+        for key, heads in (
+            ("augment_pictures.heads", self.train.augment_pictures.heads),
+            ("online", self.train.online),
+        ):
+            if unknown := [head for head in heads if head not in direct]:
                 raise RecipeError(
-                    f"train.augment_pictures.heads names {head!r}",
+                    f"train.{key} names {unknown[0]!r}",
                     f"heads that predict what an encoder gives: {', '.join(direct) or 'none'}",
                 )
+        if not self.stored_encoders:
+            raise RecipeError(
+                "train.online names every head", "leave one out: its store says which stimuli there are"
+            )
         terms = self.loss_terms
         check(terms, self.train.epochs)
         if not getattr(self.backbone, "takes_spec", False):  # such a part may give more names in training
@@ -215,6 +222,12 @@ class Recipe(SweptRecipe):
         """The encoders whose embeddings are fused: those that no head predicts by itself."""
         direct = {target.name for target in self.head_targets.values() if target != FUSED}
         return [config for config in self.encoders if config.name not in direct]
+
+    @property
+    def stored_encoders(self) -> list[EncoderConfig]:
+        """The encoders whose training targets are read from stores."""
+        online = {self.head_targets[head].name for head in self.train.online}
+        return [config for config in self.encoders if config.name not in online]
 
     @property
     def loss_terms(self) -> list[Term]:

@@ -104,6 +104,11 @@ class Train(Section):
     )
     augment: Augment = Augment()
     augment_pictures: PictureAugment = PictureAugment()
+    online: Names = Field(
+        [],
+        description="heads whose encoder runs at each step, so that no store holds its training targets, "
+        "as of five captions of each picture",
+    )
     embedding_alternatives: dict[str, Names] = Field(
         {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
     )

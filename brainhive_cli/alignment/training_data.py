@@ -1,6 +1,6 @@
 """What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from math import prod
@@ -30,6 +30,7 @@ from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.target_sources import OnlineTargets, TargetSource
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
 from brainhive_cli.signals.normalisation import Moments
 from brainhive_cli.stores.target_store import TargetStore
@@ -60,7 +61,7 @@ class TrainingData:
     @cached_property
     def stores(self) -> dict[str, TargetStore]:
         """The target stores, by the encoder's name; all have the same rows."""
-        return {config.name: self.job.stores[config.name] for config in self.recipe.encoders}
+        return {config.name: self.job.stores[config.name] for config in self.recipe.stored_encoders}
 
     @property
     def stimuli(self) -> TargetStore:
@@ -75,7 +76,7 @@ class TrainingData:
     @cached_property
     def keys(self) -> dict[str, str]:
         """The fuser's key of each encoder, by the encoder's store name."""
-        keys = {name: name for name in self.stores}
+        keys = {config.name: config.name for config in self.recipe.encoders}
         if self.prior:
             keys |= match_keys(self.recipe.fused_encoders, self.prior.dims, f"the prior {self.recipe.prior}")
         return keys
@@ -84,7 +85,14 @@ class TrainingData:
     def images(self) -> Targets:
         """Targets of the stimuli, by the fuser's key."""
         given = (self.recipe.train.embedding_alternatives, self.stores, self.recipe.paths)
-        return Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
+        stored = Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
+        return Targets(stored.sources | self.online)
+
+    @cached_property
+    def online(self) -> dict[str, OnlineTargets]:
+        """What encoders of `train.online` give for the stimuli at each step, by encoder."""
+        targets = self.recipe.head_targets
+        return self._computed({targets[head].name: targets[head] for head in self.recipe.train.online})
 
     @cached_property
     def augmented(self) -> Targets | None:
@@ -94,24 +102,37 @@ class TrainingData:
             BrainhiveError: if the pictures are not those of the stores, or an encoder reads captions.
         """
         config = self.recipe.train.augment_pictures
-        if not config.heads:
-            return None
-        sources: dict[str, TargetSource] = {}
-        pictures = self.job.dataset.images("train")
-        self.stimuli.refuse_other_pictures(pictures.image_ids, "brainhive embed")
-        encoders = {
-            self.recipe.head_targets[head].name: self.recipe.head_targets[head] for head in config.heads
-        }
-        for group in grouped(list(encoders.values()), "fp32", self.launch):
-            if group.encoder.reads != "pixels":
+        encoders = {head: self.recipe.head_targets[head] for head in config.heads}
+        for encoder in encoders.values():
+            if encoder.reads_captions:
                 raise RecipeError(
-                    f"{group.name} reads no pictures that could be augmented", "leave its head out"
+                    f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )
-            for head in config.heads:
-                if (name := self.recipe.head_targets[head].name) in group.names:
-                    vary = partial(augmented, config=config)
-                    sources[head + AUGMENTED] = OnlineTargets(pictures, group, name, vary)
-        return Targets(sources)
+        computed = self._computed(
+            {each.name: each for each in encoders.values()}, partial(augmented, config=config)
+        )
+        sources: dict[str, TargetSource] = {
+            head + AUGMENTED: computed[each.name] for head, each in encoders.items()
+        }
+        return Targets(sources) if sources else None
+
+    def _computed(
+        self, encoders: Mapping[str, EncoderConfig], vary: Callable[[Any], Any] | None = None
+    ) -> dict[str, OnlineTargets]:
+        """Compute targets at each step, by encoder; nothing is opened where there is none.
+
+        Raises:
+            BrainhiveError: if the stimuli are not those of the stores.
+        """
+        if not encoders:
+            return {}
+        stimuli = self.job.dataset.images("train")
+        self.stimuli.refuse_other_pictures(stimuli.image_ids, "brainhive embed")
+        return {
+            name: OnlineTargets(stimuli, group, name, vary)
+            for group in grouped(list(encoders.values()), "fp32", self.launch)
+            for name in group.names
+        }
 
     @property
     def with_single(self) -> bool:
@@ -201,6 +222,12 @@ class TrainingData:
             normaliser=normaliser,
         )
 
+    def _digest(self, encoder: str) -> str:
+        """Return what identifies the targets of an encoder."""
+        if encoder in self.stores:
+            return digest_of(self.stores[encoder])
+        return self.online[encoder].group.digest
+
     def _layout(self, recipe: Recipe, trials: Sequence[Trials]) -> Layout:
         shapes, fused = self.images.shapes, {self.keys[config.name] for config in recipe.fused_encoders}
         dims = {key: shapes[key][-1] for key in shapes if key in fused}
@@ -216,7 +243,7 @@ class TrainingData:
         heads = {
             name: fused_head({key: shapes[key] for key in dims}, dim or 0)
             if target == FUSED
-            else Head(shapes[target.name], target.name, digest_of(self.stores[target.name]))
+            else Head(shapes[target.name], target.name, self._digest(target.name))
             for name, target in recipe.head_targets.items()
         }
         return Layout(
@@ -259,7 +286,7 @@ def _inputs(recipe: Recipe) -> tuple[Any, ...]:
     """List the settings that decide which targets and signals are loaded, and how."""
     train = recipe.train
     loaded = (recipe.encoders, recipe.heads, recipe.prior, recipe.signal)
-    varied = (train.embedding_alternatives, train.augment, train.augment_pictures)
+    varied = (train.embedding_alternatives, train.online, train.augment, train.augment_pictures)
     return (*loaded, *varied, train.memory_map)
 
 

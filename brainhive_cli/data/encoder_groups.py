@@ -59,6 +59,12 @@ class EncoderGroup:
                         layer.to(dtype)
         return module
 
+    @property
+    def digest(self) -> str:
+        """What identifies its targets, as their store would: a latent space, or weights; "" if unknown."""
+        space: str = getattr(self.encoder.module, "latent_space", "")
+        return space or self.encoder.weights.get("digest", "")
+
     def view(self, stimulus: Any) -> Tensor:
         """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption of a list: [K, …].
 

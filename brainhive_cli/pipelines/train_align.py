@@ -38,6 +38,7 @@ def plan(recipe: Recipe) -> Plan:
         "seeds": lambda: job.recipe.seeds,
         "cells": lambda: few([cell.name for cell in job.cells]),
         "embeddings": lambda: ", ".join(job.stores),
+        **({"at each step": lambda: job.online} if recipe.train.online else {}),
         "signal": lambda: job.signal,
         "target": lambda: job.targets,
         **trackers.checks(recipe.run.trackers),
