@@ -86,7 +86,7 @@ class TrainingData:
         """Targets of the stimuli, by the fuser's key."""
         given = (self.recipe.train.embedding_alternatives, self.stores, self.recipe.paths)
         stored = Targets.of(self.stores, self.launch, self.keys, further=open_alternatives(*given))
-        return Targets(stored.sources | self.online)
+        return Targets({**stored.sources, **self.online})
 
     @cached_property
     def online(self) -> dict[str, OnlineTargets]:
