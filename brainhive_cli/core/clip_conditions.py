@@ -74,6 +74,7 @@ def processor_of(folder: Path) -> Any:
     """Read how a diffusion model's folder has pictures preprocessed."""
     from transformers import CLIPImageProcessor
 
+    _require(folder, PROCESSOR)
     with weights.reading(folder / PROCESSOR):
         return CLIPImageProcessor.from_pretrained(folder / PROCESSOR)
 
@@ -88,6 +89,7 @@ def token_ids(folder: Path) -> Callable[[str], Tensor]:
     """Make what turns a text into token ids [S], padded or cut to the length that the folder says."""
     from transformers import CLIPTokenizer
 
+    _require(folder, TOKENIZER)
     with weights.reading(folder / TOKENIZER):
         tokenizer: Any = CLIPTokenizer.from_pretrained(folder / TOKENIZER)
 
@@ -96,3 +98,9 @@ def token_ids(folder: Path) -> Callable[[str], Tensor]:
         return found[0]
 
     return ids
+
+
+def _require(folder: Path, component: str) -> None:
+    """Raise MissingData where a folder is not there: transformers would take it for a name on the hub."""
+    if not (folder / component).is_dir():
+        raise MissingData(f"{folder} has no {component}", "give a whole folder, or download it again")

@@ -13,8 +13,10 @@ from torch import Tensor
 from brainhive_cli.core import console, home, hub, weights
 from brainhive_cli.core.clip_conditions import (
     IMAGE,
+    PROCESSOR,
     PROJECTED_TEXT,
     TEXT,
+    TOKENIZER,
     VISION,
     of_pictures,
     of_texts,
@@ -83,8 +85,8 @@ def bytes_to_fetch(source: str) -> int:
 
 
 def _require(folder: Path) -> None:
-    for file in FILES:
-        if not (folder / file).is_file():
+    for file in (*FILES, TOKENIZER, PROCESSOR):
+        if not (folder / file).exists():
             raise MissingData(f"the generator {folder} has no {file}", "download it again")
 
 

@@ -21,11 +21,14 @@ from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.datasets import demo
 from brainhive_cli.generators import Sampling, _versatile_folder
 from brainhive_cli.generators.versatile_diffusion import TINY, Config
 
 TOLERANCE = 1e-4
 """Of the largest value: the golden folder calls it safe."""
+DOCS = Path(__file__).parents[2] / "docs/recipes.md"
 HALF = 0.05
 """Of pictures, by weights in half precision."""
 Golden = dict[str, Tensor]
@@ -196,6 +199,46 @@ def test_a_folder_without_one_component_is_refused_by_the_name_of_its_file(folde
     for ask in (Config(source=str(folder)).check, Config(source=str(folder)).build):
         with pytest.raises(MissingData, match=f"has no {absent}"):
             ask()
+
+
+@pytest.mark.parametrize("absent", ["tokenizer", "image_feature_extractor"])
+def test_a_folder_without_what_prepares_texts_or_pictures_is_refused_by_its_name(folder, absent):
+    shutil.rmtree(folder / absent)
+    for ask in (Config(source=str(folder)).check, Config(source=str(folder)).build):
+        with pytest.raises(MissingData, match=f"has no {absent}$"):
+            ask()
+
+
+def test_a_converted_folder_without_a_tokenizer_takes_no_prompts(folder, given):
+    Config(source=str(folder)).build()
+    (kept,) = (folder.parent / "models").glob("*")
+
+    with pytest.raises(MissingData, match=r"has no tokenizer$"):
+        make(Config(source=str(kept)).build(), Conditioning(texts=["a dog", "a cat"]))
+
+
+def test_the_docs_make_pictures_of_captions(folder, home):
+    """Where its GPU, its sizes and NSD are replaced by small ones."""
+    (code,) = re.findall(r"```python\n(.*?)```", DOCS.read_text(), re.DOTALL)
+    for large, small in (
+        ("import nsd", "import demo as nsd"),
+        ("nsd.Config()", "nsd.Config(concepts=2)"),
+        ("text_share=1", f"text_share=1, source={str(folder)!r}"),
+        ('"cuda", torch.float16', ""),
+        ("dataset.splits", '["train"]'),
+        (" 512,", f" {SIDE_PX},"),
+        ("steps=50", "steps=2"),
+    ):
+        assert code.count(large) == 1
+        code = code.replace(large, small)
+
+    def run() -> dict[str, int]:
+        exec(compile(code, str(DOCS), "exec"), {})
+        return {path.name: path.stat().st_mtime_ns for path in (home / "data/caption_images").rglob("*.png")}
+
+    first = run()
+    assert len(first) == len(demo.Config(concepts=2).build(Paths()).images("train"))
+    assert run() == first  # what is there is not made again
 
 
 def test_a_hub_without_one_component_is_refused_before_anything_large_is_fetched(
