@@ -164,13 +164,22 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
 
 
 def test_havirs_ablations_and_heads_are_those_that_its_building_blocks_know() -> None:
-    recipe = reconstruct.Recipe.resolve("reconstruct", "papers/havir", {}, [])
+    recipe = reconstruct.Recipe.resolve("reconstruct", "papers/havir-ablations", {}, [])
+    plain = reconstruct.Recipe.resolve("reconstruct", "papers/havir", {}, []).model_dump(mode="json")
+    assert recipe.model_dump(mode="json") == plain | {
+        "align_run": ":none",
+        "ablations": recipe.ablations,
+    }
+    regions = {label: each.align_run for label, each in variants(recipe).items() if each.align_run != ":none"}
+    assert regions == {"swapped-regions": ":swapped", "random-regions": ":random"}
     found = {
         label: (each.strength, each.generator.text_share, *each.sources)
         for label, each in variants(recipe).items()
     }
     assert found == {
         "full": (0.75, 0.4, "brain"),
+        "swapped-regions": (0.75, 0.4, "brain"),
+        "random-regions": (0.75, 0.4, "brain"),
         "no-structure": (1, 0.4, "brain"),
         "structure-alone": (0, 0.4, "brain"),
         "no-text": (0.75, 0, "brain"),

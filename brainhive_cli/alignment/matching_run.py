@@ -28,7 +28,8 @@ DEFAULT_DATASET = "things_eeg"
 def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> tuple[RunFolder, str]:
     """Find a run by its reference, or the newest that matches the prior; and the variant of a sweep.
 
-    A prior without a fuser takes any run. `source` is the prior's reference.
+    A prior without a fuser takes any run. `:VARIANT` is that of the newest sweep that has it. `source` is the
+    prior's reference.
 
     Raises:
         MissingData: if there is none, with the line that makes one.
@@ -36,22 +37,28 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
         BrainhiveError: if the named run predicts other tokens; it names both.
     """
     root = paths.under_home("runs")
-    if reference is not None:
-        name, variant = of_variant(reference)
+    name, variant = of_variant(reference)
+    if name:
         run = runs.find(root, "train-align", name)
         recipe = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if prior.fuser is not None:
             _check(run, recipe, variant, prior, source, paths)
         return run, variant
-    found = runs.newest(root, "train-align", lambda run: prior.fuser is None or _matches(run, prior, source))
+
+    def is_match(run: RunFolder) -> bool:
+        has_variant = not variant or variant in variants(run.recipe(Recipe))
+        return has_variant and (prior.fuser is None or _matches(run, prior, source))
+
+    found = runs.newest(root, "train-align", is_match)
     if found is None:
         raise MissingData(
             f"no finished align run under {root / 'train-align'}"
+            + (f" has a variant {variant!r}" if variant else "")
             + (f" has the tokens of {source}" if prior.fuser is not None else ""),
-            _training(source, paths),
+            "name a run, or train one with `sweep`" if variant else _training(source, paths),
         )
-    variant_of(variants(found.recipe(Recipe)), "", found.path.name)
-    return found, ""
+    variant_of(variants(found.recipe(Recipe)), variant, found.path.name)
+    return found, variant
 
 
 def _training(source: str, paths: Paths) -> str:

@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import variants
+from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.data import media_files
 from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.generators import Sampling
@@ -46,14 +46,20 @@ class Job:
 
     @cached_property
     def variants(self) -> "dict[str, Job]":
-        """The job of every variant of a sweep, by label, on one run unless they name others; else none."""
+        """The job of every variant of a sweep, by label, on one run unless they name others; else none.
+
+        `align_run: :VARIANT` is a variant of that run.
+        """
         if not self.recipe.is_swept:
             return {}
         (first, recipe), *others = variants(self.recipe).items()
         found = {first: Job(recipe)}
         for label, each in others:
-            is_same = each.align_run is None
-            run = found[first].pinned.align_run if is_same else each.align_run
+            run, used = each.align_run, found[first].pinned.align_run
+            if run in (None, recipe.align_run):
+                run = used
+            elif run.startswith(":"):
+                run = f"{of_variant(used)[0]}{run}"
             found[label] = Job(each.model_copy(update={"align_run": run}))
         return found
 

@@ -128,7 +128,9 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         None, description="the Fusion Prior's trained adapter; default: skip, as in the paper"
     )
     align_run: str | None = Field(
-        None, description="an align run; default: the newest that was trained for the prior"
+        None,
+        description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; default: the "
+        "newest that was trained for the prior",
     )
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
         DEFAULT, validate_default=True, description="diffusion model"

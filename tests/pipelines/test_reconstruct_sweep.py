@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from reconstructions import COLOURS, gap, generate
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.sweep import FULL
 from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -39,6 +40,21 @@ def test_ablations_are_runs_of_their_own_in_one_table_and_compared_with_the_full
     assert (published.columns, published.rows) == (("PixCorr",), (("0.500",),))
     with pytest.raises(RecipeError, match="is a sweep: name the run of a variant"):
         go("reconstruct", *drawing, f"against={result.folder.name}")
+
+
+def test_ablations_take_variants_of_one_training(go, world, small, runs, prior, drawing):
+    sweep = (f"prior={prior}", "sweep={train.lr: [1.0e-3, 1.0e-4]}")
+    run = go("train-align", *small, "subjects=1", "train.epochs=1", runs, *sweep).folder.name
+
+    result = go(
+        "reconstruct", *drawing, "align_run=':lr=0.001'", "ablations={slow: {align_run: ':lr=0.0001'}}"
+    )
+
+    folders = [result.folder.parent / each["run"] for each in result.metrics.notes["variants"].values()]
+    used = [yaml.safe_load((folder / "recipe.yaml").read_text())["align_run"] for folder in folders]
+    assert used == [f"{run}:lr=0.001", f"{run}:lr=0.0001"]
+    with pytest.raises(MissingData, match="has a variant 'none'"):
+        go("reconstruct", *drawing, "align_run=':none'")
 
 
 def test_the_mean_embedding_is_one_condition_for_all_pictures_which_differ_by_their_noise(
