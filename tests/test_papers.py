@@ -192,8 +192,9 @@ def test_havirs_ablations_and_heads_are_those_that_its_building_blocks_know() ->
     }
     for name in ("papers/havir", "havir-24gb"):
         aligned = train_align.Recipe.resolve("train-align", name, {}, [])
-        embedded = {each.name for each in embed.Recipe.resolve("embed", "papers/havir", {}, []).encoders}
-        assert {each.name for each in aligned.encoders} == embedded
+        made = embed.Recipe.resolve("embed", "papers/havir", {}, [])
+        assert {each.name for each in aligned.encoders} == {each.name for each in made.encoders}
+        assert aligned.dataset == made.dataset and made.dataset.subjects == aligned.subjects
         shapes = {head: (*target.shape,) for head, target in aligned.heads.items()}
         assert shapes == {
             "latent": (4, 64, 64),

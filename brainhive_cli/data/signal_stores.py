@@ -99,7 +99,8 @@ def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[in
     if unknown or not dataset.subjects:
         known = ", ".join(map(str, dataset.subjects)) or "none yet: brainhive prepare makes their signals"
         raise MissingData(
-            f"{dataset.name} has no subject {', '.join(map(str, unknown))}".rstrip(), f"it has: {known}"
+            f"{dataset.pictured_as} has no subject {', '.join(map(str, unknown))}".rstrip(),
+            f"it has: {known}",
         )
     return list(subjects or dataset.subjects)
 
