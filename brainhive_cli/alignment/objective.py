@@ -29,10 +29,19 @@ class Objective(nn.ModuleList):
     ) -> Tensor:
         """Sum the active terms over the whole batch, [B, *shape] by head: a scalar.
 
+        They are computed in float32, also under autocast: bfloat16 is too coarse for cosines over 0.004.
+
         Raises:
             RecipeError: if a term names a prediction or target that does not exist.
         """
-        values, context = [], replace(context, targets=targets)
+        device = next(iter(predicted.values())).device.type
+        with torch.autocast(device, enabled=False):
+            return self._sum(predicted, targets, replace(context, targets=targets))
+
+    def _sum(
+        self, predicted: Mapping[str, Tensor], targets: Mapping[str, Tensor], context: LossContext
+    ) -> Tensor:
+        values = []
         for term, loss in zip(self.terms, self, strict=True):
             if weight := term.weight_at(context.epoch):
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
