@@ -47,7 +47,12 @@ SPLIT = (*VOXELS[:-2], "signal.region_split={spatial: V1, semantic: higher - spa
 def test_a_split_into_regions_is_kept_with_the_model_and_used_when_it_is_opened(go, small, world, tmp_path):
     runs = f"paths.runs={tmp_path / 'runs'}"
 
-    run = go("train-align", *small, *SPLIT, "signal.region_control=swapped", runs).folder
+    swapped = (
+        *SPLIT,
+        "backbone={kind: havir, hidden: 64, blocks: 1, input_dropout: 0.1}",
+        "signal.region_control=swapped",
+    )
+    run = go("train-align", *small, *swapped, runs).folder
     scopes = go("eval-retrieval", runs, f"align_run={run}").metrics.scopes
 
     model = run / "cells/all_seed-1/model"
