@@ -1,6 +1,7 @@
 """What training lowers: the weighted sum of loss terms."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import replace
 
 import torch
@@ -35,7 +36,8 @@ class Objective(nn.ModuleList):
             RecipeError: if a term names a prediction or target that does not exist.
         """
         device = next(iter(predicted.values())).device.type
-        with torch.autocast(device, enabled=False):
+        is_cast = torch.amp.is_autocast_available(device)  # not on meta, where memory is estimated
+        with torch.autocast(device, enabled=False) if is_cast else nullcontext():
             return self._sum(predicted, targets, replace(context, targets=targets))
 
     def _sum(

@@ -137,7 +137,7 @@ def test_a_missing_recipe_suggests_the_nearest_shipped_one_of_the_command() -> N
         resolve(recipe="papres/nice")
     guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
     assert guess == "did you mean papers/nice?"
-    assert "demo, papers/alignvis-inter, " in known and "prior" not in known
+    assert "demo, demo-havir, havir-24gb, papers/alignvis-inter, " in known and "prior" not in known
 
 
 def test_a_folder_of_recipes_gives_each_command_its_own() -> None:
