@@ -16,6 +16,27 @@ from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.generators import Objective, Sampling, _autoencoder, _objective, _sampling
 from brainhive_cli.generators._objective import Random
 
+TINY_NETWORKS: dict[str, dict[str, Any]] = {
+    "unet": {
+        "sample_size": 8,
+        "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
+        "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
+        "block_out_channels": [8, 16],
+        "layers_per_block": 1,
+        "cross_attention_dim": 16,
+        "attention_head_dim": 2,
+        "norm_num_groups": 4,
+    },
+    "vae": {
+        "block_out_channels": [4, 4, 4],
+        "down_block_types": ["DownEncoderBlock2D"] * 3,
+        "up_block_types": ["UpDecoderBlock2D"] * 3,
+        "layers_per_block": 1,
+        "norm_num_groups": 4,
+    },
+}
+"""Of the `TINY` instances: small enough for tests."""
+
 
 class Inputs(NamedTuple):
     """What the U-Net is conditioned on, for B rows."""

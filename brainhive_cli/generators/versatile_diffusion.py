@@ -18,7 +18,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.generators import _components, _versatile_folder
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._dual import make_dual
-from brainhive_cli.generators._stable_diffusion import Inputs, StableDiffusion
+from brainhive_cli.generators._stable_diffusion import TINY_NETWORKS, Inputs, StableDiffusion
 from brainhive_cli.generators._texts import Texts
 
 LENGTHS = {"text": 77, "image": 257}
@@ -122,23 +122,7 @@ class Config(parts.Config):
 TINY = Config(
     source=RANDOM,
     architecture={
-        "unet": {
-            "sample_size": 8,
-            "down_block_types": ["CrossAttnDownBlock2D", "DownBlock2D"],
-            "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D"],
-            "block_out_channels": [8, 16],
-            "layers_per_block": 1,
-            "cross_attention_dim": 16,
-            "attention_head_dim": 2,
-            "norm_num_groups": 4,
-        },
-        "vae": {
-            "block_out_channels": [4, 4, 4],
-            "down_block_types": ["DownEncoderBlock2D"] * 3,
-            "up_block_types": ["UpDecoderBlock2D"] * 3,
-            "layers_per_block": 1,
-            "norm_num_groups": 4,
-        },
+        **TINY_NETWORKS,
         "scheduler": ARCHITECTURE["scheduler"],
     },
 )
