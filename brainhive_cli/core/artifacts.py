@@ -1,0 +1,407 @@
+"""What a run shows besides its metrics, as data: curves, matrices, sheets, maps, media and tables."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from math import isfinite
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+from typing_extensions import TypedDict
+
+from brainhive_cli.core import documents
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_names import below
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from brainhive_cli.core.runs import RunFolder
+
+NAME = "artifacts.json"
+"""The document of a run that lists its artifacts; it lies next to the metrics."""
+FOLDER = "artifacts"
+"""Where the pictures of artifacts lie in a run, unless they lie there under a name of their own."""
+SCHEMA = 1
+SIDE_PX = 128
+"""Longer side of a picture that is saved for a page."""
+DIGITS = 4
+"""Significant digits of the numbers of an artifact, which are drawn and not computed with."""
+Number = float | None
+"""A value; None where there is none, which is drawn as a gap."""
+FORBID = ConfigDict(extra="forbid")
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line, or one group of bars, of a curve.
+
+    Attributes:
+        name: What the legend calls it.
+        values: [N] values.
+        low: [N] lower ends of 95 % intervals; None where there are none.
+        high: [N] upper ends.
+        chance: The value expected of guessing, drawn as a broken line.
+    """
+
+    __pydantic_config__ = FORBID
+
+    name: str
+    values: Sequence[Number]
+    low: Sequence[Number] | None = None
+    high: Sequence[Number] | None = None
+    chance: Number = None
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Values along an axis, as lines or as bars.
+
+    Attributes:
+        title: What is shown.
+        axis: What `at` is, with its unit.
+        at: [N] places along the axis: numbers, or names (bars only).
+        lines: What is drawn.
+        value: What the values are, with their unit.
+        style: Lines, or bars in groups.
+        is_logarithmic: Whether equal steps along the axis are doublings.
+        marks: Places along the axis that have a name, as `onset: 0`.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    axis: str
+    at: Sequence[float] | Sequence[str]
+    lines: Sequence[Line]
+    value: str = ""
+    style: Literal["lines", "bars"] = "lines"
+    is_logarithmic: bool = False
+    marks: dict[str, float] = field(default_factory=dict)
+    section: str = ""
+    note: str = ""
+    kind: Literal["curve"] = "curve"
+
+    def __post_init__(self) -> None:
+        """Refuse lines of another length than the axis."""
+        for line in self.lines:
+            for values in (line.values, line.low, line.high):
+                if values is not None and len(values) != len(self.at):
+                    raise ValueError(
+                        f"{self.title}: {line.name} has {len(values)} values at {len(self.at)} places"
+                    )
+
+
+@dataclass(frozen=True)
+class Heatmap:
+    """A matrix of values in colours.
+
+    Attributes:
+        title: What is shown.
+        values: [R, C] values.
+        rows: [R] names of rows; empty for none.
+        columns: [C] names of columns.
+        row_axis: What rows are.
+        column_axis: What columns are.
+        value: What the values are, with their unit.
+        low: Value of the first colour; None for the lowest.
+        high: Value of the last colour; None for the highest.
+        is_diverging: Whether colours differ by sign, from `-high` to `high`.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    values: Sequence[Sequence[Number]]
+    rows: Sequence[str] = ()
+    columns: Sequence[str] = ()
+    row_axis: str = ""
+    column_axis: str = ""
+    value: str = ""
+    low: Number = None
+    high: Number = None
+    is_diverging: bool = False
+    section: str = ""
+    note: str = ""
+    kind: Literal["heatmap"] = "heatmap"
+
+    def __post_init__(self) -> None:
+        """Refuse rows of different lengths, and names that are not of these rows and columns."""
+        widths = {len(row) for row in self.values}
+        if len(widths) > 1:
+            raise ValueError(f"{self.title}: its rows have {sorted(widths)} values")
+        if self.rows and len(self.rows) != len(self.values):
+            raise ValueError(f"{self.title}: {len(self.rows)} names of {len(self.values)} rows")
+        if self.columns and {len(self.columns)} != widths:
+            raise ValueError(f"{self.title}: {len(self.columns)} names of columns, not {sorted(widths)}")
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One picture or clip of a sheet.
+
+    Attributes:
+        file: Its file, by name within the run; empty for a gap.
+        lines: Text below it.
+        metrics: Its metrics by name.
+        verdict: Whether it is what was looked for; decides the frame.
+        poster: A still picture of a clip, by name within the run.
+    """
+
+    __pydantic_config__ = FORBID
+
+    file: str
+    lines: Sequence[str] = ()
+    metrics: dict[str, Number] = field(default_factory=dict)
+    verdict: Literal["", "right", "wrong"] = ""
+    poster: str = ""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of a sheet.
+
+    Attributes:
+        query: The stimulus id that it is of; a comparison puts rows of several runs side by side by it.
+        tiles: [C] pictures.
+    """
+
+    __pydantic_config__ = FORBID
+
+    query: str
+    tiles: Sequence[Tile]
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """Pictures in rows: stimuli with what was retrieved, or generated, for them.
+
+    Attributes:
+        title: What is shown.
+        columns: [C] headings, the first one of the stimuli.
+        rows: One for each query.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    section: str = ""
+    note: str = ""
+    kind: Literal["sheet"] = "sheet"
+
+    def __post_init__(self) -> None:
+        """Refuse a row with more tiles than there are columns."""
+        for row in self.rows:
+            if len(row.tiles) > len(self.columns):
+                raise ValueError(f"{self.title}: row {row.query} has {len(row.tiles)} tiles")
+
+
+@dataclass(frozen=True)
+class Point:
+    """One point of a map.
+
+    Attributes:
+        x: Place from left to right.
+        y: Place from bottom to top.
+        name: What it is, shown where the pointer is.
+        group: What its colour says, where groups have colours.
+        value: What its colour says, where values have colours.
+        file: A picture shown where the pointer is, by name within the run.
+    """
+
+    __pydantic_config__ = FORBID
+
+    x: float
+    y: float
+    name: str = ""
+    group: str = ""
+    value: Number = None
+    file: str = ""
+
+
+@dataclass(frozen=True)
+class Map:
+    """Points in a plane: embeddings in two dimensions, or sensors on a head.
+
+    Attributes:
+        title: What is shown.
+        points: What is drawn; groups are listed in the order of their first point.
+        outline: `head` draws the head as a circle of radius 1 around the origin, nose up.
+        value: What values are, with their unit.
+        is_diverging: Whether colours of values differ by sign.
+        axes: What x and y are.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    points: Sequence[Point]
+    outline: Literal["", "head"] = ""
+    value: str = ""
+    is_diverging: bool = False
+    axes: tuple[str, str] = ("", "")
+    section: str = ""
+    note: str = ""
+    kind: Literal["map"] = "map"
+
+
+@dataclass(frozen=True)
+class Media:
+    """One picture, drawing or clip in a file.
+
+    Attributes:
+        title: What is shown.
+        file: PNG, JPEG, WebP, GIF, SVG, MP4 or WebM, by name within the run.
+        poster: A still picture of a clip, by name within the run.
+        is_drawing: Whether it is dark lines on white, of which a dark page inverts the colours.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    file: str
+    poster: str = ""
+    is_drawing: bool = False
+    section: str = ""
+    note: str = ""
+    kind: Literal["media"] = "media"
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of plain cells.
+
+    Attributes:
+        title: What is shown.
+        columns: [C] headings.
+        rows: [R][C] texts and numbers.
+        section: The heading under which a page shows it.
+        note: What its reader must know.
+    """
+
+    __pydantic_config__ = FORBID
+
+    title: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[str | bool | int | float | None]]
+    section: str = ""
+    note: str = ""
+    kind: Literal["table"] = "table"
+
+    def __post_init__(self) -> None:
+        """Refuse rows of another length than the heading."""
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"{self.title}: a row of {len(row)} cells, not {len(self.columns)}")
+
+
+Artifact = Curve | Heatmap | Sheet | Map | Media | Table
+
+
+class _Document(TypedDict):
+    __pydantic_config__ = FORBID  # type: ignore[misc]
+
+    schema: int
+    artifacts: list[Annotated[Artifact, Field(discriminator="kind")]]
+
+
+_READER: TypeAdapter[_Document] = TypeAdapter(_Document)
+
+
+def write(run: "RunFolder", artifacts: Iterable[Artifact]) -> None:
+    """Write the list of a run's artifacts, before the run is finished.
+
+    Args:
+        run: The run.
+        artifacts: What is shown, in order; their files lie in the run already.
+
+    Raises:
+        BrainhiveError: if a file is missing, or does not lie in the run.
+    """
+    listed = list(artifacts)
+    for name in {name for each in listed for name in files(each)}:
+        if not _located(run.path, name).is_file():
+            raise BrainhiveError(f"artifact {name} is missing in {run.path}", "write the file first")
+    run.write_json(NAME, {"schema": SCHEMA, "artifacts": [_plain(asdict(each)) for each in listed]})
+
+
+def read(run: "RunFolder") -> list[Artifact]:
+    """Read the artifacts of a run; none of a run that has no list of them.
+
+    Raises:
+        BrainhiveError: if the list is damaged, of another schema, or names a file outside of the run.
+    """
+    path = run.path / NAME
+    if not path.is_file():
+        return []
+    found = run.read_json(NAME)
+    if (schema := found.get("schema")) != SCHEMA:
+        raise BrainhiveError(
+            f"{path} is of schema {documents.shown(schema)}, this version reads {SCHEMA}",
+            "run its command again with --again",
+        )
+    listed = documents.check(found, str(path), _READER)["artifacts"]
+    for name in (name for each in listed for name in files(each)):
+        _located(run.path, name)
+    return listed
+
+
+def files(artifact: Artifact) -> Iterator[str]:
+    """List the files of an artifact, by name within the run."""
+    match artifact:
+        case Sheet(rows=rows):
+            tiles = [tile for row in rows for tile in row.tiles]
+            named = [name for tile in tiles for name in (tile.file, tile.poster)]
+        case Map(points=points):
+            named = [point.file for point in points]
+        case Media(file=file, poster=poster):
+            named = [file, poster]
+        case _:
+            named = []
+    yield from filter(None, named)
+
+
+def save_picture(run: "RunFolder", name: str, picture: "Image", side_px: int = SIDE_PX) -> str:
+    """Save a small copy of a picture for pages, as WebP.
+
+    Args:
+        run: The run.
+        name: Its name below `artifacts/`, without ending; slashes make folders.
+        picture: What is saved.
+        side_px: Longer side; a smaller picture keeps its size.
+
+    Returns:
+        The file's name within the run.
+    """
+    small = picture.convert("RGB")
+    small.thumbnail((side_px, side_px))
+    file = f"{FOLDER}/{name}.webp"
+    run.replace(file, lambda part: small.save(part, "WEBP", quality=80, method=4))
+    return file
+
+
+def _located(folder: Path, name: str) -> Path:
+    return below(folder, name, source="the file of an artifact,")
+
+
+def _plain(value: Any) -> Any:
+    """Round numbers, and write those that are not finite as None: JSON has no word for them."""
+    if isinstance(value, dict):
+        return {name: _plain(each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}") if isfinite(value) else None
+    return value
