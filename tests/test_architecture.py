@@ -10,10 +10,11 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
-from PIL import Image
 from torch import Tensor
 
 from brainhive_cli import __version__
@@ -23,6 +24,7 @@ from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.data.encoder_groups import BLANK
 from brainhive_cli.generators import Sampling
 from brainhive_cli.losses import LossContext
 
@@ -219,10 +221,11 @@ def test_every_tiny_generator_draws_what_every_tiny_prior_says(kind: str, prior_
 
 
 @pytest.mark.parametrize("kind", parts.kinds("encoders"))
-def test_every_tiny_encoder_embeds_a_picture_or_a_caption(kind: str) -> None:
+def test_every_tiny_encoder_embeds_what_it_reads(kind: str) -> None:
     config = parts.load("encoders", kind).TINY
     encoder = config.build()
-    given = "a caption" if encoder.reads == "captions" else Image.new("RGB", (40, 30), "red")
+    labels = np.zeros(config.known_shape or 0, np.uint8)
+    given: Any = {**BLANK, "labels": labels}[encoder.reads]
     with torch.no_grad():
         embedding = encoder.module.eval()(encoder.preprocess(given)[None])
     assert len(embedding) == 1 and embedding.ndim == len(config.shape or "D") + 1

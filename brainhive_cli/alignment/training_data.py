@@ -99,12 +99,12 @@ class TrainingData:
         """What the encoders of some heads give for augmented pictures, by target; None where none is asked.
 
         Raises:
-            BrainhiveError: if the pictures are not those of the stores, or an encoder reads captions.
+            BrainhiveError: if the pictures are not those of the stores, or an encoder reads no pictures.
         """
         config = self.recipe.train.augment_pictures
         encoders = {head: self.recipe.head_targets[head] for head in config.heads}
         for encoder in encoders.values():
-            if encoder.reads_captions:
+            if encoder.encodes != "pixels":
                 raise RecipeError(
                     f"{encoder.name} reads no pictures that could be augmented", "leave its head out"
                 )

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
@@ -14,6 +15,13 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.replacements import Replacements
 from brainhive_cli.datasets import Clip, StimulusSet
 from brainhive_cli.encoders import Encoder, EncoderConfig, joined
+
+BLANK = {
+    "pixels": Image.new("RGB", (256, 256)),
+    "captions": "a picture",
+    "masks": np.zeros((256, 256), np.uint8),
+}
+"""What the shape of a target is measured on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,14 +74,14 @@ class EncoderGroup:
         return space or self.encoder.weights.get("digest", "")
 
     def view(self, stimulus: Any) -> Tensor:
-        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption of a list: [K, …].
+        """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or mask of a list: [K, …].
 
         Raises:
-            MissingData: if the encoder reads captions and is given pixels.
+            MissingData: if the encoder reads something else than pixels, and is given them.
         """
         preprocess: Any = self.encoder.preprocess
-        if self.encoder.reads == "captions" and not isinstance(stimulus, str | list):
-            raise MissingData(f"{self.name} reads captions, and has no store", "brainhive embed makes one")
+        if (reads := self.encoder.reads) != "pixels" and isinstance(stimulus, Image.Image | Clip):
+            raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed makes one")
         if isinstance(stimulus, Clip | list):
             each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             return torch.stack([preprocess(one) for one in each])
@@ -84,7 +92,7 @@ class EncoderGroup:
         """Encode what `view` gives of stimuli, in one forward pass.
 
         Args:
-            views: [B, 3, H, W], or [B, K, …] of K frames or captions each.
+            views: [B, 3, H, W], or [B, K, …] of K frames, captions or masks each.
 
         Returns:
             By name, float32 [B, *shape], or [B, K, *shape].
@@ -98,15 +106,18 @@ class EncoderGroup:
         return dict(zip(self.names, outputs, strict=True))
 
     def reader(self, stimuli: StimulusSet) -> Callable[[int], Any] | None:
-        """Make what gives a stimulus's captions, or the picture in its place; None for the stimulus itself.
+        """Make what gives the captions, masks or labels of a stimulus, or the picture in its place.
+
+        Returns:
+            None where the stimulus itself is read.
 
         Raises:
-            MissingData: if there are no captions, or a stimulus has no picture in its place.
+            MissingData: if there are no captions (masks, labels), or a stimulus has no picture in its place.
         """
         config = self.configs[0]
-        if config.reads_captions:
+        if config.encodes != "pixels":
             views_each(config, stimuli)
-            return stimuli.captions_of
+            return stimuli.reader(config.encodes)
         return Replacements.of(config.pictures, stimuli) if config.pictures else None
 
     def blank_of(self, stimuli: StimulusSet) -> Tensor:
@@ -116,8 +127,10 @@ class EncoderGroup:
 
     @cached_property
     def blank(self) -> Tensor:
-        """A blank picture, or a short caption, preprocessed: [3, H, W] or …"""
-        return self.view("a picture" if self.encoder.reads == "captions" else Image.new("RGB", (256, 256)))
+        """A blank picture, a short caption, an empty mask or no labels, preprocessed: [3, H, W] or …"""
+        if self.encoder.reads == "labels":
+            return self.view(np.zeros(self.configs[0].known_shape or 1, np.uint8))
+        return self.view(BLANK[self.encoder.reads])
 
     @cached_property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -126,19 +139,20 @@ class EncoderGroup:
 
 
 def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
-    """Count the frames or captions that are encoded of each stimulus; None where it is one picture.
+    """Count the frames, captions or masks that are encoded of each stimulus; None where it is one of them.
 
     Raises:
-        MissingData: if there are no captions to read.
+        MissingData: if there are none to read.
     """
-    if not config.reads_captions:
+    reads = config.encodes
+    if reads == "pixels":
         return None if config.pictures else stimuli.frames
-    if stimuli.captions is None:
+    if getattr(stimuli, reads) is None:
         raise MissingData(
-            f"{stimuli.dataset}/{stimuli.split} has no captions, which {config.name} reads",
-            "use an encoder that reads pixels, or a data set with captions",
+            f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
+            f"use an encoder that reads pixels, or a data set with {reads}",
         )
-    return stimuli.captions_each
+    return {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
 
 
 def alternatives(config: EncoderConfig, stimuli: StimulusSet) -> int | None:

@@ -18,7 +18,9 @@ def problem_of(found: TargetStore, health: Health | None = None) -> str:
         The line; empty if the store passes its health check.
     """
     encoder = encoder_of(found)
-    problems = (health or found.health).problems(encoder.usual_cosine, encoder.usual_repeats)
+    problems = (health or found.health).problems(
+        encoder.usual_cosine, encoder.usual_repeats, encoder.usual_dead
+    )
     if not problems:
         return ""
     figures = "; ".join(figure for figure, _ in problems)

@@ -56,6 +56,9 @@ class StimulusSet:
         captions: Index to the captions of a stimulus; None where there are none at all.
         captions_each: How many of them are used, K.
         frames: Frames of each clip; None where the stimuli are pictures.
+        masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
+        labels: Index to which of `label_names` a stimulus has, uint8 [K].
+        label_names: What the labels are called.
     """
 
     dataset: str
@@ -66,6 +69,9 @@ class StimulusSet:
     captions: Callable[[int], Sequence[str]] | None = None
     captions_each: int = 0
     frames: int | None = None
+    masks: Callable[[int], NDArray[np.uint8]] | None = None
+    labels: Callable[[int], NDArray[np.uint8]] | None = None
+    label_names: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         """Count the stimuli."""
@@ -89,6 +95,40 @@ class StimulusSet:
                 "complete the file of captions, or use an encoder that reads pixels",
             )
         return [found[place % len(found)] for place in range(self.captions_each)]
+
+    def masks_of(self, index: int) -> list[NDArray[np.uint8]] | NDArray[np.uint8]:
+        """Give the mask [H, W] of each frame of a clip, or that of a picture.
+
+        Raises:
+            MissingData: if they are not one a frame.
+        """
+        found = self.masks(index) if self.masks else np.zeros((0, 0, 0), np.uint8)
+        if found.ndim != 3 or len(found) != (self.frames or 1):
+            raise MissingData(
+                f"{self.dataset}/{self.split}: the masks {list(found.shape)} of {self.image_ids[index]} are "
+                f"not one for each of {self.frames or 1} frames",
+                "get the masks of these stimuli",
+            )
+        return found[0] if self.frames is None else list(found)
+
+    def labels_of(self, index: int) -> NDArray[np.uint8]:
+        """Give the labels [K] of a stimulus.
+
+        Raises:
+            MissingData: if they are not one a name.
+        """
+        found = self.labels(index) if self.labels else np.zeros(0, np.uint8)
+        if found.shape != (len(self.label_names),):
+            raise MissingData(
+                f"{self.dataset}/{self.split}: the labels {list(found.shape)} of {self.image_ids[index]} are "
+                f"not one for each of {len(self.label_names)} names",
+                "get the labels of these stimuli",
+            )
+        return found
+
+    def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
+        """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
+        return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
 
 
 class Dataset(Protocol):

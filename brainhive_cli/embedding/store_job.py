@@ -23,7 +23,7 @@ class StoreJob:
         images: The stimuli.
         path: Where the store lies, or will lie.
         precision: Autocast dtype of the forward pass.
-        dtype: In which targets are kept.
+        dtype: In which targets are kept, unless they are whole numbers.
         skip_bad: Whether pictures that cannot be decoded are accepted as gaps.
     """
 
@@ -78,8 +78,13 @@ class StoreJob:
         if shape is None:
             return f"to do, of a size that is known with the weights{why}"
         each = alternatives(self.config, self.images) or 1
-        size = len(self.images) * each * prod(shape) * np.dtype(self.dtype).itemsize
+        size = len(self.images) * each * prod(shape) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
+
+    @property
+    def kept_as(self) -> str:
+        """The dtype of the store."""
+        return self.config.store_dtype or self.dtype
 
     def blank(self, group: EncoderGroup) -> Blank:
         """Describe the store before it is filled."""
@@ -91,7 +96,7 @@ class StoreJob:
         shape = group.shapes[self.config.name]
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
-        return Blank(self.path, images.image_ids, images.concepts, shape, self.dtype, attributes)
+        return Blank(self.path, images.image_ids, images.concepts, shape, self.kept_as, attributes)
 
     @property
     def _attributes(self) -> dict[str, Any]:
@@ -100,6 +105,6 @@ class StoreJob:
             "config": home.portable(self.config.model_dump(mode="json")),
             "dataset": self.images.dataset,
             "split": self.images.split,
-            "dtype": self.dtype,
+            "dtype": self.kept_as,
             "precision": self.precision,
         }

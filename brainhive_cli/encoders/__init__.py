@@ -9,17 +9,28 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PositiveInt, SerializeAsAny
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveInt,
+    SerializeAsAny,
+    model_validator,
+)
 
 from brainhive_cli.core import documents, home, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.recipe import split
+from brainhive_cli.stores.health import MANY_DEAD
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     import torch
 
+Reads = Literal["pixels", "captions", "masks", "labels"]
+"""What of a stimulus an encoder may encode."""
 EMBEDDING = "embedding"
 """The output that a family is usually used by."""
 COMPLETE = "give a complete folder, or the hub reference"
@@ -49,7 +60,8 @@ class Encoder:
 
     Attributes:
         network: A module, or what loads it when `module` is first used.
-        preprocess: One RGB picture to [3, H, W]; one caption to a tensor, where captions are read.
+        preprocess: One RGB picture to [3, H, W]; one caption, one mask [H, W] or all labels [K] to a tensor,
+            where these are read.
         preprocessing: What `preprocess` does, in words; other preprocessing has other words.
         weights: Where the weights come from: source, revision, digest.
         reads: What of a stimulus is encoded.
@@ -59,7 +71,7 @@ class Encoder:
     preprocess: "Callable[[Any], torch.Tensor]"
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
-    reads: Literal["pixels", "captions"] = "pixels"
+    reads: Reads = "pixels"
 
     @cached_property
     def module(self) -> "torch.nn.Module":
@@ -113,6 +125,10 @@ class EncoderConfig(parts.Config):
     """The least and most that the median cosine of random pairs of its embeddings is known to be."""
     usual_repeats: ClassVar[float] = 0.5
     """The share of its embeddings with a near-duplicate that no data set is known to reach."""
+    usual_dead: ClassVar[float] = MANY_DEAD
+    """The share of dimensions that never change that it is not known to reach."""
+    store_dtype: ClassVar[str] = ""
+    """In which its targets are kept, where that is not the recipe's choice: whole numbers."""
 
     pictures: str | None = Field(
         None,
@@ -122,9 +138,16 @@ class EncoderConfig(parts.Config):
     )
 
     @property
-    def reads_captions(self) -> bool:
-        """Whether captions are encoded, and no pixels."""
-        return getattr(self, "reads", "") == "captions"
+    def encodes(self) -> Reads:
+        """What of a stimulus is encoded."""
+        found: Reads = getattr(self, "reads", "pixels")
+        return found
+
+    @model_validator(mode="after")
+    def _replaces_what_it_reads(self) -> Self:
+        if self.pictures is not None and self.encodes != "pixels":
+            raise ValueError(f"pictures has no effect on an encoder of {self.encodes}")
+        return self
 
     @property
     def combines(self) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import Field
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub
@@ -31,12 +31,6 @@ class CaptionConfig(EncoderConfig):
         "the distinct captions, as Brain-Diffuser); first; several as a list: a store each, one forward",
     )
     architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")
-
-    @model_validator(mode="after")
-    def _reads_no_pictures(self) -> Self:
-        if self.pictures is not None:
-            raise ValueError("pictures has no effect on an encoder of captions")
-        return self
 
     @property
     def combines(self) -> str:

@@ -13,14 +13,15 @@ class Config(EncoderConfig):
     """`python:package.module:function`, called once, returns (module, preprocess).
 
     The module takes [B, 3, H, W] and gives [B, *shape]; preprocess takes an RGB picture and gives [3, H, W].
-    Where captions are read, preprocess takes a caption and gives a tensor of one size for all.
+    Where captions or masks are read, preprocess takes a caption or a mask [H, W], and gives a tensor of one
+    size for all.
     """
 
     source: str = Field("", description="python:package.module:function")
-    reads: Literal["pixels", "captions"] = Field(
+    reads: Literal["pixels", "captions", "masks"] = Field(
         "pixels",
         exclude_if=lambda reads: reads == "pixels",  # stores of older versions do not name it
-        description="what of a stimulus is encoded: pixels, or each of its captions",
+        description="what of a stimulus is encoded: pixels, or each of its captions or masks",
     )
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")
 

@@ -48,12 +48,15 @@ class Health:
     median_pair_cosine: float
     near_duplicates: float
 
-    def problems(self, usual_cosine: tuple[float, float], usual_repeats: float) -> list[tuple[str, str]]:
+    def problems(
+        self, usual_cosine: tuple[float, float], usual_repeats: float, usual_dead: float = MANY_DEAD
+    ) -> list[tuple[str, str]]:
         """List the problems, each with its likely cause, the most severe first.
 
         Args:
             usual_cosine: The least and most that the encoder's median pair cosine is known to be.
             usual_repeats: The most that its share of near-duplicates is known to be.
+            usual_dead: The most that its share of dead dimensions is known to be.
         """
         low, high = usual_cosine
         cosine = f"the median cosine of random pairs is {self.median_pair_cosine:.4f}"
@@ -68,7 +71,7 @@ class Health:
         if self.median_pair_cosine < low:
             cause = "vectors that were centred or whitened, or are another encoder's"
             found.append((f"{cosine}, usual is {low:g} at least", cause))
-        if self.dead_dimensions > MANY_DEAD * self.dimensions:
+        if self.dead_dimensions > usual_dead * self.dimensions:
             what = f"{self.dead_dimensions} of {self.dimensions} dimensions never change"
             found.append((what, "weights that did not load, or vectors padded with zeros"))
         if self.near_duplicates > usual_repeats:

@@ -77,7 +77,7 @@ class TargetStore:
             if attributes.get("format") != FORMAT or "embedding" not in file:
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", making(path))
             documents.check(attributes, f"{path}: attribute", Attributes, making(path))
-            embedding, done = mapped(file, "embedding", "f"), flags(file, "done")
+            embedding, done = mapped(file, "embedding"), flags(file, "done")
             image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
             attributes = {
                 **dict(zip(("encoder", "split", "dataset"), (path.stem, *_folders(path)), strict=True)),

@@ -1,0 +1,95 @@
+"""embed: what stimuli are annotated with: masks of the key object, labels, captions as ids."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.datasets import Clip, StimulusSet, image_folder
+from brainhive_cli.datasets._pictures import Pictures
+from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.target_store import TargetStore, path_of
+
+COUNT, FRAMES, NAMES = 5, 6, ("animal", "human", "vehicle")
+ENCODERS = "encoders=[key-object-mask, {kind: concepts, count: 3}, caption-tokens]"
+
+
+@pytest.fixture
+def clips(home: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, StimulusSet]:
+    """Clips that no encoder of annotations decodes; `train` may be replaced."""
+    masks = np.random.default_rng(0).integers(0, 2, (COUNT, FRAMES, 16, 16)).astype(np.uint8)
+    labels = np.eye(3, dtype=np.uint8)[[0, 1, 2, 0, 1]]
+    names = Names.of(map(str, range(COUNT)))
+
+    def refuse(index: int) -> Clip:
+        raise AssertionError("decoded")
+
+    made = StimulusSet(
+        *("clips", "train", names, names, refuse),
+        captions=lambda index: ["a dog " * index],
+        captions_each=1,
+        frames=FRAMES,
+        masks=masks.__getitem__,
+        labels=labels.__getitem__,
+        label_names=NAMES,
+    )
+    sets = {"train": made}
+    listed = Pictures("clips", ("train",), sets.__getitem__, home / "signals")
+    monkeypatch.setattr(image_folder.Config, "build", lambda self, paths: listed)
+    return sets
+
+
+def embed(go):
+    return go("embed", "dataset=image-folder", ENCODERS, "run.workers=0", "dtype=float16")
+
+
+def store(home: Path, name: str) -> TargetStore:
+    (path,) = path_of(home / "embeddings", "clips", "train", name).parent.glob(f"{name}*.h5")
+    return TargetStore.open(path)
+
+
+def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_decoded(go, home, clips):
+    embed(go)
+
+    masks, labels, ids = (store(home, name) for name in ("key-object-mask", "concepts", "caption-tokens"))
+    assert (masks.alternatives, masks.shape, masks.embedding.dtype) == (FRAMES, (1, 64, 64), np.uint8)
+    large = np.repeat(np.repeat(clips["train"].masks(3), 4, 1), 4, 2)
+    assert np.array_equal(masks.embedding[3, :, 0], large)
+    assert (labels.alternatives, labels.embedding.dtype) == (None, np.uint8)
+    assert labels.embedding.tolist() == np.eye(3)[[0, 1, 2, 0, 1]].tolist()
+    assert (ids.alternatives, ids.shape, ids.embedding.dtype) == (1, (60,), np.int32)
+    assert ids.embedding[1, 0].tolist() == [49406, 320, 1929, 49407] + [0] * 56
+    assert ids.embedding[0, 0].tolist() == [49406, 49407] + [0] * 58
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"masks": None}, "clips/train has no masks, which key-object-mask reads"),
+        ({"labels": None}, "clips/train has no labels"),
+        ({"captions": None}, "clips/train has no captions"),
+        ({"captions": lambda index: []}, "clips/train has no captions of 0"),
+        (
+            {"masks": lambda i: np.zeros((5, 8, 8), np.uint8)},
+            r"masks \[5, 8, 8\] of 0 are not one for each of 6",
+        ),
+        ({"label_names": NAMES[:2]}, r"labels \[3\] of 0 are not one for each of 2 names"),
+    ],
+    ids=["masks", "labels", "captions", "caption", "frames", "names"],
+)
+def test_annotations_that_are_missing_or_of_other_stimuli_are_named(go, clips, change, message):
+    clips["train"] = replace(clips["train"], **change)
+
+    with pytest.raises(MissingData, match=message) as raised:
+        embed(go)
+
+    assert raised.value.hint
+
+
+def test_labels_of_another_number_than_the_encoder_has_name_the_key(go, clips):
+    with pytest.raises(BrainhiveError, match="a stimulus has 3 labels") as raised:
+        go("embed", "dataset=image-folder", "encoders=[concepts]", "run.workers=0")
+
+    assert raised.value.hint == "{kind: concepts, count: 3}"
