@@ -2,11 +2,25 @@
 
 import fcntl
 import os
+import socket
 from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_names import open_no_link
+
+
+def _holder() -> str:
+    """Name this process among those of all machines."""
+    return f"{socket.gethostname()} {os.getpid()}"
+
+
+def is_own(path: Path) -> bool:
+    """Whether this process was the last that took the lock on a path, and did not release it."""
+    try:
+        return path.read_text() == _holder()
+    except OSError:
+        return False
 
 
 class FileLock:
@@ -34,6 +48,9 @@ class FileLock:
                 way = "wait for it, or give this one another recipe"
                 raise BrainhiveError(f"{name} is being written by another command", way) from error
             if self._is_there():
+                self._file.truncate(0)
+                self._file.write(_holder())
+                self._file.flush()
                 return
             self._file.close()  # the holder before removed it: others now lock another file of this name
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from brainhive_cli.core import console, documents, environment, home, interruption, sha256_sums
 from brainhive_cli.core.checkpoints import Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, guess
-from brainhive_cli.core.file_lock import FileLock
+from brainhive_cli.core.file_lock import FileLock, is_own
 from brainhive_cli.core.file_names import below, open_no_link, publish, remove, within
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Notes
@@ -26,6 +26,10 @@ LARGEST = 1 << 30
 """Bytes of the largest document of a run that is read: it holds a value for each item."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
+CLAIM = ".claim"
+"""The file by which the command that writes a run holds it."""
+OPENED = {"recipe.yaml", "environment.json", CLAIM}
+"""The files of a run for which nothing was done yet."""
 SHOWN = 5
 """How many runs are listed where the one that was named does not exist."""
 
@@ -59,13 +63,18 @@ class RunFolder:
             return cls(_numbered(base, name, False))
         run = cls(path)
         if not run.is_finished:
-            lock = FileLock(path / ".claim", f"run {path}")
+            is_new = not (path / "recipe.yaml").is_file()
+            lock = FileLock(path / CLAIM, f"run {path}")
             if run.is_finished:  # by another command, just before this one had the lock
                 lock.release()
             else:
                 run = cls(path, lock)
                 run.write_text("recipe.yaml", to_yaml(home.portable(recipe.model_dump(mode="json"))))
                 run.write_json("environment.json", environment.describe(launch))
+                if not is_new:
+                    console.say(f"continuing run {path.name}")
+        if run.is_finished:
+            console.say(f"found run {path.name}, finished {run.age}; --again starts a new one")
         launch.barrier()
         return run
 
@@ -73,6 +82,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has its metrics."""
         return (self.path / FINISHED).is_file()
+
+    @property
+    def age(self) -> str:
+        """How long ago a finished run was finished, in words."""
+        return age((self.path / FINISHED).stat().st_mtime)
 
     def measurements(self, name: str = FINISHED) -> Measurements:
         """Read what a finished run measured, or what another document of metrics in its folder holds.
@@ -187,6 +201,13 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
     if again and (base / name).exists():
         number += 1
     return base / (name if number == 1 else f"{name}-{number}")
+
+
+def remove_unused(runs: Path) -> None:
+    """Remove the runs that this process opened and did nothing for; called when its command fails."""
+    for claim in runs.glob(f"*/*/{CLAIM}"):
+        if {path.name for path in claim.parent.iterdir()} <= OPENED and is_own(claim):
+            remove(claim.parent)
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
@@ -307,10 +328,10 @@ def _described(run: RunFolder) -> str:
     """Describe a run's age and size."""
     counts = zip(_size(run)[1], ("epoch", "cell"), strict=True)
     sizes = [f"{count} {unit}{'s' if count > 1 else ''}" for count, unit in counts if count]
-    return ", ".join([_age((run.path / FINISHED).stat().st_mtime), *sizes])
+    return ", ".join([run.age, *sizes])
 
 
-def _age(since: float) -> str:
+def age(since: float) -> str:
     """Write how long ago a time was."""
     passed_s = max(0.0, time.time() - since)
     for unit, length_s in (("day", 86400), ("hour", 3600), ("minute", 60)):

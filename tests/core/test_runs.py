@@ -49,6 +49,28 @@ def test_an_interrupted_run_is_taken_up_again_with_what_it_has(home: Path) -> No
     assert opened().path == path
 
 
+def test_a_run_says_whether_it_is_found_or_continued(home: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = opened()
+    assert capsys.readouterr().err == ""
+    name, path = run.path.name, run.path
+    del run  # the process that held it is gone
+    opened().finish(Measurements())
+    assert capsys.readouterr().err == f"continuing run {name}\n"
+    assert opened().path == path
+    told = f"found run {name}, finished less than a minute ago; --again starts a new one\n"
+    assert capsys.readouterr().err == told
+
+
+def test_only_runs_of_this_process_without_anything_done_are_removed(home: Path) -> None:
+    unused = opened()
+    other = RunFolder.open("train-prior", "other", Recipe(), ALONE)
+    begun = RunFolder.open("train-prior", "begun", Recipe(), ALONE)
+    begun.write_text("checkpoints/cell.txt", "half way")
+    (other.path / ".claim").write_text("elsewhere 1")
+    runs.remove_unused(home / "runs")
+    assert [run.path.exists() for run in (unused, other, begun)] == [False, True, True]
+
+
 def test_again_starts_beside_what_is_there(home: Path) -> None:
     first = opened()
     first.finish(Measurements())
