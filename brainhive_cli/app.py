@@ -13,10 +13,28 @@ from brainhive_cli.commands import options
 from brainhive_cli.commands.execute import execute
 from brainhive_cli.commands.table import COMMANDS, Command
 from brainhive_cli.core import console
+from brainhive_cli.core.errors import RecipeError
 
 
 class Sections(TyperGroup):
     """Lists the commands by section in plain text: rich's panels would double the time of `--help`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Read `help COMMAND` as `COMMAND --help`."""
+        return super().parse_args(ctx, [*args[1:2], "--help"] if args[:1] == ["help"] else args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; with `--json`, a line that does not parse is a document too."""
+        words = [*ctx._protected_args, *ctx.args]
+        try:
+            return super().invoke(ctx)
+        except Exception as error:
+            if "--json" in words and hasattr(error, "format_message"):  # Typer's
+                hint = " ".join(["brainhive help", *(word for word in words[:1] if word in self.commands)])
+                console.show_json(
+                    {"error": error.format_message(), "hint": hint, "exit_code": RecipeError.exit_code}
+                )
+            raise
 
     def format_commands(self, ctx: Any, formatter: Any) -> None:
         """Write one block of aligned lines a section."""

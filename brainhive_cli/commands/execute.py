@@ -37,9 +37,10 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
             code = _run(command, common, flags, overrides)
             interruption.check()
     except KeyboardInterrupt:
-        code = _interrupted()
+        code = _interrupted(common["json"])
     except Exception as error:
-        code = _report(error, common["debug"])
+        is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
+        code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
     from brainhive_cli.core import launch
 
     launch.exit_worker(code)
@@ -64,17 +65,18 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
     if processes > 1:
         code, error = launch.relaunch(recipe.run, processes, recipe.less_memory())
         if error:
-            console.fail(error)
+            console.fail(error, common["json"], code)
         return code
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     try:
         result = pipeline.run(recipe, here, bool(common["again"]))
-    except BrainhiveError:
-        raise
-    except Exception as error:
-        from brainhive_cli.core import known_errors
+    except BaseException as error:
+        from brainhive_cli.core import known_errors, runs
 
+        runs.remove_unused(recipe.paths.under_home("runs"))
+        if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
+            raise
         raise known_errors.describe(error, recipe.less_memory()) from error
     _show(result, common["json"])
     return int(result.exit_code)
@@ -107,19 +109,22 @@ def _show(result: Any, as_json: bool) -> None:
         console.say(f"next: {result.hint}")
 
 
-def _interrupted() -> int:
+def _interrupted(as_json: bool) -> int:
     """Say that the command was stopped; return its exit code."""
-    console.say("interrupted: the same command continues where it stopped")
+    way = "the same command continues where it stopped"
+    console.say(f"interrupted: {way}")
+    if as_json:
+        console.show_json({"error": "interrupted", "hint": way, "exit_code": INTERRUPTED})
     return INTERRUPTED
 
 
-def _report(error: Exception, debug: bool) -> int:
+def _report(error: Exception, common: Mapping[str, Any]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
     from brainhive_cli.core import known_errors, launch
 
     described = known_errors.describe(error)
-    if debug:
+    if common["debug"]:
         console.show_traceback()
     if not launch.leave_report(described.exit_code, described):
-        console.fail(described)
+        console.fail(described, common["json"])
     return described.exit_code

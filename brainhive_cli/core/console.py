@@ -1,6 +1,7 @@
 """The only writer to the terminal: results on stdout; messages, progress and errors on stderr."""
 
 import os
+import select
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -66,11 +67,13 @@ def warn(text: str) -> None:
         _write(f"warning: {text}".translate(ONE_LINE), "yellow")
 
 
-def fail(error: "BrainhiveError") -> None:
-    """Write an error: what is wrong in one line, what to do in another."""
+def fail(error: "BrainhiveError", as_json: bool = False, code: int | None = None) -> None:
+    """Write an error: what is wrong in one line, what to do in another; on stdout too, where that is JSON."""
     _write(f"error: {error.message}".translate(ONE_LINE), "red")
     if error.hint:
         _write(f"  try: {error.hint}".translate(ONE_LINE))
+    if as_json:
+        show_json({"error": error.message, "hint": error.hint, "exit_code": code or error.exit_code})
 
 
 def show_traceback() -> None:
@@ -117,6 +120,16 @@ def flush() -> None:
     """Flush stdout and stderr, before the process is ended."""
     sys.stdout.flush()
     sys.stderr.flush()
+
+
+def is_pipe_closed() -> bool:
+    """Whether the reader of stdout has gone, as `head` does; what is not written yet is then dropped."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    is_closed = any(event & select.POLLERR for _, event in poll.poll(0))
+    if is_closed:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return is_closed
 
 
 def show_json(document: Any) -> None:
