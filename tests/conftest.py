@@ -109,3 +109,11 @@ def image_networks(
     from image_networks import link
 
     return link(image_weights, image_networks_absent, hub_cache)
+
+
+@pytest.fixture
+def clip_networks(image_networks_absent: Path, hub_cache: Callable[[str], Path]) -> None:
+    """The hub's cache with small networks of the metrics of clips, under their real names."""
+    from image_networks import write_clip_networks
+
+    write_clip_networks(hub_cache)

@@ -10,6 +10,9 @@ from torchvision import models
 
 SMALL_CLIP = {"hidden_size": 8, "intermediate_size": 8, "num_attention_heads": 1, "num_hidden_layers": 1}
 
+CLASSES = 60
+"""Of the classifiers: enough for 50-way trials."""
+
 
 def write(folder: Path) -> Path:
     """Write torch's weight files into a folder, and CLIP's into its sub-folder `clip`."""
@@ -28,6 +31,22 @@ def write(folder: Path) -> Path:
     clip = tf.CLIPVisionConfig(**SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16)
     tf.CLIPVisionModelWithProjection(clip).save_pretrained(folder / "clip")
     return folder
+
+
+def write_clip_networks(snapshot: Callable[[str], Path]) -> None:
+    """Write small networks of clips into snapshots of their repositories, in the files that the hub has."""
+    torch.manual_seed(0)
+    shape = {**SMALL_CLIP, "image_size": 224, "patch_size": 32, "num_labels": CLASSES}
+    vit = tf.ViTForImageClassification(tf.ViTConfig(**shape))
+    vit.save_pretrained(snapshot("google/vit-base-patch16-224"))
+    videomae = tf.VideoMAEForVideoClassification(tf.VideoMAEConfig(**shape, num_frames=16))
+    videomae.save_pretrained(snapshot("MCG-NJU/videomae-base-finetuned-kinetics"))
+    dino = tf.ViTModel(tf.ViTConfig(**shape), add_pooling_layer=False)
+    folder = snapshot("facebook/dino-vitb16")
+    dino.config.save_pretrained(folder)
+    torch.save(dino.state_dict(), folder / "pytorch_model.bin")
+    clip = tf.CLIPVisionConfig(**SMALL_CLIP, image_size=224, patch_size=32, projection_dim=16)
+    tf.CLIPVisionModelWithProjection(clip).save_pretrained(snapshot("openai/clip-vit-large-patch14"))
 
 
 def link(weights: Path, checkpoints: Path, snapshot: Callable[[str], Path]) -> Path:

@@ -31,6 +31,7 @@ step() {
         figures) demo && brainhive eval-retrieval --recipe demo repetitions=all ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
+        video) tests tests/metrics/test_video.py ;;
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"
             python -c "from brainhive_cli.preparations._epochs import transform; transform(1201, 1000, 250, None, slice(None))" ;;

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics.part import MetricPart
+from brainhive_cli.metrics.part import MetricPart, Scale
 
 PIXELS_PX = 425
 """Size at which pixels are compared: that of NSD's stimuli (MindEye2)."""
@@ -70,13 +70,17 @@ def pixcorr(image: Tensor, reconstruction: Tensor, side_px: int = PIXELS_PX) -> 
     return 1 - correlation_distance(resize(image, side_px), resize(reconstruction, side_px))
 
 
-def ssim(image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX) -> Tensor:
+def ssim(
+    image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX, is_published: bool = False
+) -> Tensor:
     """Structural similarity of the grey pictures, both resized.
 
     Args:
         image: True pictures [N, 3, H, W] in 0..1.
         reconstruction: As `image`.
         side_px: Size of the comparison; None leaves the pictures as they are.
+        is_published: Take the columns of the grey pictures for channels, as the code of NeuroClips and of
+            NEURONS does: one-dimensional windows, for comparison with what they report.
 
     Returns:
         SSIM [N], float64.
@@ -91,8 +95,9 @@ def ssim(image: Tensor, reconstruction: Tensor, side_px: int | None = PIXELS_PX)
         image, reconstruction = resize(image, side_px), resize(reconstruction, side_px)
     greys = (rgb2gray(x.detach().cpu().permute(0, 2, 3, 1).numpy()) for x in (image, reconstruction))
     paper = {"gaussian_weights": True, "sigma": 1.5, "use_sample_covariance": False, "data_range": 1.0}
+    channels = {"channel_axis": -1 if is_published else None}
     with ThreadPoolExecutor() as threads:  # its filters let go of Python's lock
-        scores = list(threads.map(partial(structural_similarity, **paper), *greys))
+        scores = list(threads.map(partial(structural_similarity, **paper, **channels), *greys))
     return torch.from_numpy(np.array(scores, dtype=np.float64))
 
 
@@ -185,3 +190,4 @@ PARTS = {
     "ssim": MetricPart(pixels, lambda seen, made, own: ssim(seen[own], made)),
 }
 """The metrics of pixels, by the name that recipes and tables use."""
+SCALES = {"pixcorr": Scale(short="PixCorr"), "ssim": Scale(short="SSIM")}

@@ -13,7 +13,7 @@ from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.metrics.image import identified, own_distance, resize, standardised
-from brainhive_cli.metrics.part import MetricPart
+from brainhive_cli.metrics.part import Medium, MetricPart, Scale
 
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """Mean and standard deviation of the colours that torchvision's networks and SwAV were trained with."""
@@ -37,6 +37,7 @@ class Network:
         fetch: Finds its weights, downloading them if necessary; raises MissingData.
         load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
         colours: Mean and standard deviation that its pictures are normalised by.
+        takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
     """
 
     title: str
@@ -46,6 +47,7 @@ class Network:
     fetch: Callable[[], Path]
     load: Callable[[Path], nn.Module]
     colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
+    takes_clips: bool = False
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
@@ -60,26 +62,36 @@ class Network:
 
 
 class Features:
-    """A loaded network: its module takes normalised pictures to outputs by node."""
+    """A loaded network: its module takes normalised pictures, or clips, to outputs by node."""
 
     def __init__(self, module: nn.Module, network: Network, device: torch.device) -> None:
-        self._module, self._side_px, self._nodes = module, network.side_px, network.nodes
+        self._module, self._network = module, network
         self._mean, self._std = (torch.tensor(c, device=device).view(3, 1, 1) for c in network.colours)
         self._last: tuple[Tensor, dict[str, Tensor]] | None = None
 
     @torch.inference_mode()
-    def __call__(self, images: Tensor) -> dict[str, Tensor]:
-        """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D]."""
-        outputs = self._module((resize(images, self._side_px) - self._mean) / self._std)
-        return {node: outputs[node].flatten(1) for node in self._nodes}
+    def __call__(self, media: Tensor) -> dict[str, Tensor]:
+        """Take pictures [B, 3, H, W] in 0..1 to features by node, [B, D].
 
-    def of_node(self, node: str) -> Callable[[Tensor], Tensor]:
-        """Return a function from pictures to a node's standardised features [B, D]; all share one pass."""
+        Clips [B, F, 3, H, W] to [B, D], or [B, F, D] by a network of pictures.
+        """
+        clips, network = media.shape[:-3], self._network
+        pictures = (resize(media.reshape(-1, *media.shape[-3:]), network.side_px) - self._mean) / self._std
+        if network.takes_clips:
+            outputs = self._module(pictures.unflatten(0, clips))
+            return {node: outputs[node].flatten(1) for node in network.nodes}
+        outputs = self._module(pictures)
+        return {node: outputs[node].flatten(1).unflatten(0, clips) for node in network.nodes}
 
-        def features(images: Tensor) -> Tensor:
-            if self._last is None or self._last[0] is not images:
-                self._last = images, self(images)
-            return standardised(self._last[1][node])
+    def of_node(
+        self, node: str, made: Callable[[Tensor], Tensor] = standardised
+    ) -> Callable[[Tensor], Tensor]:
+        """Return a function from media to what is made of a node's features; all share one pass."""
+
+        def features(media: Tensor) -> Tensor:
+            if self._last is None or self._last[0] is not media:
+                self._last = media, self(media)
+            return made(self._last[1][node])
 
         return features
 
@@ -198,35 +210,64 @@ NETWORKS = {
 
 @dataclass(frozen=True)
 class FeatureMetric:
-    """A metric in a network's features: two-way identification, or the mean correlation distance."""
+    """A metric in a network's features.
+
+    Attributes:
+        network: Key of the network.
+        node: Its output.
+        compare: See `MetricPart`.
+        scale: What its values mean.
+        made: What of the node's features [B, …] is compared, on the CPU.
+        medium: What it compares.
+        is_of_one: See `MetricPart`.
+    """
 
     network: str
     node: str
-    is_distance: bool = False
+    compare: Callable[[Tensor, Tensor, Tensor], Tensor]
+    scale: Scale
+    made: Callable[[Tensor], Tensor] = standardised
+    medium: Medium = "picture"
+    is_of_one: bool = False
+
+
+def _identification(network: str, node: str, short: str) -> FeatureMetric:
+    return FeatureMetric(network, node, identified, Scale(0.0, 1.0, chance=0.5, short=short))
+
+
+def _distance(network: str, node: str, short: str) -> FeatureMetric:
+    return FeatureMetric(network, node, own_distance, Scale(0.0, 2.0, lower_is_better=True, short=short))
 
 
 FEATURE_METRICS = {
-    "alexnet2": FeatureMetric("alexnet", "features.4"),
-    "alexnet5": FeatureMetric("alexnet", "features.11"),
-    "inception": FeatureMetric("inception", "avgpool"),
-    "clip": FeatureMetric("clip", "embedding"),
-    "effnet": FeatureMetric("effnet", "avgpool", is_distance=True),
-    "swav": FeatureMetric("swav", "avgpool", is_distance=True),
+    "alexnet2": _identification("alexnet", "features.4", "Alex2"),
+    "alexnet5": _identification("alexnet", "features.11", "Alex5"),
+    "inception": _identification("inception", "avgpool", "Incep"),
+    "clip": _identification("clip", "embedding", "CLIP"),
+    "effnet": _distance("effnet", "avgpool", "Eff"),
+    "swav": _distance("swav", "avgpool", "SwAV"),
 }
 """By the name that recipes and tables use."""
 
 
-def parts_of(network: str, names: Sequence[str], device: torch.device) -> dict[str, MetricPart]:
-    """Load a network, and make the metrics of these names, which are computed in its features.
+def parts_of(
+    network: Network, metrics: Mapping[str, FeatureMetric], device: torch.device
+) -> dict[str, MetricPart]:
+    """Load a network, and make the metrics that are computed in its features.
 
     Raises:
         MissingData: if its weights are not there, cannot be fetched or are damaged.
     """
-    features, parts = NETWORKS[network].build(device), {}
-    for name in names:
-        metric = FEATURE_METRICS[name]
-        compare = own_distance if metric.is_distance else identified
-        parts[name] = MetricPart(
-            features.of_node(metric.node), compare, is_identification=not metric.is_distance
+    loaded = network.build(device)
+    chosen = {(metric.node, metric.made) for metric in metrics.values()}
+    features = {(node, made): loaded.of_node(node, made) for node, made in chosen}
+    return {
+        name: MetricPart(
+            features[metric.node, metric.made],
+            metric.compare,
+            metric.medium,
+            is_identification=metric.compare is identified,
+            is_of_one=metric.is_of_one,
         )
-    return parts
+        for name, metric in metrics.items()
+    }

@@ -11,6 +11,27 @@ Medium = Literal["picture", "clip"]
 
 
 @dataclass(frozen=True)
+class Scale:
+    """What the values of a metric mean.
+
+    Attributes:
+        low: The least value; None where there is none.
+        high: The largest.
+        lower_is_better: Whether it is a distance.
+        chance: Value expected of guessing; None if the metric has none.
+        pool: Candidates that each item is compared with; None: all items, if there is a chance level.
+        short: What narrow tables call it; "" for its name.
+    """
+
+    low: float | None = -1.0
+    high: float | None = 1.0
+    lower_is_better: bool = False
+    chance: float | None = None
+    pool: int | None = None
+    short: str = ""
+
+
+@dataclass(frozen=True)
 class MetricPart:
     """A metric of single items, ready to compute.
 
@@ -23,6 +44,7 @@ class MetricPart:
         is_identification: Whether an item is distinguished from others, so that one alone has no value.
         takes_originals: Whether `features` takes a sequence of pictures as they are on disk, and not a
             tensor at the protocol's size.
+        is_of_one: Whether it describes media by themselves, so that the stimuli have a value of their own.
     """
 
     features: Callable[..., Tensor]
@@ -30,3 +52,4 @@ class MetricPart:
     medium: Medium = "picture"
     is_identification: bool = False
     takes_originals: bool = False
+    is_of_one: bool = False

@@ -15,7 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.data import media_files
 from brainhive_cli.metrics.statistics import measure
-from brainhive_cli.reconstruction.metric_parts import chance_of, limits_of, lower_is_better
+from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
 from brainhive_cli.reconstruction.scoring import Scorer
 
 Values = NDArray[np.float64]
@@ -134,12 +134,12 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str) -> dict[str,
             protocol=protocol,
             split=split,
             ids=ids,
-            pool=None if chance_of(name) is None else len(ids[0]),
-            chance=chance_of(name),
-            limits=limits_of(name),
+            pool=scale.pool or (None if scale.chance is None else len(ids[0])),
+            chance=scale.chance,
+            limits=(scale.low, scale.high),
             seeds=seeds,
         )
-        for name in means[0]
+        for name, scale in ((name, scale_of(name)) for name in means[0])
     }
 
 

@@ -10,25 +10,23 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.metrics import image, video
-from brainhive_cli.metrics.networks import FEATURE_METRICS, NETWORKS, parts_of
-from brainhive_cli.metrics.part import Medium, MetricPart
+from brainhive_cli.metrics import clip_networks, image, networks, video
+from brainhive_cli.metrics.networks import Network, parts_of
+from brainhive_cli.metrics.part import Medium, MetricPart, Scale
 
 OWN_PARTS = {**image.PARTS, **video.PARTS}
 """Metrics that need no weights."""
-PICTURE_METRICS, CLIP_METRICS = (*image.PARTS, *FEATURE_METRICS), tuple(video.PARTS)
-
-SHORT = {
-    "pixcorr": "PixCorr",
-    "ssim": "SSIM",
-    "alexnet2": "Alex2",
-    "alexnet5": "Alex5",
-    "inception": "Incep",
-    "clip": "CLIP",
-    "effnet": "Eff",
-    "swav": "SwAV",
+FEATURE_METRICS = {**networks.FEATURE_METRICS, **clip_networks.FEATURE_METRICS}
+"""Metrics in the features of networks."""
+PICTURE_METRICS = (*image.PARTS, *networks.FEATURE_METRICS)
+CLIP_METRICS = (*clip_networks.FEATURE_METRICS, *video.PARTS)
+SCALES = {
+    **image.SCALES,
+    **video.SCALES,
+    **{name: metric.scale for name, metric in FEATURE_METRICS.items()},
 }
-"""Short names, of the metrics that have one."""
+TWO_WAY = Scale(0.0, 1.0, chance=0.5)
+"""That of two-way identification in the embeddings of an encoder."""
 
 
 def names_for(medium: Medium, names: Sequence[str] | None) -> list[str]:
@@ -51,11 +49,16 @@ def load(
     Returns:
         The metrics by name, and for each one without weights the way to get them.
     """
-    parts = {name: OWN_PARTS[name] for name in names if name in OWN_PARTS}
+    parts: dict[str, MetricPart] = {}
     missing: dict[str, str] = {}
-    featured = [name for name in names if name in FEATURE_METRICS]
-    for network in dict.fromkeys(FEATURE_METRICS[name].network for name in featured):
-        of_network = [name for name in featured if FEATURE_METRICS[name].network == network]
+    for name in (each for each in names if each in OWN_PARTS):
+        if _has_library(name):
+            parts[name] = OWN_PARTS[name]
+        else:
+            missing[name] = video.no_opencv().in_one_line
+    featured = {name: FEATURE_METRICS[name] for name in names if name in FEATURE_METRICS}
+    for network in dict.fromkeys(_network_of(name) for name in featured):
+        of_network = {name: metric for name, metric in featured.items() if _network_of(name) is network}
         try:
             parts |= parts_of(network, of_network, launch.device)
         except MissingData as error:
@@ -92,32 +95,34 @@ def two_way_name(encoder: EncoderConfig) -> str:
     return f"two_way_{encoder.name}"
 
 
+def scale_of(metric: str) -> Scale:
+    """Say what the values of a metric mean."""
+    return SCALES.get(metric, TWO_WAY)
+
+
 def short(metric: str) -> str:
     """Shorten the name of a metric."""
-    return SHORT.get(metric, metric.removeprefix("two_way_"))
+    return scale_of(metric).short or metric.removeprefix("two_way_")
 
 
 def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     """Whether a metric, or the two-way identification of one of the encoders, needs no download."""
     if metric in FEATURE_METRICS:
-        return NETWORKS[FEATURE_METRICS[metric].network].is_here()
+        return _network_of(metric).is_here()
     named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
     # a function brings its own weights
-    return metric in OWN_PARTS or any(encoder.is_here or encoder.kind == "python" for encoder in named)
+    return _has_library(metric) or any(encoder.is_here or encoder.kind == "python" for encoder in named)
 
 
 def lower_is_better(metric: str) -> bool:
     """Whether a metric is a distance."""
-    return metric in FEATURE_METRICS and FEATURE_METRICS[metric].is_distance
+    return scale_of(metric).lower_is_better
 
 
-def chance_of(metric: str) -> float | None:
-    """Return the value expected of guessing; None for metrics without such a level."""
-    return None if metric in OWN_PARTS or lower_is_better(metric) else 0.5
+def _has_library(metric: str) -> bool:
+    return metric in OWN_PARTS and (metric != "epe" or video.has_opencv())
 
 
-def limits_of(metric: str) -> tuple[float, float]:
-    """Return the bounds of a share, a correlation distance or a correlation (or SSIM)."""
-    if chance_of(metric) is not None:
-        return (0.0, 1.0)
-    return (0.0, 2.0) if lower_is_better(metric) else (-1.0, 1.0)
+def _network_of(metric: str) -> Network:
+    name = FEATURE_METRICS[metric].network
+    return (clip_networks.NETWORKS if metric in CLIP_METRICS else networks.NETWORKS)[name]

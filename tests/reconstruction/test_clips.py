@@ -75,7 +75,9 @@ def test_a_clip_is_one_file_with_all_its_frames(generated):
 def test_clips_are_measured_frame_by_frame_and_shown_on_sheets(generated):
     folder, made = generated
 
-    measure_run(folder, Scoring(sheet_rows=2), [made], stimuli(made), "test", HERE, {}, {})
+    scoring = Scoring(metrics=["frame_pixcorr", "frame_ssim"], sheet_rows=2)
+
+    measure_run(folder, scoring, [made], stimuli(made), "test", HERE, {}, {})
 
     found = folder.measurements()
     assert list(found.overall) == ["frame_pixcorr", "frame_ssim"]
@@ -91,7 +93,7 @@ def test_clips_of_other_lengths_are_refused_in_one_line(generated):
     seen = Stimuli(lambda i: Clip(np.zeros((lengths[i], 32, 32, 3), np.uint8), 8), str)
 
     with pytest.raises(BrainhiveError, match="differ in shape") as caught:
-        measure_run(folder, Scoring(sheet_rows=0), [made], seen, "test", HERE, {}, {})
+        measure_run(folder, Scoring(metrics=["frame_ssim"], sheet_rows=0), [made], seen, "test", HERE, {}, {})
     assert caught.value.hint == "bring all clips to one number of frames"
 
 

@@ -22,7 +22,7 @@ from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.networks import NETWORKS, Network
 from brainhive_cli.reconstruction.evaluation import Stimuli, measure_run
 from brainhive_cli.reconstruction.generated import GeneratedSet
-from brainhive_cli.reconstruction.metric_parts import PICTURE_METRICS, chance_of, known_metrics, load
+from brainhive_cli.reconstruction.metric_parts import PICTURE_METRICS, known_metrics, load, scale_of
 from brainhive_cli.reconstruction.recipe import Scoring
 from brainhive_cli.reconstruction.scoring import Scorer
 
@@ -185,4 +185,4 @@ def test_an_unknown_metric_is_refused_with_the_known_ones():
 
 
 def test_chance_belongs_to_identification_only():
-    assert [chance_of(name) for name in ("ssim", "swav", "clip", "two_way_x")] == [None, None, 0.5, 0.5]
+    assert [scale_of(name).chance for name in ("ssim", "swav", "clip", "two_way_x")] == [None, None, 0.5, 0.5]
