@@ -136,10 +136,15 @@ def bytes_to_fetch(
 
 
 def _bytes_to_fetch(source: str, component: str, variant: str | None) -> int:
-    weights = weight_files(f"{component}/{WEIGHTS}", variant)
+    weights = weight_files(f"{component}/{WEIGHTS}".lstrip("/"), variant)
     if not source.startswith("hub:") and not hub.holds(source, [], weights):
         raise MissingData(f"the generator {source} has no {weights[0]}", "download it again")
     return hub.bytes_to_fetch(source, [], weights)
+
+
+def bytes_of_folder(reference: str) -> int:
+    """Return how much of a network that is a folder of its own would be downloaded."""
+    return _bytes_to_fetch(reference, "", None)
 
 
 def check_unet(config: dict[str, Any], where: Path | str) -> None:
@@ -158,7 +163,7 @@ def read(folder: Path, component: str) -> dict[str, Any]:
     if not file.is_file():
         other = f", nor {EMPTY_PROMPT}" if component in TEXT else ""
         raise MissingData(
-            f"the generator {folder} has no {component}/{file.name}{other}",
+            f"the generator {folder} has no {file.relative_to(folder)}{other}",
             WHOLE,
         )
     config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData)
@@ -173,12 +178,18 @@ def pretrained(cls: Any, folder: Path, component: str, dtype: torch.dtype, varia
     files = list((folder / component).glob("*.safetensors"))
     if pickles := [] if files else list((folder / component).glob("*.bin")):
         options["use_safetensors"] = False  # else their absence would be reported as an error
+    where = f"{component} of the generator {folder}" if component else f"the network {folder}"
     if not files and not pickles:
-        raise MissingData(
-            f"{component} of the generator {folder} is damaged or half-downloaded: no weights", WHOLE
-        )
-    with weights.reading(f"{component} of the generator {folder}", files=files + pickles), console.hushed():
+        raise MissingData(f"{where} is damaged or half-downloaded: no weights", WHOLE)
+    with weights.reading(where, files=files + pickles), console.hushed():
         model, loading_info = cls.from_pretrained(folder / component, output_loading_info=True, **options)
         if absent := sorted(loading_info["missing_keys"]):
             raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
         return model.eval().requires_grad_(False)
+
+
+def pretrained_folder(cls: Any, reference: str, dtype: torch.dtype) -> Any:
+    """Load a network that is a folder of its own, with the errors of `pretrained`."""
+    folder = hub.folder(reference, allow=["config.json", *weight_files(WEIGHTS, None)])
+    read(folder, "")
+    return pretrained(cls, folder, "", dtype, None)

@@ -2,9 +2,19 @@
 
 from collections.abc import Callable
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from brainhive_cli.core import hub
+from brainhive_cli.core.clip_conditions import PLAIN_TEXT, token_ids, tower_of
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.generators import _components
+
+TOKENS = 77
+"""Of a text, by CLIP's text encoders."""
+STEM = "text_encoder/model"
 
 
 class Texts:
@@ -33,3 +43,22 @@ class Texts:
     @cached_property
     def _encoder(self) -> Callable[[str], Tensor]:
         return self._load()
+
+
+def clip_text(source: str, variant: str | None) -> Callable[[str], Tensor]:
+    """Load the text encoder of a Stable Diffusion 1 folder: from a prompt to its last states [1, S, D]."""
+    if source == _components.RANDOM:
+        raise MissingData(
+            "a generator of random weights has no text encoder for prompts", "leave prompts out"
+        )
+    folder = _components.folder_of(source, variant, text=True)
+    for name in ("text_encoder", "tokenizer"):
+        _components.read(folder, name)
+    tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
+    ids = token_ids(folder)
+    return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
+
+
+def clip_text_bytes(source: str, variant: str | None) -> int:
+    """Return how much of that text encoder would be downloaded."""
+    return hub.bytes_to_fetch(source, (), _components.weight_files(STEM, variant))

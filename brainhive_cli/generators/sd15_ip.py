@@ -3,7 +3,6 @@
 Source: arXiv 2112.10752; IP-Adapter (arXiv 2308.06721); both as diffusers has them (Apache 2.0).
 """
 
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -13,18 +12,17 @@ from pydantic import Field
 from torch import Tensor
 
 from brainhive_cli.core import console, hub, parts, single_file, weights
-from brainhive_cli.core.clip_conditions import PLAIN_TEXT, VISION, token_ids, tower_of
+from brainhive_cli.core.clip_conditions import VISION, tower_of
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._stable_diffusion import TINY_NETWORKS, Inputs, StableDiffusion
-from brainhive_cli.generators._texts import Texts
+from brainhive_cli.generators._texts import TOKENS, Texts, clip_text, clip_text_bytes
 
-TEXT_TOKENS, IMAGE_TOKENS = 77, 257
-"""Of CLIP's text encoders, and of its image encoders with 14-pixel patches."""
-TEXT_STEM = "text_encoder/model"
+IMAGE_TOKENS = 257
+"""Of CLIP's image encoders with 14-pixel patches."""
 IMAGE_ENCODER = "image_encoder"
 """The folder next to the adapters, of the encoder that they were trained with."""
 ADAPTER = "adapter"
@@ -112,7 +110,7 @@ class Config(parts.Config):
         count = _components.bytes_to_fetch(self.source, self.variant, check_unet)
         count += single_file.bytes_to_fetch(self.adapter)
         if self.unconditional == "encoded":  # by the text encoder
-            count += hub.bytes_to_fetch(self.source, (), _components.weight_files(TEXT_STEM, self.variant))
+            count += clip_text_bytes(self.source, self.variant)
         return f"{self.source} with {self.adapter}, {hub.to_download(count)}"
 
     def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
@@ -216,13 +214,13 @@ class _Conditions:
 
     def __init__(self, config: Config, unet: Any, device: torch.device) -> None:
         self.config, self.unet, self.device = config, unet, device
-        self.texts = Texts(partial(_text_encoder, config))
+        self.texts = Texts(partial(clip_text, config.source, config.variant))
         self._no_picture: Tensor | None = None
 
     def given(self, conditioning: Conditioning, prompt: str, rows: int) -> Inputs:
         """Give text tokens and image embeddings of B rows; what is not there is the unconditional one."""
         text = self.texts.tokens(conditioning.texts, prompt)
-        text = self._own_text(TEXT_TOKENS) if text is None else text
+        text = self._own_text(TOKENS) if text is None else text
         embeddings = conditioning.embeddings
         if embeddings is None:
             embeddings = self._own_image(IMAGE_TOKENS if self._is_plus else 1)
@@ -283,20 +281,6 @@ class _Conditions:
                 )
         text, image = (each.to(self.device, self.unet.dtype).expand(rows, -1, -1) for each in (text, image))
         return Inputs(text, image[:, None] if self._is_plus else image)
-
-
-def _text_encoder(config: Config) -> Callable[[str], Tensor]:
-    """Load the text encoder: a prompt to its last hidden states [1, S, D]."""
-    if config.source == RANDOM:
-        raise MissingData(
-            "a generator of random weights has no text encoder for prompts", "leave prompts out"
-        )
-    folder = _components.folder_of(config.source, config.variant, text=True)
-    for name in ("text_encoder", "tokenizer"):
-        _components.read(folder, name)
-    tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, config.variant)
-    ids = token_ids(folder)
-    return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
 
 
 def _tokens_of_no_picture(adapter: str) -> Tensor:

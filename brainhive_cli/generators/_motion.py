@@ -1,0 +1,107 @@
+"""Stable Diffusion 1's U-Net with AnimateDiff's motion modules, and what the two need to fit each other."""
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from brainhive_cli.core import console
+from brainhive_cli.core.errors import BrainhiveError, MissingData
+
+LOW_RANK = re.compile(
+    r"(?:module\.)?(?P<layer>.+)\.processor\.(?P<name>to_\w+?)_lora\.(?P<half>down|up)\.weight"
+)
+"""A weight of AnimateDiff's domain adapter, as its checkpoint names it."""
+
+
+class FrameNorm(nn.GroupNorm):
+    """Normalises each frame by itself, as AnimateDiff's weights were trained.
+
+    diffusers normalises [B, C, F, h, w] over the frames too, which is up to 40 % off in SparseCtrl's output.
+
+    Source: AnimateDiff's InflatedGroupNorm (Apache 2.0); diffusers issue 9508.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalise [B, C, F, h, w]."""
+        frames = x.transpose(1, 2).flatten(0, 1)  # [B F, C, h, w]
+        return super().forward(frames).unflatten(0, (len(x), -1)).transpose(1, 2)
+
+
+def normalise_frame_by_frame(network: nn.Module) -> nn.Module:
+    """Let the motion modules of a network of diffusers normalise each frame by itself; weights are kept."""
+    from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
+
+    for module in network.modules():
+        if isinstance(module, AnimateDiffTransformer3D):
+            own: Any = module.norm
+            module.norm = FrameNorm(own.num_groups, own.num_channels, own.eps, device="meta")
+            module.norm.weight, module.norm.bias = own.weight, own.bias
+    return network
+
+
+def in_motion(unet: Any, motion: Any) -> Any:
+    """Put motion modules into a 2D U-Net."""
+    from diffusers import UNetMotionModel
+
+    with console.hushed():
+        return normalise_frame_by_frame(UNetMotionModel.from_unet2d(unet, motion))
+
+
+def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object, scale: float) -> None:
+    """Add a domain adapter to the attentions of a 2D U-Net: W += scale · up · down.
+
+    Raises:
+        MissingData: if it holds no such weights.
+        BrainhiveError: if it is of another U-Net.
+    """
+    halves: dict[str, dict[str, Tensor]] = {}
+    for name, value in state.items():
+        if found := LOW_RANK.fullmatch(name):
+            layer = f"{found['layer']}.{found['name']}" + (".0" if found["name"] == "to_out" else "")
+            halves.setdefault(layer, {})[found["half"]] = value
+    if not halves:
+        raise MissingData(
+            f"{where} holds no to_q_lora.down.weight", "give AnimateDiff's v3_sd15_adapter.ckpt"
+        )
+    own = dict(unet.named_parameters())
+    for layer, pair in halves.items():
+        weight, shapes = own.get(f"{layer}.weight"), [tuple(pair[half].shape) for half in sorted(pair)]
+        if weight is None or len(pair) != 2 or (pair["up"].shape[0], pair["down"].shape[1]) != weight.shape:
+            raise BrainhiveError(
+                f"the domain adapter {where} does not fit the U-Net: {layer} has {shapes}",
+                "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null",
+            )
+        with torch.no_grad():
+            weight += scale * (pair["up"].float() @ pair["down"].float()).to(weight)
+
+
+def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tensor:
+    """Interpolate frames [B, F, …] in time to as many as `count`, linearly, ends kept.
+
+    Args:
+        frames: The frames; of one all are made.
+        count: How many are wanted.
+        decimals: Round the weights to these; NEURONS: 2.
+    """
+    places = torch.arange(count, dtype=torch.float64) * (frames.shape[1] - 1) / max(count - 1, 1)
+    before = places.floor().long()
+    after = (before + 1).clamp(max=frames.shape[1] - 1)
+    share = places - before
+    share = (share if decimals is None else share.round(decimals=decimals)).to(frames)
+    share = share.view(-1, *[1] * (frames.ndim - 2))
+    return frames[:, before] * (1 - share) + frames[:, after] * share
+
+
+def mask_weights(masks: Tensor, side: int, floor: float) -> Tensor:
+    """Turn masks [B, F, 1, H, W] or [B, 1, H, W] in 0..1 to weights, `floor` outside and 1 inside.
+
+    Returns:
+        [B, F, 1, side, side], means over the mask; F is 1 where masks have no frames.
+    """
+    masks = masks[:, None] if masks.ndim == 4 else masks
+    weights = floor + (1 - floor) * (masks > 0.5).float()
+    return F.interpolate(weights.flatten(0, 1), (side, side), mode="area").unflatten(0, masks.shape[:2])
