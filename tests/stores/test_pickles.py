@@ -114,6 +114,36 @@ def test_arrays_come_through_an_npy_of_objects_and_an_older_torch_file(tmp_path:
         assert_same(pickles.load(tmp_path / name), content())
 
 
+def test_tensors_of_an_older_torch_file_are_mapped_where_they_lie(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, shared = tmp_path / "a.pt", torch.arange(12).reshape(3, 4)
+    wanted = {"half": torch.rand(5, 3).half(), "row": shared[1], "turned": shared.T, "none": torch.ones(0)}
+    torch.save([wanted, content()], path, _use_new_zipfile_serialization=False)
+    monkeypatch.setattr(torch, "load", None)  # which reads the whole file
+
+    found, others = pickles.load(path)
+
+    assert_same(found, wanted)
+    assert_same(others, content())
+    assert found["row"].untyped_storage().data_ptr() == found["turned"].untyped_storage().data_ptr()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_numbers_that_do_not_match_their_checksum_are_refused_unless_they_are_not_verified(
+    tmp_path: Path, verify: bool
+) -> None:
+    path = tmp_path / "a.pt"
+    torch.save(torch.full((64,), 0.5), path)
+    damaged = path.read_bytes().replace(struct.pack("<f", 0.5), struct.pack("<f", 0.25), 1)
+    path.write_bytes(damaged)
+    if verify:
+        with pytest.raises(BrainhiveError, match="does not match its checksum"):
+            pickles.load(path)
+    else:
+        assert pickles.load(path, verify=False)[:2].tolist() == [0.25, 0.5]
+
+
 def test_the_formats_that_users_have_are_read_as_numpy_and_torch_read_them(golden: Path) -> None:
     files = sorted(p for p in (golden / "prepare/formats").rglob("*") if p.suffix in (".pt", ".npy"))
     assert {path.suffix for path in files} == {".pt", ".npy"}

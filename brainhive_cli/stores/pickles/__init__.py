@@ -18,6 +18,7 @@ from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.mapping import NUMBERS
+from brainhive_cli.stores.pickles import _older
 from brainhive_cli.stores.pickles._archive import Archive, Storages
 from brainhive_cli.stores.pickles._stream import Stream
 from brainhive_cli.stores.pickles._unpickler import Refused, Unpickler
@@ -37,7 +38,7 @@ class HoldsObjects(BrainhiveError):
     """A file with Python objects that reading would have to make by running code."""
 
 
-def load(path: Path, trust: bool = False) -> Any:
+def load(path: Path, trust: bool = False, verify: bool = True) -> Any:
     """Read tensors, arrays and plain types, whatever dicts and lists they stand in.
 
     Long arrays are mapped where they lie in the file, in their own dtype; nothing of them is read, but for
@@ -47,6 +48,7 @@ def load(path: Path, trust: bool = False) -> Any:
         path: An archive of torch (pickle protocols 2 to 5), an older file of torch, an .npy, an .npz or a
             bare pickle, whatever its name.
         trust: Read files with other objects, too: this can run code.
+        verify: Verify the checksums of tensors; not where a large file is opened again and again.
 
     Raises:
         HoldsObjects: if the file holds anything else, before any of it is made.
@@ -54,7 +56,7 @@ def load(path: Path, trust: bool = False) -> Any:
     """
     with described(path, "fetch it again"):
         try:
-            return _load(path)
+            return _load(path, verify)
         except Refused as error:
             if trust:
                 foreign_code.require("trust_pickle", f"trust_pickle, as {path} holds objects,")
@@ -102,18 +104,18 @@ def array(value: Any) -> NDArray[Any]:
     return np.asanyarray(value)
 
 
-def _load(path: Path) -> Any:
+def _load(path: Path, verify: bool) -> Any:
     with path.open("rb") as file:
         magic = file.read(6)
     if magic[:2] == b"PK":
-        return _load_archive(path)
+        return _load_archive(path, verify)
     if magic == b"\x93NUMPY":
         content = _array(Stream.of_file(path))
         return content.item() if isinstance(content, np.ndarray) and content.shape == () else content
     return _load_pickle(path)
 
 
-def _load_archive(path: Path) -> Any:
+def _load_archive(path: Path, verify: bool) -> Any:
     archive = Archive(path)
     pickled = [name for name in archive.names if name.count("/") == 1 and name.endswith("/data.pkl")]
     if not pickled:
@@ -121,7 +123,7 @@ def _load_archive(path: Path) -> Any:
         if not arrays:
             raise ValueError("it holds neither tensors nor arrays")
         return {name.removesuffix(NPY): _array(archive.open(name)) for name in arrays}
-    storages = Storages(path, pickled[0].removesuffix("data.pkl"))
+    storages = Storages(path, pickled[0].removesuffix("data.pkl"), verify)
     return _or_torch(path, lambda: Unpickler(archive.open(pickled[0]), storages).load())
 
 
@@ -136,14 +138,11 @@ def _array(stream: Stream) -> Any:
 
 
 def _load_pickle(path: Path) -> Any:
-    """Read a bare pickle, or the fourth of those that an older file of torch consists of."""
-    stream = Stream.of_file(path)
+    """Read a bare pickle, or an older file of torch."""
 
     def content() -> Any:
-        first = Unpickler(stream).load()
-        if not isinstance(first, int) or first != TORCH_MAGIC:
-            return first
-        return [Unpickler(stream).load() for _ in ("protocol", "machine", "content")][-1]
+        first = Unpickler(Stream.of_file(path)).load()
+        return _older.load(path) if isinstance(first, int) and first == TORCH_MAGIC else first
 
     return _or_torch(path, content)
 

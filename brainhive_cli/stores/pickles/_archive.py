@@ -46,7 +46,7 @@ class Archive:
         """The members."""
         return self._zip.namelist()
 
-    def open(self, name: str) -> Stream:
+    def open(self, name: str, verify: bool = True) -> Stream:
         """Open a member, and verify its checksum (which torch does not); one that is compressed is read."""
         member = self._zip.getinfo(name)
         if member.compress_type != zipfile.ZIP_STORED:
@@ -57,7 +57,7 @@ class Archive:
         if not 0 <= member.header_offset < start + member.file_size <= len(self._content):
             raise EOFError(f"{name} does not lie within the file")
         content = self._content[start : start + member.file_size]
-        if member.CRC and zlib.crc32(content.data) != member.CRC:
+        if verify and member.CRC and zlib.crc32(content.data) != member.CRC:
             raise ValueError(f"{name} does not match its checksum")
         return Stream(content)
 
@@ -68,10 +68,11 @@ class Storages:
     Args:
         path: The archive.
         folder: What its members' names begin with.
+        verify: Whether to read the numbers once, for their checksum.
     """
 
-    def __init__(self, path: Path, folder: str) -> None:
-        self._path, self._folder = path, folder
+    def __init__(self, path: Path, folder: str, verify: bool) -> None:
+        self._path, self._folder, self._verify = path, folder, verify
         self.names: dict[str, Any] = {f"torch.{kind}": dtype for kind, dtype in DTYPES.items()}
         self.names["torch._utils._rebuild_tensor_v2"] = rebuild
 
@@ -81,13 +82,18 @@ class Storages:
 
     def open(self, what: str, dtype_name: str, key: str, location: str, count: int) -> "Tensor":
         """Map the `count` numbers of a storage as a flat tensor."""
-        import torch
+        return flat(self._archive.open(f"{self._folder}data/{key}", self._verify), dtype_name, count)
 
-        if dtype_name not in DTYPES.values():
-            raise UnpicklingError(f"no dtype of a tensor: {dtype_name}")
-        dtype: torch.dtype = getattr(torch, dtype_name)
-        content = self._archive.open(f"{self._folder}data/{key}").take(count * dtype.itemsize)
-        return torch.frombuffer(content, dtype=dtype) if count else torch.empty(0, dtype=dtype)
+
+def flat(content: Stream, dtype_name: str, count: int) -> "Tensor":
+    """Take the `count` numbers of a storage as a flat tensor."""
+    import torch
+
+    if dtype_name not in DTYPES.values():
+        raise UnpicklingError(f"no dtype of a tensor: {dtype_name}")
+    dtype: torch.dtype = getattr(torch, dtype_name)
+    taken = content.take(count * dtype.itemsize)
+    return torch.frombuffer(taken, dtype=dtype) if count else torch.empty(0, dtype=dtype)
 
 
 def rebuild(flat: "Tensor", start: int, shape: Sequence[int], stride: Sequence[int], *_: Any) -> "Tensor":

@@ -9,15 +9,12 @@ import re
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from struct import unpack
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.stores.pickles._stream import Stream
-
-if TYPE_CHECKING:
-    from brainhive_cli.stores.pickles._archive import Storages
 
 LONG = 2**16
 """Bytes that are mapped rather than read; pickle itself keeps as many out of its frames."""
@@ -31,6 +28,20 @@ NDARRAY = object()
 
 class Refused(pickle.UnpicklingError):
     """Something that plain data do not need."""
+
+
+class Tensors(Protocol):
+    """Where the tensors of a file lie.
+
+    Attributes:
+        names: What stands for the names that a pickle makes them by.
+        open: Gives what stands for a storage.
+    """
+
+    names: dict[str, Any]
+
+    @property
+    def open(self) -> Callable[..., Any]: ...
 
 
 class _Array:
@@ -134,7 +145,8 @@ class Unpickler(pickle._Unpickler):
 
     Args:
         stream: The bytes.
-        storages: Where the tensors of a torch archive lie; None where there are none.
+        storages: Where the tensors of a file of torch lie, and what they are made by; None where there are
+            none.
     """
 
     dispatch: ClassVar[dict[int, Any]] = {**pickle._Unpickler.dispatch}
@@ -144,7 +156,7 @@ class Unpickler(pickle._Unpickler):
     append: Callable[[Any], None]
     _unframer: Any
 
-    def __init__(self, stream: Stream, storages: "Storages | None" = None) -> None:
+    def __init__(self, stream: Stream, storages: "Tensors | None" = None) -> None:
         super().__init__(stream)
         self._stream, self._storages = stream, storages
         self._known = PLAIN if storages is None else {**PLAIN, **storages.names}
