@@ -16,6 +16,8 @@ from brainhive_cli.alignment.settings import Train
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.signal_spec import SignalSpec
 
+BELOW = "backbone."
+"""Before the names of the backbone's weights."""
 REFERENCE_SD = 0.02
 """Spread of initial weights: the default of transformers' `initializer_range`."""
 
@@ -67,7 +69,7 @@ def take_over(aligner: Aligner, folder: Path) -> None:
         regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
         given = (spec.widths[place], regions, f"subject {subject}")
         start.layout.spec.refuse_other_voxels(subject, *given)
-    found, old, new = start.state_dict(), start.layout.spec.subjects, aligner.layout.spec.subjects
+    found, old, new = _adapted(start, aligner), start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         rows = [found[name][old.index(each)] if each in old else found[name].mean(0) for each in new]
         found[name] = torch.stack(rows)
@@ -82,6 +84,15 @@ def take_over(aligner: Aligner, folder: Path) -> None:
         )
     aligner.load_state_dict(found)
     aligner.losses = start.losses
+
+
+def _adapted(start: Aligner, aligner: Aligner) -> dict[str, Tensor]:
+    """Give the weights of a start as a backbone of other parts takes them, where it says how (`adapted`)."""
+    found, adapted = start.state_dict(), getattr(aligner.backbone, "adapted", None)
+    if adapted is None:
+        return found
+    own = {name.removeprefix(BELOW): found.pop(name) for name in list(found) if name.startswith(BELOW)}
+    return found | {BELOW + name: value for name, value in adapted(own).items()}
 
 
 def _rows_of_subjects(aligner: Aligner) -> set[str]:

@@ -69,16 +69,19 @@ class Aligner(nn.Module):
         """Where the weights are."""
         return next(self.parameters()).device
 
-    def predict(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
+    def predict(
+        self, signal: Tensor, subject_index: Tensor | None = None, names: Sequence[str] | None = None
+    ) -> dict[str, Tensor]:
         """Predict every head, [B, *shape] by name, from signals [B, C, T] of equal width.
 
         `subject_index` [B] are places in `layout.spec.subjects`; None is a subject not seen in training.
+        Heads that are not among `names` may be left out.
 
         Raises:
             BrainhiveError: if the signals are of another size.
         """
         taken = self._taken(signal, subject_index)
-        return backbones.predict(self.backbone, self.layout.heads, taken, subject_index)
+        return backbones.predict(self.backbone, self.layout.heads, taken, subject_index, names)
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
@@ -116,7 +119,7 @@ class Aligner(nn.Module):
         Raises:
             BrainhiveError: if the signals are of another size.
         """
-        return self.join(self.predict(signal, subject_index))
+        return self.join(self.predict(signal, subject_index, self.layout.compared))
 
     def encode_image(self, embeddings: Mapping[str, Tensor]) -> Tensor:
         """Fuse embeddings, [B, D_encoder] by key, to tokens [B, D]."""

@@ -44,7 +44,13 @@ def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
     return module
 
 
-def predict(module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | None) -> Tensors:
+def predict(
+    module: nn.Module,
+    heads: Heads,
+    signal: Tensor,
+    subject: Tensor | None,
+    names: Sequence[str] | None = None,
+) -> Tensors:
     """Predict every head: [B, *shape] by name.
 
     Args:
@@ -52,10 +58,14 @@ def predict(module: nn.Module, heads: Heads, signal: Tensor, subject: Tensor | N
         heads: Those that it was built for.
         signal: [B, C, T] of one subject, or of several of equal width.
         subject: [B] subject indices; None is a subject not seen in training.
+        names: Heads that are asked for; a part whose others cost much predicts these alone (`some`).
 
     Raises:
         BrainhiveError: if the module gives other heads.
     """
+    some: Any = getattr(module, "some", None)
+    if names is not None and some is not None:
+        return dict(some(signal, subject, names))
     found = module(signal, subject)
     if isinstance(found, Tensor):
         return outputs.split(found, heads)

@@ -1,0 +1,64 @@
+"""NEURONS' caption head: GPT-2 behind a token that a linear map makes of a text vector (ClipCap)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+START, END, PADDING = 49406, 49407, 0
+"""CLIP's ids of a caption's first and last token, and what is behind it."""
+
+
+class CaptionHead(nn.Module):
+    """Writes captions of up to `length` token ids for text vectors [B, E].
+
+    Args:
+        dim: E.
+        length: Ids of a caption, the first and the last included.
+        vocabulary: How many ids there are; CLIP's are used in GPT-2's own vocabulary.
+        width: D of GPT-2.
+        layers: Its layers.
+        heads: Its attention heads.
+        positions: Its longest sequence.
+
+    Source: ClipCap (arXiv 2111.09734), GPT-2; names of NEURONS.
+    """
+
+    def __init__(
+        self, dim: int, length: int, vocabulary: int, width: int, layers: int, heads: int, positions: int
+    ) -> None:
+        super().__init__()
+        self.length = length
+        config = GPT2Config(
+            vocab_size=vocabulary,
+            n_positions=positions,
+            n_embd=width,
+            n_layer=layers,
+            n_head=heads,
+            bos_token_id=PADDING,
+            eos_token_id=PADDING,
+        )
+        self.decoder = GPT2LMHeadModel(config)
+        self.clip_project = nn.Module()
+        self.clip_project.model = nn.Sequential(nn.Linear(dim, width))
+
+    def prefix(self, text: Tensor) -> Tensor:
+        """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
+        made: Tensor = self.clip_project.model(F.normalize(text, dim=-1))
+        return made[:, None]
+
+    def forward(self, text: Tensor, ids: Tensor) -> Tensor:
+        """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary]."""
+        words = self.decoder.transformer.wte(ids)
+        found: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits
+        return found[:, :-1]
+
+    def write(self, text: Tensor, end: int = END) -> Tensor:
+        """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""
+        prefix = self.prefix(text)
+        given = {"inputs_embeds": prefix, "attention_mask": torch.ones_like(prefix[..., 0], dtype=torch.long)}
+        options = {"max_new_tokens": self.length, "do_sample": False}
+        written: Tensor = self.decoder.generate(
+            **given, **options, eos_token_id=end, pad_token_id=PADDING, bos_token_id=PADDING
+        )
+        return F.pad(written, (0, self.length - written.shape[1]), value=PADDING)

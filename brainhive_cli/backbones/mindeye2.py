@@ -1,0 +1,210 @@
+"""MindEye2's brain model: a ridge for each subject, mixer blocks, image tokens and a text vector.
+
+Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose parameter names are kept.
+"""
+
+from typing import ClassVar, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+
+from brainhive_cli.core import parts, signal_shape
+from brainhive_cli.core.blocks import Dropout
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.heads import Head, Heads
+from brainhive_cli.core.signal_spec import SignalSpec
+
+TEXT = "text"
+"""The head that is no tokens: their mean, projected into the space of texts."""
+
+
+class Config(parts.Config):
+    """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S, D] and `text` [E].
+
+    Over one volume the mixer blocks have no effect: a LayerNorm of one number gives its bias, and the
+    residual passes the blocks over features by. So models are linear up to their tokens.
+    """
+
+    takes_spec: ClassVar[bool] = True
+    streams: ClassVar[tuple[str, ...]] = ()
+
+    hidden: int = Field(4096, gt=0, le=2**16, description="Width of the space that subjects share.")
+    mixer: Literal["blocks", "none"] = Field(
+        "none",
+        description="blocks: MindEye2's mixer blocks, which change nothing but a constant; none: the same "
+        "outputs without them (134 M parameters fewer at MindEye2's size).",
+    )
+    blocks: int = Field(4, ge=0, le=1_000, description="Mixer blocks, where there are any.")
+    dropout: float = Field(0.15, ge=0, lt=1, description="Probability of dropping a unit in a mixer block.")
+
+    def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
+        """Make the model; its heads are one of tokens [S, D], of any name, and perhaps `text` [E].
+
+        Raises:
+            RecipeError: if the heads are others.
+            BrainhiveError: if the signals are no voxels.
+        """
+        return MindEye2(self, spec, heads)
+
+
+TINY = Config(hidden=8, mixer="blocks", blocks=1)
+
+
+class MindEye2(nn.Module):
+    """Ridge of the subject, backbone that all share, and the projection of the tokens' mean to a text vector.
+
+    Attributes:
+        image: Name of the head of tokens.
+    """
+
+    def __init__(self, config: Config, spec: SignalSpec, heads: Heads) -> None:
+        super().__init__()
+        if spec.names or spec.samples != 1:
+            raise BrainhiveError(
+                f"the backbone mindeye2 takes voxels, not signals of {spec.samples} samples",
+                "another backbone",
+            )
+        self.subjects, self.widths = spec.subjects, spec.widths
+        self.image, (tokens, width) = _image_of(heads)
+        self.ridge = Ridges(spec, config.hidden)
+        blocks = config.blocks if config.mixer == "blocks" else 0
+        self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width)
+        self.clipproj: Projection | None = None
+        if TEXT in heads:
+            self.clipproj = Projection(width, heads[TEXT].width)
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
+        """Predict the heads from voxels [B, V, 1] of subjects [B], all of one width."""
+        return self.heads_of(self.voxel_tokens(signal, subject_index))
+
+    def voxel_tokens(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+        """Map voxels to tokens [B, S, D] before `clip_proj`: MindEye2's prior is conditioned on them."""
+        return self.backbone.tokens(self.ridge(signal, subject_index))
+
+    def heads_of(self, tokens: Tensor) -> dict[str, Tensor]:
+        """Map these tokens to the heads."""
+        image = self.backbone.clip_proj(tokens)
+        return (
+            {self.image: image} if self.clipproj is None else {self.image: image, TEXT: self.clipproj(image)}
+        )
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the weights of a model with mixer blocks to this one, if it has none: by their constant."""
+        mixers = {name: value for name, value in state.items() if name.startswith("backbone.mixer_blocks")}
+        if not mixers or self.backbone.mixer_blocks1:
+            return state
+        constant = mixer_constant(mixers)
+        return {
+            name: value + constant if name.startswith("ridge.linears.") and name.endswith(".bias") else value
+            for name, value in state.items()
+            if name not in mixers
+        }
+
+
+class Ridges(nn.Module):
+    """A linear map for each subject, by the subject's number."""
+
+    def __init__(self, spec: SignalSpec, hidden: int) -> None:
+        super().__init__()
+        self.subjects, self.widths = spec.subjects, spec.widths
+        pairs = zip(spec.subjects, spec.widths, strict=True)
+        self.linears = nn.ModuleDict({str(each): nn.Linear(width, hidden) for each, width in pairs})
+
+    def forward(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
+        """Map voxels [B, V, 1] to [B, H], each by the map of its subject.
+
+        Raises:
+            BrainhiveError: for a subject without one, or one of other voxels.
+        """
+        if subject_index is None:
+            raise BrainhiveError(
+                f"mindeye2 has a ridge of subject {', '.join(map(str, self.subjects))} alone",
+                "fine-tune the model to the other subject first: mode=finetune",
+            )
+        if len(self.subjects) == 1:
+            return self._of(0, signal)
+        order = subject_index.argsort(stable=True)
+        counts = subject_index.bincount(minlength=len(self.subjects)).tolist()
+        found = [self._of(place, rows) for place, rows in enumerate(signal[order].split(counts)) if len(rows)]
+        return torch.cat(found)[order.argsort()]
+
+    def _of(self, place: int, signal: Tensor) -> Tensor:
+        signal_shape.check(signal, self.widths[place], 1)
+        found: Tensor = self.linears[str(self.subjects[place])](signal[..., 0])
+        return found
+
+
+class Backbone(nn.Module):
+    """Mixer blocks over features and over the axis of length 1, then tokens, and their projection."""
+
+    def __init__(self, hidden: int, blocks: int, dropout: float, tokens: int, width: int) -> None:
+        super().__init__()
+        self.width = width
+        if blocks:
+            self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
+            self.mixer_blocks2 = nn.ModuleList(_mixer(1, dropout) for _ in range(blocks))
+        else:
+            self.mixer_blocks1 = self.mixer_blocks2 = ()
+        self.backbone_linear = nn.Linear(hidden, tokens * width)
+        layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
+        self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
+
+    def tokens(self, mapped: Tensor) -> Tensor:
+        """Map [B, H] to tokens [B, S, D]."""
+        x = first = mapped[:, None]  # [B, 1, H]
+        second = mapped[..., None]  # [B, H, 1]
+        for over_features, over_length in zip(self.mixer_blocks1, self.mixer_blocks2, strict=True):
+            first = over_features(x) + first
+            second = over_length(first.transpose(1, 2)) + second
+            x = second.transpose(1, 2)
+        found: Tensor = self.backbone_linear(x.flatten(1))
+        return found.unflatten(1, (-1, self.width))
+
+
+class Projection(nn.Module):
+    """The mean of tokens [B, S, D], or of several frames' [B, F, S, D], times a matrix: [B, E]."""
+
+    def __init__(self, width: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Parameter(torch.randn(width, dim) * width**-0.5)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        """Project the mean of all tokens."""
+        return tokens.flatten(1, -2).mean(1) @ self.proj
+
+
+def mixer_constant(mixers: dict[str, Tensor]) -> Tensor:
+    """Compute what mixer blocks add to the ridge's outputs, from their weights: a scalar.
+
+    Source: a LayerNorm over an axis of length 1 gives its bias, whatever it is given.
+    """
+    numbers = sorted({int(name.split(".")[2]) for name in mixers if ".mixer_blocks2." in name})
+    total = torch.zeros(())
+    for number in numbers:
+        own = f"backbone.mixer_blocks2.{number}"
+        hidden = mixers[f"{own}.1.0.weight"][0] * mixers[f"{own}.0.bias"] + mixers[f"{own}.1.0.bias"]
+        out = mixers[f"{own}.1.3.weight"][0] * nn.functional.gelu(hidden) + mixers[f"{own}.1.3.bias"]
+        total = total + out
+    return total
+
+
+def _mixer(width: int, dropout: float) -> nn.Sequential:
+    layers = (nn.Linear(width, width), nn.GELU(), Dropout(dropout), nn.Linear(width, width))
+    return nn.Sequential(nn.LayerNorm(width), nn.Sequential(*layers))
+
+
+def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
+    """Find the head of tokens, and its shape."""
+    tokens = {name: head.shape for name, head in heads.items() if name != TEXT and len(head.shape) == 2}
+    others = [name for name, head in heads.items() if name not in tokens and not _is_text(name, head)]
+    if others or len(tokens) != 1:
+        raise RecipeError(
+            f"the backbone mindeye2 predicts tokens and {TEXT}, the heads are {', '.join(heads) or 'none'}",
+            f"one head of tokens [S, D], and perhaps {TEXT}, a vector",
+        )
+    return next(iter(tokens.items()))
+
+
+def _is_text(name: str, head: Head) -> bool:
+    return name == TEXT and len(head.shape) == 1
