@@ -1,10 +1,13 @@
 """benchmarks/gpu.py at tiny size: all parts report figures, and one that fails or hangs leaves the others."""
 
+import importlib
 import json
 import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 SCRIPT = Path(__file__).resolve().parents[1] / "benchmarks" / "gpu.py"
 FIGURES = {
@@ -32,14 +35,21 @@ def rehearse(out, *asked, path=""):
     return ended.returncode, ended.stdout + ended.stderr, json.loads((out / "gpu.json").read_text())["parts"]
 
 
-def test_every_part_reports_its_figures(tmp_path):
-    code, printed, parts = rehearse(tmp_path, "--cap", "300")  # others may use the machine
+@pytest.mark.parametrize("name", FIGURES)
+def test_every_part_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
+    """In this process, which has imported what each part needs; below, parts run in processes of their own."""
+    monkeypatch.syspath_prepend(SCRIPT.parent)
+    kept = tmp_path / "figures"
+    monkeypatch.setenv("BRAINHIVE_FIGURES", str(kept))
+    monkeypatch.setenv("PYTHONPATH", str(SCRIPT.parents[1]))
+    gpu = importlib.import_module("gpu")
 
-    assert {name: part["status"] for name, part in parts.items()} == dict.fromkeys(FIGURES, "done"), printed
-    for name, figure in FIGURES.items():
-        assert figure in [each["name"] for each in parts[name]["figures"]] and figure in printed
-    assert all(each["value"] >= 0 for part in parts.values() for each in part["figures"])
-    assert code == 0 and [file.name for file in tmp_path.iterdir()] == ["gpu.json"]
+    assert gpu.PARTS.keys() == FIGURES.keys()
+    gpu.PARTS[name](gpu.Setting(home, True, 300.0))  # others may use the machine
+
+    found = [json.loads(each) for each in kept.read_text().splitlines()]
+    assert FIGURES[name] in [each["name"] for each in found] and FIGURES[name] in capsys.readouterr().out
+    assert all(each["value"] >= 0 for each in found)
 
 
 def test_a_part_that_fails_leaves_the_others(tmp_path):
@@ -50,7 +60,7 @@ def test_a_part_that_fails_leaves_the_others(tmp_path):
 
     assert (parts["drawing"]["status"], parts["ranking"]["status"]) == ("failed", "done"), printed
     assert "built for another torch" in parts["drawing"]["log"] and parts["ranking"]["figures"]
-    assert code == 1
+    assert code == 1 and {file.name for file in tmp_path.iterdir()} == {"gpu.json", "broken"}
 
 
 def test_a_part_that_does_not_end_is_stopped(tmp_path):

@@ -26,7 +26,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, by_name
 from brainhive_cli.core.row_noise import by_row
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.seeds import derive_seed, seed_torch
 from brainhive_cli.data.signal_bank import averages_of
 from brainhive_cli.losses import LossContext
 from brainhive_cli.metrics.retrieval import summarise
@@ -88,7 +88,7 @@ def train_cell(
             interruption.check()
             # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
-            torch.manual_seed(derive_seed(step_seed, launch.rank))
+            seed_torch(derive_seed(step_seed, launch.rank), launch.device)
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
             context = LossContext(batch.mixing, done, state.epoch, train.epochs)

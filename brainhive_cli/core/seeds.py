@@ -1,7 +1,12 @@
 """Random numbers that depend on seeds and on nothing else."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(*seeds: int) -> int:
@@ -14,3 +19,15 @@ def shuffled(count: int, seed: int) -> NDArray[np.int64]:
     order = np.arange(count)
     np.random.RandomState(seed).shuffle(order)
     return order
+
+
+def seed_torch(seed: int, device: "torch.device") -> None:
+    """Seed what torch draws from on the CPU and on one device.
+
+    `torch.manual_seed` notes the call stack for each kind of device that is not there, at every call: 0.2 ms.
+    """
+    import torch
+
+    torch.default_generator.manual_seed(seed)
+    if device.type != "cpu":
+        torch.get_device_module(device).manual_seed(seed)
