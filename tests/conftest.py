@@ -20,7 +20,7 @@ pytest_plugins = ["worlds"]
 
 @pytest.fixture(scope="session", autouse=True)
 def no_power_cut() -> Iterator[None]:
-    """Leave files in the system's memory: no test cuts the power, and thousands of waits for a disk are slow."""
+    """Do not wait for the disk, thousands of times: no test cuts the power."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(os, "fsync", lambda file: None)
         yield

@@ -37,7 +37,7 @@ def rehearse(out, *asked, path=""):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_every_part_reports_its_figures(name, tmp_path, home, monkeypatch, capsys):
-    """In this process, which has imported what each part needs; below, parts run in processes of their own."""
+    """In this process, which has imported what they need; below, parts run in processes of their own."""
     monkeypatch.syspath_prepend(SCRIPT.parent)
     kept = tmp_path / "figures"
     monkeypatch.setenv("BRAINHIVE_FIGURES", str(kept))
