@@ -1,6 +1,6 @@
 """The embedded world: drawn pictures with captions, simulated EEG or fMRI; nothing is downloaded."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from typing import Any, Literal
@@ -124,16 +124,10 @@ def simulated(
 ) -> Recording:
     """Simulate a recording of features [N, F] and [N, G], and label it as such."""
     repetitions, seed = (given.get(split, given["test"]) for given in (REPETITIONS, SEEDS))
-    given = (low, semantic, subject, repetitions, seed, noise)
+    planned = (subject, repetitions, seed, noise)
     if space == "voxels":
-        shown = voxels.repetitions(subject, len(low), repetitions, seed)  # [N]
-        is_there = np.arange(repetitions) < shown[:, None]
-        signal, regions = voxels.simulate(*given), Voxels(voxels.regions(subject))
-        signal[~is_there] = 0
-        provenance = {"simulated": voxels.PROVENANCE}
-        times = np.zeros(1), None, voxels.UNIT
-        return Recording(signal, image_ids, regions, *times, provenance, repetitions=shown)
-    signal = simulation.simulate(*given)
+        return of_voxels({"looks": low, "meaning": semantic}, *planned, image_ids)
+    signal = simulation.simulate(low, semantic, *planned)
     return Recording(
         signal=signal,
         image_ids=image_ids,
@@ -142,4 +136,25 @@ def simulated(
         rate_hz=simulation.RATE_HZ,
         unit=simulation.UNIT,
         provenance={"simulated": simulation.PROVENANCE},
+    )
+
+
+def of_voxels(
+    features: Mapping[str, simulation.Floats],
+    subject: int,
+    repetitions: int,
+    seed: int,
+    noise: float,
+    image_ids: list[str],
+    cortex: voxels.Cortex = voxels.PICTURES,
+) -> Recording:
+    """Simulate fMRI of features [N, F] by name, and label it as such; arguments as `voxels.simulate`."""
+    shown = voxels.repetitions(subject, len(image_ids), repetitions, seed)  # [N]
+    is_there = np.arange(repetitions) < shown[:, None]
+    signal = voxels.simulate(features, subject, repetitions, seed, noise, cortex=cortex)
+    signal[~is_there] = 0
+    space = Voxels(voxels.regions(subject, cortex))
+    provenance = {"simulated": voxels.PROVENANCE}
+    return Recording(
+        signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown
     )

@@ -104,11 +104,30 @@ def scenes(split: Literal["train", "test"]) -> list[Scene]:
     All test pictures of a shape have one background and place: a gallery of lookalikes, which only colour and
     texture tell apart.
     """
-    held_out, shown = _concepts()
     if split == "test":
-        return _alike(_named_scenes("test_images", held_out, 1, np.random.default_rng(2026)))
+        return _alike(named_scenes("test_images", held_out_concepts(), 1, np.random.default_rng(2026)))
     rng = np.random.default_rng(2025)
-    return _named_scenes("training_images", shown[:TRAIN_CONCEPTS], TRAIN_PICTURES_PER_CONCEPT, rng)
+    return named_scenes("training_images", shown_concepts(), TRAIN_PICTURES_PER_CONCEPT, rng)
+
+
+def held_out_concepts() -> list[Concept]:
+    """List the concepts that nothing is ever trained on."""
+    return _concepts()[0]
+
+
+def shown_concepts() -> list[Concept]:
+    """List the concepts of the training split."""
+    return _concepts()[1][:TRAIN_CONCEPTS]
+
+
+def named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
+    """Place concepts at random, `copies` times each, with image ids below a folder."""
+    named = []
+    for number, concept in enumerate(concepts, start=1):
+        name = "_".join(concept)
+        for copy in range(1, copies + 1):
+            named.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
+    return named
 
 
 def random_scene(rng: np.random.Generator) -> Scene:
@@ -124,17 +143,31 @@ def draw(scene: Scene, resolution_px: int = 64) -> Image.Image:
         scene: What to show.
         resolution_px: Side of the picture; whatever it is, the picture is drawn at four times the size.
     """
+    canvas = _background(scene.background, resolution_px * _SUPERSAMPLING).copy()  # [H, W, 3]
+    labels, window = _placed(scene, resolution_px)
+    np.copyto(canvas[window], _palette(scene.colour)[labels], where=(labels > 0)[..., None])
+    return Image.fromarray(canvas).reduce(_SUPERSAMPLING)
+
+
+def mask(scene: Scene, resolution_px: int = 64) -> Labels:
+    """Say where the thing of a scene is: 1 where it covers half of a pixel or more, else 0; [H, W]."""
+    covered = np.zeros((resolution_px * _SUPERSAMPLING,) * 2, np.uint8)
+    labels, window = _placed(scene, resolution_px)
+    covered[window] = labels > 0
+    cells = covered.reshape(resolution_px, _SUPERSAMPLING, resolution_px, _SUPERSAMPLING)
+    return (2 * cells.sum((1, 3), dtype=int) >= _SUPERSAMPLING**2).astype(np.uint8)
+
+
+def _placed(scene: Scene, resolution_px: int) -> tuple[Labels, tuple[slice, slice]]:
+    """Rasterise a scene's thing at its size, and say which window of the canvas it takes."""
     side = resolution_px * _SUPERSAMPLING
-    canvas = _background(scene.background, side).copy()  # [H, W, 3]
     thing = _thing(scene.shape, scene.texture, 3 * resolution_px)
     extent = int(scene.size * side) * (100 + 2 * _MARGIN) // 100
     top, left = int(scene.y * side) - extent // 2, int(scene.x * side) - extent // 2
     rows = np.arange(max(top, 0), min(top + extent, side))
     columns = np.arange(max(left, 0), min(left + extent, side))
     labels = thing[(rows - top)[:, None] * len(thing) // extent, (columns - left) * len(thing) // extent]
-    window = canvas[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    np.copyto(window, _palette(scene.colour)[labels], where=(labels > 0)[..., None])
-    return Image.fromarray(canvas).reduce(_SUPERSAMPLING)
+    return labels, (slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1))
 
 
 @lru_cache
@@ -146,15 +179,6 @@ def _concepts() -> tuple[list[Concept], list[Concept]]:
 
 def _digest(concept: Concept) -> bytes:
     return hashlib.sha256("_".join(concept).encode()).digest()
-
-
-def _named_scenes(folder: str, concepts: list[Concept], copies: int, rng: np.random.Generator) -> list[Scene]:
-    named = []
-    for number, concept in enumerate(concepts, start=1):
-        name = "_".join(concept)
-        for copy in range(1, copies + 1):
-            named.append(_place(concept, rng, f"{folder}/{number:05d}_{name}/{name}_{copy:02d}"))
-    return named
 
 
 def _alike(scenes: list[Scene]) -> list[Scene]:

@@ -88,14 +88,15 @@ def low_level(image: Image.Image) -> Floats:
     return (np.concatenate(maps) / 7).astype(np.float32)
 
 
-def semantic(scene: Scene) -> Floats:
-    """Say what a scene means: one-hot category, shape, colour, texture and background.
+def semantic(scene: Scene, factors: Sequence[str] = tuple(_MEANINGS)) -> Floats:
+    """Say what a scene means: one-hot category, shape, colour, texture and background, or some of these.
 
     Returns:
         [G], zero in the mean over a balanced set and of unit length.
     """
     parts = []
-    for factor, (weight, names) in _MEANINGS.items():
+    for factor in factors:
+        weight, names = _MEANINGS[factor]
         part = np.array([getattr(scene, factor) == name for name in names]) - 1 / len(names)
         parts.append(weight * part / np.linalg.norm(part))
     whole = np.concatenate(parts)

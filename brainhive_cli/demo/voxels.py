@@ -1,11 +1,11 @@
-"""Simulated fMRI of somebody looking at pictures: one response a voxel and trial, and much noise.
+"""Simulated fMRI of somebody looking at pictures or films: one response a voxel and trial, and much noise.
 
 What a picture looks like (low-level features) drives early visual regions, what it means (semantic features)
-higher ones. Subjects share the latent responses of a region; which voxels answer to them, and how many there
+higher ones; where the thing of a film goes drives MT, what it is LOC, where that happens PPA. Subjects share the latent responses of a region; which voxels answer to them, and how many there
 are, is each subject's own. The model is fixed: nothing is fitted to any data.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,24 +23,47 @@ class Region(NamedTuple):
 
     Attributes:
         voxels: How many a subject has at least.
-        low_level: Share of the variance of its responses that low-level features drive; meaning drives the
-            rest.
+        drives: Feature > share of the variance of its responses that it drives.
     """
 
     voxels: int
-    low_level: float
+    drives: Mapping[str, float]
 
 
+class Cortex(NamedTuple):
+    """What is simulated of a brain.
+
+    Attributes:
+        regions: By name.
+        groups: Regions that lie within others: a voxel may belong to several.
+    """
+
+    regions: Mapping[str, Region]
+    groups: Mapping[str, tuple[str, ...]]
+
+
+FEATURES = ("looks", "meaning", "motion", "object", "place")
+"""What may drive a region; the order seeds the model."""
 OVERLAP = 0.2
 """Share of V2's variance that meaning drives, and of LOC's that looks drive: no stream has one kind alone."""
-REGIONS = {
-    "V1": Region(48, 1.0),
-    "V2": Region(40, 1 - OVERLAP),
-    "LOC": Region(40, OVERLAP),
-    "FFA": Region(32, 0.0),
-}
-GROUPS = {"early": ("V1", "V2"), "higher": ("LOC", "FFA")}
-"""Regions that lie within others: a voxel may belong to several."""
+PICTURES = Cortex(
+    {
+        "V1": Region(48, {"looks": 1.0}),
+        "V2": Region(40, {"looks": 1 - OVERLAP, "meaning": OVERLAP}),
+        "LOC": Region(40, {"looks": OVERLAP, "meaning": 1 - OVERLAP}),
+        "FFA": Region(32, {"meaning": 1.0}),
+    },
+    {"early": ("V1", "V2"), "higher": ("LOC", "FFA")},
+)
+FILMS = Cortex(
+    {
+        "V1": Region(48, {"looks": 1.0}),
+        "MT": Region(40, {"looks": OVERLAP, "motion": 1 - OVERLAP}),
+        "LOC": Region(40, {"looks": OVERLAP, "object": 1 - OVERLAP}),
+        "PPA": Region(32, {"place": 1.0}),
+    },
+    {},
+)
 LATENTS = 32  # responses of a region that subjects share
 SPREAD = 16  # a subject's region has up to so many voxels more than `Region.voxels`
 GAIN = 0.7  # typical size of a response; the noise of a single trial has standard deviation 1
@@ -49,42 +72,55 @@ COMMON = 0.3  # share of the noise's variance that all voxels of a subject have 
 _MODEL_SEED = 20260207
 
 
-def sizes(subject: int) -> dict[str, int]:
+def sizes(subject: int, cortex: Cortex = PICTURES) -> dict[str, int]:
     """Count the voxels of a subject's regions; neighbouring subjects differ."""
     return {
         name: region.voxels + (7 * subject + 3 * number) % SPREAD
-        for number, (name, region) in enumerate(REGIONS.items())
+        for number, (name, region) in enumerate(cortex.regions.items())
     }
 
 
-def regions(subject: int) -> dict[str, NDArray[np.bool_]]:
+def regions(subject: int, cortex: Cortex = PICTURES) -> dict[str, NDArray[np.bool_]]:
     """Mask each region among a subject's voxels: [V] by name."""
-    found = sizes(subject)
+    found = sizes(subject, cortex)
     owner = np.repeat(list(found), list(found.values()))  # [V]
     masks = {name: owner == name for name in found}
-    return masks | {name: np.isin(owner, members) for name, members in GROUPS.items()}
+    return masks | {name: np.isin(owner, members) for name, members in cortex.groups.items()}
 
 
 def simulate(
-    low: NDArray[Any],
-    semantic: NDArray[Any],
+    features: Mapping[str, NDArray[Any]],
     subject: int,
     repetitions: int,
     seed: int,
     noise: float = 1.0,
     items: Sequence[int] | None = None,
+    cortex: Cortex = PICTURES,
 ) -> Floats:
-    """Simulate a subject's responses to pictures; arguments as `demo.simulation.simulate`.
+    """Simulate a subject's responses to pictures or films.
+
+    Args:
+        features: What drives the regions, by one of `FEATURES`: [N, F], rows of about unit length.
+        subject: Whose brain.
+        repetitions: R, how often each stimulus is shown.
+        seed: Of the trials; use one for training and another for test.
+        noise: Size of the noise, 1 as calibrated.
+        items: Number of each stimulus in its split; a trial depends on it, not on what else is simulated.
+        cortex: What answers to what.
 
     Returns:
         [N, R, V, 1] in standard deviations of a single trial's noise.
     """
-    evoked = np.concatenate(
-        [_respond(name, low, semantic, subject, count) for name, count in sizes(subject).items()], axis=1
-    )  # [N, V]
+    count = len(next(iter(features.values())))
+    counts = sizes(subject, cortex)
+    responses = [
+        _respond(number, region.drives, features, subject, counts[name])
+        for number, (name, region) in enumerate(cortex.regions.items())
+    ]
+    evoked = np.concatenate(responses, axis=1)  # [N, V]
     common = np.random.default_rng((_MODEL_SEED, subject)).standard_normal(evoked.shape[1])  # [V]
-    signal = np.empty((len(low), repetitions, evoked.shape[1], 1), np.float32)
-    for row, item in enumerate(range(len(low)) if items is None else items):
+    signal = np.empty((count, repetitions, evoked.shape[1], 1), np.float32)
+    for row, item in enumerate(range(count) if items is None else items):
         for repetition in range(repetitions):
             random = np.random.default_rng((_MODEL_SEED, seed, subject, item, repetition))
             own, shared = random.standard_normal(evoked.shape[1]), random.standard_normal()
@@ -100,13 +136,20 @@ def repetitions(subject: int, pictures: int, planned: int, seed: int) -> NDArray
 
 
 def _respond(
-    name: str, low: NDArray[Any], semantic: NDArray[Any], subject: int, voxels: int
+    number: int,
+    drives: Mapping[str, float],
+    features: Mapping[str, NDArray[Any]],
+    subject: int,
+    voxels: int,
 ) -> NDArray[np.float64]:
-    """Respond to pictures without noise: [N, V of the region]."""
-    number, share = list(REGIONS).index(name), REGIONS[name].low_level
-    latents = share**0.5 * _project(low, number, 1) + (1 - share) ** 0.5 * _project(semantic, number, 2)
+    """Respond to stimuli without noise: [N, V of the region]."""
+    latents = sum(
+        share**0.5 * _project(features[name], number, 1 + FEATURES.index(name))
+        for name, share in drives.items()
+    )
     tuning = np.random.default_rng((_MODEL_SEED, subject, number)).standard_normal((LATENTS, voxels))
-    return GAIN * latents @ tuning / LATENTS**0.5
+    found: NDArray[np.float64] = GAIN * latents @ tuning / LATENTS**0.5
+    return found
 
 
 def _project(features: NDArray[Any], *seeds: int) -> NDArray[np.float64]:

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo
-from brainhive_cli.demo import captions, dual_guided, pictures
+from brainhive_cli.demo import captions, dual_guided, joined, pictures
 from brainhive_cli.encoders import demo_image, demo_text, demo_vae
 from brainhive_cli.generators import Sampling, versatile_diffusion
 from tools.demo_world import plain_unet
@@ -70,7 +70,7 @@ def test_it_is_joined_once_and_again_where_it_is_not_whole(folder: Path) -> None
 
     dual_guided.assemble(folder)
     assert weights.stat().st_mtime_ns == before
-    (folder / dual_guided.STAMP).unlink()
+    (folder / joined.STAMP).unlink()
     weights.unlink()
     dual_guided.assemble(folder)
 

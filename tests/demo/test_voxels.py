@@ -9,12 +9,14 @@ from brainhive_cli.demo import simulation, voxels
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.stores.recordings import Voxels
 
+Features = dict[str, np.ndarray]
+
 
 @pytest.fixture(scope="module")
-def features() -> tuple[np.ndarray, np.ndarray]:
+def features() -> Features:
     shown = scenes("train")[:300]
     low = np.stack([simulation.low_level(draw(scene)) for scene in shown])
-    return low, np.stack([simulation.semantic(scene) for scene in shown])
+    return {"looks": low, "meaning": np.stack([simulation.semantic(scene) for scene in shown])}
 
 
 def test_a_recording_of_voxels_says_what_it_is() -> None:
@@ -45,10 +47,12 @@ def test_what_was_not_shown_is_silent_and_never_averaged() -> None:
 
 
 def test_regions_of_either_group_have_the_stated_share_of_the_other_kind(features) -> None:
-    low, semantic = features
+    low, semantic = features["looks"], features["meaning"]
     for region, share in (("V2", 1 - voxels.OVERLAP), ("LOC", voxels.OVERLAP)):
         by_looks, by_both = (
-            voxels.simulate(low, given, 1, 1, seed=0, noise=0.0)[:, 0, voxels.regions(1)[region], 0]
+            voxels.simulate({"looks": low, "meaning": given}, 1, 1, seed=0, noise=0.0)[
+                :, 0, voxels.regions(1)[region], 0
+            ]
             for given in (np.zeros_like(semantic), semantic)
         )
         by_meaning = by_both - by_looks
@@ -59,36 +63,33 @@ def test_regions_of_either_group_have_the_stated_share_of_the_other_kind(feature
 
 def test_every_voxel_lies_in_one_region_and_one_group() -> None:
     masks = voxels.regions(3)
-    assert (np.sum([masks[name] for name in voxels.REGIONS], axis=0) == 1).all()
-    assert (np.sum([masks[name] for name in voxels.GROUPS], axis=0) == 1).all()
+    assert (np.sum([masks[name] for name in voxels.PICTURES.regions], axis=0) == 1).all()
+    assert (np.sum([masks[name] for name in voxels.PICTURES.groups], axis=0) == 1).all()
     assert masks["early"].sum() == voxels.sizes(3)["V1"] + voxels.sizes(3)["V2"]
 
 
 def test_a_trial_depends_on_its_picture_and_number_alone(features) -> None:
-    low, semantic = features
-    whole = voxels.simulate(low[:6], semantic[:6], 1, 3, seed=1)
-    some = voxels.simulate(low[[4, 2]], semantic[[4, 2]], 1, 2, seed=1, items=[4, 2])
+    first, chosen = ({name: each[rows] for name, each in features.items()} for rows in (range(6), [4, 2]))
+    whole = voxels.simulate(first, 1, 3, seed=1)
+    some = voxels.simulate(chosen, 1, 2, seed=1, items=[4, 2])
     np.testing.assert_array_equal(some, whole[[4, 2], :2])
-    assert not np.array_equal(voxels.simulate(low[:6], semantic[:6], 1, 3, seed=2), whole)
+    assert not np.array_equal(voxels.simulate(first, 1, 3, seed=2), whole)
 
 
 def test_early_regions_answer_to_looks_and_higher_ones_to_meaning(features) -> None:
-    low, semantic = features
-
-    def response(low: np.ndarray, semantic: np.ndarray, region: str) -> np.ndarray:
-        signal = voxels.simulate(low, semantic, 2, 1, seed=0, noise=0.0)
+    def response(features: Features, region: str) -> np.ndarray:
+        signal = voxels.simulate(features, 2, 1, seed=0, noise=0.0)
         return signal[:, 0, voxels.regions(2)[region], 0]
 
-    for region, drives, other in (("V1", 0, 1), ("FFA", 1, 0)):
-        silenced = [low, semantic]
-        silenced[other] = np.zeros_like(silenced[other])
-        np.testing.assert_allclose(response(*silenced, region), response(low, semantic, region), atol=1e-6)
-        silenced[drives] = np.zeros_like(silenced[drives])
-        assert not response(*silenced, region).any()
+    for region, drives, other in (("V1", "looks", "meaning"), ("FFA", "meaning", "looks")):
+        silenced = features | {other: np.zeros_like(features[other])}
+        np.testing.assert_allclose(response(silenced, region), response(features, region), atol=1e-6)
+        silenced[drives] = np.zeros_like(features[drives])
+        assert not response(silenced, region).any()
 
 
 def test_single_trials_are_mostly_noise_and_repetitions_agree_above_chance(features) -> None:
-    signal = voxels.simulate(*features, 1, 2, seed=0)
+    signal = voxels.simulate(features, 1, 2, seed=0)
     one, two = signal[:, 0, :, 0], signal[:, 1, :, 0]
     correlations = [np.corrcoef(one[:, voxel], two[:, voxel])[0, 1] for voxel in range(one.shape[1])]
     assert 0.05 < np.mean(correlations) < 0.6
