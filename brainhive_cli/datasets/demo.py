@@ -155,6 +155,4 @@ def of_voxels(
     signal[~is_there] = 0
     space = Voxels(voxels.regions(subject, cortex))
     provenance = {"simulated": voxels.PROVENANCE}
-    return Recording(
-        signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown
-    )
+    return Recording(signal, image_ids, space, np.zeros(1), None, voxels.UNIT, provenance, repetitions=shown)

@@ -1,8 +1,9 @@
 """Simulated fMRI of somebody looking at pictures or films: one response a voxel and trial, and much noise.
 
 What a picture looks like (low-level features) drives early visual regions, what it means (semantic features)
-higher ones; where the thing of a film goes drives MT, what it is LOC, where that happens PPA. Subjects share the latent responses of a region; which voxels answer to them, and how many there
-are, is each subject's own. The model is fixed: nothing is fitted to any data.
+higher ones; of a film, where its thing goes drives MT, what it is LOC, and the place PPA. Subjects share the
+latent responses of a region; which voxels answer to them, and how many there are, is each subject's own. The
+model is fixed: nothing is fitted to any data.
 """
 
 from collections.abc import Mapping, Sequence

@@ -20,7 +20,8 @@ def test_a_thing_goes_where_its_film_says_and_its_mask_with_it() -> None:
     for film in films.films("test")[:8]:
         where = [np.argwhere(mask).mean(0)[::-1] for mask in film.masks()]  # x, y of each frame
         way = (where[-1] - where[0]) / 64
-        np.testing.assert_allclose(way, 2 * films.REACH * np.array(films.DIRECTIONS[film.direction]), atol=0.03)
+        step = np.array(films.DIRECTIONS[film.direction])
+        np.testing.assert_allclose(way, 2 * films.REACH * step, atol=0.03)
 
 
 def test_no_thing_leaves_the_picture() -> None:
