@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from brainhive_cli.generators._motion import in_motion, normalise_frame_by_frame
 from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, SparseControlNetModel, UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -18,6 +17,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from brainhive_cli.demo import films, text_guided
 from brainhive_cli.demo.captions import captions
+from brainhive_cli.generators._motion import in_motion, normalise_frame_by_frame
 from tools.demo_world import vae
 from tools.demo_world.optimisers import optimisers_of
 from tools.demo_world.tokens import BUILD
