@@ -91,7 +91,7 @@ def train_cell(
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
-            context = LossContext(batch.mixing, done, state.epoch, train.epochs)
+            context = LossContext(batch.mixing, done, state.epoch, train.epochs, steps=batches.steps)
             noise = by_row(launch, len(rows), len(batch.parts), derive_seed(step_seed, 0))
             with launch.autocast(train.precision), at_least_two(), noise:
                 outputs = forward(aligner, batch, context)

@@ -45,7 +45,7 @@ class Objective(nn.ModuleList):
     ) -> Tensor:
         values = []
         for term, loss in zip(self.terms, self, strict=True):
-            if weight := term.weight_at(context.epoch):
+            if weight := term.weight_at(context.moment):
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
                 if self.is_centred and hasattr(loss, "logit_scale"):
                     pair = comparable(pair[0], True), comparable(pair[1], True)

@@ -6,9 +6,12 @@ from typing import Annotated, Any, Self
 from pydantic import Field, model_validator
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.course import Course, at
+from brainhive_cli.core.course import Course, Wave, at
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Section
+
+MIDDLE = 0.5
+"""The part of an epoch after which it is asked what is active in it: a wave may start at 0."""
 
 
 class Term(Section):
@@ -17,8 +20,10 @@ class Term(Section):
     prediction: str = Field(description="head, or another output of the backbone in training")
     target: str | None = Field(None, description="whose target; default: the prediction's own")
     loss: Annotated[Any, parts.part("losses", "clip")] = Field("clip", validate_default=True)
-    weight: Annotated[float, Field(gt=0)] | Course = Field(
-        1.0, description="number, or {from, to, epochs: [a, b], course: linear|cosine}"
+    weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
+        1.0,
+        description="number, or {from, to, epochs: [a, b], course: linear|cosine}, or {base, peak, epochs: "
+        "[a, b], course: sine}, which rises and falls",
     )
     epochs: tuple[int, int] | None = Field(
         None, description="active from the first up to, not including, the second; default: always"
@@ -35,8 +40,8 @@ class Term(Section):
         """Whose target the prediction is compared with."""
         return self.target or self.prediction
 
-    def weight_at(self, epoch: int) -> float:
-        """Return the weight in an epoch, counted from 0; 0 where the term is not active."""
+    def weight_at(self, epoch: float) -> float:
+        """Return the weight at a moment of an epoch, counted from 0; 0 where the term is not active."""
         if self.epochs is not None and not self.epochs[0] <= epoch < self.epochs[1]:
             return 0.0
         return at(self.weight, epoch)
@@ -49,13 +54,13 @@ def check(terms: Sequence[Term], epochs: int) -> None:
         RecipeError: naming the term or the epoch.
     """
     for number, term in enumerate(terms):
-        if not any(term.weight_at(epoch) for epoch in range(epochs)):
+        if not any(term.weight_at(epoch + MIDDLE) for epoch in range(epochs)):
             raise RecipeError(
                 f"terms[{number}] has no effect: its weight is 0 in all {epochs} epochs",
                 f"terms[{number}].epochs within [0, {epochs}], or leave it out",
             )
     for epoch in range(epochs):
-        if not any(term.weight_at(epoch) for term in terms):
+        if not any(term.weight_at(epoch + MIDDLE) for term in terms):
             raise RecipeError(f"no term is active in epoch {epoch}", "a term whose epochs include it")
         mixing_of(terms, epoch)
 
@@ -66,7 +71,8 @@ def mixing_of(terms: Sequence[Term], epoch: int) -> tuple[float, float]:
     Raises:
         RecipeError: if two active terms want different ones.
     """
-    losses = [term.loss for term in terms if term.weight_at(epoch) and getattr(term.loss, "mix_alpha", 0.0)]
+    active = [term.loss for term in terms if term.weight_at(epoch + MIDDLE)]
+    losses = [loss for loss in active if getattr(loss, "mix_alpha", 0.0)]
     wanted = sorted({(loss.mix_alpha, loss.mix_share) for loss in losses})
     if len(wanted) > 1:
         key, place = ("mix_alpha", 0) if wanted[0][0] != wanted[1][0] else ("mix_share", 1)

@@ -3,7 +3,7 @@
 import math
 from typing import Literal, Self
 
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, PositiveFloat, model_validator
 
 from brainhive_cli.core.recipe import Section
 
@@ -24,15 +24,40 @@ class Course(Section):
             raise ValueError("epochs are two, the first before the second")
         return self
 
-    def at(self, epoch: int) -> float:
-        """Return the value in an epoch, counted from 0."""
+    def at(self, epoch: float) -> float:
+        """Return the value in an epoch, counted from 0; it is one value from the first step to the last."""
         first, last = self.epochs
-        share = min(max((epoch - first) / (last - first), 0.0), 1.0)
+        share = min(max((math.floor(epoch) - first) / (last - first), 0.0), 1.0)
         if self.course == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
         return self.start + share * (self.stop - self.start)
 
 
-def at(value: float | Course, epoch: int) -> float:
-    """Return a value in an epoch, counted from 0."""
-    return value.at(epoch) if isinstance(value, Course) else value
+class Wave(Section):
+    """A value that rises to a peak and falls again between two epochs, step by step; outside it is constant.
+
+    Source: the progressive weights of NEURONS' tasks (arXiv 2503.11167).
+    """
+
+    base: float = Field(ge=0)
+    peak: PositiveFloat
+    epochs: tuple[int, int] = Field(description="first epoch of the wave, first after it")
+    course: Literal["sine"] = "sine"
+
+    @model_validator(mode="after")
+    def _takes_time(self) -> Self:
+        if not 0 <= self.epochs[0] < self.epochs[1]:
+            raise ValueError("epochs are two, the first before the second")
+        return self
+
+    def at(self, epoch: float) -> float:
+        """Return the value at a moment: epochs that are done, with the part of this one."""
+        first, last = self.epochs
+        if not first <= epoch < last:
+            return self.base
+        return self.base + (self.peak - self.base) * math.sin(math.pi * (epoch - first) / (last - first))
+
+
+def at(value: float | Course | Wave, epoch: float) -> float:
+    """Return a value in an epoch, counted from 0; a wave's at a moment of it."""
+    return value if isinstance(value, int | float) else value.at(epoch)

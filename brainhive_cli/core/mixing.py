@@ -33,6 +33,11 @@ class Mixing:
             share = share.masked_fill(drawn >= mixed, 1.0)
         return cls(partner, share)
 
+    def of_places(self, places: int) -> "Mixing":
+        """Give the mixing of [B · places], where each trial has several places that are mixed as it is."""
+        own = torch.arange(places, device=self.partner.device)
+        return Mixing((self.partner[:, None] * places + own).flatten(), self.share.repeat_interleave(places))
+
     def mix(self, values: Tensor) -> Tensor:
         """Mix [B, ...]: share · values + (1 - share) · values[partner]."""
         share = self.share.to(values.dtype).view(-1, *[1] * (values.ndim - 1))

@@ -18,6 +18,7 @@ class LossContext:
         epoch: Epochs of the training that are done.
         epochs: Epochs of the whole training.
         targets: All targets of the batch, [B, *shape] by name, for losses that compare with several.
+        steps: Steps of an epoch.
     """
 
     mixing: Mixing | None = None
@@ -25,3 +26,9 @@ class LossContext:
     epoch: int = 0
     epochs: int = 1
     targets: Mapping[str, Tensor] = field(default_factory=dict)
+    steps: int = 1
+
+    @property
+    def moment(self) -> float:
+        """Epochs that are done, with the part of this one."""
+        return self.epoch + self.step % self.steps / self.steps

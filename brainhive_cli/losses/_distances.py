@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.losses import LossContext
 
-DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss}
+DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss, "bce": F.binary_cross_entropy_with_logits}
 """Means over all values of a batch, by name."""
 
 
@@ -30,12 +30,21 @@ class Distance(nn.Module):
         Raises:
             BrainhiveError: if their shapes differ, or the feature has no such shape.
         """
-        if predicted.shape != target.shape:
-            raise BrainhiveError(
-                f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
-                "a head needs the shape of its target",
-            )
+        refuse_other_shape(predicted, target)
         target = target if context.mixing is None else context.mixing.mix(target)
         if self.feature is not None:
             predicted, target = self.feature(predicted), self.feature(target)
         return DISTANCES[self.kind](predicted, target)
+
+
+def refuse_other_shape(predicted: Tensor, target: Tensor) -> None:
+    """Refuse predictions that are not of their targets' shape.
+
+    Raises:
+        BrainhiveError: naming both shapes.
+    """
+    if predicted.shape != target.shape:
+        raise BrainhiveError(
+            f"predictions {list(predicted.shape)} and targets {list(target.shape)} differ in shape",
+            "a head needs the shape of its target",
+        )

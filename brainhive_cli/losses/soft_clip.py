@@ -1,6 +1,6 @@
 """Soft CLIP: each prediction should find its target, and other targets by how similar they are to it."""
 
-from typing import Self
+from typing import Literal, Self
 
 import torch
 from pydantic import Field, model_validator
@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.course import at
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.losses import LossContext
 from brainhive_cli.losses._pairs import (
     MixAlpha,
@@ -37,6 +38,11 @@ class Config(parts.Config):
         description="What cosines among the targets are divided by before their softmax is the label; "
         "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
         "{from: 0.004, to: 0.0075, epochs: [79, 239], course: cosine}.",
+    )
+    items: Literal["signals", "frames"] = Field(
+        "signals",
+        description="frames: each frame of predictions [B, F, ...] is an item of its own, to be found among "
+        "those of the whole batch (NEURONS)",
     )
     mix_alpha: MixAlpha = 0.0
     mix_share: MixShare = 1.0
@@ -75,13 +81,27 @@ class SoftClipLoss(nn.Module):
         The label of a mixed signal is mixed from those of two targets.
 
         Raises:
-            BrainhiveError: if they are not pairs, or the mixing is of another batch.
+            BrainhiveError: if they are not pairs, have no frames, or the mixing is of another batch.
         """
-        config, cosine = self.config, cosines(predicted, target)  # [B, B]
+        config, mixing = self.config, context.mixing
+        if config.items == "frames":
+            refuse_no_frames(predicted)
+            mixing = None if mixing is None else mixing.of_places(predicted.shape[1])
+            predicted, target = predicted.flatten(0, 1), target.flatten(0, 1)
+        cosine = cosines(predicted, target)  # [B, B]
         logits = cosine * scale_of(self.logit_scale, config.temperature, context.epoch)
         softness = at(config.temperature or config.target_temperature, context.epoch)
         fixed = target.detach()  # or targets would become similar so that the labels are easy
         labels = (cosines(fixed, fixed) / softness).softmax(1)
-        to_target = cross_entropy(logits, mixed(labels, context.mixing), 1)
-        to_prediction = cross_entropy(logits, mixed(labels.T, context.mixing), 0)
+        to_target = cross_entropy(logits, mixed(labels, mixing), 1)
+        to_prediction = cross_entropy(logits, mixed(labels.T, mixing), 0)
         return (to_target + to_prediction) / 2
+
+
+def refuse_no_frames(predicted: Tensor) -> None:
+    """Refuse vectors [B, D], which have no frames."""
+    if predicted.ndim < 3:
+        raise BrainhiveError(
+            f"soft_clip.items is frames, and predictions {list(predicted.shape)} have none",
+            "a head of frames [F, ...], as `motion`, or items: signals",
+        )

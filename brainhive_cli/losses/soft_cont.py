@@ -65,6 +65,4 @@ def _by_place(
     places = len(flat[0]) // len(predicted)
     if mixing is None or places == 1:
         return flat, mixing
-    own = mixing.partner.new_tensor(range(places))
-    partner = (mixing.partner[:, None] * places + own).flatten()
-    return flat, Mixing(partner, mixing.share.repeat_interleave(places))
+    return flat, mixing.of_places(places)

@@ -1,0 +1,146 @@
+"""NEURONS' losses and the courses of their weights against the reference's values."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from torch import Tensor
+
+from brainhive_cli.alignment.objective import Objective
+from brainhive_cli.alignment.optimisation import schedule_of
+from brainhive_cli.alignment.settings import Stage
+from brainhive_cli.alignment.terms import Term
+from brainhive_cli.core.course import Course, Wave
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.mixing import Mixing
+from brainhive_cli.losses import LossContext, bce, clip, cross_entropy, dice, mixco, soft_clip
+
+RELATIVE = 1e-5
+PLAIN = LossContext()
+
+
+def golden_of(golden: Path, name: str) -> dict[str, Tensor]:
+    return load_file(golden / "neurons" / f"{name}.safetensors")
+
+
+def test_contrastive_losses_equal_the_reference(golden: Path) -> None:
+    found = golden_of(golden, "losses")
+    pair = found["input.preds"], found["input.targets"]
+
+    mixing = Mixing(found["input.perm"], found["expected.betas_after"])
+    mixed = mixco.Config(temperature=0.006).build()(*pair, LossContext(mixing))
+    nce = clip.Config(temperature=0.1).build()(*pair, PLAIN)
+
+    assert mixed == pytest.approx(found["expected.mixco_nce"].item(), rel=RELATIVE)
+    assert nce == pytest.approx(found["expected.nce_temp_0.1"].item(), rel=RELATIVE)
+    for temperature in (0.004, 0.0075, 0.125):
+        soft = soft_clip.Config(temperature=temperature).build()(*pair, PLAIN)
+        assert soft == pytest.approx(found[f"expected.softclip_{temperature}"].item(), rel=RELATIVE)
+
+
+def test_a_fixed_point_of_the_permutation_keeps_its_target(golden: Path) -> None:
+    """Golden values: `right.*`, where the reference loses the target."""
+    found = golden_of(golden, "losses")
+    mixing = Mixing(found["input.perm_fixed_point"], found["expected.betas_after_fixed_point"])
+
+    mixed = mixco.Config(temperature=0.006).build()(
+        found["input.preds"], found["input.targets"], LossContext(mixing)
+    )
+
+    assert mixed == pytest.approx(found["right.mixco_nce_fixed_point"].item(), rel=RELATIVE)
+
+
+def test_each_frame_is_an_item_of_soft_clip() -> None:
+    torch.manual_seed(0)
+    predicted, target = torch.randn(2, 4, 3, 5, 6)
+    mixing = Mixing(torch.tensor([2, 3, 0, 1]), torch.tensor([1.0, 0.3, 0.6, 0.0]))
+    frames = Mixing(torch.tensor([6, 7, 8, 9, 10, 11, 0, 1, 2, 3, 4, 5]), mixing.share.repeat_interleave(3))
+
+    found = soft_clip.Config(items="frames").build()(predicted, target, LossContext(mixing))
+    flat = soft_clip.Config().build()(predicted.flatten(0, 1), target.flatten(0, 1), LossContext(frames))
+
+    assert torch.allclose(found, flat)
+    with pytest.raises(BrainhiveError, match=r"items is frames, and predictions \[4, 3\] have none"):
+        soft_clip.Config(items="frames").build()(predicted[:, :, 0, 0], target[:, :, 0, 0], PLAIN)
+
+
+def test_masks_labels_captions_and_latents_equal_the_reference(golden: Path) -> None:
+    decoder, labels, caption = (
+        golden_of(golden, name) for name in ("text_driven_decoder", "classifier", "caption")
+    )
+    logits = decoder["expected.segmentation_reference"]
+    masks = torch.nn.functional.interpolate(decoder["input.mask"].flatten(0, 1)[:, None], (16, 16))
+
+    values = {
+        "dice": dice.Config().build()(logits, masks, PLAIN),
+        "per mask": dice.Config(over="mask").build()(logits, masks, PLAIN),
+        "bce": bce.Config().build()(labels["expected.logits"], labels["input.labels"], PLAIN),
+        "caption": cross_entropy.Config().build()(
+            caption["expected.logits"], caption["input.tokens"].float(), PLAIN
+        ),
+    }
+
+    assert values["dice"] == pytest.approx(decoder["expected.dice_reference"].item(), rel=RELATIVE)
+    assert values["bce"] == pytest.approx(labels["expected.bce"].item(), rel=RELATIVE)
+    assert values["caption"] == pytest.approx(caption["expected.cross_entropy"].item(), rel=RELATIVE)
+    assert values["per mask"] == pytest.approx(decoder["right.dice_per_frame_mean"].item(), rel=RELATIVE)
+
+
+def test_dice_counts_each_mask_alike_only_where_it_is_asked_to() -> None:
+    large, small = torch.zeros(2, 1, 4, 4)
+    large[:], small[0, 0, 0] = 1, 1
+    masks = torch.stack([large, small])
+    logits = torch.stack([20 * (2 * large - 1), 20 * (1 - 2 * small)])  # the large one right, the other wrong
+
+    over_batch, over_mask = (
+        dice.Config(over=over).build()(logits, masks, PLAIN) for over in ("batch", "mask")
+    )
+
+    assert over_batch == pytest.approx(1 - 2 * 16 / (16 + 15 + 17), rel=1e-4)
+    assert over_mask == pytest.approx(0.5, rel=1e-4)
+    empty = dice.Config(over="mask").build()(logits, torch.zeros_like(masks), PLAIN)
+    assert empty.isfinite()
+
+
+def test_ids_of_another_vocabulary_and_mixed_signals_are_refused() -> None:
+    loss, logits = cross_entropy.Config().build(), torch.randn(2, 3, 5)
+
+    with pytest.raises(BrainhiveError, match="the target has the id 7, and the head knows 5"):
+        loss(logits, torch.tensor([[1.0, 7.0, 0.0]] * 2), PLAIN)
+    with pytest.raises(BrainhiveError, match="ids cannot be mixed"):
+        loss(logits, torch.ones(2, 3), LossContext(Mixing(torch.tensor([1, 0]), torch.ones(2))))
+    assert loss(logits, torch.zeros(2, 3), PLAIN) == 0
+
+
+def test_weights_rise_and_fall_step_by_step_as_the_references(golden: Path) -> None:
+    expected = golden_of(golden, "schedules")["expected.loss_weights"]
+    waves = [Wave(base=1, peak=10, epochs=(first, first + 20)) for first in (0, 10, 20, 30)]
+    ones = {"a": torch.ones(1, 1)}
+
+    for epoch, iteration, *weights in expected.tolist():
+        context = LossContext(step=int(epoch) * 432 + int(iteration), epoch=int(epoch), steps=432)
+        terms = [Term(prediction="a", loss="l1", weight=wave) for wave in waves]
+        found = [Objective([term])(ones, {"a": torch.zeros(1, 1)}, context).item() for term in terms]
+        assert found == pytest.approx(weights, rel=1e-6)
+
+
+def test_temperatures_and_learning_rates_are_the_references(golden: Path) -> None:
+    soft, rates = golden_of(golden, "losses"), golden_of(golden, "schedules")
+    course = Course.model_validate({"from": 0.004, "to": 0.0075, "epochs": [0, 49], "course": "cosine"})
+
+    values = torch.tensor([course.at(epoch) for epoch in range(50)])
+
+    torch.testing.assert_close(values, soft["expected.soft_temperatures_50"], rtol=1e-5, atol=0)
+    for name, epochs, steps in (("stage1", 30, 36), ("stage2", 50, 432)):
+        stage = Stage(
+            epochs=epochs, lr=5e-5, schedule="one_cycle", warmup_epochs=2, start_div=25, final_div=1000
+        )
+        optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=stage.lr)
+        schedule, found = schedule_of(optimizer, stage, steps), []
+        for _ in range(epochs * steps):
+            found.append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            schedule.step()
+        at = [found[step] for step in rates[f"input.steps_{name}"].tolist()]
+        assert at == pytest.approx(rates[f"expected.lr_{name}"].tolist(), rel=1e-5)
