@@ -75,14 +75,14 @@ def code_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path]:
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Path]:
     """Make an empty snapshot of a repository in a hub's cache of its own, in the real layout."""
     from huggingface_hub import constants
 
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
 
-    def snapshot(repository: str) -> Path:
-        commit, folder = "0123456789abcdef" * 2 + "01234567", f"models--{repository.replace('/', '--')}"
+    def snapshot(repository: str, kind: str = "model") -> Path:
+        commit, folder = "0123456789abcdef" * 2 + "01234567", f"{kind}s--{repository.replace('/', '--')}"
         made = tmp_path / "hub" / folder / "snapshots" / commit
         made.mkdir(parents=True)
         (made.parents[1] / "refs").mkdir()

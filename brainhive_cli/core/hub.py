@@ -17,6 +17,8 @@ LARGE = 64_000_000
 """Bytes from which the digest of a file is kept, and computed again only if its size or time has changed."""
 DIGESTS = ".digests"
 """Where such digests are kept, below home."""
+DATASETS = "datasets"
+"""Before the owner, where weights lie in a data set's repository; the hub's own pages have it so too."""
 WEIGHTS = ("*.safetensors", "*.bin", "*.pth", "*.pt")
 
 
@@ -34,7 +36,8 @@ def folder(
     """Resolve a reference to a folder on this machine, fetching it into the hub's cache if need be.
 
     Args:
-        reference: `hub:owner/name[/subfolder][@revision]`, `demo:name` (shipped weights) or a folder.
+        reference: `hub:owner/name[/subfolder][@revision]`, the same after `hub:datasets/` for a data set's
+            repository, `demo:name` (shipped weights) or a folder.
         allow: File patterns to fetch, below the subfolder; all when None.
         owner: Owner meant by a bare `hub:name`.
         local: Use no network: only what is in the hub's cache.
@@ -44,11 +47,10 @@ def folder(
     """
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
-        repository, below, revision = _parse(rest, owner)
-        patterns = _patterns(below, allow or ["**"])
-        root = Path(
-            snapshot(repository, below, revision=revision, local_files_only=local, allow_patterns=patterns)
-        )
+        kind, repository, below, revision = _parse(rest, owner)
+        options = {"revision": revision, "local_files_only": local}
+        options["allow_patterns"] = _patterns(below, allow or ["**"])
+        root = Path(snapshot(repository, below, kind, **options))
         if not (root / below).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
@@ -133,10 +135,10 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
     scheme, _, rest = reference.partition(":")
     if scheme != "hub" or holds(reference, files, weights):
         return 0
-    repository, below, revision = _parse(rest, "")
+    kind, repository, below, revision = _parse(rest, "")
     patterns = _patterns(below, [*files, *weights])
     with quiet():
-        found = snapshot(repository, below, revision=revision, allow_patterns=patterns, dry_run=True)
+        found = snapshot(repository, "", kind, revision=revision, allow_patterns=patterns, dry_run=True)
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
     chosen = next(filter(None, by_pattern), None)
     if chosen is None:
@@ -150,16 +152,18 @@ def to_download(count: int) -> str:
     return f"{console.size(count) if count else 'nothing'} to download"
 
 
-def _parse(rest: str, owner: str) -> tuple[str, str, str | None]:
-    """Split `owner/name[/subfolder][@revision]` into repository, subfolder and revision."""
+def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:
+    """Split `[datasets/]owner/name[/subfolder][@revision]`: its type, repository, subfolder and revision."""
     path, _, revision = rest.partition("@")
     parts = path.rstrip("/").split("/")
+    kind = "dataset" if parts[0] == DATASETS else "model"
+    parts = parts[1:] if kind == "dataset" else parts
     if len(parts) == 1 and owner:
         parts = [owner, *parts]
     inside = "/".join(parts[2:])
     given = filter(None, [inside, revision])
     file_names.below(Path(), *given, source=f"hub:{rest} names", error=MissingData)
-    return "/".join(parts[:2]), inside, revision or None
+    return kind, "/".join(parts[:2]), inside, revision or None
 
 
 def _patterns(below: str, allow: Sequence[str]) -> list[str]:
@@ -180,7 +184,7 @@ def _failure(repository: str, below: str, error: Exception, repo_type: str) -> M
     if isinstance(error, ValueError) and not isinstance(error, HFValidationError):
         return MissingData(
             f"{repository} is damaged in the hub's cache: {first_line(error)}",
-            f"hf cache rm model/{repository}, and fetch it again",
+            f"hf cache rm {repo_type}/{repository}, and fetch it again",
         )
     is_absent_here = isinstance(error, DryRunError | LocalEntryNotFoundError)
     answer = error.__cause__ if is_absent_here else error

@@ -8,7 +8,7 @@ from brainhive_cli.core.errors import MissingData
 
 
 def find(reference: str, local: bool = False) -> Path:
-    """Find one file by path or hub reference (`hub:OWNER/NAME/FILE[@REVISION]`).
+    """Find one file by path or hub reference (`hub:[datasets/]OWNER/NAME/FILE[@REVISION]`).
 
     Args:
         reference: The file.

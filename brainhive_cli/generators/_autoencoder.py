@@ -29,10 +29,14 @@ def encode(vae: Any, media: Media, device: torch.device, random: Random | None) 
 
 def decode(vae: Any, latents: Tensor, device: torch.device) -> Media:
     """Decode latents [B, C, h, w] to pictures [B, 3, H, W] in 0..1."""
+    return (decoded(vae, latents, device) / 2 + 0.5).clamp(0, 1)
+
+
+def decoded(vae: Any, latents: Tensor, device: torch.device) -> Tensor:
+    """Decode latents [B, C, h, w] to what the VAE makes of them, [B, 3, H, W] of about −1..1, in float32."""
     some = (latents.to(device, vae.dtype) / vae.config.scaling_factor).split(AT_ONCE)
     with torch.no_grad():
-        images = torch.cat([vae.decode(each).sample for each in some])
-    return (images.float() / 2 + 0.5).clamp(0, 1)
+        return torch.cat([vae.decode(each).sample.float() for each in some])
 
 
 def shrinks_by(vae: Any) -> int:

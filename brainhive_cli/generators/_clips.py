@@ -1,19 +1,19 @@
 """Clips by a U-Net with motion modules: from noise or blurry frames, with a keyframe or without."""
 
-import inspect
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
 from brainhive_cli.generators import Objective, Sampling, _autoencoder, _objective, _sampling
+from brainhive_cli.generators._denoising import Placement, denoise, steps_left
 from brainhive_cli.generators._motion import in_between, mask_weights
 from brainhive_cli.generators._objective import Random
 
@@ -70,18 +70,21 @@ class ClipDiffusion:
     ) -> None:
         from diffusers import DDPMScheduler
 
-        self.prompts, self.timing, self.device = prompts, timing, device
-        self._is_offloaded = False
+        self.prompts, self.timing = prompts, timing
         self.unet, self.vae, self.sparse_control = (
             components[name] for name in ("unet", "vae", "sparse_control")
         )
         found = (self.vae, self.unet, self.sparse_control)
         self.networks = tuple(each for each in found if each is not None)
-        for network in self.networks:
-            nn.Module.to(network, device).eval().requires_grad_(False)
+        self._placement = Placement(self.networks, device)
         self._scheduler = components["scheduler"]
         self._schedule = DDPMScheduler.from_config(self._scheduler.config)
         _objective.check(self._schedule)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the networks compute."""
+        return self._placement.device
 
     @cached_property
     def latent_space(self) -> str:
@@ -102,19 +105,19 @@ class ClipDiffusion:
             self.vae.enable_slicing()
             self.vae.enable_tiling()
         if offload_to is not None:
-            self.device, self._is_offloaded = offload_to, True
+            self._placement.offload(offload_to)
 
     def encode(self, media: Media, random: Random | None = None) -> Tensor:
         """Encode clips [B, F, 3, H, W] in 0..1 as latents [B, F, C, h, w]; `random` samples the posterior."""
         if random is not None and not isinstance(random, torch.Generator):
             random = [each for each in random for _ in range(media.shape[1])]
-        self._use(self.vae)
+        self._placement.use(self.vae)
         found = _autoencoder.encode(self.vae, media.flatten(0, 1), self.device, random)
         return found.unflatten(0, media.shape[:2])
 
     def decode(self, latents: Tensor) -> Media:
         """Decode latents [B, F, C, h, w] to clips [B, F, 3, H, W] in 0..1."""
-        self._use(self.vae)
+        self._placement.use(self.vae)
         found = _autoencoder.decode(self.vae, latents.flatten(0, 1), self.device)
         return found.unflatten(0, latents.shape[:2])
 
@@ -157,17 +160,12 @@ class ClipDiffusion:
         random = [torch.Generator().manual_seed(seed) for seed in seeds]
         scheduler = _sampling.scheduler_of(self._scheduler, sampling)
         latents, times = self._begin(scheduler, conditioning, size_px, sampling, random)
-        extra = {"generator": random} if "generator" in inspect.signature(scheduler.step).parameters else {}
-        self._use(*self.networks[1:])
-        for step, time in enumerate(times, 1):
-            both = scheduler.scale_model_input(torch.cat([latents] * 2) if guided else latents, time)
-            predicted = self._predict(both, time, text, keyframe).float()
-            if guided:
-                away, towards = predicted.chunk(2)
-                predicted = away + sampling.guidance * (towards - away)
-            latents = scheduler.step(predicted, time, latents, **extra).prev_sample
-            if on_step is not None:
-                on_step(step)
+        self._placement.use(*self.networks[1:])
+
+        def predict(latents: Tensor, time: Tensor) -> Tensor:
+            return self._predict(latents, time, text, keyframe)
+
+        latents = denoise(scheduler, latents, times, predict, sampling.guidance, random, on_step)
         return latents.transpose(1, 2)
 
     def loss(
@@ -221,12 +219,6 @@ class ClipDiffusion:
             decoding = peak(lambda: self.vae.decode(first), self.vae)
             return weights + max(peak(denoise, *self.networks[1:]) + 2 * latents.nbytes, decoding)
 
-    def _use(self, *networks: Any) -> None:
-        """Have these networks on the device, and where memory is spared no others."""
-        if self._is_offloaded:
-            for network in self.networks:
-                nn.Module.to(network, self.device if network in networks else "cpu")
-
     def _predict(self, latents: Tensor, times: Tensor, text: Tensor, keyframe: Keyframe | None) -> Tensor:
         """Predict the noise of latents [B, C, F, h, w], or what else the U-Net predicts."""
         latents, frames = latents.to(self.unet.dtype), latents.shape[2]
@@ -256,19 +248,9 @@ class ClipDiffusion:
         start = self._start(conditioning, size_px)
         if start is None:
             return noise * scheduler.init_noise_sigma, scheduler.timesteps
-        latents = self.encode(start).transpose(1, 2)
-        done = min(int(sampling.steps * sampling.strength), sampling.steps)  # as diffusers counts the steps
-        if sampling.strength == 0:
-            return latents, scheduler.timesteps[:0]
-        if done < 1:
-            raise RecipeError(
-                f"strength {sampling.strength:g} of {sampling.steps} steps leaves none to do",
-                f"give at least {1 / sampling.steps:.2g}, or 0 for the start alone",
-            )
-        first = (sampling.steps - done) * scheduler.order
-        if hasattr(scheduler, "set_begin_index"):
-            scheduler.set_begin_index(first)
-        times = scheduler.timesteps[first:]
+        latents, times = self.encode(start).transpose(1, 2), steps_left(scheduler, sampling)
+        if not len(times):
+            return latents, times
         return scheduler.add_noise(latents, noise, times[:1].expand(len(latents))), times
 
     def _start(self, conditioning: Conditioning, size_px: int) -> Tensor | None:

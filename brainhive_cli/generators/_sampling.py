@@ -56,7 +56,7 @@ def begin(
     """
     if start is None or sampling.strength == 1:
         return pipeline, {"height": size_px, "width": size_px}
-    latents = _latents_of(start, size_px, generator)
+    latents = latents_of(start, size_px, generator)
     if sampling.strength == 0:
         return None, {"image": latents}
     if int(sampling.steps * sampling.strength) < 1:  # as diffusers counts the steps
@@ -70,7 +70,8 @@ def begin(
     return made, {"image": latents, "strength": sampling.strength}
 
 
-def _latents_of(start: Tensor, size_px: int, generator: Any) -> Tensor:
+def latents_of(start: Tensor, size_px: int, generator: Any) -> Tensor:
+    """Give the latents of pictures, or latents themselves; BrainhiveError if they are of another shape."""
     shape = generator.latent_shape(size_px)
     if start.shape[1] == 3:
         found: Tensor = generator.encode(resized(start, size_px))

@@ -1,6 +1,5 @@
 """Versatile Diffusion's folder as it lies on the hub, converted once to what its dual guidance needs."""
 
-import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from brainhive_cli.core import console, home, hub, weights
+from brainhive_cli.core import hub, weights
 from brainhive_cli.core.clip_conditions import (
     IMAGE,
     PROCESSOR,
@@ -26,8 +25,8 @@ from brainhive_cli.core.clip_conditions import (
     tower_of,
 )
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.generators import _components
+from brainhive_cli.generators import _converted as _kept
 from brainhive_cli.generators._dual import joined, make_dual
 
 CONFIGS = ("image_unet", "vae", "scheduler")
@@ -36,8 +35,6 @@ STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
 STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
-MODELS = "models"
-"""Where converted weights are kept, below home."""
 UNET, VAE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
 """Files of a converted folder, which stands for the whole."""
 SMALL = ("*/*.json", "tokenizer/*", UNET, VAE, UNCONDITIONAL)
@@ -75,7 +72,7 @@ def bytes_to_fetch(source: str) -> int:
     folder = hub.folder(source, allow=SMALL)
     for name in CONFIGS:
         _components.read(folder, name)
-    if list((home.root() / MODELS).glob(f"{_name(source, folder)}-*/{UNET}")):
+    if _kept.any_of(_name(source, folder)):
         return 0
     if (folder / UNET).is_file():
         return 0
@@ -97,28 +94,21 @@ def _name(source: str, folder: Path) -> str:
 
 
 def _converted(source: str, folder: Path, configs: Mapping[str, Any], dtype: torch.dtype) -> Path:
-    """Find the converted weights, or convert them; interrupted, that leaves no folder of this name."""
+    """Find the converted weights, or convert them."""
     if (folder / UNET).is_file():  # converted elsewhere
         return folder
     if not source.startswith("hub:"):
         _require(folder)
-    kept = home.root() / MODELS / f"{_name(source, folder)}-{str(dtype).removeprefix('torch.')}"
-    lock = FileLock.for_path(kept, wait=True)
-    try:
-        if not kept.is_dir():
-            folder = hub.folder(source, allow=(*SMALL, *FILES))
-            _require(folder)
-            console.say(f"Versatile Diffusion is converted once, into {kept}")
-            part = kept.with_name(f".{kept.name}.part")
-            shutil.rmtree(part, ignore_errors=True)
-            part.mkdir()
-            for name in CONFIGS:  # so that it stands for the whole
-                shutil.copytree(folder / name, part / name, ignore=shutil.ignore_patterns("*.bin"))
-            _convert(folder, configs, dtype, part)
-            os.replace(part, kept)
-    finally:
-        lock.release()
-    return kept
+
+    def convert(part: Path) -> None:
+        whole = hub.folder(source, allow=(*SMALL, *FILES))
+        _require(whole)
+        for name in CONFIGS:  # so that it stands for the whole
+            ignored = shutil.ignore_patterns("*.bin")
+            shutil.copytree(whole / name, part / name, ignore=ignored, dirs_exist_ok=True)
+        _convert(whole, configs, dtype, part)
+
+    return _kept.once(_name(source, folder), dtype, "Versatile Diffusion", convert)
 
 
 def _convert(folder: Path, configs: Mapping[str, Any], dtype: torch.dtype, part: Path) -> None:

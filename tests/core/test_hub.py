@@ -27,6 +27,18 @@ def test_a_hub_reference_is_its_snapshot(published: Path) -> None:
     assert hub.folder(f"hub:owner/name/vae@{published.name}", allow=["*.json"]) == published / "vae"
 
 
+def test_weights_may_lie_in_the_repository_of_a_data_set(
+    hub_cache: Callable[..., Path], published: Path
+) -> None:
+    snapshot = hub_cache("owner/data", kind="dataset")
+    (snapshot / "last.ckpt").write_bytes(b"weights")
+    assert hub.folder("hub:datasets/owner/data") == snapshot
+    assert hub.holds("hub:datasets/owner/data", (), ("last.ckpt",))
+    with pytest.raises(MissingData, match=r"owner/name is not in the hub's cache") as caught:
+        hub.folder("hub:datasets/owner/name")
+    assert "--repo-type dataset" in caught.value.hint
+
+
 def test_a_bare_hub_name_means_the_owner_given(published: Path) -> None:
     assert hub.folder("hub:name", owner="owner") == published
     assert hub.folder("hub:owner/name", owner="other") == published
