@@ -76,6 +76,8 @@ class EncoderGroup:
     def view(self, stimulus: Any) -> Tensor:
         """Preprocess a picture: [3, H, W]; each frame of a clip, or each caption or mask of a list: [K, …].
 
+        Of an encoder of one view, that one.
+
         Raises:
             MissingData: if the encoder reads something else than pixels, and is given them.
         """
@@ -84,6 +86,8 @@ class EncoderGroup:
             raise MissingData(f"{self.name} reads {reads}, and has no store", "brainhive embed makes one")
         if isinstance(stimulus, Clip | list):
             each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
+            if isinstance(which := self.configs[0].views, int):
+                return torch.as_tensor(preprocess(each[which]))
             return torch.stack([preprocess(one) for one in each])
         view: Tensor = preprocess(stimulus)
         return view
@@ -142,8 +146,27 @@ def views_each(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     """Count the frames, captions or masks that are encoded of each stimulus; None where it is one of them.
 
     Raises:
-        MissingData: if there are none to read.
+        MissingData: if there are none to read, or fewer than are asked for.
     """
+    count, views = _there(config, stimuli), config.views
+    if views == "each":
+        return count
+    if count is None or (isinstance(views, int) and views >= count):
+        raise MissingData(
+            f"{config.name} encodes views: {views}, and a stimulus of {stimuli.dataset}/{stimuli.split} has "
+            f"{1 if count is None else count}",
+            "views: each, or a number below that",
+        )
+    return count if views == "all" else None
+
+
+def shape_of(config: EncoderConfig, one: tuple[int, ...], stimuli: StimulusSet) -> tuple[int, ...]:
+    """Give the shape of a stimulus's target, by that of one view's."""
+    return (views_each(config, stimuli) or 1, *one) if config.views == "all" else one
+
+
+def _there(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
+    """Count what there is to encode of each stimulus; None where it is one."""
     reads = config.encodes
     if reads == "pixels":
         return None if config.pictures else stimuli.frames

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.data.device import to_device
-from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, views_each
+from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
 from brainhive_cli.datasets import StimulusSet
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.target_store import TargetStore
 
 Rows = NDArray[np.int64]
@@ -111,7 +112,7 @@ class OnlineTargets:
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of one target."""
-        return self.group.shapes[self.name]
+        return shape_of(self._config, self.group.shapes[self.name], self.stimuli)
 
     @property
     def ids(self) -> Sequence[str]:
@@ -126,8 +127,7 @@ class OnlineTargets:
     @property
     def alternatives(self) -> int:
         """How many frames or captions each stimulus has."""
-        (config,) = (each for each in self.group.configs if each.name == self.name)
-        return alternatives(config, self.stimuli) or 1
+        return alternatives(self._config, self.stimuli) or 1
 
     def gather(self, rows: Rows | Tensor, which: Tensor | None = None) -> Tensor:
         """Gather as `StoreTargets` does; raises BadPicture if a stimulus cannot be decoded."""
@@ -155,6 +155,11 @@ class OnlineTargets:
     def _read(self) -> Callable[[int], Any]:
         """Gives what is encoded of a stimulus; other pictures are looked for once."""
         return self.group.reader(self.stimuli) or self.stimuli.open
+
+    @property
+    def _config(self) -> EncoderConfig:
+        (config,) = (each for each in self.group.configs if each.name == self.name)
+        return config
 
     @property
     def _combines(self) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console, environment, home
-from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives
+from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, shape_of
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.target_store import Blank, TargetStore
@@ -78,6 +78,7 @@ class StoreJob:
         if shape is None:
             return f"to do, of a size that is known with the weights{why}"
         each = alternatives(self.config, self.images) or 1
+        shape = shape_of(self.config, shape, self.images)
         size = len(self.images) * each * prod(shape) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
 
@@ -93,7 +94,7 @@ class StoreJob:
         if space := getattr(encoder.module, "latent_space", ""):  # of an autoencoder
             made_by["latent_space"] = space
         attributes = {**self._attributes, **made_by, "versions": environment.versions()}
-        shape = group.shapes[self.config.name]
+        shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
         return Blank(self.path, images.image_ids, images.concepts, shape, self.kept_as, attributes)

@@ -137,6 +137,13 @@ class EncoderConfig(parts.Config):
         "such as pictures made from captions (HAVIR, June 2025)",
     )
 
+    views: Literal["each", "all"] | Annotated[int, Field(ge=0, le=100_000)] = Field(
+        "each",
+        exclude_if=lambda views: views == "each",  # as `pictures`
+        description="frames of a clip, or captions: each is a target, of which training draws one a step; "
+        "all are one target [F, ...]; a number: this one alone, counted from 0",
+    )
+
     @property
     def encodes(self) -> Reads:
         """What of a stimulus is encoded."""
@@ -152,16 +159,18 @@ class EncoderConfig(parts.Config):
     @property
     def combines(self) -> str:
         """How the targets of several captions or frames become one; empty where each is kept."""
-        return ""
+        return "all" if self.views == "all" else ""
 
     @property
     def name(self) -> str:
         """The store's name: encoder, output, and a digest of knobs that differ from the default."""
-        unlike = {"source", "output"}
+        unlike = {"source", "output", "views"}
         knobs = self.model_dump(mode="json", exclude=unlike)
         plain = self._base_name()
         if (output := getattr(self, "output", EMBEDDING)) != EMBEDDING:
             plain += "-" + "-".join([output] if isinstance(output, str) else output).replace(".", "-")
+        if self.views != "each":
+            plain += "-all" if self.views == "all" else f"-view-{self.views}"
         if knobs == type(self).model_construct().model_dump(mode="json", exclude=unlike):
             return plain
         return f"{plain}-{hashlib.sha256(json.dumps(knobs, sort_keys=True).encode()).hexdigest()[:8]}"
@@ -213,7 +222,7 @@ class EncoderConfig(parts.Config):
         """Shape of a target, where the defaults or a variant fix it."""
         if self.shape is None:
             return None if self.known_dim is None else (self.known_dim,)
-        size = {"output", "pictures"} & type(self).model_fields.keys()
+        size = {"output", "pictures", "views"} & type(self).model_fields.keys()
         return self.shape if self.model_dump(exclude=size) == type(self)().model_dump(exclude=size) else None
 
     def _base_name(self) -> str:

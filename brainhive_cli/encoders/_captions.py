@@ -35,7 +35,7 @@ class CaptionConfig(EncoderConfig):
     @property
     def combines(self) -> str:
         """How the targets of a stimulus's captions become one; empty where each is kept."""
-        return "" if self.output == EMBEDDING else str(self.output)
+        return super().combines if self.output == EMBEDDING else str(self.output)
 
     def built(self, kind: str, tokens: Callable[[Any, Tensor], Tensor]) -> Encoder:
         """Prepare tokenizer and tower.

@@ -64,6 +64,21 @@ def test_masks_labels_and_caption_ids_are_kept_as_whole_numbers_and_no_clip_is_d
     assert ids.embedding[0, 0].tolist() == [49406, 49407] + [0] * 58
 
 
+def test_all_views_are_one_target_and_a_number_is_that_view_alone(go, home, clips):
+    masks = "{kind: key-object-mask, views: %s}"
+    go("embed", "dataset=image-folder", f"encoders=[{masks % 'all'}, {masks % 2}]", "run.workers=0")
+
+    every, one = (store(home, f"key-object-mask-{name}") for name in ("all", "view-2"))
+    assert (every.alternatives, every.shape) == (None, (FRAMES, 1, 64, 64))
+    assert (one.alternatives, one.shape) == (None, (1, 64, 64))
+    assert np.array_equal(one.embedding, every.embedding[:, 2]) and every.embedding[:, 2].any()
+    with pytest.raises(MissingData, match="views: 6, and a stimulus of clips/train has 6"):
+        go("embed", "dataset=image-folder", f"encoders=[{masks % 6}]")
+    clips["train"] = replace(clips["train"], frames=None, masks=lambda index: np.zeros((1, 16, 16), np.uint8))
+    with pytest.raises(MissingData, match="views: 3, and a stimulus of clips/train has 1"):
+        go("embed", "dataset=image-folder", f"encoders=[{masks % 3}]")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
