@@ -1,20 +1,27 @@
-"""Generated media in files: a picture as PNG, a clip as an animated PNG without loss."""
+"""Media in files: ours, a picture as PNG and a clip as an animated PNG without loss, and those of others."""
 
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageSequence
+from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
+from brainhive_cli.data.clip_files import (
+    VIDEOS,
+    is_animated,
+    read_animation,
+    read_frames_of,
+    read_video,
+)
 from brainhive_cli.datasets import Clip, decode
 from brainhive_cli.metrics.part import Medium
 
 Pixels = NDArray[np.uint8]
-FRAME_MS = 125
-"""How long browsers show each frame; metrics do not depend on it."""
+RATE_HZ = 8.0
+"""Of a clip whose own rate nothing says: how fast browsers show it."""
 FAST = 1
 """PNG compression: of photographs higher levels save a few percent, and take several times as long."""
 
@@ -24,28 +31,31 @@ def to_bytes(media: Tensor) -> Pixels:
     return media.mul(255).round().byte().movedim(-3, -1).cpu().numpy()
 
 
-def save(pixels: Pixels, path: Path) -> None:
-    """Write one picture [H, W, 3] or clip [F, H, W, 3]."""
+def save(pixels: Pixels, path: Path, rate_hz: float | None = None) -> None:
+    """Write one picture [H, W, 3] or clip [F, H, W, 3]; of a clip the frames a second."""
     if pixels.ndim == 3:
         Image.fromarray(pixels).save(path, compress_level=FAST)
         return
     first, *others = map(Image.fromarray, pixels)
     blend = [place % 2 for place in range(len(pixels))]  # PIL would merge equal frames of one blend mode
-    first.save(path, save_all=True, append_images=others, duration=FRAME_MS, blend=blend, compress_level=FAST)
+    shown_ms = 1000 / (rate_hz or RATE_HZ)
+    first.save(path, save_all=True, append_images=others, duration=shown_ms, blend=blend, compress_level=FAST)
 
 
 def read(path: Path) -> Image.Image | Clip:
-    """Read a picture or a clip.
+    """Read a picture, a video, an animated picture or a folder of frames.
 
     Raises:
         BadPicture: naming the file, if it cannot be decoded.
+        MissingExtra: if it is a video and PyAV is not installed.
+        BrainhiveError: if frames differ in size, or in how long they are shown.
     """
+    if path.is_dir():
+        return read_frames_of(path)
+    if path.suffix.lower() in VIDEOS:
+        return read_video(path)
     picture = decode(str(path), path)
-    with Image.open(path) as file:
-        if getattr(file, "n_frames", 1) == 1:
-            return picture
-        frames = [np.asarray(frame.convert("RGB")) for frame in ImageSequence.Iterator(file)]
-        return Clip(np.stack(frames), 1000 / FRAME_MS)
+    return read_animation(path) if is_animated(path) else picture
 
 
 def to_media(opened: Image.Image | Clip) -> Tensor:

@@ -32,11 +32,11 @@ class Clip:
 
     Attributes:
         frames: [F, H, W, 3], uint8, RGB.
-        rate_hz: Frames a second.
+        rate_hz: Frames a second; None where nothing says it, as of a folder of frames.
     """
 
     frames: NDArray[np.uint8]
-    rate_hz: float
+    rate_hz: float | None
 
     @property
     def pictures(self) -> list[Image.Image]:

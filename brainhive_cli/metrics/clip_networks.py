@@ -141,7 +141,9 @@ def _consistency(is_of_neighbours: bool, short: str) -> FeatureMetric:
     def compare(seen: Tensor, made: Tensor, own: Tensor) -> Tensor:
         return consistency(made, is_of_neighbours)
 
-    return FeatureMetric("clip", "embedding", compare, Scale(short=short), directions, "clip", is_of_one=True)
+    return FeatureMetric(
+        "clip", "embedding", compare, Scale(short=short, ranks=False), directions, "clip", is_of_one=True
+    )
 
 
 def _n_way(network: str, compare: Callable[..., Tensor], ways: int, labels: int) -> FeatureMetric:

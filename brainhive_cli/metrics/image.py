@@ -22,7 +22,7 @@ ROUNDING = 1e-6
 """What resizing in float32 may add to a colour: white becomes up to 1.0000005, and varies as much."""
 
 
-def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
+def prepare(images: Tensor, protocol: str = "mindeye2", crop_px: int = CROP_PX) -> Tensor:
     """Bring pictures to the size that a protocol compares them at.
 
     `brainhive` resizes the short side to 512 px and crops the centre, without a step at 256 px. It resizes as
@@ -31,6 +31,7 @@ def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
     Args:
         images: [N, 3, H, W] in 0..1.
         protocol: `mindeye2` or `brainhive`.
+        crop_px: Side of the square that `brainhive` crops.
 
     Returns:
         Pictures [N, 3, 256, 256] for `mindeye2`, [N, 3, 512, 512] for `brainhive`.
@@ -46,8 +47,8 @@ def prepare(images: Tensor, protocol: str = "mindeye2") -> Tensor:
         return resize(images, COMMON_PX)
     from torchvision.transforms.v2 import functional as TF
 
-    resized = TF.resize(images.float(), [CROP_PX], antialias=True)
-    return TF.center_crop(resized, [CROP_PX])  # type: ignore[no-any-return]
+    resized = TF.resize(images.float(), [crop_px], antialias=True)
+    return TF.center_crop(resized, [crop_px])  # type: ignore[no-any-return]
 
 
 def resize(images: Tensor, side_px: int) -> Tensor:

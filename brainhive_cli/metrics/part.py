@@ -21,6 +21,7 @@ class Scale:
         chance: Value expected of guessing; None if the metric has none.
         pool: Candidates that each item is compared with; None: all items, if there is a chance level.
         short: What narrow tables call it; "" for its name.
+        ranks: Whether items are sorted by it, from the best to the worst.
     """
 
     low: float | None = -1.0
@@ -29,6 +30,7 @@ class Scale:
     chance: float | None = None
     pool: int | None = None
     short: str = ""
+    ranks: bool = True
 
 
 @dataclass(frozen=True)

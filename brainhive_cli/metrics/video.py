@@ -125,7 +125,7 @@ PARTS = {
 SCALES = {
     "frame_pixcorr": Scale(short="PixCorr"),
     "frame_ssim": Scale(short="SSIM"),
-    "frame_ssim_published": Scale(short="SSIM pub."),
+    "frame_ssim_published": Scale(short="SSIM pub.", ranks=False),
     "frame_psnr": Scale(0.0, None, short="PSNR"),
     "epe": Scale(0.0, None, lower_is_better=True, short="EPE"),
 }

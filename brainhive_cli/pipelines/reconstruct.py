@@ -7,7 +7,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.data import media_files
+from brainhive_cli.reconstruction.baselines import stills
 from brainhive_cli.reconstruction.conditions import decoded_sets, of_brain
 from brainhive_cli.reconstruction.evaluation import Stimuli, compare_with, measure_run, open_run, result_of
 from brainhive_cli.reconstruction.job import Job
@@ -109,11 +109,16 @@ def _score(job: Job, launch: Launch, again: bool) -> RunFolder:
     folder = open_run(f"score-{folders.generated.name}", recipe, recipe.metric_encoders, launch, again)
     if not folder.is_finished:
         stimuli = Stimuli(
-            lambda name: media_files.read(folders.truths[name]), lambda name: PurePosixPath(name).name
+            lambda name: folders.open_true(folders.truths[name]), lambda name: PurePosixPath(name).name
         )
         notes = {"score": recipe.score, "unmatched": folders.unmatched, "without": folders.without}
+        generated = [folders.generated]
+        if folders.medium == "clip":
+            if len(folders.generated.files) > 1:
+                generated.append(folders.shuffled())
+            generated += launch.gather(stills(generated[:1], folder) if launch.is_main else [])[0]
         scoring = recipe.section(Scoring)
-        measure_run(folder, scoring, [folders.generated], stimuli, "scored", launch, {}, notes)
+        measure_run(folder, scoring, generated, stimuli, "scored", launch, {}, notes)
     launch.barrier()
     return folder
 
@@ -129,7 +134,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> RunFolder:
 
         # heads: decoded from signals, then of all other sources
         brain = [of_brain(align, cell, subject, recipe.split, launch.device) for cell, subject in job.cells]
-        sets = decoded_sets(recipe.sources, brain, heads, recipe.split, recipe.items)
+        sets = decoded_sets(job.sources, brain, heads, recipe.split, recipe.items)
         job.check(sets, prior, launch)
 
         # media, written to the run's folder
@@ -140,14 +145,16 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> RunFolder:
 
         # training pictures in their place, then scores
         kept = [decoded_set.first(recipe.items) for decoded_set in brain]
-        others, missing = baselines.make(recipe.sources, kept, heads, job.trained, folder, launch)
-        generated = [*(job.generated(decoded_set, folder) for decoded_set in sets), *others]
+        generated = [job.generated(decoded_set, folder) for decoded_set in sets]
+        launch.barrier()  # stills are made of what all processes generated
+        others, missing = baselines.make(job.sources, kept, generated, heads, job.trained, folder, launch)
+        generated += others
         if not generated:
             raise MissingData(
                 f"none of the sources can be made: {', '.join(missing)}",
                 "; ".join(dict.fromkeys(missing.values())),
             )
-        generated.sort(key=lambda each: [*map(str, recipe.sources)].index(each.source))
+        generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
         notes = {"prior": recipe.prior.source, "mode": align.mode}
         scoring = recipe.section(Scoring)
         measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)

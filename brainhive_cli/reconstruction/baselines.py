@@ -1,4 +1,4 @@
-"""Training pictures as baselines: the one nearest to each decoded head, and the mean of all."""
+"""Baselines: the training picture or clip nearest to each decoded head, the mean of all, stills of clips."""
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,7 +31,12 @@ from brainhive_cli.reconstruction.generated import GeneratedSet
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 from brainhive_cli.stores.ids import match_ids
 
-BASELINES: tuple[Source, ...] = ("nearest", "mean")
+BASELINES: tuple[Source, ...] = ("nearest", "mean", "still")
+DEFAULT: dict[str, tuple[Source, ...]] = {
+    "picture": ("brain", "nearest", "mean"),
+    "clip": ("brain", "nearest", "still"),
+}
+"""The sources of each medium, unless the recipe says them."""
 MEAN_OF = 2000
 """Training pictures that are averaged at most, evenly spaced: all others would change the mean by about one
 level of 255 (a pixel's standard deviation of 60 over the root of 2000)."""
@@ -58,6 +64,7 @@ class Baselines:
         self,
         sources: Sequence[Source],
         brain: Sequence[DecodedSet],
+        generated: Sequence[GeneratedSet],
         heads: StimulusHeads,
         trained: str,
         folder: RunFolder,
@@ -66,8 +73,9 @@ class Baselines:
         """Make the baselines among the sources; one whose training pictures are missing is left out.
 
         Args:
-            sources: Of which `nearest` and `mean` are made.
+            sources: Of which `nearest`, `mean` and `still` are made.
             brain: The decoded heads of each cell and subject.
+            generated: What was generated from them.
             heads: Makes the heads of the training pictures.
             trained: What a reader must know of the brain models.
             folder: The run; pictures that are there already are kept.
@@ -80,7 +88,9 @@ class Baselines:
         missing: dict[str, str] = {}
         for source in [each for each in BASELINES if each in sources and launch.is_main]:
             try:
-                if source == "nearest":
+                if source == "still":
+                    made += stills(generated, folder)
+                elif source == "nearest":
                     made += self._nearest(brain, heads, trained, folder)
                 else:
                     made.append(self._mean(brain, folder))
@@ -91,6 +101,8 @@ class Baselines:
 
     def is_here(self, source: str) -> bool:
         """Whether the training pictures that a baseline needs can be listed."""
+        if source == "still":
+            return self.align.dataset.images(self.split).medium == "clip"
         try:
             return bool(self._images) and (source != "nearest" or bool(self.align.stores(TRAIN)))
         except MissingData:
@@ -132,7 +144,9 @@ class Baselines:
             pictures = opened.pictures if isinstance(opened, Clip) else [opened]
             squares = [np.asarray(TF.center_crop(TF.resize(each, [side]), [side])) for each in pictures]
             pixels = np.stack(squares) if isinstance(opened, Clip) else squares[0]
-            folder.replace(file.relative_to(folder.path).as_posix(), partial(media_files.save, pixels))
+            rate_hz = opened.rate_hz if isinstance(opened, Clip) else None
+            save = partial(media_files.save, pixels, rate_hz=rate_hz)
+            folder.replace(file.relative_to(folder.path).as_posix(), save)
 
         images, side = self._images, self.resolution_px
         todo = {file: row for file, row in chosen.items() if not file.is_file()}
@@ -163,3 +177,39 @@ class Baselines:
 
     def _sized(self, row: int) -> Tensor:
         return prepare(media_files.to_media(self._images.open(row))[None], self.protocol)  # [1, 3, P, P]
+
+
+def stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[GeneratedSet]:
+    """Repeat the first frame of each clip in the place of all: what a clip scores without any motion.
+
+    Args:
+        generated: Reconstructions; those from the brain, or scored ones, are taken.
+        folder: The run; clips that are there already are kept.
+
+    Raises:
+        MissingData: if none are clips.
+    """
+
+    def write(file: Path, opened: Any) -> None:
+        if not isinstance(opened, Clip):
+            raise MissingData("a picture is still already", "leave `still` out of sources")
+        pixels = np.repeat(opened.frames[:1], len(opened.frames), 0)
+        save = partial(media_files.save, pixels, rate_hz=opened.rate_hz)
+        folder.replace(file.relative_to(folder.path).as_posix(), save)
+
+    found = []
+    for each in (each for each in generated if each.source in ("brain", "scored")):
+        name, files = f"still/{each.name}", {}
+        with console.progress(f"stills of {each.name}", len(each.media)) as bar:
+            for image_id, clips in each.files.items():
+                place = below(folder.path / "baselines" / name, image_id, source="the stimulus id")
+                files[image_id] = [place / f"{number:02d}.png" for number in range(len(clips))]
+                for file, clip in zip(files[image_id], clips, strict=True):
+                    if not file.is_file():
+                        write(file, each.open(clip))
+                    bar.advance(1)
+        how = f"the first frame of each clip in the place of all, {each.described}"
+        found.append(GeneratedSet("still", name, each.seeds, files, each.subject, how))
+    if not found:
+        raise MissingData("no clips of the brain to make stills of", "add brain to sources")
+    return found

@@ -16,8 +16,9 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.reconstruction.stimulus_heads import StimulusHeads
 
-Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean"]
-"""From the last two nothing is generated: they are pictures of the training set (see `baselines`)."""
+Source = Literal["brain", "images", "shuffled", "zeroed", "mean_embedding", "nearest", "mean", "still"]
+"""From the last three nothing is generated: media of the training set, and stills of the brain's clips (see
+`baselines`)."""
 TRAIN = "train"
 """The split whose embeddings are averaged, and whose pictures are baselines."""
 OF_NO_CELL: tuple[Source, ...] = ("images", "zeroed", "mean_embedding")

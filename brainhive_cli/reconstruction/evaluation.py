@@ -148,6 +148,8 @@ def _score(
     scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [Scored.of(each, scorer, rows, launch) for each in generated]
+    if of_stimuli := Scored.of_stimuli(scorer, ids):
+        scored.append(of_stimuli)
     if len(ids) < 2 and any(part.is_identification for part in parts.values()) and launch.is_main:
         console.warn("one picture cannot be distinguished from others: no two-way identification")
     return scored, missing

@@ -3,27 +3,34 @@
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Self
+from typing import Any, Self
+
+import numpy as np
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.data import media_files
 from brainhive_cli.datasets import PICTURES, check_unique, pictures_below
+from brainhive_cli.metrics.part import Medium
+from brainhive_cli.reconstruction import clip_folders
 from brainhive_cli.reconstruction.generated import GeneratedSet
 
 REPEAT = re.compile(r"(.+?)[_-]\d+")
 """How the name of one of several reconstructions of NAME ends."""
+LEFT = "left"
+"""In the place of a folder of true clips: they are the left half of the clips that are scored."""
 NAMED = 5
 """Names that a warning lists; the metrics file holds all."""
 
 
 @dataclass(frozen=True)
 class MatchedFolders:
-    """Reconstructions matched with true pictures by name.
+    """Reconstructions matched with true pictures or clips by name.
 
     Attributes:
         generated: The reconstructions of each true picture that has some.
@@ -31,6 +38,8 @@ class MatchedFolders:
         unmatched: Names of reconstructions of no true picture.
         without: Names of true pictures that have no reconstruction.
         digests: Digests of the content of both folders, by what the user calls them.
+        medium: What both folders hold.
+        open_true: Opens a true picture or clip.
     """
 
     generated: GeneratedSet
@@ -38,33 +47,75 @@ class MatchedFolders:
     unmatched: list[str]
     without: list[str]
     digests: Mapping[str, str]
+    medium: Medium = "picture"
+    open_true: Callable[[Path], Any] = media_files.read
+
+    def shuffled(self) -> GeneratedSet:
+        """Give every item another item's reconstructions: what any of them scores, the floor."""
+        generated = self.generated
+        ids = list(generated.files)
+        order = np.random.default_rng(0).permutation(len(ids))
+        files = {
+            ids[place]: generated.files[ids[giver]]
+            for place, giver in zip(order, np.roll(order, 1), strict=True)
+        }
+        in_order = {image_id: files[image_id] for image_id in ids}
+        described = f"other items' reconstructions, {generated.described}"
+        return replace(
+            generated,
+            source="shuffled",
+            name=f"shuffled/{generated.name}",
+            files=in_order,
+            described=described,
+        )
 
     @classmethod
-    def match(cls, score: str, truth: str | None) -> Self:
+    def match(cls, score: str, truth: str | None, medium: Medium | None = None) -> Self:
         """Match two folders, and warn of what is left over.
+
+        Args:
+            score: The folder of reconstructions.
+            truth: That of what was seen; `left` where each clip that is scored shows it in its left half.
+            medium: What they hold; None for clips where one of them holds a video or an animated picture.
 
         Raises:
             RecipeError: if there is no folder of true pictures.
             MissingData: if a folder is not there or no name matches.
+            BrainhiveError: if clips differ in their frames or rates.
         """
         if truth is None:
             raise RecipeError("pictures to score need the true ones", "--truth FOLDER")
-        made, truths = pictures_in(score), pictures_in(truth)
+        folders = [score] if truth == LEFT else [score, truth]
+        if medium is None:
+            medium = "clip" if truth == LEFT or any(map(clip_folders.holds_clips, folders)) else "picture"
+        list_media = clip_folders.clips_in if medium == "clip" else pictures_in
+        made, truths = list_media(score), list_media(folders[-1])
         found, unmatched = match_repeats(list(made), list(truths))
         if not found:
             raise MissingData(
-                f"no picture below {score} is named after one below {truth}: {unmatched[0]!r} and "
+                f"no {medium} below {score} is named after one below {truth}: {unmatched[0]!r} and "
                 f"{next(iter(truths))!r}",
                 "call reconstructions of NAME: NAME.png, NAME_0.png, NAME_1.png, or NAME/0.png",
             )
         without = [name for name in truths if name not in found]
-        _warn_of(unmatched, "reconstructions match no true picture")
-        _warn_of(without, "true pictures have no reconstruction")
-        digests = {score: digest_of(made), truth: digest_of(truths)}
+        _warn_of(unmatched, f"reconstructions match no true {medium}")
+        _warn_of(without, f"true {medium}s have no reconstruction")
+        digests = {folders[-1]: digest_of(truths), score: digest_of(made)}
         files = {name: [made[each] for each in names] for name, names in found.items()}
+        opens = _openers(truth, medium)
+        if medium == "clip":
+            clip_folders.check_pairs(truths, files, opens)
         described = extend_protocol(_repeats(files.values()), caveats_around(score))
-        generated = GeneratedSet("scored", Path(score).name, (), files, described=described)
-        return cls(generated, truths, unmatched, without, digests)
+        name = home.located(score).name
+        generated = GeneratedSet("scored", name, (), files, described=described, open=opens[1])
+        return cls(generated, truths, unmatched, without, digests, medium, opens[0])
+
+
+def _openers(truth: str, medium: Medium) -> tuple[Callable[[Path], Any], Callable[[Path], Any]]:
+    if truth == LEFT:
+        return clip_folders.columns()
+    opens = clip_folders.open_clip if medium == "clip" else media_files.read
+    return opens, opens
 
 
 def pictures_in(folder: str) -> dict[str, Path]:
@@ -97,11 +148,16 @@ def caveats_around(folder: str) -> list[str]:
 
 
 def digest_of(pictures: Mapping[str, Path]) -> str:
-    """Digest the names and contents of pictures, wherever they lie."""
+    """Digest the names and contents of pictures and clips, wherever they lie."""
     contents = [
-        (name, hashlib.sha256(file.read_bytes()).hexdigest()) for name, file in sorted(pictures.items())
+        (name, *(hashlib.sha256(each.read_bytes()).hexdigest() for each in _files_of(file)))
+        for name, file in sorted(pictures.items())
     ]
     return hashlib.sha256(repr(contents).encode()).hexdigest()
+
+
+def _files_of(path: Path) -> list[Path]:
+    return sorted(each for each in path.iterdir() if each.is_file()) if path.is_dir() else [path]
 
 
 def match_repeats(names: Sequence[str], truths: Sequence[str]) -> tuple[dict[str, list[str]], list[str]]:

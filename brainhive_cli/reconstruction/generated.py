@@ -1,7 +1,7 @@
 """Reconstructions on disk and their scores, item by item and on the whole."""
 
 import csv
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -19,6 +19,8 @@ from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
 from brainhive_cli.reconstruction.scoring import Scorer
 
 Values = NDArray[np.float64]
+TRUTH = "truth"
+"""The source of values that describe the stimuli themselves."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +34,7 @@ class GeneratedSet:
         files: Image id to the files of its repeats.
         subject: Whose signals; None if there are none.
         described: How they were made, in words that travel with their metrics.
+        open: Opens a file.
     """
 
     source: str
@@ -40,6 +43,7 @@ class GeneratedSet:
     files: Mapping[str, Sequence[Path]]
     subject: int | None = None
     described: str = ""
+    open: Callable[[Path], Any] = media_files.read
 
     @property
     def title(self) -> str:
@@ -79,11 +83,19 @@ class Scored:
         own = np.array([rows[image_id] for image_id, _ in share], dtype=np.int64)
         with console.progress(f"metrics of {generated.name}", len(share)) as bar:
             shares = launch.gather(
-                scorer.score([partial(media_files.read, file) for _, file in share], own, among, bar)
+                scorer.score([partial(generated.open, file) for _, file in share], own, among, bar)
             )
         found = [share for share in shares if share]  # a process may have had no file
         names = list(found[0]) if found else []
         return cls(generated, {name: np.concatenate([share[name] for share in found]) for name in names})
+
+    @classmethod
+    def of_stimuli(cls, scorer: Scorer, image_ids: Sequence[str]) -> Self | None:
+        """Describe the scorer's stimuli by themselves; None if no metric does."""
+        values = scorer.describe()
+        files = {image_id: [Path(image_id)] for image_id in image_ids}
+        found = GeneratedSet(TRUTH, TRUTH, (), files, described="the stimuli themselves")
+        return cls(found, values) if values else None
 
     @cached_property
     def means(self) -> dict[str, Values]:
@@ -116,7 +128,8 @@ def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     from scipy.stats import rankdata
 
     items = [(each, image_id) for each in scored for image_id in each.generated.files]
-    joined = {name: np.concatenate([each.means[name] for each in scored]) for name in scored[0].means}
+    chosen = [name for name in scored[0].means if scale_of(name).ranks] or [*scored[0].means]
+    joined = {name: np.concatenate([each.means[name] for each in scored]) for name in chosen}
     ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
     return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
 

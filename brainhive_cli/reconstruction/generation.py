@@ -114,6 +114,7 @@ class GenerationJob:
         start: Pictures to start from; None for noise alone.
         candidates: Media generated for each one kept.
         reranker: Chooses which of them is kept, if there are several.
+        rate_hz: Frames a second of clips: those of the stimuli.
     """
 
     sampler: Sampler
@@ -122,6 +123,7 @@ class GenerationJob:
     start: StartPictures | None = None
     candidates: int = 1
     reranker: Reranker | None = None
+    rate_hz: float | None = None
 
     def generate(self, decoded_set: DecodedSet, folder: RunFolder, launch: Launch) -> None:
         """Generate this process's share of what is not there yet; files are written meanwhile."""
@@ -133,14 +135,16 @@ class GenerationJob:
         at_once = max(1, self.sampler.output.batch_size // self.candidates)
         with (
             ThreadPoolExecutor(WRITERS) as writers,
-            console.progress(f"pictures of {decoded_set.name}", len(todo)) as bar,
+            console.progress(f"media of {decoded_set.name}", len(todo)) as bar,
         ):
             for start in range(0, len(todo), at_once):
                 batch = todo[start : start + at_once]
                 media = self._best(decoded_set, batch, bar)
                 _finish(writing)  # so that no more than one batch waits
                 writing = [
-                    writers.submit(folder.replace, files[task], partial(media_files.save, one))
+                    writers.submit(
+                        folder.replace, files[task], partial(media_files.save, one, rate_hz=self.rate_hz)
+                    )
                     for task, one in zip(batch, media, strict=True)
                 ]
                 bar.advance(len(batch))

@@ -19,11 +19,10 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
-from brainhive_cli.data import media_files
-from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.generators import Sampling
-from brainhive_cli.reconstruction.baselines import BASELINES, Baselines
-from brainhive_cli.reconstruction.conditions import OF_NO_CELL, TRAIN, DecodedSet
+from brainhive_cli.metrics.part import Medium
+from brainhive_cli.reconstruction.baselines import BASELINES, DEFAULT, Baselines
+from brainhive_cli.reconstruction.conditions import OF_NO_CELL, TRAIN, DecodedSet, Source
 from brainhive_cli.reconstruction.evaluation import Stimuli
 from brainhive_cli.reconstruction.folders import MatchedFolders, digest_of, pictures_in
 from brainhive_cli.reconstruction.generated import GeneratedSet
@@ -66,7 +65,7 @@ class Job:
     @cached_property
     def folders(self) -> MatchedFolders:
         """The folders of reconstructions and true pictures that are scored."""
-        return MatchedFolders.match(str(self.recipe.score), self.recipe.truth)
+        return MatchedFolders.match(str(self.recipe.score), self.recipe.truth, self.recipe.medium)
 
     @cached_property
     def prior(self) -> Any:
@@ -151,16 +150,23 @@ class Job:
             held[start] = digest_of(pictures_in(start))
         name = runs.reference(align.folder, recipe.paths.under_home("runs") / "train-align", align.variant)
         held = {reference: digest for reference, digest in held.items() if digest}
-        return recipe.model_copy(update={"align_run": name}).holding(held)
+        return recipe.model_copy(update={"align_run": name, "sources": self.sources}).holding(held)
+
+    @cached_property
+    def medium(self) -> Medium:
+        """What the stimuli are."""
+        return self.align.dataset.images(self.recipe.split).medium
+
+    @property
+    def sources(self) -> list[Source]:
+        """What media are made from: what the recipe says, or the usual of the medium."""
+        return self.recipe.sources or [*DEFAULT[self.medium]]
 
     @property
     def metrics_line(self) -> str:
         """What is measured, and which weights are still to be downloaded for it."""
         recipe, encoders = self.recipe, self.recipe.metric_encoders
-        if recipe.score is None:
-            medium = self.align.dataset.images(recipe.split).medium
-        else:
-            medium = medium_of(media_files.read(next(iter(self.folders.truths.values()))))
+        medium = self.medium if recipe.score is None else self.folders.medium
         names = [*names_for(medium, recipe.metrics), *map(two_way_name, encoders)]
         absent = [name for name in names if not is_here(name, encoders)]
         return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
@@ -172,7 +178,7 @@ class Job:
         recipe, cells = self.recipe, len(self.cells)
         items = len(self.align.dataset.images(recipe.split))
         items = min(items, recipe.items or items)
-        generated = {*recipe.sources} - {*BASELINES}
+        generated = {*self.sources} - {*BASELINES}
         sets = sum(1 if source in OF_NO_CELL else cells for source in generated)
         if "mean_embedding" in generated:
             self.align.stores(TRAIN)  # which are averaged
@@ -183,7 +189,7 @@ class Job:
     @property
     def baselines_line(self) -> str:
         """Which baselines of training pictures are made, and which are missing."""
-        chosen = [each for each in BASELINES if each in self.recipe.sources]
+        chosen = [each for each in BASELINES if each in self.sources]
         here = {each: self.baselines.is_here(each) for each in chosen}
         return ", ".join(each if here[each] else f"{each} (missing)" for each in chosen) or "none"
 
@@ -208,6 +214,7 @@ class Job:
             self.start,
             recipe.best_of,
             Reranker(heads, launch) if recipe.best_of > 1 else None,
+            self._rate_hz,
         )
 
     def generated(self, decoded_set: DecodedSet, folder: RunFolder) -> GeneratedSet:
@@ -245,6 +252,14 @@ class Job:
                 )
 
     @property
+    def _rate_hz(self) -> float | None:
+        """Frames a second of the stimuli, which generated clips take over; None of pictures."""
+        if self.medium == "picture":
+            return None
+        rate: float | None = self.align.dataset.images(self.recipe.split).open(0).rate_hz
+        return rate
+
+    @property
     def _start(self) -> str:
         """What sampling starts from, for people; "" where nothing is known but the default strength."""
         if self.recipe.initial.is_given:
@@ -254,7 +269,7 @@ class Job:
 
     def _refuse_best_clip(self) -> None:
         """Refuse to choose among clips: encoders make the heads of pictures."""
-        if self.recipe.best_of > 1 and self.align.dataset.images(self.recipe.split).medium == "clip":
+        if self.recipe.best_of > 1 and self.medium == "clip":
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
 
     def _refuse_seen(self, image_ids: Sequence[str]) -> None:

@@ -103,7 +103,7 @@ class PublishedScores(Section):
         return self
 
 
-SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "against"}
+SCORING_KEYS = {*Scoring.model_fields, *BaseRecipe.model_fields, "score", "truth", "medium", "against"}
 """Keys that have an effect where pictures that already exist are scored."""
 
 
@@ -135,12 +135,12 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
         DEFAULT, validate_default=True, description="diffusion model"
     )
-    sources: Annotated[list[Source], BeforeValidator(split)] = Field(
-        ["brain", "nearest", "mean"],
-        min_length=1,
+    sources: Annotated[list[Source], BeforeValidator(split), Field(min_length=1)] | None = Field(
+        None,
         description="brain; images: heads of the stimuli, the ceiling; shuffled: other items' signals, "
         "the floor; zeroed: no brain; mean_embedding: heads of the training stimuli, averaged; nearest: the "
-        "training picture nearest to the decoded head; mean: that of all",
+        "training picture nearest to the decoded head; mean: that of all; still: of clips, the first frame; "
+        "default: brain,nearest,mean of pictures, brain,nearest,still of clips",
     )
     split: str = Field("test", description="split whose signals are decoded")
     subjects: Numbers | None = Field(None, description="subjects; default: the run's")
@@ -160,12 +160,20 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     published: PublishedScores | None = None
     score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
-    truth: str | None = Field(None, description="the folder of the true pictures")
+    truth: str | None = Field(
+        None,
+        description="the folder of the true pictures or clips; `left`: the left half of each clip, as in "
+        "NEURONS' GIFs",
+    )
+    medium: Literal["picture", "clip"] | None = Field(
+        None,
+        description="what is scored; needed where clips are folders of frames, else seen from the files",
+    )
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.score is None:
-            refuse_idle(self, ("truth",), "without pictures to score", "--score FOLDER")
+            refuse_idle(self, ("truth", "medium"), "without pictures to score", "--score FOLDER")
         return self
 
     @classmethod

@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.data.media_files import to_media
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.part import MetricPart
+from brainhive_cli.metrics.video import FRAME_PX
 
 READERS = 4
 """Threads that decode media while others are compared."""
@@ -89,6 +90,13 @@ class Scorer:
             start = stop
         return {name: torch.cat(found).numpy() for name, found in values.items()}
 
+    def describe(self) -> dict[str, NDArray[np.float64]]:
+        """Values [N] of the stimuli themselves, by the metrics that describe media by themselves."""
+        rows = torch.arange(len(self.stimuli))
+        parts = {name: part for name, part in self.parts.items() if part.is_of_one}
+        seen = {name: self.seen[part.features] for name, part in parts.items()}
+        return {name: part.compare(seen[name], seen[name], rows).numpy() for name, part in parts.items()}
+
     def _features(self, media: Sequence[Open]) -> Iterator[dict[Features, Tensor]]:
         """Decode media and compute all features, each once, batch by batch."""
         functions = {part.features: part.takes_originals for part in self.parts.values()}
@@ -111,8 +119,10 @@ class Scorer:
         sized = []
         for media in map(to_media, opened):
             is_clip = media.ndim == 4
-            frames = prepare(media if is_clip else media[None], self.protocol)
-            sized.append(frames if is_clip else frames[0])
+            if is_clip:
+                sized.append(prepare(media, self.protocol, FRAME_PX))
+            else:
+                sized.append(prepare(media[None], self.protocol)[0])
         if len(shapes := {tuple(each.shape) for each in sized}) > 1:
             raise BrainhiveError(
                 f"pictures and clips cannot be compared that differ in shape: {sorted(shapes)}",

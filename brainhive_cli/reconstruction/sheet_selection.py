@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from brainhive_cli.data import media_files
 from brainhive_cli.data.media_files import first_frame
-from brainhive_cli.reconstruction.generated import Scored, best_first
+from brainhive_cli.reconstruction.generated import TRUTH, Scored, best_first
 from brainhive_cli.reconstruction.metric_parts import short
 from brainhive_cli.reports.sheets import INK, Tile, draw_rows
 
@@ -43,7 +42,7 @@ def sheets_of(
         return [
             Tile(first_frame(open_seen(image_id)), lines, frame=INK),
             *(
-                Tile(first_frame(media_files.read(file)), metrics={short(n): v for n, v in values.items()})
+                Tile(first_frame(each.generated.open(file)), metrics={short(n): v for n, v in values.items()})
                 for file, values in each.of_item(image_id)
             ),
         ]
@@ -60,7 +59,7 @@ def sheets_of(
         "worst.png": sheet("Worst items", together, _each_once(together, forward[::-1])[:half]),
     }
     for each in scored:
-        if each.generated.source == "mean":  # one picture for all
+        if each.generated.source in ("mean", TRUTH):  # one picture for all, or what every sheet shows
             continue
         order = best_first([each])
         steps = np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))

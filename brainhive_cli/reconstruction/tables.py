@@ -16,6 +16,8 @@ TITLES = {
     "mean_embedding": "mean embedding",
     "nearest": "nearest training picture",
     "mean": "mean training picture",
+    "still": "still first frame",
+    "truth": "stimuli themselves",
     "scored": "scored",
 }
 """What the sources are called; ↓ after a metric means that less is better."""
@@ -64,7 +66,7 @@ def _by_source(found: Measurements) -> Table:
     """Put every source's value of a metric below one another."""
     rows: list[tuple[Any, ...]] = []
     for name in found.overall:
-        for source in found.notes["sources"]:
+        for source in (each for each in found.notes["sources"] if name in found.scopes[each]):
             m = found.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)

@@ -97,8 +97,12 @@ def test_zeroed_is_generated_without_a_token_and_from_noise_alone(
     assert result.metrics.overall["ssim"].seeds == ()
 
 
-def test_baselines_that_cost_nothing_are_made_by_default():
-    assert reconstruct.Recipe.resolve("reconstruct", None, {}, []).sources == ["brain", "nearest", "mean"]
+def test_baselines_that_cost_nothing_are_made_by_default(aligned, drawing):
+    asked = [each for each in drawing if not each.startswith("sources=")]
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
+
+    assert plan.items["pictures"].startswith("6: 3 items × 2 repeats × 1 cells and sources")
+    assert plan.items["baselines"] == "nearest, mean"
 
 
 def test_the_plan_counts_only_pictures_that_are_generated(aligned, drawing):

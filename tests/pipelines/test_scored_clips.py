@@ -1,0 +1,149 @@
+"""reconstruct --score: clips that someone else made, in whatever files, beside the true ones."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from clips import FRAMES, beside, clip, save_animation, save_frames
+
+from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.data import clip_files, media_files
+from brainhive_cli.reconstruction.metric_parts import CLIP_METRICS
+
+FAST = "metrics=frame_ssim,frame_psnr"
+NAMES = ("0", "1", "2")
+
+
+def noisy(frames: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(0).normal(0, 12, frames.shape)
+    return (frames + noise).clip(0, 255).astype(np.uint8)
+
+
+@pytest.fixture
+def truth(home: Path) -> Path:
+    """Three true clips, as folders of frames."""
+    for number, name in enumerate(NAMES):
+        save_frames(home / "truth" / name, clip(number))
+    return home / "truth"
+
+
+def scored(made: Path, truth: Path | str, *more: str) -> tuple[str, ...]:
+    return (f"score={made}", f"truth={truth}", "sheet_rows=0", *more)
+
+
+def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
+    for number, name in enumerate(NAMES):
+        save_frames(home / "made" / name, noisy(clip(number)))
+
+    result = go("reconstruct", *scored(home / "made", truth, FAST, "medium=clip"))
+
+    found = result.metrics
+    assert found.notes["sources"] == ["scored", "shuffled", "still"]
+    values = {source: found.scopes[source]["frame_ssim"].value for source in found.notes["sources"]}
+    assert values["scored"] > 0.5 and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
+    ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
+    assert all(a > b for a, b in zip(ours, still, strict=True))
+    assert (
+        found.overall["frame_psnr"].n == 3 and found.overall["frame_psnr"].interval == "bootstrap over items"
+    )
+    stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
+    assert len(stills) == 3 and all((each.frames == each.frames[:1]).all() for each in stills)
+
+
+def test_frames_are_pictures_unless_the_recipe_says_clips(go, home, truth):
+    for number, name in enumerate(NAMES):
+        save_frames(home / "made" / name, noisy(clip(number)))
+
+    result = go("reconstruct", *scored(home / "made", truth, "metrics=ssim"))
+
+    assert result.metrics.overall["ssim"].n == 3 * FRAMES
+
+
+def test_neurons_two_columns_are_cut_at_their_border(go, home):
+    for number, name in enumerate(NAMES):
+        true = clip(number)
+        save_animation(home / "gifs" / f"{name}-a square moves.gif", beside(true, true))
+
+    found = go("reconstruct", *scored(home / "gifs", "left", FAST)).metrics
+
+    assert found.overall["frame_psnr"].value == pytest.approx(58.92, abs=0.01)  # equal, to the pixel
+    columns = [
+        clip_files.read_animation(home / "gifs/0-a square moves.gif").frames[:, :, half]
+        for half in (slice(0, 27), slice(27, 54))
+    ]
+    assert not np.array_equal(*columns)  # as cut in the middle: one column apart
+
+
+def test_gifs_match_videos_by_name_and_equal_frames_count(go, home):
+    pytest.importorskip("av")
+    for number, name in enumerate(NAMES):
+        frames = clip(number)
+        frames[3] = frames[2]  # which the GIF merges into one that is shown twice as long
+        (home / "truth").mkdir(exist_ok=True)
+        clip_files.write_video(frames, home / "truth" / f"{name}.mp4", 3.0)
+        save_animation(home / "made" / f"{name}.gif", frames)
+
+    found = go("reconstruct", *scored(home / "made", home / "truth", FAST)).metrics
+
+    assert found.overall["frame_ssim"].value > 0.9
+
+
+def test_other_numbers_of_frames_rates_and_names_are_refused_in_one_line(go, home, truth):
+    save_frames(home / "long/0", clip(0, frames=16))
+    with pytest.raises(BrainhiveError, match=r"long/0 has 16 frames, and .*truth/0 has 6") as caught:
+        go("reconstruct", *scored(home / "long", truth, FAST, "medium=clip"))
+    assert caught.value.hint == "bring both to the same frames"
+
+    save_animation(home / "slow/0.gif", clip(0), rate_hz=3)
+    save_animation(home / "fast/0.gif", clip(0), rate_hz=8)
+    with pytest.raises(BrainhiveError, match=r"fast/0\.gif is of 8\.\d* Hz, and .*slow/0\.gif of 3\.\d* Hz"):
+        go("reconstruct", *scored(home / "fast", home / "slow", FAST))
+
+    save_animation(home / "others/9.gif", clip(0))
+    with pytest.raises(MissingData, match=r"no clip below .* '9' and '0'"):
+        go("reconstruct", *scored(home / "others", truth, FAST))
+
+    save_animation(home / "single/0.gif", clip(0, 25))
+    with pytest.raises(BrainhiveError, match=r"is 25 × 25 px: not two squares"):
+        go("reconstruct", *scored(home / "single", "left", FAST))
+
+    (home / "others/cover.png").write_bytes((truth / "0/0.png").read_bytes())
+    with pytest.raises(BrainhiveError, match=r"cover\.png is a picture among clips"):
+        go("reconstruct", *scored(home / "others", truth, FAST))
+
+
+def test_a_video_without_pyav_names_the_extra(go, home, truth, monkeypatch):
+    (home / "made").mkdir()
+    (home / "made/0.mp4").write_bytes(b"")
+    monkeypatch.setattr(clip_files, "has_pyav", lambda: False)
+
+    with pytest.raises(MissingExtra) as caught:
+        go("reconstruct", *scored(home / "made", truth, FAST))
+    assert "brainhive[video]" in caught.value.hint
+
+
+def test_all_metrics_of_clips_are_measured_with_their_chance_and_beside_the_stimuli(
+    go, home, truth, clip_networks
+):
+    for number, name in enumerate(NAMES):
+        save_frames(home / "made" / name, noisy(clip(number)))
+    names = [name for name in CLIP_METRICS if "ssim" not in name and name != "epe"]  # which take seconds
+
+    result = go("reconstruct", *scored(home / "made", truth, "medium=clip", f"metrics={','.join(names)}"))
+
+    found = result.metrics
+    assert set(found.overall) == set(names) and not found.missing
+    chances = {name: metric.chance for name, metric in found.overall.items() if metric.chance is not None}
+    assert chances == {
+        **{f"{what}_2way": 0.75 for what in ("video", "frame")},
+        **{f"{what}_50way": pytest.approx(3 / 52) for what in ("video", "frame")},
+        **{f"{what}_2way_strict": 0.5 for what in ("video", "frame")},
+        **{f"{what}_50way_strict": 0.02 for what in ("video", "frame")},
+        "videomae": 0.5,
+    }
+    assert found.overall["video_50way"].pool == 50 and found.overall["videomae"].pool == 3
+    assert set(found.scopes["truth"]) == {"clip_pcc", "clip_pcc_neighbours"}
+    assert found.scopes["still"]["clip_pcc"].value == pytest.approx(1, abs=1e-6)
+    (truth_less,) = [each for each in found.notes["comparisons"] if each["with"] == "truth"]
+    assert set(truth_less["metrics"]) == {"clip_pcc", "clip_pcc_neighbours"}
+    assert any("stimuli themselves" in row for row in result.tables[0].rows)
