@@ -19,13 +19,14 @@ LARGE = (".safetensors", ".bin", ".zip", ".gz")
 
 
 class Hub:
-    """Serves `root/owner/name/…` as model repositories of one commit.
+    """Serves `root/owner/name/…` as repositories, each of one commit.
 
     Attributes:
         endpoint: What HF_ENDPOINT has to be.
         fetched: Paths of the files that were sent, in order.
         absent: Status and headers of the answer about a repository that is not there.
         card: What a repository's page says.
+        commits: Of repositories, where they have to differ.
     """
 
     absent: tuple[int, dict[str, str]] = (404, {"X-Error-Code": "RepoNotFound"})
@@ -33,6 +34,7 @@ class Hub:
 
     def __init__(self, root: Path, port: int) -> None:
         self.root, self.endpoint, self.fetched = root, f"http://127.0.0.1:{port}", list[str]()
+        self.commits: dict[str, str] = {}
 
     def lead(self, patch: pytest.MonkeyPatch) -> None:
         """Lead the hub's client of this process here."""
@@ -52,13 +54,14 @@ class Hub:
         repository, file = self.root.joinpath(*parts[:2]), self.root.joinpath(*parts[:2], *parts[4:])
         if parts[2:3] != ["resolve"] or not repository.is_dir():
             return *self.absent, b""
-        if parts[3] not in ("main", COMMIT) or not file.is_file():
-            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT}, b""
+        commit = self._commit(file)
+        if parts[3] not in ("main", commit) or not file.is_file():
+            return 404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": commit}, b""
         if file.suffix not in LARGE:
             return self._send(method, file)
         headers = {"X-Linked-Size": str(file.stat().st_size), "X-Linked-Etag": f'"{sha256(file)}"'}
         where = f"{self.endpoint}/large/{file.relative_to(self.root)}"
-        return 302, {**headers, "X-Repo-Commit": COMMIT, "Location": where}, b""
+        return 302, {**headers, "X-Repo-Commit": commit, "Location": where}, b""
 
     def _api(self, parts: list[str]) -> tuple[int, dict[str, str], bytes]:
         """Answer `owner/name/revision/main` and `owner/name/tree/COMMIT`."""
@@ -69,13 +72,21 @@ class Hub:
         told: Any = [entry(file, repository) for file in files]
         if parts[2:3] != ["tree"]:
             siblings = [{"rfilename": file["path"], "size": file["size"]} for file in told]
-            told = {"id": "/".join(parts[:2]), "sha": COMMIT, "siblings": siblings, **self.card}
+            told = {
+                "id": "/".join(parts[:2]),
+                "sha": self._commit(repository),
+                "siblings": siblings,
+                **self.card,
+            }
         return 200, {"Content-Type": "application/json"}, json.dumps(told).encode()
 
     def _send(self, method: str, file: Path) -> tuple[int, dict[str, str], bytes]:
         if method == "GET":
             self.fetched.append(file.relative_to(self.root).as_posix())
-        return 200, {"ETag": f'"{sha256(file)}"', "X-Repo-Commit": COMMIT}, file.read_bytes()
+        return 200, {"ETag": f'"{sha256(file)}"', "X-Repo-Commit": self._commit(file)}, file.read_bytes()
+
+    def _commit(self, path: Path) -> str:
+        return self.commits.get("/".join(path.relative_to(self.root).parts[:2]), COMMIT)
 
 
 def entry(file: Path, repository: Path) -> dict[str, Any]:

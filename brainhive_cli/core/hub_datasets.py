@@ -1,12 +1,28 @@
-"""Data sets on the hub: their files with sizes, their licence, and downloads that can be resumed."""
+"""Repositories of data sets on the hub: files with sizes, licence, and downloads that can be resumed."""
 
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Literal
 
 from brainhive_cli.core import hub
+
+
+@dataclass(frozen=True)
+class Repository:
+    """Where files are.
+
+    Attributes:
+        name: owner/name.
+        kind: What the hub takes it for.
+        patterns: Of the files that are wanted; all when None.
+    """
+
+    name: str
+    kind: Literal["dataset", "model"] = "dataset"
+    patterns: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -21,27 +37,29 @@ class HubFile:
     name: str
     size: int
     is_there: bool
+    repository: Repository
 
 
-def files_of(repository: str, folder: Path) -> list[HubFile]:
-    """List the files of a data set's repository, and which of them a folder already holds.
+def files_of(repository: Repository, folder: Path) -> list[HubFile]:
+    """List the files of a repository, and which of them a folder already holds.
 
     Raises:
         MissingData: if the hub does not say, or does not have it, or its terms were not accepted.
     """
     with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
         place = folder if folder.is_dir() else empty
-        found = hub.snapshot(repository, repo_type="dataset", local_dir=place, dry_run=True)
-    return [HubFile(each.filename, each.file_size or 0, not each.will_download) for each in found]
+        options = {"local_dir": place, "allow_patterns": repository.patterns, "dry_run": True}
+        found = hub.snapshot(repository.name, repo_type=repository.kind, **options)
+    return [HubFile(each.filename, each.file_size or 0, not each.will_download, repository) for each in found]
 
 
-def licence_of(repository: str) -> str:
+def licence_of(repository: Repository) -> str:
     """Read the licence that a repository's page names; empty if it names none."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
     with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
-        card = HfApi().dataset_info(repository).card_data
+        card = HfApi().repo_info(repository.name, repo_type=repository.kind).card_data
         found = card.get("license") if card else None
         if found is None:
             return ""
@@ -49,14 +67,16 @@ def licence_of(repository: str) -> str:
     return ""
 
 
-def download(repository: str, folder: Path, names: Sequence[str]) -> None:
+def download(files: Sequence[HubFile], folder: Path) -> None:
     """Fetch files into a folder; what is there stays, and what was interrupted is resumed.
 
     Raises:
         MissingData: if the hub cannot be reached.
     """
-    patterns = [_escaped(name) for name in names]
-    hub.snapshot(repository, repo_type="dataset", local_dir=folder, allow_patterns=patterns)
+    for repository in dict.fromkeys(file.repository for file in files):
+        patterns = [_escaped(file.name) for file in files if file.repository == repository]
+        options = {"local_dir": folder, "allow_patterns": patterns}
+        hub.snapshot(repository.name, repo_type=repository.kind, **options)
 
 
 def _escaped(name: str) -> str:

@@ -173,7 +173,7 @@ def _there(config: EncoderConfig, stimuli: StimulusSet) -> int | None:
     if getattr(stimuli, reads) is None:
         raise MissingData(
             f"{stimuli.dataset}/{stimuli.split} has no {reads}, which {config.name} reads",
-            f"use an encoder that reads pixels, or a data set with {reads}",
+            stimuli.absent.get(reads, f"use an encoder that reads pixels, or a data set with {reads}"),
         )
     return {"captions": stimuli.captions_each, "masks": stimuli.frames, "labels": None}[reads]
 

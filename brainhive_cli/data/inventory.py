@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -12,7 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
-from brainhive_cli.data.raw_inventory import raw_recordings
+from brainhive_cli.data.raw_inventory import raw_recordings, raw_subjects
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.stores.matching import PICTURES, match, shown
 from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
@@ -23,12 +23,15 @@ PUBLISHED = {
     "things-meg": {"train": 19_848, "test": 200},
     "imagenet": {"train": 1_281_167, "validation": 50_000, "test": 100_000},
     "nsd": {"train": 72_000, "test": 1_000},
+    "cc2017": {"train": 4_320, "test": 1_200},
 }
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""
-HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5")
+HOLD_PICTURES = (*PICTURES, ".parquet", ".tar", "nsd_stimuli.hdf5", "_3fps.pt")
 """Ends of the names of files that hold pictures, of some data set or another."""
+ANNOTATIONS: Sequence[Literal["masks", "labels"]] = ("masks", "labels")
+"""What is looked at with the pictures that have it."""
 SAMPLE = 64
 """Pictures of a split that are decoded, and trials that are looked at, evenly over all."""
 COLUMNS = ("part", "size", "state")
@@ -121,7 +124,7 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         return Inventory(config.kind.replace("_", "-"), (), folder, (part,))
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    chosen = dataset.subjects if subjects is None else subjects
+    chosen = sorted({*dataset.subjects, *raw_subjects(config, paths)}) if subjects is None else subjects
     stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
     parts = [pictures]
     for subject in () if dataset.is_simulated else chosen:
@@ -153,6 +156,8 @@ def _pictures(dataset: Dataset, folder: Path | None, everything: bool) -> tuple[
                 )
             for index in range(len(found)) if everything else _some(len(found)):
                 found.open(index)
+                for what in (each for each in ANNOTATIONS if getattr(found, each)):
+                    found.reader(what)(index)
         except BrainhiveError as error:
             part.note(_fetchable(error, dataset))
     if folder and folder.is_dir():

@@ -8,14 +8,28 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
+from brainhive_cli.preparations import Merged
+
+
+def raw_subjects(config: Any, paths: Paths) -> Sequence[int]:
+    """List the subjects whose recordings `prepare` would read; none where it reads none of this data set."""
+    raw = _raw(config, paths)
+    return raw.subjects if raw else ()
+
+
+def _raw(config: Any, paths: Paths) -> Any:
+    if config.kind not in parts.kinds("preparations"):
+        return None
+    return parts.resolve("preparations", {"kind": config.kind, "root": config.root}).build(paths)
 
 
 def raw_recordings(config: Any, paths: Paths, subject: int) -> Part | None:
     """Count the trials of a subject's raw recordings; None where there are none that `prepare` reads."""
-    if config.kind not in parts.kinds("preparations"):
+    if (raw := _raw(config, paths)) is None:
         return None
+    if isinstance(raw, Merged):
+        return _merged(config, raw, subject)
     section = {"kind": config.kind, "root": config.root}
-    raw = parts.resolve("preparations", section).build(paths)
     part, absent = Part(f"subject {subject}, raw", is_raw=True), MissingData("")
     shapes: dict[int, Mapping[str, Sequence[int]]] = {}
     files: set[Path] = set()
@@ -36,6 +50,22 @@ def raw_recordings(config: Any, paths: Paths, subject: int) -> Part | None:
         part.counts[split] = f"{sum(each[split][0] for each in shapes.values() if split in each):,} trials"
     if absent.message:
         part.name += f": sessions {', '.join(map(str, shapes)) or 'none'}"
+    return part
+
+
+def _merged(config: Any, raw: Merged, subject: int) -> Part | None:
+    """Count the stimuli and repetitions of files that hold all sessions together."""
+    if subject not in raw.subjects:
+        return None
+    part = Part(f"subject {subject}, raw", is_raw=True)
+    try:
+        part.size = sum(path.stat().st_size for path in raw.files(subject))
+        for split in raw.splits:
+            count, most = raw.recording(subject, split).signal.shape[:2]
+            part.counts[split] = f"{count:,} × {most}"
+        part.note(_unprepared(config, subject, MissingData(""), ()))
+    except BrainhiveError as error:
+        part.note(error)
     return part
 
 

@@ -1,8 +1,8 @@
 """Data sets: stimuli, and the recordings made with them."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -59,6 +59,7 @@ class StimulusSet:
         masks: Index to the masks of the key object, uint8 [F, H, W], [1, H, W] of a picture: 1 where it is.
         labels: Index to which of `label_names` a stimulus has, uint8 [K].
         label_names: What the labels are called.
+        absent: How captions, masks or labels are had that are not there.
     """
 
     dataset: str
@@ -72,6 +73,7 @@ class StimulusSet:
     masks: Callable[[int], NDArray[np.uint8]] | None = None
     labels: Callable[[int], NDArray[np.uint8]] | None = None
     label_names: tuple[str, ...] = ()
+    absent: Mapping[str, str] = field(default_factory=dict)
 
     def __len__(self) -> int:
         """Count the stimuli."""

@@ -4,6 +4,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from brainhive_cli.core.hub_datasets import Repository
+
 
 @dataclass(frozen=True)
 class Source:
@@ -11,6 +13,7 @@ class Source:
 
     Attributes:
         repository: Of the hub; empty where the hub does not have it.
+        further: Others of the hub whose files lie in the same folder.
         terms: Where its licence, or agreement, stands.
         steps: What people do themselves, in order; `{root}` is the folder of the data set, `{subjects}` those
             whose recordings they want.
@@ -21,6 +24,7 @@ class Source:
     """
 
     repository: str = ""
+    further: tuple[Repository, ...] = ()
     terms: str = ""
     steps: tuple[str, ...] = ()
     others: str = ""
@@ -41,7 +45,7 @@ SOURCES: Mapping[str, Source] = {
     # (gifale95/eeg_encoding: 3jk45)
     "things-eeg": Source(
         "Haitao999/things-eeg",
-        f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
+        terms=f"https://osf.io/3jk45 (recordings), LICENSE of {IMAGES} (pictures)",
         others="raw recordings, for `brainhive prepare`: https://osf.io/crxs4, with image_metadata.npy of "
         "https://osf.io/qkgtf; prepared by their authors: https://osf.io/anp5v, by ATM's: "
         "LidongYang/EEG_Image_decode on the hub; pictures: https://osf.io/y63gw",
@@ -50,7 +54,7 @@ SOURCES: Mapping[str, Source] = {
     # READMEs of BrainHiVE and UBP; NeuroBridge's scripts/things_meg/download_meg.sh
     "things-meg": Source(
         "Haitao999/things-eeg-meg",
-        f"https://openneuro.org/datasets/ds004212 (recordings), LICENSE of {IMAGES} (pictures)",
+        terms=f"https://openneuro.org/datasets/ds004212 (recordings), LICENSE of {IMAGES} (pictures)",
         others="Haitao999/things-meg on the hub; epochs, for `brainhive prepare`: "
         "aws s3 cp --no-sign-request --recursive s3://openneuro.org/ds004212/derivatives/preprocessed FOLDER",
         tops=THINGS,
@@ -58,9 +62,16 @@ SOURCES: Mapping[str, Source] = {
     # Pages of these repositories on the hub, whose terms are ImageNet's
     "imagenet": Source(
         "ILSVRC/imagenet-1k",
-        "non-commercial research and education only, https://image-net.org/download.php (accept them on "
-        "https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
+        terms="non-commercial research and education only, https://image-net.org/download.php (accept them "
+        "on https://huggingface.co/datasets/ILSVRC/imagenet-1k, then: hf auth login)",
         others="visual-layer/imagenet-1k-vl-enriched and timm/imagenet-1k-wds on the hub",
+    ),
+    # READMEs of NeuroClips (gongzix/NeuroClips) and NEURONS (xmed-lab/NEURONS); page of the recordings
+    "cc2017": Source(
+        "gongzx/cc2017_dataset",
+        (Repository("McGregorW/NEURONS", "model", ("masks/*", "qwen_annotation/*")),),
+        terms="https://doi.org/10.4231/R7SF2TCW (recordings and films: CC0)",
+        subjects=(1, 2, 3),
     ),
     # cocodataset.org, Download and Terms of use
     "coco": Source(

@@ -13,7 +13,7 @@ from pydantic import Field
 
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.hub_datasets import HubFile, download, files_of, licence_of
+from brainhive_cli.core.hub_datasets import HubFile, Repository, download, files_of, licence_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Numbers, Run
@@ -67,6 +67,11 @@ class Job:
         return self.recipe.repository or self.source.repository
 
     @property
+    def repositories(self) -> list[Repository]:
+        """That one, and those with more of the data set."""
+        return [Repository(self.repository), *self.source.further]
+
+    @property
     def root(self) -> Path:
         """The folder of the data set."""
         return self.recipe.paths.dataset(self.name.replace("_", "-"), self.recipe.root)
@@ -74,7 +79,7 @@ class Job:
     @cached_property
     def files(self) -> list[HubFile]:
         """The files that are wanted, as the hub lists them."""
-        listed = files_of(self.repository, self.root)
+        listed = (file for each in self.repositories for file in files_of(each, self.root))
         return [file for file in listed if is_of_subjects(file.name, self.recipe.subjects)]
 
     @property
@@ -101,12 +106,13 @@ class Job:
         """Say from where, how much and on whose terms."""
         total = sum(file.size for file in self.files)
         due, unpacked = self.bytes_needed()
-        licence = licence_of(self.repository) or "its page names none"
+        licences = ", ".join(licence_of(each) or "its page names none" for each in self.repositories)
+        names = " and ".join(each.name for each in self.repositories)
         return (
-            f"{self.name} from the hub's {self.repository} to {self.root}: {len(self.files)} files, "
+            f"{self.name} from the hub's {names} to {self.root}: {len(self.files)} files, "
             f"{console.size(total)}, {console.size(due) if due else 'nothing'} to download"
             f"{f', at least {console.size(unpacked)} to unpack' if unpacked else ''}; "
-            f"licence: {licence}; terms: {self.source.terms}"
+            f"licence: {licences}; terms: {self.source.terms}"
         )
 
     def steps(self) -> list[str]:
@@ -176,7 +182,7 @@ def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
     console.say(job.summary())
     to_download, to_unpack = job.bytes_needed()
     notes[job.name] = {
-        "repository": job.repository,
+        "repositories": [each.name for each in job.repositories],
         "files": len(job.files),
         "bytes": sum(f.size for f in job.files),
         "bytes_to_download": to_download,
@@ -187,7 +193,7 @@ def _fetched(job: Job, recipe: Recipe, notes: dict[str, Any]) -> console.Table:
         return table
     _refuse_a_full_disk(job, to_download, to_unpack)
     if job.due:
-        download(job.repository, job.root, [file.name for file in job.due])
+        download(job.due, job.root)
         _refuse_a_full_disk(job, 0, job.bytes_to_unpack(job.files))  # as is known now
     for path, into in job.archives(job.files).items():
         console.say(f"unpacking {path} into {into}")

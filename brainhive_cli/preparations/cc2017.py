@@ -1,0 +1,87 @@
+"""cc2017 as NeuroClips distributes it: one response a voxel, cortical vertices of the fsLR 32k surface."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field
+
+from brainhive_cli.core import parts
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.stores import pickles
+from brainhive_cli.stores.damage import described
+from brainhive_cli.stores.recordings import Recording, Voxels
+from brainhive_cli.stores.sliced import Sliced
+
+FILE = "subj{subject:02d}_{split}_fmri.pt"
+NAMED = re.compile(r"subj(\d+)_train_fmri\.pt")
+PLACES = ("", "*/", "*/*/")
+SOURCE = "brainhive fetch cc2017"
+
+
+class Config(parts.Config):
+    """Tensors [N, R, V] of subj0N_{train,test}_fmri.pt: each training clip twice, each test clip ten times.
+
+    Each run was detrended and z-scored. Which vertices are kept is not published, so there are no regions.
+    """
+
+    root: str = Field("", description="folder of the files; default: cc2017 below paths.data")
+
+    def build(self, paths: Paths) -> "Films":
+        """Point at the data; nothing is read yet."""
+        return Films(paths.dataset("cc2017", self.root))
+
+
+TINY = Config()
+
+
+@dataclass(frozen=True)
+class Films:
+    """The files below one root."""
+
+    root: Path
+    dataset: str = "cc2017"
+    splits: tuple[str, ...] = ("train", "test")
+
+    @property
+    def subjects(self) -> tuple[int, ...]:
+        """The subjects whose training files are there."""
+        names = (path.name for place in PLACES for path in self.root.glob(f"{place}subj*_train_fmri.pt"))
+        return tuple(sorted({int(found[1]) for found in map(NAMED.fullmatch, names) if found}))
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List the files of both splits."""
+        return [self._file(subject, split) for split in self.splits]
+
+    def recording(self, subject: int, split: str) -> Recording:
+        """Open a split's signals; they are read, and must be finite, when they are sliced."""
+        path = self._file(subject, split)
+        with described(path, SOURCE):
+            signal = pickles.array(pickles.load(path))
+            if signal.ndim != 3 or signal.dtype.kind != "f":
+                raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
+        shape = (*signal.shape, 1)
+
+        def read(part: slice) -> NDArray[np.floating]:
+            return signal[part][..., None]
+
+        return Recording(
+            Sliced(path, shape, signal.dtype, read),
+            [f"{split}/{index}" for index in range(len(signal))],
+            Voxels({}),
+            np.zeros(1),
+            None,
+            "z-score",
+            {"source": path.name},
+        )
+
+    def _file(self, subject: int, split: str) -> Path:
+        name = FILE.format(subject=subject, split=split)
+        found = next((path for place in PLACES for path in sorted(self.root.glob(f"{place}{name}"))), None)
+        if found is None:
+            raise MissingData(f"no {self.root}/{name}", SOURCE)
+        return found

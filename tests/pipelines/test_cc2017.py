@@ -1,0 +1,134 @@
+"""cc2017 from files to stores, checks and downloads."""
+
+import shutil
+from pathlib import Path
+
+import cc2017_files
+import numpy as np
+import pytest
+import torch
+from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
+from hub_server import serving
+from PIL import Image
+
+from brainhive_cli.core.caption_tokens import CaptionTokens
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.recipe import Paths
+from brainhive_cli.data import inventory
+from brainhive_cli.datasets.cc2017 import Config
+from brainhive_cli.encoders.python import example
+from brainhive_cli.stores.target_store import TargetStore, path_of
+
+COLOURS = "python:brainhive_cli.encoders.python:example"
+HUB = {"gongzx/cc2017_dataset": ("*.pt",), "McGregorW/NEURONS": ("masks", "qwen_annotation")}
+
+
+@pytest.fixture
+def root(home: Path) -> Path:
+    root = cc2017_files.write(home / "data/cc2017")
+    cc2017_files.unpack_masks(root)
+    return root
+
+
+def store(home: Path, name: str, split: str = "train") -> TargetStore:
+    return TargetStore.open(path_of(home / "embeddings", "cc2017", split, name))
+
+
+def test_clips_and_what_they_are_annotated_with_are_embedded_in_one_pass(go, home, root, code_allowed):
+    names = f"encoders=['{COLOURS}', key-object-mask, concepts, caption-tokens]"
+    go("embed", "dataset=cc2017", names, "run.workers=2", "batch_size=1")
+
+    (module, view), tokens = example(), CaptionTokens()
+    for split, count in COUNTS.items():
+        colours = store(home, "brainhive_cli-encoders-python-example", split)
+        assert (colours.alternatives, colours.shape) == (6, (12,))
+        pixels = np.rint(np.moveaxis(frames_of(split, count), 2, -1) * 255).astype(np.uint8)
+        seen = [[module(view(Image.fromarray(frame))[None])[0].numpy() for frame in clip] for clip in pixels]
+        assert np.allclose(colours.embedding, seen)
+        masks = store(home, "key-object-mask", split).embedding[:, :, 0]
+        assert np.array_equal(masks[:, :, ::8, ::8], key_masks_of(count))
+        assert np.array_equal(store(home, "concepts", split).embedding, labels_of(split, count))
+        ids = store(home, "caption-tokens", split).embedding
+        texts = [tokens.text(row[0].tolist()).replace(" ", "") for row in ids]
+        assert texts == [text.replace(" ", "") for text in captions_of(split, count)]
+        assert store(home, "concepts", split).concepts == [f"{split}/film-01"] * count
+
+
+@pytest.mark.parametrize(
+    ("missing", "encoder", "way"),
+    [
+        ("GT_train_caption.pt", "caption-tokens", "brainhive fetch cc2017 gets GT_train_caption.pt"),
+        ("masks/mask_cls_train_qwen_video", "key-object-mask", "tar -xf "),
+    ],
+)
+def test_what_an_encoder_needs_and_is_not_there_is_said_with_the_file(go, root, missing, encoder, way):
+    path = root / missing
+    shutil.rmtree(path) if path.is_dir() else path.unlink()
+    with pytest.raises(MissingData, match=f"cc2017/train has no .*, which {encoder} reads") as seen:
+        go("embed", "dataset=cc2017", f"encoders={encoder}", "run.workers=0")
+    assert seen.value.hint.startswith(way)
+
+
+def check(root: Path, monkeypatch: pytest.MonkeyPatch, everything: bool = False) -> inventory.Inventory:
+    monkeypatch.setitem(inventory.PUBLISHED, "cc2017", dict(COUNTS))
+    return inventory.take(Config(), Paths(), None, everything)
+
+
+def test_check_counts_clips_and_recordings_before_and_after_they_are_prepared(go, root, monkeypatch):
+    found = {part.name: part for part in check(root, monkeypatch).parts}
+    assert found["pictures"].state == "complete" and found["pictures"].counts == {"train": "5", "test": "3"}
+    assert found["pictures"].size > 0
+    raw = found["subject 2, raw"]
+    assert raw.state == "not prepared" and raw.counts == {"train": "5 × 2", "test": "3 × 10"}
+    assert raw.problem and raw.problem.hint == "brainhive prepare --from cc2017"
+
+    go("prepare", "preparation.kind=cc2017")
+
+    states = {part.name: part.state for part in check(root, monkeypatch, everything=True).parts}
+    prepared = [f"signals default/sub-0{subject}" for subject in cc2017_files.WIDTHS]
+    assert states == dict.fromkeys(["pictures", *prepared], "complete")
+
+
+def test_check_names_clips_that_are_too_few_recordings_of_others_and_masks_that_are_damaged(
+    go, root, monkeypatch
+):
+    torch.save(torch.zeros(4, 2, 11), root / "subj01_train_fmri.pt")
+    go("prepare", "preparation.kind=cc2017", "subjects=2")
+    torch.save(torch.from_numpy(frames_of("train", 4)), root / "GT_train_3fps.pt")
+    for name in ("GT_train_caption.pt", "qwen_annotation/qwen_train_caption_tag_category_id.json"):
+        (root / name).unlink()
+    shutil.rmtree(root / "masks/mask_cls_train_qwen_video")
+    (root / "masks/mask_cls_test_qwen_video/mask_0_f3_1.png").write_bytes(b"half")
+
+    problems = " ".join(check(root, monkeypatch).problems)
+
+    assert "cc2017 has 4 of 5 train pictures" in problems and "brainhive fetch cc2017" in problems
+    assert "signals of pictures that the data set does not have: 1 of 5: train/4" in problems
+    (root / "GT_train_3fps.pt").unlink()
+    torch.save(torch.from_numpy(frames_of("train", 5)), root / "GT_train_3fps.pt")
+    assert "mask_0_f3_1.png cannot be decoded" in " ".join(check(root, monkeypatch).problems)
+
+
+def test_fetch_takes_both_repositories_and_unpacks_the_masks(go, home, tmp_path_factory, monkeypatch):
+    made, hub = cc2017_files.write(tmp_path_factory.mktemp("made")), tmp_path_factory.mktemp("hub")
+    for repository, patterns in HUB.items():
+        (hub / repository).mkdir(parents=True)
+        for path in (path for pattern in patterns for path in made.glob(pattern)):
+            (shutil.copytree if path.is_dir() else shutil.copy)(path, hub / repository / path.name)
+    weights = hub / "McGregorW/NEURONS/weights/brain_model_prior_last.pth"
+    weights.parent.mkdir()
+    weights.write_bytes(b"13 GB")
+    with serving(hub) as served:
+        served.lead(monkeypatch)
+        served.commits["McGregorW/NEURONS"] = "f" * 40  # by which the hub's client keeps what it listed
+        go("fetch", "names=cc2017", "subjects=2")
+        first = list(served.fetched)
+        served.fetched.clear()
+        go("fetch", "names=cc2017", "subjects=2")
+
+        assert served.fetched == []  # all is there
+    names = [Path(name).name for name in first]
+    assert {"GT_train_3fps.pt", "subj02_train_fmri.pt", "mask_cls_test_qwen_video.tar.gz"} <= {*names}
+    assert not {"subj01_train_fmri.pt", weights.name} & {*names}
+    images = Config().build(Paths()).images("train")
+    assert images.absent == {} and np.array_equal(np.stack(images.masks_of(0)), key_masks_of(2)[0])
