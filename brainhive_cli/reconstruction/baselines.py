@@ -167,11 +167,11 @@ class Baselines:
 
     def _average(self, rows: NDArray[np.int64]) -> Image.Image:
         """Average training pictures at the protocol's size."""
-        total = torch.zeros(())
+        total = torch.zeros((), dtype=torch.float64)
         with console.progress("mean training picture", len(rows)) as bar, ThreadPoolExecutor() as readers:
             for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
                 for sized in readers.map(self._sized, some.tolist()):
-                    total = total + sized.double()
+                    total = total.add_(sized) if total.ndim else sized.double()
                     bar.advance(1)
         return to_pictures(total / len(rows))[0]
 

@@ -31,7 +31,7 @@ def moving(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small, generator: Pa
     def commands(home: Path) -> dict[str, tuple[str, ...]]:
         monkeypatch.setenv("BRAINHIVE_HOME", str(home))
         drawing = (f"generator={{kind: sdxl, source: {home}/models/generator}}", "items=2", "repeats=1")
-        drawing += ("resolution_px=32", "steps=1", "metrics=pixcorr", "sheet_rows=0")
+        drawing += ("resolution_px=32", "steps=1", "metrics=pixcorr", "sheet_rows=0", "sources=brain,nearest")
         return {
             "embed": (small[0], f"encoders=[{COLOURS!r}]"),
             "train-align": (*small, *QUICK, f"prior={home}/models/prior"),
