@@ -39,7 +39,9 @@ COMMANDS = (
         "--system havir",
         {
             "system": option(
-                "--system", "brainhive (EEG) or havir (fMRI, in two streams).", default="brainhive"
+                "--system",
+                "brainhive (EEG), havir (fMRI, in two streams) or neurons (fMRI of films).",
+                default="brainhive",
             ),
             "quick": option("--quick", "Few epochs and pictures, to see that it runs.", bool),
         },
@@ -153,6 +155,12 @@ COMMANDS = (
             "truth": option("--truth", "The true pictures of --score, matched by file name."),
             "against": option("--against", "Reconstruct runs to compare with, item by item."),
         },
+    ),
+    Command(
+        STEPS,
+        "workflow",
+        "Run all steps of a system, from its data to its tables; each continues where it stopped.",
+        "--recipe papers/neurons",
     ),
     Command(
         STORES,

@@ -14,6 +14,8 @@ from brainhive_cli.demo import joined
 if TYPE_CHECKING:
     from torch import Tensor
 
+PLACE = "models/demo-dual-guided"
+"""Where HAVIR's generator is put, below home; its recipe names it."""
 SHARED, OWN = DEMO_WEIGHTS / "generator", DEMO_WEIGHTS / "dual"
 FILE = OWN / "unet.safetensors"
 """Weights of the dual U-Net in which it differs."""

@@ -1,4 +1,4 @@
-"""The demo's model from image tokens to pictures in the layout of SDXL-unCLIP, joined from what the wheel holds.
+"""The demo's model from image tokens to pictures, in SDXL-unCLIP's layout, joined from what the wheel holds.
 
 SDXL's size ids and its empty pooled prompt never change here: they become a bias of the time embedding. The
 Fusion Prior's image attention takes the place of the text attention, which sees nothing but zeros.
@@ -29,7 +29,7 @@ def assemble(folder: Path) -> None:
 
 
 def plain_state() -> dict[str, "Tensor"]:
-    """Give the weights of a U-Net that takes latents, timesteps and image tokens, and nothing beside them."""
+    """Give the weights of a U-Net that takes latents, timesteps and image tokens, and nothing else."""
     import torch
     from diffusers import UNet2DConditionModel
 

@@ -15,7 +15,7 @@ WIDTH = 128
 
 
 class Config(EncoderConfig):
-    """Four tokens of 128 dimensions, of which the demo's generators make pictures, as unCLIP does of CLIP's."""
+    """Four tokens of 128 dimensions, of which the demo's generators make pictures."""
 
     image_px = 64
     licence = "Apache-2.0"

@@ -11,8 +11,8 @@ from brainhive_cli.app import app
 from brainhive_cli.core import documents
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.demo import voxels
-from brainhive_cli.demo.systems import HEADS
 from brainhive_cli.pipelines import demo
+from brainhive_cli.pipelines.demo import HEADS
 
 CONTROLS = ["none", "swapped", "random", "shuffled trials"]
 

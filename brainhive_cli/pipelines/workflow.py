@@ -1,0 +1,206 @@
+"""workflow: the steps of a system one after another, from its data to its tables, each by its own command."""
+
+import importlib
+import re
+import shlex
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from brainhive_cli.core import console
+from brainhive_cli.core.caveats import merge_caveats
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
+from brainhive_cli.core.recipe import Names, Section
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import RunFolder
+
+Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
+MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
+"""In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
+
+NO_STEPS = RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
+
+
+class Step(Section):
+    """One command."""
+
+    command: Command | None = Field(None, description="default: the step's name")
+    recipe: str | None = Field(None, description="its recipe; default: the workflow's")
+    overrides: Names = Field(
+        [], description="key.path=value; {STEP} is the run of an earlier step, {STEP/model} a path in it"
+    )
+    heading: str = Field("", description="of its section on the demo's page")
+    quick: Names = Field([], description="overrides that make it small, for demo --quick")
+
+
+class Recipe(BaseRecipe):
+    """Steps, each with a recipe of the same name unless it says otherwise."""
+
+    is_tracked: ClassVar[bool] = True
+
+    recipe: str | None = Field(None, description="name of each step's recipe; default: the commands' own")
+    steps: dict[str, Step] = Field({}, description="the steps, in order; a name may not be used twice")
+
+    def command_of(self, name: str) -> Command:
+        """Name the command of a step.
+
+        Raises:
+            RecipeError: if neither its key nor its name is one.
+        """
+        known: tuple[Command, ...] = Command.__args__  # type: ignore[attr-defined]
+        command = self.steps[name].command or name
+        for each in known:
+            if command == each:
+                return each
+        raise RecipeError(
+            f"the step {name} names no command", f"steps.{name}.command, of: {', '.join(known)}"
+        )
+
+    def line(self, name: str, overrides: list[str]) -> str:
+        """Write a step as one would type it."""
+        recipe = self.steps[name].recipe or self.recipe
+        named = ["--recipe", recipe] if recipe else []
+        return shlex.join(["brainhive", self.command_of(name), *named, *overrides])
+
+    def resolved(self, name: str, overrides: list[str]) -> tuple[Any, Any]:
+        """Resolve the recipe of a step; returns its pipeline too."""
+        command = self.command_of(name)
+        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        recipe = pipeline.Recipe.resolve(command, self.steps[name].recipe or self.recipe, {}, overrides)
+        return pipeline, recipe.model_copy(update={"run": self.run, "paths": self.paths})
+
+
+@dataclass(frozen=True)
+class Done:
+    """A step that was run.
+
+    Attributes:
+        line: As one would type it.
+        seconds: How long it took.
+        headline: What it achieved.
+    """
+
+    line: str
+    seconds: float
+    headline: str
+    result: Result
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Say which commands the steps are, and what is missing for the first: the others read what it makes."""
+    if not recipe.steps:
+        return Plan({}, [NO_STEPS.in_one_line])
+    lines, missing = {}, []
+    for number, name in enumerate(recipe.steps):
+        overrides = overrides_of(recipe, name, {})
+        lines[name] = recipe.line(name, overrides)
+        pipeline, resolved = recipe.resolved(name, overrides)
+        if number == 0:
+            missing = pipeline.plan(resolved).missing
+    return Plan(lines, missing)
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Run the steps; those that are finished are found, and an interrupted one continues."""
+    if not recipe.steps:
+        raise NO_STEPS
+    folder = RunFolder.open("workflow", (recipe.recipe or "steps").replace("/", "-"), recipe, launch, again)
+    steps = dict(run_steps(recipe, launch, again))
+    found = measured(steps)
+    if launch.is_main:
+        folder.finish(found)
+    launch.barrier()
+    tables = [table for step in steps.values() for table in step.result.tables]
+    files = {
+        f"{name} {kind}": path for name, step in steps.items() for kind, path in step.result.files.items()
+    }
+    return Result(folder.path, (*tables, summary(steps, "Steps")), found, files)
+
+
+def run_steps(
+    recipe: Recipe,
+    launch: Launch,
+    again: bool,
+    more: Callable[[str], list[str]] = lambda name: [],
+) -> Iterator[tuple[str, Done]]:
+    """Run the steps through their own pipelines, one after another.
+
+    Args:
+        recipe: The steps.
+        launch: The processes that share each of them.
+        again: Whether finished runs are made anew.
+        more: Further overrides of a step, by its name.
+    """
+    results: dict[str, Result] = {}
+    mixed = recipe.run.mixed_precision
+    precision = [f"run.mixed_precision={mixed}"] if mixed else []
+    for number, name in enumerate(recipe.steps, 1):
+        overrides = list(dict.fromkeys([*overrides_of(recipe, name, results), *more(name), *precision]))
+        line = recipe.line(name, overrides)
+        console.say(f"{number}/{len(recipe.steps)} {line}")
+        start = time.monotonic()
+        pipeline, resolved = recipe.resolved(name, overrides)
+        results[name] = pipeline.run(resolved, launch, again)
+        headline = headline_of(recipe.command_of(name), results[name])
+        yield name, Done(line, time.monotonic() - start, headline, results[name])
+
+
+def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
+    """List the overrides of a step, with the names of the runs of earlier steps."""
+
+    def made(match: re.Match[str]) -> str:
+        result = results.get(match["step"])
+        if result is None:  # YAML in braces, or not made yet
+            return match[0]
+        return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
+
+    return [MADE.sub(made, each) for each in recipe.steps[name].overrides]
+
+
+def measured(steps: Mapping[str, Done]) -> Measurements:
+    """Collect what the steps measured of all subjects, and what must be said of it."""
+    scopes = {
+        name: step.result.metrics.overall for name, step in steps.items() if step.result.metrics.overall
+    }
+    caveats = merge_caveats(*(step.result.metrics.caveats for step in steps.values()))
+    return Measurements(
+        scopes, notes={"caveats": caveats, "commands": [step.line for step in steps.values()]}
+    )
+
+
+def summary(steps: Mapping[str, Done], title: str) -> Table:
+    """Say of each step how long it took and what it achieved."""
+    rows = [(name, f"{step.seconds:.0f} s", step.headline) for name, step in steps.items()]
+    return Table(title, ("step", "time", "result"), tuple(rows))
+
+
+def headline_of(command: Command, result: Result) -> str:
+    """Describe in one line what a step achieved."""
+    metrics = result.metrics.overall or next(
+        (found for name, found in result.metrics.scopes.items() if name.endswith(scope(ALL))), {}
+    )
+    if command == "eval-retrieval":
+        return _describe("top-1", metrics["top1"])
+    if command == "train-prior":
+        return _describe("validation loss", metrics["validation_loss"])
+    if command == "reconstruct":
+        name = next((each for each in metrics if each.startswith("two_way")), next(iter(metrics)))
+        return _describe(
+            name.partition("_")[0] + "-way" if name.startswith("two_way") else name, metrics[name]
+        )
+    if command == "train-align":
+        return f"{len(result.metrics.notes['cells'])} brain encoders"
+    return f"{len(result.tables[0].rows)} stores" if result.tables else "done"
+
+
+def _describe(name: str, metric: Metric) -> str:
+    chance = "" if metric.chance is None else f", chance {metric.chance:.3g}"
+    these = f"; these subjects {metric.these_subjects_text()}" if metric.these_subjects else ""
+    return f"{name} {metric.value:.3f} ({metric.interval_text()}{these}), n {metric.n}{chance}"
