@@ -160,7 +160,7 @@ COMMANDS = (
         STEPS,
         "workflow",
         "Run all steps of a system, from its data to its tables; each continues where it stopped.",
-        "--recipe papers/neurons",
+        "--recipe demo-havir",
     ),
     Command(
         STORES,

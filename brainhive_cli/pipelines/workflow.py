@@ -157,8 +157,8 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
 
     def made(match: re.Match[str]) -> str:
         result = results.get(match["step"])
-        if result is None:  # YAML in braces, or not made yet
-            return match[0]
+        if result is None:  # not made yet, or YAML in braces
+            return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
     return [MADE.sub(made, each) for each in recipe.steps[name].overrides]

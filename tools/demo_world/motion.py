@@ -24,7 +24,7 @@ from tools.demo_world.tokens import BUILD
 
 SOURCE, CHECKPOINT, POOL_FILE = BUILD / "text-guided", BUILD / "motion.pt", BUILD / "films.pt"
 POOL, SEED = 1_500, 8
-STEPS, BATCH, WARM_UP = 1_000, 4, 0.05
+STEPS, BATCH, WARM_UP = 700, 4, 0.05
 SLOWER = 0.5  # than the training of the picture model
 DROPPED = 0.1  # share of films without a caption
 HEADS, LONGEST = 4, 8
