@@ -1,8 +1,7 @@
 """What a cell learns from, batch by batch."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -32,7 +31,7 @@ class CellData:
         images: Targets of all pictures, by the fuser's key.
         held_out: [M] whether the picture's concept is kept for validation.
         fuser: A prior's frozen fusion encoder, or None.
-        starts: Model folder whose weights a stage of the training starts from, by the stage's number.
+        starts: What a stage of the training starts from, by the stage's number.
         tested: Test signals by subject, with `tested_images`; only where the test selects the epoch.
         learned: What the model folder records of all this, without what selects the epoch.
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
@@ -44,7 +43,7 @@ class CellData:
     images: Targets
     held_out: NDArray[np.bool_]
     fuser: nn.Module | None
-    starts: Mapping[int, Path] = field(default_factory=dict)
+    starts: Mapping[int, Sequence[Any]] = field(default_factory=dict)
     tested: list[Trials] | None = None
     tested_images: Targets | None = None
     learned: Learned = field(default_factory=Learned)

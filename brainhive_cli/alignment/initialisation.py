@@ -40,8 +40,9 @@ def initial_aligner(
 def learned_by(data: CellData, train: Train) -> Learned:
     """Return what a cell's model will have learned from, including what its start learned from."""
     learned = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
-    for start in data.starts.values():
-        learned = learned.after(aligners.learned_in(start))
+    for start in (start for starts in data.starts.values() for start in starts):
+        if start.is_model:
+            learned = learned.after(aligners.learned_in(start.path))
     return learned
 
 
@@ -64,17 +65,14 @@ def take_over(aligner: Aligner, folder: Path) -> None:
     Raises:
         BrainhiveError: if the architecture does not match.
     """
-    start, initial, spec = aligners.load(folder), aligner.state_dict(), aligner.layout.spec
-    for place, subject in enumerate(spec.subjects):
-        regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
-        given = (spec.widths[place], regions, f"subject {subject}")
-        start.layout.spec.refuse_other_voxels(subject, *given)
+    start, initial = aligners.load(folder), aligner.state_dict()
+    refuse_other_voxels(start, aligner)
     found, old, new = _adapted(start, aligner), start.layout.spec.subjects, aligner.layout.spec.subjects
     for name in _rows_of_subjects(start):
         rows = [found[name][old.index(each)] if each in old else found[name].mean(0) for each in new]
         found[name] = torch.stack(rows)
-    own = {name: initial[name] for name in _modules_of_subjects(aligner) if name not in found}
-    gone = _modules_of_subjects(start) - initial.keys()
+    own = {name: initial[name] for name in modules_of_subjects(aligner) if name not in found}
+    gone = modules_of_subjects(start) - initial.keys()
     found = {name: each for name, each in found.items() if name not in gone} | own
     shapes, needed = ({name: each.shape for name, each in state.items()} for state in (found, initial))
     if unlike := sorted(name for name, _ in shapes.items() ^ needed.items()):
@@ -84,6 +82,19 @@ def take_over(aligner: Aligner, folder: Path) -> None:
         )
     aligner.load_state_dict(found)
     aligner.losses = start.losses
+
+
+def refuse_other_voxels(start: Aligner, aligner: Aligner) -> None:
+    """Refuse a start that knows a subject of the model by other voxels.
+
+    Raises:
+        BrainhiveError: naming what differs.
+    """
+    spec = aligner.layout.spec
+    for place, subject in enumerate(spec.subjects):
+        regions = {name: by_subject[place] for name, by_subject in spec.regions.items()}
+        given = (spec.widths[place], regions, f"subject {subject}")
+        start.layout.spec.refuse_other_voxels(subject, *given)
 
 
 def _adapted(start: Aligner, aligner: Aligner) -> dict[str, Tensor]:
@@ -108,7 +119,7 @@ def _rows_of_subjects(aligner: Aligner) -> set[str]:
     return {name for name, each in aligner.state_dict().items() if each.shape != shapes.get(name, each.shape)}
 
 
-def _modules_of_subjects(aligner: Aligner) -> set[str]:
+def modules_of_subjects(aligner: Aligner) -> set[str]:
     """Name the weights that go by a subject's number: those that are gone when subjects have others."""
     spec = aligner.layout.spec
     others = tuple(subject + 1 + max(spec.subjects) for subject in spec.subjects)

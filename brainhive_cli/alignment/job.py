@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 from brainhive_cli import priors
@@ -12,7 +11,7 @@ from brainhive_cli.alignment.finetune import Source, inherit
 from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.stages import starts_of
+from brainhive_cli.alignment.starts import Start, starts_of
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
@@ -139,15 +138,15 @@ class Job:
         last = "sweep" if self.recipe.is_swept else self.recipe.backbone.kind
         return f"{self.dataset.name}-{self.recipe.mode}-{last}"
 
-    def starts(self, cell: Cell) -> dict[int, Path]:
-        """Find the model folders that stages of a cell's training start from, by the stage's number."""
+    def starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
+        """Find what stages of a cell's training start from, by the stage's number."""
         recipe = self.variants[cell.variant]
         root = recipe.paths.under_home("runs")
         starts = starts_of([stage.start_from for stage in recipe.train.stages], cell, root)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             source = self.source if is_same else Source.find(recipe.finetune.run, root)
-            starts[0] = source.model_for(cell)
+            starts[0] = (Start(source.model_for(cell)),)
         return starts
 
     def prepare_signals(self, launch: Launch) -> None:

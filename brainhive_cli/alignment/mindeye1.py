@@ -11,16 +11,13 @@ from pathlib import Path
 from torch import Tensor
 
 from brainhive_cli.alignment.layout import Layout
-from brainhive_cli.alignment.learned import Learned
-from brainhive_cli.core import documents, weights
+from brainhive_cli.core import weights
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.signal_spec import SignalSpec
 
 State = dict[str, Tensor]
 
-ENDINGS = (".pth", ".pt")
-DATASET = "nsd"
 LATENT, IMAGE, PROJECTED = "latent", "image", "image_projected"
 TARGETS = {LATENT: "vd-vae", IMAGE: "vd-image", PROJECTED: "vd-image"}
 """Encoders of what the heads predict."""
@@ -31,30 +28,14 @@ ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_o
 NORMALISED = "upsampler.conv_norm_out.weight"
 
 
-def is_checkpoint(path: Path) -> bool:
-    """Whether a path may be such a checkpoint: a file that torch wrote."""
-    return path.suffix in ENDINGS and path.is_file()
-
-
-def learned_in(path: Path) -> Learned:
-    """Say what such a model learned from; which pictures is not in the file.
-
-    Raises:
-        BrainhiveError: if neither file nor folder is named by the subject.
-    """
-    return Learned(selection="test", dataset=DATASET, recordings=DATASET, subjects=(_subject(path),))
-
-
-def read(path: Path) -> tuple[Layout, State]:
+def read(path: Path, state: State, subject: int) -> tuple[Layout, State]:
     """Read a checkpoint of the low level (latents), or of the high level (image tokens, without its prior).
 
     Maps and their head, which serve training alone, are left out.
 
     Raises:
-        BrainhiveError: if it is damaged, or no such model.
+        BrainhiveError: if it is no such model.
     """
-    found = weights.read(path, documents.DOWNLOAD, BrainhiveError)
-    state = {name.removeprefix("module."): value for name, value in found.items()}
     if own := {name: value for name, value in state.items() if name.startswith(HIGH_LEVEL)}:
         state = {name.removeprefix(HIGH_LEVEL): value for name, value in own.items()}
     problem = "is no brain model of MindEye1"
@@ -63,7 +44,6 @@ def read(path: Path) -> tuple[Layout, State]:
     ):
         stream, sizes, shapes = _low_level(state) if NORMALISED in state else _high_level(state)
         hidden, width = state["lin0.0.weight"].shape
-    subject = _subject(path)
     heads = {name: Head(shape, TARGETS[name]) for name, shape in shapes.items()}
     layout = Layout(
         spec=SignalSpec((), 1, (subject,), (width,)),
@@ -117,12 +97,3 @@ def _renamed(state: State, stream: str, subject: int) -> State:
 def _count(state: State, pattern: str) -> int:
     """Count the numbers that a part of the names has."""
     return len({match[1] for name in state if (match := re.fullmatch(pattern, name))})
-
-
-def _subject(path: Path) -> int:
-    if not (named := re.findall(r"subj0?([1-8])(?!\d)", "/".join(path.absolute().parts[-2:]))):
-        raise BrainhiveError(
-            f"{path} does not say whose voxels it takes",
-            "keep it in a folder named as it was published, with subj01 to subj08 in its name",
-        )
-    return int(named[-1])

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
-from brainhive_cli.alignment import mindeye1, upstream
+from brainhive_cli.alignment import checkpoints, upstream
 from brainhive_cli.alignment.layout import FORMAT, Layout
 from brainhive_cli.alignment.learned import Block, Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
@@ -194,7 +194,7 @@ def _write(folder: Path, config: dict[str, Any], state: dict[str, Tensor]) -> No
 
 
 def load(path: Path | str) -> Aligner:
-    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye1's training.
+    """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye or NEURONS.
 
     An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
     upstream's keys. Neither such a folder nor one of format 1 records what the model learned from.
@@ -204,9 +204,9 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
     """
     folder = Path(path)
-    if mindeye1.is_checkpoint(folder):
-        layout, state = mindeye1.read(folder)
-        aligner = Aligner(layout, mindeye1.learned_in(folder))
+    if checkpoints.is_checkpoint(folder):
+        layout, state = checkpoints.read(folder)
+        aligner = Aligner(layout, checkpoints.learned_in(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
@@ -229,9 +229,14 @@ def load(path: Path | str) -> Aligner:
 
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
-    if mindeye1.is_checkpoint(path):
+    if checkpoints.is_checkpoint(path):
         return True
     return (path / "config.json").is_file() and not (path / FINISHED).is_file()
+
+
+def holds_model(path: Path) -> bool:
+    """Whether a path is a model's, by the names of weights where it is a checkpoint."""
+    return checkpoints.holds_model(path) if checkpoints.is_checkpoint(path) else is_model(path)
 
 
 def learned_in(folder: Path) -> Learned:
@@ -240,8 +245,8 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is newer.
     """
-    if mindeye1.is_checkpoint(folder):
-        return mindeye1.learned_in(folder)
+    if checkpoints.is_checkpoint(folder):
+        return checkpoints.learned_in(folder)
     return _learned(folder, _config(folder))
 
 

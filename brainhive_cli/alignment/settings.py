@@ -38,8 +38,10 @@ class Stage(Section):
     freeze: Names = Field(
         [], description="parts that do not learn, in evaluation mode: backbone, fuser, or a submodule's name"
     )
-    start_from: str | None = Field(
-        None, description="weights to start from: a model folder, or an align run (SWEEP:VARIANT)"
+    start_from: str | dict[str, str] | None = Field(
+        None,
+        description="weights to start from: a model folder, a published checkpoint, or an align run "
+        "(SWEEP:VARIANT); or {part: any of these, or a file or hub: reference of the part's own weights}",
     )
 
     @model_validator(mode="after")

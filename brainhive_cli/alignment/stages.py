@@ -2,36 +2,37 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.initialisation import take_over
-from brainhive_cli.alignment.model import Aligner, is_model
+from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.objective import Objective
 from brainhive_cli.alignment.optimisation import Learner, is_below
 from brainhive_cli.alignment.settings import Stage, Train
-from brainhive_cli.core import home, runs, weights
+from brainhive_cli.alignment.starts import Start
+from brainhive_cli.core import weights
 from brainhive_cli.core.checkpoints import ANEW
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.file_names import below
-from brainhive_cli.core.sweep import of_variant
 
 
 class Stages:
     """The stages of a training, whose epochs have `steps` steps, one after another.
 
-    Parameters that do not require gradients, as a prior's, never change. `starts` are the model folders whose
-    weights stages start from, by the stage's number.
+    Parameters that do not require gradients, as a prior's, never change. `starts` is what stages start from,
+    by the stage's number.
 
     Raises:
         RecipeError: if a stage freezes an unknown part, or everything.
     """
 
     def __init__(
-        self, aligner: Aligner, objective: Objective, train: Train, steps: int, starts: Mapping[int, Path]
+        self,
+        aligner: Aligner,
+        objective: Objective,
+        train: Train,
+        steps: int,
+        starts: Mapping[int, Sequence[Start]],
     ) -> None:
         self.aligner, self.objective, self.train, self.steps = aligner, objective, train, steps
         self.all, self.starts = train.all_stages(steps), starts
@@ -46,7 +47,8 @@ class Stages:
         stage = self.all[number]
         if saved is None and number in self.starts:
             fixed = {k: p.detach().clone() for k, p in self._parameters() if k not in self.learnable}
-            take_over(self.aligner, self.starts[number])
+            for start in self.starts[number]:
+                start.give(self.aligner)
             self.aligner.load_state_dict(fixed, strict=False)
             self.objective.continue_from(self.aligner.losses)
         for name, parameter in self._parameters():
@@ -63,39 +65,10 @@ class Stages:
 
     def _check(self, number: int, stage: Stage) -> None:
         names = [name for name, _ in self.aligner.named_modules() if name]
-        for frozen in stage.freeze:
-            if frozen not in names:
+        started = [start.part for start in self.starts.get(number, ()) if start.part]
+        for done, parts in (("freezes", stage.freeze), ("starts", started)):
+            if unknown := [part for part in parts if part not in names]:
                 top = ", ".join(name for name in names if name.count(".") < 2)
-                raise RecipeError(f"train.stages[{number}] freezes {frozen!r}", f"there are: {top}")
+                raise RecipeError(f"train.stages[{number}] {done} {unknown[0]!r}", f"there are: {top}")
         if all(is_below(name, stage.freeze) for name in self.learnable):
             raise RecipeError(f"train.stages[{number}] freezes all that could learn", "freeze less")
-
-
-def starts_of(references: Sequence[str | None], cell: Cell, root: Path) -> dict[int, Path]:
-    """Find the model folder that each stage starts from, by the stage's number.
-
-    A reference is a model folder, an align run below `root`, or None.
-
-    Raises:
-        MissingData: if there is no such run.
-        RecipeError: if several models of a run could be meant.
-    """
-    named = enumerate(references)
-    return {number: _model(reference, cell, root) for number, reference in named if reference is not None}
-
-
-def _model(reference: str, cell: Cell, root: Path) -> Path:
-    """Take a model folder as it is; of a run the only model, or that of the cell with the same name."""
-    if is_model(home.located(reference)):
-        return home.located(reference)
-    name, variant = of_variant(reference)
-    run = runs.find(root, "train-align", name)
-    cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
-    models = {path.parent.name: path for path in sorted(cells.glob("*/model"))}
-    own = cell.name.rpartition("/")[2]
-    if own not in models and len(models) != 1:
-        raise RecipeError(
-            f"{cell.name} could start from {' or '.join(models) or 'no model'} of {run.path.name}",
-            f"train.stages start_from={cells / next(iter(models), 'CELL') / 'model'}",
-        )
-    return models.get(own) or next(iter(models.values()))

@@ -1,7 +1,7 @@
 """A brain model and a diffusion prior in one: tokens of a head are sampled from those that it predicts."""
 
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import torch
 from pydantic import Field
@@ -39,6 +39,12 @@ class Config(parts.Config):
         description="Diffusion prior of the head that it names, whose shape decides `tokens` and `dim`.",
     )
 
+    condition: Literal["head", "voxel_tokens"] = Field(
+        "head",
+        description="What the prior is given: the brain's tokens of its head, or those of mindeye2 before "
+        "their last projection, as MindEye2 does.",
+    )
+
     @property
     def streams(self) -> tuple[str, ...] | None:
         """Streams of its brain model; None where it does not name them."""
@@ -60,7 +66,13 @@ class Config(parts.Config):
             )
         count, dim = heads[name].shape
         prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
-        return WithPrior(backbones.build(self.backbone, spec, heads), prior, heads, name)
+        brain: Any = backbones.build(self.backbone, spec, heads)
+        if self.condition == "voxel_tokens" and not hasattr(brain, "voxel_tokens"):
+            raise RecipeError(
+                f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",
+                "backbone.condition=head, or backbone.backbone.kind=mindeye2",
+            )
+        return WithPrior(brain, prior, heads, name, self.condition == "voxel_tokens")
 
 
 TINY = Config(
@@ -73,9 +85,10 @@ TINY = Config(
 class WithPrior(nn.Module):
     """The brain model predicts; what is decoded, and what training adds, goes through the prior."""
 
-    def __init__(self, brain: nn.Module, prior: Any, heads: Heads, head: str) -> None:
+    def __init__(self, brain: Any, prior: Any, heads: Heads, head: str, takes_inner: bool = False) -> None:
         super().__init__()
         self.brain, self.prior, self.heads, self.head = brain, prior, heads, head
+        self.takes_inner = takes_inner
 
     def forward(self, signal: Tensor, subject_index: Tensor | None = None) -> dict[str, Tensor]:
         """Predict every head, [B, *shape] by name, as the brain model does; nothing is sampled."""
@@ -88,9 +101,14 @@ class WithPrior(nn.Module):
 
         The noise is torch's: several processes that share a batch draw other noise than one.
         """
-        given = (self.brain, self.heads, signal, subject_index, targets, context)
-        predicted, replaced = backbones.learn(*given)
-        denoised, target = self.prior.learn(predicted[self.head], targets[self.head])
+        if self.takes_inner:
+            condition = self.brain.voxel_tokens(signal, subject_index)
+            predicted, replaced = self.brain.heads_of(condition), {}
+        else:
+            given = (self.brain, self.heads, signal, subject_index, targets, context)
+            predicted, replaced = backbones.learn(*given)
+            condition = predicted[self.head]
+        denoised, target = self.prior.learn(condition, targets[self.head])
         return {**predicted, DENOISED: denoised}, {**replaced, DENOISED: target}
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
@@ -98,5 +116,7 @@ class WithPrior(nn.Module):
         found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
         blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
         brain = found.tensors[self.head]
+        if self.takes_inner:
+            brain = self.brain.voxel_tokens(signal, subject_index)
         sampled = torch.cat([self.prior.sample(brain[rows], seeds[rows]) for rows in blocks])
         return Decoded({**found.tensors, self.head: sampled}, found.texts)

@@ -16,6 +16,7 @@ from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner, schedule_of
 from brainhive_cli.alignment.settings import Stage, Train
+from brainhive_cli.alignment.starts import Start
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
@@ -134,7 +135,7 @@ def test_a_stage_starts_from_a_model_folder_and_inherits_what_it_learned_from(da
     config = json.loads((model / "config.json").read_text())
     config["learned"]["selection"] = "test"
     (model / "config.json").write_text(json.dumps(config))
-    starting = CellData(data.trials, data.images, data.held_out, None, starts={1: model})
+    starting = CellData(data.trials, data.images, data.held_out, None, starts={1: (Start(model),)})
     still = {"epochs": 1, "lr": 1e-30}
 
     second = trained(starting, tmp_path / "second", [{"epochs": 1, "lr": 5e-2}, still], weight_decay=0)

@@ -1,0 +1,73 @@
+"""Checkpoints that other projects' trainings wrote, read as brain models: MindEye1's, MindEye2's, NEURONS'.
+
+All three choose their best epoch on test stimuli.
+"""
+
+import re
+from pathlib import Path
+
+from torch import Tensor
+
+from brainhive_cli.alignment import mindeye1, mindeye2
+from brainhive_cli.alignment.layout import Layout
+from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.core import documents, weights
+from brainhive_cli.core.errors import BrainhiveError
+
+ENDINGS = (".pth", ".pt")
+NSD, CC2017 = "nsd", "cc2017"
+FOLDERS = 5
+"""Last parts of a path that may name the subject: NEURONS' has EXP/exp_*/subj_*/checkpoints/FILE."""
+
+
+def is_checkpoint(path: Path) -> bool:
+    """Whether a path may be such a checkpoint: a file that torch wrote."""
+    return path.suffix in ENDINGS and path.is_file()
+
+
+def holds_model(path: Path) -> bool:
+    """Whether such a file holds a whole brain model, by the names of its weights."""
+    names = _state(path)
+    return any(name.startswith(("ridge.linears.", "lin0.", mindeye1.HIGH_LEVEL)) for name in names)
+
+
+def learned_in(path: Path) -> Learned:
+    """Say what such a model learned from; which stimuli is not in the file.
+
+    Raises:
+        BrainhiveError: if neither file nor folder is named by the subject.
+    """
+    dataset = CC2017 if path.name.startswith(mindeye2.NEURONS_FILE) else NSD
+    subjects = (subject_of(path),)
+    return Learned(selection="test", dataset=dataset, recordings=dataset, subjects=subjects)
+
+
+def read(path: Path) -> tuple[Layout, dict[str, Tensor]]:
+    """Read a checkpoint's architecture and weights.
+
+    Raises:
+        BrainhiveError: if it is damaged, or no such model.
+    """
+    state = _state(path)
+    kind = mindeye2 if any(name.startswith("ridge.linears.") for name in state) else mindeye1
+    return kind.read(path, state, subject_of(path))
+
+
+def subject_of(path: Path) -> int:
+    """Find the subject in a path's names.
+
+    Raises:
+        BrainhiveError: if there is none.
+    """
+    parts = "/".join(path.absolute().parts[-FOLDERS:])
+    if not (named := re.findall(r"subj_?0?([1-8])(?!\d)", parts)):
+        raise BrainhiveError(
+            f"{path} does not say whose voxels it takes",
+            "keep it in a folder named as it was published, with subj01 to subj08 in its name",
+        )
+    return int(named[-1])
+
+
+def _state(path: Path) -> dict[str, Tensor]:
+    found = weights.read(path, documents.DOWNLOAD, BrainhiveError)
+    return {name.removeprefix("module."): value for name, value in found.items()}
