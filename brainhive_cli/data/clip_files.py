@@ -154,6 +154,13 @@ def write_video(frames: Frames, path: Path, rate_hz: float) -> None:
         video.mux(stream.encode(None))
 
 
+def write_animation(frames: Frames, path: Path, rate_hz: float) -> None:
+    """Write frames [F, H, W, 3] as animated WebP, which every browser shows, without PyAV."""
+    first, *others = map(Image.fromarray, frames)
+    shown_ms = round(1000 / rate_hz)
+    first.save(path, "WEBP", save_all=True, append_images=others, duration=shown_ms, loop=0, quality=85)
+
+
 def _library(path: Path) -> Any:
     if not has_pyav():
         raise MissingExtra(f"{path} is a video, which needs PyAV", "pip install 'brainhive[video]'")

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.caveats import extend_title, find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -16,6 +16,8 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.reconstruction.annotations import Annotation, as_documents
+from brainhive_cli.reconstruction.clip_selection import ClipSelection
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
 from brainhive_cli.reconstruction.metric_parts import is_here, load, names_for
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
@@ -28,10 +30,11 @@ from brainhive_cli.reports.page import Section, write_page
 
 @dataclass(frozen=True)
 class Stimuli:
-    """What was seen, by image id: functions that open a picture or a clip, and name what it shows."""
+    """What was seen, by image id: functions that open a picture or a clip, and say what it shows."""
 
     open: Callable[[str], Any]
     label: Callable[[str], str]
+    annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
 
 
 def measure_run(
@@ -64,17 +67,34 @@ def measure_run(
         )
     if not launch.is_main:
         return
-    if scoring.sheet_rows:
+    if scoring.sheet_rows and _are_clips(scored, stimuli):
+        shown = ClipSelection(
+            folder,
+            scored,
+            stimuli.open,
+            stimuli.label,
+            stimuli.annotation,
+            scoring.sheet_rows,
+            scoring.protocol,
+        )
+        artifacts.write(folder, shown.artifacts())
+    elif scoring.sheet_rows:
         sheets = sheets_of(scored, stimuli.open, stimuli.label, scoring.sheet_rows, scoring.protocol)
         for name, sheet in sheets.items():
             folder.replace(name, sheet.save)
     folder.replace("values.csv", lambda path: write_values(path, scored))
+    if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
+        folder.write_json("decoded.json", decoded)
     caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
     found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
     folder.replace("index.html", lambda path: _write_page(path, folder, found))
     folder.finish(found)
+
+
+def _are_clips(scored: Sequence[Scored], stimuli: Stimuli) -> bool:
+    return medium_of(stimuli.open(next(iter(scored[0].generated.files)))) == "clip"
 
 
 def open_run(

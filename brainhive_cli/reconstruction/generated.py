@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.data import media_files
 from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.reconstruction.annotations import Annotation
 from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
 from brainhive_cli.reconstruction.scoring import Scorer
 
@@ -35,6 +36,7 @@ class GeneratedSet:
         subject: Whose signals; None if there are none.
         described: How they were made, in words that travel with their metrics.
         open: Opens a file.
+        annotations: What was decoded in words and masks, by image id, where anything was.
     """
 
     source: str
@@ -44,6 +46,7 @@ class GeneratedSet:
     subject: int | None = None
     described: str = ""
     open: Callable[[Path], Any] = media_files.read
+    annotations: Mapping[str, Annotation] = field(default_factory=dict)
 
     @property
     def title(self) -> str:

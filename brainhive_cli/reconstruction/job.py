@@ -21,6 +21,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics.part import Medium
+from brainhive_cli.reconstruction.annotations import of_decoded, of_stimulus
 from brainhive_cli.reconstruction.baselines import BASELINES, DEFAULT, Baselines
 from brainhive_cli.reconstruction.conditions import OF_NO_CELL, TRAIN, DecodedSet, Source
 from brainhive_cli.reconstruction.evaluation import Stimuli
@@ -127,7 +128,11 @@ class Job:
         """What was seen."""
         images = self.align.dataset.images(self.recipe.split)
         rows = {image_id: row for row, image_id in enumerate(images.image_ids)}
-        return Stimuli(lambda i: images.open(rows[i]), lambda i: images.concepts[rows[i]])
+        return Stimuli(
+            lambda i: images.open(rows[i]),
+            lambda i: images.concepts[rows[i]],
+            lambda i: of_stimulus(images, rows[i]),
+        )
 
     @cached_property
     def trained(self) -> str:
@@ -226,8 +231,18 @@ class Job:
         start = "" if decoded_set.source == "zeroed" else self._start  # that is from noise alone
         seeds = (decoded_set.cell.seed,) if decoded_set.cell else ()
         described = f"{self.recipe.described(start)}, {self.trained}"
+        annotations = {}
+        if decoded_set.decoded is not None and self.medium == "clip":
+            names = self.align.dataset.images(self.recipe.split).label_names
+            annotations = of_decoded(decoded_set.decoded, decoded_set.image_ids, names)
         return GeneratedSet(
-            decoded_set.source, decoded_set.name, seeds, files, decoded_set.subject, described
+            decoded_set.source,
+            decoded_set.name,
+            seeds,
+            files,
+            decoded_set.subject,
+            described,
+            annotations=annotations,
         )
 
     def check(self, decoded_sets: Sequence[DecodedSet], prior: Any, launch: Launch) -> None:
