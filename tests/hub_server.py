@@ -14,7 +14,7 @@ import pytest
 from huggingface_hub import constants
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-LARGE = (".safetensors", ".bin", ".zip", ".gz")
+LARGE = (".safetensors", ".bin", ".ckpt", ".zip", ".gz")
 """What the hub keeps apart, and answers with a redirect."""
 
 

@@ -5,16 +5,16 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import hub, parts
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.generators import DEFAULT, Sampling, sdxl
+from brainhive_cli.generators import DEFAULT, Sampling, _captioner, sdxl
 
 
 class Stage(Section):
@@ -30,6 +30,11 @@ class Stage(Section):
     )
     receives: Literal["start", "images"] = Field(
         "start", description="As which condition the media of the stage before are taken."
+    )
+    caption: str | None = Field(
+        None,
+        description="BLIP-2 that captions the media of the stage before, as texts of this one, such as "
+        "hub:Salesforce/blip2-opt-2.7b (NEURONS); without it texts are the prior's.",
     )
     resolution_px: int | None = Field(None, gt=0, le=16_384, description="Height and width.")
     steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
@@ -58,18 +63,38 @@ class Config(parts.Config):
 
     stages: tuple[Stage, ...] = Field(min_length=1, description="The stages, in order.")
 
+    @model_validator(mode="after")
+    def _captions_media(self) -> "Config":
+        if self.stages[0].caption is not None:
+            raise RecipeError("the first stage has no media to caption", "caption in the second stage")
+        return self
+
     def build(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> "Chain":
-        """Load every stage's generator and prior onto a device."""
-        made = [(stage, stage.generator.build(device, dtype)) for stage in self.stages]
-        return Chain([Link(stage, network, stage.load_prior(network, device)) for stage, network in made])
+        """Load every stage's generator, prior and captioner onto a device."""
+        links = []
+        for stage in self.stages:
+            network = stage.generator.build(device, dtype)
+            reader = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
+            links.append(Link(stage, network, stage.load_prior(network, device), reader))
+        return Chain(links)
 
     def check(self) -> str:
         """Describe every stage without loading it."""
-        return "; ".join(stage.generator.check() for stage in self.stages)
+        described = []
+        for stage in self.stages:
+            described.append(stage.generator.check())
+            if stage.caption is not None:
+                missing = hub.to_download(_captioner.bytes_to_fetch(stage.caption))
+                described.append(f"captions by {stage.caption}, {missing}")
+        return "; ".join(described)
 
     def skeleton(self, dtype: torch.dtype) -> "Chain":
-        """Make the generators of shapes alone, on the meta device, without priors."""
-        return Chain([Link(stage, stage.generator.skeleton(dtype), None) for stage in self.stages])
+        """Make generators and captioners of shapes alone, on the meta device, without priors."""
+        links = []
+        for stage in self.stages:
+            reader = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
+            links.append(Link(stage, stage.generator.skeleton(dtype), None, reader))
+        return Chain(links)
 
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
@@ -82,6 +107,7 @@ class Link(NamedTuple):
     stage: Stage
     generator: Any
     prior: Any  # attached; None where the stage takes the chain's conditioning
+    captioner: Any = None
 
     def size(self, size_px: int) -> int:
         """Return the stage's own size, or that of the chain."""
@@ -100,6 +126,7 @@ class Chain:
     def networks(self) -> tuple[Any, ...]:
         """All networks with weights, the stages' priors included."""
         found = [network for link in self.links for network in link.generator.networks]
+        found += [link.captioner.model for link in self.links if link.captioner is not None]
         return (*found, *(link.prior for link in self.links if link.prior is not None))
 
     @property
@@ -120,20 +147,23 @@ class Chain:
         """Take less memory in every stage."""
         for link in self.links:
             link.generator.spare_memory(offload_to, tile)
+            if link.captioner is not None and offload_to is not None:
+                link.captioner.placement.offload(offload_to)
 
     def memory_estimate(
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
         weights, totals = [], []
-        for stage, generator, _ in self.links:
+        captioners = [size_of(link.captioner) for link in self.links if link.captioner is not None]
+        for stage, generator, *_ in self.links:
             size, scale = stage.resolution_px or size_px, stage.guidance
             scale = guidance if scale is None else scale
             weights.append(sum(map(size_of, generator.networks)))
             totals.append(generator.memory_estimate(batch, size, scale, tile, offload))
         if offload:
-            return int(max(totals))
-        return sum(weights) + max(t - w for t, w in zip(totals, weights, strict=True))
+            return int(max(totals + captioners))
+        return sum(weights + captioners) + max(t - w for t, w in zip(totals, weights, strict=True))
 
     def generate(
         self,
@@ -147,8 +177,9 @@ class Chain:
         """Run the stages, and return the media of the last.
 
         The noise of a stage depends on the row's seed and the place of the stage. Stages without a prior take
-        `conditioning` and `null`, those with one the decoded heads that `conditioning` brings; what a stage
-        sets itself replaces `size_px` and `sampling`. `on_step` counts over all stages.
+        `conditioning` and `null`, those with one the decoded heads that `conditioning` brings; a captioner's
+        texts replace those of the conditioning, and what a stage sets itself `size_px` and `sampling`.
+        `on_step` counts over all stages.
         """
         media: Any = None
         done = 0
@@ -158,6 +189,8 @@ class Chain:
             given, other = _conditions(link, conditioning, null, noise)
             if media is not None:
                 given = replace(given, **{link.stage.receives: media})
+            if link.captioner is not None:
+                given = replace(given, texts=link.captioner.captions(media))
             after = None if on_step is None else _offset(on_step, done)
             media = link.generator.generate(given, noise, link.size(size_px), own, other, after)
             done += own.steps

@@ -2,16 +2,19 @@
 
 from dataclasses import replace
 
+import animatediff_repositories
+import blip2_repository
 import pytest
 import torch
+from hub_server import serving
 
 from brainhive_cli import priors
 from brainhive_cli.core import parts
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.generators import Sampling, chain, sdxl
+from brainhive_cli.generators import Sampling, chain, sdxl, sdxl_unclip
 from brainhive_cli.generators.chain import TINY, Config, Stage
 from brainhive_cli.priors import fusion_prior
 
@@ -97,3 +100,52 @@ def test_what_concerns_latents_is_the_first_stages_and_memory_is_the_largest_sta
         generator.check_size(30)
     with pytest.raises(RecipeError, match="stages"):
         parts.resolve("generators", {"kind": "chain", "stages": []})
+
+
+def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
+    """NEURONS' two stages, by tiny folders in the hub's cache under their real names."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    root = blip2_repository.write(animatediff_repositories.write(tmp_path / "served"))
+    motion = {"kind": "animatediff", "frames": 3, "kept": [0, 2], "prompt_suffix": " b"}
+    own = {"kind": "identity", "embeddings": [], "start": ["latents"]}
+    stages = [
+        {"generator": sdxl_unclip.TINY, "prior": {"kind": "identity", "start": []}, "steps": 1},
+        {"generator": motion, "receives": "images", "prior": own, "caption": f"hub:{blip2_repository.NAME}"}
+        | {"guidance": 8.5, "strength": 1, "resolution_px": 16},
+    ]
+    config = parts.resolve("generators", {"kind": "chain", "stages": stages})
+    heads = {"tokens": torch.randn(2, 4, 16), "latents": torch.randn(2, 2, 4, 8, 8)}
+    given = priors.load("identity").condition(Decoded(heads), [1, 2])
+    with serving(root) as hub:
+        hub.lead(monkeypatch)
+        assert "captions by hub:Salesforce/blip2-opt-2.7b" in config.check()
+        generator = config.build()
+        made = generator.generate(given, [1, 2], PX, Sampling(steps=1))
+
+    keyframe, video = generator.links
+    picture = keyframe.generator.generate(Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1))
+    captions = video.captioner.captions(picture)
+    assert all(captions) and video.captioner.captions(picture[1:]) == captions[1:]
+    random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
+    assert len(set(video.captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1)))) > 1
+    assert video.captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1)) == captions
+    conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
+    seeds = [derive_seed(seed, 1) for seed in (1, 2)]
+    wanted = video.generator.generate(conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
+    assert made.shape == (2, 2, 3, 16, 16) and torch.allclose(made, wanted, atol=SAME_PICTURE)
+    others = replace(conditions, texts=["a", "b"])
+    other = video.generator.generate(others, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))
+    assert not torch.allclose(other, made, atol=SAME_PICTURE)
+    assert not [name for name in hub.fetched if name.endswith(".bin")]
+    held = config.skeleton(torch.float32).memory_estimate(1, 32)
+    assert held > sum(chain.size_of(network) for network in generator.networks[:-2])
+
+
+def test_a_captioner_of_another_kind_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "blip"}')
+    stages = [Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, caption=str(tmp_path))]
+    for ask in (Config(stages=stages).check, Config(stages=stages).build):
+        with pytest.raises(MissingData, match=r"is no BLIP-2 \(model_type blip\)"):
+            ask()
+    with pytest.raises(RecipeError, match="first stage has no media to caption"):
+        Config(stages=stages[::-1])
