@@ -29,6 +29,8 @@ SCHEDULE = f"{PRIOR}noise_scheduler."
 """Before the tables of the prior's schedule, which follow from its steps."""
 BLURRY = re.compile(r"backbone\.(blin1|bdropout|bnorm|bupsampler|b_maps_projector)\.")
 """MindEye2's branch of blurry pictures, which no head of ours has."""
+TIED = "text_dec.decoder.lm_head.weight"
+"""GPT-2's last layer, which is its embedding."""
 CAPTION_LENGTH, HEAD_WIDTH = 60, 64
 """Ids of NEURONS' captions, and GPT-2's width of an attention head: neither is in the weights."""
 
@@ -130,7 +132,7 @@ def _renamed(state: State, subject: int, has_decoders: bool, has_prior: bool) ->
     brain = "backbone.brain." if has_decoders or has_prior else "backbone."
     found = {}
     for name, value in state.items():
-        if BLURRY.match(name) or name.startswith(SCHEDULE):
+        if BLURRY.match(name) or name.startswith(SCHEDULE) or name == TIED:
             continue
         new = re.sub(r"^ridge\.linears\.\d+\.", f"ridge.linears.{subject}.", name)
         if new.startswith(PRIOR):

@@ -28,7 +28,7 @@ from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.stores.target_store import TargetStore, path_of
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class AlignRun:
         made_with: The encoders and signal settings that cells were trained with, by the variant of a sweep.
         recipe: The run's own, or that of the one variant of a sweep; None for a model folder.
         variant: The only variant of a sweep; empty for a run without a sweep, and for all variants of one.
+        online: Encoders whose targets were computed at each step, so that they need no store.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
     """
@@ -55,6 +56,7 @@ class AlignRun:
     origin: str | None = None
     recipe: Recipe | None = None
     variant: str = ""
+    online: frozenset[str] = frozenset()
     _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -92,7 +94,10 @@ class AlignRun:
         made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
         mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
         of = dataset or made.dataset
-        return cls(folder, used, of, cells, made_with, paths, mode, origin, made, variant)
+        trained_with = {config.name for each in recipes.values() for config in each.encoders}
+        stored = {config.name for each in recipes.values() for config in each.stored_encoders}
+        online = frozenset(trained_with - stored)
+        return cls(folder, used, of, cells, made_with, paths, mode, origin, made, variant, online)
 
     @property
     def name(self) -> str:
@@ -201,10 +206,19 @@ class AlignRun:
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.
 
+        What was computed at each step is left out where it has no store: its head is then compared with none.
+
         Raises:
             BrainhiveError: if they were made in another way than those that it was trained on.
         """
         encoders, _ = self.made_with[(cell or self.cells[0]).variant]
+        root = self.paths.under_home("embeddings")
+        encoders = [
+            config
+            for config in encoders
+            if config.name not in self.online
+            or path_of(root, self.dataset.name, split, config.name).is_file()
+        ]
         stores: dict[str, TargetStore] = self.once(
             (split, *(config.name for config in encoders)),
             lambda: open_stores(self.dataset, self.made_of, split, encoders, self.paths),

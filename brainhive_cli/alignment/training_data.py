@@ -195,7 +195,7 @@ class TrainingData:
     def _tested(self, cell: Cell, learned: Learned) -> tuple[list[Trials], Targets]:
         """Open the test signals of a cell and the targets of their stimuli, which select the epoch."""
         recipe, dataset = self.recipe, self.job.dataset
-        stores = open_stores(dataset, recipe.dataset, "test", recipe.encoders, recipe.paths)
+        stores = open_stores(dataset, recipe.dataset, "test", recipe.stored_encoders, recipe.paths)
         stimuli = next(iter(stores.values()))
         trials = [
             open_trials(

@@ -1,12 +1,16 @@
 """NEURONS' caption head: GPT-2 behind a token that a linear map makes of a text vector (ClipCap)."""
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-START, END, PADDING = 49406, 49407, 0
-"""CLIP's ids of a caption's first and last token, and what is behind it."""
+TIED, SOURCE = "decoder.lm_head.weight", "decoder.transformer.wte.weight"
+"""GPT-2's last layer is its embedding: a file holds it once, NEURONS' twice."""
+PADDING = 0
+"""The id behind a caption's last token."""
 
 
 class CaptionHead(nn.Module):
@@ -42,6 +46,9 @@ class CaptionHead(nn.Module):
         self.clip_project = nn.Module()
         self.clip_project.model = nn.Sequential(nn.Linear(dim, width))
 
+        self.register_state_dict_post_hook(_without_tied)
+        self.register_load_state_dict_pre_hook(_with_tied)
+
     def prefix(self, text: Tensor) -> Tensor:
         """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
         made: Tensor = self.clip_project.model(F.normalize(text, dim=-1))
@@ -53,7 +60,7 @@ class CaptionHead(nn.Module):
         found: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits
         return found[:, :-1]
 
-    def write(self, text: Tensor, end: int = END) -> Tensor:
+    def write(self, text: Tensor, end: int) -> Tensor:
         """Write captions, each time the likeliest token: ids [B, length], with zeros behind the last."""
         prefix = self.prefix(text)
         given = {"inputs_embeds": prefix, "attention_mask": torch.ones_like(prefix[..., 0], dtype=torch.long)}
@@ -62,3 +69,12 @@ class CaptionHead(nn.Module):
             **given, **options, eos_token_id=end, pad_token_id=PADDING, bos_token_id=PADDING
         )
         return F.pad(written, (0, self.length - written.shape[1]), value=PADDING)
+
+
+def _without_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: Any) -> None:
+    state.pop(prefix + TIED, None)
+
+
+def _with_tied(module: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    if prefix + SOURCE in state:
+        state.setdefault(prefix + TIED, state[prefix + SOURCE])

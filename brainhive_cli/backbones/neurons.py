@@ -1,6 +1,7 @@
 """NEURONS: a brain model whose tokens become those of frames, masks, concepts, a caption and latents."""
 
 from collections.abc import Mapping, Sequence
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
 import torch.nn.functional as F
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from brainhive_cli.backbones import mindeye2
 from brainhive_cli.backbones.with_prior import DENOISED
 from brainhive_cli.core import parts
+from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import Heads
@@ -64,6 +66,9 @@ class Config(parts.Config):
     dropout: float = Field(0.3, ge=0, lt=1, description="Probability of dropping a value of its maps.")
     concept_width: Size = Field(1280, description="Width between the two maps of the concept head.")
     vocabulary: Size = Field(50257, description="Token ids that the caption head knows; GPT-2's number.")
+    tokenizer: str = Field(
+        "open-clip", description="Whose ids captions are made of: open-clip, or what has a CLIP tokenizer."
+    )
     caption_width: Size = Field(768, description="Width of the caption head's GPT-2.")
     caption_layers: Size = Field(12, description="Its layers.")
     caption_heads: Size = Field(12, description="Its attention heads.")
@@ -172,8 +177,16 @@ class Neurons(nn.Module):
             if self.prior is not None:
                 tokens = self.prior.sample(tokens, seeds[rows])
             heads = self._finished(self._decoded(tokens, None))
-            found.append(Decoded({name: each for name, each in heads.items() if name != MOTION}))
+            texts = {} if self.words is None else {CAPTION: [*map(self.words.text, heads[CAPTION].tolist())]}
+            found.append(Decoded({name: each for name, each in heads.items() if name != MOTION}, texts))
         return Decoded.join(found)
+
+    @cached_property
+    def words(self) -> Any:
+        """The vocabulary of captions; None without any."""
+        if self.text_dec is None:
+            return None
+        return CaptionTokens(self.config.tokenizer, self.text_dec.length)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a model with mixer blocks to one without."""
@@ -192,9 +205,10 @@ class Neurons(nn.Module):
         if self.classifier is not None:
             found[CONCEPTS] = self.classifier(motion)
         if self.text_dec is not None:
-            found[CAPTION] = (
-                self.text_dec.write(text) if caption is None else self.text_dec(text, caption.long())
-            )
+            if caption is None:
+                found[CAPTION] = self.text_dec.write(text, self.words.end)
+            else:
+                found[CAPTION] = self.text_dec(text, caption.long())
         return {name: found[name] for name in self.names}
 
     def _finished(self, found: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -52,6 +52,7 @@ def as_published(made: Aligner) -> State:
     for name, value in made.backbone.state_dict().items():
         name = name.removeprefix("brain.").replace(f"linears.{SUBJECT}.", "linears.0.")
         found[re.sub(r"^prior\.", "diffusion_prior.", name)] = value
+    found["text_dec.decoder.lm_head.weight"] = found["text_dec.decoder.transformer.wte.weight"]
     for name in ("betas", "alphas_cumprod"):
         found[f"diffusion_prior.noise_scheduler.{name}"] = torch.zeros(3)
     return found
