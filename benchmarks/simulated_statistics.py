@@ -1,8 +1,9 @@
-"""How often intervals hold the truth and tests reject a true null, by simulation; prints three tables.
+"""How often intervals hold the truth and tests reject a true null, by simulation; prints four tables.
 
 Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
 mean over all people and pictures. For the repetition curve of `check --plots`, whose items share one pool,
-patterns and noise are drawn; the truth is the mean of all simulations. Five minutes on a core.
+patterns and noise are drawn; the truth is the mean of all simulations. For clips, values from 0 to 1, such as
+expected N-way accuracies, are drawn that neighbours of a film share in part. Eight minutes on a core.
 """
 
 import argparse
@@ -15,6 +16,7 @@ from scipy.stats import norm
 
 from brainhive_cli.explanation.reliability import find_by_means
 from brainhive_cli.metrics.comparison import compare, mcnemar
+from brainhive_cli.metrics.neighbours import block_length
 from brainhive_cli.metrics.statistics import describe
 
 Hits = NDArray[np.float64]
@@ -81,6 +83,31 @@ def coverage_of_shared_pools(count: int) -> Iterator[str]:
         yield f"| {items} | {slope} | {spread} | {sd} | {truth:.3f} | {held:.3f} | {ratio:.2f} |"
 
 
+def coverage_of_clips(count: int, films: int = 5, clips: int = 240) -> Iterator[str]:
+    """Simulate how often the interval of clips' values holds, where neighbours in a film are alike.
+
+    The logits of neighbouring clips correlate as given; subjects share the clips, and differ by .3 (sd).
+    """
+    yield "| subjects | neighbours correlate | mean | over blocks | mean width | over clips | mean width |"
+    yield "|---|---|---|---|---|---|---|"
+    lengths = block_length(films * clips), 1
+    for subjects, near, centre in product((1, 3), (0.0, 0.3, 0.6, 0.9), (1.5, -2.0)):
+        random, held, widths = np.random.default_rng(subjects), [], []
+        truth = mean_hit(centre, float(np.hypot(1.5, 0.3 if subjects > 1 else 0)))
+        for _ in range(count):
+            logits = random.normal(size=(films, clips))
+            for place in range(1, clips):
+                logits[:, place] = near * logits[:, place - 1] + np.sqrt(1 - near**2) * logits[:, place]
+            of_subject = random.normal(0, 0.3, (subjects, 1)) if subjects > 1 else np.zeros((1, 1))
+            values = 1 / (1 + np.exp(-(centre + of_subject + 1.5 * logits.reshape(1, -1))))
+            ids = [[np.arange(films * clips) // length] * subjects for length in lengths]
+            found = [describe(list(values), ids=each, limits=(0, 1), wilson=False, draws=500) for each in ids]
+            held.append([each.low <= truth <= each.high for each in found])
+            widths.append([each.high - each.low for each in found])
+        means = np.stack([np.mean(held, 0), np.mean(widths, 0)], 1).flatten()
+        yield f"| {subjects} | {near} | {truth:.2f} | " + " | ".join(f"{each:.3f}" for each in means) + " |"
+
+
 def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
     """Simulate how often a true null is rejected at .05: two methods that are equally good in general."""
     yield "| item × method sd | minF′ | sign-flip | Wilcoxon | t | McNemar, pooled | interval without 0 |"
@@ -114,6 +141,9 @@ if __name__ == "__main__":
         print(line, flush=True)
     print(f"\nCoverage of the interval of top-1 where items share one pool, {count} simulations of each\n")
     for line in coverage_of_shared_pools(count):
+        print(line, flush=True)
+    print(f"\nCoverage of the interval of 1200 clips' values, {count} simulations of each\n")
+    for line in coverage_of_clips(count):
         print(line, flush=True)
     print(f"\nFalse positives at .05: 10 subjects, {ITEMS} items, subject × method sd {METHOD_BY_SUBJECT}\n")
     for line in false_positives(count):

@@ -2,7 +2,7 @@
 
 import importlib.util
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,11 @@ def read_frames_of(folder: Path) -> Clip:
     return Clip(np.stack(frames), None)
 
 
-def sorted_by_number(files: Sequence[Path]) -> list[Path]:
+def sorted_by_number(files: Iterable[Path]) -> list[Path]:
     """Sort files as people count: `frame_2.png` before `frame_10.png`."""
 
     def key(file: Path) -> list[tuple[int, str]]:
-        pieces = re.split(r"(\d+)", file.stem)
+        pieces = re.split(r"(\d+)", file.as_posix())
         return [(int(piece), "") if piece.isdigit() else (0, piece) for piece in pieces]
 
     return sorted(files, key=key)

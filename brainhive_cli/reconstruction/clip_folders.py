@@ -8,7 +8,7 @@ import numpy as np
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.data import media_files
+from brainhive_cli.data import clip_files, media_files
 from brainhive_cli.data.clip_files import ANIMATED, VIDEOS, is_animated
 from brainhive_cli.datasets import Clip, check_unique
 from brainhive_cli.stores.matching import PICTURES
@@ -47,7 +47,7 @@ def clips_in(folder: str) -> dict[str, Path]:
     if not found:
         endings = ", ".join(sorted(VIDEOS | ANIMATED))
         raise MissingData(f"no clips below {folder}", f"clips end in {endings}, or are folders of frames")
-    paths = sorted(found)
+    paths = clip_files.sorted_by_number(found)  # neighbours in a film are then neighbours here
     names = [
         path.relative_to(root).with_suffix("").as_posix()
         if path.is_file()

@@ -16,6 +16,7 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.data.media_files import medium_of
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.metrics.neighbours import block_length
 from brainhive_cli.reconstruction.annotations import Annotation, as_documents
 from brainhive_cli.reconstruction.clip_selection import ClipSelection
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
@@ -86,7 +87,8 @@ def measure_run(
     if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
         folder.write_json("decoded.json", decoded)
     caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
-    found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, **notes})
+    block = block_length(len(scored[0].generated.files)) if _are_clips(scored, stimuli) else 1
+    found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, "block": block, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
     folder.replace("index.html", lambda path: _write_page(path, folder, found))
@@ -179,7 +181,8 @@ def _measurements(
     scored: Sequence[Scored], protocol: str, split: str, notes: Mapping[str, Any]
 ) -> Measurements:
     def metrics(some: Sequence[Scored]) -> dict[str, Metric]:
-        return metrics_of(some, f"{protocol}, {some[0].generated.described}", split)
+        described = f"{protocol}, {some[0].generated.described}"
+        return metrics_of(some, described, split, notes["block"])
 
     sources = list(dict.fromkeys(each.generated.source for each in scored))
     scopes = {

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values, limits_of_p
+from brainhive_cli.metrics.neighbours import block_means, blocks
 from brainhive_cli.reconstruction.metric_parts import lower_is_better
 
 Items = Mapping[str, Any]
@@ -92,13 +93,19 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
     metrics = [name for name in pairs[0][0][0] if name in pairs[0][1][0] and name != "image_ids"]
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
+    block = blocks(ids, first.run.notes.get("block", 1))
     found = {}
     for name in metrics:
         values = [
-            [_values(cells, some, name) for cells, some in zip(side, ids, strict=True)]
+            [
+                block_means(_values(cells, some, name), each)
+                for cells, some, each in zip(side, ids, block, strict=True)
+            ]
             for side in zip(*pairs, strict=True)
         ]
-        found[name] = {**compare_values(*values, ids=ids).as_dict(), "lower_is_better": lower_is_better(name)}
+        compared = compare_values(*values, ids=[np.unique(each).tolist() for each in block]).as_dict()
+        items = {"n": sum(map(len, ids)), "lower_is_better": lower_is_better(name)}
+        found[name] = {**compared, **items}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     modes = [side.run.notes.get("mode", "") for side in (first, second)]
     return {
