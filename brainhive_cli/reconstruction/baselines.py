@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -166,17 +165,19 @@ class Baselines:
         return GeneratedSet("mean", "mean", (), files, described=how)
 
     def _average(self, rows: NDArray[np.int64]) -> Image.Image:
-        """Average training pictures at the protocol's size."""
-        total = torch.zeros((), dtype=torch.float64)
+        """Average training pictures at the protocol's size; resizing is linear, so equal sizes share one."""
+        total: Any = 0
         with console.progress("mean training picture", len(rows)) as bar, ThreadPoolExecutor() as readers:
             for some in np.split(rows, range(AT_ONCE, len(rows), AT_ONCE)):
-                for sized in readers.map(self._sized, some.tolist()):
-                    total = total.add_(sized) if total.ndim else sized.double()
+                sums: dict[tuple[int, ...], Tensor] = {}
+                for pixels in readers.map(self._pixels, some.tolist()):
+                    sums[pixels.shape] = sums.get(pixels.shape, 0) + pixels
                     bar.advance(1)
+                total = total + sum(prepare(each[None], self.protocol).double() for each in sums.values())
         return to_pictures(total / len(rows))[0]
 
-    def _sized(self, row: int) -> Tensor:
-        return prepare(media_files.to_media(self._images.open(row))[None], self.protocol)  # [1, 3, P, P]
+    def _pixels(self, row: int) -> Tensor:
+        return media_files.to_media(self._images.open(row))  # [3, H, W]
 
 
 def stills(generated: Sequence[GeneratedSet], folder: RunFolder) -> list[GeneratedSet]:
