@@ -38,7 +38,7 @@ def learned_in(path: Path) -> Learned:
         BrainhiveError: if neither file nor folder is named by the subject.
     """
     dataset = CC2017 if path.name.startswith(mindeye2.NEURONS_FILE) else NSD
-    subjects = (subject_of(path),)
+    subjects = subjects_of(path)
     return Learned(selection="test", dataset=dataset, recordings=dataset, subjects=subjects)
 
 
@@ -49,12 +49,13 @@ def read(path: Path) -> tuple[Layout, dict[str, Tensor]]:
         BrainhiveError: if it is damaged, or no such model.
     """
     state = _state(path)
-    kind = mindeye2 if any(name.startswith("ridge.linears.") for name in state) else mindeye1
-    return kind.read(path, state, subject_of(path))
+    if any(name.startswith("ridge.linears.") for name in state):
+        return mindeye2.read(path, state, subjects_of(path))
+    return mindeye1.read(path, state, subjects_of(path)[0])
 
 
-def subject_of(path: Path) -> int:
-    """Find the subject in a path's names.
+def subjects_of(path: Path) -> tuple[int, ...]:
+    """Find the subjects in a path's names; MindEye2's `multisubject_subj01` learned from the seven others.
 
     Raises:
         BrainhiveError: if there is none.
@@ -65,7 +66,9 @@ def subject_of(path: Path) -> int:
             f"{path} does not say whose voxels it takes",
             "keep it in a folder named as it was published, with subj01 to subj08 in its name",
         )
-    return int(named[-1])
+    subject = int(named[-1])
+    others = tuple(each for each in range(1, 9) if each != subject)
+    return others if "multisubject" in parts else (subject,)
 
 
 def _state(path: Path) -> dict[str, Tensor]:

@@ -142,7 +142,7 @@ class Job:
         """Find what stages of a cell's training start from, by the stage's number."""
         recipe = self.variants[cell.variant]
         root = recipe.paths.under_home("runs")
-        starts = starts_of([stage.start_from for stage in recipe.train.stages], cell, root)
+        starts = starts_of(recipe.train.starts, cell, root)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
             source = self.source if is_same else Source.find(recipe.finetune.run, root)

@@ -5,6 +5,7 @@ Source: MindEye2 (arXiv 2403.11207, MIT), `train_logs/*/last.pth`; NEURONS (arXi
 """
 
 import re
+from collections.abc import Sequence
 from math import isqrt
 from pathlib import Path
 from typing import Any
@@ -35,12 +36,17 @@ CAPTION_LENGTH, HEAD_WIDTH = 60, 64
 """Ids of NEURONS' captions, and GPT-2's width of an attention head: neither is in the weights."""
 
 
-def read(path: Path, state: State, subject: int) -> tuple[Layout, State]:
+def read(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, State]:
     """Read a checkpoint: with its prior and its decoders, where it has them.
 
     Raises:
-        BrainhiveError: if it is no such model, has other parts, or decoders without their prior.
+        BrainhiveError: if it is no such model, has other parts or subjects, or decoders without their prior.
     """
+    if (count := _count(state, r"ridge\.linears\.(\d+)\.weight")) != len(subjects):
+        raise BrainhiveError(
+            f"{path} has ridges of {count} subjects, its folder is named as that of {len(subjects)}",
+            "keep it in a folder named as it was published",
+        )
     other = sorted({n.partition(".")[0] for n in state if not n.startswith((*BRAIN, PRIOR, *DECODERS))})
     if other:
         raise BrainhiveError(
@@ -56,14 +62,14 @@ def read(path: Path, state: State, subject: int) -> tuple[Layout, State]:
     with weights.reading(
         path, "give the checkpoint of one of its trainings", BrainhiveError, problem="is no such model"
     ):
-        layout = _layout(path, state, subject, bool(decoders), has_prior)
+        layout = _layout(state, subjects, bool(decoders), has_prior)
     _say(path, state)
-    return layout, _renamed(state, subject, bool(decoders), has_prior)
+    return layout, _renamed(state, subjects, bool(decoders), has_prior)
 
 
-def _layout(path: Path, state: State, subject: int, has_decoders: bool, has_prior: bool) -> Layout:
-    (ridge,) = (value for name, value in state.items() if re.fullmatch(r"ridge\.linears\.\d+\.weight", name))
-    hidden, voxels = ridge.shape
+def _layout(state: State, subjects: Sequence[int], has_decoders: bool, has_prior: bool) -> Layout:
+    ridges = [state[f"ridge.linears.{place}.weight"] for place in range(len(subjects))]
+    hidden, widths = len(ridges[0]), tuple(ridge.shape[1] for ridge in ridges)
     width = state["backbone.clip_proj.0.weight"].shape[0]
     tokens = len(state["backbone.backbone_linear.weight"]) // width
     blocks = _count(state, r"backbone\.mixer_blocks1\.(\d+)\..*")
@@ -80,7 +86,7 @@ def _layout(path: Path, state: State, subject: int, has_decoders: bool, has_prio
         prior = {**_prior(state), "head": "image"}
         backbone = {"kind": "with_prior", "backbone": brain, "prior": prior, "condition": "voxel_tokens"}
     encoders = {head.target: head.target for head in heads.values() if head.target}
-    spec = SignalSpec((), 1, (subject,), (voxels,))
+    spec = SignalSpec((), 1, tuple(subjects), widths)
     return Layout(spec, heads, backbone, encoders=encoders, retrieval_heads=("image",))
 
 
@@ -128,13 +134,14 @@ def _heads(state: State, tokens: int, backbone: dict[str, Any]) -> dict[str, Hea
     }
 
 
-def _renamed(state: State, subject: int, has_decoders: bool, has_prior: bool) -> State:
+def _renamed(state: State, subjects: Sequence[int], has_decoders: bool, has_prior: bool) -> State:
     brain = "backbone.brain." if has_decoders or has_prior else "backbone."
     found = {}
     for name, value in state.items():
         if BLURRY.match(name) or name.startswith(SCHEDULE) or name == TIED:
             continue
-        new = re.sub(r"^ridge\.linears\.\d+\.", f"ridge.linears.{subject}.", name)
+        ridge = re.match(r"ridge\.linears\.(\d+)\.", name)
+        new = name.replace(f".{ridge[1]}.", f".{subjects[int(ridge[1])]}.", 1) if ridge else name
         if new.startswith(PRIOR):
             found[f"backbone.prior.{new.removeprefix(PRIOR)}"] = value
         else:

@@ -247,9 +247,9 @@ class Recipe(SweptRecipe):
                 f"similarity is {self.similarity}, but the prior {self.prior} draws from tokens as they are",
                 "similarity=cosine, or prior=null",
             )
-        if self.mode == "finetune" and self.train.stages and self.train.stages[0].start_from:
+        if self.mode == "finetune" and self.train.starts[0]:
             raise RecipeError(
-                "train.stages[0].start_from has no effect on fine-tuning, which starts from finetune.run",
+                "train.start_from has no effect on fine-tuning, which starts from finetune.run",
                 "leave one of them out",
             )
         if self.is_swept:  # each of its variants is checked by itself

@@ -20,6 +20,16 @@ def _word(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
+StartFrom = Annotated[
+    str | dict[str, str] | None,
+    Field(
+        description="weights to start from: a model folder, a published checkpoint, an align run "
+        "(SWEEP:VARIANT), or a run's name without its fingerprint: the newest; or {part: any of these, or a "
+        "file or hub: reference of the part's own weights}"
+    ),
+]
+
+
 class Stage(Section):
     """One stage of a training: it continues from the last weights of the stage before."""
 
@@ -38,11 +48,7 @@ class Stage(Section):
     freeze: Names = Field(
         [], description="parts that do not learn, in evaluation mode: backbone, fuser, or a submodule's name"
     )
-    start_from: str | dict[str, str] | None = Field(
-        None,
-        description="weights to start from: a model folder, a published checkpoint, or an align run "
-        "(SWEEP:VARIANT); or {part: any of these, or a file or hub: reference of the part's own weights}",
-    )
+    start_from: StartFrom = None
 
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
@@ -60,6 +66,7 @@ class Train(Section):
     stages: list[Stage] = Field(
         [], description="stages, one after another; default: one with this section's epochs and lr"
     )
+    start_from: StartFrom = None
     batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
@@ -142,11 +149,19 @@ class Train(Section):
     def _every_key_has_an_effect(self) -> Self:
         if self.stages:
             refuse_idle(self, ("lr", "warmup_steps"), "where stages have their own", "set it in train.stages")
+        if self.start_from and self.stages and self.stages[0].start_from:
+            raise ValueError("start_from is given for the training and for its first stage: leave one out")
         if len(self.stages) > 1:
             refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
         if self.patience is not None and not self.validation:
             raise ValueError("patience needs validation top-1, so train.validation must be above 0")
         return self
+
+    @property
+    def starts(self) -> list[str | dict[str, str] | None]:
+        """What each stage starts from."""
+        first, *later = [stage.start_from for stage in self.stages] or [None]
+        return [first or self.start_from, *later]
 
     def all_stages(self, steps: int) -> list[Stage]:
         """List the stages of a training whose epochs have so many steps.

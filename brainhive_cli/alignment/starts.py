@@ -11,9 +11,10 @@ from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.initialisation import modules_of_subjects, refuse_other_voxels, take_over
 from brainhive_cli.alignment.model import Aligner, holds_model, is_model
-from brainhive_cli.core import home, hub, runs, weights
+from brainhive_cli.core import home, hub, runs, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_names import below
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant
 
 BACKBONE = "backbone."
@@ -126,9 +127,20 @@ def starts_of(
     return found
 
 
+def _newest(root: Path, start: str) -> RunFolder | None:
+    """Find the newest run whose name is this one, but for its fingerprint; None without any."""
+    if not any((root / "train-align").glob(f"{start}-*")):
+        return None
+    return runs.newest(
+        root, "train-align", lambda run: run.path.name.rpartition("-")[0] == start, "train.start_from="
+    )
+
+
 def _path(reference: str, cell: Cell, root: Path) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
+        if reference.partition("@")[0].endswith(tuple(each[1:] for each in FILES)):
+            return single_file.find(reference)
         folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
         return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)
     path = home.located(reference)
@@ -137,7 +149,7 @@ def _path(reference: str, cell: Cell, root: Path) -> Path:
     if path.suffix in (".pth", ".pt", ".safetensors"):
         raise MissingData(f"no file {path}, which a stage starts from", "train.stages start_from=FILE")
     name, variant = of_variant(reference)
-    run = runs.find(root, "train-align", name)
+    run = _newest(root, reference) or runs.find(root, "train-align", name)
     cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
     models = {path.parent.name: path for path in sorted(cells.glob("*/model"))}
     own = cell.name.rpartition("/")[2]

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Any, ClassVar, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import BeforeValidator, Field
 from torch import Tensor, nn
@@ -142,15 +143,23 @@ class Neurons(nn.Module):
             self.classifier = ConceptHead(width, config.concept_width, heads[CONCEPTS].width)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
-        """Predict every head, [B, *shape] by name, from the brain's own tokens: nothing is sampled."""
-        return self._finished(self._decoded(self.brain(signal, subject_index)[IMAGE], None))
+        """Predict every head, [B, *shape] by name: nothing is sampled.
+
+        `image` are the brain's tokens; all others follow from those that the prior expects of them.
+        """
+        return self.some(signal, subject_index, self.names)
 
     def some(self, signal: Tensor, subject_index: Tensor | None, names: Sequence[str]) -> dict[str, Tensor]:
-        """Predict some heads; the image tokens do without all decoders."""
+        """Predict some heads, without the decoders that these do without."""
+        brain = self.brain(signal, subject_index)[IMAGE]
         if set(names) == {IMAGE}:
-            return {IMAGE: self.brain(signal, subject_index)[IMAGE]}
-        found = self(signal, subject_index)
-        return {name: found[name] for name in names}
+            return {IMAGE: brain}
+        parts = []
+        for rows in brain.split(BLOCK):
+            tokens = rows if self.prior is None else self.prior.expected(rows)
+            parts.append(self._finished(self._decoded(tokens, names)))
+        found = {name: torch.cat([part[name] for part in parts]) for name in names}
+        return found | ({IMAGE: brain} if IMAGE in names else {})
 
     def learn(
         self, signal: Tensor, subject_index: Tensor, targets: Mapping[str, Tensor], context: Any
@@ -165,7 +174,7 @@ class Neurons(nn.Module):
         if self.prior is not None:
             further[DENOISED], replaced[DENOISED] = self.prior.learn(brain, targets[IMAGE])
             tokens = further[DENOISED] / self.prior.scale
-        return {**self._decoded(tokens, targets.get(CAPTION)), IMAGE: brain, **further}, replaced
+        return {**self._decoded(tokens, self.names, targets.get(CAPTION)), IMAGE: brain, **further}, replaced
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head but `motion`, of which others are made; tokens are sampled by a seed a row."""
@@ -176,7 +185,7 @@ class Neurons(nn.Module):
             tokens = self.brain(signal[rows], subject)[IMAGE]
             if self.prior is not None:
                 tokens = self.prior.sample(tokens, seeds[rows])
-            heads = self._finished(self._decoded(tokens, None))
+            heads = self._finished(self._decoded(tokens, self.names))
             texts = {} if self.words is None else {CAPTION: [*map(self.words.text, heads[CAPTION].tolist())]}
             found.append(Decoded({name: each for name, each in heads.items() if name != MOTION}, texts))
         return Decoded.join(found)
@@ -194,22 +203,24 @@ class Neurons(nn.Module):
         own = {n.removeprefix(prefix): state.pop(n) for n in list(state) if n.startswith(prefix)}
         return state | {prefix + name: value for name, value in self.brain.adapted(own).items()}
 
-    def _decoded(self, tokens: Tensor, caption: Tensor | None) -> dict[str, Tensor]:
-        """Decode image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
+    def _decoded(
+        self, tokens: Tensor, names: Sequence[str], caption: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Decode heads of image tokens [B, S, D]; captions are written unless their ids [B, L] are given."""
         motion = self.motion_proj(tokens)  # [B, F, S, D]
         found = {IMAGE: tokens, MOTION: motion}
         text = found[TEXT] = None if self.brain.clipproj is None else self.brain.clipproj(motion)
-        if self.text_seg_dec is not None:
+        if {MASK, LATENTS} & {*names}:
             for name, each in self.text_seg_dec(motion, text).items():
                 found[name] = _resized(each, self.shapes[name][-2:]) if name in self.shapes else each
-        if self.classifier is not None:
+        if CONCEPTS in names:
             found[CONCEPTS] = self.classifier(motion)
-        if self.text_dec is not None:
+        if CAPTION in names:
             if caption is None:
                 found[CAPTION] = self.text_dec.write(text, self.words.end)
             else:
                 found[CAPTION] = self.text_dec(text, caption.long())
-        return {name: found[name] for name in self.names}
+        return {name: found[name] for name in names}
 
     def _finished(self, found: dict[str, Tensor]) -> dict[str, Tensor]:
         """Turn logits into probabilities, as targets have them."""

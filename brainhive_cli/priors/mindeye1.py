@@ -214,6 +214,12 @@ class DiffusionPrior(nn.Module):
             image = mean + (spread * next(noises).to(brain) if step else 0)
         return image / self.scale
 
+    def expected(self, brain: Tensor) -> Tensor:
+        """Predict image tokens from the brain's alone, [B, S, D], in one pass: with the image hidden."""
+        last = torch.full((len(brain),), self.config.timesteps - 1, device=brain.device)
+        found: Tensor = self.net(torch.zeros_like(brain), last, brain, keep_image=False)
+        return found / self.scale
+
     def learn(self, brain: Tensor, image: Tensor) -> tuple[Tensor, Tensor]:
         """Predict image tokens from noised ones, for a training step; torch's random numbers are used.
 

@@ -179,6 +179,22 @@ def test_other_voxels_and_absent_parts_are_one_line(mindeye2: Path, part: str, m
         Start(mindeye2, part).give(new)
 
 
+def test_a_checkpoint_of_seven_subjects_has_a_ridge_of_each(made: Aligner, tmp_path: Path) -> None:
+    state = {n: v for n, v in as_published(made).items() if n.startswith(("ridge", "backbone", "diffusion"))}
+    weight, bias = (state.pop(f"ridge.linears.0.{name}") for name in ("weight", "bias"))
+    for place in range(7):
+        state[f"ridge.linears.{place}.weight"] = weight[:, : 3 + place % 4] + place
+        state[f"ridge.linears.{place}.bias"] = bias
+
+    found = aligner.load(save(state, tmp_path / "multisubject_subj01_1024hid_nolow_300ep/last.pth"))
+
+    assert found.layout.spec.subjects == found.learned.subjects == (2, 3, 4, 5, 6, 7, 8)
+    assert found.layout.spec.widths == (3, 4, 5, 6, 3, 4, 5)
+    assert torch.equal(found.backbone.brain.ridge.linears["4"].weight, weight[:, :5] + 2)
+    with pytest.raises(BrainhiveError, match="has ridges of 7 subjects, its folder is named as that of 1"):
+        aligner.load(save(state, tmp_path / "final_subj01/last.pth"))
+
+
 def test_other_voxels_of_a_whole_checkpoint_are_one_line(neurons: Path) -> None:
     layout, _ = read(neurons)
 

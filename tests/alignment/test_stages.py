@@ -8,15 +8,17 @@ import numpy as np
 import pytest
 import torch
 from cell_data import HERE, PICTURES, data_of, layout_of
+from pydantic import ValidationError
 from safetensors import safe_open
 from safetensors.torch import load_file
 
 from brainhive_cli.alignment import loop
 from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner, schedule_of
 from brainhive_cli.alignment.settings import Stage, Train
-from brainhive_cli.alignment.starts import Start
+from brainhive_cli.alignment.starts import Start, starts_of
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.runs import RunFolder
@@ -167,3 +169,20 @@ def test_freezing_what_is_not_there_or_everything_is_refused(data, tmp_path, fro
 def test_keys_of_stages_without_effect_are_refused(settings, message):
     with pytest.raises((RecipeError, ValueError), match=message):
         Train.model_validate(settings)
+
+
+def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_starts_twice(tmp_path):
+    root = tmp_path / "runs"
+    for number in range(2):
+        folder = root / "train-align" / f"clips-intra-mindeye2-{number:010d}"
+        (folder / "cells/sub-01_seed-1/model").mkdir(parents=True)
+        (folder / "recipe.yaml").write_text("{}")
+        measured = {"schema": 1, "scopes": {}, "missing": {}, "notes": {}}
+        (folder / "metrics.json").write_text(json.dumps(measured))
+    train = Train.model_validate({"start_from": {"backbone": "clips-intra-mindeye2"}, "epochs": 1})
+
+    (start,) = starts_of(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), root)[0]
+
+    assert start.part == "backbone" and start.path.parents[2].name.endswith("-0000000001")
+    with pytest.raises(ValidationError, match="leave one out"):
+        Train.model_validate({"start_from": "a", "stages": [{"epochs": 1, "start_from": "b"}]})

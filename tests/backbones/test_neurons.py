@@ -193,7 +193,10 @@ def test_decoding_samples_tokens_by_the_seed_of_a_row_whatever_the_batch(
     assert 0 <= found["mask"].min() <= found["mask"].max() <= 1
     with torch.no_grad():
         image = backbones.predict(model, HEADS, signal, subject, ["image"])
-    assert shapes(image) == {"image": (4, 16)}
+        text = backbones.predict(model, HEADS, signal, subject, ["text"])["text"]
+        every = backbones.predict(model, HEADS, signal, subject)
+    assert shapes(image) == {"image": (4, 16)} and torch.equal(image["image"], every["image"])
+    assert torch.equal(text, every["text"]) and shapes(every) == {n: head.shape for n, head in HEADS.items()}
 
 
 def test_without_a_prior_decoders_read_the_brains_tokens() -> None:
