@@ -13,7 +13,7 @@ from torch import nn
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
 from brainhive_cli.core.weights import reading
-from brainhive_cli.encoders import Encoder, fetch, loading, untrained
+from brainhive_cli.encoders import Encoder, EncoderConfig, fetch, loading, untrained
 from brainhive_cli.encoders._tokens import Anatomy, Outputs, TokenConfig
 from brainhive_cli.encoders.timm import anatomy_of as timm_anatomy_of
 
@@ -52,8 +52,7 @@ class Config(TokenConfig):
             load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
         else:
             folder, weights = fetch(self)
-            written = documents.read(folder / CONFIG, _Written, documents.DOWNLOAD, MissingData)
-            model, stated = written.model_cfg, written.preprocess_cfg
+            model, stated = written_in(folder)
             load = partial(_load, self, folder)
         with reading(self.source):
             size = model["vision_cfg"].get("image_size", 224)
@@ -68,13 +67,33 @@ class Config(TokenConfig):
         return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
 
 
-TINY = Config(
-    source="random",
-    architecture={
-        "embed_dim": 8,
-        "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
-    },
-)
+TINY_ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 8,
+    "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
+}
+TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
+
+
+def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Read `model_cfg` and `preprocess_cfg` of a folder in open_clip's hub layout."""
+    written = documents.read(folder / CONFIG, _Written, documents.DOWNLOAD, MissingData)
+    return written.model_cfg, written.preprocess_cfg
+
+
+def model_of(model: dict[str, Any]) -> nn.Module:
+    """Make a network of both towers, with random weights."""
+    import open_clip
+
+    made: nn.Module = open_clip.CLIP(**model)
+    return made
+
+
+def load(config: EncoderConfig, folder: Path) -> Any:
+    """Load both towers."""
+    import open_clip
+
+    with loading(config, folder):
+        return open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
 
 
 def _architecture(architecture: str | dict[str, Any]) -> dict[str, Any]:
@@ -100,12 +119,8 @@ def _tower(model: dict[str, Any]) -> nn.Module:
 
 
 def _load(config: Config, folder: Path) -> nn.Module:
-    import open_clip
-
-    with loading(config, folder):
-        made = open_clip.create_model(f"local-dir:{folder.resolve()}", require_pretrained=True)
-        tower: nn.Module = made.visual
-        return tower
+    tower: nn.Module = load(config, folder).visual
+    return tower
 
 
 def _anatomy_of(tower: Any) -> Anatomy | None:

@@ -11,10 +11,14 @@ from cc2017_files import COUNTS, captions_of, frames_of, key_masks_of, labels_of
 from hub_server import serving
 from PIL import Image
 
+from brainhive_cli import encoders
 from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
+from brainhive_cli.data.encoder_groups import grouped
+from brainhive_cli.data.target_sources import OnlineTargets
 from brainhive_cli.datasets.cc2017 import Config
 from brainhive_cli.encoders.python import example
 from brainhive_cli.stores.target_store import TargetStore, path_of
@@ -36,7 +40,7 @@ def store(home: Path, name: str, split: str = "train") -> TargetStore:
 
 def test_clips_and_what_they_are_annotated_with_are_embedded_in_one_pass(go, home, root, code_allowed):
     names = f"encoders=['{COLOURS}', key-object-mask, concepts, caption-tokens]"
-    go("embed", "dataset=cc2017", names, "run.workers=2", "batch_size=1")
+    go("embed", "dataset=cc2017", names, "run.workers=0", "batch_size=2")
 
     (module, view), tokens = example(), CaptionTokens()
     for split, count in COUNTS.items():
@@ -52,6 +56,21 @@ def test_clips_and_what_they_are_annotated_with_are_embedded_in_one_pass(go, hom
         texts = [tokens.text(row[0].tolist()).replace(" ", "") for row in ids]
         assert texts == [text.replace(" ", "") for text in captions_of(split, count)]
         assert store(home, "concepts", split).concepts == [f"{split}/film-01"] * count
+
+
+def test_one_frame_is_stored_and_all_six_are_encoded_at_each_step(go, home, root, code_allowed):
+    stored, all_six = ({"kind": "python", "source": COLOURS, "views": views} for views in (2, "all"))
+    go("embed", "dataset=cc2017", f"encoders=[{stored}]", "run.workers=0")
+    launch = Launch(0, 1, torch.device("cpu"))
+    (group,) = grouped([encoders.resolve(all_six)], "fp32", launch)
+    clips = Config().build(Paths()).images("train")
+
+    found = OnlineTargets(clips, group, group.name).gather(torch.tensor([3, 0]))
+
+    (path,) = (home / "embeddings/cc2017/train").glob("*-view-2.h5")
+    third = TargetStore.open(path)
+    assert third.alternatives is None and third.shape == (12,) and found.shape == (2, 6, 12)
+    assert np.allclose(found[:, 2], third.embedding[[3, 0]]) and not np.allclose(found[:, 1], found[:, 2])
 
 
 @pytest.mark.parametrize(
