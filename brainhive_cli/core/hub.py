@@ -48,9 +48,9 @@ def folder(
     scheme, colon, rest = reference.partition(":")
     if colon and scheme == "hub":
         kind, repository, below, revision = _parse(rest, owner)
-        options = {"revision": revision, "local_files_only": local}
-        options["allow_patterns"] = _patterns(below, allow or ["**"])
-        root = Path(snapshot(repository, below, kind, **options))
+        options: dict[str, Any] = {"revision": revision, "local_files_only": local}
+        patterns = _patterns(below, allow or ["**"])
+        root = Path(snapshot(repository, below, kind, allow_patterns=patterns, **options))
         if not (root / below).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")

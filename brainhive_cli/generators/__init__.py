@@ -54,7 +54,7 @@ class Sampling(Section):
         ge=0,
         le=1,
         description="share of the denoising steps that are done where sampling starts from latents or "
-        "pictures; 0 decodes the start as it is, 1 starts from noise alone",
+        "pictures; 0 decodes the start as it is, 1 starts from noise alone (clips: from the noised start)",
     )
 
     @property

@@ -76,7 +76,7 @@ def merge_adapter(unet: nn.Module, state: Mapping[str, Tensor], where: object, s
                 "use the adapter of Stable Diffusion 1.5, or generator.domain_adapter=null",
             )
         with torch.no_grad():
-            weight += scale * (pair["up"].float() @ pair["down"].float()).to(weight)
+            weight.add_((pair["up"].float() @ pair["down"].float()).to(weight), alpha=scale)
 
 
 def in_between(frames: Tensor, count: int, decimals: int | None = None) -> Tensor:

@@ -134,6 +134,11 @@ class Chain:
         """Name of the first stage's latent space."""
         return str(self.first.latent_space)
 
+    @property
+    def latent_spaces(self) -> list[str]:
+        """Names of every stage's: a stage of its own prior may start from a latent of its own."""
+        return [str(link.generator.latent_space) for link in self.links]
+
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
         return self.first.latent_shape(self.links[0].size(size_px))

@@ -238,8 +238,8 @@ class UnCLIP:
         tokens = self._tokens(conditioning, len(seeds))
         if sampling.guidance > 1:
             tokens = torch.cat([self._unconditional(tokens, null, random), tokens])
-        has_start = conditioning.start is not None and sampling.strength < 1
-        if has_start:
+        has_start = sampling.strength < 1 and conditioning.start is not None
+        if conditioning.start is not None and has_start:
             latents = _sampling.latents_of(conditioning.start, size_px, self)
         noise = noise + self.config.offset_noise * shift
         return self.sample_from(latents, noise, tokens, sampling, has_start, random, on_step)

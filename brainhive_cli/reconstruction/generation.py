@@ -94,9 +94,11 @@ class Sampler:
         if start is not None:
             conditioning = replace(conditioning, start=start)
         elif conditioning.start is not None:
+            generator = self.generator
+            spaces = getattr(generator, "latent_spaces", [generator.latent_space])  # a chain has several
             for name, head in self.heads.items():
-                if head.digest.startswith(PREFIX):
-                    refuse_other_target(name, head, self.generator.latent_space, "the generator")
+                if head.digest.startswith(PREFIX) and head.digest not in spaces:
+                    refuse_other_target(name, head, spaces[0], "the generator")
         media: Media = self.generator.generate(
             conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
         )

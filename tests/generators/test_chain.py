@@ -13,13 +13,16 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.heads import Head
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.generators import Sampling, chain, sdxl, sdxl_unclip
 from brainhive_cli.generators.chain import TINY, Config, Stage
 from brainhive_cli.priors import fusion_prior
+from brainhive_cli.reconstruction.generation import Sampler
+from brainhive_cli.reconstruction.recipe import Output
 
 SAME_PICTURE = 1e-4
-PX, SAMPLING = 32, Sampling(steps=4)
+PX, SAMPLING, CPU = 32, Sampling(steps=4), torch.device("cpu")
 
 
 def test_the_second_stage_starts_from_the_media_of_the_first_with_noise_of_its_own():
@@ -149,3 +152,20 @@ def test_a_captioner_of_another_kind_is_refused(tmp_path):
             ask()
     with pytest.raises(RecipeError, match="first stage has no media to caption"):
         Config(stages=stages[::-1])
+
+
+def test_a_latent_may_be_of_any_stage_and_of_no_other_autoencoder():
+    second = sdxl_unclip.TINY.model_copy(update={"seed": 5})
+    generator = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=second))).build()
+    decoded = Decoded({"latent": torch.randn(1, 4, 8, 8)})
+    spaces = generator.latent_spaces
+    for digest in (*spaces, "latents:another"):
+        heads = {"latent": Head((4, 8, 8), "latent", digest=digest)}
+        output = Output(resolution_px=PX, precision="fp32")
+        sampler = Sampler(lambda *_: generator, priors.load("identity"), output, SAMPLING, CPU, heads)
+        if digest in spaces:
+            assert sampler.sample(decoded, [1]).shape == (1, 3, PX, PX)
+        else:
+            with pytest.raises(BrainhiveError, match="latents:another"):
+                sampler.sample(decoded, [1])
+    assert len(set(spaces)) == 2
