@@ -65,6 +65,11 @@ def to_media(opened: Image.Image | Clip) -> Tensor:
     return torch.from_numpy(opened.frames).permute(0, 3, 1, 2) / 255
 
 
+def to_clip(opened: Image.Image | Clip) -> Clip:
+    """Take a picture for a clip of one frame; a clip is given as it is."""
+    return opened if isinstance(opened, Clip) else Clip(np.asarray(opened)[None], None)
+
+
 def medium_of(opened: Image.Image | Clip) -> Medium:
     """Tell a picture from a clip."""
     return "picture" if isinstance(opened, Image.Image) else "clip"

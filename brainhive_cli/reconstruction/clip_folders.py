@@ -73,10 +73,7 @@ def _files(folder: str) -> list[Path]:
 
 def open_clip(path: Path) -> Clip:
     """Read a clip; a picture of one frame is a clip of one."""
-    opened = media_files.read(path)
-    if isinstance(opened, Clip):
-        return opened
-    return Clip(np.asarray(opened)[None], None)
+    return media_files.to_clip(media_files.read(path))
 
 
 Open = Callable[[Path], Clip]

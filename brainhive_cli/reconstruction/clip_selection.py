@@ -95,10 +95,11 @@ class ClipSelection:
                 tiles.append(Tile(""))
                 continue
             file, values = each.of_item(image_id)[0]
-            made, of_made = each.generated.open(file), each.generated.annotations.get(image_id, NO_ANNOTATION)
+            made = media_files.to_clip(each.generated.open(file))
+            of_made = each.generated.annotations.get(image_id, NO_ANNOTATION)
             tile = self._tile(each.generated.name, image_id, made, of_made, of_made.lines)
             tiles.append(Tile(tile.file, tile.lines, _named(values), poster=tile.poster))
-            clips.append(outlined(made.frames, None, SIDE_PX))
+            clips.append(outlined(_of_length(made.frames, len(seen.frames)), None, SIDE_PX))
         if clip_files.has_pyav() and len(clips) > 1:
             name = f"{below_run('clips', image_id)}.mp4"
             together = np.concatenate(clips[:2], 2)  # [F, H, 2 · W, 3]: what was seen, left of what was made
@@ -128,11 +129,12 @@ class ClipSelection:
         for image_id in image_ids:
             seen, made = self.annotation(image_id), first.generated.annotations.get(image_id, NO_ANNOTATION)
             file, values = first.of_item(image_id)[0]
+            clip = media_files.to_clip(first.generated.open(file))
             words = [self.label(image_id), *seen.lines]
             pairs.append(
                 [
                     Strip(self.open_seen(image_id).frames, "seen", words, seen.masks),
-                    Strip(first.generated.open(file).frames, "made", made.lines, made.masks, _named(values)),
+                    Strip(clip.frames, "made", made.lines, made.masks, _named(values)),
                 ]
             )
         return draw_filmstrips(title, pairs)
@@ -141,6 +143,11 @@ class ClipSelection:
 def below_run(folder: str, image_id: str) -> str:
     """Name the file of an item below a folder of the run, without ending."""
     return below(Path(folder), image_id, source="the stimulus id").as_posix()
+
+
+def _of_length(frames: clip_files.Frames, count: int) -> clip_files.Frames:
+    """Hold a picture, one frame, as long as a clip."""
+    return np.repeat(frames, count, 0) if len(frames) == 1 else frames
 
 
 def _named(values: dict[str, float]) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
-from brainhive_cli.data.media_files import medium_of
+from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics.neighbours import block_length
 from brainhive_cli.reconstruction.annotations import Annotation, as_documents
@@ -60,7 +60,9 @@ def measure_run(
         missing: Sources that could not be made, and how to get them.
         notes: More notes of the measurements.
     """
-    scored, missing_metrics = _score(scoring, generated, stimuli, launch)
+    first = stimuli.open(next(iter(generated[0].files)))
+    frames = len(first.frames) if isinstance(first, Clip) else None
+    scored, missing_metrics = _score(scoring, generated, stimuli, frames, launch)
     if not scored[0].values:
         raise BrainhiveError(
             "none of the metrics can be computed",
@@ -68,7 +70,7 @@ def measure_run(
         )
     if not launch.is_main:
         return
-    if scoring.sheet_rows and _are_clips(scored, stimuli):
+    if scoring.sheet_rows and frames:
         shown = ClipSelection(
             folder,
             scored,
@@ -87,16 +89,12 @@ def measure_run(
     if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
         folder.write_json("decoded.json", decoded)
     caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
-    block = block_length(len(scored[0].generated.files)) if _are_clips(scored, stimuli) else 1
+    block = block_length(len(scored[0].generated.files)) if frames else 1
     found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, "block": block, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
     folder.replace("index.html", lambda path: _write_page(path, folder, found))
     folder.finish(found)
-
-
-def _are_clips(scored: Sequence[Scored], stimuli: Stimuli) -> bool:
-    return medium_of(stimuli.open(next(iter(scored[0].generated.files)))) == "clip"
 
 
 def open_run(
@@ -156,18 +154,22 @@ def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Re
 
 
 def _score(
-    scoring: Scoring, generated: Sequence[GeneratedSet], stimuli: Stimuli, launch: Launch
+    scoring: Scoring,
+    generated: Sequence[GeneratedSet],
+    stimuli: Stimuli,
+    frames: int | None,
+    launch: Launch,
 ) -> tuple[list[Scored], dict[str, str]]:
     """Score all reconstructions; also give the metrics that are missing, with the way to get them."""
     ids = list(dict.fromkeys(image_id for each in generated for image_id in each.files))
-    names = names_for(medium_of(stimuli.open(ids[0])), scoring.metrics)
+    names = names_for("clip" if frames else "picture", scoring.metrics)
     if not launch.is_main:
         launch.barrier()  # what the main process downloads, the others find
     parts, missing = load(names, scoring.metric_encoders, launch)
     if launch.is_main:
         launch.barrier()
     opens = [partial(stimuli.open, image_id) for image_id in ids]
-    scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens)
+    scorer = Scorer(parts, scoring.protocol, scoring.metric_batch_size, launch.device, opens, frames)
     rows = {image_id: row for row, image_id in enumerate(ids)}
     scored = [Scored.of(each, scorer, rows, launch) for each in generated]
     if of_stimuli := Scored.of_stimuli(scorer, ids):

@@ -35,6 +35,7 @@ class Scorer:
         batch_size: Media compared at once.
         device: Where networks compute.
         stimuli: N pictures or clips.
+        frames: Frames of the stimuli where they are clips; None of pictures.
     """
 
     parts: Mapping[str, MetricPart]
@@ -42,6 +43,7 @@ class Scorer:
     batch_size: int
     device: torch.device
     stimuli: Sequence[Open]
+    frames: int | None = None
 
     @cached_property
     def seen(self) -> dict[Features, Tensor]:
@@ -118,8 +120,9 @@ class Scorer:
         """
         sized = []
         for media in map(to_media, opened):
-            is_clip = media.ndim == 4
-            if is_clip:
+            if media.ndim == 3 and self.frames is not None:
+                media = media.expand(self.frames, -1, -1, -1)  # a keyframe, held still
+            if media.ndim == 4:
                 sized.append(prepare(media, self.protocol, FRAME_PX))
             else:
                 sized.append(prepare(media[None], self.protocol)[0])

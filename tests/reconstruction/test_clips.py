@@ -103,3 +103,21 @@ def test_metrics_of_pictures_are_refused_for_clips(generated):
     with pytest.raises(RecipeError, match="ssim does not compare clips") as caught:
         measure_run(folder, Scoring(metrics=["ssim"]), [made], stimuli(made), "test", HERE, {}, {})
     assert "frame_ssim" in caught.value.hint
+
+
+def test_a_keyframe_counts_as_a_clip_that_holds_it_still(generated, tmp_path):
+    _, made = generated
+    stills, frames = {}, {}
+    for image_id, files in made.files.items():
+        first = media_files.read(files[1]).frames[:1]
+        stills[image_id], frames[image_id] = [tmp_path / f"{image_id}.png"], [tmp_path / f"{image_id}-s.png"]
+        media_files.save(first[0], stills[image_id][0])
+        media_files.save(np.repeat(first, FRAMES, 0), frames[image_id][0])
+    keys, held = (GeneratedSet("brain", f"{n}", (1,), files, 1) for n, files in enumerate([stills, frames]))
+
+    scoring = Scoring(metrics=["frame_pixcorr"], sheet_rows=1)
+    folder = RunFolder(tmp_path)
+    measure_run(folder, scoring, [keys, held], stimuli(made), "test", HERE, {}, {})
+
+    items = folder.measurements().items
+    assert items["brain · 0"]["frame_pixcorr"] == items["brain · 1"]["frame_pixcorr"]
