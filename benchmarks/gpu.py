@@ -21,7 +21,7 @@ import time
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock
 from typing import Any
@@ -165,6 +165,17 @@ def drawing(on: Setting) -> None:
         reconstruct.gpu(setting)
 
 
+def video(on: Setting) -> None:
+    """Compare NEURONS' clips and keyframes with bare diffusers, and their memory with a card of 24 GB."""
+    import neurons_video
+
+    full = replace(neurons_video.FULL, made=2, at_once=2, share=0.4)  # in less time
+    sizes = neurons_video.TINY if on.tiny else full
+    setting = neurons_video.Setting(on.home, sizes, on.device, 1)
+    neurons_video.clips(setting)
+    neurons_video.keyframes(setting)
+
+
 def ranking(on: Setting) -> None:
     """Rank among a million vectors: in one stream, and in the two of `eval-retrieval`."""
     import retrieval
@@ -184,7 +195,7 @@ def equality(on: Setting) -> None:
 
 PARTS: dict[str, Callable[[Setting], None]] = {
     part.__name__: part
-    for part in (equality, cells, prior_step, encoders, drawing, prior_memory, profile, ranking)
+    for part in (equality, cells, prior_step, encoders, drawing, video, prior_memory, profile, ranking)
 }
 """In order of value."""
 

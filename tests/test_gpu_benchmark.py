@@ -16,6 +16,7 @@ FIGURES = {
     "prior_step": "train-prior, SDXL's width in bf16: of the bare loop",
     "encoders": "embed, all in one pass: of their bare forwards",
     "drawing": "reconstruct, SDXL's width: of the bare pipeline, batch 2",
+    "video": "clips, 1 at once: of diffusers' pipeline",
     "prior_memory": "prior-24gb: peak allocated over its estimate",
     "profile": "a cell, profiled: share of time that the device is busy",
     "ranking": "eval-retrieval: two streams of distractors, s",
