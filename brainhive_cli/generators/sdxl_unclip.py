@@ -153,7 +153,7 @@ class UnCLIP:
         from diffusers import DDPMScheduler
 
         self.config = config
-        self.vae, self.unet = self.networks = components["vae"], components["unet"]
+        self.vae, self._unet = self.networks = components["vae"], components["unet"]
         if self.vae.dtype == torch.float16 and self.vae.config.force_upcast:  # as SDXL's own overflows
             _components.cast(self.vae, torch.float32)
         self._placement = Placement(self.networks, device)
@@ -273,7 +273,7 @@ class UnCLIP:
         if not len(times):
             return latents
         latents = scheduler.add_noise(latents, noise, times[:1].expand(len(latents)))
-        self._placement.use(self.unet)
+        self._placement.use(self._unet)
 
         def predict(latents: Tensor, time: Tensor) -> Tensor:
             return self._predict(latents, time, tokens)
@@ -309,12 +309,12 @@ class UnCLIP:
         """
         held = (max if offload else sum)(map(size_of, self.networks))
         rows, at_once = batch * (2 if guidance > 1 else 1), 1 if tile else min(batch, _autoencoder.AT_ONCE)
-        latents = torch.empty(rows, *self.latent_shape(size_px), device="meta", dtype=self.unet.dtype)
+        latents = torch.empty(rows, *self.latent_shape(size_px), device="meta", dtype=self._unet.dtype)
         first, times = latents[:at_once].to(self.vae.dtype), torch.empty(rows, device="meta")
         tokens = self._tokens(Conditioning(), rows)
         with torch.no_grad():
             decoding = peak(lambda: self.vae.decode(first), self.vae)
-            denoising = peak(lambda: self._predict(latents, times, tokens), self.unet)
+            denoising = peak(lambda: self._predict(latents, times, tokens), self._unet)
             return held + max(denoising + latents.nbytes + tokens.nbytes, decoding)
 
     def _prepared(self, sampling: Sampling) -> Any:
@@ -332,8 +332,8 @@ class UnCLIP:
         rows, side = len(latents), float(self.config.size_px)
         ids = torch.tensor([[side, side, 0.0, 0.0]], device=self.device, dtype=tokens.dtype).expand(rows, -1)
         added = {"text_embeds": tokens.new_empty(rows, 0), "time_ids": ids}
-        found: Tensor = self.unet(
-            latents.to(self.unet.dtype),
+        found: Tensor = self._unet(
+            latents.to(self._unet.dtype),
             times.to(self.device),
             tokens,
             added_cond_kwargs=added,
@@ -343,9 +343,9 @@ class UnCLIP:
 
     def _tokens(self, conditioning: Conditioning, rows: int) -> Tensor:
         """Give tokens [B, S, D], weighed by the masks; zeros where there are none."""
-        tokens, width = conditioning.embeddings, self.unet.config.cross_attention_dim
+        tokens, width = conditioning.embeddings, self._unet.config.cross_attention_dim
         if tokens is None:
-            return torch.zeros(rows, TOKENS, width, device=self.device, dtype=self.unet.dtype)
+            return torch.zeros(rows, TOKENS, width, device=self.device, dtype=self._unet.dtype)
         if tokens.ndim != 3 or tokens.shape[-1] != width:
             raise BrainhiveError(
                 f"the generator takes tokens [B, S, {width}], not {list(tokens.shape)}",
@@ -362,7 +362,7 @@ class UnCLIP:
                 1
             )  # [B, 1, side, side]
             tokens = tokens * held.flatten(1)[..., None].to(tokens)
-        return tokens.to(self.device, self.unet.dtype)
+        return tokens.to(self.device, self._unet.dtype)
 
     def _unconditional(
         self, tokens: Tensor, null: Conditioning | None, random: Sequence[torch.Generator]
