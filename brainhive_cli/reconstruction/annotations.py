@@ -1,19 +1,17 @@
 """What is known of a stimulus, or decoded, in words and masks: for people who look at reconstructions."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.datasets import StimulusSet
 
 CAPTION, MASK, CONCEPTS = "caption", "mask", "concepts"
-"""The heads that are shown: a text or token ids [L], probabilities [F, 1, H, W] and [K]."""
+"""The heads that are shown: texts, probabilities [F, 1, H, W] and [K]."""
 LIKELY = 0.5
 """Probability from which a pixel is the key object's, and a concept is named."""
 MOST_CONCEPTS = 4
@@ -57,7 +55,7 @@ def of_decoded(decoded: Decoded, image_ids: Sequence[str], names: Sequence[str])
         image_ids: [N].
         names: Those of the K concepts.
     """
-    captions = _captions(decoded)
+    captions = decoded.texts.get(CAPTION)
     masks, concepts = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
     if masks is not None and masks.ndim != 5:
         masks = None
@@ -87,16 +85,3 @@ def _named(likelihood: NDArray[np.floating[Any]], names: Sequence[str]) -> tuple
     """Name the likely concepts, the likeliest first; one at least."""
     order = np.argsort(-likelihood, kind="stable")[:MOST_CONCEPTS]
     return tuple(names[place] for rank, place in enumerate(order) if not rank or likelihood[place] > LIKELY)
-
-
-def _captions(decoded: Decoded) -> list[str]:
-    if CAPTION in decoded.texts:
-        return decoded.texts[CAPTION]
-    ids = decoded.tensors.get(CAPTION)
-    if ids is None or ids.ndim != 2:
-        return []
-    try:
-        write: Callable[[Iterable[int]], str] = CaptionTokens(length=ids.shape[1]).text
-    except MissingExtra:  # the vocabulary comes with open_clip; everything else is shown without it
-        return []
-    return [write(int(each) for each in row) for row in ids.tolist()]

@@ -39,13 +39,3 @@ def test_what_was_decoded_is_named_from_the_likeliest_concept_on():
     assert not first.masks.any() and second.masks.all() and second.masks.shape == (6, 4, 4)
     assert of_decoded(Decoded({"token": torch.zeros(2, 3)}), ["a", "b"], ()) == {}
     assert of_decoded(Decoded({"concepts": heads["concepts"]}), ["a", "b"], ("one",)) == {}
-
-
-def test_caption_ids_are_written_out(monkeypatch):
-    from brainhive_cli.core.caption_tokens import CaptionTokens
-
-    ids = torch.stack([CaptionTokens(length=12).ids("a dog runs")] * 2)
-
-    found = of_decoded(Decoded({"caption": ids}), ["a", "b"], ())
-
-    assert found["b"].caption == "a dog runs"
