@@ -4,7 +4,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import RecipeError
@@ -13,12 +12,10 @@ from brainhive_cli.retrieval.ensembles import Ensemble
 from brainhive_cli.retrieval.rankings import Gallery, Places
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Sliding
 from brainhive_cli.signals.augmentation import Augment, mix_repetitions, shuffle_repetitions
+from brainhive_cli.signals.windows import inside, window_starts
 
 Curve = dict[float, list[list[int]]]
 """Ranks [draws, N] by the number of repetitions, or by the centre of a window in milliseconds."""
-
-CLOSE_MS = 1e-6
-"""Times closer than this are one: above the rounding of seconds to milliseconds."""
 
 
 def over_repetitions(
@@ -82,26 +79,12 @@ def over_time(
     times_ms = [member.times_ms(subject, split) for member in ensemble.members]
     rest = [torch.from_numpy(member.mean_signal(subject, "train")) for member in ensemble.members]
     curve = {}
-    for start_ms in window_starts(times_ms[0], sliding):
-        stop_ms = start_ms + sliding.width_ms
-        inside = [torch.from_numpy((t >= start_ms - CLOSE_MS) & (t < stop_ms - CLOSE_MS)) for t in times_ms]
-        seen = [torch.where(*each) for each in zip(inside, signals, rest, strict=True)]
+    for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
+        masks = [torch.from_numpy(inside(each, start_ms, sliding.width_ms)) for each in times_ms]
+        seen = [torch.where(*each) for each in zip(masks, signals, rest, strict=True)]
         centre_ms = round(start_ms + sliding.width_ms / 2, 3)
         curve[centre_ms] = _ranked(gallery, [ensemble.tokens(subject, seen)], target)
     return curve
-
-
-def window_starts(times_ms: NDArray[np.floating], sliding: Sliding) -> list[float]:
-    """List where windows begin: from the first sample, as long as they end within the signal."""
-    step = (times_ms[-1] - times_ms[0]) / max(1, len(times_ms) - 1)
-    last = times_ms[-1] + step - sliding.width_ms
-    if last < times_ms[0] - CLOSE_MS:
-        raise RecipeError(
-            f"sliding.width_ms {sliding.width_ms:g} is wider than the signal "
-            f"({times_ms[0]:g} to {times_ms[-1] + step:g} ms)",
-            "take a narrower window",
-        )
-    return list(np.arange(times_ms[0], last + CLOSE_MS, sliding.step_ms))
 
 
 def _ranked(gallery: Gallery, tokens: Sequence[Tensor], target: Places) -> list[list[int]]:

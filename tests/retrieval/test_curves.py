@@ -1,12 +1,10 @@
 """Curves: which repetitions are averaged, which windows are seen; their ends are the plain result."""
 
-import numpy as np
 import pytest
 from PIL import Image
 
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.retrieval.curves import doubling, window_starts
-from brainhive_cli.retrieval.recipe import Sliding
+from brainhive_cli.retrieval.curves import doubling
 from brainhive_cli.retrieval.summary import points_of
 
 
@@ -24,17 +22,6 @@ def test_repetitions_double_to_all_that_there_are():
     assert doubling(80) == [1, 2, 4, 8, 16, 32, 64, 80]
     assert doubling(16) == [1, 2, 4, 8, 16]
     assert doubling(1) == [1]
-
-
-def test_windows_lie_within_the_signal():
-    times_ms = np.arange(0, 1000, 4.0)
-
-    starts = window_starts(times_ms, Sliding(width_ms=100, step_ms=50))
-
-    assert starts == pytest.approx(np.arange(0, 901, 50))
-    assert window_starts(times_ms, Sliding(width_ms=1000)) == pytest.approx([0])
-    with pytest.raises(RecipeError, match=r"sliding.width_ms 1001 is wider than the signal \(0 to 1000 ms\)"):
-        window_starts(times_ms, Sliding(width_ms=1001))
 
 
 def test_all_repetitions_are_the_plain_result_and_one_is_worse(curves):
