@@ -24,10 +24,10 @@ from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.signal_stores import open_signals
 from brainhive_cli.data.targets import Targets
-from brainhive_cli.data.trials import Trials, open_trials
+from brainhive_cli.data.trials import Trials, open_trials, select_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.section import Signal
-from brainhive_cli.signals.selection import sample_range
+from brainhive_cli.signals.selection import Selection, sample_range
 from brainhive_cli.stores.target_store import TargetStore
 
 SIGNALS, PICTURES = 4096, 8192
@@ -61,8 +61,13 @@ class Member:
         """Open one of the target stores; all have the same rows."""
         return next(iter(self.align.stores(split, self.cell).values()))
 
-    def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
+    def images(self, split: str, rows: NDArray[np.int64], without: str = "") -> Tensor:
         """Encode the pictures of some rows as the vectors [M, D] that retrieval compares.
+
+        Args:
+            split: Whose pictures.
+            rows: Which of them.
+            without: Key of an embedding that is replaced by its mean over these pictures.
 
         Raises:
             BrainhiveError: if a head predicts embeddings of other weights than a store has.
@@ -77,9 +82,14 @@ class Member:
             for store in (store for store_name, store in stores.items() if keys[store_name] == head.target):
                 refuse_other_target(name, head, digest_of(store), str(store.path))
         targets, tokens = Targets.of(stores, Launch(0, 1, self.model.device), keys, hold=False), []
+        if without:
+            mean = targets.sources[without].gather(rows).mean(0)
         for part in np.array_split(rows, max(1, -(-len(rows) // PICTURES))):
             with torch.inference_mode():
-                tokens.append(self.model.encode_image(targets.gather(part)).float())
+                given = targets.gather(part)
+                if without:
+                    given[without] = mean.expand_as(given[without])
+                tokens.append(self.model.encode_image(given).float())
         return torch.cat(tokens)
 
     def decoded(self, subject: int, split: str) -> tuple[Decoded, NDArray[np.int64]]:
@@ -101,7 +111,7 @@ class Member:
         parts = []
         for start in range(0, len(signal), SIGNALS):
             part = torch.from_numpy(signal[start : start + SIGNALS]).to(self.model.device)
-            index = self._index(subject, len(part))
+            index = self.index(subject, len(part))
             parts.append(self.model.decode(part, index, seeds[start : start + SIGNALS]).float())
         return Decoded.join(parts)
 
@@ -115,18 +125,18 @@ class Member:
         tokens = []
         with torch.inference_mode():
             for part in signal.split(SIGNALS):
-                index = self._index(subject, len(part))
+                index = self.index(subject, len(part))
                 tokens.append(self.model.encode_signal(part.to(self.model.device), index).float())
         return torch.cat(tokens)
 
     def predicted(self, subject: int, signal: Tensor) -> dict[str, Tensor]:
         """Predict the heads of a subject's signals [N, C, T], float32 [N, *shape]; nothing is sampled."""
         with torch.inference_mode():
-            index = self._index(subject, len(signal))
+            index = self.index(subject, len(signal))
             found = self.model.predict(signal.to(self.model.device), index)
             return {head: values.float() for head, values in found.items()}
 
-    def _index(self, subject: int, count: int) -> Tensor | None:
+    def index(self, subject: int, count: int) -> Tensor | None:
         """Give the subject index of signals [N]; None for a subject who was not trained on."""
         known = self.model.layout.spec.subjects
         if subject not in known or self.align.are_strangers:
@@ -143,6 +153,10 @@ class Member:
         trials: Trials = self.align.once(key, lambda: self._trials(subject, split))
         self._refuse_seen(trials, split)
         return trials
+
+    def training(self, subject: int) -> Trials:
+        """Open a subject's training signals, repetitions averaged; they are not kept."""
+        return self._trials(subject, "train")
 
     def _refuse_seen(self, trials: Trials, split: str) -> None:
         """Refuse to test on pictures that the model learned from, by whomever they were seen."""
@@ -185,6 +199,13 @@ class Member:
             width = trials.signal.shape[-2]
             self.model.layout.spec.refuse_other_voxels(subject, width, trials.regions, where)
         return trials
+
+    def selection(self, subject: int, split: str) -> tuple[Selection, NDArray[np.int64]]:
+        """Choose what the model reads of a recording, nothing averaged; and return pictures' rows [N]."""
+        signal, channels = self._taken(subject, split)
+        given = (self.align.dataset, self.align.paths, signal, subject, split)
+        found, stimulus, _ = select_trials(*given, self.pictures(split), channels, self._normaliser(subject))
+        return found, stimulus
 
     def _normaliser(self, subject: int) -> Normaliser | None:
         """Return what normalises a subject's signals; None: the subject's own training signals do."""

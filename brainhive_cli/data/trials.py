@@ -13,11 +13,12 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.data.signal_stores import open_signals
+from brainhive_cli.data.signal_stores import open_signals, store_path
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.signals.prepared import Content, Signals, in_memory, mapped
 from brainhive_cli.signals.section import Signal
+from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.recordings import SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
@@ -123,6 +124,44 @@ def open_trials(
         RecipeError: if it does not have the channels, regions or window.
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
+    selection, stimulus, moments = select_trials(
+        dataset, paths, signal, subject, split, pictures, channels, normaliser
+    )
+    path = store_path(dataset, paths, signal, subject)
+
+    def read(content: Content) -> Signals:
+        return mapped(selection, content, path, split) if memory_map else in_memory(selection, content)
+
+    return Trials(
+        subject,
+        read("averages"),
+        stimulus,
+        selection.channels,
+        selection.recording.rate_hz,
+        read("trials") if with_single else None,
+        selection.repetitions if with_single else None,
+        moments,
+        tuple(selection.times_s.tolist()),
+        selection.regions,
+    )
+
+
+def select_trials(
+    dataset: Dataset,
+    paths: Paths,
+    signal: Signal,
+    subject: int,
+    split: str,
+    pictures: TargetStore,
+    channels: Sequence[str] | None = None,
+    normaliser: Normaliser | None = None,
+) -> tuple[Selection, NDArray[np.int64], Moments | None]:
+    """Choose what `open_trials` reads, with its arguments and errors; nothing is averaged.
+
+    Returns:
+        The selection, normalised; the row of each of its N stimuli in the target store; and the moments of
+        the subject's training signals, where these normalise it.
+    """
     store = open_signals(dataset, paths, signal, subject)
     _refuse_other_pictures(store, dataset, split, pictures)
     recording, where = store[split], f"{dataset.name} subject {subject} {split}"
@@ -141,22 +180,7 @@ def open_trials(
             moments = Moments.of((chunk for _, chunk in learned.averages()), signal.normalise)
             normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)
-
-    def read(content: Content) -> Signals:
-        return mapped(selection, content, store.path, split) if memory_map else in_memory(selection, content)
-
-    return Trials(
-        subject,
-        read("averages"),
-        stimulus[stimulus >= 0],
-        selection.channels,
-        recording.rate_hz,
-        read("trials") if with_single else None,
-        selection.repetitions if with_single else None,
-        moments,
-        tuple(selection.times_s.tolist()),
-        selection.regions,
-    )
+    return selection, stimulus[stimulus >= 0], moments
 
 
 def _refuse_other_pictures(store: SignalStore, dataset: Dataset, split: str, pictures: TargetStore) -> None:
