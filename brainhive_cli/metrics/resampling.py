@@ -71,6 +71,26 @@ def resampled_statistics(
     return np.concatenate(blocks)
 
 
+def resampled_means(values: Values, draws: int, random: np.random.Generator) -> Values:
+    """Resample the items of many places alike, as `resampled_statistics` does those of one.
+
+    Args:
+        values: [subjects, P, N]; all subjects have the same items.
+        draws: Number of resamples.
+        random: Draws the items.
+
+    Returns:
+        Means [P, draws, subjects].
+    """
+    subjects, places, items = values.shape
+    flat, rows, blocks = values.reshape(-1, items).T, max(1, BLOCK // items), []
+    for start in range(0, draws, rows):
+        drawn = random.integers(items, size=(min(rows, draws - start), items))
+        blocks.append(_means(flat, drawn))
+    found = np.concatenate(blocks).reshape(draws, subjects, places)
+    return np.moveaxis(found, 2, 0)
+
+
 def _means(values: Values, drawn: NDArray[np.int64]) -> Values:
     """Average values [N, subjects] over the items drawn [draws, N]: [draws, subjects]."""
     count, items = drawn.shape

@@ -1,6 +1,6 @@
 """Metrics of items' values, and their confidence intervals over items and subjects."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_statistics
+from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_means, resampled_statistics
 
 Correlation = TypeVar("Correlation", float, NDArray[np.float64])
 Limits = tuple[float | None, float | None]
@@ -76,22 +76,84 @@ def measure(
     averages = [group.mean(0) if len(group) else np.empty(0) for group in models]
     found = describe(averages, ids=ids, statistic=statistic, limits=limits, wilson=wilson)
     value = float(np.mean([statistic(group, axis=-1) for group in averages]))
-    spread, caveats = None, find_caveats(protocol)
+    spread = None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
+    how = (protocol, split, found, spread)
+    return _metric(name, value, sum(map(len, averages)), pool, chance, seeds, *how)
+
+
+def measure_each(
+    name: str,
+    groups: Sequence[Values],
+    *,
+    protocol: str,
+    split: str,
+    pool: int | None = None,
+    chance: float | None = None,
+    seeds: Sequence[int] = (),
+    limits: Limits = (None, None),
+    wilson: bool = True,
+) -> list[Metric]:
+    """Measure the same items at many places, as `measure` does at one, with one resampling for all places.
+
+    Args:
+        name: What was measured.
+        groups: Values [P, N] at P places, one array a subject; or [S, P, N] of S models. All subjects have
+            the same items in the same order.
+        protocol: See `measure`, as those that follow.
+        split: See `measure`.
+        pool: See `measure`.
+        chance: See `measure`.
+        seeds: See `measure`.
+        limits: See `measure`.
+        wilson: See `measure`.
+    """
+    models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]
+    averages = np.stack([group.mean(0) for group in models]).astype(np.float64)  # [subjects, P, N]
+    random = np.random.default_rng(0).spawn(3)[0]
+    resampled = resampled_means(averages, DRAWS, random)  # [P, draws, subjects]
+    found = []
+    for place, drawn in enumerate(resampled):
+        own = [*averages[:, place]]
+        _check(own, None)
+        interval = _interval_of(own, drawn, own[0].size, np.mean, 0.95, 0, limits, wilson)
+        spread = None
+        if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
+            by_seed = np.mean([group[:, place].mean(-1) for group in models], axis=0)
+            spread = float(by_seed.std(ddof=1))
+        value, count = float(np.mean(averages[:, place])), int(averages[:, place].size)
+        how = (protocol, split, interval, spread)
+        found.append(_metric(name, value, count, pool, chance, seeds, *how))
+    return found
+
+
+def _metric(
+    name: str,
+    value: float,
+    count: int,
+    pool: int | None,
+    chance: float | None,
+    seeds: Sequence[int],
+    protocol: str,
+    split: str,
+    interval: Interval,
+    spread: float | None,
+) -> Metric:
+    caveats = find_caveats(protocol)
     return Metric(
         name,
         value,
-        sum(map(len, averages)),
+        count,
         pool,
         chance,
-        found.low,
-        found.high,
+        interval.low,
+        interval.high,
         tuple(seeds),
         protocol,
         split,
-        found.method,
-        found.these_subjects,
+        interval.method,
+        interval.these_subjects,
         spread,
         True if SELECTED_ON_TEST in caveats else None if UNKNOWN_SELECTION in caveats else False,
     )
@@ -170,8 +232,27 @@ def describe(
     given = [np.asarray(group, np.float64) for group in groups]
     _check(given, ids)
     groups, places = by_item(given, ids)
-    items, subjects = max(int(place.max()) for place in places) + 1, len(groups)
-    values = np.concatenate(groups)
+    items = max(int(place.max()) for place in places) + 1
+    random, filling, _ = np.random.default_rng(seed).spawn(3)
+
+    def resample() -> Values:
+        return resampled_statistics(groups, places, statistic, draws, random, filling)
+
+    return _interval_of(groups, resample, items, statistic, level, seed, limits, wilson)
+
+
+def _interval_of(
+    groups: Sequence[Values],
+    resample: Values | Callable[[], Values],
+    items: int,
+    statistic: Statistic,
+    level: float,
+    seed: int,
+    limits: Limits,
+    wilson: bool,
+) -> Interval:
+    """Make the interval of values [N] by subject from resampled statistics [draws, subjects]."""
+    subjects, values = len(groups), np.concatenate(groups)
     can_be_share = wilson and statistic is np.mean and limits in ((None, None), (0.0, 1.0))
     is_binary = can_be_share and bool(np.isin(values, (0, 1)).all())
     if items == 1:
@@ -183,8 +264,7 @@ def describe(
         return Interval(*ends, "Wilson, over items; for these subjects, who do not differ", ends)
     if is_binary and limits == (None, None):
         limits = (0.0, 1.0)
-    random, filling, choosing = np.random.default_rng(seed).spawn(3)
-    resampled = resampled_statistics(groups, places, statistic, draws, random, filling)
+    resampled = resample() if callable(resample) else resample
     over_items = _cut(_percentiles(resampled.mean(1), level), limits)
     if subjects == 1:
         return Interval(*over_items, "bootstrap over items")
@@ -193,6 +273,7 @@ def describe(
         ends = _cut(_t_interval(found, resampled, level), limits)
         method = f"t over {subjects} subjects, with the variance of shared items; for people in general"
         return Interval(*ends, method, over_items)
+    choosing = np.random.default_rng(seed).spawn(3)[2]
     chosen = choosing.integers(subjects, size=resampled.shape)
     both = np.take_along_axis(resampled, chosen, 1).mean(1)
     method = f"bootstrap over {subjects} subjects and, shared by them, items; for people in general"

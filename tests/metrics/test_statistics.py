@@ -10,7 +10,7 @@ from scipy.stats import binomtest, norm, t
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, SIMULATED, UNKNOWN_SELECTION
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.metrics import resampling
-from brainhive_cli.metrics.statistics import describe, interval, measure, spearman_brown
+from brainhive_cli.metrics.statistics import describe, interval, measure, measure_each, spearman_brown
 
 ITEMS = 200
 
@@ -258,3 +258,18 @@ def test_spearman_brown_leaves_noise_at_zero_and_has_no_pole():
     assert spearman_brown(np.array([-1.0, 1.0])).tolist() == [-1, 1]
     ordered = spearman_brown(np.linspace(-1, 1, 101))
     assert (np.diff(ordered) > 0).all()
+
+
+@pytest.mark.parametrize("subjects", (1, 3, 7))
+def test_many_places_have_the_metrics_that_each_has_alone(subjects):
+    random = np.random.default_rng(0)
+    groups = [random.normal(0.3, 1, (4, 25)) for _ in range(subjects)]
+    hits = [(group > 0).astype(float) for group in groups]
+    how = {"protocol": "p", "split": "test", "seeds": (1,)}
+    for each in (groups, hits):
+        found = measure_each("x", each, **how)
+        alone = [measure("x", [group[place] for group in each], **how) for place in range(4)]
+        for one, other in zip(found, alone, strict=True):
+            numbers = [(each.value, each.low, each.high) for each in (one, other)]
+            assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)  # sums in another order
+            assert one.interval == other.interval and one.n == other.n
