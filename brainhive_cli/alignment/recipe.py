@@ -25,7 +25,7 @@ def _head_targets(heads: Any) -> Any:
     return {name: target if target == FUSED else resolve(target) for name, target in heads.items()}
 
 
-USED_IN_CLOSED_FORM = {"validation", "memory_map"}
+USED_IN_CLOSED_FORM = {"validation", "memory_map", "shuffled_labels"}
 """Keys of `train` that have an effect where nothing is trained step by step."""
 HeadTargets = Annotated[
     dict[str, SerializeAsAny[EncoderConfig] | Literal["fused"]], BeforeValidator(_head_targets)

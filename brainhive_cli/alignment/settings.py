@@ -121,6 +121,12 @@ class Train(Section):
     embedding_alternatives: dict[str, Names] = Field(
         {}, description="encoder: names of further stores of the same pictures and width, one drawn each time"
     )
+    shuffled_labels: bool = Field(
+        False,
+        exclude_if=lambda shuffled: not shuffled,  # older runs do not name it
+        description="signals are trained with the pictures of others, drawn once: a control of what a model "
+        "shows that has learned nothing of the pictures",
+    )
     memory_map: Annotated[Literal["auto", "yes", "no"], BeforeValidator(_word)] = Field(
         "auto", description="signals stay on disk; auto: when they need more than half of the free memory"
     )

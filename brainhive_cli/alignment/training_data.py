@@ -1,7 +1,7 @@
 """What the cells of an align run learn from: targets, signals, and the fuser of a prior."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from math import prod
 from typing import Any
@@ -174,6 +174,8 @@ class TrainingData:
         if recipe.mode == "finetune":
             trials = [share_of(each, held_out, recipe.finetune) for each in trials]
         learned = self._learned(recipe, trials)
+        if recipe.train.shuffled_labels:
+            trials = [_shuffled(each, cell.seed) for each in trials]
         tested, tested_images = None, None
         if recipe.train.selection == "test":
             tested, tested_images = self._tested(cell, learned)
@@ -262,6 +264,12 @@ class TrainingData:
             similarity=recipe.similarity,
             normalise=recipe.signal.normalise,
         )
+
+
+def _shuffled(trials: Trials, seed: int) -> Trials:
+    """Give each signal the picture of another, drawn once."""
+    random = np.random.default_rng((seed, trials.subject))
+    return replace(trials, stimulus=random.permutation(trials.stimulus))
 
 
 def held_out_of(stimuli: TargetStore, share: float) -> NDArray[np.bool_]:
