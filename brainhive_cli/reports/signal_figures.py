@@ -1,6 +1,5 @@
 """Figures of a recording: evoked response with scalp maps, reliability, noise ceiling by region."""
 
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.reports.head_map import known_places
 from brainhive_cli.stores.recordings import Sensors
 
 MAPS = 4
@@ -16,12 +16,8 @@ REGIONS = 8
 """Regions in one figure: more cannot be distinguished."""
 APART = 20
 """Two maps are of peaks at least this part of the window apart."""
-FEWEST = 4
-"""Channels with a known place that a map is drawn of."""
 MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
-MONTAGE = "standard_1005"
-"""Where mne has the electrodes of the 10-05 system; its newest version calls it colin27_1005, too."""
 DOTS_PER_INCH = 130
 Values = NDArray[np.float64]
 
@@ -112,30 +108,15 @@ def _figure(size_inch: tuple[float, float]) -> Any:
 
 def _places(sensors: Sensors) -> tuple[NDArray[np.int64], Any] | None:
     """Find which channels have a known place on the head, and mne's description of these."""
-    try:
-        import mne
-    except ImportError:
+    if (found := known_places(sensors)) is None:
         return None
-    positions = _standard(sensors.names) if sensors.positions is None else sensors.positions  # [C, 3]
-    known = np.flatnonzero(np.isfinite(positions).all(1) & positions.any(1))
-    _, first = np.unique(positions[known].round(4), axis=0, return_index=True)
-    if len(known) < FEWEST or len(first) < len(known):  # as gradiometers, two of which lie in one place
-        return None
-    info = mne.create_info([sensors.names[row] for row in known.tolist()], 1000.0, "eeg", verbose="ERROR")
-    for channel, position in zip(info["chs"], positions[known], strict=True):
-        channel["loc"][:3] = position
-    return known, info
-
-
-def _standard(names: Sequence[str]) -> Values:
-    """Look up electrodes [C, 3] of the 10-05 system, in head coordinates; NaN for other names."""
     import mne
 
-    # mne would print the montage's new name to stdout
-    with mne.use_log_level("ERROR"), warnings.catch_warnings(action="ignore"):
-        standard = mne.channels.transform_to_head(mne.channels.make_standard_montage(MONTAGE))
-    places = standard.get_positions()["ch_pos"]
-    return np.array([places.get(name, (np.nan,) * 3) for name in names], np.float64)
+    known, positions = found
+    info = mne.create_info([sensors.names[row] for row in known.tolist()], 1000.0, "eeg", verbose="ERROR")
+    for channel, position in zip(info["chs"], positions, strict=True):
+        channel["loc"][:3] = position
+    return known, info
 
 
 def _peaks(power: Values) -> list[int]:
