@@ -120,6 +120,21 @@ COMMANDS = (
     ),
     Command(
         STEPS,
+        "explain",
+        "Show when, where, in which band and at which level signals carry what was seen.",
+        "--analyses windows,sensors",
+        {
+            "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
+            "analyses": option("--analyses", "Analyses, as in windows,bands.", default="all"),
+            "levels": option("--levels", "Further encoders to compare signals with."),
+            "control": option(
+                "--control", "permuted labels, or a model trained on them.", default="permuted"
+            ),
+        },
+        paths="align_run",
+    ),
+    Command(
+        STEPS,
         "train-prior",
         "Train a Fusion Prior: fusion encoder, projection and attention adapter on a frozen SDXL.",
         "--dataset demo --recipe demo",

@@ -1,0 +1,237 @@
+"""What was found of all cells and subjects together, as metrics, each next to its control."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.measurements import Metric, interval_text, scope
+from brainhive_cli.explanation.encoding_model import CORRELATION, UNIQUE
+from brainhive_cli.explanation.found import Found, analysis_of
+from brainhive_cli.explanation.occlusion import TIME
+from brainhive_cli.explanation.profiles import PermutationTest
+from brainhive_cli.explanation.signal_profiles import Course
+from brainhive_cli.metrics.statistics import measure_each
+
+SHUFFLED, TRAINED = "shuffled labels", "trained on shuffled labels"
+"""Last part of the scope of a control: labels permuted; a model, or a level, of shuffled labels."""
+SIMILARITY, RHO, UNIQUE_RHO = "similarity", "rho", "unique_rho"
+CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
+"""Least and largest value of metrics, where there are."""
+TIMES = 64
+"""Times of a course whose metrics are listed; its artifact has all."""
+ENDS = (2.5, 97.5)
+"""Percentiles between which the middle 95 % of the control lie."""
+Groups = Sequence[Sequence[Found]]
+"""What was found by subject, of its cells."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One analysis of all subjects.
+
+    Attributes:
+        name: `analysis`, or `analysis · level`.
+        axis: What the places are.
+        at: [P].
+        measured: [P].
+        controls: [P] by the name of the control.
+        p_values: [P] one-sided, by permutation; None where labels were not permuted.
+        corrected: [P] for all places together.
+    """
+
+    name: str
+    axis: str
+    at: tuple[Any, ...]
+    measured: list[Metric]
+    controls: Mapping[str, list[Metric]]
+    p_values: NDArray[np.float64] | None = None
+    corrected: NDArray[np.float64] | None = None
+
+    @property
+    def metric(self) -> str:
+        """Name of what was measured."""
+        return self.measured[0].name
+
+    @property
+    def peak(self) -> int:
+        """The place with the largest value."""
+        return int(np.argmax([each.value for each in self.measured]))
+
+    @property
+    def onset(self) -> float | None:
+        """The first of two places in a row, on an axis of time, that are above the control of all places."""
+        if self.corrected is None or self.axis != TIME:
+            return None
+        above = self.corrected < 0.05
+        first = np.flatnonzero(above[:-1] & above[1:])
+        return float(self.at[first[0]]) if len(first) else None
+
+    @property
+    def scopes(self) -> dict[str, dict[str, Metric]]:
+        """The metrics by scope and name; of a course, at most so many times as `TIMES`, and the strongest."""
+        found: dict[str, dict[str, Metric]] = {}
+        step = -(-len(self.at) // TIMES) if self.axis == TIME else 1
+        for number, place in enumerate(self.labels):
+            if number % step and number != self.peak:
+                continue
+            found[scope(self.name, place)] = {self.metric: self.measured[number]}
+            for control, metrics in self.controls.items():
+                found[scope(self.name, place, control)] = {self.metric: metrics[number]}
+        return found
+
+    @property
+    def labels(self) -> list[str]:
+        """The places in words."""
+        return [f"{place:g} ms" if self.axis == TIME else str(place) for place in self.at]
+
+    @property
+    def note(self) -> dict[str, Any]:
+        """What a reader of the metrics needs besides, as plain values."""
+        plain = {"name": self.name, "metric": self.metric, "axis": self.axis, "at": list(self.at)}
+        tested = {"p": self.p_values, "p_corrected": self.corrected}
+        return {
+            **plain,
+            "peak": self.labels[self.peak],
+            "onset_ms": self.onset,
+            **{name: None if each is None else each.tolist() for name, each in tested.items()},
+        }
+
+
+def findings(groups: Groups, protocol: str, split: str, seeds: Sequence[int]) -> list[Finding]:
+    """Describe every profile over all subjects.
+
+    Pictures that not all subjects were shown are left out; so are places that not all have, as regions.
+
+    Args:
+        groups: What was found.
+        protocol: Of the metrics.
+        split: Whose signals were explained.
+        seeds: Of the trainings.
+
+    Raises:
+        BrainhiveError: if subjects have no picture in common.
+    """
+    names = [name for name in groups[0][0].profiles if all(name in f.profiles for g in groups for f in g)]
+    shared = [set(found.image_ids) for group in groups for found in group]
+    ids = [each for each in groups[0][0].image_ids if all(each in some for some in shared)]
+    if not ids:
+        raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
+    rows = [
+        [np.array([{name: row for row, name in enumerate(f.image_ids)}[each] for each in ids]) for f in group]
+        for group in groups
+    ]
+    how = {"protocol": protocol, "split": split}
+    return [_finding(name, groups, rows, seeds, how) for name in names]
+
+
+def _finding(
+    name: str,
+    groups: Groups,
+    rows: Sequence[Sequence[NDArray[np.int64]]],
+    seeds: Sequence[int],
+    how: Mapping[str, str],
+) -> Finding:
+    own = [[found.profiles[name] for found in group] for group in groups]
+    first = own[0][0]
+    at = tuple(place for place in first.at if all(place in p.at for group in own for p in group))
+    taken = [[np.array([p.at.index(place) for place in at], int) for p in group] for group in own]
+
+    def stacked(part: str) -> list[NDArray[np.float64]]:
+        """Give values [S, P, N] of S cells, by subject."""
+        return [
+            np.stack(
+                [getattr(p, part)[places][:, some] for p, places, some in zip(*each, strict=True)]
+            )
+            for each in zip(own, taken, rows, strict=True)
+        ]  # fmt: skip
+
+    options: dict[str, Any] = {"pool": first.pool, "chance": first.chance, **how}
+    limits = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
+    is_single = first.metric.startswith("top") and all(len(group) == 1 for group in own)
+    measured = measure_each(
+        first.metric, stacked("values"), seeds=seeds, limits=limits, wilson=is_single, **options
+    )
+    controls, tested = {}, None
+    if all(len(p.null) for group in own for p in group):
+        null = np.mean(
+            [
+                np.mean([p.null[:, places] for p, places in zip(*each, strict=True)], axis=0)
+                for each in zip(own, taken, strict=True)
+            ],
+            axis=0,
+        )  # [K, P]
+        tested = PermutationTest.of(np.array([each.value for each in measured]), null)
+        controls[SHUFFLED] = permuted_metrics(measured, null)
+    if all(p.shuffled.size for group in own for p in group):
+        kind = TRAINED if tested is not None or name.startswith("encoding") else SHUFFLED
+        named = {**options, "protocol": f"{how['protocol']}, {kind}"}
+        controls[kind] = measure_each(first.metric, stacked("shuffled"), limits=limits, wilson=False, **named)
+    p_values = (None, None) if tested is None else (tested.p_values, tested.corrected)
+    return Finding(analysis_of(name), first.axis, at, measured, controls, *p_values)
+
+
+def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> list[Metric]:
+    """Describe a control of permuted labels, [K, P], next to what was measured at each place."""
+    method = f"the middle 95 % of {len(null)} permutations of the labels"
+    low, high = np.percentile(null, ENDS, axis=0)
+    return [
+        replace(
+            each,
+            value=float(mean),
+            low=float(least),
+            high=float(most),
+            interval=method,
+            these_subjects=None,
+            seed_sd=None,
+            protocol=f"{each.protocol}, {SHUFFLED}",
+        )
+        for each, mean, least, most in zip(measured, null.mean(0), low, high, strict=True)
+    ]
+
+
+def similarity_findings(course: Course, protocol: str, split: str) -> list[Finding]:
+    """Describe the correlation with each level, and that with its own part of the distances."""
+    found, chosen = course.found, []
+    kinds = {RHO: (found.correlation, found.items, found.null)}
+    if len(found.models) > 1:
+        kinds[UNIQUE_RHO] = (found.unique, found.unique_items, found.unique_null)
+    for metric, (values, items, null) in kinds.items():
+        for number, model in enumerate(found.models):
+            subjects = [np.asarray(each[number], np.float64) for each in items]  # [T, N]
+            options = {
+                "protocol": protocol,
+                "split": split,
+                "chance": 0.0,
+                "wilson": False,
+                "limits": (-1.0, 1.0),
+            }
+            measured = measure_each(metric, subjects, **options)  # type: ignore[arg-type]
+            drawn = null[:, number]
+            tested = PermutationTest.of(values[:, number].mean(0), drawn)
+            controls = {SHUFFLED: permuted_metrics(measured, drawn)}
+            name = scope(SIMILARITY, model)
+            chosen.append(
+                Finding(name, course.axis, course.at, measured, controls, tested.p_values, tested.corrected)
+            )
+    return chosen
+
+
+def summary_table(found: Sequence[Finding], title: str) -> Table:
+    """Lay out where each analysis is strongest."""
+    rows = []
+    for each in found:
+        top = each.measured[each.peak]
+        control = next(iter(each.controls.values()), None)
+        beyond = "–" if control is None else f"{control[each.peak].value:.3f}"
+        p = "–" if each.corrected is None else f"{each.corrected[each.peak]:.3g}"
+        onset = "–" if each.onset is None else f"{each.onset:g} ms"
+        place = each.labels[each.peak]
+        interval = interval_text(top.low, top.high)
+        rows.append((each.name, each.metric, place, f"{top.value:.3f}", interval, beyond, p, onset))
+    columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", "onset")
+    return Table(title, columns, tuple(rows))

@@ -1,0 +1,138 @@
+"""Ridge regression to many outputs at once: one factorisation, whichever of its features are used."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+GRID = tuple(10.0**power for power in range(-2, 9))
+"""Penalties that cross-validation chooses from, times the mean variance of a feature."""
+
+
+@dataclass(frozen=True)
+class Products:
+    """What a ridge needs of N training samples: sums of products of F features and Q outputs.
+
+    Attributes:
+        gram: [F, F] of features with features, both centred.
+        cross: [F, Q] of features with outputs.
+        squares: [Q] of outputs, centred.
+        mean: [Q] of outputs.
+        count: N.
+    """
+
+    gram: Tensor
+    cross: Tensor
+    squares: Tensor
+    mean: Tensor
+    count: int
+
+    @classmethod
+    def of(cls, features: Tensor, outputs: Iterator[Tensor] | Sequence[Tensor]) -> Self:
+        """Sum over the training samples in one pass, so that outputs need not be in memory.
+
+        Args:
+            features: [N, F], each of mean 0.
+            outputs: Chunks [n, Q] of the outputs, in the order of the features.
+        """
+        start, cross, total, squares = 0, None, None, None
+        for chunk in outputs:
+            part = features[start : start + len(chunk)].to(chunk.dtype)
+            found = part.T @ chunk, chunk.sum(0).double(), chunk.double().square().sum(0)
+            if cross is None or total is None or squares is None:
+                cross, total, squares = found
+            else:
+                cross, total, squares = cross + found[0], total + found[1], squares + found[2]
+            start += len(chunk)
+        assert start == len(features) and cross is not None and total is not None and squares is not None
+        mean = total / start
+        return cls((features.T @ features).double(), cross, squares - start * mean.square(), mean, start)
+
+    def take(self, features: NDArray[np.int64]) -> Self:
+        """Keep some of the F features: the products of a smaller model."""
+        rows = torch.from_numpy(features).to(self.gram.device)
+        gram, cross = self.gram[rows][:, rows], self.cross[rows]
+        return type(self)(gram, cross, self.squares, self.mean, self.count)
+
+    @cached_property
+    def _factors(self) -> tuple[Tensor, Tensor]:
+        values, vectors = torch.linalg.eigh(self.gram)
+        return values.clamp(min=0), vectors
+
+    def weights(self, alpha: float) -> Tensor:
+        """Solve for the weights [F, Q] with a penalty, as scikit-learn's."""
+        values, vectors = self._factors
+        scaled = (vectors / (values + alpha)).to(self.cross)
+        return scaled @ (vectors.T.to(self.cross) @ self.cross)
+
+    def best_alpha(self) -> float:
+        """Choose one penalty for all outputs by generalised cross-validation, without another fit.
+
+        Source: Golub, Heath and Wahba 1979.
+        """
+        values, vectors = self._factors
+        rotated = (vectors.T.to(self.cross) @ self.cross).double().square()  # [F, Q]
+        spread = self.squares.clamp(min=1e-30)
+        power = (rotated / spread).mean(1)  # [F], outputs count by their spread alike
+        scale, found = float(values.mean()) or 1.0, []
+        for alpha in (scale * each / self.count for each in GRID):
+            explained = float((power * (values + 2 * alpha) / (values + alpha).square()).sum())
+            freedom = float((values / (values + alpha)).sum())
+            found.append((max(0.0, 1 - explained) / max(1e-9, 1 - freedom / self.count) ** 2, alpha))
+        return min(found)[1]
+
+    def predict(self, features: Tensor, alpha: float | None = None) -> Tensor:
+        """Predict outputs [M, Q] of other samples [M, F]; the penalty is chosen by `best_alpha` if None."""
+        weights = self.weights(self.best_alpha() if alpha is None else alpha)
+        return features.to(weights) @ weights + self.mean.to(weights)
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Mean and spread of training features [F], which bring them and others to one scale."""
+
+    mean: Tensor
+    spread: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor) -> Self:
+        """Measure training features [N, F]; one that does not vary keeps its scale."""
+        spread = features.std(0, correction=0)
+        return cls(features.mean(0), torch.where(spread > 0, spread, 1))
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """Standardise features [M, F]."""
+        return (features - self.mean) / self.spread
+
+
+def reduced(train: Tensor, other: Tensor, components: int, seed: int = 0) -> tuple[Tensor, Tensor]:
+    """Reduce features to principal components of the training ones, whose variances sum to 1.
+
+    So no level of several has more weight than another because it has more, or larger, numbers.
+
+    Args:
+        train: [N, F].
+        other: [M, F].
+        components: How many are kept at most.
+        seed: Of the approximation that is used where there are thousands of features.
+    """
+    mean = train.mean(0)
+    centred, others = train - mean, other - mean
+    count = min(components, *train.shape)
+    if count < min(train.shape):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            exact = min(train.shape) <= 4 * components
+            basis = (
+                torch.linalg.eigh(centred.T.double() @ centred.double())[1][:, -count:].to(train)
+                if exact and train.shape[1] <= len(train)
+                else torch.svd_lowrank(centred, count, niter=4)[2]
+            )
+        centred, others = centred @ basis, others @ basis
+    total = centred.square().sum(1).mean().sqrt().clamp(min=1e-12)
+    return centred / total, others / total

@@ -1,0 +1,115 @@
+"""How a trained model reads the signals of one subject: similarity of every signal with every picture."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.alignment.trained_cell import Member
+from brainhive_cli.explanation.profiles import Labels
+from brainhive_cli.explanation.sensor_space import SensorSpace
+from brainhive_cli.metrics.retrieval import ranks_of_all
+from brainhive_cli.signals.selection import Selection
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A cell's model, one subject's signals, and the pictures among which the seen ones are to be found.
+
+    Attributes:
+        selection: What the model reads of the recording.
+        rows: [N] picture of each signal in the target stores.
+        gallery_rows: [M] rows of the candidates.
+        labels: Place of each signal's picture among the candidates, and permutations.
+    """
+
+    member: Member
+    subject: int
+    split: str
+    selection: Selection
+    rows: NDArray[np.int64]
+    gallery_rows: NDArray[np.int64]
+    labels: Labels
+
+    @classmethod
+    def open(cls, member: Member, subject: int, split: str, draws: int, seed: int) -> Self:
+        """Open the signals; the labels are permuted alike for all cells of a subject."""
+        selection, rows = member.selection(subject, split)
+        candidates = np.flatnonzero(member.pictures(split).done)
+        labels = Labels.of(np.searchsorted(candidates, rows), draws, seed, subject)
+        return cls(member, subject, split, selection, rows, candidates, labels)
+
+    @cached_property
+    def gallery(self) -> Tensor:
+        """[M, D] the candidates' vectors."""
+        return self.member.images(self.split, self.gallery_rows)
+
+    @cached_property
+    def signal(self) -> Tensor:
+        """[N, C, T] repetitions averaged."""
+        return torch.from_numpy(self.member.averaged(self.subject, self.split).signal)
+
+    @cached_property
+    def baseline(self) -> Tensor:
+        """[C, T] the subject's mean training signal, in which no tested picture has a part."""
+        return torch.from_numpy(self.member.mean_signal(self.subject, "train"))
+
+    @cached_property
+    def space(self) -> SensorSpace:
+        """The same in sensor space, where mixing is undone."""
+        learned, _ = self.member.selection(self.subject, "train")
+        return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
+
+    @property
+    def times_ms(self) -> NDArray[np.float64]:
+        """[T]."""
+        return self.selection.times_s * 1000
+
+    @property
+    def rate_hz(self) -> float | None:
+        """Samples a second; None of fMRI."""
+        return self.selection.recording.rate_hz
+
+    @cached_property
+    def image_ids(self) -> list[str]:
+        """[N] what each signal showed."""
+        return [self.member.pictures(self.split).image_ids[row] for row in self.rows]
+
+    def ranks(self, signal: Tensor) -> NDArray[np.int64]:
+        """Rank every candidate by every signal: [N, M]."""
+        return ranks_of_all(self.member.encode(self.subject, signal), self.gallery, len(self.gallery))
+
+    def margins(self, signal: Tensor) -> NDArray[np.float64]:
+        """Give the cosine similarity of signals with candidates, less its mean over candidates: [N, M]."""
+        return self.margins_of(self.member.encode(self.subject, signal))
+
+    @cached_property
+    def whole(self) -> NDArray[np.float64]:
+        """[N, M] margins of the signals as they are."""
+        return self.margins(self.signal)
+
+    def margins_of(self, tokens: Tensor, gallery: Tensor | None = None) -> NDArray[np.float64]:
+        """Do so for tokens [N, D], with candidates [M, D]; those of the gallery by default."""
+        candidates = F.normalize(self.gallery if gallery is None else gallery, dim=1)
+        cosine = (F.normalize(tokens.to(candidates), dim=1) @ candidates.T).double().cpu().numpy()
+        return np.asarray(cosine - cosine.mean(1, keepdims=True))
+
+    def predict(self, signal: Tensor) -> Any:
+        """Run the model on signals [B, C, T], with gradients where they are enabled."""
+        index = self.index(len(signal))
+        return self.member.model.predict(signal.to(self.member.model.device), index)
+
+    def index(self, count: int) -> Tensor | None:
+        """Give the subject index of signals [count]."""
+        return self.member.index(self.subject, count)
+
+    def margin_of(self, signal: Tensor, targets: Tensor) -> Tensor:
+        """Compute the margin of signals [B, C, T] with targets [B, D] of unit length, with gradients."""
+        model = self.member.model
+        tokens = model.encode_signal(signal.to(model.device), self.index(len(signal)))
+        return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)

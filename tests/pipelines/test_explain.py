@@ -1,0 +1,175 @@
+"""explain: one document of metrics with controls, artifacts and figures, resumed where it stopped."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.explanation.found import Found
+
+pytest.importorskip("matplotlib")
+QUICK = ("draws=40", "window={width_ms: 200, step_ms: 100}", "points=8", "components=12", "figures=[]")
+VOXELS = (
+    "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 1}",
+    "backbone={kind: voxel_ridge, hidden: 16}",
+    "signal.scale=1",
+    "signal.normalise=channel",
+    "train.epochs=2",
+)
+
+
+@pytest.fixture(scope="module")
+def folder(shared_world, go, small):
+    """The explanation of the world's run, both subjects."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(shared_world))
+        run = go("train-align", *small).folder
+        return RunFolder(go("explain", f"align_run={run}", *QUICK, "figures=svg").folder)
+
+
+@pytest.fixture(scope="module")
+def found(folder):
+    return folder.measurements()
+
+
+def values(found, analysis, metric):
+    return {
+        name.split(" · ")[1]: metrics[metric].value
+        for name, metrics in found.scopes.items()
+        if name.split(" · ")[0] == analysis and name.count(" · ") == 1 and metric in metrics
+    }
+
+
+def test_every_metric_has_an_interval_and_its_control(found):
+    for analysis in ("windows", "occlusion", "sensors", "bands", "gradients", "trained", "encoding"):
+        own = [name for name in found.scopes if name.split(" · ")[0] == analysis]
+        plain = [name for name in own if "shuffled labels" not in name]
+        assert plain
+        for name in plain:
+            control = found.scopes[f"{name} · shuffled labels"]
+            for metric, value in found.scopes[name].items():
+                assert value.low <= value.value <= value.high and "simulated" in value.protocol
+                assert "shuffled labels" in control[metric].protocol
+                assert control[metric].low <= control[metric].value <= control[metric].high
+    top1 = found.scopes["windows · 200 ms"]["top1"]
+    assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
+
+
+def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
+    read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
+    assert max(read, key=read.get) in ("200 ms", "300 ms") and max(trained.values()) > 0.9
+    assert abs(trained["900 ms"] - 0.5) < 0.1
+    profile = next(each for each in found.notes["profiles"] if each["name"] == "trained")
+    assert profile["onset_ms"] == 100 and min(profile["p_corrected"]) == pytest.approx(1 / 41)
+
+
+def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(found):
+    lost = values(found, "bands", "margin_lost")
+    assert max(lost, key=lost.get) == "delta (1–4 Hz)" and abs(lost["gamma (30–80 Hz)"]) < 0.01
+
+
+def test_shares_of_times_and_of_sensors_sum_to_the_same_margin(folder):
+    part = Found.load(next(folder.path.glob("parts/sub-01*/sub-01.npz")))
+    time, space = (part.profiles[f"gradients:{axis}"].values.sum(0) for axis in ("time", "space"))
+    np.testing.assert_allclose(time, space, atol=1e-6)
+
+
+def test_signals_are_predicted_by_looks_from_the_response_on(found):
+    over_time = {
+        float(key[:-3]): value for key, value in values(found, "encoding", "r").items() if " ms" in key
+    }
+    assert max(value for at, value in over_time.items() if at < 80) < 0.2
+    assert max(value for at, value in over_time.items() if 100 < at < 400) > 0.4
+
+
+def test_what_could_not_be_measured_says_why(found):
+    assert set(found.missing) == {"columns", "levels", "regions"}
+    assert "the target is of one encoder" in found.missing["levels"]
+
+
+def test_artifacts_are_typed_and_every_figure_is_drawn(folder):
+    listed = artifacts.read(folder)
+    kinds = {each.kind for each in listed}
+    assert {"table", "curve", "heatmap"} <= kinds
+    titles = [each.title for each in listed if each.kind == "curve"]
+    assert any(title.startswith("windows") for title in titles)
+    drawn = [path.stem for path in folder.path.glob("figures/*.svg")]
+    assert {"windows", "similarity", "sensors-sensor", "encoding-matrix"} <= set(drawn)
+    assert len(drawn) == len(listed) - 1  # all but the table
+
+
+def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
+    folder, go, shared_world, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("BRAINHIVE_HOME", str(shared_world))
+    run, how = folder.measurements().notes["run"], ("subjects=1", "analyses=bands", f"paths.runs={tmp_path}")
+    first = go("explain", f"align_run={run}", *QUICK[:1], "figures=[]", *how)
+    (part,) = first.folder.glob("parts/*/sub-01.npz")
+    kept, before = part.stat().st_mtime_ns, (first.folder / "metrics.json").read_text()
+    (first.folder / "metrics.json").unlink()
+
+    again = go("explain", f"align_run={run}", *QUICK[:1], "figures=[]", *how)
+
+    assert again.folder == first.folder and part.stat().st_mtime_ns == kept
+    assert (first.folder / "metrics.json").read_text() == before
+
+
+def test_the_run_is_named_first_and_json_is_the_document(folder, world):
+    words = ["explain", folder.measurements().notes["run"], *QUICK, "figures=svg"]
+
+    shown = CliRunner().invoke(app, [*words, "--json"])
+    checked = CliRunner().invoke(app, [*words, "--check", "--json"])
+
+    assert shown.exit_code == 0, shown.stderr
+    assert json.loads(shown.stdout)["metrics"]["schema"] == 1
+    plan = json.loads(checked.stdout)["plan"]
+    assert checked.exit_code == 0 and plan["left out"] == "regions: the signals are of sensors"
+
+
+def test_a_model_of_shuffled_labels_shows_next_to_nothing(go, world, trained, tmp_path):
+    how = (
+        "subjects=1",
+        "analyses=windows,bands",
+        f"paths.runs={tmp_path / 'runs'}",
+        "figures=[]",
+        "draws=20",
+    )
+    found = go("explain", f"align_run={trained}", "control=trained", QUICK[1], *how).metrics
+
+    own, control = (found.scopes[f"windows · 200 ms{end}"]["two_way"].value
+                    for end in ("", " · trained on shuffled labels"))  # fmt: skip
+    assert own > 0.75 and abs(control - 0.5) < 0.12
+    assert not [path for path in (tmp_path / "runs").glob("train-align/*")]  # it is no run to be found
+
+
+def test_voxels_have_regions_instead_of_windows(go, small, world, tmp_path):
+    runs = f"paths.runs={tmp_path / 'runs'}"
+    run = go("train-align", *small, *VOXELS, runs).folder
+
+    found = go("explain", f"align_run={run}", runs, *QUICK).metrics
+
+    assert {"windows", "occlusion", "columns", "sensors", "bands"} <= found.missing.keys()
+    early, late = (values(found, "encoding", "r")[name] for name in ("V1", "FFA"))
+    assert early > late + 0.1  # colours are looks, which drive V1 and not FFA
+    similar = {name.split(" · ")[2] for name in found.scopes if name.startswith("similarity · b")}
+    assert {"V1", "V2", "LOC", "FFA"} <= similar
+
+
+def test_what_cannot_be_explained_is_one_line(go, world, trained, evaluated, runs):
+    with pytest.raises(MissingData, match="is a run of eval-retrieval, not of train-align"):
+        go("explain", f"align_run={evaluated.folder}")
+    with pytest.raises(RecipeError, match="no analysis called 'window'"):
+        go("explain", "analyses=window")
+    with pytest.raises(RecipeError, match="points has no effect without gradients"):
+        go("explain", "analyses=windows", "points=3")
+    with pytest.raises(RecipeError, match=r"window\.width_ms 2000 is wider than the signal"):
+        go("explain", f"align_run={trained}", "window.width_ms=2000", "analyses=windows", runs, "figures=[]")
+    with pytest.raises(MissingData, match="demo-clip"):
+        go("explain", f"align_run={trained}", "levels=demo_clip", runs, "figures=[]")
+    with pytest.raises(BrainhiveError, match="has no split 'val'"):
+        go("explain", f"align_run={trained}", "split=val", runs, "figures=[]")
