@@ -13,12 +13,11 @@ from brainhive_cli import datasets
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.datasets._key_object import key_object
-from brainhive_cli.datasets._tensor_rows import TensorRows
+from brainhive_cli.stores.clip_files import TensorRows, find_below
 
 TENSOR = "key_objects_masks_{split}.pt"
 OBJECTS = "mask_cls_{split}_qwen_video"
 NAMES = "mask_cls_dict_{split}_qwen_video.json"
-PLACES = ("", "masks/", "*/masks/")
 PUBLISHED = 4320
 """Rows of the published tensors, also of that of the 1200 test clips."""
 Masks = Callable[[int], NDArray[np.uint8]]
@@ -40,7 +39,7 @@ def masks_below(
         MissingData: if they are of other clips.
     """
     found = {
-        name: next((path for place in PLACES for path in sorted(root.glob(place + name))), None)
+        name: find_below(root, name)
         for name in (each.format(split=split) for each in (TENSOR, NAMES, OBJECTS, f"{OBJECTS}.tar.gz"))
     }
     tensor, names, folder, archive = found.values()

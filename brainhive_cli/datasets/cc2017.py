@@ -16,8 +16,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets._cc2017_masks import masks_below
 from brainhive_cli.datasets._cc2017_words import CONCEPTS
 from brainhive_cli.datasets._pictures import Pictures
-from brainhive_cli.datasets._tensor_rows import TensorRows
 from brainhive_cli.stores import pickles
+from brainhive_cli.stores.clip_files import FOLDERS, TensorRows, find_below
 from brainhive_cli.stores.damage import RAISED, described
 from brainhive_cli.stores.ids import Names
 
@@ -28,8 +28,6 @@ BLOCK = 240
 FILES = "GT_{split}_3fps.pt"
 CAPTIONS = {"blip2": "GT_{split}_caption.pt", "qwen": "GT_{split}_caption_qwen.pt"}
 LABELS = "qwen_{split}_caption_tag_category_id.json"
-FOLDERS = ("", "*/", "*/*/")
-"""Where files may lie below the root."""
 SOURCE = "brainhive fetch cc2017"
 
 
@@ -102,9 +100,13 @@ def _clips(root: Path, name: str, captions: str, split: str) -> datasets.Stimulu
     datasets.check_split(name, split, SPLITS)
     frames = _frames(root, split)
     count = _count(frames)
-    absent: dict[str, str] = {}
-    texts = _find(root, captions.format(split=split), "captions", absent)
-    labels = _find(root, LABELS.format(split=split), "labels", absent)
+    names = {"captions": captions.format(split=split), "labels": LABELS.format(split=split)}
+    texts, labels = (find_below(root, name) for name in names.values())
+    absent = {
+        what: f"{SOURCE} gets {name}"
+        for (what, name), path in zip(names.items(), (texts, labels), strict=True)
+        if path is None
+    }
     return datasets.StimulusSet(
         name,
         split,
@@ -123,7 +125,7 @@ def _clips(root: Path, name: str, captions: str, split: str) -> datasets.Stimulu
 
 def _frames(root: Path, split: str) -> TensorRows:
     name = FILES.format(split=split)
-    if found := _find(root, name, "", {}):
+    if found := find_below(root, name):
         return TensorRows(found)
     others = sorted(each.name for folder in FOLDERS for each in root.glob(f"{folder}GT_{split}_*fps.pt"))
     if others:
@@ -141,14 +143,6 @@ def _count(frames: TensorRows) -> int:
             f"{frames.path} has {shape[1]} frames a clip, not {FRAMES} ({RATE_HZ:g} a second of two)", SOURCE
         )
     return shape[0]
-
-
-def _find(root: Path, name: str, what: str, absent: dict[str, str]) -> Path | None:
-    """Find a file below the root; else note where `what` is had."""
-    found = next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
-    if found is None:
-        absent[what] = f"{SOURCE} gets {name}"
-    return found
 
 
 def _captions(path: Path, count: int) -> Texts:

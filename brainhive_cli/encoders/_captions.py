@@ -21,7 +21,7 @@ class CaptionConfig(EncoderConfig):
     """Text tokens of captions, by the text encoder of a diffusion model's folder."""
 
     reads: ClassVar[Literal["captions"]] = "captions"
-    shape = (LENGTH, 768)
+    shape: ClassVar[tuple[int, ...] | None] = (LENGTH, 768)
     config_files = (f"{TEXT}/config.json",)
     licence = "MIT"
 

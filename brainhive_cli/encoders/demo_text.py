@@ -1,6 +1,7 @@
 """The text tokens of the demo's dual-guided generator, of each caption of a picture."""
 
 from dataclasses import replace
+from typing import ClassVar
 
 from brainhive_cli.core.clip_conditions import PROJECTED_TEXT, of_texts
 from brainhive_cli.encoders import Encoder, _captions, located, vd_text
@@ -10,7 +11,7 @@ class Config(vd_text.Config):
     """Twelve tokens of width 128, by a tiny CLIP text model as Versatile Diffusion uses one."""
 
     licence = "Apache-2.0"
-    shape = (12, 128)
+    shape: ClassVar[tuple[int, ...] | None] = (12, 128)
     usual_repeats = 1.0  # pictures of one thing before one background have the same captions
     source: str = located("demo:dual")
 

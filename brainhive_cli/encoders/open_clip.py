@@ -48,7 +48,7 @@ class Config(TokenConfig):
             raise MissingExtra("open_clip is not installed", "pip install 'brainhive[open-clip]'") from error
 
         if self.source == "random":
-            model, stated = _architecture(self.architecture), {}
+            model, stated = _architecture(self.architecture), dict[str, Any]()
             load, weights = partial(untrained, partial(_tower, model)), {"source": "random"}
         else:
             folder, weights = fetch(self)

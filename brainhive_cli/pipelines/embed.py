@@ -89,7 +89,7 @@ def plan(recipe: Recipe) -> Plan:
     items, missing, stores = {}, [], []
     try:
         for split, own in job.by_split.items():
-            items[f"{job.dataset.name}/{split}"] = f"{len(own[0].images)} pictures"
+            items[f"{job.dataset.name}/{split}"] = f"{len(own[0].images)} {own[0].images.medium}s"
         stores = job.stores
     except BrainhiveError as error:
         missing.append(error.in_one_line)

@@ -10,16 +10,16 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores import pickles
+from brainhive_cli.stores.clip_files import FOLDERS, TensorRows, find_below
 from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.recordings import Recording, Voxels
 from brainhive_cli.stores.sliced import Sliced
 
-FILE = "subj{subject:02d}_{split}_fmri.pt"
+FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
 NAMED = re.compile(r"subj(\d+)_train_fmri\.pt")
-PLACES = ("", "*/", "*/*/")
 SOURCE = "brainhive fetch cc2017"
 
 
@@ -50,7 +50,7 @@ class Films:
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects whose training files are there."""
-        names = (path.name for place in PLACES for path in self.root.glob(f"{place}subj*_train_fmri.pt"))
+        names = (path.name for folder in FOLDERS for path in self.root.glob(f"{folder}subj*_train_fmri.pt"))
         return tuple(sorted({int(found[1]) for found in map(NAMED.fullmatch, names) if found}))
 
     def files(self, subject: int) -> Sequence[Path]:
@@ -64,6 +64,7 @@ class Films:
             signal = pickles.array(pickles.load(path))
             if signal.ndim != 3 or signal.dtype.kind != "f":
                 raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
+        self._refuse_other_clips(path, split, len(signal))
         shape = (*signal.shape, 1)
 
         def read(part: slice) -> NDArray[np.floating]:
@@ -81,7 +82,16 @@ class Films:
 
     def _file(self, subject: int, split: str) -> Path:
         name = FILE.format(subject=subject, split=split)
-        found = next((path for place in PLACES for path in sorted(self.root.glob(f"{place}{name}"))), None)
-        if found is None:
+        if (found := find_below(self.root, name)) is None:
             raise MissingData(f"no {self.root}/{name}", SOURCE)
         return found
+
+    def _refuse_other_clips(self, path: Path, split: str, count: int) -> None:
+        """Refuse responses that are not as many as the clips, where these are there."""
+        if films := find_below(self.root, FRAMES.format(split=split)):
+            clips, *_ = TensorRows(films).shape("N, F, 3, H, W", SOURCE)
+            if clips != count:
+                raise BrainhiveError(
+                    f"{path} has responses to {count} clips, and {films.name} has {clips}",
+                    f"get both from one place: {SOURCE}",
+                )

@@ -111,7 +111,6 @@ def test_check_counts_clips_and_recordings_before_and_after_they_are_prepared(go
 def test_check_names_clips_that_are_too_few_recordings_of_others_and_masks_that_are_damaged(
     go, root, monkeypatch
 ):
-    torch.save(torch.zeros(4, 2, 11), root / "subj01_train_fmri.pt")
     go("prepare", "preparation.kind=cc2017", "subjects=2")
     torch.save(torch.from_numpy(frames_of("train", 4)), root / "GT_train_3fps.pt")
     for name in ("GT_train_caption.pt", "qwen_annotation/qwen_train_caption_tag_category_id.json"):

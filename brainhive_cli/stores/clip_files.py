@@ -1,4 +1,4 @@
-"""Rows of a tensor that is larger than memory, in a file of torch that is open no longer than one is read."""
+"""Files of clips: where they lie, and rows of tensors that are larger than memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +9,18 @@ from numpy.typing import NDArray
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.damage import described
 
+FOLDERS = ("", "*/", "*/*/")
+"""Where files may lie below the folder of a data set."""
+
+
+def find_below(root: Path, name: str) -> Path | None:
+    """Find a file or folder at most two folders below `root`; None where there is none."""
+    return next((path for folder in FOLDERS for path in sorted(root.glob(f"{folder}{name}"))), None)
+
 
 @dataclass(frozen=True)
 class TensorRows:
-    """The rows of a file that holds one tensor [N, …] or array; no other row comes from the disk."""
+    """The rows of a file of torch with one tensor [N, …] or array; it is open no longer than one is read."""
 
     path: Path
 
