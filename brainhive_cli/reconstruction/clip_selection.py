@@ -1,7 +1,7 @@
 """Which clips people are shown: a filmstrip, videos next to the true ones, and sheets that a page plays."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -69,9 +69,12 @@ class ClipSelection:
                 bar.advance(1)
         how = f"{self.protocol}, {first.generated.described}"
         self.run.replace(FILMSTRIP, self._filmstrip(f"First items: {how}", chosen["First items"]).save)
-        columns = self._columns()
+        columns = {"First items": self._columns(), "From the best to the worst": self._columns()[:2]}
         return [
-            *(Sheet(title, columns, [rows[i] for i in some], SECTION, how) for title, some in chosen.items()),
+            *(
+                Sheet(title, names, [_cut(rows[i], len(names)) for i in chosen[title]], SECTION, how)
+                for title, names in columns.items()
+            ),
             Media("Frames of the first items, outlined where the key object is", FILMSTRIP, section=SECTION),
         ]
 
@@ -143,6 +146,10 @@ class ClipSelection:
 def below_run(folder: str, image_id: str) -> str:
     """Name the file of an item below a folder of the run, without ending."""
     return below(Path(folder), image_id, source="the stimulus id").as_posix()
+
+
+def _cut(row: Row, count: int) -> Row:
+    return replace(row, tiles=row.tiles[:count])
 
 
 def _of_length(frames: clip_files.Frames, count: int) -> clip_files.Frames:
