@@ -4,14 +4,13 @@ Source: AnimateDiff (arXiv 2307.04725), SparseCtrl (arXiv 2311.16933), by diffus
 noise and prompts as in NEURONS (arXiv 2503.11167) and NeuroClips.
 """
 
+from functools import partial
 from typing import Any, Literal
 
 import torch
 from pydantic import Field, model_validator
-from torch import Tensor
 
 from brainhive_cli.core import hub, parts, single_file, weights
-from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
@@ -19,7 +18,8 @@ from brainhive_cli.generators._clips import ClipDiffusion, Timing
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._motion import in_motion, merge_adapter, normalise_frame_by_frame
 from brainhive_cli.generators._stable_diffusion import TINY_NETWORKS
-from brainhive_cli.generators._texts import TOKENS, Texts, clip_text, clip_text_bytes
+from brainhive_cli.generators._texts import clip_text, clip_text_bytes
+from brainhive_cli.generators._video_prompts import VideoPrompts
 from brainhive_cli.generators.sd15_ip import SD15, check_unet
 
 MOTION, SPARSE = "motion", "sparse_control"
@@ -143,8 +143,8 @@ class Config(parts.Config):
         if self.domain_adapter is not None:
             count += single_file.bytes_to_fetch(self.domain_adapter)
         count += clip_text_bytes(self.source, self.variant)
-        parts = [self.motion, self.sparse_control, self.domain_adapter]
-        return f"{self.source} with {', '.join(filter(None, parts))}, {hub.to_download(count)}"
+        others = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
+        return f"{self.source} with {', '.join(others)}, {hub.to_download(count)}"
 
     def skeleton(self, dtype: torch.dtype) -> ClipDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device."""
@@ -179,14 +179,10 @@ class Config(parts.Config):
             )
         self._check_frames(configs[MOTION])
         for name, config in configs.items():
-            folder, own, wanted = (
-                getattr(self, name),
-                config.get("block_out_channels"),
-                unet["block_out_channels"],
-            )
-            if own is not None and list(own) != list(wanted):
+            wanted = list(unet["block_out_channels"])
+            if (own := list(config.get("block_out_channels", wanted))) != wanted:
                 raise BrainhiveError(
-                    f"{folder} is for a U-Net of widths {list(own)}, {self.source} has {list(wanted)}",
+                    f"{getattr(self, name)} is for a U-Net of widths {own}, {self.source} has {wanted}",
                     "use a U-Net of Stable Diffusion 1.5, such as "
                     "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
                 )
@@ -242,11 +238,18 @@ class Config(parts.Config):
             return self._of(components, device)
 
     def _of(self, components: dict[str, Any], device: torch.device) -> ClipDiffusion:
-        is_right = self.mode == "right"
-        timing = Timing(
-            self.frames, self.kept, None if is_right else 2, None if is_right else 0, self.mask_floor
+        is_right, unet = self.mode == "right", components["unet"]
+        seed, decimals = (None, None) if is_right else (0, 2)
+        prompts = VideoPrompts(
+            partial(clip_text, self.source, self.variant),
+            self.prompt_suffix,
+            self.negative_prompt,
+            self.unconditional == "encoded" and self.source != RANDOM,
+            unet.config.cross_attention_dim,
+            (device, unet.dtype),
         )
-        return ClipDiffusion(components, _Prompts(self, components["unet"], device), timing, device)
+        timing = Timing(self.frames, self.kept, decimals, seed, self.mask_floor)
+        return ClipDiffusion(components, prompts, timing, device)
 
 
 TINY = Config(
@@ -290,56 +293,3 @@ def _draw_sparse_control(
         for weight in (each for module in zeroed for each in module.parameters()):
             torch.nn.init.normal_(weight, std=0.1)
     return _components.cast(normalise_frame_by_frame(found), dtype)
-
-
-class _Prompts:
-    """Text tokens of captions with the suffix, and of the negative prompt.
-
-    Args:
-        config: Words, and where the text encoder is.
-        unet: Whose width and dtype they have.
-        device: Where the U-Net takes them.
-    """
-
-    def __init__(self, config: Config, unet: Any, device: torch.device) -> None:
-        self.config, self.device, self.dtype = config, device, unet.dtype
-        self.width: int = unet.config.cross_attention_dim
-        self.texts = Texts(lambda: clip_text(config.source, config.variant))
-
-    def given(self, conditioning: Conditioning, prompt: str, rows: int) -> Tensor:
-        """Give the tokens of B rows; those of no text where they bring none."""
-        texts = conditioning.texts
-        if isinstance(texts, list):
-            texts = [words + self.config.prompt_suffix for words in texts]
-        elif texts is not None and prompt:
-            raise RecipeError("prompt has no effect where the prior gives texts", "leave prompt out")
-        tokens = self.texts.tokens(texts, prompt)
-        return self._checked(self._nothing("", TOKENS) if tokens is None else tokens, rows)
-
-    def unconditional(self, null: Conditioning, prompt: str, like: Tensor) -> Tensor:
-        """Give the other side of guidance: what `null` or the negative prompt says."""
-        tokens = None if prompt else null.texts
-        if not isinstance(tokens, Tensor):
-            tokens = self._nothing(prompt or self.config.negative_prompt, like.shape[1])
-        found = self._checked(tokens, len(like))
-        if found.shape != like.shape:
-            raise BrainhiveError(
-                f"the text has the shape {list(like.shape)}, the unconditional {list(found.shape)}",
-                "use a head that predicts sd15-text, or generator.unconditional=zeros",
-            )
-        return found
-
-    def _nothing(self, words: str, count: int) -> Tensor:
-        if self.config.unconditional == "zeros" or self.config.source == RANDOM:
-            return torch.zeros(1, count, self.width)
-        found = self.texts.tokens([words], "")
-        assert found is not None
-        return found
-
-    def _checked(self, tokens: Tensor, rows: int) -> Tensor:
-        if tokens.ndim != 3 or tokens.shape[-1] != self.width:
-            raise BrainhiveError(
-                f"the generator takes text embeddings [B, S, {self.width}], not {list(tokens.shape)}",
-                "use a head that predicts the encoder sd15-text, or captions",
-            )
-        return tokens.to(self.device, self.dtype).expand(rows, -1, -1)

@@ -27,6 +27,7 @@ from brainhive_cli.generators import Sampling
 from brainhive_cli.generators.animatediff import Config
 
 PX, FRAMES = 16, {"frames": 3, "kept": (2,)}
+SAMPLING = Sampling(steps=1, guidance=5.0, strength=1)
 
 
 @pytest.fixture(scope="module")
@@ -49,9 +50,9 @@ def config(root: Path, **knobs: Any) -> Config:
     return Config(**{**{name: str(root / each) for name, each in folders.items()}, **FRAMES, **knobs})
 
 
-def make(generator: Any, **conditions: Any) -> Tensor:
+def make(generator: Any, sampling: Sampling = SAMPLING, **conditions: Any) -> Tensor:
     given = Conditioning(**{"images": torch.full((1, 3, PX, PX), 0.5), **conditions})
-    return generator.generate(given, [1], PX, Sampling(steps=1, guidance=5.0, strength=1))
+    return generator.generate(given, [1], PX, sampling)
 
 
 def test_the_hub_sends_what_is_used_and_no_more(repositories, tmp_path, monkeypatch):
@@ -99,8 +100,14 @@ def test_captions_have_the_suffix_and_guidance_moves_away_from_the_negative_prom
         BrainhiveError, match=r"text has the shape \[1, 5, 12\], the unconditional \[1, 77, 12\]"
     ):
         make(plain, texts=torch.zeros(1, 5, TEXT))
-    zeros = config(repositories, unconditional="zeros").build()
-    assert make(zeros, texts=torch.zeros(1, 5, TEXT)).isfinite().all()
+    with pytest.raises(RecipeError, match="prompt has no effect where there are captions"):
+        make(plain, texts=["a"], sampling=Sampling(prompt="b"))
+    asked = SAMPLING.model_copy(update={"negative_prompt": "b"})
+    zeros = config(repositories, prompt_suffix="", unconditional="zeros").build()
+    for generator in (plain, zeros):
+        assert torch.equal(make(generator, asked, texts=["a"]), make(negative, texts=["a"]))
+    nothing, alone = torch.zeros(1, 5, TEXT), SAMPLING.model_copy(update={"guidance": 0.0})
+    assert torch.allclose(make(zeros, texts=nothing), make(zeros, alone, texts=nothing), atol=1e-4)
 
 
 def test_networks_that_do_not_fit_each_other_are_refused_before_they_are_loaded(copied):
