@@ -11,7 +11,7 @@ from brainhive_cli.alignment.finetune import Source, inherit
 from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.alignment.starts import Start, starts_of
+from brainhive_cli.alignment.starts import Start, in_words, starts_of
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
@@ -148,6 +148,12 @@ class Job:
             source = self.source if is_same else Source.find(recipe.finetune.run, root)
             starts[0] = (Start(source.model_for(cell)),)
         return starts
+
+    @property
+    def started(self) -> str:
+        """What the training of the first cell starts from, in words."""
+        recipe, root = self.recipe, self.recipe.paths.under_home("runs")
+        return "; ".join(in_words(each, self.cells[0], root) for each in recipe.train.starts if each)
 
     def prepare_signals(self, launch: Launch) -> None:
         """Create the signal stores that are missing."""

@@ -21,6 +21,7 @@ BACKBONE = "backbone."
 """Before the names of a backbone's weights in a model."""
 FILES = ("*.safetensors", "*.bin", "*.pt", "*.pth")
 """Weight files of a folder, the best first."""
+ENDINGS = tuple(each[1:] for each in FILES)
 
 
 @dataclass(frozen=True)
@@ -127,6 +128,25 @@ def starts_of(
     return found
 
 
+def in_words(reference: str | Mapping[str, str], cell: Cell, root: Path) -> str:
+    """Say what a stage starts from, and what is still to be fetched of it; nothing is fetched.
+
+    Raises:
+        MissingData, RecipeError: as `starts_of`.
+    """
+    parts = {"": reference} if isinstance(reference, str) else reference
+    found = []
+    for part, each in parts.items():
+        if each.startswith("hub:"):
+            is_file = each.partition("@")[0].endswith(ENDINGS)
+            count = single_file.bytes_to_fetch(each) if is_file else hub.bytes_to_fetch(each, (), FILES[:1])
+            where = f"{each}, {hub.to_download(count)}" if count else each
+        else:
+            where = home.portable(str(_path(each, cell, root)))
+        found.append(f"{part}: {where}" if part else where)
+    return "; ".join(found)
+
+
 def _newest(root: Path, start: str) -> RunFolder | None:
     """Find the newest run whose name is this one, but for its fingerprint; None without any."""
     if not any((root / "train-align").glob(f"{start}-*")):
@@ -139,7 +159,7 @@ def _newest(root: Path, start: str) -> RunFolder | None:
 def _path(reference: str, cell: Cell, root: Path) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
-        if reference.partition("@")[0].endswith(tuple(each[1:] for each in FILES)):
+        if reference.partition("@")[0].endswith(ENDINGS):
             return single_file.find(reference)
         folder = hub.folder(reference, allow=[*FILES[:1], "config.json"])
         return next((file for pattern in FILES for file in sorted(folder.glob(pattern))), folder)

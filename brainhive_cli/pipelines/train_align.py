@@ -43,6 +43,8 @@ def plan(recipe: Recipe) -> Plan:
         "target": lambda: job.targets,
         **trackers.checks(recipe.run.trackers),
     }
+    if any(recipe.train.starts):
+        checks["starts from"] = lambda: job.started
     if recipe.is_swept:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
