@@ -54,7 +54,6 @@ class CrossEntropy(nn.Module):
                 "a larger vocabulary of the head, or another tokenizer",
             )
         ignored = -100 if self.ignore is None else self.ignore  # torch's own mark
-        given = {"ignore_index": ignored, "label_smoothing": self.label_smoothing}
-        if not (ids != ignored).any():
-            return predicted.sum() * 0
-        return F.cross_entropy(predicted.flatten(0, -2), ids.flatten(), **given)
+        given = {"ignore_index": ignored, "label_smoothing": self.label_smoothing, "reduction": "sum"}
+        total = F.cross_entropy(predicted.flatten(0, -2), ids.flatten(), **given)
+        return total / (ids != ignored).sum().clamp(min=1)
