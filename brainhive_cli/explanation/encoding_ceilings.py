@@ -64,18 +64,18 @@ def explainable_variance(trials: Callable[[], Trials]) -> Values:
     the noise of one repetition. Of stimuli that were shown more often, the first repetitions count.
 
     Args:
-        trials: Gives [R, E, T] of each stimulus; it is called three times.
+        trials: Gives [R, E, T] of each stimulus; it is called four times.
 
     Source: Allen et al. 2022 (NSD); Hebart et al. 2023 (THINGS-MEG).
     """
-    least = min(len(each) for each in trials())
-    total, squares, count = 0.0, 0.0, 0
-    for each in _first(trials(), least):
-        total, squares, count = total + each, squares + each**2, count + 1
-    mean = total / count  # [R, E, T]
-    spread = np.sqrt(np.maximum(squares / count - mean**2, 0))
+    counts = [len(each) for each in trials()]
+    count, least = len(counts), min(counts)
+    mean = sum(_first(trials(), least), np.zeros(())) / count  # [R, E, T]
+    square = sum((each**2 for each in _first(trials(), least)), np.zeros(())) / count
+    spread = np.sqrt(np.maximum(square - mean**2, 0))
     spread = np.where(spread > 0, spread, 1)
-    noise = sum(((each - mean) / spread).var(0, ddof=1) for each in _first(trials(), least)) / count
+    scaled = ((each - mean) / spread for each in _first(trials(), least))
+    noise = sum((each.var(0, ddof=1) for each in scaled), np.zeros(())) / count
     ratio = np.maximum(1 - noise, 0) / np.maximum(noise, 1e-12)
     return np.asarray(100 * ratio / (ratio + 1 / least))
 

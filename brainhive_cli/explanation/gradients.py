@@ -73,12 +73,12 @@ def _shares(
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
     parts = []
     for rows in torch.arange(len(space.signal)).split(AT_ONCE):
-        ends = [each[rows].to(reader.member.model.device) for each in (space.signal, space.baseline)]
+        signal, rest = (each[rows].to(reader.member.model.device) for each in (space.signal, space.baseline))
 
-        def margin(signal: Tensor, rows: Tensor = rows) -> Tensor:
-            return reader.margin_of(signal, targets[rows.to(targets.device)])
+        def margin(way: Tensor, rows: Tensor = rows) -> Tensor:
+            return reader.margin_of(way, targets[rows.to(targets.device)])
 
-        gradient = mean_gradient(margin, *ends, points).cpu()
+        gradient = mean_gradient(margin, signal, rest, points).cpu()
         some = SensorSpace(
             space.names, space.signal[rows], space.baseline[rows], space.deviation[rows], space.mixing
         )

@@ -124,9 +124,8 @@ class Job:
         """List what cannot be measured of the first subject, and why, as far as the recording says it."""
         cell, subject = self.pairs[0]
         selection = self.reader(cell, subject, torch.device("cpu")).selection
-        what, idle = "sensors", OF_VOXELS
-        if not selection.channels:
-            what, idle = "voxels", OF_SENSORS
+        of_sensors = bool(selection.channels)
+        what, idle = ("sensors", OF_VOXELS) if of_sensors else ("voxels", OF_SENSORS)
         missing = {name: f"the signals are of {what}" for name in self.analyses_of(idle)}
         try:
             refuse_unknown_whitening(selection.recording)

@@ -100,10 +100,9 @@ class Profile:
     @classmethod
     def from_arrays(cls, found: Mapping[str, NDArray[Any]]) -> Self:
         """Read back `as_arrays`."""
-        words = {name: str(found[name]) for name in ("metric", "axis")}
-        numbers = {"chance": float(found["chance"]), "pool": int(found["pool"]) or None}
-        arrays = {name: found[name] for name in ("values", "null", "shuffled")}
-        return cls(**words, at=tuple(found["at"].tolist()), **numbers, **arrays)
+        words = str(found["metric"]), str(found["axis"]), tuple(found["at"].tolist())
+        arrays = found["values"], found["null"], found["shuffled"]
+        return cls(*words, *arrays, float(found["chance"]), int(found["pool"]) or None)
 
 
 def _share(metric: str, ranks: Places, pool: int) -> Values:

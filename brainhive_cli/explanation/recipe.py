@@ -28,8 +28,8 @@ OF_SIGNALS = {
     "similarity": "distances of signals correlated with those of embeddings, by time or by region",
 }
 """Analyses of signals and embeddings, which need no model."""
-OF_SENSORS = ("windows", "occlusion", "columns", "sensors", "bands")
-OF_VOXELS = ("regions",)
+OF_SENSORS: tuple[str, ...] = ("windows", "occlusion", "columns", "sensors", "bands")
+OF_VOXELS: tuple[str, ...] = ("regions",)
 """Analyses of EEG and MEG alone, and of fMRI alone."""
 ANALYSES = (*OF_MODEL, *OF_SIGNALS)
 BANDS = {

@@ -99,10 +99,10 @@ class SensorSpace:
         """
         if self.mixing is None:
             return gradient * self.deviation[:, 0]
-        return sum(
-            torch.einsum("ce,nct->net", mixing, gradient) * self.deviation[:, session]
-            for session, mixing in enumerate(self.mixing)
-        )
+        found = torch.zeros_like(self.deviation[:, 0])
+        for session, mixing in enumerate(self.mixing):
+            found += torch.einsum("ce,nct->net", mixing, gradient) * self.deviation[:, session]
+        return found
 
 
 def refuse_unknown_whitening(recording: Recording) -> None:

@@ -45,10 +45,8 @@ def _encode(
     names, unknown = names_of(reader)
     measured = _averages(reader.selection, bool(unknown))  # [N, E, T]
     device = reader.member.model.device
-    given = [
-        {name: _rows(store, some, device) for name, store in levels.items()}
-        for levels, some in ((train, rows), (test, reader.rows))
-    ]
+    given = {name: _rows(store, rows, device) for name, store in train.items()}
+    tested = {name: _rows(store, reader.rows, device) for name, store in test.items()}
 
     def signals() -> Iterator[Tensor]:
         for part in _chunks(learned, bool(unknown)):
@@ -56,7 +54,7 @@ def _encode(
 
     wrong = np.roll(np.arange(len(measured)), len(measured) // 2)
     shape, how = measured.shape[1:], (wrong, spec.components, spec.alpha, spec.seed)
-    predicted = encoding_model.predict_signals(*given, signals, shape, *how)
+    predicted = encoding_model.predict_signals(given, tested, signals, shape, *how)
     labels = Labels.of(np.arange(len(measured)), spec.draws, spec.seed, reader.subject)
     axes = _axes(reader, names, shape, bool(unknown))
     if unknown:

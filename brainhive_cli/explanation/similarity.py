@@ -113,31 +113,25 @@ def measure_similarity(
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
     """
-    orders = _permutations(pictures, draws, seed)
-    found: list[tuple[Any, ...]] = []
+    both = np.concatenate([models.units, models.own])  # [2 M, P]
+    found: dict[str, list[Any]] = {name: [] for name in ("raw", "own", "unique", "items", "mean", "ceilings")}
     for patterns in places:
         signals = np.stack([ranked(distances(each)) for each in patterns])  # [S, P]
-        raw, own = signals @ models.units.T, signals @ models.own.T  # [S, M]
-        unique = models.unique(signals, own)
-        items = [_items(signals, each, pictures) for each in (models.units, models.own)]  # [S, M, N]
-        found.append((raw, unique, *items, *ceilings(signals), signals.mean(0), unique / _filled(own)))
-    raw, unique, items, unique_items, lower, upper, means, scales = (
-        np.stack(each, -1 if place in (6, 7) else 2 if place in (2, 3) else -1)
-        for place, each in enumerate(zip(*found, strict=True))
-    )
-    unique_items = (unique_items * scales[..., None]).astype(np.float32)
-    null = _null(np.concatenate([models.units, models.own]), means, orders)  # [K, 2 M, T]
-    null, unique_null = np.split(null, 2, 1)
+        own = signals @ models.own.T  # [S, M]
+        found["raw"].append(signals @ models.units.T)
+        found["own"].append(own)
+        found["unique"].append(models.unique(signals, own))
+        found["items"].append(_items(signals, both, pictures).astype(np.float32))  # [S, 2 M, N]
+        found["mean"].append(signals.mean(0))
+        found["ceilings"].append(ceilings(signals))
+    raw, own, unique, means = (np.stack(found[name], -1) for name in ("raw", "own", "unique", "mean"))
+    scale = unique / np.where(np.abs(own) < 1e-12, 1e-12, own)  # [S, M, T]
+    items, own_items = np.split(np.stack(found["items"], 2), 2, 1)  # [S, M, T, N]
+    unique_items = (own_items * scale[..., None]).astype(np.float32)
+    null, own_null = np.split(_null(both, means, _permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
+    lower, upper = np.transpose(found["ceilings"])
     return Similarity(
-        models.names,
-        raw,
-        unique,
-        items.astype(np.float32),
-        unique_items,
-        null,
-        unique_null * scales.mean(0),
-        lower,
-        upper,
+        models.names, raw, unique, items, unique_items, null, own_null * scale.mean(0), lower, upper
     )
 
 
@@ -206,10 +200,6 @@ def _unit(values: Values) -> Values:
 @lru_cache(maxsize=4)
 def _upper(count: int) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     return np.triu_indices(count, 1)
-
-
-def _filled(values: Values) -> Values:
-    return np.where(np.abs(values) < 1e-12, 1e-12, values)
 
 
 def _items(signals: Values, models: Values, pictures: int) -> Values:

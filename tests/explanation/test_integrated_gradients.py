@@ -36,7 +36,7 @@ def test_they_are_captums(ends):
     model = network()
     expected = captum.IntegratedGradients(model).attribute(*ends, n_steps=50)
     found = mean_gradient(model, *ends) * (ends[0] - ends[1])
-    torch.testing.assert_close(found, expected, atol=1e-10, rtol=0)
+    torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)  # whose weights are float32
 
 
 def test_what_has_no_gradient_is_one_line(ends):
