@@ -48,8 +48,13 @@ def files_of(repository: Repository, folder: Path) -> list[HubFile]:
     """
     with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
         place = folder if folder.is_dir() else empty
-        options = {"local_dir": place, "allow_patterns": repository.patterns, "dry_run": True}
-        found = hub.snapshot(repository.name, repo_type=repository.kind, **options)
+        found = hub.snapshot(
+            repository.name,
+            repo_type=repository.kind,
+            local_dir=place,
+            allow_patterns=repository.patterns,
+            dry_run=True,
+        )
     return [HubFile(each.filename, each.file_size or 0, not each.will_download, repository) for each in found]
 
 
@@ -59,7 +64,7 @@ def licence_of(repository: Repository) -> str:
     from huggingface_hub.errors import HfHubHTTPError
 
     with suppress(HfHubHTTPError, OSError, ValueError, KeyError):
-        card = HfApi().repo_info(repository.name, repo_type=repository.kind).card_data
+        card = getattr(HfApi().repo_info(repository.name, repo_type=repository.kind), "card_data", None)
         found = card.get("license") if card else None
         if found is None:
             return ""
@@ -75,8 +80,7 @@ def download(files: Sequence[HubFile], folder: Path) -> None:
     """
     for repository in dict.fromkeys(file.repository for file in files):
         patterns = [_escaped(file.name) for file in files if file.repository == repository]
-        options = {"local_dir": folder, "allow_patterns": patterns}
-        hub.snapshot(repository.name, repo_type=repository.kind, **options)
+        hub.snapshot(repository.name, repo_type=repository.kind, local_dir=folder, allow_patterns=patterns)
 
 
 def _escaped(name: str) -> str:
