@@ -1,4 +1,4 @@
-"""How fast explain's heavy parts are, in processor time, and how often its statistics hold on simulated signals; prints tables.
+"""How fast explain's heavy parts are, and how often its statistics hold on simulated signals; prints tables.
 
 Speed: similarity of 10 subjects, 200 pictures and 250 times, and the encoding model of 63 sensors and 250
 times, each with the ratio to a plain loop over SciPy or scikit-learn on a slice of the same data in the same

@@ -28,7 +28,9 @@ step() {
         open-clip)
             tiny=$(python -c "from brainhive_cli.encoders import open_clip as e; print(e.TINY.model_dump())")
             brainhive embed --recipe demo "encoders=[$tiny]" ;;
-        figures) demo && brainhive eval-retrieval --recipe demo repetitions=all ;;
+        figures)
+            demo && brainhive check signals/demo --plots ;;
+        umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
         video) tests tests/metrics/test_video.py ;;

@@ -31,6 +31,12 @@ class Command:
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
+SHOWN = {
+    "labels": option("--labels", "What each run is called, as in aligned,base.", default="their names"),
+    "format": option("--format", "html: a page; md, csv, tex: tables for papers.", default="html"),
+    "to": option("--to", "The file.", default="one below reports/"),
+}
+"""Flags of the commands that show runs."""
 COMMANDS = (
     Command(
         START,
@@ -176,6 +182,22 @@ COMMANDS = (
         "workflow",
         "Run all steps of a system, from its data to its tables; each continues where it stopped.",
         "--recipe demo-havir",
+    ),
+    Command(
+        STEPS,
+        "report",
+        "Show runs on one self-contained page, or write tables for papers.",
+        "runs/eval-retrieval/NAME",
+        SHOWN,
+        paths="runs",
+    ),
+    Command(
+        STEPS,
+        "compare",
+        "Show runs next to each other, with paired statistics: the first against each other one.",
+        "RUN RUN --labels aligned,base",
+        SHOWN,
+        paths="runs",
     ),
     Command(
         STORES,

@@ -84,6 +84,7 @@ class Notes(TypedDict, total=False):
     __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
 
     caveats: list[str]
+    warnings: list[str]
     dataset: str
     mode: str
     protocol: str

@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -167,6 +167,14 @@ class RunFolder:
         """Append one event to `log.jsonl`."""
         with open(self.path / "log.jsonl", "a", opener=open_no_link) as stream:
             stream.write(json.dumps({"time": round(time.time(), 3), **event}, default=str) + "\n")
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Read the events of `log.jsonl` but for damaged lines, as two machines may leave."""
+        path = self.path / "log.jsonl"
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
+            with suppress(ValueError):
+                if isinstance(event := json.loads(line), dict):
+                    yield event
 
     def finish(self, measurements: Measurements) -> None:
         """Write the digests of its documents, then the metrics, which makes the run finished.

@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.explanation.reliability import Reliability, measure_reliability
-from brainhive_cli.reports.curve_plot import draw_curve, require_matplotlib
-from brainhive_cli.reports.page import Section, write_page
-from brainhive_cli.reports.signal_figures import MIXTURES, draw_evoked, draw_regions, draw_reliability
+from brainhive_cli.reports.page import Figure, Grid, Group, Page, Section
+from brainhive_cli.reports.signal_figures import (
+    MIXTURES,
+    draw_evoked,
+    draw_regions,
+    draw_reliability,
+    require_matplotlib,
+)
 from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels, short_name
 
 WHITENED = "whitened"
@@ -49,47 +55,49 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
             reasons.append(error)
             continue
         title = f"{name}, {split}: {found.stimuli} stimuli"
-        pictures, has_maps = _draw(found, recording, folder, split, title)
+        drawn, has_maps = _draw(found, recording, folder, split, title)
         figures[split] = _summary(found, recording, has_maps)
         rows = tuple((name, value) for name, value in figures[split].items() if not isinstance(value, dict))
         tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
         if regions := figures[split].get("noise ceiling by region, %"):
             tables.append(_region_table(regions))
-        sections.append(Section(split, tables, pictures))
+        blocks = [*map(Grid.of, tables), *(Figure([("", each, folder)]) for each in drawn)]
+        sections.append(Section(split, [Group("", blocks)]))
     if not sections:
         raise reasons[0]
     page = folder / f"{store.path.stem}.html"
-    write_page(page, f"Signals of {name}", NOTE, sections)
+    Page(f"Signals of {name}", [NOTE], sections=sections).write(page)
     return page, figures
 
 
 def _draw(
     found: Reliability, recording: Recording, folder: Path, split: str, title: str
-) -> tuple[Mapping[str, Path], bool]:
-    pictures = {}
-    if len(found.retrieval) > 1:
-        pictures["retrieval"] = folder / f"{split}_retrieval.png"
-        draw_curve(
-            pictures["retrieval"],
-            list(found.retrieval),
-            {"top-1": list(found.retrieval.values())},
-            "repetitions in each mean",
-            f"{title}: a stimulus found among means of other repetitions",
-            is_logarithmic=True,
-        )
+) -> tuple[list[Artifact], bool]:
+    curves: list[Artifact] = [_curve(found.retrieval)] if len(found.retrieval) > 1 else []
     if isinstance(recording.space, Voxels):
-        pictures["ceiling"] = folder / f"{split}_ceiling.png"
-        draw_regions(
-            pictures["ceiling"], found.ceiling[:, 0], _regions(recording.space, found), f"{title}, ceiling"
-        )
-        return pictures, False
+        file = f"{split}_ceiling.png"
+        regions = _regions(recording.space, found)
+        draw_regions(folder / file, found.ceiling[:, 0], regions, f"{title}, ceiling")
+        return [Media("Noise ceiling by region", file, is_drawing=True), *curves], False
     sensors, times_s = recording.space, recording.times_s
-    own = {name: folder / f"{split}_{name}.png" for name in ("evoked", "split_half")}
+    evoked, halves = f"{split}_evoked.png", f"{split}_split_half.png"
     has_maps = draw_evoked(
-        own["evoked"], found.evoked, times_s, sensors, _unit(recording), f"{title}, evoked response"
+        folder / evoked, found.evoked, times_s, sensors, _unit(recording), f"{title}, evoked response"
     )
-    draw_reliability(own["split_half"], found.split_half, times_s, sensors.names, f"{title}, split halves")
-    return {**own, **pictures}, has_maps
+    draw_reliability(folder / halves, found.split_half, times_s, sensors.names, f"{title}, split halves")
+    shown = [
+        Media("Evoked response", evoked, is_drawing=True),
+        Media("Split-half reliability", halves, is_drawing=True),
+    ]
+    return [*shown, *curves], has_maps
+
+
+def _curve(found: Mapping[int, Metric]) -> Curve:
+    metrics = list(found.values())
+    low, high = [each.low for each in metrics], [each.high for each in metrics]
+    line = Line("top-1", [each.value for each in metrics], low, high, metrics[0].chance)
+    title, axis = "A stimulus found among means of other repetitions", "repetitions in each mean"
+    return Curve(title, axis, list(found), [line], "accuracy", is_logarithmic=True)
 
 
 def _unit(recording: Recording) -> str:

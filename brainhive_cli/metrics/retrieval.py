@@ -229,7 +229,7 @@ def summarise(
     metrics = []
     for name in only or transforms:
         transform, statistic, limits = transforms[name]
-        chance = float(guess @ transform(possible.astype(np.float64)))
+        chance = float(f"{guess @ transform(possible.astype(np.float64)):.12g}")  # no rounding error is shown
         if statistic is np.median:
             chance = float(possible[np.searchsorted(guess.cumsum(), 0.5)])
         values = [transform(group) for group in groups]

@@ -1,7 +1,7 @@
 """demo: the steps of a system end to end on the embedded world, and one page that shows what came out."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -15,19 +15,19 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.demo import dual_guided, simulation, text_guided, token_guided, voxels
 from brainhive_cli.pipelines import workflow
 from brainhive_cli.pipelines.workflow import Command, Done
 from brainhive_cli.reports.control_effects import control_effects, effects_table
-from brainhive_cli.reports.page import Section, write_page
+from brainhive_cli.reports.page import Grid, Group, Page, Section
+from brainhive_cli.reports.run_page import page_of
+from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 
 NOTE = "All signals on this page are simulated, all stimuli drawn by a program ({provenance})."
 EFFECTS = "What controls cost each head: other voxels, trained anew; trials shuffled (95 % of draws)"
 PAGE: tuple[Command, ...] = ("reconstruct", "eval-retrieval", "train-prior", "train-align", "embed")
 """Whose sections come first."""
-CONTROLLED = ("swapped: ", "swapped ", "random: ", "random ")
-"""How titles of tables and names of pictures begin that are of a variant with a control."""
 HEADS = ("latent", "image", "text")
 """Of HAVIR's brain model."""
 SHUFFLED = "{head}, shuffled"
@@ -127,10 +127,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         tables.append(effects_table(notes["control_effects"], EFFECTS))
     found = Measurements(found.scopes, notes=notes)
     if launch.is_main:
-        title = extend_title("Brainhive demo", [SIMULATED])
-        note = NOTE.format(provenance=shown.provenance)
-        sections = _sections(steps, tables, done)
-        folder.replace("index.html", lambda path: write_page(path, title, note, sections))
+        folder.replace("index.html", _page(shown, steps, tables, done).write)
         folder.finish(found)
     launch.barrier()
     commands = [step.line for step in done.values()]
@@ -140,12 +137,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     return Result(folder.path, tuple(tables), found, files)
 
 
-def _sections(steps: workflow.Recipe, tables: list[Table], done: Mapping[str, Done]) -> list[Section]:
-    """Show the summary, then what each step made, pictures first; of controls the summary is enough."""
-    pages = []
+def _page(shown: System, steps: workflow.Recipe, tables: list[Table], done: Mapping[str, Done]) -> Page:
+    """Show the summary, then the run of each step, pictures first; of controls the summary is enough."""
+    groups = []
     for name in sorted(done, key=lambda each: PAGE.index(steps.command_of(each))):
-        result = done[name].result
-        found = [table for table in result.tables if not table.title.startswith(CONTROLLED)]
-        files = {key: file for key, file in result.files.items() if not key.startswith(CONTROLLED)}
-        pages.append(Section(steps.steps[name].heading, found, files))
-    return [Section("Summary", tables, {}, [step.line for step in done.values()]), *pages]
+        run = ShownRun(name, RunFolder(done[name].result.folder))
+        if (run.folder.path / FINISHED).is_file() and not run.found.notes.get("control"):
+            groups.append(RunGroup([run], title=steps.steps[name].heading))
+    summary = Section("Summary", [Group("", [Grid.of(table) for table in tables])])
+    commands = [step.line for step in done.values()]
+    made = page_of(groups, extend_title("Brainhive demo", [SIMULATED]), commands, [summary])
+    return replace(made, lead=[NOTE.format(provenance=shown.provenance), *made.lead])

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from brainhive_cli.core import console, home, trackers
+from brainhive_cli.core import artifacts, console, home, trackers
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
@@ -11,7 +11,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.retrieval.cell_scores import CellScores
 from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
-from brainhive_cli.retrieval.figures import FILES, draw_curves, draw_regions, draw_sheet
+from brainhive_cli.retrieval.figures import artifacts_of
 from brainhive_cli.retrieval.job import Job
 from brainhive_cli.retrieval.recipe import Recipe
 from brainhive_cli.retrieval.summary import BACKWARD, summarise_job
@@ -28,7 +28,7 @@ def plan(recipe: Recipe) -> Plan:
             "run": lambda: ", ".join(run.name for run in job.runs),
             "cells": lambda: len(job.groups),
             f"{recipe.gallery} pictures of": lambda: ", ".join(job.stores),
-            "curves": lambda: ", ".join(job.check_curves()) or "none",
+            "curves": lambda: ", ".join(job.check_figures()) or "none",
             "against": lambda: ", ".join(other.runs[0].name for other in job.against) or "none",
             **trackers.checks(recipe.run.trackers),
         }
@@ -44,7 +44,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _run(job: Job, launch: Launch, again: bool = False) -> Result:
     if job.variants:
         return _run_sweep(job, launch, again)
-    job.check_curves()
+    job.check_figures()
     others = [_run(other, launch).metrics for other in job.against]
     folder = RunFolder.open("eval-retrieval", job.label, job.pinned, launch, again)
     if not folder.is_finished:
@@ -75,11 +75,10 @@ def _evaluate(job: Job, others: list[Measurements], folder: RunFolder, launch: L
     if found.notes["verdict"] != "above chance" and job.spec.control == "none":
         verdict = found.notes["verdict"]
         console.warn(f"retrieval is {verdict}: do signals and pictures belong together as they are filed?")
-    if rows := job.recipe.sheet_rows:
-        first = job.load(job.groups[0], launch.device)
-        draw_sheet(folder, first, job.spec, rows, found.caveats)
-    draw_curves(folder, found)
-    draw_regions(folder, found)
+    recipe = job.recipe
+    first = job.load(job.groups[0], launch.device) if recipe.sheet_rows else None
+    rows = (recipe.sheet_rows, recipe.concept_rows)
+    artifacts.write(folder, artifacts_of(folder, found, first, job.spec, *rows, recipe.embedding_map))
     folder.finish(found)
 
 
@@ -100,12 +99,11 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
         }
         folder.finish(Measurements(scopes, notes=notes))
     launch.barrier()
-    files = {f"{v} {kind}": path for v, result in results.items() for kind, path in result.files.items()}
     with folder.reading() as found:
         for reason in found.notes["not_compared"]:
             console.warn(f"not compared: {reason}")
         shown = sweep_tables({variant: result.tables for variant, result in results.items()}, found)
-        return Result(folder.path, shown, found, files)
+        return Result(folder.path, shown, found)
 
 
 def _result(job: Job, folder: RunFolder) -> Result:
@@ -118,8 +116,7 @@ def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     notes |= {"run": home.stored(notes["run"]), "runs": [home.stored(each) for each in notes["runs"]]}
     notes["against"] = [{**each, "run": home.stored(each["run"])} for each in notes["against"]]
     found |= Measurements(notes=notes)
-    files = {name: folder.path / file for name, file in FILES.items() if (folder.path / file).is_file()}
     hint = ""
     if prior := notes["prior"]:  # without one there is nothing to draw through
         hint = command("reconstruct", None, [], *write_prior("reconstruct", prior), "--run", notes["run"])
-    return Result(folder.path, tables(found, job.recipe.concept_rows), found, files, hint=hint)
+    return Result(folder.path, tables(found, job.recipe.concept_rows), found, hint=hint)

@@ -155,7 +155,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> RunFolder:
                 "; ".join(dict.fromkeys(missing.values())),
             )
         generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
-        notes = {"prior": recipe.prior.source, "mode": align.mode}
+        notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
         scoring = recipe.section(Scoring)
         measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)
     launch.barrier()

@@ -10,12 +10,13 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.alignment.initialisation import learned_by
 from brainhive_cli.alignment.job import Job, few
+from brainhive_cli.alignment.learning_curves import artifacts_of, failed
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.progress import Watch
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
-from brainhive_cli.core import console, documents, trackers
+from brainhive_cli.core import artifacts, console, documents, trackers
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
@@ -61,6 +62,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         _train(job, folder, launch)
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.published()}
+            notes["warnings"] = failed(job.stores)
+            shown = artifacts_of(folder, [cell.name for cell in job.cells], job.stores)
+            artifacts.write(folder, shown)
             folder.finish(_measurements(folder, job.cells, notes))
         launch.barrier()
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])

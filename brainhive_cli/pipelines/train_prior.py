@@ -8,7 +8,7 @@ import numpy as np
 
 from brainhive_cli import priors
 from brainhive_cli.alignment.learned import Learned, hashes_of
-from brainhive_cli.core import console, trackers
+from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
@@ -21,7 +21,8 @@ from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train
 from brainhive_cli.prior_training.optimisation import LAST, Learner
 from brainhive_cli.prior_training.recipe import Recipe
-from brainhive_cli.prior_training.samples import Values, measure_distribution, show, try_out
+from brainhive_cli.prior_training.samples import LAST as LAST_SAMPLES
+from brainhive_cli.prior_training.samples import Values, loss_curve, measure_distribution, show, try_out
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -56,6 +57,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         measurements = _train(job, folder)
         if launch.is_main:
+            artifacts.write(folder, [*loss_curve(folder), *artifacts.read(folder)])
             folder.finish(measurements)
             folder.checkpoint(LAST).remove()
         launch.barrier()
@@ -74,7 +76,7 @@ def _train(job: Job, folder: RunFolder) -> Measurements:
         samples: dict[str, Values] = {}
         if launch.is_main:
             folder.replace("model", lambda part: _save(training, part))
-            samples = show(training, folder, "last")
+            samples = show(training, folder, LAST_SAMPLES)
         distribution, missing = dict[str, Metric](), dict[str, str]()
         try:
             if recipe.fid_items:

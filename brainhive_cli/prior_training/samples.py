@@ -1,6 +1,6 @@
 """Samples of pictures kept from training, next to the true pictures, and the metrics of both."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli import encoders
-from brainhive_cli.core import console
+from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -30,6 +30,8 @@ from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.prior_training.recipe import INCEPTION
 from brainhive_cli.reports.sheets import INK, Tile, draw_rows
 
+LAST = "last"
+"""Name of the samples of the finished prior, which a page shows."""
 SAMPLER_PROMPT = "sampler_prompt.safetensors"
 Values = NDArray[np.float64] | BrainhiveError
 """Values of the items [N], or the reason why there are none."""
@@ -51,11 +53,37 @@ def show(training: Training, folder: RunFolder, name: str) -> dict[str, Values]:
         for index, seen, generated in zip(chosen, to_pictures(true), to_pictures(made), strict=True)
     ]
     folder.replace(f"samples/{name}.png", draw_rows("", rows).save)
+    if name == LAST:
+        artifacts.write(folder, [_sheet(folder, [images.image_ids[index] for index in chosen], rows)])
     launch = training.launch
     metrics = {"lpips": partial(lpips, true, made, launch.device)} if recipe.lpips else {}
     for config in recipe.similarity:
         metrics[f"similarity_{config.name}"] = partial(_similarity, config, true, made, launch)
     return {metric: _or_reason(measure) for metric, measure in metrics.items()}
+
+
+def loss_curve(run: RunFolder) -> list[artifacts.Curve]:
+    """Draw the loss over the steps, as the log has it; nothing where there are not two."""
+    found = {event["step"]: event["loss"] for event in run.events() if {"step", "loss"} <= event.keys()}
+    line = artifacts.Line("training loss", list(found.values()))
+    curve = artifacts.Curve("Loss", "step", list(found), [line], section="Training")
+    return [curve] if len(found) > 1 else []
+
+
+def _sheet(run: RunFolder, image_ids: Sequence[str], rows: Sequence[Sequence[Tile]]) -> artifacts.Sheet:
+    """Keep the pictures of a sheet one by one, for pages."""
+    kept = [
+        [
+            artifacts.Tile(
+                artifacts.save_picture(run, f"samples/{row}-{column}", tile.picture), tile.lines[:1]
+            )
+            for column, tile in enumerate(tiles)
+        ]
+        for row, tiles in enumerate(rows)
+    ]
+    found = [artifacts.Row(*pair) for pair in zip(image_ids, kept, strict=True)]
+    note = "Of pictures kept from training; made of their own embeddings, without a brain."
+    return artifacts.Sheet("What the prior generates", ("seen", "generated"), found, "Samples", note)
 
 
 def measure_distribution(training: Training, folder: RunFolder) -> list[Metric]:

@@ -1,19 +1,20 @@
-"""From reconstructions on disk to the metrics, sheets and page of a run."""
+"""From reconstructions on disk to the metrics and artifacts of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import artifacts, console
-from brainhive_cli.core.caveats import extend_title, find_caveats, merge_caveats
+from brainhive_cli.core.artifacts import Table
+from brainhive_cli.core.caveats import find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.data.command_lines import command
 from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics.neighbours import block_length
@@ -24,9 +25,12 @@ from brainhive_cli.reconstruction.metric_parts import is_here, load, names_for
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 from brainhive_cli.reconstruction.recipe import PublishedScores, Scoring
 from brainhive_cli.reconstruction.scoring import Scorer
-from brainhive_cli.reconstruction.sheet_selection import sheets_of
-from brainhive_cli.reconstruction.tables import missing_lines, tables
-from brainhive_cli.reports.page import Section, write_page
+from brainhive_cli.reconstruction.sheet_selection import Selection
+from brainhive_cli.reconstruction.tables import TITLES, comparison_tables, missing_lines, tables
+
+COMPARISONS = "Comparisons"
+"""The section of tables that are written again when a run is compared with others."""
+CONTACT_SHEET = "contact_sheet.png"
 
 
 @dataclass(frozen=True)
@@ -70,21 +74,6 @@ def measure_run(
         )
     if not launch.is_main:
         return
-    if scoring.sheet_rows and frames:
-        shown = ClipSelection(
-            folder,
-            scored,
-            stimuli.open,
-            stimuli.label,
-            stimuli.annotation,
-            scoring.sheet_rows,
-            scoring.protocol,
-        )
-        artifacts.write(folder, shown.artifacts())
-    elif scoring.sheet_rows:
-        sheets = sheets_of(scored, stimuli.open, stimuli.label, scoring.sheet_rows, scoring.protocol)
-        for name, sheet in sheets.items():
-            folder.replace(name, sheet.save)
     folder.replace("values.csv", lambda path: write_values(path, scored))
     if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
         folder.write_json("decoded.json", decoded)
@@ -93,8 +82,23 @@ def measure_run(
     found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, "block": block, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
-    folder.replace("index.html", lambda path: _write_page(path, folder, found))
+    artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *_comparisons(found)])
     folder.finish(found)
+
+
+def _shown(
+    folder: RunFolder, scoring: Scoring, scored: Sequence[Scored], stimuli: Stimuli, frames: int | None
+) -> list[artifacts.Artifact]:
+    """Write what people are shown: pictures, or clips that play; nothing where no rows are wanted."""
+    how = (scoring.sheet_rows, scoring.protocol)
+    if not scoring.sheet_rows:
+        return []
+    if frames:
+        opened = (stimuli.open, stimuli.label, stimuli.annotation)
+        return ClipSelection(folder, scored, *opened, *how).artifacts()
+    selection = Selection(folder, scored, stimuli.open, stimuli.label, *how)
+    folder.replace(CONTACT_SHEET, selection.contact_sheet().save)
+    return [*selection.sheets()]
 
 
 def open_run(
@@ -127,7 +131,7 @@ def open_run(
 
 
 def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
-    """Compare a finished run with others, and write it into its metrics and page.
+    """Compare a finished run with others, and write it into its metrics and artifacts.
 
     Raises:
         BrainhiveError: if a run cannot be paired with this one, or was made by an older version.
@@ -136,21 +140,25 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
         runs = {str(other.path): other.measurements() for other in others}
         against = with_runs(found, str(folder.path), runs)
     found = replace(found, notes={**found.notes, "against": against})
-    folder.replace("index.html", lambda path: _write_page(path, folder, found))
+    kept = [each for each in artifacts.read(folder) if each.section != COMPARISONS]
+    artifacts.write(folder, [*kept, *_comparisons(found)])
     folder.finish(found)
+
+
+def _comparisons(found: Measurements) -> list[Table]:
+    laid_out = comparison_tables(found)
+    return [Table(each.title, each.columns, each.rows, section=COMPARISONS) for each in laid_out]
 
 
 def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Result:
     """Read back a finished run, with what was published of it, and warn of what is missing."""
-    files = {
-        name: folder.path / f"{name.replace(' ', '_')}.png" for name in ("contact sheet", "best", "worst")
-    }
-    files["page"] = folder.path / "index.html"
-    existing = {name: path for name, path in files.items() if path.is_file()}
+    sheet = folder.path / CONTACT_SHEET
+    existing = {"contact sheet": sheet} if sheet.is_file() else {}
     with folder.reading() as found:
         for line in missing_lines(found.missing):
             console.warn(line)
-        return Result(folder.path, tables(found, published), found, existing)
+        hint = command("report", None, [], str(folder.path))
+        return Result(folder.path, tables(found, published), found, existing, hint)
 
 
 def _score(
@@ -191,22 +199,13 @@ def _measurements(
         source: metrics([each for each in scored if each.generated.source == source]) for source in sources
     }
     scopes = {ALL: scopes[sources[0]], **scopes}
+    titles = {source: TITLES.get(source, source) for source in sources}
     cells, items = {}, {}
     for each in scored:
         of = each.generated
         scopes[of.scope] = metrics([each])
         cells[of.scope] = {"source": of.source, "subject": of.subject, "title": of.title}
         items[of.scope] = each.items
-    return Measurements(scopes, notes={**notes, "sources": sources, "cells": cells}, items=items)
-
-
-def _write_page(path: Path, folder: RunFolder, found: Measurements) -> None:
-    sheets = sorted((folder.path / "sheets").rglob("*.png"))
-    first = [folder.path / f"{name}.png" for name in ("contact_sheet", "best", "worst", "baselines/mean")]
-    sections = [
-        Section("Metrics", tables(found), {}, missing_lines(found.missing)),
-        Section("Reconstructions", [], {f.stem: f for f in first if f.is_file()}),
-        Section("From the best to the worst", [], {str(f): f for f in sheets}),
-    ]
-    title = extend_title("Reconstruction", found.caveats)
-    write_page(path, title, str(folder.path.name), sections)
+    return Measurements(
+        scopes, notes={**notes, "sources": sources, "titles": titles, "cells": cells}, items=items
+    )

@@ -170,6 +170,13 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         description="what is scored; needed where clips are folders of frames, else seen from the files",
     )
 
+    @property
+    def published_notes(self) -> dict[str, Any]:
+        """What was published, as notes of what is measured; empty if the recipe names nothing."""
+        if self.published is None:
+            return {}
+        return {**self.published.values, "source": self.published.source, "differs": self.published.differs}
+
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.score is None:

@@ -1,77 +1,129 @@
 """Which reconstructions people are shown, and on which sheet."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Row, Sheet, Tile
+from brainhive_cli.core.metric_names import shown
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media_files import first_frame
 from brainhive_cli.reconstruction.generated import TRUTH, Scored, best_first
-from brainhive_cli.reconstruction.metric_parts import short
-from brainhive_cli.reports.sheets import INK, Tile, draw_rows
+from brainhive_cli.reconstruction.tables import TITLES
+from brainhive_cli.reports import sheets
+
+SECTION = "Reconstructions"
+REPEATS = 4
+"""Reconstructions of an item that a sheet shows."""
 
 
-def sheets_of(
-    scored: Sequence[Scored],
-    open_seen: Callable[[str], Any],
-    label: Callable[[str], str],
-    rows: int,
-    protocol: str,
-) -> dict[str, Image.Image]:
-    """Make the sheets, by file name.
+@dataclass(frozen=True)
+class Selection:
+    """The reconstructions of a run, and what is shown of them.
 
-    The first items as they come; the best and the worst of all cells and subjects, each item once; and for
-    each cell and subject a sheet that goes from the best to the worst in even steps.
-
-    Args:
+    Attributes:
+        run: Where pictures are kept for pages.
         scored: The reconstructions; the first source is the one that is shown in full.
         open_seen: Image id to stimulus; of a clip the first frame is shown.
         label: Image id to what it shows.
         rows: Items on a sheet.
-        protocol: How they were compared, for the titles.
+        protocol: How they were compared.
     """
 
-    def sheet(title: str, order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> Image.Image:
-        how = f"{protocol}, {order[0][0].generated.described}"
-        return draw_rows(f"{title}: {how}", [row(order, place) for place in places])
+    run: RunFolder
+    scored: Sequence[Scored]
+    open_seen: Callable[[str], Any]
+    label: Callable[[str], str]
+    rows: int
+    protocol: str
+    _kept: dict[Any, str] = field(default_factory=dict)
 
-    def row(order: Sequence[tuple[Scored, str]], place: int) -> list[Tile]:
-        each, image_id = order[place]
-        lines = [label(image_id), f"rank {place + 1} of {len(order)}", *each.generated.title.split("/")]
-        return [
-            Tile(first_frame(open_seen(image_id)), lines, frame=INK),
-            *(
-                Tile(first_frame(each.generated.open(file)), metrics={short(n): v for n, v in values.items()})
-                for file, values in each.of_item(image_id)
+    @property
+    def ids(self) -> list[str]:
+        """The image ids of the first cell."""
+        return list(self.scored[0].generated.files)
+
+    def sheets(self) -> list[Sheet]:
+        """Make the sheets: the first items, from the best to the worst, and each source next to the others.
+
+        The first items are as they come; from the best to the worst goes in even steps over all cells and
+        subjects, each item once.
+        """
+        first = self.scored[0]
+        together = best_first(
+            [each for each in self.scored if each.generated.source == first.generated.source]
+        )
+        best: dict[str, tuple[Scored, str]] = {}
+        for each, image_id in together:
+            best.setdefault(image_id, (each, image_id))
+        once = list(best.values())
+        steps = np.unique(np.linspace(0, len(once) - 1, min(self.rows, len(once))).round().astype(int))
+        how = f"{self.protocol}, {first.generated.described}"
+        found = [
+            self._repeats("First items", [(first, image_id) for image_id in self.ids[: self.rows]], how),
+            self._repeats(
+                "From the best to the worst", [once[step] for step in steps], f"{how}; in even steps"
             ),
         ]
+        made = [each for each in self.scored if each.generated.source != TRUTH]
+        by_source = {each.generated.source: each for each in reversed(made)}
+        if len(by_source) > 1:
+            order = dict.fromkeys(each.generated.source for each in made)
+            found.append(self._sources({source: by_source[source] for source in order}, how))
+        return found
 
-    first = scored[0]
-    of_first, ids = best_first([first]), list(first.generated.files)
-    together = best_first([each for each in scored if each.generated.source == first.generated.source])
-    where = {image_id: place for place, (_, image_id) in enumerate(of_first)}
-    half = max(1, rows // 2)
-    forward = range(len(together))
-    sheets = {
-        "contact_sheet.png": sheet("First items", of_first, [where[image_id] for image_id in ids[:rows]]),
-        "best.png": sheet("Best items", together, _each_once(together, forward)[:half]),
-        "worst.png": sheet("Worst items", together, _each_once(together, forward[::-1])[:half]),
-    }
-    for each in scored:
-        if each.generated.source in ("mean", TRUTH):  # one picture for all, or what every sheet shows
-            continue
-        order = best_first([each])
-        steps = np.unique(np.linspace(0, len(order) - 1, min(rows, len(order))).round().astype(int))
-        sheets[f"sheets/{each.generated.name}.png"] = sheet(
-            f"{each.generated.scope}, best to worst", order, steps
-        )
-    return sheets
+    def contact_sheet(self) -> Image.Image:
+        """Draw the first items as one picture."""
+        first, rows = self.scored[0], []
+        for image_id in self.ids[: self.rows]:
+            seen = first_frame(self.open_seen(image_id))
+            row = [sheets.Tile(seen, [self.label(image_id)], frame=sheets.INK)]
+            for file, values in first.of_item(image_id):
+                metrics = {shown(name): value for name, value in values.items()}
+                row.append(sheets.Tile(first_frame(first.generated.open(file)), metrics=metrics))
+            rows.append(row)
+        return sheets.draw_rows(f"First items: {self.protocol}, {first.generated.described}", rows)
 
+    def _repeats(self, title: str, order: Sequence[tuple[Scored, str]], note: str) -> Sheet:
+        most = max(len(each.of_item(image_id)) for each, image_id in order)
+        columns = ["seen", *(str(place + 1) if most > 1 else "made" for place in range(min(most, REPEATS)))]
+        rows = []
+        for each, image_id in order:
+            made = [self._made(each, *made) for made in each.of_item(image_id)[:REPEATS]]
+            rows.append(Row(image_id, [self._seen(image_id, each.generated.title), *made]))
+        return Sheet(title, columns, rows, SECTION, note)
 
-def _each_once(order: Sequence[tuple[Scored, str]], places: Iterable[int]) -> list[int]:
-    """Keep the first place of each item: the same one of several subjects would fill a sheet."""
-    taken: dict[str, int] = {}
-    for place in places:
-        taken.setdefault(order[place][1], place)
-    return list(taken.values())
+    def _sources(self, scored: dict[str, Scored], note: str) -> Sheet:
+        columns = ["seen", *(TITLES.get(source, source) for source in scored)]
+        rows = []
+        for image_id in self.ids[: self.rows]:
+            made = [self._first_of(each, image_id) for each in scored.values()]
+            rows.append(Row(image_id, [self._seen(image_id), *made]))
+        return Sheet("With ceiling, floor and baselines", columns, rows, SECTION, note)
+
+    def _first_of(self, scored: Scored, image_id: str) -> Tile:
+        if image_id not in scored.generated.files:
+            return Tile("")
+        return self._made(scored, *scored.of_item(image_id)[0])
+
+    def _seen(self, image_id: str, cell: str = "") -> Tile:
+        if image_id not in self._kept:
+            picture = first_frame(self.open_seen(image_id))
+            self._kept[image_id] = artifacts.save_picture(self.run, f"seen/{len(self._kept)}", picture)
+        words = [self.label(image_id).replace("_", " "), *filter(None, cell.split("/"))]
+        return Tile(self._kept[image_id], words)
+
+    def _made(self, of: Scored, file: Path, values: dict[str, float]) -> Tile:
+        """Show a file of the run as it is; one that lies elsewhere, as a copy."""
+        metrics = {shown(name): value for name, value in values.items()}
+        if file.resolve().is_relative_to(self.run.path.resolve()):
+            return Tile(file.resolve().relative_to(self.run.path.resolve()).as_posix(), metrics=dict(metrics))
+        if file not in self._kept:
+            picture = first_frame(of.generated.open(file))
+            self._kept[file] = artifacts.save_picture(self.run, f"made/{len(self._kept)}", picture)
+        return Tile(self._kept[file], metrics=dict(metrics))

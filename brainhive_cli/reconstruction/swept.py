@@ -8,8 +8,8 @@ from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, scope
+from brainhive_cli.core.metric_names import with_arrow
 from brainhive_cli.core.results import Result
-from brainhive_cli.reconstruction.metric_parts import lower_is_better, short
 from brainhive_cli.reconstruction.paired_tests import with_runs
 from brainhive_cli.reconstruction.tables import LEVEL, TITLES, published_scores
 
@@ -84,7 +84,7 @@ def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
             f"{MARK} differs from {first}, p < {LEVEL} ({', '.join(sorted(tests))}, adjusted over metrics)"
         )
         title = "; ".join([title, marked, *notes])
-    arrows = [f"{short(name)} ↓" if lower_is_better(name) else short(name) for name in metrics]
+    arrows = [with_arrow(name) for name in metrics]
     table = Table(title, ("variant", "from", *arrows, "n"), tuple(rows))
     return extend_tables([table, *published_scores(published)], found.caveats)
 

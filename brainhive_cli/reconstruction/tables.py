@@ -6,7 +6,7 @@ from typing import Any
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric, interval_text
-from brainhive_cli.reconstruction.metric_parts import lower_is_better, short
+from brainhive_cli.core.metric_names import with_arrow
 
 TITLES = {
     "brain": "brain",
@@ -33,13 +33,19 @@ def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
         for scope, cell in found.notes["cells"].items()
         if cell["source"] == source
     }
-    written = [_by_source(found), *([_by_cell(cells)] if len(cells) > 1 else [])]
+    written = [_by_source(found), *([_by_cell(cells)] if len(cells) > 1 else []), *comparison_tables(found)]
+    return extend_tables([*written, *published_scores(published)], found.caveats)
+
+
+def comparison_tables(found: Measurements) -> list[Table]:
+    """Write the tables of differences: of the first source from the others, and of the run from others."""
+    written = []
     if comparisons := found.notes.get("comparisons", []):
-        written.append(_comparisons(TITLES[source], comparisons))
+        written.append(_comparisons(TITLES[found.notes["sources"][0]], comparisons))
     if against := found.notes.get("against", []):
         caveats = merge_caveats(*(each["caveats"] for each in against))
         written += extend_tables([_comparisons("this run", against)], caveats)
-    return extend_tables([*written, *published_scores(published)], found.caveats)
+    return written
 
 
 def published_scores(published: Any) -> list[Table]:
@@ -47,7 +53,7 @@ def published_scores(published: Any) -> list[Table]:
     if published is None:
         return []
     title = "; ".join([f"Published: {published.source}", *(f"differs: {each}" for each in published.differs)])
-    columns = [_with_arrow(name, short(name)) for name in published.values]
+    columns = [with_arrow(name) for name in published.values]
     return [Table(title, tuple(columns), (tuple(f"{each:.3f}" for each in published.values.values()),))]
 
 
@@ -70,9 +76,9 @@ def _by_source(found: Measurements) -> Table:
             m = found.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
-            rows.append((_with_arrow(name), TITLES[source], *shown))
+            rows.append((with_arrow(name), TITLES[source], *shown))
     for name in found.missing:
-        row = ("all", TITLES[name]) if name in TITLES else (_with_arrow(name), "–")
+        row = ("all", TITLES[name]) if name in TITLES else (with_arrow(name), "–")
         rows.append((*row, "missing", *["–"] * 5))
     columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
     return Table(_title(found), columns, tuple(rows))
@@ -98,7 +104,7 @@ def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]]) -> Table:
             better = (of if is_more else other) if is_below else "–"
             p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
             measured = f"{m['difference']:+.3f}", interval_text(m["low"], m["high"]), m["n"], p
-            rows.append((_with_arrow(name), other, *measured, better))
+            rows.append((with_arrow(name), other, *measured, better))
     tests = {m["test"] for each in comparisons for m in each["metrics"].values()}
     title = f"{of} less others, paired; p: {', '.join(sorted(tests))} (Benjamini–Hochberg over metrics)"
     title = "; ".join([title, *dict.fromkeys(note for each in comparisons for note in each["notes"])])
@@ -112,9 +118,5 @@ def _by_cell(cells: Mapping[str, Mapping[str, Metric]]) -> Table:
         (title, *(f"{metrics[name].value:.3f}" for name in names), metrics[names[0]].n)
         for title, metrics in cells.items()
     ]
-    columns = ("cell", *(_with_arrow(name, short(name)) for name in names), "n")
+    columns = ("cell", *(with_arrow(name) for name in names), "n")
     return Table("By cell; intervals are in metrics.json", columns, tuple(rows))
-
-
-def _with_arrow(metric: str, words: str = "") -> str:
-    return f"{words or metric} ↓" if lower_is_better(metric) else words or metric

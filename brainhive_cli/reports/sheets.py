@@ -1,11 +1,9 @@
 """Sheets of pictures in rows: stimuli with what was retrieved, or generated, for them."""
 
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 PICTURE_PX = 128
@@ -18,7 +16,6 @@ FONT_PX = 10
 Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 Colour = tuple[int, int, int]
 INK, SOFT, PAPER = (30, 30, 30), (90, 90, 90), (255, 255, 255)
-RIGHT, WRONG = (34, 139, 84), (205, 205, 205)
 
 
 @dataclass(frozen=True)
@@ -76,32 +73,6 @@ def _draw(tile: Tile, sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, t
         words = fitted(name, font, room - font.getlength(f" {value:z.2f}"))
         corner = (left + place % 2 * PICTURE_PX // 2, below + place // 2 * LINE_PX)
         pen.text(corner, f"{words} {value:z.2f}", SOFT, font)
-
-
-def top_k_sheet(
-    open_picture: Callable[[int], Image.Image],
-    scores: NDArray[np.float32],
-    target: NDArray[np.int64],
-    k: int = 5,
-    title: str = "",
-) -> Image.Image:
-    """Draw each query's true picture, then the k retrieved with score; the true one is framed.
-
-    Args:
-        open_picture: Row of the gallery to picture.
-        scores: [N, M] similarity of each query with each gallery picture.
-        target: [N] row of the true picture.
-        k: How many are shown.
-        title: What stands above, in as many lines as it takes.
-    """
-    rows = []
-    for query, true in zip(scores, target, strict=True):
-        rank = int((query >= query[true]).sum())  # ties rank against the model
-        rows.append([Tile(open_picture(int(true)), [f"seen, rank {rank}"], frame=INK)])
-        for row in np.argsort(-query, kind="stable")[:k]:
-            frame = RIGHT if row == true else WRONG
-            rows[-1].append(Tile(open_picture(int(row)), [f"{query[row]:.2f}"], frame=frame))
-    return draw_rows(title, rows)
 
 
 def wrapped(text: str, font: Font, width_px: float) -> list[str]:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.reports.head_map import known_places
 from brainhive_cli.stores.recordings import Sensors
 
@@ -20,6 +21,18 @@ MIXTURES = "whitened channels"
 """Unit of whitened signals whose whiteners are not known: each is a mixture of channels, and has no place."""
 DOTS_PER_INCH = 130
 Values = NDArray[np.float64]
+
+
+def require_matplotlib() -> None:
+    """Refuse figures before the work if they cannot be drawn.
+
+    Raises:
+        MissingExtra: if matplotlib is not installed.
+    """
+    try:
+        import matplotlib  # noqa: F401
+    except ImportError as error:
+        raise MissingExtra("figures need matplotlib", "pip install 'brainhive[figures]'") from error
 
 
 def draw_evoked(path: Path, evoked: Values, times_s: Values, sensors: Sensors, unit: str, title: str) -> bool:

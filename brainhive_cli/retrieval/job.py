@@ -11,9 +11,9 @@ import torch
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.reports.curve_plot import require_matplotlib
 from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
+from brainhive_cli.retrieval.projection import require_projection
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Recipe
 
 
@@ -76,10 +76,9 @@ class Job:
         found = [name for run in self.runs for split in self.spec.splits for name in run.stores(split)]
         return list(dict.fromkeys(found))
 
-    def check_curves(self) -> list[str]:
-        """List the curves to draw; raise `MissingExtra` if the library that draws them is not installed."""
-        if self.spec.curves or self.spec.region_shares:
-            require_matplotlib()
+    def check_figures(self) -> list[str]:
+        """List the curves; raise `MissingExtra` if the library that the map needs is not installed."""
+        require_projection(self.recipe.embedding_map)
         return self.spec.curves
 
     @cached_property

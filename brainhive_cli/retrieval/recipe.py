@@ -111,7 +111,12 @@ class Recipe(BaseRecipe, EvaluationSpec):
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")
-    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0 draws none")
+    sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet, matrix or map")
+    embedding_map: Literal["pca", "umap"] = Field(
+        "pca",
+        exclude_if=lambda how: how == "pca",  # runs of older versions do not name it
+        description="how embeddings are projected to a plane; umap needs the extra of that name",
+    )
 
     @classmethod
     def resolve(

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from brainhive_cli.core import metric_names
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, interval_text, scope
@@ -16,15 +17,6 @@ from brainhive_cli.retrieval.ceiling import CEILING
 from brainhive_cli.retrieval.comparisons import TESTS
 from brainhive_cli.retrieval.summary import BACKWARD, SUBSETS, points_of, regions_of
 
-NAMES = {
-    "top1": "top-1",
-    "top3": "top-3",
-    "top5": "top-5",
-    "mean_rank": "mean rank",
-    "median_rank": "median rank",
-    "mrr": "MRR",
-    "map": "mAP",
-}
 AXES = {"repetitions": "repetitions", "sliding": "window centre, ms"}
 CONTROLS = {"shuffled": "signals shuffled", "permuted": "labels permuted"}
 EMPTY = Table("", (), ())
@@ -34,14 +26,25 @@ def tables(found: Measurements, concept_rows: int) -> tuple[Table, ...]:
     """Lay out all tables that a run has something for."""
     laid_out = [_cells(found), _control(found), _directions(found), _seeds(found), _subsets(found)]
     laid_out += [_ceiling(found), *(_curve(found, name) for name in found.notes["curves"])]
-    laid_out.append(_regions(found))
-    if concept_rows:
-        laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
-        laid_out.append(_confusions(found, concept_rows))
-    laid_out += comparison_tables(found.notes["against"])
+    laid_out += [_regions(found), *_of_concepts(found, concept_rows)]
     published = found.notes["published"]
     laid_out.append(published_table({"": published}) if published and published["differs"] else EMPTY)
     return extend_tables([table for table in laid_out if table.rows], found.caveats)
+
+
+def detail_tables(found: Measurements, concept_rows: int) -> list[Table]:
+    """Lay out what is neither metrics of cells nor drawn: controls, ceilings, concepts, comparisons."""
+    laid_out = [_control(found), _subsets(found), _ceiling(found), *_of_concepts(found, concept_rows)]
+    return [table for table in laid_out if table.rows]
+
+
+def _of_concepts(found: Measurements, concept_rows: int) -> list[Table]:
+    """Lay out the best and worst concepts, if any are wanted, and the comparisons with other runs."""
+    laid_out: list[Table] = []
+    if concept_rows:
+        laid_out += [_concepts(found, kind, concept_rows) for kind in ("concepts", "categories")]
+        laid_out.append(_confusions(found, concept_rows))
+    return [*laid_out, *comparison_tables(found.notes["against"])]
 
 
 def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements) -> tuple[Table, ...]:
@@ -87,7 +90,7 @@ def _control(found: Measurements) -> Table:
         return EMPTY
     rows = [
         (
-            NAMES[name],
+            metric_names.shown(name),
             each["measured"],
             each["mean"],
             interval_text(each["low"], each["high"]),
@@ -112,7 +115,7 @@ def _directions(found: Measurements) -> Table:
             if top1.seed_sd is not None:
                 more.append("–" if metric.seed_sd is None else f"{metric.seed_sd:.3f}")
             shown = (*known, metric.interval_text(), *more, metric.chance)
-            rows.append((NAMES[metric.name], target, metric.value, *shown))
+            rows.append((metric_names.shown(metric.name), target, metric.value, *shown))
     columns = [
         *("metric", "finds", "measured"),
         *(["published"] if published else []),
@@ -199,7 +202,7 @@ def _curve(found: Measurements, name: str) -> Table:
     rows, points = [], points_of(found, name)
     for at, point in points.items():
         top1, top5 = point["top1"], point["top5"]
-        rows.append((at, top1.value, top1.interval_text(), top5.value, top5.interval_text()))
+        rows.append((f"{at:g}", top1.value, top1.interval_text(), top5.value, top5.interval_text()))
     columns = (AXES[name], "top-1", "95 % CI", "top-5", "95 % CI of it")
     title = f"Accuracy over {AXES[name]}: {found.notes['curves'][name]['description']}"
     if rows:

@@ -21,7 +21,7 @@ from brainhive_cli.app import app
 from brainhive_cli.core import parts
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
-ON_FILES = {"check", "explain", "fetch", "import-embeddings", "export-embeddings"}
+ON_FILES = {"check", "explain", "fetch", "import-embeddings", "export-embeddings", "report", "compare"}
 """Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
 

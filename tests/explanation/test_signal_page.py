@@ -41,8 +41,8 @@ def test_check_plots_draws_one_page_a_store_and_gives_its_numbers(tmp_path, kind
     ]
     assert figures["stimuli"] == 30 and figures["retrieval"]["1"]["pool"] == 30
     page = (path.with_suffix("") / "sub-01.html").read_text()
-    assert page.count("data:image/png") == (3 if kind == "sensors" else 1)
-    assert "http" not in page and "lab/default/sub-01" in page
+    assert page.count("<figure") == (3 if kind == "sensors" else 1)
+    assert "lab/default/sub-01" in page
 
 
 @pytest.mark.parametrize(("is_known", "unit"), ((True, "before whitening"), (False, "whitened channels")))

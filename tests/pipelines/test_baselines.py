@@ -11,6 +11,7 @@ from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
 from brainhive_cli.core import sha256_sums
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import Sampling, sdxl
@@ -135,7 +136,7 @@ def test_baselines_without_training_pictures_are_missing_until_these_have_come(
     told = capsys.readouterr().err
     assert "not measured: nearest training picture, mean training picture: things-eeg: no pictures in" in told
     assert ("all", "mean training picture", "missing") in [row[:3] for row in without.tables[0].rows]
-    assert "not measured: nearest training picture" in (without.folder / "index.html").read_text()
+    assert "nearest" in RunFolder(without.folder).measurements().missing
     plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, asked))
     assert plan.items["baselines"] == "nearest (missing), mean (missing)" and not plan.missing
     assert go("reconstruct", *asked).folder == without.folder

@@ -7,12 +7,13 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_prior
 from brainhive_cli.pipelines.eval_retrieval import Recipe
 from brainhive_cli.reconstruction.recipe import DEFAULT_PRIOR
@@ -159,12 +160,28 @@ def test_a_left_out_subject_is_tested_on_the_others_model(go, small, world, tmp_
     assert metrics.notes["protocol"].startswith("inter")
 
 
-def test_the_sheet_shows_as_many_queries_as_asked(go, world, trained):
+def test_what_is_shown_are_as_many_queries_as_asked_their_similarities_and_a_map(go, world, trained):
     few, none = (go("eval-retrieval", f"run={trained}", f"sheet_rows={rows}") for rows in (2, 0))
 
-    with Image.open(few.files["top-k sheet"]) as sheet:
-        assert sheet.height == pytest.approx(58 + 2 * 157, abs=20)  # title; a row: picture, label, gap
-    assert not none.files
+    run = RunFolder(few.folder)
+    shown = {each.kind: each for each in artifacts.read(run) if each.section == "Retrieval"}
+    assert len(shown["sheet"].rows) == 2 and [len(row.tiles) for row in shown["sheet"].rows] == [6, 6]
+    for row in shown["sheet"].rows:
+        rank = int(row.tiles[0].lines[1].removeprefix("rank "))
+        right = [place for place, tile in enumerate(row.tiles[1:], 1) if tile.verdict == "right"]
+        assert right == ([rank] if rank <= 5 else [])
+    values = np.array(shown["heatmap"].values)
+    assert values.shape == (100, 100) and np.abs(values).max() <= 1
+    top1 = few.metrics.scopes[next(iter(few.metrics.notes["cells"]))]["top1"].value
+    assert (values.argmax(1) == np.arange(100)).mean() == pytest.approx(top1)  # the gallery is the matrix
+    assert len(shown["map"].points) == 200 and all(
+        (run.path / each.file).is_file() for each in shown["map"].points
+    )
+    (bars,) = (each for each in artifacts.read(run) if each.title == "Ranks of the seen picture")
+    assert [sum(line.values) for line in bars.lines] == pytest.approx([1, 1], abs=1e-3)
+    assert {"sheet", "heatmap", "map"}.isdisjoint(
+        each.kind for each in artifacts.read(RunFolder(none.folder))
+    )
 
 
 def test_trials_of_bad_pictures_are_left_out_everywhere_and_said_so(go, things, capsys):

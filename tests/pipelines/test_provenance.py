@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
-from brainhive_cli.core import sha256_sums
+from brainhive_cli.core import artifacts, sha256_sums
 from brainhive_cli.core.caveats import (
     NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
@@ -20,7 +20,7 @@ from brainhive_cli.core.caveats import (
 )
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
-from brainhive_cli.retrieval import figures
+from brainhive_cli.core.runs import RunFolder
 from tests.unsealed import unsealed
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -115,16 +115,8 @@ def test_one_run_of_an_ensemble_taints_all_and_one_compared_with_its_comparison(
     assert len(tainted) == 1 and tainted[0].startswith("Difference in top-1")
 
 
-def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, selected_on_test, monkeypatch):
-    titles: list[str] = []
-
-    def heard(original):
-        return lambda *given, title, **more: titles.append(title) or original(*given, title=title, **more)
-
-    for name in ("top_k_sheet", "draw_curve"):
-        monkeypatch.setattr(figures, name, heard(getattr(figures, name)))
-
-    go(
+def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, selected_on_test):
+    shown = go(
         "eval-retrieval",
         here,
         f"run={selected_on_test.folder}",
@@ -133,7 +125,9 @@ def test_sheets_and_curves_say_that_they_are_of_simulated_signals(go, here, sele
         "subjects=1",
     )
 
-    assert len(titles) == 2 and all(SIMULATED in each and SELECTED_ON_TEST in each for each in titles)
+    made = artifacts.read(RunFolder(shown.folder))
+    assert {"curve", "sheet", "heatmap", "map"} <= {each.kind for each in made}
+    assert all(SIMULATED in each.note and SELECTED_ON_TEST in each.note for each in made)
 
 
 @pytest.fixture

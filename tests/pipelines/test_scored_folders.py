@@ -77,7 +77,7 @@ def test_metrics_whose_weights_have_come_are_measured_by_the_same_command(
     several = asked(folders, "metrics=pixcorr,effnet")
     first = go("reconstruct", *several)
     assert list(first.metrics.overall) == ["pixcorr"] and list(first.metrics.missing) == ["effnet"]
-    assert first.tables[0].rows[1][:4] == ("effnet ↓", "–", "missing", "–")
+    assert first.tables[0].rows[1][:4] == ("Eff ↓", "–", "missing", "–")
 
     image_networks_absent.mkdir(parents=True)
     (image_networks_absent / "efficientnet_b1-c27df63c.pth").symlink_to(
@@ -201,7 +201,7 @@ def test_the_flags_reach_their_keys(folders):
     )
 
     assert scored.exit_code == 0
-    assert [row["metric"] for row in json.loads(scored.stdout)["tables"][0]["rows"]] == ["pixcorr", "ssim"]
+    assert [row["metric"] for row in json.loads(scored.stdout)["tables"][0]["rows"]] == ["PixCorr", "SSIM"]
     document = json.loads(planned.stdout)
     assert document["recipe"]["sources"] == ["images", "shuffled"]
     assert (planned.exit_code, document["missing"][0][:19]) == (3, "no folder 'nowhere'")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import artifacts, documents
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.stores.recordings import SignalStore, Voxels
 
@@ -94,6 +95,10 @@ def test_regions_are_said_to_carry_what_a_model_reads_of_them(go, small, world, 
     assert found.notes["voxels"]["sub-01"]["early"] > found.notes["voxels"]["sub-01"]["FFA"]
     assert not any("LOC" in name for name in found.scopes)  # of which the model reads nothing
     table = next(table for table in result.tables if table.title.startswith("What regions carry"))
-    assert [row[0] for row in table.rows if row[0] in shares] and result.files["regions"].is_file()
+    assert [row[0] for row in table.rows if row[0] in shares]
+    (drawn,) = (
+        each for each in artifacts.read(RunFolder(result.folder)) if each.title.endswith("region carries")
+    )
+    assert set(shares) <= set(drawn.at) and drawn.style == "bars"
     with pytest.raises(RecipeError, match="region_shares is of voxels"):
         go("eval-retrieval", f"align_run={go('train-align', *small).folder}", "region_shares=true", runs)

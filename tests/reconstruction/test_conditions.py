@@ -24,7 +24,7 @@ def test_heads_of_the_stimuli_are_the_ceiling_generated_once_for_all_cells(
     assert result.metrics.notes["sources"][:2] == ["brain", "images"]
     assert result.metrics.overall == result.metrics.scopes["brain"]
     rows = [row[:2] for row in result.tables[0].rows]
-    assert rows[:2] == [("pixcorr", "brain"), ("pixcorr", "images, ceiling")]
+    assert rows[:2] == [("PixCorr", "brain"), ("PixCorr", "images, ceiling")]
 
 
 def decoded_set(count: int) -> DecodedSet:

@@ -1,7 +1,5 @@
 """What is measured of reconstructions, and what people are shown."""
 
-import re
-
 import pytest
 import torch
 from PIL import Image
@@ -10,10 +8,12 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 from worlds import COLOURS
 
 from brainhive_cli import encoders
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.metrics import image as metrics
-from brainhive_cli.reconstruction import sheet_selection
+from brainhive_cli.reconstruction.tables import TITLES
 
 
 def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
@@ -48,35 +48,25 @@ def test_metrics_are_those_of_the_pictures_on_disk(reconstructed):
     assert overall["ssim"].low <= overall["ssim"].value <= overall["ssim"].high
 
 
-def test_sheets_show_every_subject_and_the_best_and_worst(reconstructed):
-    result = reconstructed
-    sheets = {file.relative_to(result.folder).as_posix() for file in result.folder.glob("**/*.png")}
-    cell = "sub-01_seed-1/sub-01"
-    once = {"contact_sheet.png", "best.png", "worst.png", "sheets/images.png", "sheets/zeroed.png"}
-    of_cell = {f"sheets/{source}{cell}.png" for source in ("", "shuffled/", "nearest/")}
-    assert {name for name in sheets if not name.startswith(("samples", "baselines"))} == once | of_cell
-    assert {"contact sheet", "best", "worst", "page"} == result.files.keys()
-    page = result.files["page"].read_text()
-    assert (
-        page.count('src="data:image/png;base64,') == page.count("<img") == 3 + 1 + 5
-    )  # with the mean picture
-    assert "pixcorr" in page
+def test_sheets_show_the_first_items_all_from_best_to_worst_and_every_source(reconstructed):
+    first, best, sources, compared = artifacts.read(RunFolder(reconstructed.folder))
+
+    assert [row.query for row in first.rows] == reconstructed.metrics.items["brain · sub-01_seed-1"][
+        "image_ids"
+    ]
+    assert {row.query for row in best.rows} == {row.query for row in first.rows}
+    titles = [TITLES[source] for source in reconstructed.metrics.notes["sources"]]
+    assert list(sources.columns) == ["seen", *titles] and all(tile.file for tile in sources.rows[0].tiles)
+    assert compared.section == "Comparisons" and "PixCorr" in {row[0] for row in compared.rows}
+    assert reconstructed.files.keys() == {"contact sheet"} and "brainhive report" in reconstructed.hint
 
 
 def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_scored(
-    go, drawing, small, runs, prior, monkeypatch, tmp_path
+    go, drawing, small, runs, prior, tmp_path
 ):
-    titles: list[str] = []
-    original = sheet_selection.draw_rows
-    monkeypatch.setattr(
-        sheet_selection,
-        "draw_rows",
-        lambda title, rows: titles.append(title) or original(title, rows),
-    )
     align(go, small, runs, f"prior={prior}", "train.selection=test")
 
     drawn = go("reconstruct", *drawing, "sheet_rows=2")
-    page = drawn.files["page"].read_text()
     for file in (drawn.folder / "samples").rglob("00.png"):  # any pictures of these names
         truth = (tmp_path / "truth" / file.parent.name).with_suffix(".png")
         truth.parent.mkdir(exist_ok=True)
@@ -90,8 +80,8 @@ def test_pictures_of_a_run_that_was_selected_on_test_say_so_also_when_they_are_s
             assert caveat in result.metrics.caveats
             assert all(caveat in table.title for table in result.tables)
             assert all(caveat in metric.protocol for metric in result.metrics.overall.values())
-        assert titles and all(caveat in title for title in titles)
-        assert caveat in re.search("<h1>(.*)</h1>", page)[1]
+            sheets = [each for each in artifacts.read(RunFolder(result.folder)) if each.kind == "sheet"]
+            assert sheets and all(caveat in each.note for each in sheets)
 
 
 def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, drawing, small, runs, prior):

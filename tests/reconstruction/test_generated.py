@@ -6,14 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.statistics import interval
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, best_first, metrics_of, write_values
-from brainhive_cli.reconstruction.sheet_selection import sheets_of
-from brainhive_cli.reports.sheets import MARGIN_PX, TITLE_PX
+from brainhive_cli.reconstruction.sheet_selection import Selection
 
 IDS = ("a", "b", "c")
-GREY = {"a": 60, "b": 120, "c": 180}
-"""The stimuli's grey, by which a test knows them on a sheet."""
 
 
 def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **values: list[float]) -> Scored:
@@ -100,7 +98,7 @@ def test_every_picture_keeps_its_own_value(tmp_path):
     assert rows[4] == ["brain", "cell", "b", "1.png", "0.3"]
 
 
-def test_the_best_and_the_worst_are_those_of_all_subjects_and_each_item_once(tmp_path):
+def test_from_the_best_to_the_worst_goes_over_all_subjects_and_shows_each_item_once(tmp_path):
     for image_id in IDS:
         Image.new("RGB", (4, 4)).save(tmp_path / f"{image_id}.png")
     subjects = [
@@ -109,22 +107,11 @@ def test_the_best_and_the_worst_are_those_of_all_subjects_and_each_item_once(tmp
         scored(3, 5, folder=tmp_path, ssim=[0.7, 0.9, 0.8]),
     ]
 
-    sheets = sheets_of(
-        subjects,
-        lambda i: Image.new("RGB", (4, 4), (GREY[i],) * 3),
-        lambda i: i,
-        4,
-        "",
-    )
+    selection = Selection(RunFolder(tmp_path), subjects, lambda i: Image.new("RGB", (4, 4)), str, 4, "")
+    first, best = selection.sheets()
 
-    assert shown(sheets["best.png"], 2) == ["b", "c"]  # both of subject 3
-    assert shown(sheets["worst.png"], 2) == ["a", "b"]  # both of subject 1
-    assert shown(sheets["contact_sheet.png"], 3) == ["a", "b", "c"]
-    assert shown(sheets["sheets/sub-03_seed-5/sub-03.png"], 3) == ["b", "c", "a"]
-
-
-def shown(sheet: Image.Image, count: int) -> list[str]:
-    """Read off which stimuli stand on a sheet, from above."""
-    step = (sheet.height - 2 * MARGIN_PX - TITLE_PX) // count
-    found = [sheet.getpixel((MARGIN_PX + 20, MARGIN_PX + TITLE_PX + 20 + n * step)) for n in range(count)]
-    return [next(name for name, grey in GREY.items() if (grey,) * 3 == colour) for colour in found]
+    assert [row.query for row in first.rows] == ["a", "b", "c"]
+    assert [row.query for row in best.rows] == ["b", "c", "a"]  # all of subject 3
+    assert [row.tiles[1].metrics["SSIM"] for row in best.rows] == [0.9, 0.8, 0.7]
+    assert best.rows[0].tiles[1].file == "b.png" and (tmp_path / best.rows[0].tiles[0].file).is_file()
+    assert selection.contact_sheet().height > 3 * 128

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.metrics.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 
@@ -141,12 +143,13 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
         "Brain less others, paired; p: t over items (Benjamini–Hochberg over metrics)"
     )
     assert [row[:2] for row in sources.rows[:3]] == [
-        ("pixcorr", "shuffled, floor"),
-        ("ssim", "shuffled, floor"),
-        ("pixcorr", "nearest training picture"),
+        ("PixCorr", "shuffled, floor"),
+        ("SSIM", "shuffled, floor"),
+        ("PixCorr", "nearest training picture"),
     ]
     assert runs.rows[0][1] == f"…{applied.folder.name[-9:]}"
-    assert "this run less others".capitalize() in (plain.folder / "index.html").read_text()
+    shown = [each.title for each in artifacts.read(RunFolder(plain.folder)) if each.kind == "table"]
+    assert sum("This run less others" in title for title in shown) == 1
     assert go("reconstruct", *asked).metrics.notes["against"] == [against]  # kept until others are named
 
 

@@ -1,55 +1,125 @@
 """The page: one file that needs no other, and shows text as text."""
 
-import base64
 import re
-from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
 from brainhive_cli.core.console import Table
-from brainhive_cli.reports.page import Section, write_page
+from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports.page import Cell, Figure, Grid, Group, Page, Section, Text, groups_of
 
 
-@pytest.fixture
-def page(tmp_path: Path) -> str:
-    Image.new("RGB", (4, 4), (255, 0, 0)).save(tmp_path / "red.png")
-    table = Table("Scores", ("metric", "value"), (("top-1 <b>", 0.123456), ("n", 200)))
-    sections = [Section("First & last", [table], {"red": tmp_path / "red.png"}, ["brainhive demo"])]
-    write_page(tmp_path / "page.html", "Title <x>", "All simulated.", sections)
-    (tmp_path / "red.png").unlink()
+def written(tmp_path: Path, *blocks: Grid | Figure, **more: object) -> str:
+    page = Page(
+        "Title <x>",
+        ["All <b>simulated</b>."],
+        ["selected on test"],
+        [Section("First & last", [Group("", blocks)], **more)],
+    )
+    page.write(tmp_path / "page.html")
     return (tmp_path / "page.html").read_text()
 
 
-def test_pictures_lie_in_the_page(page):
-    assert '<img alt="red" src="data:image/png;base64,iVBOR' in page
-    assert "http" not in page and "<script" not in page and "<link" not in page
+def saved(folder: Path, name: str, colour: str) -> str:
+    return artifacts.save_picture(RunFolder(folder), name, Image.new("RGB", (8, 8), colour))
 
 
-def test_a_large_picture_lies_in_the_page_as_jpeg_and_keeps_its_colours(tmp_path):
+def sheet(files: list[str], query: str = "cat/1", verdict: str = "right") -> Sheet:
+    tiles = [Tile(files[0], ["a cat"]), Tile(files[1], ["a dog"], {"SSIM": 0.5}, verdict)]
+    return Sheet("Retrieved", ["seen", "1"], [Row(query, tiles)])
+
+
+def test_pictures_lie_in_the_page_once_and_nothing_is_fetched(tmp_path):
+    files = [saved(tmp_path, "red", "red"), saved(tmp_path, "blue", "blue")]
+    both = Figure([("", sheet(files), tmp_path)]), Figure([("", sheet(files), tmp_path)])
+    page = written(tmp_path, *both)
+    assert page.count("data:image/webp;base64,") == 2 and page.count('data-same="p') == 2
+    assert not re.search(r'(?:src|href)="(?!data:|#)', page) and "http" not in page.replace("http-equiv", "")
+    assert "default-src 'none'" in page
+
+
+def test_text_is_shown_as_text(tmp_path):
+    page = written(
+        tmp_path, Grid("A <i>table</i>", ["<u>"], [["<s>"]]), texts=[Text("Recipe", "<script>bad()")]
+    )
+    assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "&lt;script&gt;bad()" in page
+    assert not re.search(r"<(?:b|i|u|s)>|bad\(\)</script>", page)
+
+
+def test_numbers_are_as_long_as_they_can_be_read_and_sort_by_what_they_are(tmp_path):
+    cells = [["a", 0.123456, 20_000, 0.00001234], ["b", Cell("0.5", "0.4–0.6", 0.5, True, "*"), 7, None]]
+    page = written(tmp_path, Grid("Scores", ["", "top-1", "n", "p"], cells))
+    assert ">0.123<" in page and ">20,000<" in page and ">1.2e-05<" in page and 'data-sort="20000.0"' in page
+    assert '<b class="best">0.5</b>* <small>0.4–0.6</small>' in page
+
+
+def test_a_table_of_a_terminal_is_a_table_of_the_page(tmp_path):
+    page = written(tmp_path, Grid.of(Table("Scores", ("metric", "value"), (("top-1", 0.5),))))
+    assert "<h4>Scores</h4>" in page and ">top-1<" in page and 'class="n"' in page
+
+
+def test_every_kind_of_artifact_is_drawn(tmp_path):
+    file = saved(tmp_path, "red", "red")
+    shown: list[Artifact] = [
+        Curve("Loss", "epoch", [1, 2, 3], [Line("train", [0.5, None, 0.25], chance=0.1)], marks={"best": 2}),
+        Curve(
+            "Ranks", "rank", ["1", "2–3"], [Line("all", [0.5, 0.25], [0.4, 0.2], [0.6, 0.3])], style="bars"
+        ),
+        Heatmap("Similarity", [[0.1, None], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"], is_diverging=True),
+        Map("Embedding", [Point(0, 1, "cat", "picture", file=file), Point(1, 0, "dog", "brain")]),
+        Map("Scalp", [Point(0, 0.5, "Oz", value=1.5), Point(0.5, 0, "C4", value=-1.0)], "head", "µV"),
+        Media("A drawing", file, is_drawing=True),
+        artifacts.Table("Cells", ["subject"], [["sub-01"]], note="A note."),
+    ]
+    (group,) = groups_of([("", shown, tmp_path)])
+    page = written(tmp_path, *group.blocks)
+    assert page.count("<svg ") == 5 and page.count('<polyline class="line') == 2  # a gap splits the line
+    assert 'data-picture="p0"' in page and ">chance<" in page and "C4, -1.000" in page
+    assert '<figure class="card drawing media">' in page and "A note." in page
+
+
+def test_rows_of_two_runs_that_are_of_one_query_are_one_row_with_its_stimulus_once(tmp_path):
+    files = [saved(tmp_path, name, name) for name in ("red", "blue", "green")]
+    first, second = sheet(files[:2]), sheet([files[0], files[2]], verdict="wrong")
+    other = sheet(files[:2], "dog/1")
+    both = [("aligned", [first, other], tmp_path), ("base", [second], tmp_path)]
+    shown = groups_of(
+        [
+            (label, [Sheet("Retrieved", s[0].columns, [r for x in s for r in x.rows])], d)
+            for label, s, d in both
+        ]
+    )
+    page = written(tmp_path, *shown[0].blocks)
+    rows = page.split('<div class="row">')[1:]
+    assert len(rows) == 2 and [row.count("tile seen") for row in rows] == [1, 1]
+    assert "aligned" in rows[0] and "base" in rows[0] and rows[0].count("<figure") == 3
+    assert "base" not in rows[1]
+
+
+def test_a_large_picture_is_small_in_the_page_and_keeps_its_colours(tmp_path):
     noise = np.random.default_rng(0).integers(100, 156, (500, 500, 3), np.uint8)
     Image.fromarray(noise).save(tmp_path / "noise.png")
-
-    write_page(tmp_path / "page.html", "", "", [Section("", [], {"noise": tmp_path / "noise.png"})])
-
-    (data,) = re.findall('src="data:image/jpeg;base64,([^"]*)"', (tmp_path / "page.html").read_text())
-    assert len(data) < (tmp_path / "noise.png").stat().st_size
-    shown = np.asarray(Image.open(BytesIO(base64.b64decode(data))), np.int16)
-    assert np.abs(shown - noise).mean() < 20 and shown.shape == noise.shape
+    page = written(tmp_path, Figure([("", Media("noise", "noise.png"), tmp_path)]))
+    assert len(page) < (tmp_path / "noise.png").stat().st_size and "data:image/webp" in page
 
 
-def test_text_is_shown_as_text(page):
-    assert "Title &lt;x&gt;" in page and "First &amp; last" in page and "top-1 &lt;b&gt;" in page
-    assert "<b>" not in page
+def test_a_clip_is_played_in_the_page(tmp_path):
+    (tmp_path / "clip.mp4").write_bytes(b"a video")
+    poster = saved(tmp_path, "poster", "red")
+    page = written(tmp_path, Figure([("", Media("A clip", "clip.mp4", poster), tmp_path)]))
+    assert '<video controls loop muted playsinline aria-label="A clip" poster="data:image/webp' in page
+    assert "data:video/mp4;base64,YSB2aWRlbw==" in page
 
 
-def test_numbers_have_four_digits_and_counts_are_whole(page):
-    assert "<td>0.1235</td>" in page and "<td>200</td>" in page
-
-
-def test_note_table_and_commands_are_there(page):
-    assert '<p class="note">All simulated.</p>' in page
-    assert "<caption" in page and ">Scores<" in page
-    assert "<pre>brainhive demo</pre>" in page
+@pytest.mark.parametrize("content", [None, b"no picture at all" * 1000])
+def test_a_file_that_is_missing_or_damaged_is_one_line(tmp_path, content):
+    if content:
+        (tmp_path / "gone.png").write_bytes(content)
+    with pytest.raises(MissingData, match=r"gone\.png is"):
+        written(tmp_path, Figure([("", Media("x", "gone.png"), tmp_path)]))

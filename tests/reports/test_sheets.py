@@ -12,13 +12,10 @@ from brainhive_cli.reports.sheets import (
     MARGIN_PX,
     PAPER,
     PICTURE_PX,
-    RIGHT,
     TITLE_PX,
-    WRONG,
     Tile,
     draw_rows,
     fitted,
-    top_k_sheet,
     wrapped,
 )
 
@@ -67,31 +64,6 @@ def test_metrics_stand_below_their_picture_and_run_into_no_other(sheet):
     assert (below[:, left + PICTURE_PX : left + PICTURE_PX + GAP_PX] == 255).all()
 
 
-def test_a_top_k_sheet_shows_the_seen_picture_then_the_best_with_the_right_one_framed():
-    scores = np.array([[0.1, 0.9, 0.5, 0.3, 0.2, 0.0], [0.9, 0.1, 0.2, 0.3, 0.4, 0.5]], np.float32)
-
-    sheet = top_k_sheet(plain, scores, np.array([2, 1]), k=3)
-
-    assert tile(sheet, 2, 0, 0) == (INK, COLOURS[2])
-    assert [tile(sheet, 2, 0, column) for column in (1, 2, 3)] == [
-        (WRONG, COLOURS[1]),
-        (RIGHT, COLOURS[2]),
-        (WRONG, COLOURS[3]),
-    ]
-    assert [tile(sheet, 2, 1, column)[1] for column in (1, 2, 3)] == [COLOURS[0], COLOURS[5], COLOURS[4]]
-    assert RIGHT not in [tile(sheet, 2, 1, column)[0] for column in (1, 2, 3)]  # it ranks last
-
-
-def test_a_tie_ranks_against_the_model():
-    def seen(scores: list[float]) -> Image.Image:
-        sheet = top_k_sheet(plain, np.array([scores], np.float32), np.array([0]), k=1)
-        return sheet.crop((0, 0, MARGIN_PX + PICTURE_PX, sheet.height))
-
-    tied, second, first = seen([0.5, 0.5]), seen([0.4, 0.5]), seen([0.6, 0.5])
-
-    assert tied.tobytes() == second.tobytes() != first.tobytes()
-
-
 def test_a_label_is_shortened_to_its_tile_and_says_so():
     font = ImageFont.load_default(10)
     short = fitted("red_checked_cactus_in_the_sea_of_glass", font, PICTURE_PX)
@@ -100,10 +72,10 @@ def test_a_label_is_shortened_to_its_tile_and_says_so():
 
 
 def test_a_title_stands_above_a_sheet_and_loses_no_word():
-    scores, title = np.array([[0.9, 0.1]], np.float32), "sub-01 (" + "selected on test, " * 12 + "simulated)"
-    plainly = top_k_sheet(plain, scores, np.array([0]), k=1)
+    title, rows = "sub-01 (" + "selected on test, " * 12 + "simulated)", [[Tile(plain(0)), Tile(plain(1))]]
+    plainly = draw_rows("", rows)
 
-    titled = top_k_sheet(plain, scores, np.array([0]), k=1, title=title)
+    titled = draw_rows(title, rows)
 
     font, room = ImageFont.load_default(13), 4 * (PICTURE_PX + GAP_PX)
     lines = wrapped(title, font, room)

@@ -1,9 +1,10 @@
 """Curves: which repetitions are averaged, which windows are seen; their ends are the plain result."""
 
 import pytest
-from PIL import Image
 
+from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.retrieval.curves import doubling
 from brainhive_cli.retrieval.summary import points_of
 
@@ -54,17 +55,22 @@ def test_a_window_over_all_of_the_signal_is_the_plain_result(go, world, small, c
     assert point["top1"].value == curves[1].metrics.overall["top1"].value
 
 
-def test_curves_come_as_pictures_and_tables_that_say_how_they_were_made(curves):
+def test_curves_come_as_artifacts_and_tables_that_say_how_they_were_made(curves):
     result, plain = curves
 
-    for name in ("repetitions", "sliding window"):
-        with Image.open(result.files[name]) as picture:
-            assert picture.format == "PNG" and picture.width > 600
+    drawn = {each.title: each for each in artifacts.read(RunFolder(result.folder))}
+    for title, is_logarithmic in (("Accuracy over repetitions", True), ("Accuracy over time", False)):
+        curve = drawn[title]
+        assert curve.is_logarithmic is is_logarithmic and [line.chance for line in curve.lines] == [
+            0.01,
+            0.05,
+        ]
+        assert all(len(line.low) == len(curve.at) for line in curve.lines)
     titles = " ".join(table.title for table in result.tables)
     assert "3 random choices of each number" in titles
     assert "200 ms wide, outside: the mean training signal, models of the whole signal" in titles
     assert titles.count("n 200, pool 100, chance 0.01, 0.05") == 2
-    assert set(plain.files) == {"top-k sheet"}
+    assert "Accuracy over time" not in {each.title for each in artifacts.read(RunFolder(plain.folder))}
 
 
 def test_more_repetitions_than_there_are_is_refused(go, world, small):

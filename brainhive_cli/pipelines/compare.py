@@ -1,0 +1,28 @@
+"""compare: two or more runs next to each other, with statistics of their difference, item by item."""
+
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.pipelines import report
+from brainhive_cli.pipelines.report import Recipe
+
+__all__ = ["Recipe", "plan", "run"]
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Say which runs would be compared: the first with each other one."""
+    try:
+        return report.plan(_with_two(recipe))
+    except RecipeError as error:
+        return Plan({}, [error.in_one_line])
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """Compare, and write the page or the tables."""
+    return report.run(_with_two(recipe), launch, again)
+
+
+def _with_two(recipe: Recipe) -> Recipe:
+    if len(recipe.runs or ()) < 2:
+        raise RecipeError("compare needs two runs or more", "brainhive compare RUN RUN")
+    return recipe

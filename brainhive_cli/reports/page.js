@@ -1,0 +1,56 @@
+"use strict";
+// pictures that appear again are held once
+for (const again of document.querySelectorAll("img[data-same]")) again.src = held(again.dataset.same);
+function held(id) {
+  const found = document.getElementById(id);
+  return found ? found.src : PICTURES[id] || "";
+}
+
+// tables sort by the value of a cell, numbers before text; a third click gives the first order back
+for (const table of document.querySelectorAll("table.sorts")) {
+  const body = table.tBodies[0], first = [...body.rows];
+  table.tHead.querySelectorAll("button").forEach((button, column) => button.addEventListener("click", () => {
+    const head = button.closest("th"), before = head.getAttribute("aria-sort");
+    const next = before === "descending" ? "ascending" : before === "ascending" ? "none" : "descending";
+    for (const other of table.tHead.querySelectorAll("th")) other.removeAttribute("aria-sort");
+    if (next !== "none") head.setAttribute("aria-sort", next);
+    const sign = next === "ascending" ? 1 : -1, key = (row) => row.cells[column].dataset.sort ?? row.cells[column].textContent;
+    const rows = next === "none" ? first : [...first].sort((a, b) => {
+      const [x, y] = [key(a), key(b)], [n, m] = [parseFloat(x), parseFloat(y)];
+      if (isNaN(n) !== isNaN(m)) return isNaN(n) ? 1 : -1;  // a cell without a number stays below
+      return sign * (isNaN(n) ? x.localeCompare(y) : n - m);
+    });
+    body.append(...rows);
+  }));
+}
+
+for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", async () => {
+  const text = document.getElementById(button.dataset.of);
+  try { await navigator.clipboard.writeText(text.textContent); button.textContent = "copied"; }
+  catch { getSelection().selectAllChildren(text); button.textContent = "selected: press Ctrl-C"; }
+});
+
+// a point of a map shows its picture where the pointer, the finger or the focus is
+const hover = document.getElementById("hover");
+function show(point) {
+  const id = point.dataset.picture, words = document.createElement("div"), box = point.getBoundingClientRect();
+  words.textContent = point.dataset.name || "";
+  hover.replaceChildren(words);
+  if (id) { const picture = new Image(); picture.src = held(id); picture.alt = ""; hover.prepend(picture); }
+  hover.hidden = false;
+  hover.style.left = `${Math.max(4, Math.min(box.right + 8, innerWidth - 170))}px`;
+  hover.style.top = `${Math.max(4, Math.min(box.bottom + 8, innerHeight - 190))}px`;
+}
+for (const point of document.querySelectorAll(".point[data-name]")) {
+  point.querySelector("title")?.remove();  // the browser's own hint would cover the picture
+  for (const event of ["pointerenter", "click"]) point.addEventListener(event, () => show(point));
+  point.addEventListener("pointerleave", () => { hover.hidden = true; });
+}
+addEventListener("scroll", () => { hover.hidden = !document.querySelector(".point:hover"); }, { passive: true });
+
+let closed = [];
+addEventListener("beforeprint", () => {
+  closed = [...document.querySelectorAll("details:not([open])")];
+  for (const each of closed) each.open = true;
+});
+addEventListener("afterprint", () => { for (const each of closed) each.open = false; });

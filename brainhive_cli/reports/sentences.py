@@ -1,0 +1,145 @@
+"""What a report says in sentences: what was found, what limits it, how it was done, and whom to cite."""
+
+from collections.abc import Sequence
+
+from brainhive_cli.core.caveats import (
+    NORMALISED_BY_TESTED,
+    SELECTED_ON_TEST,
+    SIMULATED,
+    TRAINED_ON_SIMULATED,
+    UNKNOWN_PICTURES,
+    UNKNOWN_SELECTION,
+    merge_caveats,
+)
+from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.metric_names import lower_is_better, shown
+from brainhive_cli.reports.numbers import brief, number
+from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+
+LEVEL = 0.05
+"""p below which a difference is called one."""
+MEANINGS = {
+    SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
+    TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
+    NORMALISED_BY_TESTED: "Transductive: signals were normalised by the left-out subject's own recordings.",
+    UNKNOWN_PICTURES: "Nothing says which pictures a model was trained on: maybe those of the test.",
+    UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
+    SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
+}
+CITATION = """@inproceedings{brainhive2026,
+  title     = {BrainHiVE},
+  booktitle = {International Conference on Learning Representations},
+  year      = {2026},
+  eprint    = {2602.07495},
+  archivePrefix = {arXiv}
+}"""
+"""The paper that Brainhive implements."""
+
+
+def summary(run: ShownRun) -> str:
+    """Say in a sentence or two what a run found."""
+    metrics = run.metrics
+    if not metrics:
+        return _summary_of_parts(run)
+    said = [measured(metrics[name]) for name in run.headlines]
+    first = metrics[run.headlines[0]]
+    verdict = run.found.notes.get("verdict", "")
+    subjects = len({cell.subject for cell in run.cells if cell.subject})
+    of_whom = f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
+    among = f" among {first.pool:,} candidates" if first.pool else ""
+    tail = f"; this is {verdict}" if verdict else ""
+    return (
+        f"{run.label}: {'; '.join(said)}. Measured on {first.n:,} {first.split} items{of_whom}{among}{tail}."
+    )
+
+
+def measured(metric: Metric) -> str:
+    """Say a metric with what belongs to it."""
+    interval = "" if metric.low is None else f"95 % interval {metric.interval_text()}"
+    chance = "" if metric.chance is None else f"chance {brief(metric.chance)}"
+    context = ", ".join(filter(None, [interval, chance]))
+    return f"{shown(metric.name)} {number(metric.value)}" + (f" ({context})" if context else "")
+
+
+def _summary_of_parts(run: ShownRun) -> str:
+    """Say what was measured of each variant or cell, where nothing is pooled."""
+    parts = run.variants or {cell.name: cell.metrics for cell in run.cells}
+    kind = "variants" if run.variants else "cells"
+    name = next(iter(run.headlines), None)
+    if name is None:
+        return f"{run.label}: no metric."
+    values = {part: metrics[name].value for part, metrics in parts.items() if name in metrics}
+    best = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
+    split = next(metrics[name].split for metrics in parts.values() if name in metrics)
+    spread = f"from {number(min(values.values()))} to {number(max(values.values()))}"
+    if len(values) == 1:
+        return f"{run.label}: {measured(parts[best][name])}, on {split} items."
+    return f"{run.label}: {len(values)} {kind}; {shown(name)} on {split} items {spread}, the best of {best}."
+
+
+def differences(compared: Sequence[Compared]) -> list[str]:
+    """Say each difference in a sentence."""
+    said = []
+    for each in compared[:4]:
+        is_more = (each.difference > 0) != lower_is_better(each.metric)
+        is_shown = each.p is not None and each.p < LEVEL
+        how = ("better" if is_more else "worse") if is_shown else "not shown to differ"
+        by = f"difference {each.difference:+.3f}"
+        by += (
+            ""
+            if each.low is None or each.high is None
+            else f", 95 % interval {each.low:+.3f} to {each.high:+.3f}"
+        )
+        p = "" if each.p is None else f", p {each.p:.2g}"
+        than = f"than {each.second}" if is_shown else f"from {each.second}"
+        said.append(f"In {shown(each.metric)} {each.first} is {how} {than} ({by}{p}, n {each.n:,}, paired).")
+    return said
+
+
+def warnings(groups: Sequence[RunGroup]) -> list[str]:
+    """List all that must be known before a number is read, each once."""
+    runs = [run for group in groups for run in group.runs]
+    found = [MEANINGS[caveat] for caveat in merge_caveats(*(run.found.caveats for run in runs))]
+    for run in runs:
+        metrics = [metric for some in run.found.scopes.values() for metric in some.values()]
+        if any(metric.selected for metric in metrics):
+            found.append(MEANINGS[SELECTED_ON_TEST])
+        verdict = run.found.notes.get("verdict", "above chance")
+        if verdict != "above chance" and not run.found.notes.get("control"):
+            found.append(
+                f"{run.label} is {verdict}: do signals and pictures belong together as they are filed?"
+            )
+        found += [f"{run.label}: {line}" for line in run.found.notes.get("warnings", [])]
+        found += [
+            f"Not measured in {run.label}: {shown(name)}: {way}" for name, way in run.found.missing.items()
+        ]
+    found += [f"Not compared: {reason}" for group in groups for reason in group.not_compared]
+    limits = [note for group in groups for each in group.compared for note in each.notes]
+    return list(dict.fromkeys([*found, *(f"Of the tests: {note}." for note in limits)]))
+
+
+def methods(groups: Sequence[RunGroup]) -> str:
+    """Write a paragraph for a paper's methods, of what the runs themselves say."""
+    said = []
+    for run in (run for group in groups for run in group.runs):
+        metrics = run.metrics or next(iter(run.variants.values()), {})
+        metrics = metrics or next((cell.metrics for cell in run.cells), {})
+        if not metrics:
+            continue
+        first = metrics[next(iter(run.headlines))]
+        seeds = f", seeds {', '.join(map(str, first.seeds))}" if first.seeds else ""
+        pool = f" among {first.pool:,} candidates (chance {brief(first.chance or 0)})" if first.pool else ""
+        interval = f" 95 % intervals: {first.interval}." if first.low is not None else ""
+        what, on = ", ".join(map(shown, metrics)), f"{first.n:,} {first.split} items{pool}{seeds}"
+        said.append(f"{what} ({run.command}): measured on {on}; protocol: {first.protocol}.{interval}")
+    tests = dict.fromkeys(each.test for group in groups for each in group.compared if each.test)
+    if tests:
+        said.append(
+            f"Runs were compared item by item ({'; '.join(tests)}); p adjusted by Benjamini–Hochberg."
+        )
+    environments = [run.environment for group in groups for run in group.runs if run.environment]
+    if environments:
+        versions, device = environments[0].get("versions", {}), environments[0].get("device", "")
+        named = ", ".join(f"{name} {versions[name]}" for name in ("brainhive", "torch") if name in versions)
+        said.append(f"All was computed with {named}{f' on {device}' if device else ''}.")
+    return " ".join(said)

@@ -1,0 +1,261 @@
+"""The tables of a report: metrics with intervals, by subject and seed, run by run, and their differences."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
+from brainhive_cli.core.metric_names import lower_is_better, shown, with_arrow
+from brainhive_cli.reports.numbers import brief, number
+from brainhive_cli.reports.page import Cell, Grid
+from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, mean_sd
+from brainhive_cli.reports.sentences import LEVEL
+
+MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
+"""Signs of p values below each level."""
+MEANING = "* p < .05, ** p < .01, *** p < .001"
+
+
+def tables_of(group: RunGroup) -> list[Grid]:
+    """Lay out all tables of some runs."""
+    if len(group.runs) > 1:
+        laid_out = [*_runs(group), _subjects_of_runs(group), _differences(group.compared)]
+        return [table for table in laid_out if table.cells]
+    (run,) = group.runs
+    found = [_by_source(run) if run.source else _metrics(run, ALL), *_directions(run), _variants(run)]
+    return [table for table in [*found, *_by_cell(run), _published(run)] if table.cells]
+
+
+def mark_of(p: float | None) -> str:
+    """Give the sign of a p value; empty if it is none."""
+    return "" if p is None else next((sign for level, sign in MARKS if p < level), "")
+
+
+def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
+    """Make a cell of a value, its interval below it."""
+    if metric is None:
+        return Cell("–")
+    low_high = "" if metric.low is None else metric.interval_text()
+    return Cell(number(metric.value), low_high, metric.value, is_best, mark)
+
+
+def _metrics(run: ShownRun, name: str, title: str = "All cells together") -> Grid:
+    metrics = (run.metrics if name == ALL else run.found.scopes.get(name, {})) or {}
+    known = _published_values(run) if name == ALL else {}
+    has_these = any(metric.these_subjects for metric in metrics.values())
+    has_seeds = any(metric.seed_sd is not None for metric in metrics.values())
+    columns = ["metric", "value, 95 % CI", *(["published"] if known else [])]
+    columns += [*(["these subjects"] if has_these else []), *(["sd over seeds"] if has_seeds else [])]
+    shared = _shared(metrics, ("n", "pool"))
+    rows = [
+        [
+            with_arrow(key),
+            with_interval(metric),
+            *([known.get(key)] if known else []),
+            *([metric.these_subjects_text()] if has_these else []),
+            *([metric.seed_sd] if has_seeds else []),
+            _chance(metric),
+            *(getattr(metric, each) for each in ("n", "pool") if each not in shared),
+        ]
+        for key, metric in metrics.items()
+    ]
+    first = next(iter(metrics.values()), None)
+    columns += ["chance", *(each for each in ("n", "pool") if each not in shared)]
+    return Grid(title, columns, rows, _note(first, has_these, shared))
+
+
+def _shared(metrics: Mapping[str, Metric], names: Sequence[str]) -> dict[str, Any]:
+    """Find what is the same for all metrics, which a note says once."""
+    found = {name: {getattr(metric, name) for metric in metrics.values()} for name in names}
+    return {name: values.pop() for name, values in found.items() if len(values) == 1}
+
+
+def _chance(metric: Metric) -> Cell:
+    return Cell("–") if metric.chance is None else Cell(brief(metric.chance), sort=metric.chance)
+
+
+def _note(metric: Metric | None, has_these: bool, shared: Mapping[str, Any]) -> str:
+    if metric is None:
+        return ""
+    said = [metric.protocol, *(f"{name} {value:,}" for name, value in shared.items() if value is not None)]
+    if metric.low is not None:
+        said.append(f"interval: {metric.interval}")
+    if has_these:
+        said.append("these subjects: over items alone, which holds for them only")
+    return "; ".join(said) + "."
+
+
+def _by_source(run: ShownRun) -> Grid:
+    """Put each source of pictures next to the first: ceiling, floor and baselines."""
+    sources, titles = run.found.notes["sources"], run.found.notes.get("titles", {})
+    known, shared = _published_values(run), _shared(run.metrics, ("n",))
+    rows = []
+    for name, metric in run.metrics.items():
+        some = [run.found.scopes[source].get(name) for source in sources]
+        more = [known.get(name)] if known else []
+        own = [] if "n" in shared else [metric.n]
+        rows.append([with_arrow(name), *map(with_interval, some), *more, _chance(metric), *own])
+    columns = ["metric", *(titles.get(each, each) for each in sources), *(["published"] if known else [])]
+    first = next(iter(run.metrics.values()), None)
+    columns += ["chance", *([] if "n" in shared else ["n"])]
+    note = _note(first, False, shared)
+    return Grid("Measured, with ceiling, floor and baselines", columns, rows, note)
+
+
+def _directions(run: ShownRun) -> list[Grid]:
+    """Show the scopes that are of everything, but measured in another way."""
+    first = scope(ALL, "")
+    names = [name for name in run.found.scopes if name.startswith(f"{first} · ")]
+    return [_metrics(run, name, f"All cells together: {name.removeprefix(f'{first} · ')}") for name in names]
+
+
+def _variants(run: ShownRun) -> Grid:
+    """Show the variants of a sweep."""
+    names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
+    best = _best({label: metrics for label, metrics in run.variants.items()}, names)
+    rows = [
+        [label, *(with_interval(metrics.get(name), best.get(name) == label) for name in names)]
+        for label, metrics in run.variants.items()
+    ]
+    return Grid("By variant", ["variant", *map(with_arrow, names)], rows, "Bold: the best of a column.")
+
+
+def _by_cell(run: ShownRun) -> list[Grid]:
+    """Show subjects by seeds, or cells by metrics."""
+    cells = run.cells
+    subjects = list(dict.fromkeys(cell.subject for cell in cells))
+    seeds = list(dict.fromkeys(cell.seed for cell in cells))
+    if len(cells) < 2:
+        return []
+    if len(seeds) > 1 and "" not in subjects:
+        return [_subject_by_seed(run, name, subjects, seeds) for name in run.headlines]
+    names = list(cells[0].metrics)
+    has_subjects = "" not in subjects and len(subjects) == len(cells)
+    epochs = ["epoch"] if "epoch" in cells[0].about else []
+    rows: list[list[Any]] = [
+        [
+            cell.subject if has_subjects else cell.name,
+            *(cell.about[key] for key in epochs),
+            *(with_interval(cell.metrics.get(name)) for name in names),
+        ]
+        for cell in cells
+    ]
+    spread = [mean_sd(c.metrics[name].value for c in cells if name in c.metrics) for name in names]
+    rows.append(["mean ± sd", *("" for _ in epochs), *spread])
+    heading = "subject" if has_subjects else "cell"
+    return [Grid(f"By {heading}, with 95 % intervals", [heading, *epochs, *map(with_arrow, names)], rows)]
+
+
+def _subject_by_seed(run: ShownRun, metric: str, subjects: Sequence[str], seeds: Sequence[str]) -> Grid:
+    values: dict[tuple[str, str], list[float]] = {}
+    for cell in run.cells:
+        if metric in cell.metrics:
+            values.setdefault((cell.subject, cell.seed), []).append(cell.metrics[metric].value)
+    # by zero-shot transfer, several models of a seed meet a subject
+    means = {key: sum(some) / len(some) for key, some in values.items()}
+    rows: list[list[Any]] = []
+    for subject in subjects:
+        own = [means.get((subject, seed)) for seed in seeds]
+        rows.append([subject, *own, mean_sd(value for value in own if value is not None)])
+    over = [
+        mean_sd(means[subject, seed] for subject in subjects if (subject, seed) in means) for seed in seeds
+    ]
+    rows.append(["mean ± sd", *over, mean_sd(run.by_subject(metric).values())])
+    columns = ["subject", *(f"seed {seed}" for seed in seeds), "mean ± sd"]
+    return Grid(f"{shown(metric)} by subject and seed", columns, rows)
+
+
+def _published_values(run: ShownRun) -> Mapping[str, float]:
+    """Give what was published, if it was measured with the run's set-up."""
+    published = run.found.notes.get("published") or {}
+    is_same = "source" in published and not published.get("differs")
+    return (
+        {key: value for key, value in published.items() if isinstance(value, int | float)} if is_same else {}
+    )
+
+
+def _published(run: ShownRun) -> Grid:
+    """Show what was published with another set-up, and how that differs."""
+    published = run.found.notes.get("published") or {}
+    by_variant = {"": published} if "source" in published else published
+    rows = []
+    others = {variant: each for variant, each in by_variant.items() if each.get("differs")}
+    names = {
+        key: None for each in others.values() for key, value in each.items() if isinstance(value, int | float)
+    }
+    for variant, each in others.items():
+        values = [each.get(name) for name in names]
+        rows.append([variant or run.label, *values, "; ".join(each["differs"])])
+    source = next((each["source"] for each in others.values()), "")
+    columns = ["run", *map(shown, names), "differs from this run"]
+    return Grid(f"Published with another set-up: {source}", columns, rows)
+
+
+def _runs(group: RunGroup) -> list[Grid]:
+    """Put runs below one another; the best in bold, with signs of significance."""
+    of_runs = {run.label: run.metrics for run in group.runs if run.metrics}
+    names = list(dict.fromkeys(name for metrics in of_runs.values() for name in metrics))
+    best, p_of = _best(of_runs, names), {(each.second, each.metric): each.p for each in group.compared}
+    rows = [
+        [
+            label,
+            *(
+                with_interval(metrics.get(name), best.get(name) == label, mark_of(p_of.get((label, name))))
+                for name in names
+            ),
+            next(iter(metrics.values())).n,
+        ]
+        for label, metrics in of_runs.items()
+    ]
+    first = group.runs[0].label
+    signs = f" {MEANING}: differs from {first}, paired by item, adjusted." if group.compared else ""
+    return [
+        Grid(
+            "Run by run, with 95 % intervals",
+            ["run", *map(with_arrow, names), "n"],
+            rows,
+            f"Bold: best.{signs}",
+        )
+    ]
+
+
+def _best(of_runs: Mapping[str, Mapping[str, Metric]], names: Sequence[str]) -> dict[str, str]:
+    """Find whose value of each metric is best; of one run nothing is."""
+    found = {}
+    for name in names:
+        values = {label: metrics[name].value for label, metrics in of_runs.items() if name in metrics}
+        if len(values) > 1:
+            found[name] = (min if lower_is_better(name) else max)(values, key=values.__getitem__)
+    return found
+
+
+def _subjects_of_runs(group: RunGroup) -> Grid:
+    """Show the first headline of each subject in each run."""
+    name = next(iter(group.runs[0].headlines), "")
+    by_run = {run.label: run.by_subject(name) for run in group.runs}
+    subjects = list(dict.fromkeys(subject for some in by_run.values() for subject in some))
+    rows = [[subject, *(some.get(subject) for some in by_run.values())] for subject in subjects]
+    if rows:
+        rows.append(["mean ± sd", *(mean_sd(some.values()) for some in by_run.values())])
+    return Grid(f"{shown(name)} by subject; seeds averaged", ["subject", *by_run], rows)
+
+
+def _differences(compared: Sequence[Compared]) -> Grid:
+    rows = [
+        [
+            with_arrow(each.metric),
+            f"{each.first} – {each.second}",
+            Cell(
+                f"{each.difference:+.3f}",
+                interval_text(each.low, each.high),
+                each.difference,
+                mark=mark_of(each.p),
+            ),
+            each.n,
+            Cell("–" if each.p is None else f"{each.p:.2g}", sort=each.p),
+        ]
+        for each in compared
+    ]
+    tests = "; ".join(dict.fromkeys(each.test for each in compared))
+    columns = ["metric", "runs", "difference, 95 % CI", "n", "p"]
+    note = f"{MEANING}; {tests}; adjusted by Benjamini–Hochberg."
+    return Grid("Differences, paired by item and subject", columns, rows, note)

@@ -1,0 +1,153 @@
+"""The page in a real browser: the system's Chromium through Playwright's Python package."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Artifact, Curve, Heatmap, Line, Map, Media, Point, Row, Sheet, Tile
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports.page import Grid, Group, Page, Section, Text, groups_of
+
+playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
+PHONE, DESK = 390, 1280
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    sandbox = ["--no-sandbox"] if os.geteuid() == 0 else []
+    with playwright.sync_playwright() as started:
+        opened = started.chromium.launch(executable_path=CHROMIUM, args=sandbox)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    run = RunFolder(folder)
+    red, blue = (
+        artifacts.save_picture(run, name, Image.new("RGB", (64, 64), name)) for name in ("red", "blue")
+    )
+    Image.new("RGB", (600, 300), "white").save(folder / "drawing.png")
+    tiles = [Tile(red, ["a_very_long_name_of_a_concept"]), *(Tile(blue, ["a dog"]) for _ in range(5))]
+    shown: list[Artifact] = [
+        Curve("Loss", "epoch", list(range(30)), [Line("train", [1 / (n + 1) for n in range(30)])]),
+        Heatmap("Similarity", [[0.1, 0.9], [0.5, 1.0]], ["cat", "dog"], ["cat", "dog"]),
+        Map("Embedding", [Point(0, 1, "a cat", file=red), Point(1, 0, "a dog", file=blue)]),
+        Media("A drawing", "drawing.png", is_drawing=True),
+        Sheet("Retrieved", ["seen", "1", "2", "3", "4", "5"], [Row("cat/1", tiles)]),
+    ]
+    narrow = Grid(
+        "Scores",
+        ["", "top-1", "95 % CI", "n", "pool"],
+        [["b", 0.5, "0.4–0.6", 9, 100], ["a", 0.25, "0.1–0.4", 10, 100]],
+    )
+    wide = Grid("Many columns", [f"column {n}" for n in range(20)], [list(range(20)), list(range(20))])
+    groups = [Group("", [narrow, wide]), *groups_of([("", shown, folder)])]
+    section = Section("A run", groups, texts=[Text("Recipe", "epochs: 3\n" + "word " * 100)])
+    Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(folder / "page.html")
+    return folder / "page.html"
+
+
+@pytest.fixture
+def opened(browser: Any, page_file: Path) -> Iterator[Any]:
+    """Open the page in some width and scheme; what the browser complained of is in `complaints`."""
+    contexts = []
+
+    def open_page(width: int = DESK, scheme: str = "light") -> tuple[Any, list[str]]:
+        context = browser.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+        contexts.append(context)
+        page, complaints = context.new_page(), list[str]()
+        page.on("console", lambda said: complaints.append(said.text))
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on(
+            "request", lambda asked: asked.url.startswith(("file:", "data:")) or complaints.append(asked.url)
+        )
+        page.on("requestfailed", lambda asked: complaints.append(asked.url))
+        page.goto(page_file.as_uri())
+        return page, complaints
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_nothing_fails_is_fetched_or_lost_off_screen(opened, width, scheme):
+    page, complaints = opened(width, scheme)
+    lost = page.evaluate(
+        """() => [...document.querySelectorAll('body *')].filter(each => each.checkVisibility()
+        && each.getBoundingClientRect().right > innerWidth + 1 && !each.closest('.box, pre'))
+        .map(each => each.outerHTML.slice(0, 80))"""
+    )
+    assert complaints == [] and lost == []
+    assert page.evaluate("document.documentElement.scrollWidth") == width
+    broken = "() => [...document.images].filter(each => !each.complete || !each.naturalWidth).length"
+    assert page.evaluate(broken) == 0 and page.evaluate("document.images.length") >= 7
+
+
+def test_on_a_phone_a_table_stacks_so_that_no_interval_is_off_screen(opened):
+    page, _ = opened(PHONE)
+    box = page.get_by_text("0.4–0.6").bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= PHONE
+
+
+def test_a_dark_page_has_no_white_slabs(opened):
+    page, _ = opened(DESK, "dark")
+    light = page.evaluate(
+        """() => [...document.querySelectorAll('body, body *')].filter(each => {
+            const found = getComputedStyle(each).backgroundColor.match(/[\\d.]+/g).map(Number);
+            return (found[3] ?? 1) > .5 && found[0] + found[1] + found[2] > 450;
+        }).map(each => each.outerHTML.slice(0, 80))"""
+    )
+    assert light == []
+    assert "invert" in page.evaluate("getComputedStyle(document.querySelector('.drawing img')).filter")
+
+
+def test_a_table_sorts_by_numbers_and_the_third_click_restores_it(opened):
+    page, _ = opened()
+    table = page.locator("table").first
+    orders = []
+    for _ in range(3):
+        table.locator("th button").nth(3).click()
+        orders.append(table.locator("tbody td:first-child").all_inner_texts())
+    assert orders == [["a", "b"], ["b", "a"], ["b", "a"]]
+    assert table.locator("th[aria-sort]").count() == 0
+
+
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_a_point_of_a_map_shows_its_picture(opened, width):
+    page, complaints = opened(width)
+    page.locator("circle[data-name='a dog']").hover()
+    shown = page.locator("#hover")
+    assert shown.is_visible() and "a dog" in shown.inner_text()
+    assert page.evaluate("document.querySelector('#hover img').naturalWidth") == 64
+    box = shown.bounding_box()
+    assert box["x"] >= 0 and box["x"] + box["width"] <= width and complaints == []
+
+
+def test_a_recipe_is_unfolded_and_copied(opened):
+    page, complaints = opened()
+    page.get_by_text("Recipe").click()
+    page.get_by_role("button", name="copy").click()
+    page.locator("button.copy", has_text="cop").or_(
+        page.locator("button.copy", has_text="selected")
+    ).wait_for()
+    assert page.locator("pre").is_visible() and complaints == []
+
+
+def test_a_printed_page_shows_what_is_folded(opened):
+    page, _ = opened()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert page.locator("pre").is_visible()
+    page.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not page.locator("pre").is_visible()

@@ -1,0 +1,142 @@
+"""The page of runs, made of their metrics and artifacts alone, whatever command wrote them."""
+
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.artifacts import Curve, Line
+from brainhive_cli.core.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.reports.paper_tables import comma_separated, latex, markdown, paper_table
+from brainhive_cli.reports.run_page import page_of
+from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.tables import tables_of
+
+
+def metric(name: str, value: float, **more: object) -> Metric:
+    context = {"n": 40, "pool": 100, "chance": 0.01, "low": value - 0.1, "high": value + 0.1, "seeds": (1, 2)}
+    made = {**context, "protocol": "intra, lab", "split": "test", "interval": "t over subjects", **more}
+    return Metric(name, value, **made)
+
+
+def run(tmp_path: Path, label: str, top1: float = 0.5, **notes: object) -> ShownRun:
+    """A run that no command of ours wrote, of two subjects and two seeds."""
+    folder = RunFolder(tmp_path / "runs/lab" / label)
+    scopes = {ALL: {"top1": metric("top1", top1), "mean_rank": metric("mean_rank", 3.0, chance=50.5)}}
+    cells = {}
+    for subject, more in (("sub-01", 0.1), ("sub-02", -0.1)):
+        for seed in (1, 2):
+            name = f"{subject}_seed-{seed}"
+            scopes[name] = {
+                "top1": metric("top1", top1 + more, seeds=(seed,)),
+                "mean_rank": metric("mean_rank", 3.0),
+            }
+            cells[name] = {"subject": subject, "seed": seed}
+    artifacts.write(folder, [Curve("Loss", "epoch", [1, 2], [Line("train", [1.0, 0.5])], section="Training")])
+    folder.write_text("recipe.yaml", "epochs: 3\n")
+    folder.write_json("environment.json", {"versions": {"brainhive": "0.1", "torch": "2.9"}, "device": "cpu"})
+    folder.finish(
+        Measurements(
+            scopes, {"lpips": "pip install it"}, {"cells": cells, "verdict": "above chance", **notes}
+        )
+    )
+    return ShownRun(label, folder)
+
+
+def text_of(page_folder: Path, *groups: RunGroup) -> str:
+    page_of(groups).write(page_folder / "page.html")
+    return (page_folder / "page.html").read_text()
+
+
+def test_a_run_of_any_command_is_shown_with_all_that_its_documents_hold(tmp_path):
+    page = text_of(tmp_path, RunGroup([run(tmp_path, "ours")]))
+    assert (
+        "ours: top-1 0.500 (95 % interval 0.400–0.600, chance 0.01). Measured on 40 test items of 2 subjects"
+        in page
+    )
+    assert "top-1 by subject and seed" in page and "0.500 ± 0.141" in page
+    assert "Training" in page and "<polyline" in page and "epochs: 3" in page and "torch 2.9" in page
+    assert "@inproceedings" in page
+
+
+@pytest.mark.parametrize(
+    ("notes", "says"),
+    [
+        ({"caveats": ["simulated"]}, "Simulated: a program made the signals"),
+        ({"caveats": ["selected on test"]}, "Selected on test"),
+        ({"caveats": ["normalised by the left-out subject's own recordings"]}, "Transductive"),
+        ({"verdict": "at chance"}, "ours is at chance"),
+        ({"warnings": ["clip failed its health check"]}, "ours: clip failed its health check"),
+        ({}, "Not measured in ours: lpips: pip install it"),
+    ],
+)
+def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path, notes, says):
+    page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **notes)]))
+    place = page.index("What to know before reading a number")
+    assert says in page[place : page.index("</section>", place)]
+
+
+def test_what_was_published_stands_next_to_what_was_measured_only_with_the_same_set_up(tmp_path):
+    published = {"top1": 0.625, "source": "Table 1"}
+    same = tables_of(RunGroup([run(tmp_path, "same", published={**published, "differs": []})]))
+    other = tables_of(
+        RunGroup([run(tmp_path, "other", published={**published, "differs": ["epochs 3, not 40"]})])
+    )
+    assert "published" in same[0].columns and 0.625 in same[0].cells[0]
+    assert "published" not in other[0].columns and other[-1].cells == [["other", 0.625, "epochs 3, not 40"]]
+
+
+def compared(tmp_path: Path) -> RunGroup:
+    runs = [run(tmp_path, "aligned", 0.5), run(tmp_path, "base", 0.25)]
+    difference = Compared("aligned", "base", "top1", 0.25, 0.1, 0.4, 40, 0.004, "minF′", ("few subjects",))
+    return RunGroup(runs, [difference], ["other: another gallery"])
+
+
+def test_runs_that_are_compared_stand_below_one_another_with_the_best_and_signs(tmp_path):
+    group = compared(tmp_path)
+    page = text_of(tmp_path, group)
+    assert (
+        "In top-1 aligned is better than base (difference +0.250, 95 % interval +0.100 to +0.400, p 0.004"
+        in page
+    )
+    assert "Not compared: other: another gallery" in page and "Of the tests: few subjects." in page
+    runs = tables_of(group)[0]
+    aligned, base = (row[1] for row in runs.cells)
+    assert (aligned.is_best, base.is_best, base.mark) == (True, False, "**")
+    assert [table.title for table in tables_of(group)][1] == "top-1 by subject; seeds averaged"
+
+
+def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_explained(tmp_path):
+    table = paper_table(compared(tmp_path))
+    assert "| aligned | **0.500 ± 0.141** |" in markdown(table) and r"0.250 ± 0.141\*\*" in markdown(table)
+    assert r"\textbf{0.500 $\pm$ 0.141}" in latex(table) and r"0.250 $\pm$ 0.141$^{**}$" in latex(table)
+    assert r"mean rank $\downarrow$" in latex(table) and latex(table).count(r"\\") == 3
+    lines = comma_separated(table).splitlines()
+    assert lines[1].startswith("aligned,0.5,0.141421,1,,3,") and lines[2].startswith(
+        "base,0.25,0.141421,0,**,"
+    )
+    for said in (
+        "standard deviation over 2 subjects",
+        "Bold: best",
+        "** p < .01",
+        "differs from aligned",
+        "minF′",
+    ):
+        assert said in table.caption
+
+
+def test_of_equal_values_all_are_best_and_less_is_better_of_ranks(tmp_path):
+    table = paper_table(RunGroup([run(tmp_path, "a"), run(tmp_path, "b")]))
+    assert [values[1].is_best for _, values in table.rows] == [True, True]
+
+
+def test_a_table_of_one_run_has_a_row_a_subject(tmp_path):
+    table = paper_table(RunGroup([run(tmp_path, "ours")]))
+    assert [label for label, _ in table.rows] == ["sub-01", "sub-02", "mean"]
+    assert not any(value.is_best for _, values in table.rows for value in values if value)
+
+
+def test_words_that_latex_would_read_as_commands_are_escaped(tmp_path):
+    shown = run(tmp_path, "a_b & c%")
+    assert r"a\_b \& c\% & " in latex(paper_table(RunGroup([shown, run(tmp_path, "other")])))
