@@ -89,8 +89,13 @@ NETWORKS = {
         "ViT-B/16", "google/vit-base-patch16-224", "model.safetensors", ("logits",), _vit, HALVES
     ),
     "videomae": _from_hub(
-        *("VideoMAE", "MCG-NJU/videomae-base-finetuned-kinetics", "model.safetensors"),
-        *(("logits", "features"), _videomae, IMAGENET, True),
+        "VideoMAE",
+        "MCG-NJU/videomae-base-finetuned-kinetics",
+        "model.safetensors",
+        ("logits", "features"),
+        _videomae,
+        IMAGENET,
+        takes_clips=True,
     ),
     "dino": _from_hub(
         "DINO ViT-B/16", "facebook/dino-vitb16", "pytorch_model.bin", ("class token",), _dino, IMAGENET

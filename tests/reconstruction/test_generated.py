@@ -43,6 +43,16 @@ def test_the_interval_is_over_subjects_too_and_each_counts_alike():
     assert metric.these_subjects == pytest.approx((0.5, 0.5))  # their items do not differ
 
 
+def test_intervals_of_clips_are_over_blocks_of_neighbours():
+    one = scored(1, 5, frame_ssim=[0.1, 0.3, 0.9])
+
+    metric = metrics_of([one], "mindeye2", "test", block=2)["frame_ssim"]
+
+    assert (metric.value, metric.n) == (pytest.approx(1.3 / 3), 3)
+    assert (metric.low, metric.high) == pytest.approx(interval([np.array([0.2, 0.9])]))
+    assert metric.interval == "bootstrap over items; items are blocks of 2 neighbouring clips"
+
+
 def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
     one, other = (scored(n, 5, ssim=[0.1 * n] * 3, effnet=[0.9 * n] * 3) for n in (1, 9))
     found = metrics_of([one, other], "mindeye2", "test")

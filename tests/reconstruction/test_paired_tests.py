@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,18 @@ def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averag
     assert mine["p_value"] == pytest.approx(expected.p_value)
     assert (mine["low"], mine["high"]) == pytest.approx((expected.low, expected.high))
     assert (mine["n"], mine["subjects"]) == (60, 2)
+
+
+def test_clips_are_paired_in_blocks_of_neighbours():
+    one, base = RANDOM.random((2, 30))
+    found = measurements(cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
+
+    (comparison,) = with_sources(replace(found, notes={**found.notes, "block": 5}))
+
+    mine = comparison["metrics"]["epe"]
+    expected = compare_values([one.reshape(6, 5).mean(1)], [base.reshape(6, 5).mean(1)])
+    assert (mine["p_value"], mine["low"]) == pytest.approx((expected.p_value, expected.low))
+    assert mine["n"] == 30 and mine["lower_is_better"]
 
 
 def test_what_is_of_no_subject_is_compared_with_every_subject():
