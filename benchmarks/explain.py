@@ -1,9 +1,9 @@
 """How fast explain's heavy parts are, and how often its statistics hold on simulated signals; prints tables.
 
-Speed, in processor time: similarity of 10 subjects, 200 pictures and 250 times, and the encoding model of 63 sensors and 250
-times, each with the ratio to a plain loop over SciPy or scikit-learn on a slice of the same data in the same
-run. Statistics: how often noise is called significant anywhere along a course, how often the control's mean
-is off, and how often intervals hold the truth. `--fast` leaves the statistics out.
+Speed, in processor time: similarity of 10 subjects, 200 pictures and 250 times, and the encoding model of 63
+sensors and 250 times, each with the ratio to a plain loop over SciPy or scikit-learn on a slice of the same
+data in the same run. Statistics: how often noise is called significant anywhere along a course, the mean of
+the control, and how often intervals hold the truth. `--fast` leaves the statistics out.
 """
 
 import argparse

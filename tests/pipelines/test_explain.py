@@ -13,7 +13,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.explanation.found import Found
 
 pytest.importorskip("matplotlib")
-QUICK = ("draws=40", "window={width_ms: 200, step_ms: 100}", "points=8", "components=12", "figures=[]")
+QUICK = ("draws=40", "window={width_ms: 200, step_ms: 200}", "points=8", "components=12", "figures=[]")
 VOXELS = (
     "dataset={kind: demo, noise: 0.3, space: voxels, subjects: 1}",
     "backbone={kind: voxel_ridge, hidden: 16}",
@@ -29,7 +29,7 @@ def folder(shared_world, go, small):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("BRAINHIVE_HOME", str(shared_world))
         run = go("train-align", *small).folder
-        return RunFolder(go("explain", f"align_run={run}", *QUICK, "figures=svg").folder)
+        return RunFolder(go("explain", f"align_run={run}", *QUICK).folder)
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +56,13 @@ def test_every_metric_has_an_interval_and_its_control(found):
                 assert value.low <= value.value <= value.high and "simulated" in value.protocol
                 assert "shuffled labels" in control[metric].protocol
                 assert control[metric].low <= control[metric].value <= control[metric].high
-    top1 = found.scopes["windows · 200 ms"]["top1"]
+    top1 = found.scopes["windows · 300 ms"]["top1"]
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
 
 
 def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
     read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
-    assert max(read, key=read.get) in ("200 ms", "300 ms") and max(trained.values()) > 0.9
+    assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.9
     assert abs(trained["900 ms"] - 0.5) < 0.1
     profile = next(each for each in found.notes["profiles"] if each["name"] == "trained")
     assert profile["onset_ms"] == 100 and min(profile["p_corrected"]) == pytest.approx(1 / 41)
@@ -92,15 +92,21 @@ def test_what_could_not_be_measured_says_why(found):
     assert "the target is of one encoder" in found.missing["levels"]
 
 
-def test_artifacts_are_typed_and_every_figure_is_drawn(folder):
-    listed = artifacts.read(folder)
-    kinds = {each.kind for each in listed}
+def test_artifacts_are_typed_and_every_figure_is_drawn(folder, go, world, runs):
+    kinds = {each.kind for each in artifacts.read(folder)}
     assert {"table", "curve", "heatmap"} <= kinds
+    few = ("analyses=windows,levels,sensors,similarity", "subjects=1", "draws=20", QUICK[1], runs)
+
+    made = RunFolder(go("explain", f"align_run={folder.measurements().notes['run']}", *few).folder)
+
+    listed = artifacts.read(made)
     titles = [each.title for each in listed if each.kind == "curve"]
-    assert any(title.startswith("windows") for title in titles)
-    drawn = [path.stem for path in folder.path.glob("figures/*.svg")]
-    assert {"windows", "similarity", "sensors-sensor", "encoding-matrix"} <= set(drawn)
-    assert len(drawn) == len(listed) - 1  # all but the table
+    assert any(title.startswith("windows (retrieval by one window") for title in titles)
+    drawn = {
+        suffix: {path.stem for path in made.path.glob(f"figures/*.{suffix}")} for suffix in ("png", "svg")
+    }
+    assert drawn["png"] == drawn["svg"] >= {"windows", "similarity", "sensors-sensor"}
+    assert len(drawn["svg"]) == len(listed) - 1  # all but the table
 
 
 def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
@@ -120,7 +126,7 @@ def test_an_interrupted_explanation_keeps_the_parts_that_it_has(
 
 
 def test_the_run_is_named_first_and_json_is_the_document(folder, world):
-    words = ["explain", folder.measurements().notes["run"], *QUICK, "figures=svg"]
+    words = ["explain", folder.measurements().notes["run"], *QUICK]
 
     shown = CliRunner().invoke(app, [*words, "--json"])
     checked = CliRunner().invoke(app, [*words, "--check", "--json"])
@@ -141,7 +147,7 @@ def test_a_model_of_shuffled_labels_shows_next_to_nothing(go, world, trained, tm
     )
     found = go("explain", f"align_run={trained}", "control=trained", QUICK[1], *how).metrics
 
-    own, control = (found.scopes[f"windows · 200 ms{end}"]["two_way"].value
+    own, control = (found.scopes[f"windows · 300 ms{end}"]["two_way"].value
                     for end in ("", " · trained on shuffled labels"))  # fmt: skip
     assert own > 0.75 and abs(control - 0.5) < 0.12
     assert not [path for path in (tmp_path / "runs").glob("train-align/*")]  # it is no run to be found
