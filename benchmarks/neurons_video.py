@@ -77,7 +77,7 @@ SMALL = Sizes(
         update={"architecture": {**(sdxl_unclip.TINY.architecture or {}), "unet": {
             **(sdxl_unclip.TINY.architecture or {})["unet"], **UNETS, "attention_head_dim": (2, 4)}}}
     ),
-    "fp32", 64, 64, 2, 2, 0.2,
+    "fp32", 64, 128, 2, 2, 0.2,
 )  # fmt: skip
 """A clip takes some seconds on a core."""
 TINY = replace(
@@ -96,14 +96,24 @@ class Setting:
     rounds: int
 
     def timed(self, work: Callable[[], Any]) -> float:
-        """Return the seconds that `work` takes."""
+        """Return the seconds that `work` takes: on a CPU its own, whatever else the machine does."""
+        if self.device.type == "cpu":
+            start = time.process_time()
+            work()
+            return time.process_time() - start
         start = time.perf_counter()
         work()
-        if self.device.type == "cuda":
-            torch.cuda.synchronize()
+        torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    def compare(self, name: str, unit: str, ours: Callable[[], Any], bare: Callable[[], Any]) -> None:
+    def compare(
+        self,
+        name: str,
+        unit: str,
+        ours: Callable[[], Any],
+        bare: Callable[[], Any],
+        target: float | None = 0.95,
+    ) -> None:
         """Show the ratio of the fastest of some rounds, and the peak of a GPU's memory."""
         bare()  # warm
         reset_peak()
@@ -111,7 +121,7 @@ class Setting:
         best = [min(times) for times in zip(*both, strict=True)]
         count = self.sizes.made
         words = f"{count / best[0]:.3g} of {count / best[1]:.3g} {unit}/s, {self.sizes.precision}"
-        show(name, best[1] / best[0], 0.95, words)
+        show(name, best[1] / best[0], target, words)
         if self.device.type == "cuda":
             held, reserved = peak_bytes()
             show(f"{unit}: peak, GB", held / 1e9, CARD / 1e9, f"{reserved / 1e9:.2f} reserved", at_most=True)
@@ -134,7 +144,8 @@ def clips(on: Setting) -> None:
         output = Output(resolution_px=sizes.video_px, precision=sizes.precision, batch_size=at_once)  # type: ignore[arg-type]
         ours, seeds = _job(on, generator, output, steps, decoded)
         bare = _bare_clips(on, generator, steps, decoded, seeds)
-        on.compare(f"clips, {at_once} at once: of diffusers' pipeline", "clips", ours, bare)
+        target = 0.95 if at_once == 1 else None  # the pipeline takes one
+        on.compare(f"clips, {at_once} at once: of diffusers' pipeline", "clips", ours, bare, target)
 
 
 def keyframes(on: Setting) -> None:
