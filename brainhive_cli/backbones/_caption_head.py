@@ -43,15 +43,14 @@ class CaptionHead(nn.Module):
             eos_token_id=PADDING,
         )
         self.decoder = GPT2LMHeadModel(config)
-        self.clip_project = nn.Module()
-        self.clip_project.model = nn.Sequential(nn.Linear(dim, width))
+        self.clip_project = nn.ModuleDict({"model": nn.Sequential(nn.Linear(dim, width))})
 
         self.register_state_dict_post_hook(_without_tied)
         self.register_load_state_dict_pre_hook(_with_tied)
 
     def prefix(self, text: Tensor) -> Tensor:
         """Make the first token [B, 1, D] of text vectors [B, E], of which only the direction counts."""
-        made: Tensor = self.clip_project.model(F.normalize(text, dim=-1))
+        made: Tensor = self.clip_project["model"](F.normalize(text, dim=-1))
         return made[:, None]
 
     def forward(self, text: Tensor, ids: Tensor) -> Tensor:

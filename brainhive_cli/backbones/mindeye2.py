@@ -92,7 +92,7 @@ class MindEye2(nn.Module):
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
         """Bring the weights of a model with mixer blocks to this one, if it has none: by their constant."""
         mixers = {name: value for name, value in state.items() if name.startswith("backbone.mixer_blocks")}
-        if not mixers or self.backbone.mixer_blocks1:
+        if not mixers or len(self.backbone.mixer_blocks1):
             return state
         constant = mixer_constant(mixers)
         return {
@@ -141,11 +141,8 @@ class Backbone(nn.Module):
     def __init__(self, hidden: int, blocks: int, dropout: float, tokens: int, width: int) -> None:
         super().__init__()
         self.width = width
-        if blocks:
-            self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
-            self.mixer_blocks2 = nn.ModuleList(_mixer(1, dropout) for _ in range(blocks))
-        else:
-            self.mixer_blocks1 = self.mixer_blocks2 = ()
+        self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
+        self.mixer_blocks2 = nn.ModuleList(_mixer(1, dropout) for _ in range(blocks))
         self.backbone_linear = nn.Linear(hidden, tokens * width)
         layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))

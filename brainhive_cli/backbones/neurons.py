@@ -119,8 +119,8 @@ class Neurons(nn.Module):
         tokens, width = heads[IMAGE].shape
         self.prior: Any = None
         if config.prior is not None:
-            sizes = {"tokens": tokens, "dim": width, "head": IMAGE}
-            self.prior = config.prior.model_copy(update=sizes).build({}, None)
+            of_head = {"tokens": tokens, "dim": width, "head": IMAGE}
+            self.prior = config.prior.model_copy(update=of_head).build({}, None)
         self.motion_proj = MotionProjection(width, config.frames)
         self.text_seg_dec: Any = None
         if {MASK, LATENTS} & heads.keys():

@@ -103,7 +103,8 @@ class WithPrior(nn.Module):
         """
         if self.takes_inner:
             condition = self.brain.voxel_tokens(signal, subject_index)
-            predicted, replaced = self.brain.heads_of(condition), {}
+            predicted: dict[str, Tensor] = self.brain.heads_of(condition)
+            replaced: dict[str, Tensor] = {}
         else:
             given = (self.brain, self.heads, signal, subject_index, targets, context)
             predicted, replaced = backbones.learn(*given)

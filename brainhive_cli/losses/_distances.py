@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.losses import LossContext
 
-DISTANCES = {"mse": F.mse_loss, "l1": F.l1_loss, "bce": F.binary_cross_entropy_with_logits}
+DISTANCES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "mse": F.mse_loss,
+    "l1": F.l1_loss,
+    "bce": F.binary_cross_entropy_with_logits,
+}
 """Means over all values of a batch, by name."""
 
 

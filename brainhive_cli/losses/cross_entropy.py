@@ -54,6 +54,10 @@ class CrossEntropy(nn.Module):
                 "a larger vocabulary of the head, or another tokenizer",
             )
         ignored = -100 if self.ignore is None else self.ignore  # torch's own mark
-        given = {"ignore_index": ignored, "label_smoothing": self.label_smoothing, "reduction": "sum"}
-        total = F.cross_entropy(predicted.flatten(0, -2), ids.flatten(), **given)
+        total = F.cross_entropy(
+            *(predicted.flatten(0, -2), ids.flatten()),
+            ignore_index=ignored,
+            label_smoothing=self.label_smoothing,
+            reduction="sum",
+        )
         return total / (ids != ignored).sum().clamp(min=1)
