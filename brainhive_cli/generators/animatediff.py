@@ -81,6 +81,10 @@ class Config(parts.Config):
         "or null.",
     )
     domain_scale: float = Field(1.0, ge=0, description="Weight of the domain adapter.")
+    noise: Literal["animatediff", "source"] = Field(
+        "animatediff",
+        description="Noise schedule: AnimateDiff's, or that of the source, where motion modules learned it.",
+    )
     mode: Literal["right", "published"] = Field(
         "right",
         description="right: each clip has noise of its own, and blurry frames exact thirds between them; "
@@ -151,8 +155,14 @@ class Config(parts.Config):
         architecture = self.architecture or ARCHITECTURE
         if self.source != RANDOM:
             read = {name: _components.read_config(self.source, name) for name in ("unet", "vae")}
-            architecture = {**read, "scheduler": SCHEDULER, **self._read_configs()}
+            architecture = {**read, "scheduler": self._scheduler, **self._read_configs()}
         return self._drawn(torch.device("meta"), dtype, architecture)
+
+    @property
+    def _scheduler(self) -> dict[str, Any]:
+        if self.noise == "animatediff":
+            return SCHEDULER
+        return _components.read_config(self.source, "scheduler")
 
     def _read_configs(self) -> Architecture:
         named = {MOTION: self.motion, SPARSE: self.sparse_control}
@@ -213,7 +223,7 @@ class Config(parts.Config):
         where = f"motion modules of {self.motion}"
         with weights.reading(where, "use AnimateDiff v3's", BrainhiveError, problem="do not fit"):
             unet = _components.cast(in_motion(found["unet"], motion), dtype)
-        scheduler = _components.scheduler(SCHEDULER, self.source)
+        scheduler = _components.scheduler(self._scheduler, self.source)
         vae = _components.cast(found["vae"], dtype)
         return {"unet": unet, "vae": vae, "scheduler": scheduler, SPARSE: sparse}
 

@@ -4,9 +4,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from pydantic import Field
-from torch import nn
+from torch import Tensor, nn
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
@@ -23,6 +24,11 @@ class Config(parts.Config):
     )
     texts: tuple[str, ...] = Field(
         ("texts", "text", "caption"), description="Heads that become text: embeddings, or prompts."
+    )
+    vocabulary: str | None = Field(
+        None,
+        description="Where heads of texts are token ids, whose: open-clip, or what has a CLIP tokenizer in "
+        "`tokenizer`.",
     )
     images: tuple[str, ...] = Field(("images", "keyframe"), description="Heads that become condition images.")
     start: tuple[str, ...] = Field(
@@ -64,6 +70,7 @@ class Identity(nn.Module):
         super().__init__()
         self.config = config
         self.dims: dict[str, int] = {}
+        self.words = None if config.vocabulary is None else CaptionTokens(config.vocabulary)
 
     def attach(self, generator: Any) -> None:
         """Leave the generator as it is: the conditions are its own."""
@@ -79,16 +86,19 @@ class Identity(nn.Module):
         """
         heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
         found: dict[str, Any] = {}
-        for condition, names in self.config.model_dump(exclude={"kind"}).items():
+        conditions = self.config.model_dump(exclude={"kind", "vocabulary"})
+        for condition, names in conditions.items():
             if (name := next((each for each in names if each in heads), None)) is not None:
                 found[condition] = heads[name]
         if not found:
             raise BrainhiveError(
                 f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
-                f"name a head as a condition: {', '.join(Config.model_fields)}",
+                f"name a head as a condition: {', '.join(conditions)}",
             )
         if "embeddings" in found and found["embeddings"].ndim == 2:
             found["embeddings"] = found["embeddings"][:, None]  # [B, 1, D]
+        if self.words is not None and isinstance(texts := found.get("texts"), Tensor):
+            found["texts"] = [self.words.text(ids) for ids in texts.long().tolist()]
         return Conditioning(**found, decoded=decoded)
 
     def null(self, n: int, seeds: Sequence[int]) -> Conditioning:

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from brainhive_cli import priors
+from brainhive_cli.core.caption_tokens import CaptionTokens
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.generators import sdxl
@@ -118,3 +119,13 @@ def test_the_identity_prior_can_be_given_other_names_and_refuses_heads_without_a
     assert torch.equal(named.embeddings, decoded.tensors["semantic"][:, None])
     with pytest.raises(BrainhiveError, match="no condition among the heads semantic"):
         priors.load("identity").condition(Decoded({"semantic": torch.randn(2, 6)}), [0, 1])
+
+
+def test_ids_of_a_caption_head_become_words_where_the_vocabulary_is_known():
+    ids = CaptionTokens("demo:films", 12).ids("a red fish in the sky")
+    heads = Decoded({"caption": torch.stack([ids, ids]), "image": torch.zeros(2, 4, 8)})
+    prior = identity.Config(texts=("caption",), vocabulary="demo:films").build({}, None)
+    assert prior.condition(heads, [0, 1]).texts == ["a red fish in the sky"] * 2
+    assert isinstance(
+        identity.Config(texts=("caption",)).build({}, None).condition(heads, [0, 1]).texts, torch.Tensor
+    )
