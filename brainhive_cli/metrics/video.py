@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -21,6 +22,8 @@ FLOW_PX = 512
 """Size at which motion is compared, and the unit of its error (Mind-Animator)."""
 FARNEBACK = (0.5, 3, 15, 3, 5, 1.2, 0)
 """Pyramid scale, levels, window, iterations, neighbourhood, its sigma, flags (Mind-Animator)."""
+COARSE_PX, TINY_SLOPE = 16, 1e-8
+"""Side of the frames whose displacement is estimated; what keeps the equations of even ones solvable."""
 ROUNDED = 1 / (12 * 255**2)
 """Mean squared error of rounding to bytes: frames that differ by less are equal, at 58.9 dB."""
 
@@ -114,12 +117,36 @@ def _of_frames(metric: Callable[..., Tensor], **options: Any) -> MetricPart:
     return MetricPart(frames, partial(over_frames, partial(metric, **options)), "clip")
 
 
+def displacement(clips: Tensor) -> Tensor:
+    """Estimate how the contents of clips [B, F, 3, H, W] are displaced on the whole: x and y, [B, 2].
+
+    The least-squares solution of ∇I · v = −∂I/∂t over all pixels and pairs of frames, at a coarse size; what
+    stands still makes it smaller, and does not turn it.
+
+    Source: Lucas and Kanade 1981, with one window.
+    """
+    small = F.adaptive_avg_pool2d(clips.double().mean(2), COARSE_PX).cpu()  # [B, F, h, w]
+    middle = (small[:, 1:] + small[:, :-1]) / 2
+    down, right = torch.gradient(middle, dim=(-2, -1))
+    slopes = torch.stack([right, down], -1).flatten(1, 3)  # [B, pixels, 2]
+    change = -small.diff(dim=1).flatten(1)[..., None]
+    square = slopes.transpose(1, 2) @ slopes + TINY_SLOPE * torch.eye(2, dtype=slopes.dtype)
+    found: Tensor = torch.linalg.solve(square, slopes.transpose(1, 2) @ change)[..., 0]
+    return found
+
+
+def direction(seen: Tensor, made: Tensor, own: Tensor) -> Tensor:
+    """Cosine of the displacements [B, 2] of made clips with their own clips' in [N, 2]; 0 if one is none."""
+    return F.cosine_similarity(seen[own], made, eps=1e-6)
+
+
 PARTS = {
     "frame_pixcorr": _of_frames(pixcorr, side_px=FRAME_PX),
     "frame_ssim": _of_frames(ssim, side_px=None),
     "frame_ssim_published": _of_frames(ssim, side_px=None, is_published=True),
     "frame_psnr": _of_frames(psnr),
     "epe": MetricPart(frames, end_point_error, "clip"),
+    "motion_direction": MetricPart(displacement, direction, "clip"),
 }
 """Metrics without a network, by the name that recipes and tables use."""
 SCALES = {
@@ -128,4 +155,5 @@ SCALES = {
     "frame_ssim_published": Scale(short="SSIM pub.", ranks=False),
     "frame_psnr": Scale(0.0, None, short="PSNR"),
     "epe": Scale(0.0, None, lower_is_better=True, short="EPE"),
+    "motion_direction": Scale(short="direction"),
 }

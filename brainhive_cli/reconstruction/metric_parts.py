@@ -9,6 +9,7 @@ from torch import Tensor
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_groups import encode
+from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import clip_networks, image, networks, video
 from brainhive_cli.metrics.networks import Network, parts_of
@@ -75,9 +76,11 @@ def _of_encoder(config: EncoderConfig, launch: Launch) -> MetricPart:
     encoder = config.build()
     encoder.module.to(launch.device)
 
-    def features(pictures: Sequence[Image.Image]) -> Tensor:
-        views = torch.stack([encoder.preprocess(picture) for picture in pictures])
-        return image.standardised(encode(encoder.module, views, "fp32", launch)[0])
+    def features(media: Sequence[Image.Image | Clip]) -> Tensor:
+        frames = [each.pictures if isinstance(each, Clip) else [each] for each in media]
+        views = torch.stack([encoder.preprocess(picture) for some in frames for picture in some])
+        found = encode(encoder.module, views, "fp32", launch)[0].split([len(some) for some in frames])
+        return image.standardised(torch.stack([each.mean(0) for each in found]))
 
     return MetricPart(features, image.identified, is_identification=True, takes_originals=True)
 
