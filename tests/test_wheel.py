@@ -46,7 +46,7 @@ def test_a_command_runs_from_the_wheel(wheel: Path, tmp_path: Path) -> None:
 
 def test_the_demo_weights_are_in_the_wheel(wheel: Path) -> None:
     packed = {path.name for path in (wheel / "brainhive_cli/demo/weights").iterdir()}
-    assert packed == {"dual", "encoder", "generator", "prior"}
+    assert packed == {"dual", "encoder", "films", "generator", "prior"}
 
 
 def test_the_licence_travels_along(wheel: Path) -> None:

@@ -47,12 +47,14 @@ def _correlation(image, other):
     return F.cosine_similarity(image, other)
 
 
-def test_the_demo_stays_within_12_megabytes_and_6_more_for_dual_guidance():
+def test_the_demo_stays_within_12_megabytes_and_6_more_for_dual_guidance_and_8_for_films():
     package = DEMO_WEIGHTS.parent
     sizes = {file: file.stat().st_size for file in package.rglob("*.*") if "__pycache__" not in file.parts}
-    dual = sum(size for file, size in sizes.items() if "dual" in file.parts)
-    assert dual < 6e6
-    assert sum(sizes.values()) - dual < 12e6
+    dual, films = (
+        sum(size for file, size in sizes.items() if name in file.parts) for name in ("dual", "films")
+    )
+    assert dual < 6e6 and films < 8e6
+    assert sum(sizes.values()) - dual - films < 12e6
 
 
 def test_all_weights_are_half_precision_on_disk_and_single_once_loaded(generator):

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, MotionAdapter, SparseControlNetModel, UNet2DConditionModel
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from transformers import CLIPTextModel, CLIPTokenizer
@@ -190,5 +191,6 @@ def write(nets: Networks) -> None:
     """Save both in half precision, in the layout of diffusers."""
     folder = text_guided.MOTION / "motion"
     nets.unet.save_motion_modules(folder)
-    MotionAdapter.from_pretrained(folder).half().save_pretrained(folder)
+    file = folder / "diffusion_pytorch_model.safetensors"
+    save_file({name: each.half() for name, each in load_file(file).items()}, file)
     copy.deepcopy(nets.sparse).half().save_pretrained(text_guided.MOTION / "sparse_control")

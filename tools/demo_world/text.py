@@ -39,8 +39,8 @@ def main() -> None:
     model.half().save_pretrained(FOLDER / "text_encoder")
 
 
-def make_tokenizer(texts: Sequence[Sequence[str]]) -> CLIPTokenizer:
-    """Make CLIP's kind of tokenizer, with a token for each word of the texts."""
+def make_tokenizer(texts: Sequence[Sequence[str]], special: Sequence[str] = (START, END)) -> CLIPTokenizer:
+    """Make CLIP's kind of tokenizer, with a token for each word of the texts; the special ones come first."""
     learned = Tokenizer(models.BPE(end_of_word_suffix="</w>", unk_token=END))
     learned.normalizer = normalizers.Lowercase()
     learned.pre_tokenizer = pre_tokenizers.Sequence(
@@ -48,7 +48,7 @@ def make_tokenizer(texts: Sequence[Sequence[str]]) -> CLIPTokenizer:
     )
     learned.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
-        end_of_word_suffix="</w>", special_tokens=[START, END], min_frequency=1, show_progress=False
+        end_of_word_suffix="</w>", special_tokens=[*special], min_frequency=1, show_progress=False
     )
     learned.train_from_iterator((text for some in texts for text in some), trainer)
     merges = [tuple(pair) for pair in json.loads(learned.to_str())["model"]["merges"]]

@@ -1,0 +1,90 @@
+"""The demo's generators of films: joined from what the wheel holds, and moving what they are told to move."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from brainhive_cli.core.conditioning import Conditioning
+from brainhive_cli.demo import films, text_guided, token_guided
+from brainhive_cli.demo.captions import captions
+from brainhive_cli.encoders import demo_tokens, demo_vae
+from brainhive_cli.generators import Sampling, animatediff, sdxl_unclip
+from brainhive_cli.metrics import video
+from brainhive_cli.priors.fusion_prior import FusionPrior
+from tools.demo_world import features
+
+SHOWN = films.films("test")[:6]
+DDIM = {"scheduler": "ddim"}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    home = tmp_path_factory.mktemp("models")
+    token_guided.assemble(home / "tokens")
+    text_guided.assemble(home / "text")
+    return home / "tokens", home / "text"
+
+
+@pytest.fixture(scope="module")
+def clips() -> torch.Tensor:
+    frames = torch.stack([torch.from_numpy(film.frames()) for film in SHOWN])
+    return frames.permute(0, 1, 4, 2, 3) / 255  # [N, F, 3, H, W]
+
+
+@pytest.fixture(scope="module")
+def tokens(clips: torch.Tensor) -> torch.Tensor:
+    from torchvision.transforms.v2.functional import to_pil_image
+
+    encoder = demo_tokens.Config().build()
+    with torch.inference_mode():
+        views = torch.stack([encoder.preprocess(to_pil_image(clip[0])) for clip in clips])
+        return encoder.module(views).clone()
+
+
+def correlation(made: torch.Tensor, seen: torch.Tensor) -> float:
+    made, seen = (each.flatten(1) - each.flatten(1).mean(1, keepdim=True) for each in (made, seen))
+    return F.cosine_similarity(made, seen).mean().item()
+
+
+def test_tokens_are_the_fusion_priors(clips, tokens) -> None:
+    prior = FusionPrior.load("demo:prior").float()
+    with torch.inference_mode():
+        right = prior.tokens(prior.fuse(features.embed((clips[:, 0] * 255).byte())))
+    torch.testing.assert_close(tokens, right, rtol=0, atol=2e-3)  # of the processor's resampling
+
+
+def test_a_keyframe_is_drawn_from_its_tokens(folders, clips, tokens) -> None:
+    own = {"offset_noise": 0, "pixel_scale": 0.5, "pixel_shift": 0.5}
+    generator = sdxl_unclip.Config(source=str(folders[0]), **own).build()
+    sampling = Sampling(steps=2, **DDIM)
+    made = generator.generate(Conditioning(embeddings=tokens), range(6), 64, sampling)
+    assert correlation(made, clips[:, 0]) > 0.8
+    others = generator.generate(Conditioning(embeddings=tokens.roll(1, 0)), range(6), 64, sampling)
+    assert correlation(others, clips[:, 0]) < 0.5
+
+
+def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(folders, clips) -> None:
+    generator = animatediff.Config(
+        source=str(folders[1]),
+        motion="demo:films/motion",
+        sparse_control="demo:films/sparse_control",
+        domain_adapter=None,
+        noise="source",
+        frames=6,
+        kept=range(6),
+        prompt_suffix="",
+    ).build()
+    steps = torch.tensor([films.DIRECTIONS[film.direction] for film in SHOWN]).double()
+    encoder = demo_vae.Config(output="latent").build()
+    with torch.inference_mode():
+        latents = encoder.module((clips * 2 - 1).flatten(0, 1)).unflatten(0, clips.shape[:2])
+    blurry = F.avg_pool2d(latents.flatten(0, 1), 2).repeat_interleave(2, -1).repeat_interleave(2, -2)
+    start = blurry.unflatten(0, clips.shape[:2])
+    given = Conditioning(images=clips[:, 0], start=start, texts=[captions(film.scene)[0] for film in SHOWN])
+    made = generator.generate(given, range(6), 64, Sampling(steps=4, strength=0.5, **DDIM))
+    own = torch.arange(6)
+    assert video.direction(steps, video.displacement(made), own).mean() > 0.6
+    assert correlation(made[:, 0], clips[:, 0]) > 0.8
+    assert correlation(made, clips) > 0.6
