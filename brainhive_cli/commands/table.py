@@ -181,7 +181,7 @@ COMMANDS = (
         STEPS,
         "workflow",
         "Run all steps of a system, from its data to its tables; each continues where it stopped.",
-        "--recipe demo-havir",
+        "--recipe papers/neurons",
     ),
     Command(
         STEPS,

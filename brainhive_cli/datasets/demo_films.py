@@ -28,15 +28,23 @@ class Config(parts.Config):
         le=pictures.TRAIN_CONCEPTS,
         description="training concepts, each in six films",
     )
+    test_films: int = Field(
+        pictures.TEST_CONCEPTS,
+        gt=1,
+        le=pictures.TEST_CONCEPTS,
+        description="test films, each of a new concept",
+    )
 
     def build(self, paths: Paths) -> "DemoFilms":
         """Make the data set; films and signals are made on demand."""
         name = "demo-films" if self.noise == 1.0 else f"demo-films-noise-{self.noise:g}"
         name += "" if self.concepts == pictures.TRAIN_CONCEPTS else f"-{self.concepts}-concepts"
-        return DemoFilms(name, tuple(range(1, self.subjects + 1)), self.noise, self.concepts)
+        name += "" if self.test_films == pictures.TEST_CONCEPTS else f"-{self.test_films}-tested"
+        subjects = tuple(range(1, self.subjects + 1))
+        return DemoFilms(name, subjects, self.noise, self.concepts, self.test_films)
 
 
-TINY = Config(subjects=1, concepts=2)
+TINY = Config(subjects=1, concepts=2, test_films=4)
 
 
 @dataclass(frozen=True)
@@ -47,6 +55,7 @@ class DemoFilms:
     subjects: tuple[int, ...]
     noise: float
     concepts: int
+    test_films: int
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
     is_simulated: bool = True
@@ -91,8 +100,8 @@ class DemoFilms:
     def _films(self, split: str) -> tuple[films.Film, ...]:
         datasets.check_split(self.name, split, self.splits)
         shown = films.films(split)  # type: ignore[arg-type]
-        most = self.concepts * films.TRAIN_FILMS_PER_CONCEPT
-        return tuple(shown[:most] if split == "train" else shown)
+        most = self.concepts * films.TRAIN_FILMS_PER_CONCEPT if split == "train" else self.test_films
+        return tuple(shown[:most])
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,40 @@
+"""demo --system neurons: from simulated voxels of films to clips, in few steps."""
+
+from pathlib import Path
+
+import pytest
+
+from brainhive_cli.demo import voxels
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory):
+    home = tmp_path_factory.mktemp("neurons")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        yield home
+
+
+@pytest.fixture(scope="module")
+def shown(home: Path, go):
+    return go("demo", "system=neurons", "quick=true")
+
+
+def test_it_goes_from_voxels_to_clips_that_are_said_to_be_simulated(shown, home) -> None:
+    page = (home / shown.files["page"]).read_text()
+    assert voxels.PROVENANCE in page and "<h1>Brainhive demo (simulated)</h1>" in page
+    assert [row[0] for row in shown.tables[0].rows] == [
+        "embed",
+        "train-align",
+        "eval-retrieval",
+        "reconstruct",
+    ]
+    assert len([*home.glob("runs/reconstruct/*/samples/**/*.png")]) >= 2 * 2
+
+
+def test_what_was_seen_is_found_above_chance_and_direction_is_measured(shown) -> None:
+    scopes = shown.metrics.scopes
+    found = scopes["eval-retrieval"]["top1"].these_subjects
+    assert found is not None and found[0] > 1 / 12
+    assert {"motion_direction", "two_way_demo-clip"} <= scopes["reconstruct"].keys()
