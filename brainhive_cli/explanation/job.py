@@ -19,7 +19,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.explanation.reader import Reader
 from brainhive_cli.explanation.recipe import OF_SENSORS, OF_SIGNALS, OF_VOXELS, Explanation, Recipe
 from brainhive_cli.explanation.sensor_space import refuse_unknown_whitening
-from brainhive_cli.reports.curve_plot import require_matplotlib
+from brainhive_cli.reports.signal_figures import require_matplotlib
 from brainhive_cli.stores.target_store import TargetStore
 
 
