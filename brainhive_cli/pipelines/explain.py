@@ -1,5 +1,6 @@
 """explain: where, when, in which band and at which level the signal carries what was seen."""
 
+import shlex
 from typing import Any
 
 from brainhive_cli.alignment.trained import AlignRun
@@ -54,7 +55,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             if isinstance(each, artifacts.Table)
         )
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
-        return Result(folder.path, tables, found, files)
+        hint = shlex.join(["brainhive", "report", str(folder.path)])
+        return Result(folder.path, tables, found, files, hint)
 
 
 def _explain(job: Job, folder: RunFolder, launch: Launch) -> None:
