@@ -85,7 +85,7 @@ def test_a_paper_says_in_what_its_recipe_differs_from_what_was_published(paper: 
         (["mode=joint"], ["mode joint, not intra"]),
         (["dataset.signals=mine"], ["dataset things-eeg--mine, not things-eeg"]),
         (["encoders=[vae]"], ["encoders vae, not clip-b32+clip-rn50+vae"]),
-        (["backbone.kind=nice"], ["backbone nice, not brain_mlp"]),
+        (["backbone.kind=nice"], ["backbone nice, not brain-mlp"]),
         (["backbone.dropout=0.5"], ["backbone.dropout 0.5, not 0.1"]),
         (["train.selection=best"], []),  # without validation the last epoch is kept
         (["train.selection=best", "train.validation=0.1"], ["selection best, not last"]),
@@ -164,7 +164,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
     assert plan.missing[0].startswith("no finished align run")
     for label, each in variants(recipe).items():
-        assert each.generator.kind == "versatile_diffusion", label
+        assert each.generator.kind == "versatile-diffusion", label
 
 
 def test_havirs_ablations_and_heads_are_those_that_its_building_blocks_know() -> None:

@@ -21,7 +21,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
 from brainhive_cli.stores.target_store import path_of
 
-DEFAULT_DATASET = "things_eeg"
+DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
 
 

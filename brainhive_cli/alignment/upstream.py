@@ -137,8 +137,8 @@ def _shapes(kind: str, channels: int, samples: int, dim: int, subjects: int) -> 
 
 def _upstream_key(name: str) -> str:
     """Return upstream's name of the encoder of a store; empty if it has none."""
-    kind = parts.file_of(name)
-    return str(parts.load("encoders", kind).Config.upstream) if kind in parts.kinds("encoders") else ""
+    is_known = parts.is_kind("encoders", name)
+    return str(parts.load("encoders", name).Config.upstream) if is_known else ""
 
 
 def _renamed(state: State, prefixes: dict[str, str]) -> State:

@@ -30,8 +30,8 @@ class Config(parts.Config):
 
     takes_spec: ClassVar[bool] = True
 
-    backbone: Annotated[Any, parts.part("backbones", "voxel_ridge")] = Field(
-        "voxel_ridge", validate_default=True, description="Brain model that predicts the heads."
+    backbone: Annotated[Any, parts.part("backbones", "voxel-ridge")] = Field(
+        "voxel-ridge", validate_default=True, description="Brain model that predicts the heads."
     )
     prior: Annotated[Any, parts.part("priors", "mindeye1")] = Field(
         "mindeye1",
@@ -76,7 +76,7 @@ class Config(parts.Config):
 
 
 TINY = Config(
-    backbone={"kind": "voxel_ridge", "hidden": 8},
+    backbone={"kind": "voxel-ridge", "hidden": 8},
     prior={"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3},
 )
 """Small enough for tests."""

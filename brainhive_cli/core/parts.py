@@ -34,9 +34,9 @@ class Config(BaseModel):
 
     @property
     def kind(self) -> str:
-        """The name of the file that the part lives in; the whole import path of one outside the package."""
+        """The part's name, after its file; the whole import path of one outside the package."""
         module = type(self).__module__
-        return module.rsplit(".", 1)[-1] if module.startswith(PACKAGE) else module
+        return name_of(module.rsplit(".", 1)[-1]) if module.startswith(PACKAGE) else module
 
     @model_serializer(mode="wrap")
     def _with_kind(self, fields: Any) -> dict[str, Any]:
@@ -51,12 +51,22 @@ def package(shelf: str) -> ModuleType:
 def kinds(shelf: str) -> list[str]:
     """List the parts on a shelf without importing them."""
     found = pkgutil.iter_modules(package(shelf).__path__)
-    return [module.name for module in found if not module.name.startswith("_")]
+    return [name_of(module.name) for module in found if not module.name.startswith("_")]
+
+
+def name_of(file: str) -> str:
+    """Name a part after its file: `my_net` is shown as `my-net`, and may be written either way."""
+    return file.replace("_", "-")
 
 
 def file_of(kind: str) -> str:
     """Name the file of a part: `my-net` is `my_net`, and `base+alignment` is `base_alignment`."""
     return kind.replace("-", "_").replace("+", "_")
+
+
+def is_kind(shelf: str, name: str) -> bool:
+    """Whether a shelf has a part of this name, however it is written."""
+    return name_of(file_of(name)) in kinds(shelf)
 
 
 def load(shelf: str, kind: str) -> ModuleType:
@@ -70,12 +80,11 @@ def load(shelf: str, kind: str) -> ModuleType:
         raise RecipeError(f"a {SHELVES[shelf]} of kind {kind!r}", f"kinds: {', '.join(kinds(shelf))}")
     if "." in kind:
         return _load_module(shelf, kind)
-    known = kinds(shelf)
-    name = file_of(kind)
-    if name not in known:
-        hint = f"{guess(name, known)}there are: {', '.join(known)}"
+    if not is_kind(shelf, kind):
+        known = kinds(shelf)
+        hint = f"{guess(name_of(kind), known)}there are: {', '.join(known)}"
         raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", hint)
-    return importlib.import_module(f"brainhive_cli.{shelf}.{name}")
+    return importlib.import_module(f"brainhive_cli.{shelf}.{file_of(kind)}")
 
 
 def _load_module(shelf: str, path: str) -> ModuleType:
@@ -96,9 +105,7 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     fields = dict(value) if isinstance(value, dict) else {"kind": value}
     kind = fields.pop("kind", default)
     if not isinstance(kind, str):
-        raise RecipeError(
-            f"a {SHELVES[shelf]} needs a kind, got {value!r}", f"kinds: {', '.join(kinds(shelf))}"
-        )
+        raise RecipeError(f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}")
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
 
 

@@ -64,7 +64,7 @@ def write_prior(name: str, prior: str) -> list[str]:
 def write_part(part: parts.Config) -> str:
     """Write a part as a recipe names it: by its kind, an encoder by its reference, else with its knobs."""
     knobs = part.model_dump(mode="json", exclude_defaults=True)
-    kind = knobs.pop("kind").replace("_", "-")
+    kind = knobs.pop("kind")
     if not knobs:
         return str(kind)
     if kind in ("python", "reference") and list(knobs) == ["source"]:

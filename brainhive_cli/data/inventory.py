@@ -115,13 +115,13 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         subjects: Whose recordings; all when None.
         everything: Decode every picture and verify every row of signal stores, not some.
     """
-    folder = paths.dataset(config.kind.replace("_", "-"), config.root) if hasattr(config, "root") else None
+    folder = paths.dataset(config.kind, config.root) if hasattr(config, "root") else None
     try:
         dataset: Dataset = config.build(paths)
     except MissingData as error:
         part = Part("pictures")
         part.note(error)
-        return Inventory(config.kind.replace("_", "-"), (), folder, (part,))
+        return Inventory(config.kind, (), folder, (part,))
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
     chosen = sorted({*dataset.subjects, *raw_subjects(config, paths)}) if subjects is None else subjects

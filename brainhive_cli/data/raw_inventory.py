@@ -78,7 +78,7 @@ def _of_session(section: Mapping[str, Any], session: int, paths: Paths) -> Any:
 
 def _unprepared(config: Any, subject: int, absent: MissingData, sessions: Sequence[int]) -> MissingData:
     """Say that raw recordings are not prepared, and how they are; or that some are absent."""
-    kind = config.kind.replace("_", "-")
+    kind = config.kind
     where = f" preparation.root={config.root}" if config.root else ""
     prepare = f"brainhive prepare --from {kind}{where}"
     if not absent.message:

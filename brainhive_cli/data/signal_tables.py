@@ -68,7 +68,7 @@ def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
 
 def _source(provenance: Mapping[str, Any]) -> str:
     """Name the preparation with its sessions, or the file that others had prepared."""
-    kind = provenance.get("preparation", {}).get("kind", "").replace("_", "-")
+    kind = provenance.get("preparation", {}).get("kind", "")
     sessions = len(provenance.get("sessions", ()))
     found = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
     return ", ".join(filter(None, found)) or "not said"

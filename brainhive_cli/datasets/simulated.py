@@ -18,7 +18,7 @@ from brainhive_cli.stores.recordings import Recording
 class Config(parts.Config):
     """Real pictures, simulated signals; always labelled as simulated."""
 
-    images: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
+    images: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="whose pictures"
     )
     meaning: str = Field("clip-h14", description="encoder whose stored embeddings stand for meaning")

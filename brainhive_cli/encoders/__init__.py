@@ -229,7 +229,7 @@ class EncoderConfig(parts.Config):
         default = type(self).model_fields.get("source")
         source = getattr(self, "source", None)
         if default is None or source == default.default:
-            return self.kind.replace("_", "-")
+            return self.kind
         names = (name for name, variant in self.variants.items() if variant.source == source)
         return next(names, None) or slug(str(source))
 
@@ -350,11 +350,11 @@ def _knobs(reference: str) -> Any:
 
 def _known(name: str) -> dict[str, str]:
     """Read the name of an encoder or of a variant of one; empty for other names."""
-    kinds = parts.kinds("encoders")
-    if parts.file_of(name) in kinds:
+    if parts.is_kind("encoders", name):
         return {"kind": name}
+    name = parts.name_of(name)
     kind = name.partition("-")[0]
-    variants = parts.load("encoders", kind).Config.variants if kind in kinds else {}
+    variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
     return {"kind": kind, "source": variants[name].source} if name in variants else {}
 
 

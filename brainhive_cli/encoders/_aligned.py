@@ -12,7 +12,7 @@ class AlignedConfig(EncoderConfig):
     """An encoder called `base+alignment`, after its file `base_alignment.py`."""
 
     def _base_name(self) -> str:
-        name = "+".join(self.kind.rsplit("_", 1)).replace("_", "-")
+        name = "+".join(self.kind.rsplit("-", 1))
         source = getattr(self, "source", None)
         return name if source == type(self).model_fields["source"].default else f"{name}--{slug(str(source))}"
 

@@ -33,7 +33,7 @@ class Config(Steps):
 
     root: str = Field("", description="folder of the recordings; default: recordings below paths.data")
     files: str = Field("*", description="pattern of the files that are read, as *task-images*")
-    stimuli: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
+    stimuli: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="the data set of the pictures that were shown"
     )
     events: str = Field(

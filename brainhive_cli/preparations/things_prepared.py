@@ -52,7 +52,7 @@ class Config(parts.Config):
     """
 
     root: str = Field("", description="folder of the subjects; default: that of `stimuli`")
-    stimuli: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
+    stimuli: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="the data set of the pictures that were shown"
     )
     unit: str = Field(

@@ -17,7 +17,7 @@ INCEPTION = "inception"
 
 
 def _generator_or_none(value: Any) -> Any:
-    if isinstance(value, str) and value not in parts.kinds("generators"):
+    if isinstance(value, str) and not parts.is_kind("generators", value):
         value = {"source": value}
     return None if value is None else parts.resolve("generators", value, default=generators.DEFAULT)
 
@@ -37,15 +37,15 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 class Train(Objective):
     """How the prior is trained; defaults are BrainHiVE's."""
 
-    steps: int = Field(100_000, gt=0, le=1_000_000_000)
+    steps: int = Field(100_000, gt=0, le=1_000_000_000, description="steps of the optimiser")
     batch_size: int = Field(16, gt=0, le=2**14, description="pictures a backward pass, on each process")
     accumulate: int = Field(
         1, gt=0, le=10_000, description="backward passes a step, of batch_size pictures each"
     )
     optimizer: Literal["adamw", "adamw8bit"] = Field("adamw", description="adamw8bit needs bitsandbytes")
     lr: float = Field(1e-4, gt=0, description="learning rate, constant")
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
+    betas: tuple[Beta, Beta] = Field((0.9, 0.999), description="of AdamW")
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay of a running average of the weights, which is then what is kept"
@@ -67,7 +67,7 @@ class Recipe(BaseRecipe):
         *({"cache_latents": True}, {"train.gradient_checkpointing": True}),
     )
 
-    dataset: Annotated[Any, parts.part("datasets", "image_folder")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "image-folder")] = Field(
         "image-folder", validate_default=True, description="pictures"
     )
     split: str = Field("train", description="split whose pictures are learned")
@@ -125,7 +125,7 @@ class Recipe(BaseRecipe):
     fid_features: Annotated[str, AfterValidator(_known_features)] = Field(
         INCEPTION, description=f"{INCEPTION}, or an encoder, whose features these take"
     )
-    seed: int = Field(0, ge=0)
+    seed: int = Field(0, ge=0, description="seed of weights, noise and order")
     train: Train = Train()
 
     @property

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from brainhive_cli.core.conditioning import Conditioning
     from brainhive_cli.core.decoded import Decoded
 
-DEFAULT = "fusion_prior"
+DEFAULT = "fusion-prior"
 """The kind of a prior whose folder does not name one: BrainHiVE's layout."""
 OWNER = "fakekungfu"
 """Owner of the published priors: a bare `hub:NAME` means one of them."""
@@ -126,9 +126,9 @@ def describe(reference: str) -> Description:
 
 def kind_of(reference: str) -> str:
     """Find the kind of a prior: `KIND` or `KIND:…` of the shelf, or the kind in its folder's config.json."""
-    named = parts.file_of(reference.partition(":")[0])
-    if named in parts.kinds("priors"):
-        return named
+    named = reference.partition(":")[0]
+    if parts.is_kind("priors", named):
+        return parts.name_of(named)
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
     path = folder / "config.json"
     if not path.is_file():

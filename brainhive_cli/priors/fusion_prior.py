@@ -22,7 +22,7 @@ from brainhive_cli.core.single_file import bytes_to_fetch, find
 from brainhive_cli.priors import OWNER, Description
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
 
-KIND = "fusion_prior"
+KIND = "fusion-prior"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 """Weight file of each part folder, as diffusers names it."""
 CONFIG = "fusion_encoder/config.json"

@@ -40,7 +40,7 @@ def test_on_a_cpu_it_is_told_once_where_it_matters(kind, rank, processes, is_war
 
     assert synchronised(found) == 0
     told = capsys.readouterr().err
-    assert ("eeg_net normalises by batch, and on a CPU each of the 2 processes" in told) is is_warned_of
+    assert ("eeg-net normalises by batch, and on a CPU each of the 2 processes" in told) is is_warned_of
 
 
 def test_torch_still_has_none_for_a_cpu(tmp_path, monkeypatch):

@@ -43,7 +43,7 @@ def test_heads_and_terms_that_contradict_each_other_are_refused(overrides: list[
         ),
         (
             ["signal.region_split={a: V1, b: V2}", "signal.region_control=swapped"],
-            "region_control has no effect on brain_mlp",
+            "region_control has no effect on brain-mlp",
         ),
     ],
 )

@@ -305,7 +305,7 @@ def test_a_name_wins_over_a_folder_of_that_name(home: Path) -> None:
 def test_an_unknown_encoder_lists_what_there_is() -> None:
     with pytest.raises(RecipeError, match="no encoder called 'clip-h15'") as caught:
         encoders.resolve("clip-h15")
-    assert caught.value.hint.startswith("did you mean clip_h14? there are: ")
+    assert caught.value.hint.startswith("did you mean clip-h14? there are: ")
     assert all(kind in caught.value.hint for kind in parts.kinds("encoders"))
 
 

@@ -25,7 +25,7 @@ def saved(tmp_path: Path) -> Path:
 
 
 def test_a_folder_of_brainhives_layout_is_a_fusion_prior_and_identity_a_kind_without_weights(saved):
-    assert priors.load(str(saved)).kind == priors.describe(str(saved)).kind == "fusion_prior"
+    assert priors.load(str(saved)).kind == priors.describe(str(saved)).kind == "fusion-prior"
     assert priors.load("identity").kind == priors.describe("identity").kind == "identity"
     assert priors.describe("identity").digest == "" and not [*priors.load("identity").parameters()]
 
