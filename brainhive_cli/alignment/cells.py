@@ -32,7 +32,7 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
 
     Raises:
         MissingData: if the data set does not have the subjects.
-        BrainhiveError: if `inter` has one subject, and so nobody to train on.
+        BrainhiveError: if a cell of `inter` has nobody to train on.
     """
     cells = []
     for label, recipe in variants.items():
@@ -43,14 +43,16 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            if len(subjects) < 2:
-                raise BrainhiveError(
-                    "mode inter leaves one subject out, so it needs at least two", "name more subjects"
-                )
+            among = chosen_subjects(dataset, recipe.trained_on)
             groups = [
-                (name, tuple(other for other in subjects if other not in tested), tested)
+                (name, tuple(other for other in among if other not in tested), tested)
                 for name, _, tested in groups
             ]
+            if alone := [name for name, trained, _ in groups if not trained]:
+                raise BrainhiveError(
+                    f"mode inter trains on others, and there are none for {alone[0]}",
+                    "name more in trained_on",
+                )
         below = f"{label}/" if label else ""
         cells += [
             Cell(f"{below}{name}_seed-{seed}", trained, tested, seed, label)

@@ -9,7 +9,7 @@ from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.heads import FUSED, TOKEN
-from brainhive_cli.core.recipe import Numbers, Savings, refuse_idle
+from brainhive_cli.core.recipe import Numbers, Savings, Subjects, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.encoder_keys import encoders_of
@@ -42,7 +42,7 @@ class Recipe(SweptRecipe):
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)
 
-    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="signals and pictures"
     )
     encoders: Encoders = Field(
@@ -55,16 +55,23 @@ class Recipe(SweptRecipe):
         "intra",
         description="intra: one subject; inter: leave one out; joint: all on all; finetune: new subjects",
     )
-    subjects: Numbers | None = Field(None, description="subjects; default: all of the data set")
+    subjects: Subjects = Field(
+        None, description="subjects, in inter those left out; default: all of the data set"
+    )
+    trained_on: Subjects = Field(
+        None,
+        exclude_if=lambda chosen: chosen is None,  # runs of older versions do not name it
+        description="inter: whom a cell learns from, without the one left out; default: all of the data set",
+    )
     seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")
     dim: int | None = Field(
         None, gt=0, le=2**20, description="D of the token; default: the prior's or the fuser's own, else 1024"
     )
-    backbone: Annotated[Any, parts.part("backbones", "brain_mlp")] = Field(
-        "brain_mlp", validate_default=True, description="brain encoder"
+    backbone: Annotated[Any, parts.part("backbones", "brain-mlp")] = Field(
+        "brain-mlp", validate_default=True, description="brain encoder"
     )
-    fuser: Annotated[Any, parts.part("fusers", "fusion_encoder")] = Field(
-        "fusion_encoder", validate_default=True, description="fusion encoder"
+    fuser: Annotated[Any, parts.part("fusers", "fusion-encoder")] = Field(
+        "fusion-encoder", validate_default=True, description="fusion encoder"
     )
     loss: Annotated[Any, parts.part("losses", "clip")] = Field(
         "clip", validate_default=True, description="between predictions and targets, where no terms are given"
@@ -88,7 +95,7 @@ class Recipe(SweptRecipe):
     signal: Signal = Signal()
     train: Train = Train()
     finetune: Finetune = Finetune()
-    published: Published | None = None
+    published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
 
     @model_validator(mode="before")
     @classmethod
@@ -237,7 +244,7 @@ class Recipe(SweptRecipe):
 
     @model_validator(mode="after")
     def _is_without_contradiction(self) -> Self:
-        if self.prior and self.fuser.kind != "fusion_encoder":
+        if self.prior and self.fuser.kind != "fusion-encoder":
             raise RecipeError(
                 f"fuser is {self.fuser.kind}, but the prior {self.prior} brings a fuser of its own",
                 "prior=null, or no fuser.kind",
@@ -259,6 +266,8 @@ class Recipe(SweptRecipe):
         elif self.mode == "finetune":  # whose run decides the prior
             refuse_idle(self.train, ("init",), "on weights of a run", "no train.init")
         else:
+            if self.mode != "inter":
+                refuse_idle(self, ("trained_on",), f"in mode {self.mode}", "name them in subjects")
             self.train.check_prior(self.prior)
             if self.finetune != Finetune():
                 raise RecipeError(f"finetune is set, but mode is {self.mode}", "--mode finetune")

@@ -33,7 +33,7 @@ StartFrom = Annotated[
 class Stage(Section):
     """One stage of a training: it continues from the last weights of the stage before."""
 
-    epochs: int = Field(gt=0, le=LONGEST)
+    epochs: int = Field(gt=0, le=LONGEST, description="epochs of the stage")
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["cosine", "constant", "one_cycle"] = Field(
         "cosine", description="of the learning rate, step by step"
@@ -80,13 +80,13 @@ class Train(Section):
         "(normal with sd 0.02, bias 0)",
     )
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
-    weight_decay: float = Field(0.05, ge=0)
+    weight_decay: float = Field(0.05, ge=0, description="of AdamW")
     decay: Literal["all", "weights"] = Field(
         "all",
         description="what weight_decay acts on: all parameters, or all but biases and LayerNorm (the rule of "
         "transformers' Trainer, which trained BrainHiVE)",
     )
-    betas: tuple[float, float] = (0.9, 0.995)
+    betas: tuple[float, float] = Field((0.9, 0.995), description="of AdamW")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
     grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
@@ -204,14 +204,14 @@ class Finetune(Section):
 
 
 def _backbone(value: Any) -> Any:
-    return None if value is None else parts.resolve("backbones", value, "brain_mlp")
+    return None if value is None else parts.resolve("backbones", value, "brain-mlp")
 
 
 class Published(Section):
     """What a paper reports, to be shown with measurements; what it does not state counts as a difference."""
 
     top1: float | None = Field(None, ge=0, le=1, description="of the retrieval of test pictures")
-    top5: float | None = Field(None, ge=0, le=1)
+    top5: float | None = Field(None, ge=0, le=1, description="top-5 accuracy, 0 to 1")
     source: str = Field(description="where it is printed")
     dataset: str | None = Field(None, description="data set")
     mode: Literal["intra", "inter", "joint", "finetune"] | None = Field(None, description="as in a recipe")

@@ -19,7 +19,9 @@ class Term(Section):
 
     prediction: str = Field(description="head, or another output of the backbone in training")
     target: str | None = Field(None, description="whose target; default: the prediction's own")
-    loss: Annotated[Any, parts.part("losses", "clip")] = Field("clip", validate_default=True)
+    loss: Annotated[Any, parts.part("losses", "clip")] = Field(
+        "clip", validate_default=True, description="between the prediction and its target"
+    )
     weight: Annotated[float, Field(gt=0)] | Course | Wave = Field(
         1.0,
         description="number, or {from, to, epochs: [a, b], course: linear|cosine}, or {base, peak, epochs: "

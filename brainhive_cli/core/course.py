@@ -13,10 +13,10 @@ class Course(Section):
 
     model_config = ConfigDict(serialize_by_alias=True, validate_by_name=True)
 
-    start: float = Field(alias="from", ge=0)
-    stop: float = Field(alias="to", ge=0)
+    start: float = Field(alias="from", ge=0, description="value before the first epoch")
+    stop: float = Field(alias="to", ge=0, description="value from the second epoch on")
     epochs: tuple[int, int] = Field(description="first epoch with the first value, first with the second")
-    course: Literal["linear", "cosine"] = "linear"
+    course: Literal["linear", "cosine"] = Field("linear", description="how it goes from one to the other")
 
     @model_validator(mode="after")
     def _takes_time(self) -> Self:
@@ -39,10 +39,10 @@ class Wave(Section):
     Source: the progressive weights of NEURONS' tasks (arXiv 2503.11167).
     """
 
-    base: float = Field(ge=0)
-    peak: PositiveFloat
+    base: float = Field(ge=0, description="value outside of the wave")
+    peak: PositiveFloat = Field(description="largest value")
     epochs: tuple[int, int] = Field(description="first epoch of the wave, first after it")
-    course: Literal["sine"] = "sine"
+    course: Literal["sine"] = Field("sine", description="half a period of a sine")
 
     @model_validator(mode="after")
     def _takes_time(self) -> Self:

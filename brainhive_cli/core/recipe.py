@@ -4,6 +4,7 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
@@ -18,12 +19,15 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
+from pydantic_core import ErrorDetails
 
 from brainhive_cli.core import foreign_code, home, recipe_files
 from brainhive_cli.core.documents import shown
 from brainhive_cli.core.errors import RecipeError, guess
 
 M = TypeVar("M", bound=BaseModel)
+RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
+"""The first and the last of several numbers."""
 
 
 def split(value: Any) -> Any:
@@ -35,6 +39,23 @@ def split(value: Any) -> Any:
 
 def _no(value: Any) -> Any:
     return "no" if value is False else value
+
+
+def _ranges(value: Any) -> Any:
+    """Read `1-4` as the numbers from 1 to 4."""
+    found = split(value)
+    if not isinstance(found, list | tuple):
+        return found
+    ends = [RANGE.fullmatch(each) if isinstance(each, str) else None for each in found]
+    return [
+        number
+        for each, end in zip(found, ends, strict=True)
+        for number in ([each] if end is None else range(int(end[1]), int(end[2]) + 1))
+    ]
+
+
+def _all(value: Any) -> Any:
+    return None if value in ("all", ["all"]) else value
 
 
 no = BeforeValidator(_no)
@@ -50,7 +71,15 @@ def _each_once(value: list[Any]) -> list[Any]:
 Names = Annotated[list[str], BeforeValidator(split)]
 UniqueNames = Annotated[Names, AfterValidator(_each_once)]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
-Numbers = Annotated[list[Number], BeforeValidator(split), AfterValidator(_each_once)]
+Numbers = Annotated[
+    list[Number],
+    BeforeValidator(_ranges),
+    AfterValidator(_each_once),
+    Field(examples=["1,2", "1-4"]),
+]
+"""Whole numbers: `1,2`, the range `1-4`, or both."""
+Subjects = Annotated[Numbers | None, BeforeValidator(_all), Field(examples=["1,2", "1-4", "all"])]
+"""Subjects by number; `all` leaves the choice to the default."""
 Savings = Sequence[Mapping[str, float | bool]]
 """Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
@@ -110,7 +139,7 @@ class Run(Section):
     mixed_precision: Annotated[Literal["no", "bf16"] | None, no] = Field(
         None, description="autocast dtype, instead of the recipe's own precision"
     )
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     workers: int | None = Field(
         None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores)"
     )
@@ -240,11 +269,11 @@ class Recipe(Section):
 def _refuse_unwritable(value: Any, key: str = "") -> None:
     """Refuse, also in knobs that take values of any type, what no run folder can keep."""
     if isinstance(value, float) and not math.isfinite(value):
-        raise RecipeError(f"{key}: Input should be a finite number, got {value}", "fix the recipe")
+        raise RecipeError(f"{key}: Input should be a finite number, got {value}", f"as in {key}=0.5")
     if isinstance(value, int) and abs(value) >= 1 << 63:
-        raise RecipeError(f"{key}: Input should have at most 64 bits", "fix the recipe")
+        raise RecipeError(f"{key}: Input should have at most 64 bits", f"as in {key}=1")
     if isinstance(value, str) and ("\0" in value or value != value.encode(errors="ignore").decode()):
-        raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", "fix the recipe")
+        raise RecipeError(f"{key}: Input should be text in UTF-8, got {value!r}", f"as in {key}=name")
     for step, each in value.items() if isinstance(value, Mapping) else ():
         _refuse_unwritable(each, f"{key}.{step}" if key else step)
     for number, each in enumerate(value if isinstance(value, list | tuple) else ()):
@@ -271,17 +300,49 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         if first["type"] == "extra_forbidden":
             raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
         reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
-        raise RecipeError(
-            f"{key}: {reason}, got {shown(first['input'])}", "fix the recipe, flag or override"
-        ) from error
+        hint = _example(model, first, where) or "fix the recipe, flag or override"
+        raise RecipeError(f"{key}: {reason}, got {shown(first['input'])}", hint) from error
 
 
-def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    for step in loc[:-1]:
+def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseModel], list[str]]:
+    """Find the innermost section that a place lies in, and the keys that lead there."""
+    keys = []
+    for step in loc:
         field = model.model_fields.get(str(step))
         inner = field.annotation if field else None
         for each in (inner, *get_args(inner)):  # a section may be absent: Section | None
             if isinstance(each, type) and issubclass(each, BaseModel):
                 model = each
-    known = list(model.model_fields)
+                keys.append(str(step))
+    return model, keys
+
+
+def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
+    known = list(_below(model, loc[:-1])[0].model_fields)
     return f"{guess(str(loc[-1]), known)}known here: {', '.join(known)}"
+
+
+def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:
+    """Write values that a key takes: the field's examples, its default, or one of the type that is meant."""
+    section, path = _below(model, error["loc"])
+    name = next((str(step) for step in error["loc"][len(path) :] if step in section.model_fields), "")
+    key = ".".join(filter(None, [where, *path, name]))
+    if not name:
+        known = ", ".join(section.model_fields)
+        return f"as in {key}.KEY=VALUE, with the keys {known}" if error["type"].startswith("model") else ""
+    field = section.model_fields[name]
+    plain = field.get_default(call_default_factory=True, validated_data={})
+    given = {
+        "literal_error": re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))[:1],
+        "bool": ["true", "false"],
+        "int": ["1"],
+        "float": ["0.5"],
+        "string": ["name"],
+        "tuple": ["[1, 2]"],
+        "dict": ["{name: value}"],
+    }
+    meant = error["type"] if error["type"] in given else error["type"].partition("_")[0]
+    default = [plain] if plain != "" and type(plain) in (int, float, str) else None
+    seen = {int: "int", float: "float", str: "string"}.get(type(error["input"]), "")
+    values = field.examples or default or given.get(meant) or given.get(seen)
+    return f"as in {', '.join(f'{key}={value}' for value in values)}" if values else ""

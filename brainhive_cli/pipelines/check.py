@@ -13,7 +13,7 @@ from brainhive_cli.core import console, hub, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Numbers, Run
+from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
@@ -52,7 +52,7 @@ class Recipe(BaseRecipe):
         "paths.embeddings",
     )
     dataset: Any = Field(None, description="a data set with its keys, as {kind: image-folder, root: FOLDER}")
-    subjects: Numbers | None = Field(None, description="subjects of data sets; default: all")
+    subjects: Subjects = Field(None, description="subjects of data sets; default: all")
     plots: bool = Field(False, description="draw the reliability of signal stores: one page a store")
     run: Run = Run(device="cpu")  # reads files only: one process does
 
@@ -77,7 +77,7 @@ class Named:
         below, others = recipe.paths.under_home("runs"), []
         by_name = {path.name: path for path in below.glob("*/*") if path.name in recipe.stores}
         for word in recipe.stores:
-            if parts.file_of(word) in parts.kinds("datasets"):
+            if parts.is_kind("datasets", word):
                 found.datasets.append(parts.resolve("datasets", word))
             elif commands := _commands_of(word):
                 found.recipes += [(command, word) for command in commands]
@@ -119,7 +119,7 @@ def plan(recipe: Recipe) -> Plan:
 
 def _words(named: Named) -> list[str]:
     recipes = [f"{word} ({command})" for command, word in named.recipes]
-    sets = [f"data set {config.kind.replace('_', '-')}" for config in named.datasets]
+    sets = [f"data set {config.kind}" for config in named.datasets]
     return [*sets, *map(str, named.stores), *map(str, named.runs), *recipes, *named.priors]
 
 
@@ -196,7 +196,7 @@ def _missing_for(command: str, word: str) -> BrainhiveError | None:
 def _problem_of_prior(reference: str) -> BrainhiveError | None:
     """Read a prior whole, without a network; give what is wrong with it."""
     try:
-        is_kind = parts.file_of(reference) in parts.kinds("priors")
+        is_kind = parts.is_kind("priors", reference)
         priors.load(reference if is_kind else str(hub.folder(reference, owner=priors.OWNER, local=True)))
     except hub.Unreachable as error:
         return MissingData(f"{reference} is not on this machine", error.hint)

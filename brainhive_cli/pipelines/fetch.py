@@ -16,7 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.hub_datasets import HubFile, Repository, download, files_of, licence_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Numbers, Run
+from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.exchange.archives import bytes_to_write, destination, is_archive, unpack
@@ -34,7 +34,7 @@ class Recipe(BaseRecipe):
     repository: str = Field(
         "", description="data set of the hub to take in place of the usual one, owner/name"
     )
-    subjects: Numbers | None = Field(None, description="whose recordings; default: all")
+    subjects: Subjects = Field(None, description="whose recordings; default: all")
     dry_run: bool = Field(False, description="list the files, their size and licence; fetch nothing")
     unpack: bool = Field(True, description="unpack archives; they stay where they are")
     run: Run = Run(device="cpu")

@@ -16,8 +16,8 @@ from brainhive_cli.core import console, environment, home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.recipe import Numbers, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data import source_files
 from brainhive_cli.data.command_lines import command
@@ -34,10 +34,10 @@ LIBRARIES = ("mne", "nibabel", "scipy")
 class Recipe(BaseRecipe):
     """Which recordings, how they are prepared, and what the store is called."""
 
-    preparation: Annotated[Any, parts.part("preparations", "things_eeg")] = Field(
+    preparation: Annotated[Any, parts.part("preparations", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="recordings, and each step from them to signals"
     )
-    subjects: Numbers | None = Field(None, description="subjects; default: all whose files are there")
+    subjects: Subjects = Field(None, description="subjects; default: all whose files are there")
     name: str = Field("default", description="of the stores; train-align reads them by signal.name")
     dtype: DType = Field("float32", description="dtype of the stores")
     run: Run = Run(device="cpu")  # several processes share the sessions

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe_files
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Numbers, Savings, Section, refuse_idle, split
+from brainhive_cli.core.recipe import Names, Numbers, Savings, Section, Subjects, refuse_idle, split
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.encoders import Encoders
@@ -79,7 +79,7 @@ class Scoring(Section):
 class Output(Section):
     """How much is generated at once, and in which size and precision."""
 
-    resolution_px: int = Field(512, gt=0, le=16_384)
+    resolution_px: int = Field(512, gt=0, le=16_384, description="side of the pictures that are made")
     precision: Literal["fp32", "bf16", "fp16"] = Field(
         "fp16", description="dtype of the generator; a CPU takes fp32 for fp16"
     )
@@ -143,8 +143,12 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
         "default: brain,nearest,mean of pictures, brain,nearest,still of clips",
     )
     split: str = Field("test", description="split whose signals are decoded")
-    subjects: Numbers | None = Field(None, description="subjects; default: the run's")
-    seeds: Numbers | None = Field(None, description="cells of these seeds; default: the run's first seed")
+    subjects: Subjects = Field(None, description="subjects; default: the run's")
+    seeds: Numbers | None = Field(
+        None,
+        examples=["2025", "2025-2027"],
+        description="cells of these seeds; default: the run's first seed",
+    )
     items: int | None = Field(None, gt=0, description="pictures of the split, from its start; default: all")
     repeats: int = Field(10, gt=0, le=10_000, description="pictures kept for each item")
     best_of: int = Field(
@@ -158,7 +162,9 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     against: Names | None = Field(
         None, description="reconstruct runs to compare with, item by item; nothing is generated again"
     )
-    published: PublishedScores | None = None
+    published: PublishedScores | None = Field(
+        None, description="what a paper reports of this recipe, and where"
+    )
     score: str | None = Field(None, description="a folder of reconstructions to score; none are generated")
     truth: str | None = Field(
         None,

@@ -91,7 +91,7 @@ class EvaluationSpec(Section):
 
 
 def _dataset(value: Any) -> Any:
-    return None if value is None else parts.resolve("datasets", value, "things_eeg")
+    return None if value is None else parts.resolve("datasets", value, "things-eeg")
 
 
 class Recipe(BaseRecipe, EvaluationSpec):
@@ -107,7 +107,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
     dataset: Annotated[Any, BeforeValidator(_dataset)] = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
-    subjects: recipe.Numbers | None = Field(None, description="subjects tested on; default: the run's")
+    subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")
     against: recipe.Names | None = Field(None, description="align runs to compare with, item by item")
     categories: str | None = Field(None, description="a table (.csv or tabs): concept, category")
     concept_rows: int = Field(5, ge=0, description="best and worst concepts shown; --json has all")

@@ -49,9 +49,19 @@ def test_a_mode_decides_who_is_trained_on_and_tested_on(mode, expected):
     assert {(cell.seed, cell.variant) for cell in cells} == {(7, "")}
 
 
+def test_subjects_of_inter_are_those_left_out():
+    fold, pair = (
+        cells_of(resolve("mode=inter", *more)) for more in (["subjects=2"], ["subjects=2", "trained_on=1-2"])
+    )
+    assert [(cell.name, cell.trained_on) for cell in fold] == [("sub-02_seed-7", (1, 3))]
+    assert [(cell.name, cell.trained_on) for cell in pair] == [("sub-02_seed-7", (1,))]
+
+
 def test_leaving_one_out_of_one_is_refused():
-    with pytest.raises(BrainhiveError, match="at least two"):
-        cells_of(resolve("mode=inter", "subjects=2"))
+    with pytest.raises(BrainhiveError, match="none for sub-02"):
+        cells_of(resolve("mode=inter", "subjects=2", "trained_on=2"))
+    with pytest.raises(RecipeError, match="trained_on has no effect in mode intra"):
+        resolve("trained_on=2")
 
 
 def test_without_a_sweep_there_is_one_variant():
@@ -102,7 +112,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
     [
         ("sweep={backbone: [{kind: braindecode, model: EEGNeX, options: {/../x: 1}}]}", "leads out", ".."),
         ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean lr?"),
-        ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "fix"),
+        ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "as in train.lr="),
         ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),
         ("sweep={train.lr: []}", "sweep.train.lr: List should have at least 1 item", "fix"),
         ("sweep={dataset: [demo, things-eeg]}", "dataset is one for all cells", "a run of each"),
@@ -111,7 +121,11 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
         ("sweep={train.lr: [0.1, 0.1]}", "lr=0.1 is there twice", "leave one out"),
         ("sweep={mode: [intra, finetune]}", "finetune goes with no other mode", "a run of each"),
         ("finetune.share=0.5", "finetune is set, but mode is intra", "--mode finetune"),
-        ("finetune.share=0", "finetune.share: Input should be greater than or equal to 0.01", "fix"),
+        (
+            "finetune.share=0",
+            "finetune.share: Input should be greater than or equal to 0.01",
+            "as in finetune.share=",
+        ),
     ],
 )
 def test_a_sweep_that_does_not_hold_is_refused_before_anything_runs(sweep, what, hint):

@@ -71,3 +71,43 @@ def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(doctor, "run", lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT)
         shown = brainhive("doctor")
     assert shown.exit_code == 1 and shown.stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "lines"),
+    [
+        (["eval-retrieval", "--recipe", "demo"], ["train-align"]),
+        (["train-align", "--recipe", "demo"], ["embed"]),
+        (["reconstruct", "--recipe", "demo"], ["embed", "train-align", "reconstruct"]),
+    ],
+)
+def test_the_way_out_stays_within_the_recipe_that_was_named(
+    home: Path, words: list[str], lines: list[str]
+) -> None:
+    way = " && ".join(f"brainhive {line} --recipe demo" for line in lines)
+    shown = brainhive(*words)
+    assert shown.exit_code == 3 and shown.stderr.endswith(f"  try: {way}\n")
+    assert f"({way})" in brainhive(*words, "--check").stderr
+
+
+def test_what_the_user_changed_of_a_recipe_goes_on_with_the_hint(home: Path) -> None:
+    shown = brainhive("train-align", "--recipe", "demo", "encoders=demo-clip", "prior=null")
+    assert shown.stderr.endswith("try: brainhive embed --recipe demo --encoders demo-clip\n")
+    shown = brainhive("train-align", "--dataset", "demo", "--encoders", "demo-clip")
+    assert shown.stderr.endswith("try: brainhive embed --dataset demo --encoders demo-clip\n")
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (["train-align", "--subjects", "x"], "--subjects 1,2, --subjects 1-4, --subjects all"),
+        (["train-align", "--mode", "all"], "--mode intra"),
+        (["train-align", "train.epochs=many"], "train.epochs=25"),
+        (["train-align", "train=3"], "train.KEY=VALUE, with the keys epochs, "),
+        (["eval-retrieval", "sliding=3"], "sliding.KEY=VALUE, with the keys width_ms, step_ms"),
+        (["reconstruct", "--repeats", "2", "guidance=much"], "guidance="),
+    ],
+)
+def test_a_wrong_type_is_answered_with_an_example(home: Path, words: list[str], hint: str) -> None:
+    shown = brainhive(*words)
+    assert shown.exit_code == 2 and f"  try: as in {hint}" in shown.stderr

@@ -60,7 +60,7 @@ def test_an_unknown_key_is_named_and_the_nearest_suggested(override: str, key: s
         ("encoders=['hub:']", "the reference 'hub:' names no encoder"),
         (f"encoders={'x' * 400}", "no encoder called"),
         ("train.stages=1.5", "train.stages: Input should be a valid list, got 1.5"),
-        ("backbone.kind=", "a backbone needs a kind"),
+        ("backbone.kind=", "names no backbone"),
         ("loss.kind=clap", "no loss called 'clap'"),
         ("run.processes=0", "run.processes: Input should be greater than or equal to 1, got 0"),
     ],

@@ -66,15 +66,15 @@ def embedded(things: Path, go) -> Path:
         ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean epochs\?"),
         ("encoder=vae", "unknown recipe key 'encoder'", r"did you mean encoders\?"),
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
-        ("train.epochs=many", "train.epochs: .*integer.*'many'", "fix the recipe"),
-        ("train.lr=-1", "train.lr: .*greater than 0.*-1", "fix the recipe"),
-        ("signal.scale=0", "signal.scale: .*greater than 0.*got 0", "fix the recipe"),
-        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "fix the recipe"),
-        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "fix the recipe"),
+        ("train.epochs=many", "train.epochs: .*integer.*'many'", "as in train.epochs="),
+        ("train.lr=-1", "train.lr: .*greater than 0.*-1", "as in train.lr="),
+        ("signal.scale=0", "signal.scale: .*greater than 0.*got 0", "as in signal.scale=1"),
+        ("signal.scale=.inf", "signal.scale: .*finite.*got inf", "as in signal.scale=1"),
+        ("mode=all", "mode: .*'intra', 'inter', 'joint' or 'finetune'.*'all'", "as in (--mode |mode=)intra"),
         ("train.epochs", "override 'train.epochs' has no value", "key.path=value"),
         ("loss.kind=clipp", "no loss.* called 'clipp'", r"did you mean clip\?"),
-        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "fix the recipe"),
-        ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "fix the recipe"),
+        ("seeds=1,1", r"seeds: name each once, and at least one, got '1,1'", "as in (--seeds |seeds=)1,2"),
+        ("subjects=[]", r"subjects: .*name each once, and at least one, got \[\]", "1-4, .*all"),
         ("sweep={prior: [demo:prior], fuser.kind: [heads]}", "fuser is heads, but the prior", "prior=null"),
         (
             "sweep={prior: [demo:prior], similarity: [centred_cosine]}",
@@ -114,22 +114,18 @@ def test_a_wrong_recipe_is_refused_before_anything_is_read(home, refused, overri
 )
 def test_a_count_that_no_machine_has_room_for_is_refused_at_once(home, refused, command, key):
     override = key.replace("N", "999999999999") if "N" in key else f"{key}=999999999999"
-    refused(
-        command, override, code=2, what="less than or equal to .* got 999999999999", hint="fix the recipe"
-    )
+    refused(command, override, code=2, what="less than or equal to .* got 999999999999", hint="as in ")
 
 
 @pytest.mark.parametrize("command", ["train-align", "reconstruct"])
 def test_a_seed_below_zero_is_refused(refused, command):
-    refused(
-        command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint="fix the recipe"
-    )
+    refused(command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint="as in seeds=")
 
 
 @pytest.mark.parametrize(
     ("override", "what", "hint"),
     [
-        ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "fix the recipe"),
+        ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "as in repetitions="),
         ("sliding={with_ms: 9}", r"unknown recipe key 'sliding\.with_ms'", r"did you mean width_ms\? known"),
     ],
 )
@@ -138,7 +134,7 @@ def test_a_wrong_curve_is_told_by_its_own_keys(home, refused, override, what, hi
 
 
 def test_an_unknown_encoder_is_answered_with_those_there_are(home, refused):
-    hint = r"did you mean clip_h14\? there are: .*clip_b32.*python.*timm"
+    hint = r"did you mean clip-h14\? there are: .*clip-b32.*python.*timm"
     refused("embed", "--encoders", "clipp-h14", code=2, what="no encoder called 'clipp-h14'", hint=hint)
 
 
