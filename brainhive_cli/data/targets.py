@@ -242,9 +242,12 @@ def open_alternatives(
     further = {}
     for name, others in alternatives.items():
         first = stores[name]
-        opened = target_store.open_all(
-            paths.under_home("embeddings"), first.attributes["dataset"], first.attributes["split"], others
-        )
+        dataset, split = first.attributes["dataset"], first.attributes["split"]
+        try:
+            opened = target_store.open_all(paths.under_home("embeddings"), dataset, split, others)
+        except MissingData as error:
+            here = sorted(path.stem for path in first.path.parent.glob("*.h5"))
+            raise MissingData(error.message, f"name stores that are there: {', '.join(here)}") from error
         for other in opened.values():
             is_alike = first.shape == other.shape
             if reason := _difference(first, other) or ("" if is_alike else "targets of another shape"):

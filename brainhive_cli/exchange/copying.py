@@ -17,7 +17,7 @@ from brainhive_cli.exchange.parquet import AGAIN
 from brainhive_cli.exchange.reading import Vectors
 from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.filling import filling
-from brainhive_cli.stores.target_store import Blank
+from brainhive_cli.stores.target_store import Blank, TargetStore
 
 ALONE = Launch(0, 1, torch.device("cpu"))
 """One process reads files from start to end."""
@@ -65,6 +65,23 @@ def copy_vectors(
             problem = f"{vectors.files[0]} holds {at} vectors for {len(vectors.names)} names"
             raise BrainhiveError(problem, "fetch it again, with the list of names that belongs to it")
         filled.finish()
+
+
+def holds(share: Share, vectors: Vectors) -> bool:
+    """Whether a store has these vectors, in its own dtype, and no others."""
+    store, at = TargetStore.open(share.path), 0
+    if set(np.flatnonzero(store.done)) != set(share.rows[share.rows >= 0]):
+        return False
+    for batch in _checked(vectors):  # [n, *shape]
+        rows = share.rows[at : at + len(batch)]
+        order = np.argsort(rows)[(rows < 0).sum() :]  # as HDF5 reads them
+        kept = batch[: len(rows)][order]
+        at += len(batch)
+        if len(order) and not np.array_equal(
+            store.embedding[rows[order]], kept.astype(store.embedding.dtype)
+        ):
+            return False
+    return True
 
 
 def _checked(vectors: Vectors) -> Iterator[NDArray[Any]]:

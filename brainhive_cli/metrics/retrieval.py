@@ -134,7 +134,7 @@ def subset_hits(
     """
     count = len(signal_tokens)
     if ways > count:
-        raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"ask for {count} ways")
+        raise BrainhiveError(f"subsets of {ways} cannot be drawn from {count} items", f"subsets.ways={count}")
     random, drawn = np.random.default_rng(seed), np.zeros(count)
     forward, backward = np.zeros(count), np.zeros(count)
     for _ in range(draws):

@@ -21,7 +21,7 @@ from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.exchange.copying import Share, copy_vectors
+from brainhive_cli.exchange.copying import Share, copy_vectors, holds
 from brainhive_cli.exchange.reading import Vectors, open_vectors
 from brainhive_cli.exchange.store_arguments import expand, row, table
 from brainhive_cli.stores.matching import match, shown
@@ -39,7 +39,7 @@ class Recipe(BaseRecipe):
     """Whose vectors, and which pictures and encoder they stand for."""
 
     sources: Names = Field([], description="files, folders or patterns")
-    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"
     )
     encoders: Encoders = Field(
@@ -132,7 +132,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for config in recipe.encoders:
         vectors, shares = job.stores(config)
         digest = _digest(vectors.files)
-        todo = [share for share in shares if again or not _is_done(share, config, digest)]
+        todo = [share for share in shares if again or not _is_done(share, config, vectors, digest)]
         if launch.is_main and todo:
             copy_vectors(todo, vectors, _identity(config, vectors, digest), recipe.dtype)
         launch.barrier()
@@ -157,8 +157,8 @@ def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], skip: bool, unkno
         )
 
 
-def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
-    """Whether the store is there and holds these vectors.
+def _is_done(share: Share, config: EncoderConfig, vectors: Vectors, digest: str) -> bool:
+    """Whether the store is there and holds these vectors, wherever they came from.
 
     Raises:
         BrainhiveError: if it holds others.
@@ -166,9 +166,9 @@ def _is_done(share: Share, config: EncoderConfig, digest: str) -> bool:
     if not share.path.is_file():
         return False
     found = TargetStore.open(share.path)
-    made_of = found.attributes["config"], found.attributes["weights"].get("digest")
-    is_same = made_of == (home.portable(config.model_dump(mode="json")), digest)
-    if not is_same or found.image_ids != share.images.image_ids:
+    is_same = found.attributes["config"] == home.portable(config.model_dump(mode="json"))
+    is_same &= found.image_ids == share.images.image_ids
+    if not is_same or (found.attributes["weights"].get("digest") != digest and not holds(share, vectors)):
         raise BrainhiveError(f"{share.path} is there and holds other vectors", "--again replaces it")
     return True
 

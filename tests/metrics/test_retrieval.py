@@ -260,8 +260,14 @@ def test_among_fewer_items_more_are_found_each_in_its_own_draws(tokens):
         found[draw, chosen] = in_float64(noisy[chosen], tokens[chosen], torch.arange(10)) == 1
     assert forward == pytest.approx(np.nanmean(found, 0))
     assert forward.mean() > (ranks(noisy, tokens, torch.arange(40)) == 1).double().mean()
-    with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40"):
+    with pytest.raises(BrainhiveError, match="subsets of 41 cannot be drawn from 40") as caught:
         subset_hits(noisy, tokens, ways=41, draws=1, seed=0)
+    assert caught.value.hint == "subsets.ways=40"
+
+
+def test_chance_is_written_without_the_noise_of_its_sum() -> None:
+    top1, *_ = summarise([torch.ones(3)], 100, split="test")
+    assert str(top1.chance) == "0.01"
 
 
 def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
