@@ -15,6 +15,7 @@ from brainhive_cli.alignment.starts import Start, in_words, starts_of
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
@@ -131,6 +132,13 @@ class Job:
             priors.load(reference)
         own = {True: "a fuser of its own", False: "what encoders give"}
         return ", ".join(dict.fromkeys(each.prior or own[each.is_fused] for each in self.variants.values()))
+
+    def work(self, cells: Sequence[Cell]) -> Work:
+        """Count what it takes to train some cells."""
+        train = self.recipe.train
+        epochs = (self.variants[cell.variant].train.epochs * len(cell.trained_on) for cell in cells)
+        kind = f"{self.recipe.backbone.kind}, {train.batch_size} a step in {train.precision}"
+        return Work(f"{self.dataset.name}, {kind}", sum(epochs), "epochs of a subject")
 
     @cached_property
     def label(self) -> str:

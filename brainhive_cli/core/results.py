@@ -9,6 +9,7 @@ from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.pace import Work
 
 
 @dataclass(frozen=True)
@@ -18,14 +19,21 @@ class Plan:
     Attributes:
         items: What is planned: name and value, in order.
         missing: What is not there, each with the way to get it.
+        work: How much there is to do, where its time can be estimated.
     """
 
     items: dict[str, Any]
     missing: list[str] = field(default_factory=list)
+    work: Work | None = None
 
     @classmethod
-    def of(cls, checks: Mapping[str, Callable[[], Any]]) -> Self:
-        """Make each item by its check; each error of ours that checks raise is listed once as missing."""
+    def of(cls, checks: Mapping[str, Callable[[], Any]], work: Callable[[], Work] | None = None) -> Self:
+        """Make each item by its check; each error of ours that checks raise is listed once as missing.
+
+        Args:
+            checks: Checks by the name of what they give.
+            work: Counts the work; called where nothing is missing.
+        """
         items, missing = {}, {}
         for name, check in checks.items():
             try:
@@ -34,7 +42,7 @@ class Plan:
                 items[name] = error.message
             except BrainhiveError as error:
                 missing[error.in_one_line] = name
-        return cls(items, list(missing))
+        return cls(items, list(missing), work() if work and not missing else None)
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,9 @@ class Result:
 
     Attributes:
         folder: The run folder, or where the stores lie.
-        tables: What is printed.
+        tables: What was found.
+        work: What was done this time, from start to end, and the seconds that it took; they are kept.
+        shown: Those of the tables that are printed, where not all are: what was asked for.
         metrics: What `--json` prints together with the tables.
         files: Pictures and pages for people, by name.
         hint: The command that usually comes next.
@@ -56,6 +66,8 @@ class Result:
     files: dict[str, Path] = field(default_factory=dict)
     hint: str = ""
     exit_code: int = 0
+    shown: tuple[Table, ...] | None = None
+    work: tuple[Work, float] | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result as a JSON document."""

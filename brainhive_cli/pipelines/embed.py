@@ -1,7 +1,8 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
+import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
@@ -14,6 +15,7 @@ from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -37,7 +39,7 @@ class Recipe(BaseRecipe):
 
     LESS_MEMORY: ClassVar[Savings] = ({"batch_size": 0.5},)
 
-    dataset: Annotated[Any, parts.part("datasets", "things_eeg")] = Field(
+    dataset: Annotated[Any, parts.part("datasets", "things-eeg")] = Field(
         "things-eeg", validate_default=True, description="whose pictures"
     )
     encoders: Encoders = Field(
@@ -104,7 +106,15 @@ def plan(recipe: Recipe) -> Plan:
             missing.append(f"{names}: {error.in_one_line}")
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})
         items, missing = {**items, **planned.items}, missing + planned.missing
-    return Plan(items, list(dict.fromkeys(missing)))
+    todo = [due for own in job.by_split.values() if (due := [each for each in own if each.reason(None)])]
+    return Plan(items, list(dict.fromkeys(missing)), None if missing else _work(todo, recipe))
+
+
+def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
+    """Count the pictures that are to be embedded, by the networks that see them."""
+    names = dict.fromkeys(store.config.name for stores in todo for store in stores)
+    kind = f"{' + '.join(names)} of {recipe.dataset.kind} in {recipe.precision}"
+    return Work(kind, sum(len(stores[0].images) for stores in todo), "pictures") if todo else None
 
 
 def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None]:
@@ -131,6 +141,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     groups = _due(job, launch, again)
     todo = [due for own in job.by_split.values() if (due := [store for store in own if store.path in groups])]
     bad: list[str] = []
+    start = time.monotonic()
     with console.progress(job.dataset.name, sum(len(stores[0].images) for stores in todo)) as bar:
         for stores in todo:
             bad += _fill(stores, groups, recipe, launch, again, bar)
@@ -139,7 +150,10 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             f"{len(bad)} pictures cannot be decoded: {'; '.join(bad[:3])}{' …' if len(bad) > 3 else ''}",
             "replace them and run again (the rest is done), or accept the gaps with --skip-bad",
         )
-    return _result(job)
+    work = _work(todo, recipe)
+    if work is None:
+        console.say("found all stores done; --again embeds again")
+    return replace(_result(job), work=work and (work, time.monotonic() - start))
 
 
 def _due(job: Job, launch: Launch, again: bool) -> dict[Path, EncoderGroup]:

@@ -1,10 +1,13 @@
 """reconstruct: from test signals to pictures or clips, through a prior and a generator."""
 
+import time
+from dataclasses import replace
 from pathlib import PurePosixPath
 
 from brainhive_cli.core import console, trackers
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reconstruction.baselines import stills
@@ -42,7 +45,8 @@ def _plan(job: Job) -> Plan:
             "metrics": lambda: job.metrics_line,
             "against": lambda: ", ".join(str(other.path) for other in job.against) or "none",
             **trackers.checks(recipe.run.trackers),
-        }
+        },
+        lambda: job.work,
     )
 
 
@@ -88,7 +92,9 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
 def _run(job: Job, launch: Launch, again: bool) -> Result:
     recipe = job.recipe
     others = job.against  # found before anything is generated
-    folder = _score(job, launch, again) if recipe.score is not None else _reconstruct(job, launch, again)
+    score = (_score(job, launch, again), None) if recipe.score is not None else None
+    start = time.monotonic()
+    folder, work = score or _reconstruct(job, launch, again)
     if launch.is_main and others:
         compare_with(folder, others)
     launch.barrier()
@@ -100,7 +106,7 @@ def _run(job: Job, launch: Launch, again: bool) -> Result:
         trackers.log_results(
             recipe.run.trackers, result.folder, "reconstruction", shown, values, found.caveats
         )
-    return result
+    return replace(result, work=work and (work, time.monotonic() - start))
 
 
 def _score(job: Job, launch: Launch, again: bool) -> RunFolder:
@@ -123,10 +129,15 @@ def _score(job: Job, launch: Launch, again: bool) -> RunFolder:
     return folder
 
 
-def _reconstruct(job: Job, launch: Launch, again: bool) -> RunFolder:
-    """Decode, generate and score; a finished run is left as it is."""
+def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work | None]:
+    """Decode, generate and score; a finished run is left as it is.
+
+    Returns:
+        The run, and the work that was done, where it was all of it.
+    """
     recipe, align, baselines = job.pinned, job.align, job.baselines
     folder = open_run(align.label, recipe, recipe.metric_encoders, launch, again, baselines.is_here)
+    work = job.work if folder.is_untouched else None
     if not folder.is_finished:
         prior = job.prior.to(launch.device)
         heads = StimulusHeads.of(align, prior, launch.device)
@@ -159,4 +170,4 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> RunFolder:
         scoring = recipe.section(Scoring)
         measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)
     launch.barrier()
-    return folder
+    return folder, work

@@ -1,6 +1,7 @@
 """train-align: a brain model for each cell (subjects × seed), trained to predict its targets."""
 
 import shlex
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from brainhive_cli.core import artifacts, console, documents, trackers
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 
@@ -50,7 +52,7 @@ def plan(recipe: Recipe) -> Plan:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run
-    return Plan.of(checks)
+    return Plan.of(checks, lambda: job.work(job.cells))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -58,8 +60,9 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job(recipe)
     trackers.require(recipe.run.trackers)
     folder = RunFolder.open("train-align", job.label, job.recipe.holding(job.digests), launch, again)
+    work = None
     if not folder.is_finished:
-        _train(job, folder, launch)
+        work = _train(job, folder, launch)
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.published()}
             notes["warnings"] = failed(job.stores)
@@ -69,7 +72,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         launch.barrier()
     hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
     with folder.reading() as metrics:
-        return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint)
+        return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint, work=work)
 
 
 def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
@@ -85,8 +88,13 @@ def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, 
     return Measurements(scopes, notes={**notes, "caveats": caveats, "cells": of_cells})
 
 
-def _train(job: Job, folder: RunFolder, launch: Launch) -> None:
-    """Take whole cells from a queue when there are enough for all; else share each cell's batches."""
+def _train(job: Job, folder: RunFolder, launch: Launch) -> tuple[Work, float] | None:
+    """Take whole cells from a queue when there are enough for all; else share each cell's batches.
+
+    Returns:
+        What was done in how many seconds; None where the run was continued.
+    """
+    is_new = folder.is_untouched
     todo = [cell for cell in job.cells if not (folder.path / f"cells/{cell.name}/metrics.json").is_file()]
     todo = sorted(launch.gather(todo)[0], key=lambda cell: -len(cell.trained_on))  # the longest first
     alone = len(todo) >= launch.processes
@@ -95,12 +103,14 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> None:
     job.prepare_signals(launch)
     watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in job.variants.items()})
     data = None
+    start = time.monotonic()
     with console.live(watch.table):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             if data is None or not data.is_compatible(job.variants[cell.variant]):
                 data = TrainingData(job, job.variants[cell.variant], launch)
             _train_cell(job, cell, data, folder, worker)
     launch.barrier()
+    return (job.work(todo), time.monotonic() - start) if is_new else None
 
 
 def _train_cell(job: Job, cell: Cell, opened: TrainingData, folder: RunFolder, worker: Launch) -> None:

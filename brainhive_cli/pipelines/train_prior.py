@@ -1,6 +1,8 @@
 """train-prior: a prior's modules on a frozen diffusion model."""
 
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.memory_estimate import in_words
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import command, only_if_recorded
@@ -42,8 +45,16 @@ def plan(recipe: Recipe) -> Plan:
             "metrics": job.describe_metrics,
             "memory, estimated": lambda: in_words(job.memory_bytes),
             **trackers.checks(recipe.run.trackers),
-        }
+        },
+        lambda: _work(recipe),
     )
+
+
+def _work(recipe: Recipe) -> Work:
+    """Count the steps of a training."""
+    train = recipe.train
+    kind = f"{recipe.generator.kind} at {recipe.resolution_px} px"
+    return Work(f"{kind}, {train.batch_size} a step in {train.precision}", train.steps, "steps")
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
@@ -54,6 +65,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job(recipe, launch)
     label = f"{job.pictures.images.dataset}-{recipe.prior.kind}"
     folder = RunFolder.open("train-prior", label, job.pinned, launch, again)
+    work, start = _work(recipe) if folder.is_untouched else None, time.monotonic()
     if not folder.is_finished:
         measurements = _train(job, folder)
         if launch.is_main:
@@ -61,7 +73,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish(measurements)
             folder.checkpoint(LAST).remove()
         launch.barrier()
-    return _result(job, folder)
+    return replace(_result(job, folder), work=work and (work, time.monotonic() - start))
 
 
 def _train(job: Job, folder: RunFolder) -> Measurements:

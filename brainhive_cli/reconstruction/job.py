@@ -17,6 +17,7 @@ from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
+from brainhive_cli.core.pace import Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.generators import Sampling
@@ -177,9 +178,24 @@ class Job:
         return ", ".join(names) + (f"; weights not here yet: {', '.join(absent)}" if absent else "")
 
     @property
+    def work(self) -> Work:
+        """How many pictures are generated, and by what."""
+        generator, recipe = self.recipe.generator, self.recipe
+        kind = f"{generator.kind} at {recipe.resolution_px} px in {recipe.steps} steps"
+        return Work(kind, self._counts[0] * recipe.best_of, "pictures")
+
+    @property
     def count_line(self) -> str:
         """How many pictures are generated."""
         self._refuse_best_clip()
+        recipe = self.recipe
+        count, items, sets = self._counts
+        more = f", of {count * recipe.best_of} generated" if recipe.best_of > 1 else ""
+        return f"{count}: {items} items × {recipe.repeats} repeats × {sets} cells and sources{more}"
+
+    @property
+    def _counts(self) -> tuple[int, int, int]:
+        """How many pictures are kept, of how many items, from how many sets of conditions."""
         recipe, cells = self.recipe, len(self.cells)
         items = len(self.align.dataset.images(recipe.split))
         items = min(items, recipe.items or items)
@@ -187,9 +203,7 @@ class Job:
         sets = sum(1 if source in OF_NO_CELL else cells for source in generated)
         if "mean_embedding" in generated:
             self.align.stores(TRAIN)  # which are averaged
-        count = sets * items * recipe.repeats
-        more = f", of {count * recipe.best_of} generated" if recipe.best_of > 1 else ""
-        return f"{count}: {items} items × {recipe.repeats} repeats × {sets} cells and sources{more}"
+        return sets * items * recipe.repeats, items, sets
 
     @property
     def baselines_line(self) -> str:
