@@ -15,7 +15,7 @@ from brainhive_cli.retrieval.figures import artifacts_of
 from brainhive_cli.retrieval.job import Job
 from brainhive_cli.retrieval.recipe import Recipe
 from brainhive_cli.retrieval.summary import BACKWARD, summarise_job
-from brainhive_cli.retrieval.tables import sweep_tables, tables
+from brainhive_cli.retrieval.tables import asked_tables, sweep_tables, tables
 
 __all__ = ["Recipe", "plan", "run"]
 
@@ -102,8 +102,14 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
     with folder.reading() as found:
         for reason in found.notes["not_compared"]:
             console.warn(f"not compared: {reason}")
-        shown = sweep_tables({variant: result.tables for variant, result in results.items()}, found)
-        return Result(folder.path, shown, found)
+        every, shown = (
+            sweep_tables({variant: tables or () for variant, tables in each.items()}, found)
+            for each in (
+                {variant: result.tables for variant, result in results.items()},
+                {variant: result.shown for variant, result in results.items()},
+            )
+        )
+        return Result(folder.path, every, found, shown=shown)
 
 
 def _result(job: Job, folder: RunFolder) -> Result:
@@ -119,4 +125,5 @@ def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     hint = ""
     if prior := notes["prior"]:  # without one there is nothing to draw through
         hint = command("reconstruct", None, [], *write_prior("reconstruct", prior), "--run", notes["run"])
-    return Result(folder.path, tables(found, job.recipe.concept_rows), found, hint=hint)
+    every = tables(found, job.recipe.concept_rows)
+    return Result(folder.path, every, found, hint=hint, shown=asked_tables(found))

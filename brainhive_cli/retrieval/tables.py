@@ -47,6 +47,14 @@ def _of_concepts(found: Measurements, concept_rows: int) -> list[Table]:
     return [*laid_out, *comparison_tables(found.notes["against"])]
 
 
+def asked_tables(found: Measurements) -> tuple[Table, ...]:
+    """Lay out the result, then each control, curve and comparison that the recipe names."""
+    laid_out = [_cells(found), _control(found), _subsets(found)]
+    laid_out += [*(_curve(found, name) for name in found.notes["curves"]), _regions(found)]
+    laid_out += comparison_tables(found.notes["against"])
+    return extend_tables([table for table in laid_out if table.rows], found.caveats)
+
+
 def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements) -> tuple[Table, ...]:
     """Lay out the tables of each variant, and their differences; nothing is pooled over variants."""
     laid_out = [
@@ -58,12 +66,11 @@ def sweep_tables(variants: Mapping[str, tuple[Table, ...]], found: Measurements)
 
 
 def _cells(found: Measurements) -> Table:
-    rows = []
+    rows = [("all", *_row(found.overall))]
     for name, cell in found.notes["cells"].items():
         is_named = cell["cell"].rpartition("/")[2].startswith(cell["subject"])
         shown = cell["cell"] if is_named else f"{cell['cell']} on {cell['subject']}"
         rows.append((shown, *_row(found.scopes[name])))
-    rows.append(("all", *_row(found.overall)))
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = found.overall["top1"].split
     title = f"Retrieval of {split} pictures: {found.notes['protocol']}: {_verdict(found.notes)}"

@@ -95,6 +95,12 @@ def test_a_metric_never_travels_alone(evaluated):
     assert {"95 % CI", "n", "pool", "chance"} < set(evaluated.tables[0].columns)
 
 
+def test_a_terminal_shows_the_result_first_and_only_what_was_asked_for(evaluated):
+    (shown,) = evaluated.shown
+    assert shown == evaluated.tables[0] and len(evaluated.tables) > 3
+    assert [row[0] for row in shown.rows] == ["all", "sub-01_seed-1", "sub-02_seed-1"]
+
+
 def test_shuffled_signals_score_at_chance(go, world, trained):
     """By the mean rank: of 100 first places one is expected, which is too few to tell."""
     shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics.overall
