@@ -51,7 +51,13 @@ def _callback(command: Command) -> Callable[..., None]:
         flags = {key: values.pop(_name(key)) for key in command.flags}
         execute(command.name, flags, values, command.paths)
 
-    words = {"overrides": options.PATHS if command.paths else options.OVERRIDES}
+    words = {"overrides": options.OVERRIDES}
+    if command.paths:
+        about = {"PATH": "Files, folders or patterns", "NAME": "Names"}[command.words]
+        about += "; and overrides of any recipe key."
+        words["overrides"] = options.words(
+            f"[{command.words}]... [KEY.PATH=VALUE]...", about, command.complete
+        )
     flags = {_name(key): option for key, option in command.flags.items()}
     declared = {**words, **flags, **command.switches, **options.COMMON}
     call.__signature__ = Signature(  # type: ignore[attr-defined]

@@ -1,4 +1,4 @@
-"""Writes the shell completions in this folder: `python completions/build.py`."""
+"""Writes the completions in this folder, and the names that they complete: `python completions/build.py`."""
 
 import os
 import subprocess
@@ -16,6 +16,15 @@ def script(shell: str) -> str:
     return script.strip() + "\n"  # zsh looks for #compdef on the first line
 
 
+def encoders() -> str:
+    """List the encoders by name: asking their parts would take longer than a completion may."""
+    from brainhive_cli.embedding.catalogue import catalogue
+
+    (table,) = catalogue().tables
+    return "".join(f"{row[0]}\n" for row in table.rows)
+
+
 if __name__ == "__main__":
     for shell, name in SCRIPTS.items():
         Path(__file__).with_name(name).write_text(script(shell))
+    Path(__file__).with_name("encoders.txt").write_text(encoders())

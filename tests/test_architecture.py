@@ -27,6 +27,7 @@ from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.data.encoder_groups import BLANK
 from brainhive_cli.generators import Sampling
 from brainhive_cli.losses import LossContext
+from tools import keys_page
 
 CHECKOUT = Path(__file__).resolve().parents[1]
 PACKAGE = CHECKOUT / "brainhive_cli"
@@ -110,7 +111,7 @@ def test_a_domain_imports_only_the_domains_it_may(module: str) -> None:
 
 
 KIND_OF_PRIOR_OR_GENERATOR = re.compile(
-    r"fusion_prior|FusionPrior|sdxl(?!-turbo)|SDXL|versatile_diffusion|sd15|\.(?:unet|vae|scheduler)\b|[\"'](?:identity|chain)[\"']"
+    r"fusion[_-]prior|FusionPrior|sdxl(?!-turbo)|SDXL|versatile[_-]diffusion|sd15|\.(?:unet|vae|scheduler)\b|[\"'](?:identity|chain)[\"']"
 )
 
 
@@ -142,7 +143,7 @@ def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
     elsewhere = [m for m in MODULES if room(m) not in {*parts.SHELVES, "commands"} and "._" not in m]
     stems = Counter(module.rpartition(".")[2] for module in elsewhere if room(module))
     shared = {stem for stem, count in stems.items() if count > 1}
-    assert shared - SAME_THING <= {"demo", "retrieval"}, "a package and its pipeline, or its metric"
+    assert shared - SAME_THING <= {"demo", "retrieval", "runs"}, "a package and its pipeline, or its metric"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
@@ -278,10 +279,12 @@ def test_help_and_completion_import_nothing_heavy() -> None:
             print("IMPORTED:", *{name.split(".")[0] for name in sys.modules})
     """
     typed = {"_BRAINHIVE_COMPLETE": "complete_bash", "COMP_WORDS": "brainhive train-", "COMP_CWORD": "1"}
+    named = {**typed, "COMP_WORDS": "brainhive embed --encoders vae,clip-h", "COMP_CWORD": "3"}
     for words, environment, shown in (
         (["--help"], {}, "eval-retrieval"),
         (["train-align", "--help"], {}, "--mode"),
         ([], typed, "train-align\ntrain-prior"),
+        ([], named, "vae,clip-h14"),
     ):
         asked = [sys.executable, "-c", program, *words]
         done = subprocess.run(
@@ -297,6 +300,16 @@ def test_completions_are_current(shell: str) -> None:
     build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
     kept = (CHECKOUT / "completions" / build["SCRIPTS"][shell]).read_text()
     assert kept == build["script"](shell)
+
+
+def test_the_encoders_that_the_shell_completes_are_current() -> None:
+    build = runpy.run_path(str(CHECKOUT / "completions/build.py"))
+    assert (CHECKOUT / "completions/encoders.txt").read_text() == build["encoders"]()
+
+
+def test_the_page_of_recipe_keys_is_current() -> None:
+    kept = (CHECKOUT / "docs/keys.md").read_text()
+    assert kept == keys_page.page(), "run python -m tools.keys_page"
 
 
 def test_python_m_and_version() -> None:

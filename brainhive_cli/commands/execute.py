@@ -2,16 +2,23 @@
 
 import importlib
 import re
-from collections.abc import Mapping, Sequence
+import shlex
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import typer
 
+from brainhive_cli.commands import hints
+from brainhive_cli.commands.table import COMMANDS
 from brainhive_cli.core import console, foreign_code, interruption
-from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, MissingData
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
+HINT = re.compile(r"\((brainhive .*)\)$")
+"""The hint in a line on what is missing."""
 
 
 def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], paths: str = "") -> None:
@@ -26,38 +33,51 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     Raises:
         typer.Exit: with the exit code of the error, after showing it.
     """
+    overrides = common["overrides"] or []
+    if paths:
+        named = [word for word in overrides if not OVERRIDE.match(word)]
+        overrides = [word for word in overrides if OVERRIDE.match(word)]
+        flags = {**flags, paths: named or None}
+    given = {key for key, value in flags.items() if value is not None}
+    given |= {word.partition("=")[0].partition(".")[0] for word in overrides}
+    advise = partial(hints.with_recipe, recipe=common["recipe"], given=given)
     try:
-        overrides = common["overrides"] or []
-        if paths:
-            named = [word for word in overrides if not OVERRIDE.match(word)]
-            overrides = [word for word in overrides if OVERRIDE.match(word)]
-            flags = {**flags, paths: named or None}
         permission = foreign_code.permitted(bool(common["allow_code"]), bool(common["check"]))
         with permission, interruption.remembered():
-            code = _run(command, common, flags, overrides)
+            code = _run(command, common, flags, overrides, advise)
             interruption.check()
     except KeyboardInterrupt:
         code = _interrupted(common["json"])
     except Exception as error:
         is_pipe_closed = isinstance(error, BrokenPipeError) and console.is_pipe_closed()
-        code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common)
+        code = BrainhiveError.exit_code if is_pipe_closed else _report(error, common, advise)
     from brainhive_cli.core import launch
 
     launch.exit_worker(code)
     raise typer.Exit(code)
 
 
-def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], overrides: Sequence[str]) -> int:
+def _run(
+    command: str,
+    common: Mapping[str, Any],
+    flags: Mapping[str, Any],
+    overrides: Sequence[str],
+    advise: Callable[[str], str],
+) -> int:
     pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
-    recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+    try:
+        recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+    except RecipeError as error:
+        error.hint = hints.with_flags(command, error.hint)
+        raise
     if common.get("list_encoders"):
         from brainhive_cli.embedding.catalogue import catalogue
 
-        _show(catalogue(), common["json"])
+        _show(catalogue(), common["json"], advise)
         return 0
     if common["check"]:
-        return _check(pipeline.plan(recipe), recipe, common["json"])
+        return _check(_timed(pipeline.plan(recipe), command, recipe), recipe, common["json"], advise)
 
     from brainhive_cli.core import launch
 
@@ -78,35 +98,64 @@ def _run(command: str, common: Mapping[str, Any], flags: Mapping[str, Any], over
         if isinstance(error, BrainhiveError) or not isinstance(error, Exception):
             raise
         raise known_errors.describe(error, recipe.less_memory()) from error
-    _show(result, common["json"])
+    if result.work and here.is_main:
+        from brainhive_cli.core import pace
+
+        work, seconds = result.work
+        pace.remember(recipe.paths.under_home("runs"), work.key(command, _place(here)), work, seconds)
+    _show(result, common["json"], advise)
     return int(result.exit_code)
 
 
-def _check(plan: Any, recipe: Any, as_json: bool) -> int:
+def _timed(plan: Any, command: str, recipe: Any) -> Any:
+    """Add how long the work of a plan takes."""
+    if plan.work is None:
+        return plan
+    from brainhive_cli.core import launch, pace
+
+    try:
+        here = launch.start(recipe.run)
+    except DeviceError as error:
+        return replace(plan, missing=[*plan.missing, error.in_one_line])
+    key = plan.work.key(command, _place(here, launch.num_processes(recipe.run)))
+    time_s = pace.estimate(recipe.paths.under_home("runs"), key, plan.work)
+    return replace(plan, items={**plan.items, "time": time_s})
+
+
+def _place(here: Any, processes: int | None = None) -> str:
+    count = processes or here.processes
+    return f"{count} × {here.device_name}" if count > 1 else str(here.device_name)
+
+
+def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
+    missing = [HINT.sub(lambda found: f"({advise(found[1])})", line) for line in plan.missing]
     if as_json:
-        console.show_json(
-            {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": plan.missing}
-        )
+        console.show_json({"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing})
     else:
         console.show_text(recipe.to_yaml())
         if plan.items:
             console.show_table(console.Table("Plan", ("item", "value"), tuple(plan.items.items())))
-        for line in plan.missing:
+        for line in missing:
             console.warn(f"missing: {line}")
-    return MissingData.exit_code if plan.missing else 0
+    return MissingData.exit_code if missing else 0
 
 
-def _show(result: Any, as_json: bool) -> None:
+def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
+    hint = advise(result.hint)
     if as_json:
-        console.show_json(result.as_dict())
+        console.show_json({**result.as_dict(), "next": hint})
         return
-    for table in result.tables:
+    for table in result.tables if result.shown is None else result.shown:
         console.show_table(table)
     for name, path in result.files.items():
         console.show_text(f"{name}: {path}")
+    if result.shown is not None and (left := len(result.tables) - len(result.shown)):
+        has_report = any(each.name == "report" for each in COMMANDS)
+        way = shlex.join(["brainhive", "report", str(result.folder)]) if has_report else "--json"
+        console.say(f"{left} more tables: {way}")
     console.say(f"in {result.folder}")
-    if result.hint:
-        console.say(f"next: {result.hint}")
+    if hint:
+        console.say(f"next: {hint}")
 
 
 def _interrupted(as_json: bool) -> int:
@@ -118,11 +167,12 @@ def _interrupted(as_json: bool) -> int:
     return INTERRUPTED
 
 
-def _report(error: Exception, common: Mapping[str, Any]) -> int:
+def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str], str]) -> int:
     """Show an error in one line and what to do in another; return its exit code."""
     from brainhive_cli.core import known_errors, launch
 
     described = known_errors.describe(error)
+    described.hint = advise(described.hint)
     if common["debug"]:
         console.show_traceback()
     if not launch.leave_report(described.exit_code, described):

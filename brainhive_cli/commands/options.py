@@ -1,11 +1,11 @@
 """Options of a command line: those of every command, and those that several share."""
 
-import pkgutil
 from inspect import Parameter
-from pathlib import Path
 from typing import Any
 
 import typer
+
+from brainhive_cli.commands.completion import Complete, datasets, encoders, one, recipes, several
 
 
 def option(flag: str, text: str, value: type = str, default: str | bool = False, **limits: Any) -> Parameter:
@@ -22,17 +22,20 @@ def option(flag: str, text: str, value: type = str, default: str | bool = False,
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=value | None)
 
 
-def words(metavar: str, text: str) -> Parameter:
+def words(metavar: str, text: str, complete: Complete | None = None) -> Parameter:
     """Declare the words of a command line that are no options."""
-    info = typer.Argument(None, metavar=metavar, help=text, show_default=False)
+    info = typer.Argument(None, metavar=metavar, help=text, show_default=False, autocompletion=complete)
     return Parameter("_", Parameter.KEYWORD_ONLY, default=info, annotation=list[str] | None)
 
 
 OVERRIDES = words("[KEY.PATH=VALUE]...", "Override any recipe key.")
-PATHS = words("[PATH]... [KEY.PATH=VALUE]...", "Files, folders or patterns; and overrides of any recipe key.")
-"""What commands on files take in place of `OVERRIDES`."""
 COMMON = {
-    "recipe": option("--recipe", "A YAML file or a shipped recipe's name.", default="the command's own"),
+    "recipe": option(
+        "--recipe",
+        "A YAML file or a shipped recipe's name.",
+        default="the command's own",
+        autocompletion=one(recipes),
+    ),
     "check": option("--check", "Print the resolved recipe, the plan and what is missing; stop.", bool),
     "json": option("--json", "Print the result as one JSON document.", bool),
     "again": option("--again", "Start a new run even if the same one is finished.", bool),
@@ -43,12 +46,8 @@ COMMON = {
     "mixed_precision": option("--mixed-precision", "no or bf16."),
 }
 """The options of every command, by name."""
-DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …")
-ENCODERS = option("--encoders", "Encoders, by name or reference, separated by commas.")
+DATASET = option("--dataset", "A data set: things-eeg, image-folder, demo …", autocompletion=one(datasets))
+ENCODERS = option(
+    "--encoders", "Encoders, by name or reference, separated by commas.", autocompletion=several(encoders)
+)
 GENERATOR = option("--generator", "SDXL-type model: hub:owner/name or a folder.")
-
-
-def kinds(shelf: str) -> str:
-    """List the parts of a shelf; nothing is imported, so that help stays quick."""
-    modules = pkgutil.iter_modules([str(Path(__file__).parents[1] / shelf)])
-    return ", ".join(module.name for module in modules if not module.name.startswith("_"))

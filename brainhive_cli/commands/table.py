@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from inspect import Parameter
 
-from brainhive_cli.commands.options import DATASET, ENCODERS, GENERATOR, kinds, option
+from brainhive_cli.commands.completion import Complete, datasets, kinds, one, recipes, runs, several
+from brainhive_cli.commands.options import DATASET, ENCODERS, GENERATOR, option
 
 
 @dataclass(frozen=True)
@@ -18,7 +20,9 @@ class Command:
         example: Its arguments in an example.
         flags: Recipe key to option.
         switches: Name to option, for options that set no recipe key.
-        paths: The recipe key that takes the arguments that are no overrides, for commands on files.
+        paths: The recipe key that takes the arguments that are no overrides.
+        words: What these arguments are called in the help.
+        complete: How the shell completes them; files where there is nothing else.
     """
 
     section: str
@@ -28,6 +32,8 @@ class Command:
     flags: Mapping[str, Parameter] = field(default_factory=dict)
     switches: Mapping[str, Parameter] = field(default_factory=dict)
     paths: str = ""
+    words: str = "PATH"
+    complete: Complete | None = None
 
 
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
@@ -65,6 +71,27 @@ COMMANDS = (
             "dry_run": option("--dry-run", "Show files, size and licence; fetch nothing.", bool),
         },
         paths="names",
+        words="NAME",
+        complete=one(datasets),
+    ),
+    Command(
+        START,
+        "recipes",
+        "List the shipped recipes, or show each key of one: value, default, meaning.",
+        "demo/train-align",
+        paths="names",
+        words="NAME",
+        complete=one(recipes),
+    ),
+    Command(
+        START,
+        "runs",
+        "List runs with state, result, age and size; `runs rm NAME` removes them.",
+        "train-align",
+        {"yes": option("--yes", "Remove without asking.", bool)},
+        paths="words",
+        words="NAME",
+        complete=one(runs(), words=("rm",)),
     ),
     Command(
         STEPS,
@@ -72,7 +99,11 @@ COMMANDS = (
         "Make signal stores from raw recordings, or from files that others have prepared.",
         "--from things-eeg --subjects 1,2",
         {
-            "preparation.kind": option("--from", f"Preparation: {kinds('preparations')}."),
+            "preparation.kind": option(
+                "--from",
+                f"Preparation: {', '.join(kinds('preparations'))}.",
+                autocompletion=one(partial(kinds, "preparations")),
+            ),
             "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all that are there"),
             "name": option("--name", "Name of the stores, as in signal.name of train-align."),
         },
@@ -101,7 +132,11 @@ COMMANDS = (
             "encoders": ENCODERS,
             "subjects": option("--subjects", "Subjects, as in 1,2,5.", default="all"),
             "seeds": option("--seeds", "Seeds, one cell each, as in 2025,2026."),
-            "backbone.kind": option("--backbone", f"Brain encoder: {kinds('backbones')}."),
+            "backbone.kind": option(
+                "--backbone",
+                f"Brain encoder: {', '.join(kinds('backbones'))}.",
+                autocompletion=one(partial(kinds, "backbones")),
+            ),
             "prior": option("--prior", "Train for the frozen fusion encoder of this prior, on its encoders."),
         },
     ),
@@ -115,8 +150,13 @@ COMMANDS = (
                 "--run",
                 "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
                 default="the newest",
+                autocompletion=several(runs("train-align")),
             ),
-            "against": option("--against", "Align runs to compare with, item by item."),
+            "against": option(
+                "--against",
+                "Align runs to compare with, item by item.",
+                autocompletion=several(runs("train-align")),
+            ),
             "dataset": option("--dataset", "A data set to test on, zero-shot.", default="the run's"),
             "subjects": option("--subjects", "Subjects tested on, as in 1,2.", default="the run's"),
             "gallery": option(
@@ -162,7 +202,10 @@ COMMANDS = (
         {
             "prior": option("--prior", "A prior: hub:NAME, hub:owner/name, a folder, or identity."),
             "align_run": option(
-                "--run", "An align run: folder, name or SWEEP:VARIANT.", default="the newest that fits"
+                "--run",
+                "An align run: folder, name or SWEEP:VARIANT.",
+                default="the newest that fits",
+                autocompletion=one(runs("train-align")),
             ),
             "generator.source": GENERATOR,
             "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
@@ -174,7 +217,11 @@ COMMANDS = (
             ),
             "score": option("--score", "Score this folder of pictures or clips; none are generated."),
             "truth": option("--truth", "What was seen, matched by name; left: the left half of each clip."),
-            "against": option("--against", "Reconstruct runs to compare with, item by item."),
+            "against": option(
+                "--against",
+                "Reconstruct runs to compare with, item by item.",
+                autocompletion=several(runs("reconstruct")),
+            ),
         },
     ),
     Command(
@@ -209,6 +256,7 @@ COMMANDS = (
             "plots": option("--plots", "Draw the reliability of signal stores, one page each.", bool),
         },
         paths="stores",
+        complete=one(datasets, recipes, runs()),
     ),
     Command(
         STORES,

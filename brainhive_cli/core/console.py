@@ -17,6 +17,10 @@ if TYPE_CHECKING:
 
     from brainhive_cli.core.errors import BrainhiveError
 
+INDENT = " " * 4
+"""Before the lines of a row that is written as a list."""
+GAP = 2
+"""Least number of blanks between two columns."""
 WIDE = 10_000
 """Columns of a pipe, where no line is folded."""
 DELAY_S = 2.0
@@ -38,12 +42,14 @@ class Table:
 
     Attributes:
         is_copied: Whether cells are lines to copy, which are never folded.
+        is_list: Whether rows are written below one another, rather than folded, where the table does not fit.
     """
 
     title: str
     columns: tuple[str, ...]
     rows: tuple[tuple[Any, ...], ...]
     is_copied: bool = False
+    is_list: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
@@ -122,6 +128,14 @@ def flush() -> None:
     sys.stderr.flush()
 
 
+def confirm(question: str) -> bool:
+    """Ask the user; no where there is nobody to ask."""
+    if not sys.stdin.isatty():
+        return False
+    _write(f"{question} [y/N]")
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
 def is_pipe_closed() -> bool:
     """Whether the reader of stdout has gone, as `head` does; what is not written yet is then dropped."""
     poll = select.poll()
@@ -145,6 +159,9 @@ def show_table(table: Table) -> None:
         return
     console = _stdout()
     width = console.width
+    if table.is_list and _width(table) > width:
+        sys.stdout.write(_listed(table, width))
+        return
     console.width = WIDE if table.is_copied else width
     for part in _fitting(table, console.width):
         with console.capture() as written:
@@ -185,16 +202,49 @@ def _width(table: Table) -> int:
 
 
 def _fitting(table: Table, width: int) -> list[Table]:
-    """Split a table that does not fit: a column over half as wide as the terminal gets a table of its own."""
+    """Split a table that does not fit into several that begin with its first column; titles say which.
+
+    A column over half as wide as the terminal gets a table of its own, and so do columns for whose longest
+    words there is no room next to the others.
+    """
     columns, widths = list(zip(table.columns, *table.rows, strict=True)), _widths(table)
-    widest = widths.index(max(widths))
-    is_long = widest > 0 and widths[widest] > width / 2
-    if len(columns) < 3 or not is_long or _width(table) <= width:
+    if len(columns) < 3 or _width(table) <= width:
         return [table]
-    alone = [columns[0], columns.pop(widest)]
-    split = {table.title: columns, f"{table.title}: {table.columns[widest]}": alone}
-    transposed = {title: tuple(zip(*some, strict=True)) for title, some in split.items()}
-    return [Table(title, names, tuple(rows)) for title, (names, *rows) in transposed.items()]
+    widest = widths.index(max(widths))
+    alone = [columns.pop(widest)] if widest > 0 and widths[widest] > width / 2 else []
+    groups, room = [[columns[0]]], width
+    for column in columns[1:]:
+        room -= _longest_word(column) + GAP
+        if room < _longest_word(columns[0]) and len(groups[-1]) > 1:
+            groups.append([columns[0]])
+            room = width - _longest_word(column) - GAP
+        groups[-1].append(column)
+    groups += [[columns[0], column] for column in alone]
+    names = [", ".join(column[0] for column in group[1:]) for group in groups]
+    titles = [f"{table.title}: {name}" for name in names]
+    titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")
+    return [
+        Table(title, *(lambda names, *rows: (names, tuple(rows)))(*zip(*group, strict=True)))
+        for title, group in zip(titles, groups, strict=True)
+    ]
+
+
+def _longest_word(column: tuple[Any, ...]) -> int:
+    return max(len(word) for cell in column for word in _shown(cell).split() or [""])
+
+
+def _listed(table: Table, width: int) -> str:
+    """Write each row as its first cell, and the others below it."""
+    from textwrap import fill
+
+    lines = [table.title.translate(CONTROL)]
+    for first, *others in table.rows:
+        text = " · ".join(shown for cell in others if (shown := _shown(cell)) not in ("", "–"))
+        lines += [
+            _shown(first),
+            fill(text, width, initial_indent=INDENT, subsequent_indent=INDENT, break_on_hyphens=False),
+        ]
+    return "\n".join([*lines, "", ""])
 
 
 class Bar:

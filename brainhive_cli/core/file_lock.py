@@ -23,6 +23,18 @@ def is_own(path: Path) -> bool:
         return False
 
 
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on a path."""
+    try:
+        with open(path, opener=open_no_link) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # there is no such file
+        return False
+    return False
+
+
 class FileLock:
     """An exclusive lock on a path; it ends with the process that holds it.
 

@@ -11,6 +11,12 @@ def root() -> Path:
     return Path(os.environ.get("BRAINHIVE_HOME", "."))
 
 
+def shipped(name: str) -> Path:
+    """Return a folder that comes with Brainhive: in the wheel, or next to the package in a checkout."""
+    package = Path(__file__).parents[1]
+    return next(path for path in (package / name, package.parent / name) if path.is_dir())
+
+
 def located(path: str | Path) -> Path:
     """Resolve a path of a user or a recipe: as it is given, or else below home."""
     given = Path(path)

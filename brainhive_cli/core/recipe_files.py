@@ -7,21 +7,21 @@ from typing import Any
 import yaml
 from pydantic import TypeAdapter
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, home
 from brainhive_cli.core.errors import RecipeError, guess
 
 
 def shipped() -> Path:
-    """Return the folder of the shipped recipes: in the wheel, or next to the package in a checkout."""
-    package = Path(__file__).parents[1]
-    return next(p for p in (package / "recipes", package.parent / "recipes") if p.is_dir())
+    """Return the folder of the shipped recipes."""
+    return home.shipped("recipes")
 
 
 def find(command: str, name: str | None) -> Path:
     """Find a recipe: a file, a shipped recipe, or the command's recipe in a shipped folder."""
     if name is None:
         return shipped() / f"{command}.yaml"
-    for candidate in (Path(name), shipped() / name / f"{command}.yaml", shipped() / f"{name}.yaml"):
+    spelt = name.replace("_", "-")
+    for candidate in (Path(name), shipped() / spelt / f"{command}.yaml", shipped() / f"{spelt}.yaml"):
         if candidate.is_file():
             return candidate
     own = sorted(shipped().rglob(f"{command}.yaml"))

@@ -28,7 +28,7 @@ FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
 CLAIM = ".claim"
 """The file by which the command that writes a run holds it."""
-OPENED = {"recipe.yaml", "environment.json", CLAIM}
+OPENED = {"recipe.yaml", "environment.json", "embeddings.json", CLAIM}
 """The files of a run for which nothing was done yet."""
 SHOWN = 5
 """How many runs are listed where the one that was named does not exist."""
@@ -82,6 +82,11 @@ class RunFolder:
     def is_finished(self) -> bool:
         """Whether the run has its metrics."""
         return (self.path / FINISHED).is_file()
+
+    @property
+    def is_untouched(self) -> bool:
+        """Whether nothing was done for the run yet."""
+        return {path.name for path in self.path.iterdir()} <= OPENED
 
     @property
     def age(self) -> str:
@@ -214,7 +219,7 @@ def _numbered(base: Path, name: str, again: bool) -> Path:
 def remove_unused(runs: Path) -> None:
     """Remove the runs that this process opened and did nothing for; called when its command fails."""
     for claim in runs.glob(f"*/*/{CLAIM}"):
-        if {path.name for path in claim.parent.iterdir()} <= OPENED and is_own(claim):
+        if RunFolder(claim.parent).is_untouched and is_own(claim):
             remove(claim.parent)
 
 

@@ -21,7 +21,10 @@ from brainhive_cli.app import app
 from brainhive_cli.core import parts
 
 COMMANDS = [str(command.name) for command in app.registered_commands]
-ON_FILES = {"check", "explain", "fetch", "import-embeddings", "export-embeddings", "report", "compare"}
+ON_FILES = {
+    *("check", "compare", "explain", "export-embeddings", "fetch"),
+    *("import-embeddings", "recipes", "report", "runs"),
+}
 """Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
 
@@ -65,7 +68,7 @@ def test_help_says_what_it_does_with_an_example_in_80_columns(command: str) -> N
 
 def test_the_help_names_every_brain_encoder() -> None:
     shown = " ".join(brainhive("train-align", "--help").stdout.split())
-    (listed,) = re.findall(r"Brain encoder: ([\w, ]+)\.", shown)
+    (listed,) = re.findall(r"Brain encoder: ([\w, -]+)\.", shown.replace("- ", "-"))
     assert listed.split(", ") == parts.kinds("backbones")
 
 
@@ -145,7 +148,7 @@ def test_a_recipe_file_a_flag_and_an_override_meet(photos: Path) -> None:
     shown = embed("--recipe", "mine.yaml", "batch_size=7", "--check", "--json")
     recipe = json.loads(shown.stdout)["recipe"]
     assert (recipe["dataset"]["kind"], recipe["batch_size"], recipe["splits"]) == (
-        "image_folder",
+        "image-folder",
         7,
         ["train"],
     )

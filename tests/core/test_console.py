@@ -45,7 +45,7 @@ def test_a_table_is_aligned_and_its_numbers_short(capsys: pytest.CaptureFixture[
     ("width", "shown"),
     [
         ("60", [["Title"], ["a", "x" * 30, "1"]]),
-        ("40", [["Title"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
+        ("40", [["Title", "(below:", "path)"], ["a", "1"], ["Title:", "path"], ["a", "x" * 30]]),
         (None, [["Title"], ["a", "x" * 30, "1"]]),
     ],
 )

@@ -116,8 +116,8 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
 
 
 def test_leaving_one_subject_out_needs_two(go, small, world, runs):
-    with pytest.raises(BrainhiveError, match="at least two"):
-        go("train-align", *small, runs, "mode=inter", "subjects=1")
+    with pytest.raises(BrainhiveError, match="there are none for sub-01"):
+        go("train-align", *small, runs, "mode=inter", "subjects=1", "trained_on=1")
 
 
 def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(world):
@@ -315,8 +315,9 @@ def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, sma
         BrainhiveError, match=r"train\.embedding_alternatives names clip-h14, which is not fused"
     ):
         go("train-align", *small, "train.embedding_alternatives={clip-h14: [other]}")
-    with pytest.raises(MissingData, match="no train embeddings of absent"):
+    with pytest.raises(MissingData, match="no train embeddings of absent") as caught:
         go("train-align", *small, f"train.embedding_alternatives={{{ENCODER}: [absent]}}")
+    assert caught.value.hint == f"name stores that are there: {ENCODER}, other"
 
 
 def test_single_trials_cannot_be_mixed_over_repetitions(go, small, world, runs):

@@ -1,0 +1,177 @@
+"""runs: every run with its state, result, age and size; and the removal of runs that are in nobody's way."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from pydantic import Field
+
+from brainhive_cli.core import console
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
+from brainhive_cli.core.file_lock import FileLock, is_held
+from brainhive_cli.core.file_names import remove
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Names, Run
+from brainhive_cli.core.recipe import Recipe as BaseRecipe
+from brainhive_cli.core.results import Plan, Result
+from brainhive_cli.core.runs import CLAIM, RunFolder, age
+
+REMOVE = "rm"
+BRAIN = "brain"
+"""The scope of what was reconstructed from signals."""
+HEADLINES = ("top1", "two_way", "validation_loss")
+"""Metrics that stand for a run, by how their names begin; the first that it has."""
+
+
+class Recipe(BaseRecipe):
+    """Which runs are listed or removed."""
+
+    words: Names = Field([], description="runs or commands, none for all; `rm` before them removes runs")
+    yes: bool = Field(False, description="remove without asking")
+    run: Run = Run(device="cpu")
+
+    @property
+    def removes(self) -> bool:
+        """Whether the runs are to be removed."""
+        return self.words[:1] == [REMOVE]
+
+    @property
+    def found(self) -> list["Found"]:
+        """The runs that are named, the newest first.
+
+        Raises:
+            MissingData: if there is none of a name.
+            RecipeError: if none is named that could be removed.
+        """
+        names = self.words[1:] if self.removes else self.words
+        if self.removes and not names:
+            raise RecipeError("no run to remove is named", "brainhive runs rm NAME")
+        root = self.paths.under_home("runs")
+        folders = [path for path in root.glob("*/*") if path.is_dir() and not path.name.startswith(".")]
+        every = sorted((Found(path) for path in folders), key=lambda each: -each.changed)
+        if not names:
+            return every
+        for name in names:
+            if not any(each.is_called(name, self.removes) for each in every):
+                known = [each.path.name for each in every]
+                hint = f"{guess(name, known)}brainhive runs lists them"
+                raise MissingData(f"no run {name!r} under {root}", hint)
+        return [each for each in every if any(each.is_called(name, self.removes) for name in names)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """One run on disk."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """Its command and name."""
+        return f"{self.path.parent.name}/{self.path.name}"
+
+    def is_called(self, name: str, exactly: bool) -> bool:
+        """Whether it is meant by its name or path; where not only itself is, also by its command."""
+        own = {self.path.name, self.name, str(self.path), os.path.abspath(self.path)}
+        name = name.rstrip("/")
+        return name in own or os.path.abspath(name) in own or (not exactly and name == self.path.parent.name)
+
+    @cached_property
+    def changed(self) -> float:
+        """When something was last put into it."""
+        return max(path.stat().st_mtime for path in (self.path, *self.path.glob("*.json*")))
+
+    @property
+    def is_in_use(self) -> bool:
+        """Whether a command is writing it."""
+        return is_held(self.path / CLAIM)
+
+    @property
+    def state(self) -> str:
+        """Finished, running, or interrupted."""
+        is_finished = RunFolder(self.path).is_finished
+        return "running" if self.is_in_use else "finished" if is_finished else "interrupted"
+
+    @property
+    def headline(self) -> str:
+        """What it came to, in a few words; empty if it is not finished."""
+        if not RunFolder(self.path).is_finished:
+            return ""
+        try:
+            found = RunFolder(self.path).measurements()
+        except BrainhiveError as error:
+            return error.message
+        overall = found.overall or found.scopes.get(BRAIN)
+        scopes = [overall] if overall else list(found.scopes.values())
+        for start in HEADLINES:
+            names = [next((n for n in each if n.startswith(start)), "") for each in scopes]
+            values = [each[name] for each, name in zip(scopes, names, strict=True) if name]
+            if len(values) == 1:
+                return f"{values[0].name} {values[0].value:.3f} ({values[0].interval_text()})"
+            if values:
+                mean = sum(metric.value for metric in values) / len(values)
+                return f"{values[0].name} {mean:.3f}, the mean of {len(values)}"
+        return ""
+
+    @property
+    def bytes(self) -> int:
+        """Size of its files."""
+        files = (Path(folder) / name for folder, _, names in os.walk(self.path) for name in names)
+        return sum(file.lstat().st_size for file in files)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its line in the table."""
+        return self.name, self.state, self.headline, age(self.changed), console.size(self.bytes)
+
+
+def plan(recipe: Recipe) -> Plan:
+    """Name the runs that would be listed or removed."""
+    what = "removed" if recipe.removes else "listed"
+    return Plan.of({what: lambda: ", ".join(each.name for each in recipe.found) or "none"})
+
+
+def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
+    """List runs, or remove those that are named and not in use.
+
+    Raises:
+        BrainhiveError: if one is in use, or the user does not agree.
+    """
+    found, root = recipe.found, recipe.paths.under_home("runs")
+    if recipe.removes:
+        _remove(found, recipe, _users(found, root))
+    title = "Removed runs" if recipe.removes else f"Runs in {root}"
+    rows = tuple(each.row for each in found) if not recipe.removes else tuple((each.name,) for each in found)
+    columns = ("run", "state", "result", "last changed", "size") if not recipe.removes else ("run",)
+    hint = "" if recipe.removes or not found else "brainhive runs rm NAME removes one"
+    return Result(root, (Table(title, columns, rows, is_list=True),), hint=hint)
+
+
+def _users(found: Sequence[Found], root: Path) -> dict[str, list[str]]:
+    """Find the other runs whose recipes name one of these."""
+    texts = {
+        f"{path.parts[-3]}/{path.parts[-2]}": path.read_text(encoding="utf-8", errors="replace")
+        for path in root.glob("*/*/recipe.yaml")
+    }
+    removed = {each.name for each in found}
+    return {
+        each.name: [name for name, text in texts.items() if name not in removed and each.path.name in text]
+        for each in found
+    }
+
+
+def _remove(found: Sequence[Found], recipe: Recipe, users: dict[str, list[str]]) -> None:
+    if held := [each.name for each in found if each.is_in_use]:
+        raise BrainhiveError(f"{held[0]} is in use by a running command", "wait for it, or stop it first")
+    for each in found:
+        used = f"; used by {', '.join(users[each.name])}" if users[each.name] else ""
+        console.say(f"{each.name}: {each.state}, {console.size(each.bytes)}{used}")
+    if not recipe.yes and not console.confirm(f"remove {len(found)} run{'s' if len(found) > 1 else ''}?"):
+        raise BrainhiveError("nothing was removed", "--yes removes without asking")
+    for each in found:
+        lock = FileLock(each.path / CLAIM, f"run {each.path}")
+        remove(each.path)
+        lock.release()

@@ -1,0 +1,66 @@
+"""recipes: the shipped ones, and what each key means."""
+
+import importlib
+import json
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe_keys import keys_of
+
+
+def brainhive(*words: str, columns: str = "80") -> Any:
+    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["recipes", *words])
+
+
+def test_every_shipped_recipe_is_listed_with_its_commands() -> None:
+    named, own = json.loads(brainhive("--json").stdout)["tables"]
+    found = {f"{row['recipe']}/{command}" for row in named["rows"] for command in row["commands"].split(", ")}
+    found |= {row["recipe"] for row in own["rows"]}
+    assert found == {
+        path.relative_to(shipped()).with_suffix("").as_posix() for path in shipped().rglob("*.yaml")
+    }
+    assert all(row["about"] for row in (*named["rows"], *own["rows"]))
+    assert max(map(len, brainhive().stdout.splitlines())) <= 80
+
+
+def test_a_recipe_is_shown_key_by_key_with_value_source_default_and_meaning() -> None:
+    (table,) = json.loads(brainhive("demo/train-align", "--json").stdout)["tables"]
+    rows = {row["key"]: row for row in table["rows"]}
+    assert (rows["seeds"]["value"], rows["seeds"]["from"]) == ("[2025]", "recipe, default [2025, 2026, 2027]")
+    assert rows["backbone"] == {
+        "key": "backbone",
+        "value": "brain-mlp",
+        "from": "default",
+        "meaning": "brain encoder",
+    }
+    assert rows["loss.cosine_weight"]["value"] == "5.0" and "recipe" in rows["loss.cosine_weight"]["from"]
+    assert list(rows)[-1].startswith(("run", "digests"))
+    lines = brainhive("demo/train_align").stdout.splitlines()
+    assert "seeds" in lines and max(map(len, lines[1:])) <= 80
+
+
+def test_a_name_of_several_recipes_shows_them_all() -> None:
+    titles = [table["title"] for table in json.loads(brainhive("demo", "--json").stdout)["tables"]]
+    assert sum(" --recipe demo: " in title for title in titles) >= 5
+    shown = brainhive("dema")
+    assert shown.exit_code == 2 and "did you mean demo?" in shown.stderr
+
+
+def models() -> list[type[BaseModel]]:
+    pipelines = (
+        importlib.import_module(f"brainhive_cli.pipelines.{c.name.replace('-', '_')}") for c in COMMANDS
+    )
+    on_shelves = (parts.load(shelf, kind).Config for shelf in parts.SHELVES for kind in parts.kinds(shelf))
+    return [*(pipeline.Recipe for pipeline in pipelines), *on_shelves]
+
+
+@pytest.mark.parametrize("model", models(), ids=lambda model: model.__module__)
+def test_every_key_has_a_meaning(model: type[BaseModel]) -> None:
+    assert [key.path for key in keys_of(model) if not key.meaning] == []

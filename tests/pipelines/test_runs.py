@@ -1,0 +1,95 @@
+"""runs: what there is in a home, and what may be removed from it."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.measurements import Measurements, Metric
+from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.runs import RunFolder
+
+TOP1 = Metric("top1", 0.25, 100, 100, 0.01, 0.2, 0.3, (1,), "cosine", "test", "Wilson")
+
+
+def opened(command: str, label: str, **scopes: Any) -> RunFolder:
+    run = RunFolder.open(command, label, Recipe(), Launch(0, 1, torch.device("cpu")))
+    if scopes:
+        run.finish(Measurements(scopes))
+    return run
+
+
+def brainhive(*words: str, columns: str = "80", answer: str | None = None) -> Any:
+    return CliRunner(env={"COLUMNS": columns}).invoke(app, ["runs", *words], input=answer)
+
+
+@pytest.fixture
+def runs(home: Path) -> list[RunFolder]:
+    """A finished run, one that another uses, and one that is being written."""
+    align = opened("train-align", "intra", a={"top1": TOP1}, b={"top1": TOP1})
+    retrieval = opened("eval-retrieval", "found", all={"top1": TOP1})
+    (retrieval.path / "recipe.yaml").write_text(f"align_run: {align.path.name}\n")
+    running = opened("train-align", "joint")
+    running.write_text("checkpoints/cell.txt", "half way")
+    return [align, retrieval, running]
+
+
+def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
+    shown = {line.split()[0]: line for line in brainhive(columns="140").stdout.splitlines() if "/" in line}
+    align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
+    assert "finished" in align and "top1 0.250, the mean of 2" in align and "MB" in align
+    assert "top1 0.250 (0.200–0.300)" in retrieval and "less than a minute ago" in retrieval
+    assert "running" in running
+    del runs[2:]  # the process that held it is gone
+    assert "interrupted" in brainhive("train-align").stdout
+    assert "eval-retrieval" not in brainhive("train-align").stdout
+
+
+def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:
+    lines = brainhive().stdout.splitlines()
+    assert max(map(len, lines)) <= 80 and f"eval-retrieval/{runs[1].path.name}" in lines
+    assert any("finished · top1 0.250 (0.200–0.300) · " in line for line in lines)
+
+
+def test_a_run_is_removed_when_the_user_agrees(
+    runs: list[RunFolder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = runs[0].path.name
+    refused = brainhive("rm", name)
+    assert refused.exit_code == 1 and "--yes removes without asking" in refused.stderr
+    assert f"used by eval-retrieval/{runs[1].path.name}" in refused.stderr and runs[0].path.exists()
+    monkeypatch.setattr("brainhive_cli.core.console.confirm", lambda question: "1 run?" in question)
+    assert brainhive("rm", name).exit_code == 0 and not runs[0].path.exists()
+    assert brainhive("rm", str(runs[1].path), "--yes").exit_code == 0 and not runs[1].path.exists()
+
+
+def test_a_run_in_use_is_never_removed(runs: list[RunFolder]) -> None:
+    shown = brainhive("rm", runs[0].path.name, runs[2].path.name, "--yes")
+    assert shown.exit_code == 1 and f"{runs[2].path.name} is in use" in shown.stderr
+    assert runs[0].path.exists() and runs[2].path.exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        (["rm"], 2, "no run to remove is named"),
+        (["rm", "train-align"], 3, "no run 'train-align'"),
+        (["nothing"], 3, "no run 'nothing'"),
+        (["rm", ".."], 3, "no run '..'"),
+    ],
+)
+def test_only_runs_can_be_named(runs: list[RunFolder], words: list[str], code: int, told: str) -> None:
+    shown = brainhive(*words, "--yes")
+    assert shown.exit_code == code and told in shown.stderr
+
+
+def test_nobody_is_asked_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    from brainhive_cli.core import console
+
+    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
+    assert not console.confirm("remove?")

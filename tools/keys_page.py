@@ -1,0 +1,75 @@
+"""Writes docs/keys.md, the page of every recipe key: `python -m tools.keys_page`."""
+
+import importlib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.core import parts
+from brainhive_cli.core.recipe import Recipe
+from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.core.recipe_keys import Key, keys_of
+from brainhive_cli.pipelines.recipes import Shipped
+
+PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
+HEAD = """# Recipe keys
+
+Every key of every recipe, from the models themselves: `python -m tools.keys_page` writes this page, and a
+test compares it. `brainhive recipes NAME` shows the same of one recipe, with its values. A part is a `kind:`
+and its keys (`backbone: {kind: nice, dropout: 0.5}`, or `backbone.kind=nice backbone.dropout=0.5`);
+[Recipes](recipes.md) says how files, flags and overrides meet.
+"""
+
+
+def page() -> str:
+    """Write the page."""
+    blocks = [HEAD.strip(), "## Of every command", _table(keys_of(Recipe))]
+    common = {key.path for key in keys_of(Recipe)}
+    for command in COMMANDS:
+        model = importlib.import_module(f"brainhive_cli.pipelines.{command.name.replace('-', '_')}").Recipe
+        own = [key for key in keys_of(model) if key.path not in common]
+        if own:
+            blocks += [f"## {command.name}", command.text, _table(own)]
+    for shelf, name in parts.SHELVES.items():
+        blocks.append(f"## Parts: {name}")
+        for kind in parts.kinds(shelf):
+            part = parts.load(shelf, kind)
+            blocks += [f"### `{kind}`", _about(part.__doc__, part.Config.__doc__)]
+            if keys := list(keys_of(part.Config)):
+                blocks.append(_table(keys))
+    return "\n\n".join([*blocks, "## Shipped recipes", _recipes()]) + "\n"
+
+
+def _table(keys: Iterable[Key]) -> str:
+    rows = [f"| `{key.path}` | {_cell(key.meaning)} | {_code(key.default)} |" for key in keys]
+    return "\n".join(["| key | meaning | default |", "|---|---|---|", *rows])
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")
+
+
+def _code(value: str) -> str:
+    return f"`{_cell(value)}`" if value else ""
+
+
+def _about(*docstrings: str | None) -> str:
+    """Take what a part is, and where it comes from, of its docstrings."""
+    texts = [text for text in docstrings if text]
+    sources = re.findall(r"Source: (.*?)(?:\n\s*\n|$)", "\n\n".join(texts), re.DOTALL)
+    first = " ".join(texts[0].partition("\n\n")[0].split())
+    return "\n\n".join([first, *(f"Source: {' '.join(source.split())}" for source in dict.fromkeys(sources))])
+
+
+def _recipes() -> str:
+    rows = [f"| `{each.line}` | {_cell(each.about)} |" for each in _shipped() if each.name]
+    return "\n".join(["| line | what it takes its values from |", "|---|---|", *rows])
+
+
+def _shipped() -> Iterator[Shipped]:
+    return map(Shipped, sorted(shipped().rglob("*.yaml")))
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
