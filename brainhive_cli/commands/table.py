@@ -178,6 +178,8 @@ COMMANDS = (
             ),
         },
         paths="align_run",
+        words="NAME",
+        complete=one(runs("train-align")),
     ),
     Command(
         STEPS,

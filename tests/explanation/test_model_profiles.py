@@ -28,11 +28,11 @@ HEADS = {
     "havir": {"latent": Head((4, 8, 8)), "image": Head((3, 5)), "text": Head((2, 5))},
     "mindeye2": {"image": Head((4, 16)), "text": Head((6,))},
     "neurons": {"image": Head((4, 16)), "concepts": Head((5,))},
-    "with_prior": {"image": Head((3, 16)), "latent": Head((4, 2, 2))},
+    "with-prior": {"image": Head((3, 16)), "latent": Head((4, 2, 2))},
     "ridge": {"token": Head((16,))},
 }
 """Heads of parts that are built for some by name; the others give one vector."""
-OF_VOXELS = {"havir", "mindeye2", "neurons", "with_prior", "voxel_ridge"}
+OF_VOXELS = {"havir", "mindeye2", "neurons", "with-prior", "voxel-ridge"}
 KINDS = parts.kinds("backbones")
 REGIONS = {"spatial": tuple(range(20)), "semantic": tuple(range(20, 40)), "V1": (0, 1, 2)}
 SPEC = Explanation(
@@ -88,7 +88,7 @@ def whole_margin(made):
 
 
 EEG, MEG = (6, 120), (9, 101)
-SENSORS = [(kind, EEG) for kind in KINDS if kind not in OF_VOXELS] + [("nice", MEG), ("eeg_net", MEG)]
+SENSORS = [(kind, EEG) for kind in KINDS if kind not in OF_VOXELS] + [("nice", MEG), ("eeg-net", MEG)]
 
 
 @pytest.mark.parametrize(("kind", "size"), SENSORS)
@@ -109,7 +109,7 @@ def test_every_encoder_of_sensors_is_explained(kind, size):
 
 @pytest.mark.parametrize(
     ("kind", "head"),
-    [(kind, head) for kind in sorted(OF_VOXELS | {"linear", "brain_mlp"}) for head in HEADS.get(kind, TOKEN)],
+    [(kind, head) for kind in sorted(OF_VOXELS | {"linear", "brain-mlp"}) for head in HEADS.get(kind, TOKEN)],
 )
 def test_every_encoder_of_voxels_is_explained_by_every_head(kind, head):
     made, found = explained(kind, 40, 1, head=head)
