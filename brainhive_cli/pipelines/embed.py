@@ -106,8 +106,10 @@ def plan(recipe: Recipe) -> Plan:
             missing.append(f"{names}: {error.in_one_line}")
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})
         items, missing = {**items, **planned.items}, missing + planned.missing
+    if missing:
+        return Plan(items, list(dict.fromkeys(missing)))
     todo = [due for own in job.by_split.values() if (due := [each for each in own if each.reason(None)])]
-    return Plan(items, list(dict.fromkeys(missing)), None if missing else _work(todo, recipe))
+    return Plan(items, work=_work(todo, recipe))
 
 
 def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
