@@ -346,7 +346,7 @@ def read(run: "RunFolder") -> list[Artifact]:
     path = run.path / NAME
     if not path.is_file():
         return []
-    found = run.read_json(NAME)
+    found: dict[str, Any] = run.read_json(NAME)
     if (schema := found.get("schema")) != SCHEMA:
         raise BrainhiveError(
             f"{path} is of schema {documents.shown(schema)}, this version reads {SCHEMA}",

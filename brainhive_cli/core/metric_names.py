@@ -22,6 +22,7 @@ NAMES = {
     "frame_ssim_published": "SSIM (frames, as published)",
     "frame_psnr": "PSNR (frames)",
     "epe": "EPE",
+    "motion_direction": "direction of motion",
     **{f"{kind}_{ways}way": f"{ways}-way ({kind})" for kind in ("video", "frame") for ways in (2, 50)},
     **{
         f"{kind}_{ways}way_strict": f"{ways}-way strict ({kind})"

@@ -61,7 +61,10 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
         tables = [Table(title, ("figure", "value"), rows), _retrieval_table(found.retrieval)]
         if regions := figures[split].get("noise ceiling by region, %"):
             tables.append(_region_table(regions))
-        blocks = [*map(Grid.of, tables), *(Figure([("", each, folder)]) for each in drawn)]
+        blocks: list[Grid | Figure] = [
+            *map(Grid.of, tables),
+            *(Figure([("", each, folder)]) for each in drawn),
+        ]
         sections.append(Section(split, [Group("", blocks)]))
     if not sections:
         raise reasons[0]
