@@ -111,7 +111,7 @@ def test_a_domain_imports_only_the_domains_it_may(module: str) -> None:
 
 
 KIND_OF_PRIOR_OR_GENERATOR = re.compile(
-    r"fusion[_-]prior|FusionPrior|sdxl(?!-turbo)|SDXL|versatile[_-]diffusion|sd15|\.(?:unet|vae|scheduler)\b|[\"'](?:identity|chain)[\"']"
+    r"(?<!dif)fusion[_-]prior|FusionPrior|sdxl(?!-turbo)|SDXL|versatile[_-]diffusion|sd15|\.(?:unet|vae|scheduler)\b|[\"'](?:identity|chain)[\"']"
 )
 
 
