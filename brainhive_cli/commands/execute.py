@@ -83,9 +83,9 @@ def _run(
 
     processes = launch.num_processes(recipe.run)
     if processes > 1:
-        code, error = launch.relaunch(recipe.run, processes, recipe.less_memory())
-        if error:
-            console.fail(error, common["json"], code)
+        code, reason = launch.relaunch(recipe.run, processes, recipe.less_memory())
+        if reason:
+            console.fail(reason, common["json"], code)
         return code
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)

@@ -223,10 +223,11 @@ def _fitting(table: Table, width: int) -> list[Table]:
     names = [", ".join(column[0] for column in group[1:]) for group in groups]
     titles = [f"{table.title}: {name}" for name in names]
     titles[0] = table.title + (f" (below: {', '.join(names[1:])})" if names[1:] else "")
-    return [
-        Table(title, *(lambda names, *rows: (names, tuple(rows)))(*zip(*group, strict=True)))
-        for title, group in zip(titles, groups, strict=True)
-    ]
+    split = []
+    for title, group in zip(titles, groups, strict=True):
+        columns_of_it, *rows = zip(*group, strict=True)
+        split.append(Table(title, columns_of_it, tuple(rows)))
+    return split
 
 
 def _longest_word(column: tuple[Any, ...]) -> int:

@@ -155,7 +155,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     work = _work(todo, recipe)
     if work is None:
         console.say("found all stores done; --again embeds again")
-    return replace(_result(job), work=work and (work, time.monotonic() - start))
+    return replace(_result(job), work=(work, time.monotonic() - start) if work else None)
 
 
 def _due(job: Job, launch: Launch, again: bool) -> dict[Path, EncoderGroup]:

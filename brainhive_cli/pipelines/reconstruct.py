@@ -106,7 +106,7 @@ def _run(job: Job, launch: Launch, again: bool) -> Result:
         trackers.log_results(
             recipe.run.trackers, result.folder, "reconstruction", shown, values, found.caveats
         )
-    return replace(result, work=work and (work, time.monotonic() - start))
+    return replace(result, work=(work, time.monotonic() - start) if work else None)
 
 
 def _score(job: Job, launch: Launch, again: bool) -> RunFolder:

@@ -73,7 +73,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
             folder.finish(measurements)
             folder.checkpoint(LAST).remove()
         launch.barrier()
-    return replace(_result(job, folder), work=work and (work, time.monotonic() - start))
+    return replace(_result(job, folder), work=(work, time.monotonic() - start) if work else None)
 
 
 def _train(job: Job, folder: RunFolder) -> Measurements:
