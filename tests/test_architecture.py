@@ -198,7 +198,7 @@ def test_every_tiny_fuser_makes_tokens(kind: str, embeddings: dict[str, Tensor])
 @pytest.mark.parametrize("kind", parts.kinds("losses"))
 def test_every_tiny_loss_is_a_number(kind: str) -> None:
     predicted, target = torch.randn(2, 3, 4, 8, 8)
-    if kind == "cross_entropy":  # whose targets are ids
+    if kind == "cross-entropy":  # whose targets are ids
         target = torch.randint(0, 8, predicted.shape[:-1])
     assert parts.load("losses", kind).TINY.build()(predicted, target, LossContext()).shape == ()
 
