@@ -27,7 +27,9 @@ MEANINGS = {
     SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
 }
 CITATION = """@inproceedings{brainhive2026,
-  title     = {BrainHiVE},
+  title     = {Learning Brain Representation with Hierarchical Visual Embeddings},
+  author    = {Zheng, Jiawen and Jia, Haonan and Li, Ming and Zheng, Yuhui and Zeng, Yufeng and
+               Gao, Yang and Liang, Chen},
   booktitle = {International Conference on Learning Representations},
   year      = {2026},
   eprint    = {2602.07495},

@@ -1,0 +1,120 @@
+"""The pages: each can be found, its links lead somewhere, and its lines parse against the real command line."""
+
+import importlib
+import re
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from test_architecture import CHECKOUT
+from typer.testing import CliRunner
+
+from brainhive_cli import __version__
+from brainhive_cli.app import app
+from brainhive_cli.commands import execute
+
+DOCS = CHECKOUT / "docs"
+PAGES = sorted(DOCS.glob("*.md"))
+OUTSIDE = [CHECKOUT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md")]
+CODE = re.compile(r"^```.*?^```$|^(?: {4}[^\n]*\n)+", re.DOTALL | re.MULTILINE)
+"""A fenced or an indented block."""
+
+
+def name_of(page: Path) -> str:
+    return page.name
+
+
+def named_in(nav: Any) -> Iterator[str]:
+    """Name the pages of mkdocs' nav, section by section."""
+    for entry in nav:
+        if isinstance(entry, str):
+            yield entry
+        else:
+            (below,) = entry.values()
+            yield from named_in([below] if isinstance(below, str) else below)
+
+
+def anchors(page: Path) -> set[str]:
+    """Make the names that mkdocs and repositories' sites give to a page's headings."""
+    headings = re.findall(r"^#+ (.*)$", CODE.sub("", page.read_text()), re.MULTILINE)
+    plain = (re.sub(r"[^\w\s-]", "", heading).strip().lower() for heading in headings)
+    return {re.sub(r"[\s]+", "-", heading) for heading in plain}
+
+
+def test_the_nav_has_every_page_once() -> None:
+    nav = list(named_in(yaml.safe_load((CHECKOUT / "mkdocs.yml").read_text())["nav"]))
+    assert sorted(nav) == [page.name for page in PAGES]
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if page.name != "index.md"], ids=name_of)
+def test_a_page_is_named_in_the_readme_and_in_the_index(page: Path) -> None:
+    assert f"](docs/{page.name})" in (CHECKOUT / "README.md").read_text()
+    assert f"]({page.name})" in (DOCS / "index.md").read_text()
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OUTSIDE], ids=name_of)
+def test_every_relative_link_leads_somewhere(page: Path) -> None:
+    links = re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", CODE.sub("", page.read_text()))
+    for link in links:
+        name, _, anchor = link.partition("#")
+        target = page.parent / name if name else page
+        assert target.is_file(), f"{page.name}: {link}"
+        assert not anchor or anchor in anchors(target), f"{page.name}: {link}"
+
+
+def lines_of(page: Path) -> Iterator[str]:
+    """Find the lines of a page that call Brainhive, in blocks and in the text, with variables filled in."""
+    text = page.read_text()
+    for block in CODE.findall(text):
+        variables = dict(re.findall(r'^\s*(\w+)="(.*)"$', block, re.MULTILINE))
+        for line in block.replace("\\\n", " ").splitlines():
+            for name, value in variables.items():
+                line = line.replace(f"${name}", value)
+            for part in re.split(r"&&|\|(?= )|;", line.partition(" # ")[0].split("   #")[0]):
+                if re.match(r"\s*(?:PYTHONPATH=\. )?brainhive ", part):
+                    yield part.partition("brainhive ")[2].strip()
+    yield from re.findall(r"`brainhive ([^`\n]+)`", CODE.sub("", text))
+
+
+LINES = [(page, line) for page in [*PAGES, *OUTSIDE] for line in lines_of(page) if "…" not in line]
+
+
+def resolve(
+    command: str, common: Mapping[str, Any], flags: Mapping[str, Any], words: Sequence[str], *_: Any
+) -> int:
+    """Stand in for a command: resolve its recipe, and do nothing."""
+    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline.Recipe.resolve(command, common["recipe"], flags, words)
+    return 0
+
+
+def test_there_are_lines_to_parse() -> None:
+    assert len(LINES) > 200
+
+
+@pytest.mark.parametrize("page", sorted({page for page, _ in LINES}), ids=name_of)
+def test_every_line_parses_against_the_real_command_line(
+    page: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(execute, "_run", resolve)
+    for name in ("my.yaml", "mine.yaml"):
+        (home / name).write_text("")
+    for line in dict.fromkeys(line for where, line in LINES if where == page):
+        words = shlex.split(line)
+        if words[0].isupper() or words[0] == "help" or set(words) & {"--version", "--install-completion"}:
+            continue
+        shown = CliRunner().invoke(app, words)
+        assert shown.exit_code in (0, 3), f"brainhive {line}\n{shown.stderr}"
+
+
+def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
+    cited = yaml.safe_load((CHECKOUT / "CITATION.cff").read_text())
+    assert cited["version"] == __version__
+    identifiers = {each["value"] for paper in cited["references"] for each in paper["identifiers"]}
+    assert identifiers == {f"arXiv:{id}" for id in ("2602.07495", "2502.03081", "2510.03122", "2503.11167")}
+    readme = (CHECKOUT / "README.md").read_text()
+    assert all(paper["title"] in readme for paper in cited["references"])
+    assert f"## {__version__}" in (CHECKOUT / "CHANGELOG.md").read_text()
