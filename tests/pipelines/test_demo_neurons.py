@@ -6,6 +6,8 @@ import pytest
 
 from brainhive_cli.demo import voxels
 
+SHOWN = ("embed", "brain model", "train-align", "eval-retrieval", "reconstruct")
+
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory):
@@ -24,12 +26,7 @@ def shown(home: Path, go):
 def test_it_goes_from_voxels_to_clips_that_are_said_to_be_simulated(shown, home) -> None:
     page = (home / shown.files["page"]).read_text()
     assert voxels.PROVENANCE in page and "<h1>Brainhive demo (simulated)</h1>" in page
-    assert [row[0] for row in shown.tables[0].rows] == [
-        "embed",
-        "train-align",
-        "eval-retrieval",
-        "reconstruct",
-    ]
+    assert [row[0] for row in shown.tables[0].rows] == list(SHOWN)
     assert len([*home.glob("runs/reconstruct/*/samples/**/*.png")]) >= 2 * 2
 
 
