@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
-from brainhive_cli.alignment import checkpoints, upstream
+from brainhive_cli.alignment import published_checkpoints, upstream
 from brainhive_cli.alignment.layout import FORMAT, Layout
 from brainhive_cli.alignment.learned import Block, Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
@@ -204,9 +204,9 @@ def load(path: Path | str) -> Aligner:
         BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
     """
     folder = Path(path)
-    if checkpoints.is_checkpoint(folder):
-        layout, state = checkpoints.read(folder)
-        aligner = Aligner(layout, checkpoints.learned_in(folder))
+    if published_checkpoints.is_checkpoint(folder):
+        layout, state = published_checkpoints.read(folder)
+        aligner = Aligner(layout, published_checkpoints.learned_in(folder))
         weights.fill(aligner, state, folder)
         return aligner.eval()
     file = next((folder / name for name in WEIGHTS if (folder / name).is_file()), folder / WEIGHTS[0])
@@ -229,14 +229,18 @@ def load(path: Path | str) -> Aligner:
 
 def is_model(path: Path) -> bool:
     """Whether a path is a model's, not a run's."""
-    if checkpoints.is_checkpoint(path):
+    if published_checkpoints.is_checkpoint(path):
         return True
     return (path / "config.json").is_file() and not (path / FINISHED).is_file()
 
 
 def holds_model(path: Path) -> bool:
     """Whether a path is a model's, by the names of weights where it is a checkpoint."""
-    return checkpoints.holds_model(path) if checkpoints.is_checkpoint(path) else is_model(path)
+    return (
+        published_checkpoints.holds_model(path)
+        if published_checkpoints.is_checkpoint(path)
+        else is_model(path)
+    )
 
 
 def learned_in(folder: Path) -> Learned:
@@ -245,8 +249,8 @@ def learned_in(folder: Path) -> Learned:
     Raises:
         BrainhiveError: if a file is damaged, or the format is newer.
     """
-    if checkpoints.is_checkpoint(folder):
-        return checkpoints.learned_in(folder)
+    if published_checkpoints.is_checkpoint(folder):
+        return published_checkpoints.learned_in(folder)
     return _learned(folder, _config(folder))
 
 

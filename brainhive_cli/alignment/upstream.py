@@ -70,7 +70,7 @@ def write(layout: Layout, state: State) -> tuple[Fields, State]:
         BrainhiveError: if upstream's model has no such parts.
     """
     _check(layout, state)
-    kind = layout.backbone["kind"]
+    kind = _upstreams(layout.backbone)
     if kind == "atm":
         state = state | _tokens_by_number(state, layout.spec.subjects)
     keys = {key: _upstream_key(name) or key for name, key in layout.encoders.items()}
@@ -93,7 +93,7 @@ def write(layout: Layout, state: State) -> tuple[Fields, State]:
 
 
 def _check(layout: Layout, state: State) -> None:
-    kind, spec, fuser = layout.backbone["kind"], layout.spec, layout.fuser.get("kind", "")
+    kind, spec, fuser = _upstreams(layout.backbone), layout.spec, _upstreams(layout.fuser)
     width = sum(head.width for head in layout.heads.values())
     size = (spec.channels, spec.samples, width, len(spec.subjects))
     found = {name: value.shape for name, value in state.items() if name.startswith("backbone.")}
@@ -107,6 +107,11 @@ def _check(layout: Layout, state: State) -> None:
     ):
         if not is_upstreams:
             raise BrainhiveError(f"upstream's model has no {what}", "keep it in this project's own layout")
+
+
+def _upstreams(part: Fields) -> str:
+    """Return upstream's name of a part's kind: with underscores."""
+    return str(part.get("kind", "")).replace("-", "_")
 
 
 def _tokens_by_number(state: State, subjects: tuple[int, ...]) -> State:

@@ -13,7 +13,7 @@ from brainhive_cli import datasets
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.datasets._key_object import key_object
-from brainhive_cli.stores.clip_files import TensorRows, find_below
+from brainhive_cli.stores.tensor_rows import TensorRows, find_below
 
 TENSOR = "key_objects_masks_{split}.pt"
 OBJECTS = "mask_cls_{split}_qwen_video"

@@ -17,9 +17,9 @@ from brainhive_cli.datasets._cc2017_masks import masks_below
 from brainhive_cli.datasets._cc2017_words import CONCEPTS
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.stores import pickles
-from brainhive_cli.stores.clip_files import FOLDERS, TensorRows, find_below
 from brainhive_cli.stores.damage import RAISED, described
 from brainhive_cli.stores.ids import Names
+from brainhive_cli.stores.tensor_rows import FOLDERS, TensorRows, find_below
 
 SPLITS = ("train", "test")
 FRAMES, RATE_HZ = 6, 3.0

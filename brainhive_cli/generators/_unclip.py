@@ -283,9 +283,9 @@ class UnCLIP:
     def _refuse(self, conditioning: Conditioning, rows: int, sampling: Sampling) -> None:
         for name in ("texts", "images"):
             if getattr(conditioning, name) is not None:
-                raise BrainhiveError(f"sdxl_unclip takes no condition {name}", "use another prior")
+                raise BrainhiveError(f"sdxl-unclip takes no condition {name}", "use another prior")
         if sampling.prompt or sampling.negative_prompt:
-            raise RecipeError("sdxl_unclip has no text encoder for prompts", "leave prompts out")
+            raise RecipeError("sdxl-unclip has no text encoder for prompts", "leave prompts out")
         if conditioning.masks is not None and conditioning.embeddings is None:
             raise BrainhiveError("masks have no effect without embeddings", "use a prior that gives both")
         if len(conditioning) not in (0, rows):

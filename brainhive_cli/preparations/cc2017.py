@@ -13,10 +13,10 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores import pickles
-from brainhive_cli.stores.clip_files import FOLDERS, TensorRows, find_below
 from brainhive_cli.stores.damage import described
 from brainhive_cli.stores.recordings import Recording, Voxels
 from brainhive_cli.stores.sliced import Sliced
+from brainhive_cli.stores.tensor_rows import FOLDERS, TensorRows, find_below
 
 FILE, FRAMES = "subj{subject:02d}_{split}_fmri.pt", "GT_{split}_3fps.pt"
 NAMED = re.compile(r"subj(\d+)_train_fmri\.pt")

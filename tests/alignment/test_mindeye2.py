@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from brainhive_cli import aligner
-from brainhive_cli.alignment.checkpoints import read
 from brainhive_cli.alignment.initialisation import take_over
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.published_checkpoints import read
 from brainhive_cli.alignment.starts import Start
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.decoded import Decoded

@@ -160,6 +160,14 @@ def test_an_upstream_folder_that_lacks_something_says_what(tmp_path: Path, drop:
     assert "\n" not in caught.value.message and caught.value.hint
 
 
+def test_upstreams_config_names_parts_as_upstream_does_however_they_are_shown(tmp_path: Path) -> None:
+    shown = replace(OURS, backbone={"kind": "brain-mlp"}, fuser={**OURS.fuser, "kind": "fusion-encoder"})
+
+    Aligner(shown).save_upstream(tmp_path)
+
+    assert json.loads((tmp_path / "config.json").read_text())["brain_backbone"] == "brain_mlp"
+
+
 def test_an_upstream_model_is_kept_in_our_layout_too(tmp_path: Path) -> None:
     Aligner(OURS).save_upstream(tmp_path / "upstream")
     model = aligners.load(tmp_path / "upstream")

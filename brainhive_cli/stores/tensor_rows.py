@@ -1,4 +1,4 @@
-"""Files of clips: where they lie, and rows of tensors that are larger than memory."""
+"""Files of tensors: where they lie, and rows of those that are larger than memory."""
 
 from dataclasses import dataclass
 from pathlib import Path
