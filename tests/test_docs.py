@@ -1,4 +1,4 @@
-"""The pages: each can be found, its links lead somewhere, and its lines parse against the real command line."""
+"""The pages: each can be found, its links lead somewhere, its lines parse against the real command line."""
 
 import importlib
 import re
