@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 from brainhive_cli import __version__
 from brainhive_cli.app import app
 from brainhive_cli.commands import execute
+from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError
 
 DOCS = CHECKOUT / "docs"
 PAGES = sorted(DOCS.glob("*.md"))
@@ -113,6 +114,20 @@ def test_every_line_parses_against_the_real_command_line(
             continue
         shown = CliRunner().invoke(app, words)
         assert shown.exit_code in (0, 3), f"brainhive {line}\n{shown.stderr}"
+
+
+def test_troubleshooting_has_every_error_with_its_exit_code() -> None:
+    table = (DOCS / "troubleshooting.md").read_text()
+    kinds, ahead = [], [BrainhiveError]
+    while ahead:
+        kinds.append(ahead.pop())
+        ahead += kinds[-1].__subclasses__()
+    public = {
+        kind for kind in kinds if kind.__module__.startswith("brainhive_cli") and kind.__name__[0] != "_"
+    }
+    absent = [kind.__name__ for kind in public if f"| {kind.exit_code} | `{kind.__name__}` |" not in table]
+    assert len(public) > 5 and absent == []
+    assert f"| {INTERRUPTED} |" in table
 
 
 def test_the_citation_is_of_this_version_and_names_the_four_papers() -> None:
