@@ -38,6 +38,8 @@ NAMES = {
 }
 TWO_WAY = "two_way_"
 """How the names of two-way identification in an encoder's embeddings begin."""
+AT_PEAK = "_at_peak"
+"""How the names of the value at the strongest place of a course end."""
 LOWER_IS_BETTER = {
     *("mean_rank", "median_rank", "effnet", "swav", "fid", "kid", "lpips"),
     *("loss", "validation_loss", "validation_loss_at_start", "mse", "epe"),
@@ -50,6 +52,8 @@ def shown(name: str) -> str:
     """Name a metric for people, as in papers."""
     if name.startswith(TWO_WAY):
         return f"two-way {name.removeprefix(TWO_WAY)}"
+    if name.endswith(AT_PEAK):
+        return f"{shown(name.removesuffix(AT_PEAK))} at its peak"
     return NAMES.get(name, name.replace("_", " "))
 
 

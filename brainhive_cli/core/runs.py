@@ -237,7 +237,7 @@ def find(runs: Path, command: str, reference: str | None) -> RunFolder:
     """
     hint = f"brainhive {command}"
     if reference is not None:
-        for path in (home.located(reference), runs / command / reference):
+        for path in (home.located(reference), runs / command / reference, runs / reference):
             if path.is_dir():
                 run = RunFolder(path)
                 if reason := _why_not(path, runs, command):

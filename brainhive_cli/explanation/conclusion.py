@@ -15,6 +15,7 @@ from brainhive_cli.explanation.findings import (
     SIMILARITY,
     Finding,
     findings,
+    overall,
     similarity_findings,
     summary_table,
 )
@@ -73,9 +74,8 @@ def conclude(job: Job, folder: RunFolder, device: torch.device) -> Measurements:
             folder.replace(f"{FIGURES}/{name}.{suffix}", figure.savefig)
     listed = artifacts.Table(table.title, table.columns, table.rows, SECTION)
     artifacts.write(folder, [listed, *shown.values()])
-    return Measurements(
-        _scopes(found, course, without_model, job.spec.split), missing, _notes(job, found, course)
-    )
+    scopes = overall(found) | _scopes(found, course, without_model, job.spec.split)
+    return Measurements(scopes, missing, _notes(job, found, course))
 
 
 def _of_model(job: Job) -> list[tuple[int, Any]]:

@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.measurements import Metric, interval_text, scope
+from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
+from brainhive_cli.core.metric_names import AT_PEAK, shown
 from brainhive_cli.explanation.encoding_model import CORRELATION, UNIQUE
 from brainhive_cli.explanation.found import Found, analysis_of
 from brainhive_cli.explanation.occlusion import TIME
@@ -100,6 +101,21 @@ class Finding:
             "onset_ms": self.onset,
             **{name: None if each is None else each.tolist() for name, each in tested.items()},
         }
+
+
+def overall(found: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
+    """Give the strongest place of the first analysis as what stands for all of them.
+
+    It has no interval: the place was chosen by the items that it is measured on.
+    """
+    if not found:
+        return {}
+    first = found[0]
+    top, place = first.measured[first.peak], first.labels[first.peak]
+    name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
+    reason = "none: the strongest of all places"
+    plain = replace(top, name=name, protocol=protocol, low=None, high=None, interval=reason)
+    return {ALL: {name: replace(plain, these_subjects=None)}}
 
 
 def findings(groups: Groups, protocol: str, split: str, seeds: Sequence[int]) -> list[Finding]:
@@ -228,10 +244,10 @@ def summary_table(found: Sequence[Finding], title: str) -> Table:
         top = each.measured[each.peak]
         control = next(iter(each.controls.values()), None)
         beyond = "–" if control is None else f"{control[each.peak].value:.3f}"
-        p = "–" if each.corrected is None else f"{each.corrected[each.peak]:.3g}"
+        p = "–" if each.corrected is None else f"{each.corrected[each.peak]:.3f}"
         onset = "–" if each.onset is None else f"{each.onset:g} ms"
         place = each.labels[each.peak]
         interval = interval_text(top.low, top.high)
-        rows.append((each.name, each.metric, place, f"{top.value:.3f}", interval, beyond, p, onset))
+        rows.append((each.name, shown(each.metric), place, f"{top.value:.3f}", interval, beyond, p, onset))
     columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", "onset")
     return Table(title, columns, tuple(rows))

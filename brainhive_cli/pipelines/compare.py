@@ -25,4 +25,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _with_two(recipe: Recipe) -> Recipe:
     if len(recipe.runs or ()) < 2:
         raise RecipeError("compare needs two runs or more", "brainhive compare RUN RUN")
+    runs = report.opened(recipe)
+    if len({each.command for each in runs}) == len(runs):
+        kinds = ", ".join(f"{each.label} of {each.command}" for each in runs)
+        raise RecipeError(f"no two of these runs measured the same: {kinds}", "name two of one command")
     return recipe

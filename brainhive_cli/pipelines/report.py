@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from brainhive_cli.core import home
+from brainhive_cli.core import console, home
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_names import publish, remove
@@ -54,6 +54,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     runs = opened(recipe)
     groups = grouped(runs)
     path = _target(recipe, runs)
+    for reason in (reason for group in groups for reason in group.not_compared):
+        console.warn(f"not compared: {reason}")
     if launch.is_main:
         write(path, recipe.format, groups)
     files = {"page" if recipe.format == "html" else "table": path}
@@ -104,8 +106,8 @@ def find(root: Path, name: str) -> RunFolder:
         MissingData: if there is none.
         RecipeError: if several have the name.
     """
-    path = home.located(name)
-    if path.is_dir():
+    path = next((path for path in (home.located(name), root / name) if path.is_dir()), None)
+    if path:
         run = RunFolder(path)
         run.measurements()  # which says what is missing
         return run
@@ -117,9 +119,10 @@ def find(root: Path, name: str) -> RunFolder:
             f"several runs are called {name!r}", ", ".join(str(found.parent) for found in matching)
         )
     if not matching:
-        raise MissingData(
-            f"no finished run {name!r} below {root}", guess(name, list(there)) or "brainhive demo"
-        )
+        for begun in (path for path in root.glob("*/*") if path.name == name and path.is_dir()):
+            RunFolder(begun).measurements()  # which says what is missing
+        hint = guess(name, list(there)) or ("brainhive runs lists them" if there else "brainhive demo")
+        raise MissingData(f"no finished run {name!r} below {root}", hint)
     return RunFolder(matching[0].parent)
 
 
@@ -172,7 +175,7 @@ def _compared(runs: Sequence[ShownRun]) -> RunGroup:
     first, *others = runs
     compare = next((compare for note, compare in COMPARE.items() if note in first.found.notes), None)
     if compare is None or not first.found.items:
-        return RunGroup(runs)
+        return RunGroup(runs, not_compared=[f"{first.label} has no values item by item"])
     paired, reasons = {}, []
     for other in others:
         try:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from statistics import fmean
 
 from pydantic import Field
 
@@ -14,6 +15,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, 
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.file_names import remove
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.metric_names import headlines, shown
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -22,8 +24,6 @@ from brainhive_cli.core.runs import CLAIM, RunFolder, age
 REMOVE = "rm"
 BRAIN = "brain"
 """The scope of what was reconstructed from signals."""
-HEADLINES = ("top1", "two_way", "validation_loss")
-"""Metrics that stand for a run, by how their names begin; the first that it has."""
 
 
 class Recipe(BaseRecipe):
@@ -106,14 +106,13 @@ class Found:
             return error.message
         overall = found.overall or found.scopes.get(BRAIN)
         scopes = [overall] if overall else list(found.scopes.values())
-        for start in HEADLINES:
-            names = [next((n for n in each if n.startswith(start)), "") for each in scopes]
-            values = [each[name] for each, name in zip(scopes, names, strict=True) if name]
-            if len(values) == 1:
-                return f"{values[0].name} {values[0].value:.3f} ({values[0].interval_text()})"
-            if values:
-                mean = sum(metric.value for metric in values) / len(values)
-                return f"{values[0].name} {mean:.3f}, the mean of {len(values)}"
+        name = next(iter(headlines(list(dict.fromkeys(name for each in scopes for name in each)))), "")
+        values = [each[name] for each in scopes if name in each]
+        if len(values) == 1:
+            interval = "" if values[0].low is None else f" ({values[0].interval_text()})"
+            return f"{shown(name)} {values[0].value:.3f}{interval}"
+        if values:
+            return f"{shown(name)} {fmean(each.value for each in values):.3f}, the mean of {len(values)}"
         return ""
 
     @property

@@ -196,7 +196,8 @@ def headline_of(command: Command, result: Result) -> str:
             name.partition("_")[0] + "-way" if name.startswith("two_way") else name, metrics[name]
         )
     if command == "train-align":
-        return f"{len(result.metrics.notes['cells'])} brain encoders"
+        count = len(result.metrics.notes["cells"])
+        return f"{count} brain encoder{'s' if count > 1 else ''}"
     return f"{len(result.tables[0].rows)} stores" if result.tables else "done"
 
 

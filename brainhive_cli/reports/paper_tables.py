@@ -188,7 +188,7 @@ def latex(table: PaperTable) -> str:
 
     head = " & ".join(["", *map(_escaped, table.columns)])
     body = "\n".join(
-        f"{_escaped(label)} & {' & '.join(map(cell, values))} \\\\" for label, values in table.rows
+        f"{' & '.join([_escaped(label), *map(cell, values)])} \\\\" for label, values in table.rows
     )
     return (
         "\\begin{table}\n\\centering\n"

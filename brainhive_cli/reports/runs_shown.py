@@ -6,11 +6,23 @@ from functools import cached_property
 from statistics import mean, stdev
 from typing import Any
 
+from pydantic import ConfigDict
+from typing_extensions import TypedDict
+
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
 from brainhive_cli.core.metric_names import headlines
 from brainhive_cli.core.runs import RunFolder
+
+
+class Environment(TypedDict, total=False):
+    """What a page reads of a run's environment; the rest is shown as it is."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # type: ignore[misc]
+
+    versions: dict[str, str]
+    device: str
 
 
 @dataclass(frozen=True)
@@ -41,16 +53,16 @@ class ShownRun:
         return self.folder.path.parent.name
 
     @cached_property
-    def environment(self) -> Mapping[str, Any]:
+    def environment(self) -> "Environment":
         """What it was computed with; empty if nothing says it."""
         is_there = (self.folder.path / "environment.json").is_file()
-        return self.folder.read_json("environment.json") if is_there else {}
+        return self.folder.read_json("environment.json", Environment) if is_there else {}
 
     @property
     def recipe_text(self) -> str:
         """The resolved recipe as it lies in the run."""
         path = self.folder.path / "recipe.yaml"
-        return path.read_text(encoding="utf-8") if path.is_file() else ""
+        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
 
     @property
     def source(self) -> str:

@@ -60,6 +60,13 @@ def test_every_metric_has_an_interval_and_its_control(found):
     assert (top1.n, top1.pool, top1.chance, top1.seeds) == (200, 100, 0.01, (1,))
 
 
+def test_the_strongest_window_stands_for_the_run_without_an_interval(found):
+    (top,) = found.overall.values()
+    read = values(found, "windows", "top1")
+    assert (top.name, top.value, top.low) == ("top1_at_peak", max(read.values()), None)
+    assert max(read, key=read.get) in top.protocol and top.interval.startswith("none")
+
+
 def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found):
     read, trained = (values(found, name, "two_way") for name in ("windows", "trained"))
     assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.9

@@ -61,7 +61,10 @@ def test_a_report_of_the_newest_run_is_one_file_below_reports(home, runs):
     assert "poor: top-1" in page.read_text() and not list(page.parent.glob(".*"))
 
 
-@pytest.mark.parametrize("name", ["good-0000000001", "0000000001", "runs/eval-retrieval/good-0000000001"])
+@pytest.mark.parametrize(
+    "name",
+    ["good-0000000001", "0000000001", *(f"{below}eval-retrieval/good-0000000001" for below in ("", "runs/"))],
+)
 def test_a_run_is_found_by_its_name_the_end_of_it_or_its_folder(home, runs, name):
     assert say("report", name, "--to", "page.html").exit_code == 0
 
@@ -79,9 +82,16 @@ def test_compared_runs_are_tested_item_by_item(home, runs):
 def test_runs_that_cannot_be_paired_are_shown_with_the_reason(home, runs):
     other = ranked(home, "other-0000000003", 0.5, digest="9876543210")
     found = say("compare", runs[0], runs[1], other, "--to", home / "page.html")
-    assert found.exit_code == 0
+    assert found.exit_code == 0 and "warning: not compared: " in found.stderr
     page = (home / "page.html").read_text()
     assert "Not compared: " in page and "different galleries" in page and "is better than poor" in page
+
+
+def test_runs_of_different_commands_cannot_be_compared(home, runs):
+    other = ranked(home, "third-0000000003", 0.5, command="reconstruct")
+    found = say("compare", runs[0], other)
+    assert found.exit_code == 2 and "no two of these runs measured the same: " in found.stderr
+    assert "third of reconstruct" in found.stderr and not (home / "reports").exists()
 
 
 def test_runs_of_several_commands_are_sections_of_one_page(home, runs):
@@ -105,6 +115,7 @@ def test_tables_for_papers_are_written_in_each_format(home, runs, form, says):
     [
         (["report", "nothing"], 3, "no finished run 'nothing'"),
         (["report", "."], 3, "is not finished"),
+        (["report", "begun-0000000004"], 3, "begun-0000000004 is not finished"),
         (["compare", "good-0000000001"], 2, "compare needs two runs"),
         (["compare", "good-0000000001", "0000000001"], 2, "named twice"),
         (["compare", "good-0000000001", "poor-0000000002", "--labels", "one"], 2, "have the labels one"),
@@ -117,8 +128,30 @@ def test_tables_for_papers_are_written_in_each_format(home, runs, form, says):
     ],
 )
 def test_bad_input_is_one_line_and_its_exit_code(home, runs, words, code, says):
+    (home / "runs/eval-retrieval/begun-0000000004").mkdir()
     found = say(*words)
     assert found.exit_code == code and says in found.stderr and "Traceback" not in found.stderr
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "says"),
+    [
+        ("environment.json", b'{"versions": 3}', "versions"),
+        ("environment.json", b"null", "valid dictionary"),
+        ("artifacts.json", b'{"schema": 9}', "schema 9"),
+    ],
+)
+def test_a_damaged_document_of_a_run_is_named(home, runs, file, text, says):
+    (runs[0] / file).write_bytes(text)
+    found = say("report", runs[0])
+    assert found.exit_code == 1 and file in found.stderr and says in found.stderr
+    assert not list((home / "reports").glob("*"))
+
+
+def test_a_recipe_that_is_no_text_is_shown_as_far_as_it_is(home, runs):
+    (runs[0] / "recipe.yaml").write_bytes(b"epochs: 3 \xff")
+    assert say("report", runs[0], "--to", home / "page.html").exit_code == 0
+    assert "epochs: 3" in (home / "page.html").read_text()
 
 
 def test_without_any_run_the_hint_makes_one(home):

@@ -1,6 +1,7 @@
 """runs: what there is in a home, and what may be removed from it."""
 
 import io
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,18 +43,25 @@ def runs(home: Path) -> list[RunFolder]:
 def test_runs_are_listed_with_state_result_age_and_size(runs: list[RunFolder]) -> None:
     shown = {line.split()[0]: line for line in brainhive(columns="140").stdout.splitlines() if "/" in line}
     align, retrieval, running = (shown[f"{run.path.parent.name}/{run.path.name}"] for run in runs)
-    assert "finished" in align and "top1 0.250, the mean of 2" in align and "MB" in align
-    assert "top1 0.250 (0.200–0.300)" in retrieval and "less than a minute ago" in retrieval
+    assert "finished" in align and "top-1 0.250, the mean of 2" in align and "MB" in align
+    assert "top-1 0.250 (0.200–0.300)" in retrieval and "less than a minute ago" in retrieval
     assert "running" in running
     del runs[2:]  # the process that held it is gone
     assert "interrupted" in brainhive("train-align").stdout
     assert "eval-retrieval" not in brainhive("train-align").stdout
 
 
+def test_a_result_is_what_a_training_came_to_and_not_where_it_began(home: Path) -> None:
+    names = ("validation_loss_at_start", "validation_loss")
+    losses = {name: replace(TOP1, name=name, low=None) for name in names}
+    opened("train-prior", "prior", all=losses)
+    assert "validation loss 0.250 ·" in brainhive().stdout.replace("\n    ", " ")
+
+
 def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:
     lines = brainhive().stdout.splitlines()
     assert max(map(len, lines)) <= 80 and f"eval-retrieval/{runs[1].path.name}" in lines
-    assert any("finished · top1 0.250 (0.200–0.300) · " in line for line in lines)
+    assert any("finished · top-1 0.250 (0.200–0.300) · " in line for line in lines)
 
 
 def test_a_run_is_removed_when_the_user_agrees(

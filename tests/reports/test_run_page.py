@@ -1,5 +1,6 @@
 """The page of runs, made of their metrics and artifacts alone, whatever command wrote them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,6 +112,9 @@ def test_tables_for_papers_have_means_deviations_the_best_and_signs_that_are_exp
     table = paper_table(compared(tmp_path))
     assert "| aligned | **0.500 ± 0.141** |" in markdown(table) and r"0.250 ± 0.141\*\*" in markdown(table)
     assert r"\textbf{0.500 $\pm$ 0.141}" in latex(table) and r"0.250 $\pm$ 0.141$^{**}$" in latex(table)
+    assert all(row.count("&") == 2 for row in latex(table).splitlines() if "&" in row)
+    empty = replace(table, columns=[], rows=[("none", [])])
+    assert "&" not in latex(empty).partition("midrule")[2]
     assert r"mean rank $\downarrow$" in latex(table) and latex(table).count(r"\\") == 3
     lines = comma_separated(table).splitlines()
     assert lines[1].startswith("aligned,0.5,0.141421,1,,3,") and lines[2].startswith(
