@@ -53,16 +53,35 @@ def parse(text: str, override: str) -> Any:
 
 
 def put(fields: dict[str, Any], key: str, value: Any) -> None:
-    """Set a dotted key; naming another `kind` drops the knobs of the part before."""
+    """Set a dotted key, a number in it a place in a list; another `kind` drops the knobs of the part before.
+
+    Raises:
+        RecipeError: if the list has no such place.
+    """
     *path, last = key.split(".")
+    section: Any = fields
     for step in path:
-        below = fields.get(step)
+        place = _place(section, step, key)
+        below = section[place] if isinstance(section, list) else section.get(place)
         if isinstance(below, str):  # a part named by its kind alone
             below = {"kind": below}
-        fields[step] = fields = below if isinstance(below, dict) else {}
-    if last == "kind" and str(fields.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
-        fields.clear()
-    fields[last] = value
+        section[place] = section = below if isinstance(below, dict | list) else {}
+    is_kind = last == "kind" and isinstance(section, dict)
+    if is_kind and str(section.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
+        section.clear()
+    section[_place(section, last, key)] = value
+
+
+def _place(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:
+    """Take a step of a dotted key as a place in a list, where there is one."""
+    if isinstance(section, dict):
+        return step
+    if step.isdecimal() and int(step) < len(section):
+        return int(step)
+    raise RecipeError(
+        f"{key}: {step!r} is no place in a list of {len(section)}",
+        f"a number from 0 to {len(section) - 1}" if section else "set the whole list",
+    )
 
 
 def to_yaml(fields: Mapping[str, Any]) -> str:

@@ -137,7 +137,7 @@ def test_a_missing_recipe_suggests_the_nearest_shipped_one_of_the_command() -> N
         resolve(recipe="papres/nice")
     guess, _, known = caught.value.hint.partition(" shipped for train-align: ")
     assert guess == "did you mean papers/nice?"
-    assert "demo, demo-havir, havir-24gb, papers/alignvis-inter, " in known and "prior" not in known
+    assert "demo, demo-havir, " in known and ", papers/alignvis-inter, " in known and "prior" not in known
 
 
 def test_a_folder_of_recipes_gives_each_command_its_own() -> None:
@@ -244,3 +244,15 @@ def test_paths_lie_below_home(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert resolve("paths.runs=/elsewhere").paths.under_home("runs") == Path("/elsewhere")
     monkeypatch.delenv("BRAINHIVE_HOME")
     assert resolve().paths.under_home("data") == Path("data")
+
+
+def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("train:\n  stages: [{epochs: 2}, {epochs: 3, lr: 0.1}]\n")
+
+    stages = resolve("train.stages.1.epochs=7", recipe=path).train.stages
+
+    assert [(each.epochs, each.lr) for each in stages][1] == (7, 0.1) and stages[0].epochs == 2
+    for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
+        with pytest.raises(RecipeError, match="is no place in a list of 2"):
+            resolve(key, recipe=path)
