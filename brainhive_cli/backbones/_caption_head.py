@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from brainhive_cli.core.errors import BrainhiveError
+
 TIED, SOURCE = "decoder.lm_head.weight", "decoder.transformer.wte.weight"
 """GPT-2's last layer is its embedding: a file holds it once, NEURONS' twice."""
 PADDING = 0
@@ -54,7 +56,17 @@ class CaptionHead(nn.Module):
         return made[:, None]
 
     def forward(self, text: Tensor, ids: Tensor) -> Tensor:
-        """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary]."""
+        """Predict each id of captions [B, L] from those before it: logits [B, L, vocabulary].
+
+        Raises:
+            BrainhiveError: if it does not know an id.
+        """
+        known = self.decoder.config.vocab_size
+        if not ids.is_meta and (largest := int(ids.max())) >= known:
+            raise BrainhiveError(
+                f"a caption has the id {largest}, and the caption head knows {known}",
+                "a larger backbone.vocabulary, or another tokenizer",
+            )
         words = self.decoder.transformer.wte(ids)
         found: Tensor = self.decoder(inputs_embeds=torch.cat([self.prefix(text), words], 1)).logits
         return found[:, :-1]

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from brainhive_cli.backbones import mindeye2
 from brainhive_cli.backbones.with_prior import DENOISED
 from brainhive_cli.core import parts
-from brainhive_cli.core.caption_tokens import CaptionTokens
+from brainhive_cli.core.caption_tokens import OPEN_CLIP, CaptionTokens
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import Heads
@@ -68,7 +68,7 @@ class Config(parts.Config):
     concept_width: Size = Field(1280, description="Width between the two maps of the concept head.")
     vocabulary: Size = Field(50257, description="Token ids that the caption head knows; GPT-2's number.")
     tokenizer: str = Field(
-        "open-clip", description="Whose ids captions are made of: open-clip, or what has a CLIP tokenizer."
+        OPEN_CLIP, description="Whose ids captions are made of: open-clip, or what has a CLIP tokenizer."
     )
     caption_width: Size = Field(768, description="Width of the caption head's GPT-2.")
     caption_layers: Size = Field(12, description="Its layers.")
@@ -79,10 +79,32 @@ class Config(parts.Config):
         """Make the model, with the decoders that its heads need.
 
         Raises:
-            RecipeError: if the heads are others, or not of `frames` frames.
+            RecipeError: if the heads are others, or not of `frames` frames, or widths cannot be divided.
+            MissingData: if there is no such tokenizer.
         """
         _check(heads, self.frames)
+        if {MASK, LATENTS} & heads.keys() and any(each % self.groups for each in self.channels):
+            raise RecipeError(
+                f"channels {[*self.channels]} cannot be divided into {self.groups} groups",
+                "backbone.groups, a divisor of all",
+            )
+        if CAPTION in heads:
+            self._check_captions(heads[CAPTION].width)
         return Neurons(self, spec, heads)
+
+    def _check_captions(self, length: int) -> None:
+        if self.caption_width % self.caption_heads:
+            raise RecipeError(
+                f"caption_width {self.caption_width} cannot be divided among {self.caption_heads} heads",
+                "backbone.caption_heads, a divisor of it",
+            )
+        if self.caption_positions <= length:
+            raise RecipeError(
+                f"caption_positions {self.caption_positions} are too few for captions of {length} ids",
+                f"backbone.caption_positions={length + 1}, or more: a prefix comes first",
+            )
+        if self.tokenizer != OPEN_CLIP:  # or its absence would be seen when the training is done
+            CaptionTokens(self.tokenizer, length)
 
 
 TINY = Config(

@@ -14,7 +14,7 @@ from brainhive_cli import backbones
 from brainhive_cli.backbones import neurons
 from brainhive_cli.backbones._caption_head import CaptionHead
 from brainhive_cli.backbones._text_driven_decoder import TextDrivenDecoder
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.losses import LossContext
@@ -224,3 +224,27 @@ def test_without_a_prior_decoders_read_the_brains_tokens() -> None:
 def test_heads_that_it_cannot_make_are_refused(heads: dict[str, Head], problem: str) -> None:
     with pytest.raises(RecipeError, match=problem):
         backbones.build(neurons.TINY, SPEC, heads)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("groups", 3, r"channels \[4, 8\] cannot be divided into 3 groups"),
+        ("caption_heads", 3, "caption_width 8 cannot be divided among 3 heads"),
+        ("caption_positions", 8, "caption_positions 8 are too few for captions of 8 ids"),
+        ("tokenizer", "nowhere", "nowhere"),
+    ],
+)
+def test_sizes_that_cannot_be_built_and_an_absent_tokenizer_are_one_line(
+    key: str, value: Any, message: str
+) -> None:
+    heads = {"image": Head((4, 16)), "text": Head((6,)), "mask": Head((2, 1, 4, 4)), "caption": Head((8,))}
+    config = neurons.TINY.model_copy(update={key: value})
+    with pytest.raises(BrainhiveError, match=message):
+        config.build(SignalSpec((), 1, (1,), (5,)), heads)
+
+
+def test_a_caption_of_ids_that_the_head_does_not_know_is_one_line() -> None:
+    head = CaptionHead(6, 3, vocabulary=8, width=8, layers=1, heads=2, positions=8)
+    with pytest.raises(BrainhiveError, match="has the id 8, and the caption head knows 8"):
+        head(torch.zeros(1, 6), torch.tensor([[1, 8, 0]]))
