@@ -56,6 +56,8 @@ class Stage(Section):
             refuse_idle(self, ("start_div", "final_div"), f"with schedule {self.schedule}", "leave it out")
         if (self.warmup_epochs or 0) > self.epochs:
             raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
+        if self.schedule == "one_cycle" and self.warmup_epochs == self.epochs:
+            raise ValueError(f"one_cycle cannot fall where warmup_epochs are all {self.epochs} epochs")
         return self
 
 

@@ -164,6 +164,10 @@ def test_freezing_what_is_not_there_or_everything_is_refused(data, tmp_path, fro
         ({"stages": [{"epochs": 3}, {"epochs": 1}], "patience": 2}, "patience has no effect"),
         ({"stages": [{"epochs": 3, "final_div": 5}]}, "final_div has no effect with schedule cosine"),
         ({"stages": [{"epochs": 3, "warmup_epochs": 4}]}, "warmup_epochs is above the 3 epochs"),
+        (
+            {"stages": [{"epochs": 3, "warmup_epochs": 3, "schedule": "one_cycle"}]},
+            "one_cycle cannot fall where warmup_epochs are all 3 epochs",
+        ),
     ],
 )
 def test_keys_of_stages_without_effect_are_refused(settings, message):
