@@ -20,6 +20,8 @@ OBJECTS = "mask_cls_{split}_qwen_video"
 NAMES = "mask_cls_dict_{split}_qwen_video.json"
 PUBLISHED = 4320
 """Rows of the published tensors, also of that of the 1200 test clips."""
+LEAST = 0.5
+"""Share of the clips that have objects, at least: masks of fewer are those of other clips."""
 Masks = Callable[[int], NDArray[np.uint8]]
 
 
@@ -123,6 +125,8 @@ def _of_objects(folder: Path, names: Path, shape: tuple[int, int], source: str) 
         raise MissingData(
             f"{names} has masks of clip {max(clips, default='none')}, and there are {shape[0]}", source
         )
+    if len(clips) < LEAST * shape[0]:
+        raise MissingData(f"{names} has masks of {len(clips)} clips, and there are {shape[0]}", source)
     return Objects(folder, names, shape[1], source)
 
 

@@ -203,7 +203,8 @@ def _fill(
         bad = [name for each in launch.gather(found) for name in each]
         if len(bad) == len(images):
             raise BrainhiveError(
-                f"none of the {len(bad)} pictures of {images.dataset} can be decoded", "check the files"
+                f"none of the {len(bad)} pictures of {images.dataset} can be decoded; {bad[0]}",
+                "check the files",
             )
         if recipe.skip_bad or not bad:
             filled.finish()

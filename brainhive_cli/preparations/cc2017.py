@@ -62,9 +62,10 @@ class Films:
         path = self._file(subject, split)
         with described(path, SOURCE):
             signal = pickles.array(pickles.load(path))
-            if signal.ndim != 3 or signal.dtype.kind != "f":
+            if signal.ndim != 3 or not signal.size or signal.dtype.kind != "f":
                 raise ValueError(f"it holds {signal.dtype} {list(signal.shape)}, not signals [N, R, V]")
         self._refuse_other_clips(path, split, len(signal))
+        self._refuse_other_voxels(path, subject, signal.shape[2])
         shape = (*signal.shape, 1)
 
         def read(part: slice) -> NDArray[np.floating]:
@@ -85,6 +86,16 @@ class Films:
         if (found := find_below(self.root, name)) is None:
             raise MissingData(f"no {self.root}/{name}", SOURCE)
         return found
+
+    def _refuse_other_voxels(self, path: Path, subject: int, count: int) -> None:
+        """Refuse responses of other voxels than those to the training clips."""
+        first = self._file(subject, self.splits[0])
+        *_, voxels = TensorRows(first).shape("N, R, V", SOURCE)
+        if voxels != count:
+            raise BrainhiveError(
+                f"{path} has {count} voxels, and {first.name} has {voxels}",
+                f"get both from one place: {SOURCE}",
+            )
 
     def _refuse_other_clips(self, path: Path, split: str, count: int) -> None:
         """Refuse responses that are not as many as the clips, where these are there."""

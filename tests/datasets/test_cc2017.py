@@ -159,6 +159,9 @@ BAD = {
         root, [7] + [0] * 50
     ),
     r"dict_train_qwen_video\.json has masks of clip 4000, and there are 5": rename_masks,
+    r"dict_train_qwen_video\.json has masks of 2 clips, and there are 5": lambda root: (
+        root / "masks/mask_cls_dict_train_qwen_video.json"
+    ).write_text(json.dumps({f"mask_{clip}_f0": {"0": "dog"} for clip in range(2)})),
     r"masks_train\.pt has masks of 7 clips of 6 frames, and there are 5 of 6": lambda root: torch.save(
         torch.zeros(7, 6, 8, 8), root / "masks/key_objects_masks_train.pt"
     ),

@@ -13,7 +13,7 @@ from PIL import Image
 
 from brainhive_cli import encoders
 from brainhive_cli.core.caption_tokens import CaptionTokens
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
@@ -86,6 +86,14 @@ def test_what_an_encoder_needs_and_is_not_there_is_said_with_the_file(go, root, 
     with pytest.raises(MissingData, match=f"cc2017/train has no .*, which {encoder} reads") as seen:
         go("embed", "dataset=cc2017", f"encoders={encoder}", "run.workers=0")
     assert seen.value.hint.startswith(way)
+
+
+def test_why_no_clip_can_be_read_is_said(go, root, code_allowed):
+    torch.save(torch.full((5, 6, 3, 8, 8), 255.0), root / "GT_train_3fps.pt")
+    with pytest.raises(
+        BrainhiveError, match=r"none of the 5 .* clip 0 of .* lie in 255 to 255, not in 0 to 1"
+    ):
+        go("embed", "dataset=cc2017", f"encoders='{COLOURS}'", "run.workers=0")
 
 
 def check(root: Path, monkeypatch: pytest.MonkeyPatch, everything: bool = False) -> inventory.Inventory:

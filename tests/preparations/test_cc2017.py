@@ -58,10 +58,20 @@ def test_subjects_are_those_whose_files_are_there_in_any_folder(root):
         (torch.zeros(4, 10, 11), r"responses to 4 clips, and GT_test_3fps\.pt has 3"),
         (torch.zeros(4, 2), r"it holds float32 \[4, 2\], not signals \[N, R, V\]"),
         (torch.zeros(4, 2, 3, dtype=torch.int64), r"it holds int64"),
-        (torch.full((3, 2, 3), torch.nan), "signals that are not finite"),
+        (torch.zeros(3, 0, 11), r"it holds float32 \[3, 0, 11\], not signals"),
+        (torch.zeros(3, 10, 12), r"has 12 voxels, and subj01_train_fmri\.pt has 11"),
+        (torch.full((3, 10, 11), torch.nan), "signals that are not finite"),
         (b"half", "damaged or cut short"),
     ],
-    ids=["clips", "axes", "whole numbers", "not a number", "half downloaded"],
+    ids=[
+        "clips",
+        "axes",
+        "whole numbers",
+        "no repetition",
+        "other voxels",
+        "not a number",
+        "half downloaded",
+    ],
 )
 def test_files_of_another_kind_are_one_line(root, go, content, message):
     path = root / "subj01_test_fmri.pt"
