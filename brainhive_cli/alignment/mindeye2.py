@@ -24,6 +24,8 @@ NEURONS_FILE = "brain_model"
 """How the names of NEURONS' files begin."""
 IMAGE, TEXT = "clip-bigg-tokens", "clip-bigg-text"
 """Encoders of what the heads predict."""
+FRAME = f"{IMAGE}-view-2"
+"""The same of a clip's third frame, which NEURONS' training takes."""
 BRAIN, PRIOR = ("ridge.", "backbone.", "clipproj."), "diffusion_prior."
 DECODERS = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
 SCHEDULE = f"{PRIOR}noise_scheduler."
@@ -62,19 +64,20 @@ def read(path: Path, state: State, subjects: Sequence[int]) -> tuple[Layout, Sta
     with weights.reading(
         path, "give the checkpoint of one of its trainings", BrainhiveError, problem="is no such model"
     ):
-        layout = _layout(state, subjects, bool(decoders), has_prior)
+        image = FRAME if path.name.startswith(NEURONS_FILE) else IMAGE
+        layout = _layout(state, subjects, bool(decoders), has_prior, image)
     _say(path, state)
     return layout, _renamed(state, subjects, bool(decoders), has_prior)
 
 
-def _layout(state: State, subjects: Sequence[int], has_decoders: bool, has_prior: bool) -> Layout:
+def _layout(state: State, subjects: Sequence[int], has_decoders: bool, has_prior: bool, image: str) -> Layout:
     ridges = [state[f"ridge.linears.{place}.weight"] for place in range(len(subjects))]
     hidden, widths = len(ridges[0]), tuple(ridge.shape[1] for ridge in ridges)
     width = state["backbone.clip_proj.0.weight"].shape[0]
     tokens = len(state["backbone.backbone_linear.weight"]) // width
     blocks = _count(state, r"backbone\.mixer_blocks1\.(\d+)\..*")
     brain = {"kind": "mindeye2", "hidden": hidden, "mixer": "blocks" if blocks else "none", "blocks": blocks}
-    heads = {"image": Head((tokens, width), IMAGE)}
+    heads = {"image": Head((tokens, width), image)}
     if "clipproj.proj" in state:
         heads["text"] = Head((state["clipproj.proj"].shape[1],), TEXT)
     backbone: dict[str, Any] = brain

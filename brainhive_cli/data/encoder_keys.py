@@ -33,8 +33,9 @@ def encoders_by_key(keys: Iterable[str], maybe: Iterable[EncoderConfig] = ()) ->
 
 
 def _named(key: str) -> EncoderConfig | None:
+    kind, _, view = key.rpartition("-view-")
     with suppress(RecipeError):
-        config = resolve(key)
+        config = resolve({"kind": kind, "views": int(view)} if kind and view.isdecimal() else key)
         return config if config.name == key else None
     return None
 

@@ -20,6 +20,7 @@ from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.data.encoder_keys import encoders_by_key
 
 State = dict[str, Tensor]
 VOXELS, SUBJECT, TOKENS, WIDTH = 7, 1, 4, 16
@@ -102,6 +103,8 @@ def test_neurons_checkpoint_is_the_model_that_wrote_it(made: Aligner, neurons: P
     assert all(torch.equal(each, other.tensors[name]) for name, each in one.tensors.items())
     assert found.layout.backbone["mode"] == "published"
     assert (found.learned.dataset, found.learned.subjects) == ("cc2017", (SUBJECT,))
+    names = {key: config.name for key, config in encoders_by_key(found.layout.encoders).items()}
+    assert names == {each: each for each in ("clip-bigg-tokens-view-2", "clip-bigg-text")}
     assert SELECTED_ON_TEST in found.learned.caveats
 
 
