@@ -221,6 +221,8 @@ def remove_unused(runs: Path) -> None:
     for claim in runs.glob(f"*/*/{CLAIM}"):
         if RunFolder(claim.parent).is_untouched and is_own(claim):
             remove(claim.parent)
+            with suppress(OSError):  # as another command has runs there
+                claim.parent.parent.rmdir()
 
 
 def reference(run: RunFolder, runs: Path, variant: str = "") -> str:

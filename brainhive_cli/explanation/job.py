@@ -14,6 +14,7 @@ from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.pace import Work
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.explanation.reader import Reader
@@ -70,6 +71,12 @@ class Job:
     def pairs(self) -> list[tuple[Cell, int]]:
         """Cells with the subjects that each is tested on."""
         return [(cell, subject) for subject, cells in self.subjects.items() for cell in cells]
+
+    @property
+    def work(self) -> Work:
+        """Count what there is to explain."""
+        kind = f"{self.align.dataset.name}, {', '.join(self.spec.analyses)}, control {self.spec.control}"
+        return Work(kind, len(self.pairs), "subjects of a cell")
 
     @cached_property
     def encoders(self) -> list[EncoderConfig]:

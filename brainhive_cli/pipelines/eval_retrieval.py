@@ -1,5 +1,7 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
+import time
+from dataclasses import replace
 from typing import Any
 
 from brainhive_cli.core import artifacts, console, home, trackers
@@ -31,7 +33,8 @@ def plan(recipe: Recipe) -> Plan:
             "curves": lambda: ", ".join(job.check_figures()) or "none",
             "against": lambda: ", ".join(other.runs[0].name for other in job.against) or "none",
             **trackers.checks(recipe.run.trackers),
-        }
+        },
+        lambda: job.work,
     )
 
 
@@ -47,10 +50,12 @@ def _run(job: Job, launch: Launch, again: bool = False) -> Result:
     job.check_figures()
     others = [_run(other, launch).metrics for other in job.against]
     folder = RunFolder.open("eval-retrieval", job.label, job.pinned, launch, again)
+    work, start = job.work if folder.is_untouched else None, time.monotonic()
     if not folder.is_finished:
         _evaluate(job, others, folder, launch)
         launch.barrier()
-    result = _result(job, folder)
+    done = (work, time.monotonic() - start) if work else None
+    result = replace(_result(job, folder), work=done)
     if launch.is_main:
         found = result.metrics
         both = {name: found.scopes[name] for name in (ALL, scope(ALL, BACKWARD)) if name in found.scopes}

@@ -1,6 +1,7 @@
 """explain: where, when, in which band and at which level the signal carries what was seen."""
 
 import shlex
+import time
 from typing import Any
 
 from brainhive_cli.alignment.trained import AlignRun
@@ -32,7 +33,8 @@ def plan(recipe: Recipe) -> Plan:
             "levels": lambda: ", ".join(job.check_levels()) or "none",
             "control": lambda: f"{job.spec.control}, {job.spec.draws} permutations",
             "figures": job.check_figures,
-        }
+        },
+        lambda: job.work,
     )
 
 
@@ -42,6 +44,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job.check_figures()
     job.check_levels()
     folder = RunFolder.open("explain", job.align.label, job.pinned, launch, again)
+    work, start = job.work if folder.is_untouched else None, time.monotonic()
     if not folder.is_finished:
         _explain(job, folder, launch)
         launch.barrier()
@@ -56,7 +59,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         )
         files = {"figures": folder.path / FIGURES} if recipe.figures else {}
         hint = shlex.join(["brainhive", "report", str(folder.path)])
-        return Result(folder.path, tables, found, files, hint)
+        done = (work, time.monotonic() - start) if work else None
+        return Result(folder.path, tables, found, files, hint, work=done)
 
 
 def _explain(job: Job, folder: RunFolder, launch: Launch) -> None:

@@ -11,6 +11,7 @@ import torch
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import hub, runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.pace import Work
 from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
 from brainhive_cli.retrieval.projection import require_projection
@@ -65,6 +66,13 @@ class Job:
     def groups(self) -> list[Group]:
         """The cells that are measured: one of each run, whose similarities are averaged."""
         return group_cells(self.runs)
+
+    @property
+    def work(self) -> Work:
+        """Count what there is to measure."""
+        curves = ", ".join(self.spec.curves) or "no curves"
+        kind = f"{self.runs[0].dataset.name}, {self.recipe.gallery}, {curves}"
+        return Work(kind, sum(len(cells[0].tested_on) for cells in self.groups), "subjects of a cell")
 
     def load(self, group: Group, device: torch.device) -> Ensemble:
         """Load the models of some cells that are averaged."""

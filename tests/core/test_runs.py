@@ -69,6 +69,7 @@ def test_only_runs_of_this_process_without_anything_done_are_removed(home: Path)
     (other.path / ".claim").write_text("elsewhere 1")
     runs.remove_unused(home / "runs")
     assert [run.path.exists() for run in (unused, other, begun)] == [False, True, True]
+    assert not unused.path.parent.exists()
 
 
 def test_again_starts_beside_what_is_there(home: Path) -> None:

@@ -103,8 +103,10 @@ def test_a_terminal_shows_the_result_first_and_only_what_was_asked_for(evaluated
 
 def test_shuffled_signals_score_at_chance(go, world, trained):
     """By the mean rank: of 100 first places one is expected, which is too few to tell."""
-    shuffled = go("eval-retrieval", f"run={trained}", "control=shuffled").metrics.overall
+    result = go("eval-retrieval", f"run={trained}", "control=shuffled")
 
+    assert result.work and result.work[0].unit == "subjects of a cell"
+    shuffled = result.metrics.overall
     rank = shuffled["mean_rank"]
     assert rank.low <= rank.chance <= rank.high
     assert shuffled["top1"].value <= 0.03

@@ -104,7 +104,10 @@ def test_artifacts_are_typed_and_every_figure_is_drawn(folder, go, world, runs):
     assert {"table", "curve", "heatmap"} <= kinds
     few = ("analyses=windows,levels,sensors,similarity", "subjects=1", "draws=20", QUICK[1], runs)
 
-    made = RunFolder(go("explain", f"align_run={folder.measurements().notes['run']}", *few).folder)
+    result = go("explain", f"align_run={folder.measurements().notes['run']}", *few)
+
+    made = RunFolder(result.folder)
+    assert result.work[0].count == 1 and result.work[1] > 0
 
     listed = artifacts.read(made)
     titles = [each.title for each in listed if each.kind == "curve"]
@@ -142,6 +145,7 @@ def test_the_run_is_named_first_and_json_is_the_document(folder, world):
     assert json.loads(shown.stdout)["metrics"]["schema"] == 1
     plan = json.loads(checked.stdout)["plan"]
     assert checked.exit_code == 0 and plan["left out"] == "regions: the signals are of sensors"
+    assert "subjects of a cell; how long is known after" in plan["time"]
 
 
 def test_a_model_of_shuffled_labels_shows_next_to_nothing(go, world, trained, tmp_path):
