@@ -10,7 +10,7 @@ from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.data import clip_files, media_files
 from brainhive_cli.data.clip_files import ANIMATED, VIDEOS, is_animated
-from brainhive_cli.datasets import Clip, check_unique
+from brainhive_cli.datasets import Clip, check_unique, decode
 from brainhive_cli.stores.matching import PICTURES
 
 BORDER_PX = 2
@@ -34,12 +34,14 @@ def clips_in(folder: str) -> dict[str, Path]:
 
     Raises:
         MissingData: if there is no such folder, or no clip in it.
+        BadPicture: naming a damaged file among the clips.
         BrainhiveError: if two files differ in their endings only, or a frame lies among the clips.
     """
     root, found = home.located(folder), set()
     for file in _files(folder):
         is_clip = file.suffix.lower() in VIDEOS or is_animated(file)
         if not is_clip and file.parent == root:
+            decode(str(file), file)  # or a damaged clip would be called a picture
             raise BrainhiveError(
                 f"{file} is a picture among clips", "put the frames of each clip into a folder of their own"
             )

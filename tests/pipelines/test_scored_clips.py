@@ -107,6 +107,11 @@ def test_other_numbers_of_frames_rates_and_names_are_refused_in_one_line(go, hom
     with pytest.raises(BrainhiveError, match=r"is 25 × 25 px: not two squares"):
         go("reconstruct", *scored(home / "single", "left", FAST))
 
+    (home / "cut").mkdir()
+    (home / "cut/0.gif").write_bytes((home / "others/9.gif").read_bytes()[:60])
+    with pytest.raises(BrainhiveError, match=r"cut/0\.gif cannot be decoded"):
+        go("reconstruct", *scored(home / "cut", "left", FAST))
+
     (home / "others/cover.png").write_bytes((truth / "0/0.png").read_bytes())
     with pytest.raises(BrainhiveError, match=r"cover\.png is a picture among clips"):
         go("reconstruct", *scored(home / "others", truth, FAST))
