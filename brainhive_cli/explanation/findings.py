@@ -106,7 +106,7 @@ class Finding:
 def overall(found: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     """Give the strongest place of the first analysis as what stands for all of them.
 
-    It has no interval: the place was chosen by the items that it is measured on.
+    It has neither interval nor chance: the place was chosen by the items that it is measured on.
     """
     if not found:
         return {}
@@ -114,8 +114,8 @@ def overall(found: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     top, place = first.measured[first.peak], first.labels[first.peak]
     name, protocol = f"{top.name}{AT_PEAK}", f"{top.protocol}, {first.name} at {place}"
     reason = "none: the strongest of all places"
-    plain = replace(top, name=name, protocol=protocol, low=None, high=None, interval=reason)
-    return {ALL: {name: replace(plain, these_subjects=None)}}
+    plain = replace(top, name=name, protocol=protocol, chance=None, interval=reason)
+    return {ALL: {name: replace(plain, low=None, high=None, these_subjects=None)}}
 
 
 def findings(groups: Groups, protocol: str, split: str, seeds: Sequence[int]) -> list[Finding]:

@@ -63,7 +63,7 @@ def test_every_metric_has_an_interval_and_its_control(found):
 def test_the_strongest_window_stands_for_the_run_without_an_interval(found):
     (top,) = found.overall.values()
     read = values(found, "windows", "top1")
-    assert (top.name, top.value, top.low) == ("top1_at_peak", max(read.values()), None)
+    assert (top.name, top.value, top.low, top.chance) == ("top1_at_peak", max(read.values()), None, None)
     assert max(read, key=read.get) in top.protocol and top.interval.startswith("none")
 
 
