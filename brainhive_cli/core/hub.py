@@ -138,7 +138,7 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
     kind, repository, below, revision = _parse(rest, "")
     patterns = _patterns(below, [*files, *weights])
     with quiet():
-        found = snapshot(repository, "", kind, revision=revision, allow_patterns=patterns, dry_run=True)
+        found = snapshot(repository, below, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
     chosen = next(filter(None, by_pattern), None)
     if chosen is None:
@@ -198,7 +198,8 @@ def _failure(repository: str, below: str, error: Exception, repo_type: str) -> M
     if isinstance(answer, RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
     if is_absent_here:
-        part = f" --include '{below}/*'" if below else ""
+        inside = below if Path(below).suffix else f"{below}/*"  # a file or a folder
+        part = f" --include '{inside}'" if below else ""
         part += " --repo-type dataset" if repo_type == "dataset" else ""
         way = f"on a machine with a network: hf download {repository}{part}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)

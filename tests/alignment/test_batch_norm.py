@@ -33,7 +33,7 @@ def test_on_gpus_the_statistics_are_those_of_the_whole_batch_and_the_weights_the
 
 @pytest.mark.parametrize(
     ("kind", "rank", "processes", "is_warned_of"),
-    [("eeg_net", 0, 2, True), ("eeg_net", 1, 2, False), ("eeg_net", 0, 1, False), ("brain_mlp", 0, 2, False)],
+    [("eeg-net", 0, 2, True), ("eeg-net", 1, 2, False), ("eeg-net", 0, 1, False), ("brain-mlp", 0, 2, False)],
 )
 def test_on_a_cpu_it_is_told_once_where_it_matters(kind, rank, processes, is_warned_of, capsys):
     found = normalise_together(aligner(kind), Launch(rank, processes, CPU))

@@ -21,6 +21,7 @@ from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner
 from brainhive_cli.alignment.settings import Train
+from brainhive_cli.alignment.starts import Start
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
@@ -305,7 +306,9 @@ def test_training_starts_from_a_model_folder(train, embedding, tmp_path):
     learned, _, _ = train(data, "joint")
     model = tmp_path / "joint" / "cells" / "cell" / "model"
 
-    begun, _, _ = train(data_of(embedding, starts={0: model}), "begun", lr=1e-30, weight_decay=0, epochs=1)
+    begun, _, _ = train(
+        data_of(embedding, starts={0: (Start(model),)}), "begun", lr=1e-30, weight_decay=0, epochs=1
+    )
     fresh, _, _ = train(data_of(embedding), "fresh", lr=1e-30, weight_decay=0, epochs=1)
 
     assert is_same(begun, learned) and not is_same(fresh, learned)
@@ -330,7 +333,7 @@ def test_a_model_folder_of_another_make_is_refused(train, embedding, tmp_path):
     other.save(tmp_path / "other")
 
     with pytest.raises(BrainhiveError, match="architecture does not match the checkpoint"):
-        train(replace(data, starts={0: tmp_path / "other"}))
+        train(replace(data, starts={0: (Start(tmp_path / "other"),)}))
 
 
 def _resume_in_two(launch: Launch, folder: Path) -> None:

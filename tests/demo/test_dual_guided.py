@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo
-from brainhive_cli.demo import captions, dual_guided, joined, pictures
+from brainhive_cli.demo import captions, dual_guided, joined, pictures, token_guided
 from brainhive_cli.encoders import demo_image, demo_text, demo_vae
 from brainhive_cli.generators import Sampling, versatile_diffusion
 from tools.demo_world import plain_unet
@@ -98,7 +98,7 @@ def test_without_own_weights_it_is_the_other_demo_s_unet() -> None:
     prior.attach(other)
     random = torch.Generator().manual_seed(0)
     latents, tokens = (torch.randn(2, *shape, generator=random) for shape in ((4, 16, 16), (4, 128)))
-    timesteps, sizes = torch.tensor([900, 300]), torch.tensor([plain_unet.SIZE_IDS]).expand(2, -1)
+    timesteps, sizes = torch.tensor([900, 300]), torch.tensor([token_guided.SIZE_IDS]).expand(2, -1)
     with torch.no_grad():
         plain = plain_unet.load()(latents, timesteps, tokens, return_dict=False)[0]
         added = {"text_embeds": torch.zeros(2, 16), "time_ids": sizes}

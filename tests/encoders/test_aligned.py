@@ -40,4 +40,4 @@ def test_an_aligned_encoder_is_named_after_base_and_alignment(reference: Any, na
 def test_an_unknown_alignment_guesses_the_nearest() -> None:
     with pytest.raises(RecipeError, match=r"no encoder called 'dinov2-b14\+dreamsin'") as caught:
         encoders.resolve("dinov2-b14+dreamsin")
-    assert caught.value.hint.startswith("did you mean dinov2_b14_dreamsim?")
+    assert caught.value.hint.startswith("did you mean dinov2-b14-dreamsim?")

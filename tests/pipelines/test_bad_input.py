@@ -117,9 +117,11 @@ def test_a_count_that_no_machine_has_room_for_is_refused_at_once(home, refused, 
     refused(command, override, code=2, what="less than or equal to .* got 999999999999", hint="as in ")
 
 
-@pytest.mark.parametrize("command", ["train-align", "reconstruct"])
-def test_a_seed_below_zero_is_refused(refused, command):
-    refused(command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint="as in seeds=")
+@pytest.mark.parametrize(
+    ("command", "hint"), [("train-align", "as in --seeds 1,2"), ("reconstruct", "as in seeds=")]
+)
+def test_a_seed_below_zero_is_refused(refused, command, hint):
+    refused(command, "seeds=-1", code=2, what=r"seeds\.0: .*greater than or equal to 0", hint=hint)
 
 
 @pytest.mark.parametrize(

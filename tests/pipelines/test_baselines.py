@@ -62,7 +62,7 @@ def test_nearest_is_the_training_picture_most_similar_to_the_decoded_token(
     metric = result.metrics.scopes["nearest"]["ssim"]
     assert (metric.n, metric.seeds) == (3, (1,))
     assert metric.protocol.startswith("brainhive, the nearest of 960 training pictures by decoded head")
-    assert ("ssim", "nearest training picture") in [row[:2] for row in result.tables[0].rows]
+    assert ("SSIM", "nearest training picture") in [row[:2] for row in result.tables[0].rows]
 
 
 def test_mean_is_the_mean_of_the_training_pictures_at_the_scoring_size(go, aligned, drawing):
