@@ -56,7 +56,9 @@ def test_embed_shares_the_pictures_and_shows_a_childs_error_as_one_line(brainhiv
     ended = brainhive("embed", *settings, *TWO)
 
     lines = [line for line in ended.stderr.splitlines() if line.strip()]
-    assert (ended.returncode, ended.stdout, len(lines)) == (1, "", 2), ended.stderr
+    assert (ended.returncode, len(lines)) == (1, 2), ended.stderr
+    answer = json.loads(ended.stdout)  # one document, not one a process
+    assert answer["exit_code"] == 1 and lines[0] == f"error: {answer['error']}"
     assert lines[0].startswith("error: 1 pictures cannot be decoded: ") and str(last) in lines[0]
     assert lines[1].startswith("  try: ")
     assert TargetWriter(path).pending.tolist() == [11]  # no other picture was lost

@@ -59,8 +59,12 @@ def test_a_result_is_what_a_training_came_to_and_not_where_it_began(home: Path) 
 
 
 def test_a_name_is_never_folded_where_the_table_does_not_fit(runs: list[RunFolder]) -> None:
-    lines = brainhive().stdout.splitlines()
-    assert max(map(len, lines)) <= 80 and f"eval-retrieval/{runs[1].path.name}" in lines
+    title, *lines = brainhive().stdout.splitlines()
+    assert (
+        title.startswith("Runs in /")
+        and max(map(len, lines)) <= 80
+        and f"eval-retrieval/{runs[1].path.name}" in lines
+    )
     assert any("finished · top-1 0.250 (0.200–0.300) · " in line for line in lines)
 
 
