@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 
 import torch
 
@@ -42,7 +43,7 @@ def find_run(reference: str | None, prior: Prior, source: str, paths: Paths) -> 
         run = runs.find(root, "train-align", name)
         recipe = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if prior.fuser is not None:
-            _check(run, recipe, variant, prior, source, paths)
+            check_tokens(_model(run, variant), recipe.encoders, run.path, prior, source, paths)
         return run, variant
 
     def is_match(run: RunFolder) -> bool:
@@ -88,17 +89,23 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
     )
 
 
-def _check(run: RunFolder, recipe: Recipe, variant: str, prior: Prior, source: str, paths: Paths) -> None:
-    model = _model(run, variant)
+def check_tokens(
+    model: Aligner, encoders: Sequence[EncoderConfig], path: Path, prior: Prior, source: str, paths: Paths
+) -> None:
+    """Refuse a model whose tokens are not those of a prior with a fuser, and warn of another fuser.
+
+    Raises:
+        BrainhiveError: naming the run or model, `path`, and the prior, `source`.
+    """
     dim = model.layout.heads[model.layout.compared[0]].width
     if dim != prior.dim:
         raise BrainhiveError(
-            f"the tokens of {run.path} have {dim} dimensions, those of {source} {prior.dim}",
+            f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}",
             _training(source, paths),
         )
-    match_prior(source, recipe.encoders)
+    match_prior(source, encoders)
     if not _has_fuser_of(model, prior, source):
-        console.warn(f"{run.path} was trained against another fusion encoder than that of {source}")
+        console.warn(f"{path} was trained against another fusion encoder than that of {source}")
 
 
 def _matches(run: RunFolder, prior: Prior, source: str) -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeGuard
 
 import torch
 
@@ -14,7 +14,7 @@ from brainhive_cli.alignment.identity import refuse_others
 from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.core import home, parts, runs
+from brainhive_cli.core import home, hub, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import Heads
@@ -124,8 +124,8 @@ class AlignRun:
         given = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in given.items() if not value]:
             raise MissingData(
-                f"the model folder {path} does not say what to test it on: {' and '.join(absent)} missing",
-                f"brainhive eval-retrieval --run {path} --dataset things-eeg --subjects 1",
+                f"the model {path} does not say what to test it on: {' and '.join(absent)} missing",
+                f"--run {path} --dataset things-eeg --subjects 1",
             )
         used: Dataset = dataset.build(paths)
         model = aligners.load(path)
@@ -149,6 +149,14 @@ class AlignRun:
     def is_model(self) -> bool:
         """Whether it is a model folder, not a run."""
         return aligners.is_model(self.folder.path)
+
+    @property
+    def digests(self) -> dict[str, str]:
+        """The digest of a model by its path; of a run nothing, whose name tells it from others."""
+        path = self.folder.path
+        if not self.is_model:
+            return {}
+        return {str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])}
 
     def model(self, cell: Cell, device: torch.device) -> aligners.Aligner:
         """Load a cell's aligner."""
@@ -248,11 +256,16 @@ def find(
     reference: str | None, paths: Paths, dataset: Any = None, subjects: Sequence[int] | None = None
 ) -> AlignRun:
     """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run."""
-    if reference is not None and aligners.is_model(home.located(reference)):
+    if is_named_model(reference):
         return AlignRun.of_model(home.located(reference), paths, dataset, subjects)
     run, variant = of_variant(reference)
     found = runs.find(paths.under_home("runs"), "train-align", run)
     return AlignRun.open(found, paths, dataset, subjects, variant)
+
+
+def is_named_model(reference: str | None) -> TypeGuard[str]:
+    """Whether a reference is that of a model folder or published checkpoint, not of a run."""
+    return reference is not None and aligners.is_model(home.located(reference))
 
 
 def refuse_sweep(align: AlignRun) -> None:

@@ -30,8 +30,8 @@ from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import Selection, sample_range
 from brainhive_cli.stores.target_store import TargetStore
 
-SIGNALS, PICTURES = 4096, 8192
-"""How many are encoded at once."""
+SIGNALS, PICTURES = 4000, 8192
+"""How many are encoded at once; signals a multiple of 20, the batches that NEURONS' weights were read in."""
 BY_CHANCE = 0.5
 """Share of the tested pictures that may have the ids of others, as numbered ones do."""
 

@@ -209,6 +209,7 @@ COMMANDS = (
                 default="the newest that fits",
                 autocompletion=one(runs("train-align")),
             ),
+            "dataset": option("--dataset", "What a model folder decodes.", default="the run's"),
             "generator.source": GENERATOR,
             "subjects": option("--subjects", "Subjects, as in 1,2.", default="the run's"),
             "repeats": option("--repeats", "Pictures of each item.", int, min=1),

@@ -112,3 +112,8 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
 def part(shelf: str, default: str) -> BeforeValidator:
     """Mark a recipe key, as `Annotated[Any, part(…)]`, as a part of `shelf`, of kind `default` if unnamed."""
     return BeforeValidator(partial(resolve, shelf, default=default))
+
+
+def optional(shelf: str, default: str) -> BeforeValidator:
+    """Mark a recipe key as `part` does, and leave None as it is."""
+    return BeforeValidator(lambda value: None if value is None else resolve(shelf, value, default))

@@ -11,7 +11,7 @@ import torch
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.alignment.trained_cell import Member
-from brainhive_cli.core import hub, runs
+from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.pace import Work
@@ -153,11 +153,8 @@ class Job:
     def pinned(self) -> Recipe:
         """The recipe whose fingerprint names the run, and what is known by its path alone."""
         root = self.recipe.paths.under_home("runs") / "train-align"
-        name, path = runs.reference(self.align.folder, root, self.align.variant), self.align.folder.path
-        digests: dict[str, str] = {}
-        if self.align.is_model:
-            digests[str(path)] = hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
-        return self.recipe.model_copy(update={"align_run": name}).holding(digests)
+        name = runs.reference(self.align.folder, root, self.align.variant)
+        return self.recipe.model_copy(update={"align_run": name}).holding(self.align.digests)
 
     @property
     def control(self) -> Any:

@@ -50,10 +50,6 @@ def _known(value: list[str]) -> list[str]:
     return value
 
 
-def _dataset(value: Any) -> Any:
-    return None if value is None else parts.resolve("datasets", value, "things_eeg")
-
-
 def _one(value: Any) -> Any:
     if isinstance(value, list) and len(value) > 1:
         raise RecipeError(f"{len(value)} runs: {', '.join(map(str, value))}", "explain one run at a time")
@@ -130,7 +126,7 @@ class Recipe(BaseRecipe, Explanation):
         description="an align run, by folder or name, or SWEEP:VARIANT; or a model folder; default: the "
         "newest run (key: run)",
     )
-    dataset: Annotated[Any, BeforeValidator(_dataset)] = Field(
+    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="another data set than the run's, with other subjects"
     )
     subjects: recipe.Numbers | None = Field(None, description="subjects explained; default: the run's")

@@ -10,8 +10,8 @@ import torch
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import Learned
-from brainhive_cli.alignment.matching_run import find_run
-from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.alignment.matching_run import check_tokens, find_run
+from brainhive_cli.alignment.trained import AlignRun, find, is_named_model, refuse_sweep
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -77,10 +77,17 @@ class Job:
 
     @cached_property
     def align(self) -> AlignRun:
-        """The align run whose models decode: the one named, or the newest that was trained for the prior."""
-        recipe = self.recipe
-        found, variant = find_run(recipe.align_run, self.prior, recipe.prior.source, recipe.paths)
-        return AlignRun.open(found, recipe.paths, subjects=recipe.subjects, variant=variant)
+        """The run or model that decodes: the one named, or the newest run that was trained for the prior."""
+        recipe, prior = self.recipe, (self.prior, self.recipe.prior.source, self.recipe.paths)
+        tested = recipe.dataset, recipe.subjects
+        if not is_named_model(recipe.align_run):
+            found, variant = find_run(recipe.align_run, *prior)
+            return AlignRun.open(found, recipe.paths, *tested, variant=variant)
+        align = find(recipe.align_run, recipe.paths, *tested)
+        if self.prior.fuser is not None:
+            (encoders, _), cell = align.made_with[""], align.cells[0]
+            check_tokens(align.model(cell, torch.device("cpu")), encoders, align.folder.path, *prior)
+        return align
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:
@@ -151,7 +158,8 @@ class Job:
         if jobs := [each.pinned for each in self.variants.values()]:
             held = {name: digest for each in jobs for name, digest in each.digests.items()}
             return recipe.model_copy(update={"align_run": jobs[0].align_run}).holding(held)
-        align, held = self.align, {recipe.prior.source: priors.describe(recipe.prior.source).digest}
+        align, source = self.align, recipe.prior.source
+        held = {source: priors.describe(source).digest, **align.digests}
         if start := recipe.initial.folder:
             held[start] = digest_of(pictures_in(start))
         name = runs.reference(align.folder, recipe.paths.under_home("runs") / "train-align", align.variant)

@@ -129,8 +129,11 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     )
     align_run: str | None = Field(
         None,
-        description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; default: the "
-        "newest that was trained for the prior",
+        description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model folder "
+        "or published checkpoint; default: the newest run that was trained for the prior",
+    )
+    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
+        None, description="what a model folder or published checkpoint decodes; default: the run's data set"
     )
     generator: Annotated[Any, parts.part("generators", DEFAULT)] = Field(
         DEFAULT, validate_default=True, description="diffusion model"

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
-from brainhive_cli.core import hub, runs
+from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.pace import Work
 from brainhive_cli.retrieval.concepts import read_categories
@@ -127,11 +127,7 @@ class Job:
     @property
     def pinned(self) -> Recipe:
         """The recipe whose fingerprint names the runs, and what is known by its path alone."""
-        models = [run.folder.path for run in self.runs if run.is_model]
-        digests = {
-            str(path): hub.digest(path) if path.is_dir() else hub.digest(path.parent, [path.name])
-            for path in models
-        }
+        digests = {path: digest for run in self.runs for path, digest in run.digests.items()}
         if self.recipe.categories:
             content = repr(self.categories).encode()
             digests[self.recipe.categories] = hashlib.sha256(content).hexdigest()

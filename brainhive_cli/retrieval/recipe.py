@@ -90,10 +90,6 @@ class EvaluationSpec(Section):
         return [name for name in ("repetitions", "sliding") if getattr(self, name) is not None]
 
 
-def _dataset(value: Any) -> Any:
-    return None if value is None else parts.resolve("datasets", value, "things-eeg")
-
-
 class Recipe(BaseRecipe, EvaluationSpec):
     """Which runs are evaluated, on whom, and how."""
 
@@ -104,7 +100,7 @@ class Recipe(BaseRecipe, EvaluationSpec):
         description="an align run, by folder or name, or SWEEP:VARIANT; several are averaged; or a model "
         "folder; default: the newest run (key: run)",
     )
-    dataset: Annotated[Any, BeforeValidator(_dataset)] = Field(
+    dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="another data set than the run's: zero-shot transfer"
     )
     subjects: recipe.Subjects = Field(None, description="subjects tested on; default: the run's")

@@ -125,3 +125,16 @@ def test_the_identity_prior_conditions_on_the_decoded_head_itself(go, small, dra
 def test_a_strength_without_anything_to_start_from_is_refused(go, aligned, drawing):
     with pytest.raises(RecipeError, match="strength has no effect"):
         go("reconstruct", *drawing, "strength=0.3")
+
+
+def test_a_model_folder_draws_what_its_run_draws_and_needs_a_data_set(go, small, aligned, drawing):
+    (model,) = aligned.glob("cells/*/model")
+    by_run = go("reconstruct", *drawing, f"align_run={aligned.name}")
+
+    by_model = go("reconstruct", *drawing, f"align_run={model}", small[0], "subjects=1")
+
+    assert by_run.folder != by_model.folder
+    ours, theirs = (list(pictures_of(made.folder).values()) for made in (by_run, by_model))
+    assert len(ours) == 6 and all(np.array_equal(*pair) for pair in zip(ours, theirs, strict=True))
+    with pytest.raises(BrainhiveError, match="--dataset and --subjects missing"):
+        go("reconstruct", *drawing, f"align_run={model}")
