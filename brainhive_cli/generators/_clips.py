@@ -301,8 +301,4 @@ class ClipDiffusion:
                 f"latents to start from have {start.shape[-3]} channels, the generator's {channels}",
                 "use a head that predicts the encoder sd15-vae",
             )
-        if len(conditioning) not in (0, rows):
-            raise BrainhiveError(
-                f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
-                "give one seed for each row",
-            )
+        _sampling.check_rows(conditioning, rows)

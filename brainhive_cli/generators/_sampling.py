@@ -7,8 +7,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from brainhive_cli.core import console
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.generators import SCHEDULERS, Sampling
+
+
+def check_rows(conditioning: Conditioning, rows: int) -> None:
+    """Refuse a conditioning of another number of rows than there are seeds; one of none serves any number."""
+    if len(conditioning) not in (0, rows):
+        raise BrainhiveError(
+            f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
+            "give one seed for each row",
+        )
 
 
 def scheduler_of(own: Any, sampling: Sampling) -> Any:

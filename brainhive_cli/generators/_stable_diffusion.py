@@ -242,10 +242,6 @@ def _refuse(conditioning: Conditioning, rows: int, sampling: Sampling) -> None:
     for name in ("images", "masks"):
         if getattr(conditioning, name) is not None:
             raise BrainhiveError(f"this generator takes no condition {name}", "use another prior")
-    if len(conditioning) not in (0, rows):
-        raise BrainhiveError(
-            f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
-            "give one seed for each row",
-        )
+    _sampling.check_rows(conditioning, rows)
     if conditioning.texts is not None and sampling.prompt:
         raise RecipeError("prompt has no effect where the prior gives texts", "leave prompt out")

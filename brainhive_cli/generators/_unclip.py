@@ -288,8 +288,4 @@ class UnCLIP:
             raise RecipeError("sdxl-unclip has no text encoder for prompts", "leave prompts out")
         if conditioning.masks is not None and conditioning.embeddings is None:
             raise BrainhiveError("masks have no effect without embeddings", "use a prior that gives both")
-        if len(conditioning) not in (0, rows):
-            raise BrainhiveError(
-                f"{rows} seeds need a conditioning of {rows} rows; got {len(conditioning)}",
-                "give one seed for each row",
-            )
+        _sampling.check_rows(conditioning, rows)
