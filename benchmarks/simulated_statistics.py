@@ -11,12 +11,12 @@ from collections.abc import Iterator
 from itertools import product
 
 import numpy as np
+from brainhive_cli.metrics.neighbours import block_length
 from numpy.typing import NDArray
 from scipy.stats import norm
 
 from brainhive_cli.explanation.reliability import find_by_means
 from brainhive_cli.metrics.comparison import compare, mcnemar
-from brainhive_cli.metrics.neighbours import block_length
 from brainhive_cli.metrics.statistics import describe
 
 Hits = NDArray[np.float64]

@@ -15,6 +15,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.mixing import Mixing
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.targets import Targets
@@ -37,6 +38,7 @@ class CellData:
         repetitions: A training sample is the average of a stimulus's trials, each single trial, or an average
             of `random_k` trials at random. Trials' single repetitions are used where they are given.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
+        alike: Which pictures are, by their rows.
     """
 
     trials: list[Trials]
@@ -50,6 +52,7 @@ class CellData:
     repetitions: Literal["average", "single", "random"] = "average"
     random_k: int = 2
     augmented: Targets | None = None
+    alike: Alike = field(default_factory=Alike)
 
 
 @dataclass(frozen=True)

@@ -175,8 +175,8 @@ def _finish(
     for held in queries:
         protocol = extend_protocol("held-out training concepts", caveats)
         named = {"seeds": (seed,), "protocol": protocol, "split": "validation"}
-        by_subject, ids = held.by_subject(ranks)
-        metrics = summarise(by_subject, len(held.shown), ids=ids, **named)  # type: ignore[arg-type]
+        by_subject, items = held.by_subject(ranks)
+        metrics = summarise(by_subject, len(held.shown), items=items, **named)  # type: ignore[arg-type]
         scopes = {name: by_name(metrics)}
     notes = {"epoch": epoch, "selected_on": aligner.learned.selection, "caveats": caveats}
     folder.write_json(f"cells/{name}/{FINISHED}", Measurements(scopes, notes=notes).as_dict())

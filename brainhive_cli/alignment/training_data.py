@@ -22,6 +22,7 @@ from brainhive_cli.core import console, home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data.device import free_bytes
 from brainhive_cli.data.encoder_groups import grouped
 from brainhive_cli.data.encoder_keys import match_keys
@@ -191,6 +192,7 @@ class TrainingData:
             recipe.signal.repetitions,
             recipe.signal.random_k,
             self.augmented,
+            Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
         )
         return self._layout(recipe, trials), data
 

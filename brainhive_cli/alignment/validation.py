@@ -8,6 +8,7 @@ from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.data.signal_bank import Rows, SignalBank, averages_of
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.metrics.retrieval import ranks
@@ -19,11 +20,20 @@ BLOCK = 1024
 class Queries:
     """Rows of a signal bank that a model is validated on; the gallery is the stimuli that any of them shows.
 
-    `images` are the targets of all stimuli; `subject` are subject indices [N], or None for an unknown one.
+    `images` are the targets of all stimuli; `subject` are subject indices [N], or None for an unknown one;
+    `alike` says which stimuli are, by their rows.
     """
 
-    def __init__(self, pool: SignalBank, rows: Rows, images: Targets, subject: Tensor | None) -> None:
+    def __init__(
+        self,
+        pool: SignalBank,
+        rows: Rows,
+        images: Targets,
+        subject: Tensor | None,
+        alike: Alike | None = None,
+    ) -> None:
         self.pool, self.rows, self.images, self.subject = pool, rows, images, subject
+        self.alike = alike or Alike()
         index = torch.from_numpy(rows).to(pool.stimulus.device)
         self.shown, self.target = torch.unique(pool.stimulus[index], return_inverse=True)
 
@@ -35,11 +45,11 @@ class Queries:
         blocks = np.split(self.rows, range(BLOCK, len(self.rows), BLOCK))
         return ranks(torch.cat([self._encode(aligner, rows) for rows in blocks]), gallery, self.target)
 
-    def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], list[list[int]]]:
+    def by_subject(self, ranks: Tensor) -> tuple[list[Tensor], Items]:
         """Split ranks [N] by subject, and give the stimulus of each: several subjects may have seen one."""
         subject, stimulus = self.pool.subject.cpu()[self.rows], self.pool.stimulus.cpu()[self.rows]
         masks = [subject == each for each in subject.unique()]
-        return [ranks[mask] for mask in masks], [stimulus[mask].tolist() for mask in masks]
+        return [ranks[mask] for mask in masks], self.alike.items([stimulus[mask].tolist() for mask in masks])
 
     def _encode(self, aligner: Aligner, rows: Rows) -> Tensor:
         tokens = []
@@ -53,7 +63,7 @@ class Queries:
 def held_out(data: CellData, averages: SignalBank) -> list[Queries]:
     """Take the averaged signals of held-out training concepts, if there are any."""
     rows = np.flatnonzero(data.held_out[averages.stimulus.cpu().numpy()])
-    return [Queries(averages, rows, data.images, averages.subject)] if len(rows) else []
+    return [Queries(averages, rows, data.images, averages.subject, data.alike)] if len(rows) else []
 
 
 def tested(data: CellData, device: torch.device) -> list[Queries]:

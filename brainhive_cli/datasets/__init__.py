@@ -13,6 +13,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.matching import PICTURES
@@ -151,6 +152,10 @@ class Dataset(Protocol):
     @property
     def is_simulated(self) -> bool:
         """Whether its signals are simulated; every result on them says so."""
+
+    @property
+    def alike_by(self) -> AlikeBy:
+        """What its stimuli are alike by: intervals and permutations take those together."""
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, subjects_of
@@ -29,6 +30,7 @@ class Pictures:
         signals: Folder of all signal stores.
         recordings: The name that signals are kept under; default: `name`.
         lists: Files that say which pictures are in which split.
+        alike_by: What they are alike by.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Pictures:
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
     lists: tuple[Path, ...] = ()
+    alike_by: AlikeBy = "concept"
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""

@@ -15,6 +15,7 @@ from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._archives import unpacking
 from brainhive_cli.datasets._pictures import from_files
@@ -87,6 +88,7 @@ class Things:
     channels: tuple[str, ...] | None
     subjects: tuple[int, ...]
     splits: tuple[str, ...] = ("train", "test")
+    alike_by: AlikeBy = "concept"
     is_simulated: bool = False
 
     @property

@@ -49,7 +49,8 @@ class Config(parts.Config):
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_clips, root, name, CAPTIONS[self.captions])
-        return Pictures(name, SPLITS, listed, paths.under_home("signals"), "cc2017")
+        signals = paths.under_home("signals")
+        return Pictures(name, SPLITS, listed, signals, "cc2017", alike_by="neighbours")
 
 
 TINY = Config()

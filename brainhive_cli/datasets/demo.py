@@ -12,6 +12,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.demo import captions, pictures, simulation, voxels
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, Sensors, Voxels
@@ -61,6 +62,7 @@ class Demo:
     noise: float
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
+    alike_by: AlikeBy = "concept"
     is_simulated: bool = True
     space: Space = "sensors"
     concepts: int = pictures.TRAIN_CONCEPTS

@@ -11,6 +11,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.datasets.demo import REPETITIONS, SEEDS, of_voxels
 from brainhive_cli.demo import captions, films, pictures, simulation, voxels
 from brainhive_cli.stores.ids import Names
@@ -58,6 +59,7 @@ class DemoFilms:
     test_films: int
     splits: tuple[str, ...] = ("train", "test")
     channels: tuple[str, ...] | None = None
+    alike_by: AlikeBy = "concept"
     is_simulated: bool = True
 
     @property

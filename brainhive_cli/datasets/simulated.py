@@ -9,6 +9,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.datasets.demo import SPACE, SUBJECTS, Space, simulated
 from brainhive_cli.demo import simulation
 from brainhive_cli.stores import target_store
@@ -65,6 +66,11 @@ class Simulated:
         """What its signals depend on: the same pictures may be simulated in several ways."""
         name = f"{self.name}-simulated-{self.meaning}-noise-{self.noise:g}"
         return name if self.space == "sensors" else f"{name}-{self.space}"
+
+    @property
+    def alike_by(self) -> AlikeBy:
+        """What the pictures are alike by."""
+        return self.source.alike_by
 
     @property
     def splits(self) -> tuple[str, ...]:

@@ -168,9 +168,9 @@ def _finding(
 
     options: dict[str, Any] = {"pool": first.pool, "chance": first.chance, **how}
     limits = (0.0, 1.0) if first.pool else CORRELATIONS.get(first.metric, (None, None))
-    is_single = first.metric.startswith("top") and all(len(group) == 1 for group in own)
+    is_share = None if first.metric.startswith("top") else False
     measured = measure_each(
-        first.metric, stacked("values"), seeds=seeds, limits=limits, wilson=is_single, **options
+        first.metric, stacked("values"), seeds=seeds, limits=limits, is_share=is_share, **options
     )
     controls, tested = {}, None
     if all(len(p.null) for group in own for p in group):
@@ -186,7 +186,9 @@ def _finding(
     if all(p.shuffled.size for group in own for p in group):
         kind = TRAINED if tested is not None or name.startswith("encoding") else SHUFFLED
         named = {**options, "protocol": f"{how['protocol']}, {kind}"}
-        controls[kind] = measure_each(first.metric, stacked("shuffled"), limits=limits, wilson=False, **named)
+        controls[kind] = measure_each(
+            first.metric, stacked("shuffled"), limits=limits, is_share=False, **named
+        )
     p_values = (None, None) if tested is None else (tested.p_values, tested.corrected)
     return Finding(analysis_of(name), first.axis, at, measured, controls, *p_values)
 
@@ -223,7 +225,7 @@ def similarity_findings(course: Course, protocol: str, split: str) -> list[Findi
                 "protocol": protocol,
                 "split": split,
                 "chance": 0.0,
-                "wilson": False,
+                "is_share": False,
                 "limits": (-1.0, 1.0),
             }
             measured = measure_each(metric, subjects, **options)  # type: ignore[arg-type]

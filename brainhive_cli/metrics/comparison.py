@@ -1,6 +1,6 @@
 """Whether two runs differ on the same items and subjects, and by how much."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.metrics.resampling import Values, by_item
-from brainhive_cli.metrics.statistics import describe
+from brainhive_cli.core.units import Items
+from brainhive_cli.metrics.statistics import Values, describe, scatter_of_means
 
 Ranks = NDArray[np.integer[Any]]
 ROUNDING = 1e-12
@@ -43,7 +43,7 @@ class Comparison:
         t_p: Over subjects, for these items: paired t test; None if all differ by the same, too.
         least_p: The smallest p that the sign-flip and signed-rank tests of so few subjects can give.
         cohens_dz: Effect size over subjects: mean difference over the standard deviation of differences.
-        only_first: Items that only the first run found; None where values are no hits.
+        only_first: Items that only the first run found; None where values are no hits, or of several seeds.
         only_second: Items that only the second run found.
     """
 
@@ -70,20 +70,18 @@ class Comparison:
         return {**asdict(self), "these_subjects": these}
 
 
-def compare(
-    first: Sequence[Ranks], second: Sequence[Ranks], *, ids: Sequence[Sequence[Hashable]] | None = None
-) -> Comparison:
+def compare(first: Sequence[Ranks], second: Sequence[Ranks], *, items: Items | None = None) -> Comparison:
     """Compare two runs by how often they rank the seen image first.
 
-    Subjects and items are crossed: a method may suit some subjects and some pictures by chance, and both
-    chances count. minF′ takes both in; a test over subjects alone does not, and holds for these items only.
-
-    For McNemar's test of one subject an item counts as found when more than half of the seeds rank it first.
+    Subjects and units of items are crossed: a method may suit some subjects and some concepts by chance, and
+    both chances count. minF′ takes both in; a test over subjects alone does not, and holds for these items
+    only. An item's value is its share of hits over seeds. McNemar's test needs single hits of independent
+    items; it is that of one subject with one seed a side, and a t test over units that of one subject else.
 
     Args:
         first: Ranks [S, N] of S seeds and N items, one array a subject; or [N].
         second: Ranks of the same items and subjects; the number of seeds may be another.
-        ids: Names of the items, one list a subject (see `statistics.describe`).
+        items: See `statistics.describe`.
 
     Raises:
         BrainhiveError: if subjects or items are not the same in number.
@@ -92,48 +90,46 @@ def compare(
     (d_z), through scipy.stats.
     """
     hits, others = ([(np.atleast_2d(group) == 1) * 1.0 for group in groups] for groups in (first, second))
-    return _compared(hits, others, ids, are_hits=True)
+    return _compared(hits, others, items, are_hits=True)
 
 
 def compare_values(
-    first: Sequence[Values], second: Sequence[Values], *, ids: Sequence[Sequence[Hashable]] | None = None
+    first: Sequence[Values], second: Sequence[Values], *, items: Items | None = None
 ) -> Comparison:
     """Compare two runs by values of any kind, [S, N] or [N], as `compare` does by ranks."""
     values, others = ([np.atleast_2d(group) for group in groups] for groups in (first, second))
-    return _compared(values, others, ids, are_hits=False)
+    return _compared(values, others, items, are_hits=False)
 
 
 def _compared(
-    first: Sequence[Values],
-    second: Sequence[Values],
-    ids: Sequence[Sequence[Hashable]] | None,
-    are_hits: bool,
+    first: Sequence[Values], second: Sequence[Values], items: Items | None, are_hits: bool
 ) -> Comparison:
     sizes = [[group.shape[-1] for group in groups] for groups in (first, second)]
     if sizes[0] != sizes[1] or not sizes[0]:
         raise BrainhiveError(
             f"items by subject {sizes[0]} and {sizes[1]} cannot be paired", "compare runs of the same items"
         )
+    items = items or Items.unnamed(sizes[0])
     differences = [one.mean(0) - other.mean(0) for one, other in zip(first, second, strict=True)]
-    found = describe(differences, ids=ids, limits=(-1, 1) if are_hits else (None, None), wilson=False)
-    by_subject = np.array([each.mean() for each in differences])
+    interval = describe(differences, items, limits=(-1, 1) if are_hits else (None, None), is_share=False)
+    by_subject = np.array([difference.mean() for difference in differences])
     discordant = None
-    if are_hits:
-        one, other = (np.concatenate([each.mean(0) > 0.5 for each in groups]) for groups in (first, second))
-        discordant = int((one & ~other).sum()), int((other & ~one).sum())
+    if are_hits and all(len(group) == 1 for group in (*first, *second)):  # of one seed a side
+        joined = np.concatenate(differences)
+        discordant = int((joined > 0).sum()), int((joined < 0).sum())
     p: float | None
     if len(differences) > 1:
-        p, test = min_f(differences, ids), "minF′ over subjects and items"
-    elif discordant:
-        p, test = mcnemar(*discordant), "McNemar's over items"
+        p, test = min_f(differences, items), f"minF′ over subjects and {items.kind}"
+    elif discordant and items.are_independent:
+        p, test = mcnemar(*discordant), f"McNemar's over {items.kind}"
     else:
-        p, test = _over_items(differences[0]), "t over items"
+        p, test = _over_units(differences[0], items), f"t over {items.kind}"
     return Comparison(
         float(by_subject.mean()),
-        found.low,
-        found.high,
-        found.method,
-        found.these_subjects,
+        interval.low,
+        interval.high,
+        interval.method,
+        interval.these_subjects,
         sum(map(len, differences)),
         len(differences),
         p,
@@ -143,34 +139,32 @@ def _compared(
     )
 
 
-def min_f(differences: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None = None) -> float | None:
-    """Test over subjects and items that the mean difference is 0: the p of minF′.
+def min_f(differences: Sequence[Values], items: Items | None = None) -> float | None:
+    """Test over subjects and units of items that the mean difference is 0: the p of minF′.
 
-    With F₁ over subjects and F₂ over items, minF′ = F₁F₂ / (F₁ + F₂): the squared mean over the sum of both
+    With F₁ over subjects and F₂ over units, minF′ = F₁F₂ / (F₁ + F₂): the squared mean over the sum of both
     errors' squares. Where nothing varies it has no value, and p is the least that a sign flip could give.
 
     Args:
         differences: Of the items [N], one array a subject; two subjects at least.
-        ids: Names of the items, one list a subject (see `statistics.describe`).
+        items: See `statistics.describe`.
 
     Returns:
-        p, or None if all subjects have one and the same item.
+        p, or None if all items are of one unit.
     """
     from scipy.stats import f
 
-    groups, places = by_item(differences, ids)
-    place, values = np.concatenate(places), np.concatenate(groups)
-    items = np.bincount(place, values) / np.bincount(place)  # [items], mean over subjects
-    subjects = np.array([group.mean() for group in groups])
-    if len(items) == 1:
+    items = items or Items.unnamed([len(group) for group in differences])
+    if items.count == 1:
         return None
-    mean = float(subjects.mean())
-    errors = np.array([each.var(ddof=1) / len(each) for each in (subjects, items)])
-    freedom = np.array([len(subjects) - 1, len(items) - 1])
+    (scatter,) = scatter_of_means([group[None] for group in differences], items)
+    subjects, mean = len(differences), float(scatter.estimates.mean())
+    errors = np.array([scatter.estimates.var(ddof=1) / subjects, scatter.together])
+    freedom = np.array([subjects - 1, items.count - 1])
     if abs(mean) < ROUNDING:
         return 1.0
     if errors.sum() < ROUNDING**2:
-        return least_p(len(subjects))
+        return least_p(subjects)
     denominator = errors.sum() ** 2 / (errors**2 / freedom).sum()
     return float(f.sf(mean**2 / errors.sum(), 1, denominator))
 
@@ -215,12 +209,18 @@ def sign_flip(differences: Values) -> float:
     return float((np.abs(signs @ differences) >= abs(differences.sum()) - ROUNDING).mean())
 
 
-def _over_items(differences: Values) -> float | None:
-    """Test the items' differences [N] of one subject; where all are the same, by their signs."""
-    if len(differences) == 1:
+def _over_units(differences: Values, items: Items) -> float | None:
+    """Test the differences [N] of one subject by t over units; where all are the same, by their signs."""
+    from scipy.stats import t
+
+    units, mean = items.count, float(differences.mean())
+    if units == 1:
         return None
-    p = _t_test(differences)[0]
-    return least_p(len(differences)) if p is None else p
+    (scatter,) = scatter_of_means([differences[None]], items)
+    error = float(np.sqrt(scatter.together))
+    if error < ROUNDING:
+        return 1.0 if abs(mean) < ROUNDING else least_p(units)
+    return float(2 * t.sf(abs(mean) / error, units - 1))
 
 
 def _t_test(differences: Values) -> tuple[float | None, float | None]:

@@ -1,12 +1,13 @@
 """Whether ranks are better than those of guesses: the exact test of their sum."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.metrics.resampling import Values, by_item
+from brainhive_cli.core.units import Items
+from brainhive_cli.metrics.statistics import Values, scatter_of_means
 
 SIGNIFICANT = 0.025
 """On each side, as a 95 % interval has it."""
@@ -44,22 +45,31 @@ class RankSum:
         return "below chance" if self.worse < SIGNIFICANT else "at chance"
 
 
-def rank_sum(groups: Sequence[Values], pool: int, ids: Sequence[Sequence[Hashable]] | None = None) -> RankSum:
+def rank_sum(groups: Sequence[Values], pool: int, items: Items | None = None) -> RankSum:
     """Compare the sum of ranks with that of guesses, whose every rank from 1 to `pool` is as probable.
 
     An item is one guess, however many subjects and models ranked it: its ranks are averaged first. They vary
     together where all subjects saw a picture that was given a wrong label; to count each rank would call such
     labels better or worse than chance in half of simulations (ten subjects) instead of 5 %. Where they are
-    independent, the test is conservative.
+    independent, the test is conservative. Items that are alike are not guesses of their own either: then the
+    mean rank is compared with that of guesses by a t test over units.
 
     Args:
         groups: Ranks of the items [N], or [S, N] of S models, one array a subject.
         pool: Candidates.
-        ids: Names of the items, one list a subject (see `statistics.describe`).
+        items: See `statistics.describe`.
     """
-    averages, places = by_item([np.atleast_2d(group).mean(0) for group in groups], ids)
-    place, values = np.concatenate(places), np.concatenate(averages)
-    ranks = np.bincount(place, values) / np.bincount(place)  # [items]
+    averages = [np.atleast_2d(group).mean(0) for group in groups]
+    items = items or Items.unnamed([len(group) for group in averages])
+    (scatter,) = scatter_of_means([group[None] for group in averages], items)
+    if not items.are_independent and scatter.together > 0:
+        from scipy.stats import t
+
+        distance = (scatter.estimates.mean() - (pool + 1) / 2) / np.sqrt(scatter.together)
+        better, worse = np.clip(t.cdf([distance, -distance], items.count - 1), LEAST, 1).tolist()
+        test = f"t test of the mean rank over {items.count} {items.kind}"
+        return RankSum(better, worse, items.size, pool, test)
+    ranks = items.means(averages)  # [units]
     total, count = float(ranks.sum()), len(ranks)
     least, most = int(np.floor(total + FRACTION)), int(np.ceil(total - FRACTION))
     if count * pool <= LONGEST:

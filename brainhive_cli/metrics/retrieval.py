@@ -1,6 +1,6 @@
 """Retrieval: the rank of the seen image among a gallery, by cosine similarity to the signal's token."""
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -11,9 +11,9 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics._rank_counts import BLOCK, CANDIDATES, TIE, count_at_least, similarity_to, unit
-from brainhive_cli.metrics.resampling import Statistic
-from brainhive_cli.metrics.statistics import Limits, Metric, measure
+from brainhive_cli.metrics.statistics import Limits, Metric, Statistic, measure
 
 TOP = (1, 3, 5)
 """Numbers of candidates within which the seen image counts as found; the field's."""
@@ -197,7 +197,7 @@ def summarise(
     pool: int,
     *,
     split: str,
-    ids: Sequence[Sequence[Hashable]] | None = None,
+    items: Items | None = None,
     protocol: str = "cosine",
     seeds: Sequence[int] = (),
     targets: int = 1,
@@ -210,14 +210,15 @@ def summarise(
             that an item counts once however many models were tried on it.
         pool: M, size of the gallery.
         split: Part of the data set that the signals are of.
-        ids: Names of the items, one list a subject (see `statistics.describe`).
+        items: Which are the same for several subjects, and which are alike (see `statistics.describe`).
         protocol: Name of the way the ranks were made.
         seeds: Seeds of the trainings that were measured.
         targets: K, gallery items that show the seen image.
         only: Names of the metrics to compute; all when empty.
     """
     groups = [np.atleast_2d(np.asarray(ranks, np.float64)) for ranks in ranks_of_subjects]  # [S, N]
-    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds, "ids": ids}
+    common: dict[str, Any] = {"protocol": protocol, "split": split, "pool": pool, "seeds": seeds}
+    common["items"] = items
     guess = chance_of_ranks(pool, targets)
     possible = np.arange(1, len(guess) + 1)
     transforms: dict[str, tuple[Callable[[Any], Any], Statistic, Limits]] = {

@@ -1,6 +1,6 @@
-"""Metrics of items' values, and their confidence intervals over items and subjects."""
+"""Metrics of items' values, and their confidence intervals over units of items and over subjects."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,16 +10,19 @@ from numpy.typing import NDArray
 from brainhive_cli.core.caveats import SELECTED_ON_TEST, UNKNOWN_SELECTION, find_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.metrics.resampling import Statistic, Values, by_item, resampled_means, resampled_statistics
+from brainhive_cli.core.units import Items
 
+Values = NDArray[np.floating[Any]]
+Statistic = Callable[..., Any]
+"""Reduces values along `axis`: numpy's mean or median."""
 Correlation = TypeVar("Correlation", float, NDArray[np.float64])
 Limits = tuple[float | None, float | None]
 """The least and the largest value that a statistic can take."""
 
 DRAWS = 2000
-"""Resamples of an interval: the ends of a 95 % interval then vary by about 2 % of its width."""
-ENOUGH_SUBJECTS = 6
-"""With fewer, resampled subjects vary too little: coverage of .82 to .96 instead of .95."""
+"""Resamples of a median: its standard error then varies by about 2 %."""
+BLOCK = 2**22
+"""Values that are resampled at once, to bound memory."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Interval:
         low: Lower end; None where there is no interval.
         high: Upper end.
         method: How it was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
+        these_subjects: Of several subjects, the interval over units alone, which holds for them only.
     """
 
     low: float | None
@@ -39,19 +42,34 @@ class Interval:
     these_subjects: tuple[float, float] | None = None
 
 
+@dataclass(frozen=True)
+class Scatter:
+    """How a statistic varies with the units of items.
+
+    Attributes:
+        estimates: [S] the statistic of each subject.
+        alone: [S] its variance over units.
+        together: Variance over units of the mean over subjects.
+    """
+
+    estimates: NDArray[np.float64]
+    alone: NDArray[np.float64]
+    together: float
+
+
 def measure(
     name: str,
     groups: Sequence[Values],
     *,
     protocol: str,
     split: str,
-    ids: Sequence[Sequence[Hashable]] | None = None,
+    items: Items | None = None,
     statistic: Statistic = np.mean,
     pool: int | None = None,
     chance: float | None = None,
     seeds: Sequence[int] = (),
     limits: Limits = (None, None),
-    wilson: bool = True,
+    is_share: bool | None = None,
 ) -> Metric:
     """Measure items' values: the mean over subjects of their statistic, with a 95 % interval.
 
@@ -61,26 +79,25 @@ def measure(
             Where there are as many models as seeds, the spread over seeds is measured too.
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
-        ids: See `describe`.
+        items: See `describe`.
         statistic: How a group's values become one.
         pool: Candidates that each item was compared with.
         chance: Value expected of guessing.
         seeds: Seeds of the trainings that were measured.
         limits: See `describe`.
-        wilson: See `describe`.
+        is_share: See `describe`.
 
     Raises:
         BrainhiveError: if there is no value, or one is not a number.
     """
     models = [np.atleast_2d(group) for group in groups]  # [S, N]
-    averages = [group.mean(0) if len(group) else np.empty(0) for group in models]
-    found = describe(averages, ids=ids, statistic=statistic, limits=limits, wilson=wilson)
-    value = float(np.mean([statistic(group, axis=-1) for group in averages]))
+    interval = describe(models, items, statistic=statistic, limits=limits, is_share=is_share)
+    value = float(np.mean([statistic(group.mean(0), axis=-1) for group in models]))
     spread = None
     if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
         spread = float(np.mean([statistic(group, axis=-1) for group in models], axis=0).std(ddof=1))
-    how = (protocol, split, found, spread)
-    return _metric(name, value, sum(map(len, averages)), pool, chance, seeds, *how)
+    context = (protocol, split, interval, spread)
+    return _metric(name, value, sum(group.shape[1] for group in models), pool, chance, seeds, *context)
 
 
 def measure_each(
@@ -89,43 +106,42 @@ def measure_each(
     *,
     protocol: str,
     split: str,
+    items: Items | None = None,
     pool: int | None = None,
     chance: float | None = None,
     seeds: Sequence[int] = (),
     limits: Limits = (None, None),
-    wilson: bool = True,
+    is_share: bool | None = None,
 ) -> list[Metric]:
-    """Measure the same items at many places, as `measure` does at one, with one resampling for all places.
+    """Measure the same items at many places, as `measure` does the mean at one.
 
     Args:
         name: What was measured.
-        groups: Values [P, N] at P places, one array a subject; or [S, P, N] of S models. All subjects have
-            the same items in the same order.
+        groups: Values [P, N] at P places, one array a subject; or [S, P, N] of S models.
         protocol: See `measure`, as those that follow.
         split: See `measure`.
+        items: See `measure`.
         pool: See `measure`.
         chance: See `measure`.
         seeds: See `measure`.
         limits: See `measure`.
-        wilson: See `measure`.
+        is_share: See `measure`.
     """
-    models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]
-    averages = np.stack([group.mean(0) for group in models]).astype(np.float64)  # [subjects, P, N]
-    random = np.random.default_rng(0).spawn(3)[0]
-    resampled = resampled_means(averages, DRAWS, random)  # [P, draws, subjects]
-    found = []
-    for place, drawn in enumerate(resampled):
-        own = [*averages[:, place]]
-        _check(own, None)
-        interval = _interval_of(own, drawn, own[0].size, np.mean, 0.95, 0, limits, wilson)
+    models = [group if np.ndim(group) == 3 else np.asarray(group)[None] for group in groups]  # [S, P, N]
+    items = items or Items.unnamed([group.shape[2] for group in models])
+    scatters = scatter_of_means([group.mean(0, np.float64) for group in models], items)
+    metrics = []
+    for place, scatter in enumerate(scatters):
+        values = [group[:, place] for group in models]
+        _check(values, items)
+        interval = _interval(values, scatter, items, np.mean, 0.95, limits, is_share)
         spread = None
         if len(seeds) > 1 and {len(group) for group in models} == {len(seeds)}:
             by_seed = np.mean([group[:, place].mean(-1) for group in models], axis=0)
             spread = float(by_seed.std(ddof=1))
-        value, count = float(np.mean(averages[:, place])), int(averages[:, place].size)
-        how = (protocol, split, interval, spread)
-        found.append(_metric(name, value, count, pool, chance, seeds, *how))
-    return found
+        value, count = float(scatter.estimates.mean()), sum(group.shape[1] for group in values)
+        metrics.append(_metric(name, value, count, pool, chance, seeds, protocol, split, interval, spread))
+    return metrics
 
 
 def _metric(
@@ -175,144 +191,219 @@ def spearman_brown(halves: Correlation, times: float = 2.0) -> Correlation:
     return times * halves / (1 + (times - 1) * abs(halves))
 
 
-def interval(groups: Sequence[Values], **options: Any) -> tuple[float | None, float | None]:
+def interval(
+    groups: Sequence[Values], items: Items | None = None, **options: Any
+) -> tuple[float | None, float | None]:
     """Compute both ends of a confidence interval, as `describe` does with these options."""
-    found = describe(groups, **options)
-    return found.low, found.high
+    described = describe(groups, items, **options)
+    return described.low, described.high
 
 
 def describe(
     groups: Sequence[Values],
+    items: Items | None = None,
     *,
-    ids: Sequence[Sequence[Hashable]] | None = None,
     statistic: Statistic = np.mean,
     level: float = 0.95,
-    draws: int = DRAWS,
-    seed: int = 0,
     limits: Limits = (None, None),
-    wilson: bool = True,
+    is_share: bool | None = None,
 ) -> Interval:
     """Make a confidence interval of the mean over subjects of their statistic, and say how it was made.
 
-    Items and subjects are crossed: an item that several subjects saw is easy or hard for all of them. So a
-    draw resamples the items once for all subjects that have them. What the interval holds for:
+    Units of items and subjects are crossed: a concept that several subjects saw is easy or hard for all of
+    them, and so are its pictures. What the interval holds for:
 
-    - six subjects and more: people in general and pictures in general, by a percentile bootstrap whose every
-      draw resamples the items once and the subjects once;
-    - two to five subjects: the same, by a t interval over subjects (one degree of freedom less than there are
-      subjects) whose variance has the subjects' and, on top, the covariance that the shared items give them;
-      a t interval of the subjects alone would hold for these pictures only;
-    - one subject: this subject and pictures in general, by Wilson's interval where all values are 0 or 1,
-      else by a percentile bootstrap over items;
-    - one item: there is none, and both ends are None.
+    - several subjects: people in general and units in general, by a t interval over subjects (one degree of
+      freedom less than there are subjects), whose variance is the subjects' and, on top, the covariance that
+      the shared units give them; a t interval of the subjects alone would hold for these pictures only;
+    - one subject: this subject and units in general. Of hits by Wilson's interval with the number of
+      independent hits that has the variance over units that was measured; else by a t interval over units;
+    - one unit: there is none, and both ends are None.
 
-    Where all of several subjects' values are 0, or all are 1, nothing varies that could be resampled: it is
-    Wilson's over items, for these subjects.
+    Variances over units are linearised (those of cluster-robust standard errors); that of a median is
+    resampled. Between two limits, t intervals are made on the logit scale: near a limit they are asymmetric
+    and never cross it. Where all hits of several subjects are 0, or all are 1, nothing varies: the interval
+    is Wilson's over units, for these subjects.
 
     `benchmarks/simulated_statistics.py` prints how often they hold.
 
     Args:
-        groups: Values of the items [N], one array a subject.
-        ids: Names of the items, one list a subject; those that a subject has twice are averaged. None:
-            subjects with as many items have the same ones in the same order, others have none in common.
-        statistic: How a group's values become one.
+        groups: Values of the items [N], one array a subject; or [S, N] of S models, averaged for each item.
+        items: Which items are the same for several subjects, and which are alike. None: independent ones;
+            subjects with as many have the same ones in the same order, others have none in common.
+        statistic: How a group's values become one: numpy's mean or median.
         level: How often the interval should hold the truth.
-        draws: Number of resamples.
-        seed: Seed of the resampling.
-        limits: What the ends are cut to; by default 0 and 1 where all values are one of them.
-        wilson: Whether values that are 0 or 1 are single successes and failures; an average of several can be
-            0 or 1 too.
+        limits: Between which the statistic lies; 0 and 1 of hits.
+        is_share: Whether values are hits; None: where all are 0 or 1.
 
     Raises:
-        BrainhiveError: if there is no value, one is not a number, or the ids do not fit.
+        BrainhiveError: if there is no value, one is not a number, or the items do not fit.
 
-    Source: Owen 2007, The pigeonhole bootstrap (crossed resampling); Efron and Tibshirani, An Introduction to
-    the Bootstrap, chapter 13; Wilson 1927, through scipy.stats.
+    Source: Cameron, Gelbach and Miller 2011, Robust inference with multiway clustering (crossed variances);
+    Korn and Graubard 1998 (effective number of hits); Wilson 1927; Clark 1973 (items as a random effect).
     """
-    given = [np.asarray(group, np.float64) for group in groups]
-    _check(given, ids)
-    groups, places = by_item(given, ids)
-    items = max(int(place.max()) for place in places) + 1
-    random, filling, _ = np.random.default_rng(seed).spawn(3)
+    models = [np.atleast_2d(np.asarray(group, np.float64)) for group in groups]  # [S, N]
+    items = items or Items.unnamed([group.shape[-1] for group in models])
+    _check(models, items)
+    averages = [group.mean(0) for group in models]
+    if statistic is np.mean:
+        (scatter,) = scatter_of_means([group[None] for group in averages], items)
+    else:
+        scatter = _resampled_scatter(averages, items)
+    return _interval(models, scatter, items, statistic, level, limits, is_share)
 
-    def resample() -> Values:
-        return resampled_statistics(groups, places, statistic, draws, random, filling)
 
-    return _interval_of(groups, resample, items, statistic, level, seed, limits, wilson)
+def scatter_of_means(groups: Sequence[Values], items: Items) -> list[Scatter]:
+    """Measure how means over items vary with their units.
+
+    Args:
+        groups: Values [P, N] at P places, one array a subject.
+        items: The items, and which are alike.
+
+    Returns:
+        One for each place.
+    """
+    estimates, alone, influence = [], [], np.zeros((len(groups[0]), items.count))
+    for values, number in zip(groups, items.numbers, strict=True):
+        present, column, sizes = np.unique(number, return_inverse=True, return_counts=True)
+        mean = values.mean(1)
+        sums = np.zeros((len(values), len(present)))
+        if len(present) == values.shape[1]:
+            sums[:, column] = values
+        else:
+            np.add.at(sums.T, column, values.T)
+        share = (sums - mean[:, None] * sizes) / values.shape[1]  # what each unit adds to the mean
+        influence[:, present] += share / len(groups)
+        estimates.append(mean)
+        alone.append(_unbiased(share))
+    together = _unbiased(influence)
+    return [
+        Scatter(estimate, variances, float(shared))
+        for estimate, variances, shared in zip(
+            np.stack(estimates, 1), np.stack(alone, 1), together, strict=True
+        )
+    ]
 
 
-def _interval_of(
+def _unbiased(influence: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Sum the squared influences [P, U] of units to the variance of an estimate [P]; 0 of one unit."""
+    units = influence.shape[1]
+    variance: NDArray[np.float64] = (influence**2).sum(1) * units / max(1, units - 1)
+    return variance
+
+
+def _resampled_scatter(groups: Sequence[NDArray[np.float64]], items: Items) -> Scatter:
+    """Measure how medians vary with units, by resampling them alike for all subjects.
+
+    The variance is that of a normal distribution with the same middle 95 %: single outliers, which a median
+    ignores, do not count. A draw that has none of a subject's units says nothing about it.
+    """
+    from scipy.stats import norm
+
+    random, count = np.random.default_rng(0), items.count
+    rows = max(1, BLOCK // max(count, *map(len, groups)))
+    orders = [np.argsort(group) for group in groups]
+    drawn = []
+    for start in range(0, DRAWS, rows):
+        times = random.multinomial(count, np.full(count, 1 / count), min(rows, DRAWS - start))  # [draws, U]
+        medians = []
+        for group, order, number in zip(groups, orders, items.numbers, strict=True):
+            weights = times[:, number[order]].cumsum(1)
+            half = weights[:, -1:] / 2
+            low, high = (weights >= half).argmax(1), (weights > half).argmax(1)
+            median = (group[order][low] + group[order][high]) / 2
+            medians.append(np.where(weights[:, -1] > 0, median, np.median(group)))
+        drawn.append(np.stack(medians, 1))
+    resampled = np.concatenate(drawn)  # [draws, S]
+    estimates = np.array([np.median(group) for group in groups])
+    joined = np.column_stack([resampled, resampled.mean(1)])
+    low, high = np.percentile(joined, [2.5, 97.5], axis=0)
+    variances = ((high - low) / (2 * norm.ppf(0.975))) ** 2
+    return Scatter(estimates, variances[:-1], float(variances[-1]))
+
+
+def _interval(
     groups: Sequence[Values],
-    resample: Values | Callable[[], Values],
-    items: int,
+    scatter: Scatter,
+    items: Items,
     statistic: Statistic,
     level: float,
-    seed: int,
     limits: Limits,
-    wilson: bool,
+    is_share: bool | None,
 ) -> Interval:
-    """Make the interval of values [N] by subject from resampled statistics [draws, subjects]."""
-    subjects, values = len(groups), np.concatenate(groups)
-    can_be_share = wilson and statistic is np.mean and limits in ((None, None), (0.0, 1.0))
-    is_binary = can_be_share and bool(np.isin(values, (0, 1)).all())
-    if items == 1:
-        return Interval(None, None, "none: one item")
-    if is_binary and subjects == 1:
-        return Interval(*_wilson(values.mean(), items, level), "Wilson, over items")
-    if is_binary and values.min() == values.max():
-        ends = _wilson(values.mean(), items, level)
-        return Interval(*ends, "Wilson, over items; for these subjects, who do not differ", ends)
-    if is_binary and limits == (None, None):
+    """Make the interval of values [S, N] by subject, whose scatter was measured."""
+    subjects, units, total = len(groups), items.count, sum(map(np.size, groups))
+    centre, named = float(scatter.estimates.mean()), f"{units} {items.kind}"
+    if units == 1:
+        is_one = max(group.shape[1] for group in groups) == 1
+        return Interval(None, None, "none: one item" if is_one else "none: all items are of one unit")
+    if is_share is None:
+        could_be = statistic is np.mean and limits in ((None, None), (0.0, 1.0))
+        is_share = could_be and all(np.isin(group, (0, 1)).all() for group in groups)
+    if is_share:
         limits = (0.0, 1.0)
-    resampled = resample() if callable(resample) else resample
-    over_items = _cut(_percentiles(resampled.mean(1), level), limits)
+        over_units = _wilson(centre, _effective_size(centre, scatter.together, units, total, level), level)
+    else:
+        over_units = _t_interval(centre, float(np.sqrt(scatter.together)), units - 1, limits, level)
     if subjects == 1:
-        return Interval(*over_items, "bootstrap over items")
-    if subjects < ENOUGH_SUBJECTS:
-        found = np.array([statistic(group, axis=-1) for group in groups])
-        ends = _cut(_t_interval(found, resampled, level), limits)
-        method = f"t over {subjects} subjects, with the variance of shared items; for people in general"
-        return Interval(*ends, method, over_items)
-    choosing = np.random.default_rng(seed).spawn(3)[2]
-    chosen = choosing.integers(subjects, size=resampled.shape)
-    both = np.take_along_axis(resampled, chosen, 1).mean(1)
-    method = f"bootstrap over {subjects} subjects and, shared by them, items; for people in general"
-    return Interval(*_cut(_percentiles(both, level), limits), method, over_items)
+        return Interval(*over_units, f"{'Wilson' if is_share else 't'} over {named}")
+    if is_share and centre in (0, 1):
+        return Interval(
+            *over_units, f"Wilson over {named}; for these subjects, who do not differ", over_units
+        )
+    between = scatter.estimates.var(ddof=1) / subjects
+    alone = scatter.alone.mean()
+    shared = max(0.0, (subjects * scatter.together - alone) / (subjects - 1))  # covariance of two subjects
+    least = (alone - shared) / subjects  # the variance of subjects who do not differ
+    error = float(np.sqrt(max(between, least) + shared))
+    ends = _t_interval(centre, error, subjects - 1, limits, level)
+    return Interval(*ends, f"t over {subjects} subjects and {named}; for people in general", over_units)
 
 
-def _t_interval(found: Values, resampled: Values, level: float) -> tuple[float, float]:
-    """Make a t interval over subjects, whose variance contains what they share because items are the same."""
+def _t_interval(
+    centre: float, error: float, freedom: int, limits: Limits, level: float
+) -> tuple[float, float]:
+    """Make a t interval, on the logit scale where the statistic lies between two limits."""
+    from scipy.special import expit, logit
     from scipy.stats import t
 
-    count = len(found)
-    together, alone = resampled.mean(1).var(), resampled.var(0).mean()
-    shared = max(0.0, (count * together - alone) / (count - 1))  # covariance of two subjects, on average
-    least = (alone - shared) / count  # the variance of subjects who do not differ
-    error = np.sqrt(max(found.var(ddof=1) / count, least) + shared)
-    reach = t.ppf((1 + level) / 2, count - 1) * error
-    return float(found.mean() - reach), float(found.mean() + reach)
+    reach = t.ppf((1 + level) / 2, freedom) * error
+    low, high = limits
+    if low is None or high is None or not low < centre < high:
+        ends = np.array([centre - reach, centre + reach])
+        ends = np.clip(ends, low, high) if limits != (None, None) else ends
+    else:
+        place, span = (centre - low) / (high - low), high - low
+        ends = low + span * expit(logit(place) + np.array([-1, 1]) * reach / (span * place * (1 - place)))
+    return float(ends[0]), float(ends[1])
 
 
-def _percentiles(values: Values, level: float) -> tuple[float, float]:
-    tail = 50 * (1 - level)
-    low, high = np.percentile(values, [tail, 100 - tail])
-    return float(low), float(high)
+def _effective_size(share: float, variance: float, units: int, total: int, level: float) -> float:
+    """Count the independent hits whose share would vary as this one does over units; `total` at most.
+
+    Few units tell little of the variance, which Korn and Graubard count as a smaller number still.
+    """
+    from scipy.stats import t
+
+    if variance == 0:
+        return units
+    size = min(float(total), share * (1 - share) / (variance * (units - 1) / units))
+    quantiles = t.ppf((1 + level) / 2, [max(1, total - 1), units - 1])
+    return size * float(quantiles[0] / quantiles[1]) ** 2
 
 
-def _wilson(share: float, count: int, level: float) -> tuple[float, float]:
-    from scipy.stats import binomtest
+def _wilson(share: float, size: float, level: float) -> tuple[float, float]:
+    """Make Wilson's interval of a share of so many hits, not a whole number."""
+    from scipy.stats import norm
 
-    found = binomtest(round(share * count), count).proportion_ci(level, method="wilson")
-    return float(found.low), float(found.high)
-
-
-def _cut(ends: tuple[float, float], limits: Limits) -> tuple[float, float]:
-    low, high = np.clip(ends, *limits) if limits != (None, None) else ends
-    return float(low), float(high)
+    z = norm.ppf((1 + level) / 2)
+    centre = (share + z**2 / (2 * size)) / (1 + z**2 / size)
+    reach = z / (1 + z**2 / size) * np.sqrt(share * (1 - share) / size + z**2 / (4 * size**2))
+    return max(0.0, float(centre - reach)), min(1.0, float(centre + reach))
 
 
-def _check(groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None) -> None:
-    if not groups or any(np.ndim(group) != 1 or len(group) == 0 for group in groups):
+def _check(groups: Sequence[Values], items: Items) -> None:
+    if not groups or any(np.ndim(group) != 2 or np.size(group) == 0 for group in groups):
         raise BrainhiveError(
             "nothing to measure: a subject has no items", "check the split that is evaluated"
         )
@@ -320,9 +411,9 @@ def _check(groups: Sequence[Values], ids: Sequence[Sequence[Hashable]] | None) -
         raise BrainhiveError(
             "a value to be measured is not a finite number", "look for NaN in the model's output"
         )
-    sizes = [len(group) for group in groups]
-    if ids is not None and sizes != [len(names) for names in ids]:
+    sizes = [group.shape[1] for group in groups]
+    if sizes != [len(names) for names in items.units]:
         raise BrainhiveError(
-            f"subjects with {sizes} values have {[len(names) for names in ids]} item names",
+            f"subjects with {sizes} values have {[len(names) for names in items.units]} item names",
             "give one list of names a subject, one name a value",
         )

@@ -10,6 +10,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.units import Alike
 from brainhive_cli.reconstruction.baselines import stills
 from brainhive_cli.reconstruction.conditions import decoded_sets, of_brain
 from brainhive_cli.reconstruction.evaluation import Stimuli, compare_with, measure_run, open_run, result_of
@@ -115,7 +116,9 @@ def _score(job: Job, launch: Launch, again: bool) -> RunFolder:
     folder = open_run(f"score-{folders.generated.name}", recipe, recipe.metric_encoders, launch, again)
     if not folder.is_finished:
         stimuli = Stimuli(
-            lambda name: folders.open_true(folders.truths[name]), lambda name: PurePosixPath(name).name
+            lambda name: folders.open_true(folders.truths[name]),
+            lambda name: PurePosixPath(name).name,
+            alike=Alike("neighbours" if folders.medium == "clip" else "concept", medium=folders.medium),
         )
         notes = {"score": recipe.score, "unmatched": folders.unmatched, "without": folders.without}
         generated = [folders.generated]

@@ -1,7 +1,7 @@
 """From reconstructions on disk to the metrics and artifacts of a run."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,10 +14,10 @@ from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.metrics.neighbours import block_length
 from brainhive_cli.reconstruction.annotations import Annotation, as_documents
 from brainhive_cli.reconstruction.clip_selection import ClipSelection
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
@@ -35,11 +35,15 @@ CONTACT_SHEET = "contact_sheet.png"
 
 @dataclass(frozen=True)
 class Stimuli:
-    """What was seen, by image id: functions that open a picture or a clip, and say what it shows."""
+    """What was seen, by image id: functions that open a picture or a clip, and say what it shows.
+
+    `alike` says which are.
+    """
 
     open: Callable[[str], Any]
     label: Callable[[str], str]
     annotation: Callable[[str], Annotation] = lambda image_id: Annotation()
+    alike: Alike = field(default_factory=Alike)
 
 
 def measure_run(
@@ -78,8 +82,7 @@ def measure_run(
     if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
         folder.write_json("decoded.json", decoded)
     caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
-    block = block_length(len(scored[0].generated.files)) if frames else 1
-    found = _measurements(scored, scoring.protocol, split, {"caveats": caveats, "block": block, **notes})
+    found = _measurements(scored, scoring.protocol, split, stimuli.alike, {"caveats": caveats, **notes})
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
     artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *_comparisons(found)])
@@ -188,11 +191,11 @@ def _score(
 
 
 def _measurements(
-    scored: Sequence[Scored], protocol: str, split: str, notes: Mapping[str, Any]
+    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
 ) -> Measurements:
     def metrics(some: Sequence[Scored]) -> dict[str, Metric]:
         described = f"{protocol}, {some[0].generated.described}"
-        return metrics_of(some, described, split, notes["block"])
+        return metrics_of(some, described, split, alike)
 
     sources = list(dict.fromkeys(each.generated.source for each in scored))
     scopes = {
@@ -201,11 +204,14 @@ def _measurements(
     scopes = {ALL: scopes[sources[0]], **scopes}
     titles = {source: TITLES.get(source, source) for source in sources}
     cells, items = {}, {}
-    for each in scored:
+    units = alike.items([list(each.generated.files) for each in scored])
+    for each, unit_names in zip(scored, units.units, strict=True):
         of = each.generated
         scopes[of.scope] = metrics([each])
         cells[of.scope] = {"source": of.source, "subject": of.subject, "title": of.title}
-        items[of.scope] = each.items
+        items[of.scope] = {**each.items, "units": [str(unit) for unit in unit_names]}
     return Measurements(
-        scopes, notes={**notes, "sources": sources, "titles": titles, "cells": cells}, items=items
+        scopes,
+        notes={**notes, "units": units.kind, "sources": sources, "titles": titles, "cells": cells},
+        items=items,
     )

@@ -2,7 +2,7 @@
 
 import csv
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from brainhive_cli.core import console
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Metric, scope
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data import media_files
-from brainhive_cli.metrics.neighbours import blocks
 from brainhive_cli.metrics.statistics import measure
 from brainhive_cli.reconstruction.annotations import Annotation
 from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
@@ -138,26 +138,26 @@ def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
 
 
-def metrics_of(scored: Sequence[Scored], protocol: str, split: str, block: int = 1) -> dict[str, Metric]:
+def metrics_of(scored: Sequence[Scored], protocol: str, split: str, alike: Alike) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
 
     Args:
         scored: The reconstructions.
         protocol: Name of the way they were measured.
         split: Part of the data set.
-        block: Neighbouring items that the interval takes for one.
+        alike: Which items the interval takes together.
     """
     seeds = tuple(sorted({seed for each in scored for seed in each.generated.seeds}))
     subjects = dict.fromkeys(each.generated.subject for each in scored)
     groups = [[each for each in scored if each.generated.subject == subject] for subject in subjects]
     ids, means = zip(*map(_over_seeds, groups), strict=True)
-    found = {
+    return {
         name: measure(
             name,
             [values[name] for values in means],
             protocol=protocol,
             split=split,
-            ids=blocks(ids, block),
+            items=alike.items(ids),
             pool=scale.pool or (None if scale.chance is None else len(ids[0])),
             chance=scale.chance,
             limits=(scale.low, scale.high),
@@ -165,8 +165,6 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str, block: int =
         )
         for name, scale in ((name, scale_of(name)) for name in means[0])
     }
-    words = f"; items are blocks of {block} neighbouring clips" if block > 1 else ""
-    return {name: replace(each, interval=each.interval + words) for name, each in found.items()}
 
 
 def _over_seeds(scored: Sequence[Scored]) -> tuple[list[str], dict[str, Values]]:

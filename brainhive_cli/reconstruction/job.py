@@ -20,6 +20,7 @@ from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variants
+from brainhive_cli.core.units import Alike
 from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics.part import Medium
 from brainhive_cli.reconstruction.annotations import of_decoded, of_stimulus
@@ -140,6 +141,11 @@ class Job:
             lambda i: images.open(rows[i]),
             lambda i: images.concepts[rows[i]],
             lambda i: of_stimulus(images, rows[i]),
+            Alike(
+                self.align.dataset.alike_by,
+                dict(zip(images.image_ids, images.concepts, strict=True)),
+                images.medium,
+            ),
         )
 
     @cached_property

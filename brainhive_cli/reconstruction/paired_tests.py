@@ -8,12 +8,12 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values, limits_of_p
-from brainhive_cli.metrics.neighbours import block_means, blocks
 from brainhive_cli.reconstruction.metric_parts import lower_is_better
 
-Items = Mapping[str, Any]
-"""Image ids and lists of their values by metric, of one cell."""
+Values = Mapping[str, Any]
+"""Image ids, units, and lists of their values by metric, of one cell."""
 
 
 class Side(NamedTuple):
@@ -29,15 +29,25 @@ class Side(NamedTuple):
         return next(iter(self.run.scopes[self.source].values())).protocol
 
     @property
-    def subjects(self) -> dict[int | None, list[Items]]:
+    def subjects(self) -> dict[int | None, list[Values]]:
         """The cells of each subject, of several seeds; None for pictures that come from no signal."""
-        found: dict[int | None, list[Items]] = {}
+        found: dict[int | None, list[Values]] = {}
         for scope, cell in self.run.notes["cells"].items():
             if cell["source"] == self.source:
                 found.setdefault(cell["subject"], []).append(self.run.items[scope])
         return found
 
-    def cells_of(self, subject: int | None) -> list[Items]:
+    @property
+    def unit_of(self) -> dict[str, str]:
+        """Image id to the unit of items that are alike."""
+        some = [self.run.items[scope] for scope in self.run.notes["cells"]]
+        return {
+            name: unit
+            for values in some
+            for name, unit in zip(values["image_ids"], values["units"], strict=True)
+        }
+
+    def cells_of(self, subject: int | None) -> list[Values]:
         """Choose the cells of a subject; what is of no subject is compared with all of them."""
         subjects = self.subjects
         if (found := subjects.get(subject, subjects.get(None))) is None:
@@ -90,22 +100,20 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
             )
     if not all(ids):
         raise BrainhiveError(f"{names} have no item in common", "compare runs of the same items")
-    metrics = [name for name in pairs[0][0][0] if name in pairs[0][1][0] and name != "image_ids"]
+    in_both = pairs[0][0][0].keys() & pairs[0][1][0].keys() - {"image_ids", "units"}
+    metrics = [name for name in pairs[0][0][0] if name in in_both]
     if not metrics:
         raise BrainhiveError(f"{names} have no metric in common", "measure both by one metric")
-    block = blocks(ids, first.run.notes.get("block", 1))
+    unit_of = first.unit_of
+    items = Items(ids, [[unit_of[image_id] for image_id in some] for some in ids], first.run.notes["units"])
     found = {}
     for name in metrics:
         values = [
-            [
-                block_means(_values(cells, some, name), each)
-                for cells, some, each in zip(side, ids, block, strict=True)
-            ]
+            [_values(cells, some, name) for cells, some in zip(side, ids, strict=True)]
             for side in zip(*pairs, strict=True)
         ]
-        compared = compare_values(*values, ids=[np.unique(each).tolist() for each in block]).as_dict()
-        items = {"n": sum(map(len, ids)), "lower_is_better": lower_is_better(name)}
-        found[name] = {**compared, **items}
+        compared = compare_values(*values, items=items).as_dict()
+        found[name] = {**compared, "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     modes = [side.run.notes.get("mode", "") for side in (first, second)]
     return {
@@ -115,7 +123,7 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
     }
 
 
-def _values(cells: Sequence[Items], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
+def _values(cells: Sequence[Values], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
     """Collect the values of items [S, N], one row a cell."""
     by_id = [dict(zip(cell["image_ids"], cell[metric], strict=True)) for cell in cells]
     return np.array([[cell[image_id] for image_id in ids] for cell in by_id])

@@ -12,6 +12,7 @@ from torch.nn.functional import normalize
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.retrieval import ranks, summarise
 from brainhive_cli.metrics.statistics import measure, spearman_brown
 
@@ -87,7 +88,7 @@ def halves(signal: Tensor, available: Tensor, random: torch.Generator) -> tuple[
 
 
 def describe_ceilings(
-    found: Mapping[str, Ceiling], dataset: str, split: str, splits: int, caveats: Sequence[str]
+    found: Mapping[str, Ceiling], dataset: str, split: str, splits: int, caveats: Sequence[str], alike: Alike
 ) -> Measurements:
     """Describe the ceilings of subjects, by name, and of all together where they saw as many pictures."""
     if not found:
@@ -96,19 +97,21 @@ def describe_ceilings(
     protocol = extend_protocol(
         f"half of the repetitions against the other half, {splits} random splits, {dataset}", caveats
     )
-    scopes = {scope(CEILING, subject): _describe([each], protocol, split) for subject, each in there.items()}
+    how = (protocol, split, alike)
+    scopes = {scope(CEILING, subject): _describe([each], *how) for subject, each in there.items()}
     if len({len(each.image_ids) for each in there.values()}) == 1:
-        scopes[scope(CEILING, ALL)] = _describe(list(there.values()), protocol, split)
+        scopes[scope(CEILING, ALL)] = _describe(list(there.values()), *how)
     missing = {scope(CEILING, subject): each.reason for subject, each in found.items() if each.reason}
     notes = {"protocol": protocol, "repetitions": max(each.repetitions for each in found.values())}
     return Measurements(scopes, missing, {CEILING: notes})
 
 
-def _describe(some: Sequence[Ceiling], protocol: str, split: str) -> dict[str, Metric]:
-    named: Any = {"protocol": protocol, "split": split, "ids": [each.image_ids for each in some]}
+def _describe(some: Sequence[Ceiling], protocol: str, split: str, alike: Alike) -> dict[str, Metric]:
+    items = alike.items([each.image_ids for each in some])
+    named: Any = {"protocol": protocol, "split": split, "items": items}
     metrics = summarise([each.ranks for each in some], len(some[0].image_ids), only=("top1", "top5"), **named)
     shares = [np.array(each.correlation) for each in some]
-    half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), wilson=False, **named)
+    half = measure("reliability", shares, chance=0.0, limits=(-1.0, 1.0), is_share=False, **named)
     return by_name([*metrics, _of_all_repetitions(half, float(np.mean([each.times for each in some])))])
 
 

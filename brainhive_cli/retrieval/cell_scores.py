@@ -72,9 +72,7 @@ class CellScores:
                 _subset_hits(gallery, each, spec.subsets, spec.seed) if spec.subsets else None,
                 _curves(ensemble, gallery, each, subject, spec),
                 _ceiling(ensemble, subject, spec) if spec.ceiling_splits else None,
-                ControlDraws.draw(gallery, each, spec.control, subject, spec.seed)
-                if spec.control != "none"
-                else None,
+                ControlDraws.draw(gallery, each, spec.control, spec.seed) if spec.control != "none" else None,
                 _expected(gallery, each, spec.subsets) if spec.subsets else None,
                 RegionShares.measure(ensemble.members[0], subject, spec.split)
                 if spec.region_shares

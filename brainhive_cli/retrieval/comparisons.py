@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare, limits_of_p
 
 SIGNIFICANT = 0.05
@@ -47,8 +48,8 @@ def _compare(pairs: Sequence[tuple[Measurements, Measurements]]) -> list[dict[st
     for first, second in pairs:
         _check(first, second)
         ranks, others = _ranks(first), _ranks(second)
-        ids = [sorted(image_ids) for image_ids in _ids(first).values()]
-        result = compare([ranks[key] for key in ranks], [others[key] for key in ranks], ids=ids)
+        items = _items(first)
+        result = compare([ranks[key] for key in ranks], [others[key] for key in ranks], items=items)
         notes = limits_of_p([first.notes["mode"], second.notes["mode"]], result.subjects)
         if result.least_p is not None and result.least_p > SIGNIFICANT:  # few subjects have few signs
             least = f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"
@@ -92,6 +93,14 @@ def _check(first: Measurements, second: Measurements) -> None:
 def _ids(found: Measurements) -> dict[str, list[str]]:
     """Give the items of each subject; those of all its cells are the same."""
     return {cell["subject"]: found.items[scope]["image_ids"] for scope, cell in found.notes["cells"].items()}
+
+
+def _items(found: Measurements) -> Items:
+    """Give the items of each subject, sorted by image id, and their units."""
+    by_subject = {cell["subject"]: found.items[scope] for scope, cell in found.notes["cells"].items()}
+    named = [sorted(zip(some["image_ids"], some["units"], strict=True)) for some in by_subject.values()]
+    ids, units = ([[pair[place] for pair in pairs] for pairs in named] for place in (0, 1))
+    return Items(ids, units, found.notes["units"])
 
 
 def _ranks(found: Measurements) -> dict[str, NDArray[np.int64]]:

@@ -36,24 +36,22 @@ class ControlDraws:
     n: int
 
     @classmethod
-    def draw(cls, gallery: Gallery, queries: Queries, control: str, subject: int, seed: int) -> Self:
+    def draw(cls, gallery: Gallery, queries: Queries, control: str, seed: int) -> Self:
         """Rank all pictures of the split once, and look up the permuted ones of each draw.
 
         Args:
             gallery: The candidates.
             queries: The subject's signals and what they showed.
             control: See `controlled`.
-            subject: Whose signals.
-            seed: Of the draws.
+            seed: Of the draws, which are the same for all subjects.
         """
         size = len(gallery.rows)
         ranks = ranks_of_all(queries.tokens, gallery.tokens, size, gallery.distractors())
         signal = np.arange(len(queries.seen))
-        targets = (
-            controlled(queries.seen, gallery, control, subject, derive_seed(seed, draw))
-            for draw in range(DRAWS)
-        )
-        found = [_measure(ranks[signal, target]) for target in targets]
+        seeds = (derive_seed(seed, draw) for draw in range(DRAWS))
+        found = [
+            _measure(ranks[signal, target]) for target in controlled(queries.seen, gallery, control, seeds)
+        ]
         drawn = {name: [each[name] for each in found] for name in METRICS}
         return cls(_measure(ranks[signal, queries.seen]), drawn, len(signal))
 

@@ -1,6 +1,6 @@
 """How the signals of a cell rank the pictures of a gallery, and the pictures the signals."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Self
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity
 
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.units import Alike, AlikeBy
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import average_precisions, nearest, ranks
 from brainhive_cli.retrieval.ensembles import Ensemble
@@ -30,6 +30,7 @@ class Gallery:
         rows: Rows of the first in the embedding stores, ascending; a picture skipped as bad is no candidate.
         random: How many random vectors are candidates too.
         seed: Their seed.
+        alike_by: What pictures are alike by.
     """
 
     tokens: Tensor
@@ -38,6 +39,7 @@ class Gallery:
     rows: Places
     random: int = 0
     seed: int = 0
+    alike_by: AlikeBy = "concept"
 
     @classmethod
     def of(
@@ -56,7 +58,8 @@ class Gallery:
             image_ids += [pictures.image_ids[row] for row in there]
             concepts += [pictures.concepts[row] for row in there]
             tokens.append(ensemble.images(split, there))
-        return cls(torch.cat(tokens), image_ids, concepts, rows[splits[-1]], random, seed)
+        alike_by = ensemble.members[0].align.dataset.alike_by
+        return cls(torch.cat(tokens), image_ids, concepts, rows[splits[-1]], random, seed, alike_by)
 
     @property
     def pool(self) -> int:
@@ -144,26 +147,28 @@ def encode_queries(
     for subject in ensemble.cell.tested_on:
         signals, picture = ensemble.signals(subject, split)
         seen = np.searchsorted(gallery.rows, picture)
-        target = controlled(seen, gallery, control, subject, seed)
+        target = next(controlled(seen, gallery, control, [seed]))
         queries[subject] = Queries(ensemble.tokens(subject, signals), target, seen)
     return queries
 
 
-def controlled(target: Places, gallery: Gallery, control: str, subject: int, seed: int) -> Places:
+def controlled(target: Places, gallery: Gallery, control: str, seeds: Iterable[int]) -> Iterator[Places]:
     """Pair signals with wrong pictures, for a control; what is left is chance.
+
+    Units of pictures move together, and alike for all subjects and models, whose ranks vary together.
 
     Args:
         target: [N] place of what each signal showed.
         gallery: Among which.
-        control: `none`; `shuffled`: each subject's signals are permuted; `permuted`: the pictures are.
-        subject: Whose signals.
-        seed: Of the permutation; the same for all models of a subject, whose ranks vary together.
+        control: `none`; `shuffled`: the signals are permuted; `permuted`: the pictures are, shown or not.
+        seeds: One for each permutation.
     """
-    if control == "shuffled":
-        return np.random.default_rng(derive_seed(seed, subject)).permutation(target)
-    if control == "permuted":
-        return np.random.default_rng(seed).permutation(len(gallery.rows))[target]
-    return target
+    count = len(gallery.rows)
+    alike = Alike(gallery.alike_by, dict(enumerate(gallery.concepts)))
+    items = alike.items([list(range(count)), target.tolist()])  # all pictures first: they number the units
+    for seed in seeds:
+        pictures, signals = items.permute(np.random.default_rng(seed))
+        yield {"none": target, "shuffled": target[signals], "permuted": pictures[target]}[control]
 
 
 def rank_all(gallery: Gallery, queries: dict[int, Queries]) -> dict[int, Ranking]:

@@ -11,6 +11,7 @@ from torch import Tensor
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.measurements import Metric, by_name, scope
+from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.statistics import measure
 
 REGIONS = "regions"
@@ -73,13 +74,14 @@ def _squared(values: Tensor) -> Tensor:
 
 
 def describe_regions(
-    groups: Sequence[Sequence[RegionShares]], subjects: Sequence[str], **context: Any
+    groups: Sequence[Sequence[RegionShares]], subjects: Sequence[str], alike: Alike, **context: Any
 ) -> tuple[dict[str, dict[str, Metric]], dict[str, Any]]:
     """Average over items, and over cells and subjects as every metric; regions that all subjects have.
 
     Args:
         groups: One list a subject, of its cells.
         subjects: Their names.
+        alike: Which items are.
         context: Protocol, split and seeds of the metrics.
 
     Returns:
@@ -87,7 +89,7 @@ def describe_regions(
     """
     first = groups[0][0]
     everywhere = [name for name in first.voxels if all(name in group[0].voxels for group in groups)]
-    named = {**context, "ids": [group[0].image_ids for group in groups], "limits": (0.0, None)}
+    named = {**context, "items": alike.items([group[0].image_ids for group in groups]), "limits": (0.0, None)}
     scopes = {
         scope(REGIONS, name): by_name(
             [

@@ -12,6 +12,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.caveats import SIMULATED, extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
+from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.rank_sum import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
 from brainhive_cli.metrics.statistics import measure
@@ -43,7 +44,13 @@ class MetricContext:
     protocol: str
     split: str
     pool: int
+    alike: Alike
     seeds: tuple[int, ...] = ()
+
+    def named(self, image_ids: Sequence[Sequence[str]], **changes: Any) -> dict[str, Any]:
+        """Give what a measurement of these items, one list of image ids a subject, is called with."""
+        of_metric = {"protocol": self.protocol, "split": self.split, "pool": self.pool, "seeds": self.seeds}
+        return {**of_metric, "items": self.alike.items(image_ids), **changes}
 
 
 def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
@@ -60,12 +67,15 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         by_subject[subject].append(each)
     groups = list(by_subject.values())
     protocol, is_alone = protocol_of(job.runs, spec), len(job.runs) == 1 and spec.control == "none"
-    context, test = MetricContext(protocol, spec.split, pool), above_chance(groups)
+    context = MetricContext(protocol, spec.split, pool, alike_of(first, groups))
+    test = above_chance(groups, context.alike)
     ceilings = {subject: each.ceiling for _, subject, each in tested.values() if each.ceiling}
     shares = {
         subject: [each.regions for each in group if each.regions] for subject, group in by_subject.items()
     }
     of_regions, voxels = _regions(shares, cells, context) if spec.region_shares else ({}, {})
+    rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
+    units = context.alike.items([ranking.image_ids for ranking in rankings.values()])
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
@@ -75,6 +85,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
+        "units": units.kind,
         "control": _control(groups, spec, pool),
         "curves": _describe_curves(groups, spec),
         "voxels": voxels,
@@ -91,15 +102,27 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         **scopes_of_cells(tested, context),
         **of_regions,
     }
-    rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
     items = {
-        name: {"image_ids": r.image_ids, "ranks": r.ranks.tolist(), "backward_ranks": r.backward.tolist()}
-        for name, r in rankings.items()
+        name: {
+            "image_ids": ranking.image_ids,
+            "units": [str(unit) for unit in unit_names],
+            "ranks": ranking.ranks.tolist(),
+            "backward_ranks": ranking.backward.tolist(),
+        }
+        for (name, ranking), unit_names in zip(rankings.items(), units.units, strict=True)
     }
     simulated = [SIMULATED] if first.dataset.is_simulated else []  # no model has a part in it
     return Measurements(scopes, {}, notes, items) | describe_ceilings(
-        ceilings, first.dataset.name, spec.split, spec.ceiling_splits, simulated
+        ceilings, first.dataset.name, spec.split, spec.ceiling_splits, simulated, context.alike
     )
+
+
+def alike_of(run: AlignRun, groups: Groups) -> Alike:
+    """Say which of the pictures that were shown are alike."""
+    rankings = [each.ranking for group in groups for each in group]
+    pairs = [pair for r in rankings for pair in zip(r.image_ids, r.concepts, strict=True)]
+    is_film = run.dataset.alike_by == "neighbours"
+    return Alike(run.dataset.alike_by, dict(pairs), "clip" if is_film else "picture")
 
 
 def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
@@ -177,9 +200,9 @@ def _regions(
     shares: Mapping[str, list[RegionShares]], cells: Sequence[Cell], context: MetricContext
 ) -> tuple[dict[str, Metrics], dict[str, Any]]:
     """Describe what each region carries, and how many voxels it has, by subject."""
-    how = {"protocol": f"{context.protocol}, by region", "split": context.split}
-    seeds = tuple(sorted({cell.seed for cell in cells}))
-    return describe_regions(list(shares.values()), list(shares), seeds=seeds, **how)
+    how: dict[str, Any] = {"protocol": f"{context.protocol}, by region", "split": context.split}
+    how["seeds"] = tuple(sorted({cell.seed for cell in cells}))
+    return describe_regions(list(shares.values()), list(shares), context.alike, **how)
 
 
 def regions_of(found: Measurements) -> dict[str, Mapping[str, Metric]]:
@@ -207,10 +230,10 @@ def concept_tables(groups: Groups, categories: Mapping[str, str]) -> dict[str, A
     }
 
 
-def above_chance(groups: Groups) -> RankSum:
+def above_chance(groups: Groups, alike: Alike) -> RankSum:
     """Test whether the seen pictures rank better than guesses, over all cells and subjects."""
     ranks = [np.array([each.ranking.among_split for each in group]) for group in groups]
-    return rank_sum(ranks, groups[0][0].ranking.split_size, _ids(groups))
+    return rank_sum(ranks, groups[0][0].ranking.split_size, alike.items(_ids(groups)))
 
 
 def label(subject: int) -> str:
@@ -224,7 +247,7 @@ def _control(groups: Groups, spec: EvaluationSpec, pool: int) -> dict[str, Any]:
 
 
 def _forward(groups: Groups, context: MetricContext) -> Metrics:
-    named, chance = {**vars(context), "ids": _ids(groups)}, _chance_of_precision(groups, context.pool)
+    named, chance = context.named(_ids(groups)), _chance_of_precision(groups, context.pool)
     precision = [np.array([each.ranking.precision for each in group]) for group in groups]
     ranks = [np.array([each.ranking.ranks for each in group]) for group in groups]
     average = measure("map", precision, chance=chance, limits=(0.0, 1.0), **named)
@@ -250,15 +273,15 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
         return {}
     pool, shown = sizes.pop()
     ranks = [np.array([each.backward for each in group]) for group in rankings]
-    named = {**vars(context), "pool": pool, "ids": [group[0].pictures for group in rankings]}
+    named = context.named([group[0].pictures for group in rankings], pool=pool)
     return by_name(summarise(ranks, **named, targets=shown, only=only))
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
     """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions."""
     protocol = f"{context.protocol}, {subsets.ways}-way, {subsets.draws} draws"
-    named: dict[str, Any] = {**vars(context), "protocol": protocol, "pool": subsets.ways}
-    named |= {"chance": 1 / subsets.ways, "limits": (0.0, 1.0)}
+    changes: dict[str, Any] = {"protocol": protocol, "pool": subsets.ways, "chance": 1 / subsets.ways}
+    changes |= {"limits": (0.0, 1.0), "is_share": False}
     hits: dict[str, list[list[Hits]]] = {
         "top1": [[each.subsets for each in group if each.subsets] for group in groups],
         "top1_expected": [[each.expected for each in group if each.expected] for group in groups],
@@ -266,7 +289,7 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
     found: dict[str, Metrics] = {}
     for way, direction in enumerate(("", BACKWARD)):
         metrics = [
-            _share(name, [[each[way] for each in group] for group in shares], _ids(groups), named)
+            _share(name, [[each[way] for each in group] for group in shares], groups, context, changes)
             for name, shares in hits.items()
             if all(shares)
         ]
@@ -275,17 +298,20 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
 
 
 def _share(
-    name: str, groups: Sequence[Sequence[list[float]]], ids: Sequence[list[str]], named: Mapping[str, Any]
+    name: str,
+    shares_of: Sequence[Sequence[list[float]]],
+    groups: Groups,
+    context: MetricContext,
+    changes: Mapping[str, Any],
 ) -> Metric:
     """Average shares [N] of the cells of each subject; items that were never drawn have none."""
-    kept, names = [], []
-    for group, image_ids in zip(groups, ids, strict=True):
+    drawn_shares, names = [], []
+    for group, image_ids in zip(shares_of, _ids(groups), strict=True):
         shares = np.array(group)
         drawn = np.flatnonzero(~np.isnan(shares).any(0))
-        kept.append(shares[:, drawn])
+        drawn_shares.append(shares[:, drawn])
         names.append([image_ids[place] for place in drawn.tolist()])
-    # an item's value is an average over its draws, no single hit
-    return measure(name, kept, ids=names, wilson=False, **named)
+    return measure(name, drawn_shares, **context.named(names, **changes))
 
 
 def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metrics]:
@@ -294,7 +320,7 @@ def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metri
     found = {}
     for at in _shared_points(name, groups):
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        metrics = summarise(ranks, **vars(context), ids=_ids(groups), only=CURVE)
+        metrics = summarise(ranks, **context.named(_ids(groups)), only=CURVE)
         found[scope(name, f"{at:g}")] = by_name(metrics)
     return found
 

@@ -9,6 +9,7 @@ import pytest
 from scipy.stats import f, f_oneway
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import (
     benjamini_hochberg,
     compare,
@@ -164,13 +165,40 @@ def test_one_subject_is_compared_by_mcnemars_test():
     assert found.p_value == mcnemar(5, 1) and found.test == "McNemar's over items"
 
 
-def test_of_several_seeds_the_majority_decides_what_was_found():
+def test_several_seeds_are_compared_by_their_shares_of_hits_over_items():
+    """A majority of three seeds is right more often than one seed: as hits, equal runs would differ."""
     first, second = np.array([[1, 1], [1, 2], [3, 2]]), np.array([[2, 2]])
 
-    found = compare([first], [second])
+    compared = compare([first], [second])
 
-    assert (found.only_first, found.only_second) == (1, 0)
-    assert found.difference == pytest.approx(0.5)  # shares of seeds, not votes
+    assert (compared.only_first, compared.only_second, compared.test) == (None, None, "t over items")
+    assert compared.difference == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("seeds", [(1, 3), (3, 1), (5, 2), (1, 1)])
+def test_unequal_numbers_of_seeds_do_not_make_equal_runs_differ(seeds):
+    """Equal hit rates of .8; McNemar's test on majorities rejected 78 to 100 % of such nulls."""
+    random, rejected = np.random.default_rng(0), 0
+    for _ in range(200):
+        first, second = (2 - (random.random((count, 200)) < 0.8).astype(int) for count in seeds)
+        rejected += compare([first], [second]).p_value < 0.05
+
+    assert rejected / 200 < 0.09
+
+
+def test_items_of_one_unit_are_not_compared_as_if_they_were_independent():
+    """Ten pictures of 40 concepts; methods suit concepts by chance."""
+    random, rejected = np.random.default_rng(0), np.zeros(2)
+    items = Items([list(range(400))], [np.repeat(np.arange(40), 10).tolist()], "concepts")
+    for _ in range(200):
+        easy = np.repeat(random.normal(0, 1.0, (2, 40)), 10, axis=1)
+        ranks = 2 - (random.random((2, 400)) < 1 / (1 + np.exp(-easy))).astype(int)
+        for place, grouping in enumerate((items, None)):
+            compared = compare([ranks[0]], [ranks[1]], items=grouping)
+            rejected[place] += compared.p_value < 0.05
+
+    assert rejected[0] / 200 < 0.09 and rejected[1] / 200 > 0.2
+    assert compare([ranks[0]], [ranks[1]], items=items).test == "t over concepts"
 
 
 def test_values_of_one_subject_are_compared_by_a_t_test_over_items():

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.metrics import rank_sum as tests
 from brainhive_cli.metrics.rank_sum import rank_sum
 
@@ -74,7 +75,37 @@ def test_items_are_matched_by_their_ids():
     """Two subjects who saw the same in another order: their ranks are averaged by item."""
     first, second = np.array([1, 5]), np.array([5, 1])
 
-    matched = rank_sum([first, second], 5, [["a", "b"], ["b", "a"]])
+    matched = rank_sum([first, second], 5, Items.independent([["a", "b"], ["b", "a"]]))
 
     assert matched.n == 2 and matched.better == rank_sum([first], 5).better
     assert rank_sum([first, second[:1]], 5).n == 3  # without ids, other numbers are other items
+
+
+@pytest.mark.parametrize("alike_by", ["neighbours", "concept"])
+def test_items_that_are_alike_are_seldom_called_better_or_worse_than_guesses(alike_by):
+    """Wrongly labelled clips whose neighbours are alike, or pictures of concepts; as guesses: 0.3 to 0.5."""
+    count, random, called = 800, np.random.default_rng(1), np.zeros(2)
+    concept_of = dict(enumerate(np.repeat(np.arange(80), 10).tolist()))
+    items = Alike(alike_by, concept_of, "clip").items([list(range(count))])
+    for _ in range(200):
+        if alike_by == "concept":
+            common = np.repeat(random.normal(size=80), 10)
+        else:
+            common = random.normal(size=count)
+            for place in range(1, count):
+                common[place] = 0.8 * common[place - 1] + 0.6 * common[place]
+        ranks = np.ceil(count * norm.cdf(np.sqrt(0.8) * common + np.sqrt(0.2) * random.normal(size=count)))
+        for place, grouping in enumerate((items, None)):
+            called[place] += rank_sum([ranks], count, grouping).verdict != "at chance"
+
+    assert called[0] / 200 < 0.1 and called[1] / 200 > 0.25
+
+
+def test_pictures_of_concepts_above_chance_are_called_so():
+    items = Alike("concept", dict(enumerate(np.repeat(np.arange(40), 5).tolist()))).items([list(range(200))])
+    ranks = np.random.default_rng(0).integers(1, 100, 200)
+
+    found = rank_sum([ranks], 200, items)
+
+    assert found.verdict == "above chance" and found.test == "t test of the mean rank over 40 concepts"
+    assert found.n == 200

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics import _rank_counts, retrieval
 from brainhive_cli.metrics.distractors import distractors
 from brainhive_cli.metrics.retrieval import (
@@ -240,7 +241,7 @@ def test_a_perfect_decoder_is_right_in_all_of_an_items_draws_without_doubt(token
     forward, backward = subset_hits(tokens, tokens, ways=10, draws=30, seed=0)
 
     assert (forward == 1).all() and (backward == 1).all()
-    assert interval([forward], wilson=False) == (1, 1)
+    assert interval([forward], is_share=False) == (1, 1)
 
 
 def test_an_item_that_is_never_drawn_has_no_share(tokens):
@@ -302,9 +303,8 @@ def test_a_summary_matches_the_items_of_subjects_by_their_ids():
     ranks_of = torch.arange(1, 21)
     names = [f"{n}" for n in range(20)]
 
-    (turned,) = summarise(
-        [ranks_of, ranks_of.flip(0)], 20, split="test", ids=[names, names[::-1]], only=["mean_rank"]
-    )
+    items = Items.independent([names, names[::-1]])
+    (turned,) = summarise([ranks_of, ranks_of.flip(0)], 20, split="test", items=items, only=["mean_rank"])
 
     (same,) = summarise([ranks_of, ranks_of], 20, split="test", only=["mean_rank"])
     (other,) = summarise([ranks_of, ranks_of.flip(0)], 20, split="test", only=["mean_rank"])

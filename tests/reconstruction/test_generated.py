@@ -7,6 +7,7 @@ import pytest
 from PIL import Image
 
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.statistics import interval
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, best_first, metrics_of, write_values
 from brainhive_cli.reconstruction.sheet_selection import Selection
@@ -25,41 +26,48 @@ def scored(subject: int, seed: int, repeats: int = 1, folder: Path = Path(), **v
 def test_an_item_counts_once_averaged_over_repeats_and_seeds():
     first, second = scored(1, 5, 4, ssim=[0.1, 0.2, 0.9]), scored(1, 6, 2, ssim=[0.3, 0.4, 0.5])
 
-    metric = metrics_of([first, second], "mindeye2", "test")["ssim"]
+    metric = metrics_of([first, second], "mindeye2", "test", Alike())["ssim"]
 
     items = np.array([0.2, 0.3, 0.7])
     assert (metric.value, metric.n, metric.seeds) == (pytest.approx(items.mean()), 3, (5, 6))
-    assert (metric.low, metric.high) == pytest.approx(interval([items]))
+    assert (metric.low, metric.high) == pytest.approx(interval([items], limits=(-1, 1)))
 
 
 def test_the_interval_is_over_subjects_too_and_each_counts_alike():
     one, other = [0.49, 0.49, 0.49], [0.51, 0.51, 0.51]
 
-    metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test")["ssim"]
+    metric = metrics_of([scored(1, 5, ssim=one), scored(2, 5, ssim=other)], "mindeye2", "test", Alike())[
+        "ssim"
+    ]
 
     assert (metric.value, metric.n) == (pytest.approx(0.5), 6)
     reach = 12.706 * 0.01  # t with one degree of freedom, and the standard error of .49 and .51
-    assert (metric.low, metric.high) == pytest.approx((0.5 - reach, 0.5 + reach), rel=1e-4)
+    ends = np.tanh(np.arctanh(0.5) + np.array([-1, 1]) * reach / (1 - 0.5**2))  # SSIM lies between -1 and 1
+    assert (metric.low, metric.high) == pytest.approx(ends, rel=1e-4)
     assert metric.these_subjects == pytest.approx((0.5, 0.5))  # their items do not differ
 
 
 def test_intervals_of_clips_are_over_blocks_of_neighbours():
-    one = scored(1, 5, frame_ssim=[0.1, 0.3, 0.9])
+    values = np.random.default_rng(0).random(40)
+    files = {f"{n:02d}": [Path(f"{n}.mp4")] for n in range(40)}
+    one = Scored(GeneratedSet("brain", "sub-01", (5,), files, 1), {"frame_ssim": values})
 
-    metric = metrics_of([one], "mindeye2", "test", block=2)["frame_ssim"]
+    metric = metrics_of([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
 
-    assert (metric.value, metric.n) == (pytest.approx(1.3 / 3), 3)
-    assert (metric.low, metric.high) == pytest.approx(interval([np.array([0.2, 0.9])]))
-    assert metric.interval == "bootstrap over items; items are blocks of 2 neighbouring clips"
+    assert (metric.value, metric.n) == (pytest.approx(values.mean()), 40)
+    pairs = values.reshape(20, 2).mean(1)
+    assert (metric.low, metric.high) == pytest.approx(interval([pairs], limits=(-1, 1)))
+    assert metric.interval == "t over 20 blocks of 2 neighbouring clips"
 
 
 def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
     one, other = (scored(n, 5, ssim=[0.1 * n] * 3, effnet=[0.9 * n] * 3) for n in (1, 9))
-    found = metrics_of([one, other], "mindeye2", "test")
-    assert (found["ssim"].low, found["ssim"].high) == (-1, 1)
-    assert (found["effnet"].low, found["effnet"].high) == (0, 2)
+    found = metrics_of([one, other], "mindeye2", "test", Alike())
+    assert (found["ssim"].low, found["ssim"].high) == pytest.approx((-1, 1), abs=1e-3)
+    assert (found["effnet"].low, found["effnet"].high) == pytest.approx((0, 2), abs=1e-3)
+    assert -1 < found["ssim"].low < found["ssim"].high < 1
 
-    equal = metrics_of([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test")["ssim"]
+    equal = metrics_of([scored(1, 5, ssim=[1.0, 1.0, 1.0])], "mindeye2", "test", Alike())["ssim"]
     assert (equal.low, equal.high) == (1, 1)  # Wilson's of three hits begins at .44
 
 
@@ -72,14 +80,14 @@ def test_subjects_who_saw_the_same_pictures_share_their_resamples():
         {"ssim": np.array(values[::-1])},
     )
 
-    metric = metrics_of([scored(1, 5, ssim=values), turned], "mindeye2", "test")["ssim"]
+    metric = metrics_of([scored(1, 5, ssim=values), turned], "mindeye2", "test", Alike())["ssim"]
 
-    alone = metrics_of([scored(1, 5, ssim=values)], "mindeye2", "test")["ssim"]
+    alone = metrics_of([scored(1, 5, ssim=values)], "mindeye2", "test", Alike())["ssim"]
     assert metric.these_subjects == pytest.approx((alone.low, alone.high))
 
 
 def test_identification_tells_its_pool_and_chance():
-    metric = metrics_of([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test")["clip"]
+    metric = metrics_of([scored(1, 5, clip=[0.5, 0.5, 1.0])], "mindeye2", "test", Alike())["clip"]
     assert (metric.pool, metric.chance) == (3, 0.5)
 
 

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +11,7 @@ from brainhive_cli.core import artifacts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import FOLDS, TWO, benjamini_hochberg, compare_values
 from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 
@@ -24,7 +24,7 @@ def cell(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe a cell, and give its values by item."""
     items = {name: [float(found[n]) for n in range(len(ids))] for name, found in values.items()}
-    return {"source": source, "subject": subject}, {"image_ids": ids, **items}
+    return {"source": source, "subject": subject}, {"image_ids": ids, "units": ids, **items}
 
 
 def measurements(
@@ -38,6 +38,7 @@ def measurements(
         notes={
             "mode": mode,
             "sources": sources,
+            "units": "pictures",
             "cells": {str(n): described for n, (described, _) in enumerate(cells)},
         },
         items={str(n): items for n, (_, items) in enumerate(cells)},
@@ -58,7 +59,7 @@ def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averag
     )
 
     (comparison,) = found
-    expected = compare_values([one + 0.1, two], [0 * one, 0 * two], ids=[IDS, IDS])
+    expected = compare_values([one + 0.1, two], [0 * one, 0 * two], items=Items.independent([IDS, IDS]))
     assert comparison["with"] == "shuffled"
     mine = comparison["metrics"]["ssim"]
     assert mine["difference"] == pytest.approx(expected.difference)
@@ -69,9 +70,10 @@ def test_items_and_subjects_are_paired_whatever_their_order_and_seeds_are_averag
 
 def test_clips_are_paired_in_blocks_of_neighbours():
     one, base = RANDOM.random((2, 30))
-    found = measurements(cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
+    blocks = {"units": [str(n // 5) for n in range(30)]}
+    sides = (cell("brain", 1, IDS, epe=one), cell("still", 1, IDS, epe=base))
 
-    (comparison,) = with_sources(replace(found, notes={**found.notes, "block": 5}))
+    (comparison,) = with_sources(measurements(*((named, {**values, **blocks}) for named, values in sides)))
 
     mine = comparison["metrics"]["epe"]
     expected = compare_values([one.reshape(6, 5).mean(1)], [base.reshape(6, 5).mean(1)])
@@ -153,7 +155,7 @@ def test_sources_and_runs_stand_in_tables_page_and_json_and_no_picture_is_drawn_
     assert against["metrics"]["ssim"]["difference"] == pytest.approx(first - second)
     sources, runs = result.tables[1:]
     assert sources.title.startswith(
-        "Brain less others, paired; p: t over items (Benjamini–Hochberg over metrics)"
+        "Brain less others, paired; p: t over pictures (Benjamini–Hochberg over metrics)"
     )
     assert [row[:2] for row in sources.rows[:3]] == [
         ("PixCorr", "shuffled, floor"),

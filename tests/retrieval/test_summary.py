@@ -3,13 +3,14 @@
 import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.core.units import Alike
 from brainhive_cli.retrieval.cell_scores import SubjectScores
 from brainhive_cli.retrieval.controls import DRAWS, ControlDraws, describe_control
 from brainhive_cli.retrieval.rankings import Ranking
 from brainhive_cli.retrieval.recipe import Subsets
 from brainhive_cli.retrieval.summary import MetricContext, above_chance, scopes_of_all
 
-CONTEXT = MetricContext("intra", "test", 20)
+CONTEXT = MetricContext("intra", "test", 20, Alike())
 
 
 def ranking(names: list[str], ranks: list[int]) -> Ranking:
@@ -38,7 +39,7 @@ def test_subjects_are_matched_by_the_pictures_that_they_saw():
     cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
     groups = [[scores(names, ranks, [])], [scores(names[::-1], ranks[::-1], [])]]
 
-    overall, test = scopes_of_all(cells, groups, CONTEXT, None)["all"], above_chance(groups)
+    overall, test = scopes_of_all(cells, groups, CONTEXT, None)["all"], above_chance(groups, Alike())
 
     alone = scopes_of_all(cells[:1], groups[:1], CONTEXT, None)["all"]["mean_rank"]
     assert overall["mean_rank"].these_subjects == (alone.low, alone.high)
