@@ -17,6 +17,8 @@ ROUNDING = 1e-12
 ALL_SIGNS = 16
 """Subjects up to which all signs are tried; of more, as many random ones."""
 
+LEVEL = 0.05
+"""p below which a difference is called one."""
 FOLDS = "folds of inter share training subjects: they vary together, and p may be too small"
 """The limit where each subject is tested on a model of the others."""
 TWO = "of two subjects minF′ may be too small; the interval accounts for how little they say about others"
@@ -32,7 +34,7 @@ class Comparison:
         low: Lower end of its 95 % interval, as those of `core.measurements.Metric`; None of one item.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over items alone, which holds for them only.
+        these_subjects: Of several subjects, the interval over units of items alone, which holds for them only.
         n: Items that were compared, over all subjects.
         subjects: Number of subjects.
         p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a
@@ -175,6 +177,15 @@ def mcnemar(only_first: int, only_second: int) -> float:
 
     discordant = only_first + only_second
     return float(binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+
+
+def is_difference(p: float | None, low: float | None, high: float | None, level: float = LEVEL) -> bool:
+    """Whether a difference may be called one: p is below a level, and 0 is not in its interval.
+
+    A test and an interval that take in other things can disagree; then nothing is claimed.
+    """
+    holds_zero = low is not None and high is not None and low <= 0 <= high
+    return p is not None and p < level and not holds_zero
 
 
 def least_p(subjects: int) -> float:

@@ -10,8 +10,9 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.metric_names import with_arrow
 from brainhive_cli.core.results import Result
+from brainhive_cli.metrics.comparison import LEVEL, is_difference
 from brainhive_cli.reconstruction.paired_tests import with_runs
-from brainhive_cli.reconstruction.tables import LEVEL, TITLES, published_scores
+from brainhive_cli.reconstruction.tables import TITLES, published_scores
 
 MARK = "*"
 """After a value that differs from the first variant's, item by item."""
@@ -90,5 +91,7 @@ def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
 
 
 def _mark(metrics: Mapping[str, Any], name: str) -> str:
-    p = metrics.get(name, {}).get("p_adjusted")
-    return MARK if p is not None and p < LEVEL else ""
+    compared = metrics.get(name)
+    if compared is None:
+        return ""
+    return MARK if is_difference(compared["p_adjusted"], compared["low"], compared["high"]) else ""

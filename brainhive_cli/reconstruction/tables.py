@@ -7,6 +7,7 @@ from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric, interval_text
 from brainhive_cli.core.metric_names import with_arrow
+from brainhive_cli.metrics.comparison import LEVEL, is_difference
 
 TITLES = {
     "brain": "brain",
@@ -21,8 +22,6 @@ TITLES = {
     "scored": "scored",
 }
 """What the sources are called; ↓ after a metric means that less is better."""
-LEVEL = 0.05
-"""p below which the better of two is named."""
 
 
 def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
@@ -100,8 +99,8 @@ def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]]) -> Table:
         other = TITLES.get(each["with"], f"…{each['with'][-9:]}")
         for name, m in each["metrics"].items():
             is_more = (m["difference"] > 0) != m["lower_is_better"]
-            is_below = m["p_adjusted"] is not None and m["p_adjusted"] < LEVEL
-            better = (of if is_more else other) if is_below else "–"
+            is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])
+            better = (of if is_more else other) if is_shown else "–"
             p = "–" if m["p_adjusted"] is None else f"{m['p_adjusted']:.2g}"
             measured = f"{m['difference']:+.3f}", interval_text(m["low"], m["high"]), m["n"], p
             rows.append((with_arrow(name), other, *measured, better))

@@ -93,7 +93,7 @@ def _marked(
     rows: Sequence[tuple[str, Sequence[Value | None]]], names: Sequence[str], group: RunGroup
 ) -> list[tuple[str, Sequence[Value | None]]]:
     """Put the best of each column in bold, and sign what differs from the first run."""
-    p_of = {(each.second, each.metric): each.p for each in group.compared}
+    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
     best = []
     for place, name in enumerate(names):
         means = [some[place].mean for _, some in rows if some[place] is not None]  # type: ignore[union-attr]
@@ -102,7 +102,7 @@ def _marked(
         (
             label,
             [
-                each and Value(each.mean, each.sd, each.mean == best[place], mark_of(p_of.get((label, name))))
+                each and Value(each.mean, each.sd, each.mean == best[place], marks.get((label, name), ""))
                 for place, (name, each) in enumerate(zip(names, some, strict=True))
             ],
         )

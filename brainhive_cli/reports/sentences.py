@@ -13,11 +13,10 @@ from brainhive_cli.core.caveats import (
 )
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.metric_names import lower_is_better, shown
+from brainhive_cli.metrics.comparison import is_difference
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
 
-LEVEL = 0.05
-"""p below which a difference is called one."""
 MEANINGS = {
     SIMULATED: "Simulated: a program made the signals; no brain was recorded.",
     TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
@@ -84,7 +83,7 @@ def differences(compared: Sequence[Compared]) -> list[str]:
     said = []
     for each in compared[:4]:
         is_more = (each.difference > 0) != lower_is_better(each.metric)
-        is_shown = each.p is not None and each.p < LEVEL
+        is_shown = is_difference(each.p, each.low, each.high)
         how = ("better" if is_more else "worse") if is_shown else "not shown to differ"
         by = f"difference {each.difference:+.3f}"
         by += (

@@ -5,14 +5,14 @@ from typing import Any
 
 from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
 from brainhive_cli.core.metric_names import lower_is_better, shown, with_arrow
+from brainhive_cli.metrics.comparison import LEVEL, is_difference
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.page import Cell, Grid
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, mean_sd
-from brainhive_cli.reports.sentences import LEVEL
 
 MARKS = ((0.001, "***"), (0.01, "**"), (LEVEL, "*"))
 """Signs of p values below each level."""
-MEANING = "* p < .05, ** p < .01, *** p < .001"
+MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
 
 
 def tables_of(group: RunGroup) -> list[Grid]:
@@ -25,9 +25,10 @@ def tables_of(group: RunGroup) -> list[Grid]:
     return [table for table in [*found, *_by_cell(run), _published(run)] if table.cells]
 
 
-def mark_of(p: float | None) -> str:
-    """Give the sign of a p value; empty if it is none."""
-    return "" if p is None else next((sign for level, sign in MARKS if p < level), "")
+def mark_of(compared: Compared) -> str:
+    """Give the sign of a difference; empty where none may be claimed."""
+    ends = (compared.low, compared.high)
+    return next((sign for level, sign in MARKS if is_difference(compared.p, *ends, level)), "")
 
 
 def with_interval(metric: Metric | None, is_best: bool = False, mark: str = "") -> Cell:
@@ -80,7 +81,7 @@ def _note(metric: Metric | None, has_these: bool, shared: Mapping[str, Any]) -> 
     if metric.low is not None:
         said.append(f"interval: {metric.interval}")
     if has_these:
-        said.append("these subjects: over items alone, which holds for them only")
+        said.append("these subjects: over items (or units of alike ones) alone, which holds for them only")
     return "; ".join(said) + "."
 
 
@@ -194,12 +195,13 @@ def _runs(group: RunGroup) -> list[Grid]:
     """Put runs below one another; the best in bold, with signs of significance."""
     of_runs = {run.label: run.metrics for run in group.runs if run.metrics}
     names = list(dict.fromkeys(name for metrics in of_runs.values() for name in metrics))
-    best, p_of = _best(of_runs, names), {(each.second, each.metric): each.p for each in group.compared}
+    best = _best(of_runs, names)
+    marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
     rows = [
         [
             label,
             *(
-                with_interval(metrics.get(name), best.get(name) == label, mark_of(p_of.get((label, name))))
+                with_interval(metrics.get(name), best.get(name) == label, marks.get((label, name), ""))
                 for name in names
             ),
             next(iter(metrics.values())).n,
@@ -248,7 +250,7 @@ def _differences(compared: Sequence[Compared]) -> Grid:
                 f"{each.difference:+.3f}",
                 interval_text(each.low, each.high),
                 each.difference,
-                mark=mark_of(each.p),
+                mark=mark_of(each),
             ),
             each.n,
             Cell("–" if each.p is None else f"{each.p:.2g}", sort=each.p),

@@ -76,12 +76,18 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
     of_regions, voxels = _regions(shares, cells, context) if spec.region_shares else ({}, {})
     rankings = {name: each.ranking for name, (_, _, each) in tested.items()}
     units = context.alike.items([ranking.image_ids for ranking in rankings.values()])
+    scopes = {
+        **scopes_of_all(cells, groups, context, spec.subsets),
+        **scopes_of_cells(tested, context),
+        **of_regions,
+    }
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
         "mode": " + ".join(dict.fromkeys(run.mode for run in job.runs)),
         "protocol": protocol,
         "caveats": caveats_of(job.runs),
+        "warnings": disagreement(test.verdict, scopes[ALL]["top1"]),
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
@@ -96,11 +102,6 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
             for name, (cell, subject, _) in tested.items()
         },
         **concept_tables(groups, job.categories),
-    }
-    scopes = {
-        **scopes_of_all(cells, groups, context, spec.subsets),
-        **scopes_of_cells(tested, context),
-        **of_regions,
     }
     items = {
         name: {
@@ -234,6 +235,23 @@ def above_chance(groups: Groups, alike: Alike) -> RankSum:
     """Test whether the seen pictures rank better than guesses, over all cells and subjects."""
     ranks = [np.array([each.ranking.among_split for each in group]) for group in groups]
     return rank_sum(ranks, groups[0][0].ranking.split_size, alike.items(_ids(groups)))
+
+
+def disagreement(verdict: str, top1: Metric) -> list[str]:
+    """Say which counts where the verdict on all ranks and the interval of top-1 are on other sides of chance.
+
+    Under the null hypothesis that is so in one of twelve evaluations: they are of other things.
+    """
+    if top1.low is None or top1.high is None or top1.chance is None:
+        return []
+    side = "above chance" if top1.low > top1.chance else "at chance"
+    side = "below chance" if top1.high < top1.chance else side
+    if side == verdict:
+        return []
+    return [
+        f"the ranks are {verdict}, the interval of top-1 is {side}: whether pictures are found at all is said "
+        "by the ranks, how often one is found first by the interval"
+    ]
 
 
 def label(subject: int) -> str:

@@ -74,7 +74,7 @@ def _cells(found: Measurements) -> Table:
     columns = ("cell", "top-1", "95 % CI", "top-5", "rank", "n", "pool", "chance")
     split = found.overall["top1"].split
     title = f"Retrieval of {split} pictures: {found.notes['protocol']}: {_verdict(found.notes)}"
-    return Table(title, columns, tuple(rows))
+    return Table("; ".join([title, *found.notes["warnings"]]), columns, tuple(rows))
 
 
 def _row(metrics: Mapping[str, Metric]) -> tuple[Any, ...]:
@@ -258,7 +258,7 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
             " minus ".join(each["pair"]) if "pair" in each else f"…{each['run'][-9:]}",
             each["difference"],
             interval_text(each["low"], each["high"]),
-            f"{each['only_first']}, {each['only_second']}",
+            "–" if each["only_first"] is None else f"{each['only_first']}, {each['only_second']}",
             *("–" if p is None else f"{p:.2g}" for p in (each[f"{test}_adjusted"] for test in TESTS)),
             "–" if each["cohens_dz"] is None else f"{each['cohens_dz']:.2g}",
         )
@@ -267,7 +267,7 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
     columns = ("against", "top-1", "95 % CI", "only", "p", "sign-flip", "Wilcoxon", "t", "d_z")
     title = [
         f"Difference in top-1, n {comparisons[0]['n']}",
-        "only: items that only the first, only the second found",
+        "only: items that only the first, only the second found, of one seed a side",
         f"p: {comparisons[0]['test']}",
         *(["all p by Benjamini–Hochberg"] if len(rows) > 1 else []),
         *("for these items only: sign-flip, Wilcoxon, t", "Cohen's d_z"),
