@@ -11,7 +11,7 @@ from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.initialisation import modules_of_subjects, refuse_other_voxels, take_over
 from brainhive_cli.alignment.model import Aligner, holds_model, is_model
-from brainhive_cli.core import home, hub, runs, single_file, weights
+from brainhive_cli.core import home, hub, parts, runs, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.core.runs import RunFolder
@@ -167,7 +167,9 @@ def _path(reference: str, cell: Cell, root: Path) -> Path:
     if is_model(path) or (path.is_file() and path.suffix == ".safetensors"):
         return path
     if path.suffix in (".pth", ".pt", ".safetensors"):
-        raise MissingData(f"no file {path}, which a stage starts from", "train.stages start_from=FILE")
+        is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
+        hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
+        raise MissingData(f"no file {path}, which a stage starts from", hint)
     name, variant = of_variant(reference)
     run = _newest(root, reference) or runs.find(root, "train-align", name)
     cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")

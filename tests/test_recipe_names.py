@@ -1,0 +1,145 @@
+"""Every file, repository and run that a shipped recipe names is one that somebody publishes, or that we write."""
+
+import importlib
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from brainhive_cli.alignment.job import Job
+from brainhive_cli.core import hub
+from brainhive_cli.core.recipe_files import shipped
+from brainhive_cli.datasets import cc2017
+from brainhive_cli.demo import dual_guided, text_guided, token_guided
+from brainhive_cli.exchange.downloads import SOURCES
+from brainhive_cli.preparations import cc2017 as cc2017_signals
+
+RECIPES = [path.relative_to(shipped()) for path in sorted(shipped().rglob("*.yaml"))]
+SPLITS, SUBJECTS = ("train", "test"), (1, 2, 3)
+CC2017 = {
+    # Hub data set gongzx/cc2017_dataset, as NeuroClips' README has it downloaded
+    *(f"GT_{split}_{what}.pt" for split in SPLITS for what in ("3fps", "caption", "caption_emb")),
+    *(f"subj{subject:02d}_{split}_fmri.pt" for subject in SUBJECTS for split in SPLITS),
+    "coco_tokens_avg_proj.pth",
+    # Hub model McGregorW/NEURONS, folder qwen_annotation; NEURONS' README
+    *(f"qwen_{split}_{what}.json" for split in SPLITS for what in ("caption_tag", "caption_tag_category_id")),
+    *(f"GT_{split}_caption_qwen{ending}.pt" for split in SPLITS for ending in ("", "_emb")),
+}
+"""Files that `brainhive fetch cc2017` gives."""
+PUBLISHED = {
+    **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
+    # Recordings that users get by hand
+    "data/alljoined": "NEMAR nm000133, docs/prepare.md",
+    "data/alljoined/stimuli/nsd": "NEMAR nm000133, docs/prepare.md",
+    "*_task-images_eeg.bdf": "NEMAR nm000133; reader Xu2024Alljoined of Meta's neuralset",
+    "data/alljoined-1.6m": "NEMAR nm000134, docs/prepare.md",
+    "data/alljoined-1.6m/pictures": "links that docs/prepare.md has made",
+    "*_ses-0[1-4]_task-images_run-*_eeg.edf": "NEMAR nm000134; reader Xu2025Alljoined of Meta's neuralset",
+    "data/things-eeg1": "OpenNeuro ds003825, docs/prepare.md",
+    "data/things-eeg1/stimuli": "THINGS, docs/prepare.md",
+    "data/things-eeg1/test_images.csv": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
+    "*_task-rsvp_eeg.vhdr": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
+    # Checkpoints
+    "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
+    "hub:datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
+    "hub:datasets/pscotti/mindeyev2/train_logs/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's "
+    "Train.ipynb (multisubject_ckpt) and accel.slurm",
+    "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
+    "hub:guoyww/animatediff/v3_sd15_adapter.ckpt": "AnimateDiff's README",
+    "hub:guoyww/animatediff-motion-adapter-v1-5-3": "diffusers' guide of AnimateDiff",
+    "hub:guoyww/animatediff-sparsectrl-rgb": "diffusers' guide of AnimateDiff",
+    "hub:Fusion-Prior-SynCLR_B32_VAE": "BrainHiVE's README",
+    # Models of the hub, by the names that their pages have
+    **dict.fromkeys(
+        (
+            "hub:Salesforce/blip2-opt-2.7b",
+            "hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
+            "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
+            "hub:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+            "hub:openai-community/gpt2",
+            "hub:openai/clip-vit-large-patch14",
+            "hub:paulgavrikov/synclr-vit-base-patch16-224",
+            "hub:shi-labs/versatile-diffusion",
+            "hub:shi-labs/versatile-diffusion/vae",
+            "hub:stabilityai/sdxl-turbo",
+            "hub:stabilityai/stable-diffusion-xl-base-1.0",
+            "hub:stabilityai/stable-diffusion-xl-base-1.0/vae",
+            "hub:stable-diffusion-v1-5/stable-diffusion-v1-5",
+            "hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae",
+            "hub:timm/resnet50_clip.openai",
+        ),
+        "the model's page",
+    ),
+    # What the demo writes
+    **dict.fromkeys((dual_guided.PLACE, text_guided.PLACE, token_guided.PLACE), "brainhive demo"),
+}
+"""Names of files, folders and repositories that recipes may use, each with its source."""
+IS_FILE = re.compile(
+    r"(hub|demo):\S|(data|models)/|.*\.(bdf|bin|ckpt|csv|edf|h5|hdf5|json|mat|np[yz]|pth?|safetensors|tsv|vhdr)$"
+)
+
+
+def resolved(name: Path) -> Any:
+    """Resolve a shipped recipe, so that the defaults of its parts are there too."""
+    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{name.stem.replace('-', '_')}")
+    return pipeline.Recipe.resolve(name.stem, str(shipped() / name), {}, [])
+
+
+def texts(value: Any) -> Iterator[str]:
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list):
+        for each in value:
+            yield from texts(each)
+    elif isinstance(value, str):
+        yield value
+
+
+def files_of(value: Any) -> set[str]:
+    return {text for text in texts(value) if IS_FILE.match(text)}
+
+
+def is_known(name: str) -> bool:
+    return hub.folder(name).exists() if name.startswith("demo:") else name in PUBLISHED
+
+
+@pytest.mark.parametrize("name", RECIPES, ids=str)
+def test_every_file_that_a_recipe_names_is_published_or_written_by_us(name: Path) -> None:
+    named = files_of(resolved(name).model_dump(mode="json"))
+    assert [each for each in named if not is_known(each)] == []
+
+
+def test_a_misspelt_file_is_found_wherever_in_a_recipe_it_stands() -> None:
+    misspelt = {"data/cc2017/coca_tokens_avg_proj.pth", "hub:guoyww/animatediff/v3_sd15_adaptor.ckpt"}
+    recipe = {"train": {"start_from": {"backbone.clipproj": min(misspelt)}, "stages": [{"of": max(misspelt)}]}}
+    assert files_of(recipe) == misspelt and not any(map(is_known, misspelt))
+
+
+def test_every_source_in_the_table_is_one_that_a_recipe_or_a_data_set_uses() -> None:
+    named = set().union(*(files_of(resolved(name).model_dump(mode="json")) for name in RECIPES))
+    assert {each for each in PUBLISHED if not each.startswith("data/cc2017/")} <= named
+
+
+def test_the_parts_of_cc2017_read_files_that_fetch_gives() -> None:
+    patterns = [cc2017.FILES, *cc2017.CAPTIONS.values(), cc2017.LABELS, cc2017_signals.FILE, cc2017_signals.FRAMES]
+    names = {each.format(split=s, subject=n) for each in patterns for s in SPLITS for n in SUBJECTS}
+    assert names <= CC2017
+    repositories = [SOURCES["cc2017"].repository, *(each.name for each in SOURCES["cc2017"].further)]
+    assert repositories == ["gongzx/cc2017_dataset", "McGregorW/NEURONS"]
+
+
+def label(name: Path) -> str:
+    """Name the runs of a train-align recipe, without their fingerprint."""
+    return Job(resolved(name)).label
+
+
+TRAININGS = [name for name in RECIPES if name.stem == "train-align" and resolved(name).mode != "finetune"]
+
+
+@pytest.mark.parametrize("name", TRAININGS, ids=str)
+def test_every_run_that_a_training_starts_from_is_one_that_a_shipped_training_makes(name: Path) -> None:
+    starts = texts([each for each in resolved(name).train.starts if each])
+    runs = {each for each in starts if not IS_FILE.match(each)}
+    assert runs <= {label(each) for each in TRAININGS}
