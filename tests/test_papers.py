@@ -162,7 +162,7 @@ def test_a_papers_reconstruction_shows_what_was_published_and_lacks_nothing_but_
         assert (recipe.published.values["pixcorr"], recipe.published.values["clip"]) == known
         assert "quoted" in recipe.published.source
     assert recipe.protocol == "mindeye2" and recipe.prior.source == "identity"
-    assert plan.missing[0].startswith("no finished align run")
+    assert plan.missing[0].startswith("no finished train-align run")
     for label, each in variants(recipe).items():
         assert each.generator.kind == "versatile-diffusion", label
 
@@ -173,6 +173,7 @@ def test_havirs_ablations_and_heads_are_those_that_its_building_blocks_know() ->
     assert recipe.model_dump(mode="json") == plain | {
         "align_run": ":none",
         "ablations": recipe.ablations,
+        "trained_by": "papers/havir sweep.signal.region_control=none,swapped,random",
     }
     regions = {label: each.align_run for label, each in variants(recipe).items() if each.align_run != ":none"}
     assert regions == {"swapped-regions": ":swapped", "random-regions": ":random"}

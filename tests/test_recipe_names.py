@@ -1,4 +1,4 @@
-"""Every file, repository and run that a shipped recipe names is one that somebody publishes, or that we write."""
+"""Every file, repository and run that a shipped recipe names is one that is published, or that we write."""
 
 import importlib
 import re
@@ -28,6 +28,7 @@ CC2017 = {
     *(f"GT_{split}_caption_qwen{ending}.pt" for split in SPLITS for ending in ("", "_emb")),
 }
 """Files that `brainhive fetch cc2017` gives."""
+TRAINED = "hub:datasets/pscotti/mindeyev2/train_logs"
 PUBLISHED = {
     **{f"data/cc2017/{name}": "brainhive fetch cc2017" for name in CC2017},
     # Recordings that users get by hand
@@ -43,9 +44,8 @@ PUBLISHED = {
     "*_task-rsvp_eeg.vhdr": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
     # Checkpoints
     "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
-    "hub:datasets/pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
-    "hub:datasets/pscotti/mindeyev2/train_logs/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's "
-    "Train.ipynb (multisubject_ckpt) and accel.slurm",
+    f"{TRAINED}/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
+    f"{TRAINED}/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's Train.ipynb and accel.slurm",
     "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
     "hub:guoyww/animatediff/v3_sd15_adapter.ckpt": "AnimateDiff's README",
     "hub:guoyww/animatediff-motion-adapter-v1-5-3": "diffusers' guide of AnimateDiff",
@@ -113,7 +113,9 @@ def test_every_file_that_a_recipe_names_is_published_or_written_by_us(name: Path
 
 def test_a_misspelt_file_is_found_wherever_in_a_recipe_it_stands() -> None:
     misspelt = {"data/cc2017/coca_tokens_avg_proj.pth", "hub:guoyww/animatediff/v3_sd15_adaptor.ckpt"}
-    recipe = {"train": {"start_from": {"backbone.clipproj": min(misspelt)}, "stages": [{"of": max(misspelt)}]}}
+    recipe = {
+        "train": {"start_from": {"backbone.clipproj": min(misspelt)}, "stages": [{"of": max(misspelt)}]}
+    }
     assert files_of(recipe) == misspelt and not any(map(is_known, misspelt))
 
 
@@ -123,7 +125,13 @@ def test_every_source_in_the_table_is_one_that_a_recipe_or_a_data_set_uses() -> 
 
 
 def test_the_parts_of_cc2017_read_files_that_fetch_gives() -> None:
-    patterns = [cc2017.FILES, *cc2017.CAPTIONS.values(), cc2017.LABELS, cc2017_signals.FILE, cc2017_signals.FRAMES]
+    patterns = [
+        cc2017.FILES,
+        *cc2017.CAPTIONS.values(),
+        cc2017.LABELS,
+        cc2017_signals.FILE,
+        cc2017_signals.FRAMES,
+    ]
     names = {each.format(split=s, subject=n) for each in patterns for s in SPLITS for n in SUBJECTS}
     assert names <= CC2017
     repositories = [SOURCES["cc2017"].repository, *(each.name for each in SOURCES["cc2017"].further)]

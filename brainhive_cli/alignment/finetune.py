@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from brainhive_cli.alignment.cells import Cell, cells_of
+from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Finetune
 from brainhive_cli.core import console, runs
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.signal_stores import chosen_subjects
 from brainhive_cli.data.trials import Trials
 
@@ -36,24 +37,27 @@ class Source:
     variant: str
 
     @classmethod
-    def find(cls, reference: str | None, root: Path) -> Self:
-        """Find a run by its reference, or the newest that is not fine-tuned itself, among all runs in `root`.
+    def find(cls, recipe: Recipe) -> Self:
+        """Find the run that a recipe names, or the newest that is not fine-tuned itself and fits it.
 
         Raises:
             MissingData: if there is no such run.
-            RecipeError: if it is a sweep and no variant is named; the hint lists them.
+            RecipeError: if it is a sweep and no variant is named, or does not fit `finetune.trained_by`.
             BrainhiveError: if the run is fine-tuned itself.
         """
-        run, (name, variant) = None, of_variant(reference)
-        if name is None:
-            run = runs.newest(
-                root, "train-align", lambda run: run.recipe().get("mode") != "finetune", "finetune.run="
-            )
-        run = run or runs.find(root, "train-align", name)
-        recipe = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
-        if recipe.mode == "finetune":
+        usual = type(recipe)().dataset
+        needs = RunNeeds(
+            recipe.paths,
+            None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
+            recipe.finetune.trained_by,
+            may_be_finetuned=False,
+            choose="finetune.run=",
+        )
+        run, variant = needs.find(recipe.finetune.run)
+        made = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
+        if made.mode == "finetune":
             raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
-        return cls(run, recipe, variant)
+        return cls(run, made, variant)
 
     @cached_property
     def cells(self) -> list[Cell]:

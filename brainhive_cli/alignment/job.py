@@ -34,7 +34,7 @@ class Job:
     @cached_property
     def source(self) -> Source:
         """The run that is fine-tuned."""
-        return Source.find(self.given.finetune.run, self.given.paths.under_home("runs"))
+        return Source.find(self.given)
 
     @cached_property
     def recipe(self) -> Recipe:
@@ -143,25 +143,24 @@ class Job:
     @cached_property
     def label(self) -> str:
         """Name of the run's folder, before the fingerprint."""
-        last = "sweep" if self.recipe.is_swept else self.recipe.backbone.kind
-        return f"{self.dataset.name}-{self.recipe.mode}-{last}"
+        return self.recipe.run_label(self.recipe.paths)
 
     def starts(self, cell: Cell) -> dict[int, tuple[Start, ...]]:
         """Find what stages of a cell's training start from, by the stage's number."""
         recipe = self.variants[cell.variant]
-        root = recipe.paths.under_home("runs")
-        starts = starts_of(recipe.train.starts, cell, root)
+        starts = starts_of(recipe.train.starts, cell, recipe.paths, recipe.backbone)
         if recipe.mode == "finetune":
             is_same = recipe.finetune.run == self.recipe.finetune.run
-            source = self.source if is_same else Source.find(recipe.finetune.run, root)
+            source = self.source if is_same else Source.find(recipe)
             starts[0] = (Start(source.model_for(cell)),)
         return starts
 
     @property
     def started(self) -> str:
         """What the training of the first cell starts from, in words."""
-        recipe, root = self.recipe, self.recipe.paths.under_home("runs")
-        return "; ".join(in_words(each, self.cells[0], root) for each in recipe.train.starts if each)
+        recipe = self.recipe
+        first = self.cells[0], recipe.paths, recipe.backbone
+        return "; ".join(in_words(each, *first) for each in recipe.train.starts if each)
 
     def prepare_signals(self, launch: Launch) -> None:
         """Create the signal stores that are missing."""

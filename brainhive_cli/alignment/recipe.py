@@ -9,7 +9,7 @@ from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.heads import FUSED, TOKEN
-from brainhive_cli.core.recipe import Numbers, Savings, Subjects, refuse_idle
+from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
 from brainhive_cli.data.encoder_keys import encoders_of
@@ -38,6 +38,7 @@ class Recipe(SweptRecipe):
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
         "published",
         "train.memory_map",
+        "finetune.trained_by",
     }
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = ({"train.batch_size": 0.5},)
@@ -206,6 +207,11 @@ class Recipe(SweptRecipe):
                 )
             if untrained := sorted(set(self.head_targets) - {term.prediction for term in terms}):
                 raise RecipeError(f"no term trains the head {', '.join(untrained)}", "add a term for it")
+
+    def run_label(self, paths: Paths) -> str:
+        """Name the run's folder, before the fingerprint."""
+        last = "sweep" if self.is_swept else self.backbone.kind
+        return f"{self.dataset.build(paths).name}-{self.mode}-{last}"
 
     def _refuse_part(self, key: str, when: str, hint: str) -> None:
         shelf = {"fuser": "fusers", "loss": "losses"}[key]

@@ -6,7 +6,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Numbers, Section, refuse_idle, split
+from brainhive_cli.core.recipe import Names, Numbers, Section, TrainedBy, refuse_idle, split
 from brainhive_cli.data.picture_augmentation import PictureAugment
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
@@ -197,8 +197,10 @@ class Finetune(Section):
 
     run: str | None = Field(
         None,
-        description="align run, by folder or name (SWEEP:VARIANT); default: the newest not fine-tuned itself",
+        description="align run, by folder or name (SWEEP:VARIANT); default: the newest that fits, and is not "
+        "fine-tuned itself",
     )
+    trained_by: TrainedBy = None
     share: float = Field(
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
     )

@@ -4,18 +4,19 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor
 
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.initialisation import modules_of_subjects, refuse_other_voxels, take_over
+from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.model import Aligner, holds_model, is_model
-from brainhive_cli.core import home, hub, parts, runs, single_file, weights
+from brainhive_cli.core import home, hub, parts, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_names import below
-from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.core.sweep import of_variant
+from brainhive_cli.core.recipe import Paths
 
 BACKBONE = "backbone."
 """Before the names of a backbone's weights in a model."""
@@ -109,12 +110,13 @@ def _place_of(needed: Mapping[str, Tensor], state: Mapping[str, Tensor], part: s
 
 
 def starts_of(
-    references: Sequence[str | Mapping[str, str] | None], cell: Cell, root: Path
+    references: Sequence[str | Mapping[str, str] | None], cell: Cell, paths: Paths, backbone: Any = None
 ) -> dict[int, tuple[Start, ...]]:
     """Find what each stage starts from, by the stage's number.
 
-    A reference is a model folder or checkpoint, an align run below `root`, a file of weights, or
-    `hub:owner/name` with one; or one for each of some parts; None is no start.
+    A reference is a model folder or checkpoint, an align run, a file of weights, or `hub:owner/name` with
+    one; or one for each of some parts; None is no start. Of runs whose name, but for its fingerprint, is the
+    reference, the newest is taken whose sizes are those of `backbone`, the recipe's.
 
     Raises:
         MissingData: if there is no such run or file.
@@ -123,40 +125,45 @@ def starts_of(
     found = {}
     for number, reference in enumerate(references):
         if reference is not None:
-            parts = {"": reference} if isinstance(reference, str) else reference
-            found[number] = tuple(Start(_path(each, cell, root), part) for part, each in parts.items())
+            by_part = {"": reference} if isinstance(reference, str) else reference
+            found[number] = tuple(
+                Start(_path(each, cell, _needs(each, part, paths, backbone)), part)
+                for part, each in by_part.items()
+            )
     return found
 
 
-def in_words(reference: str | Mapping[str, str], cell: Cell, root: Path) -> str:
+def in_words(reference: str | Mapping[str, str], cell: Cell, paths: Paths, backbone: Any) -> str:
     """Say what a stage starts from, and what is still to be fetched of it; nothing is fetched.
 
     Raises:
         MissingData, RecipeError: as `starts_of`.
     """
-    parts = {"": reference} if isinstance(reference, str) else reference
+    by_part = {"": reference} if isinstance(reference, str) else reference
     found = []
-    for part, each in parts.items():
+    for part, each in by_part.items():
         if each.startswith("hub:"):
             is_file = each.partition("@")[0].endswith(ENDINGS)
             count = single_file.bytes_to_fetch(each) if is_file else hub.bytes_to_fetch(each, (), FILES[:1])
             where = f"{each}, {hub.to_download(count)}" if count else each
         else:
-            where = home.portable(str(_path(each, cell, root)))
+            where = home.portable(str(_path(each, cell, _needs(each, part, paths, backbone))))
         found.append(f"{part}: {where}" if part else where)
     return "; ".join(found)
 
 
-def _newest(root: Path, start: str) -> RunFolder | None:
-    """Find the newest run whose name is this one, but for its fingerprint; None without any."""
-    if not any((root / "train-align").glob(f"{start}-*")):
-        return None
-    return runs.newest(
-        root, "train-align", lambda run: run.path.name.rpartition("-")[0] == start, "train.start_from="
-    )
+def _needs(label: str, part: str, paths: Paths, backbone: Any) -> RunNeeds:
+    """Say what the runs of a name must have for a part of a model with this backbone to start from one."""
+    below = part.removeprefix(BACKBONE) if part.startswith(BACKBONE) else ""
+    weights_for = backbone if below or part in ("", "backbone") else None
+    for key in below.split(".") if below else ():
+        weights_for = getattr(weights_for, key, None)
+    if not isinstance(weights_for, parts.Config):  # of a part that has no sizes of its own
+        weights_for = None
+    return RunNeeds(paths, label=label, weights_for=weights_for, part=below, choose="train.start_from=")
 
 
-def _path(reference: str, cell: Cell, root: Path) -> Path:
+def _path(reference: str, cell: Cell, needs: RunNeeds) -> Path:
     """Take a model or file as it is; of a run the only model, or that of the cell with the same name."""
     if reference.startswith("hub:"):
         if reference.partition("@")[0].endswith(ENDINGS):
@@ -170,8 +177,7 @@ def _path(reference: str, cell: Cell, root: Path) -> Path:
         is_fetched = parts.is_kind("datasets", path.parent.name)  # as in data/cc2017/FILE
         hint = f"brainhive fetch {path.parent.name}" if is_fetched else "train.stages start_from=FILE"
         raise MissingData(f"no file {path}, which a stage starts from", hint)
-    name, variant = of_variant(reference)
-    run = _newest(root, reference) or runs.find(root, "train-align", name)
+    run, variant = needs.find(None if needs.names_runs else reference)
     cells = below(run.path / "cells", *filter(None, [variant]), source=f"{reference} names the variant")
     models = {path.parent.name: path for path in sorted(cells.glob("*/model"))}
     own = cell.name.rpartition("/")[2]

@@ -12,6 +12,7 @@ from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.identity import refuse_others
 from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import home, hub, parts, runs
@@ -115,11 +116,14 @@ class AlignRun:
         return [] if len(self.made_with) == 1 else list(self.made_with)
 
     @classmethod
-    def of_model(cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None) -> Self:
+    def of_model(
+        cls, path: Path, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
+    ) -> Self:
         """Open a model folder, of this project or of BrainHiVE's repository, on a data set and subjects.
 
         Raises:
             MissingData: if the data set or the subjects are not given, or an encoder is nowhere named.
+            RecipeError: if the model lacks what is needed.
         """
         given = {"--dataset": dataset, "--subjects": subjects}
         if absent := [flag for flag, value in given.items() if not value]:
@@ -130,6 +134,7 @@ class AlignRun:
         used: Dataset = dataset.build(paths)
         model = aligners.load(path)
         layout, learned = model.layout, model.learned
+        needs.check_model(layout, path)
         found = encoders_by_key(layout.encoders, encoders_around(path))
         if nameless := sorted(layout.encoders.keys() - found.keys()):
             raise MissingData(
@@ -253,14 +258,23 @@ class AlignRun:
 
 
 def find(
-    reference: str | None, paths: Paths, dataset: Any = None, subjects: Sequence[int] | None = None
+    reference: str | None,
+    paths: Paths,
+    dataset: Any = None,
+    subjects: Sequence[int] | None = None,
+    needs: RunNeeds | None = None,
 ) -> AlignRun:
-    """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run."""
+    """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run that fits.
+
+    Raises:
+        MissingData: if there is none.
+        RecipeError: if what is named lacks what is needed.
+    """
+    needs = needs or RunNeeds(paths)
     if is_named_model(reference):
-        return AlignRun.of_model(home.located(reference), paths, dataset, subjects)
-    run, variant = of_variant(reference)
-    found = runs.find(paths.under_home("runs"), "train-align", run)
-    return AlignRun.open(found, paths, dataset, subjects, variant)
+        return AlignRun.of_model(home.located(reference), paths, dataset, subjects, needs)
+    run, variant = needs.find(reference)
+    return AlignRun.open(run, paths, dataset, subjects, variant)
 
 
 def is_named_model(reference: str | None) -> TypeGuard[str]:

@@ -149,7 +149,7 @@ COMMANDS = (
             "align_run": option(
                 "--run",
                 "Align run, by folder or name, or SWEEP:VARIANT (A,B: averaged); or model folder.",
-                default="the newest",
+                default="the newest that fits",
                 autocompletion=several(runs("train-align")),
             ),
             "against": option(
@@ -157,7 +157,9 @@ COMMANDS = (
                 "Align runs to compare with, item by item.",
                 autocompletion=several(runs("train-align")),
             ),
-            "dataset": option("--dataset", "A data set to test on, zero-shot.", default="the run's"),
+            "dataset": option(
+                "--dataset", "A data set to test on; zero-shot with --run.", default="the run's"
+            ),
             "subjects": option("--subjects", "Subjects tested on, as in 1,2.", default="the run's"),
             "gallery": option(
                 "--gallery", "Splits whose pictures are searched, as in train+test.", default="test"

@@ -80,6 +80,15 @@ Numbers = Annotated[
 """Whole numbers: `1,2`, the range `1-4`, or both."""
 Subjects = Annotated[Numbers | None, BeforeValidator(_all), Field(examples=["1,2", "1-4", "all"])]
 """Subjects by number; `all` leaves the choice to the default."""
+TrainedBy = Annotated[
+    str | None,
+    Field(
+        description="train-align recipe, and overrides of it, whose kind of data set, heads and kind of "
+        "backbone the align run must have; null: any",
+        examples=["papers/havir"],
+    ),
+]
+"""What kind of run a recipe is written for."""
 Savings = Sequence[Mapping[str, float | bool]]
 """Changes of a recipe: dotted keys, each with the factor of its number or True for a switch."""
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]

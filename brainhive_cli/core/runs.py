@@ -3,7 +3,7 @@
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -231,26 +231,21 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
     return f"{name}:{variant}" if variant else name
 
 
-def find(runs: Path, command: str, reference: str | None) -> RunFolder:
-    """Find a finished run: a folder, a run's name, or the newest of the command.
+def find(runs: Path, command: str, reference: str) -> RunFolder:
+    """Find a finished run by its folder or its name.
 
     Raises:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
     """
     hint = f"brainhive {command}"
-    if reference is not None:
-        for path in (home.located(reference), runs / command / reference, runs / reference):
-            if path.is_dir():
-                run = RunFolder(path)
-                if reason := _why_not(path, runs, command):
-                    raise MissingData(f"{path} is {reason}", _others(runs, command, reference) or hint)
-                run.measurements()
-                return run
-        raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
-    found = newest(runs, command)
-    if found is None:
-        raise MissingData(f"no finished {command} run under {runs / command}", hint)
-    return found
+    for path in (home.located(reference), runs / command / reference, runs / reference):
+        if path.is_dir():
+            run = RunFolder(path)
+            if reason := _why_not(path, runs, command):
+                raise MissingData(f"{path} is {reason}", _others(runs, command, reference) or hint)
+            run.measurements()
+            return run
+    raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
 
 
 def _why_not(path: Path, runs: Path, command: str) -> str:
@@ -274,36 +269,88 @@ def _others(runs: Path, command: str, reference: str) -> str:
 
 
 def newest(
-    runs: Path, command: str, accept: Callable[[RunFolder], bool] = lambda run: True, choose: str = "--run "
-) -> RunFolder | None:
-    """Find the newest finished run of a command that `accept` takes, and print which one it is.
+    runs: Path,
+    command: str,
+    lacks: Callable[[RunFolder], str] = lambda run: "",
+    *,
+    needed: str = "",
+    hint: str = "",
+    label: str = "",
+    choose: str = "--run ",
+) -> RunFolder:
+    """Find the newest finished run of a command that lacks nothing, and print its name and age.
 
-    Warns if an older run of the same data set and mode was trained for more epochs, or has more cells: the
-    newest may have been a trial.
+    Also prints which newer runs lack something, and warns if an older run of the same data set and mode was
+    trained for more epochs, or has more cells: the newest may have been a trial.
 
     Args:
         runs: Folder of all runs.
         command: Whose runs.
-        accept: Whether a run fits.
+        lacks: Says why a run does not fit; empty if it does.
+        needed: What a run must have, to follow "has" in the message where none fits.
+        hint: What to do where none fits; by default the command.
+        label: Takes only runs of this name, but for its fingerprint.
         choose: What precedes the name of a run on a command line that chooses it.
+
+    Raises:
+        MissingData: if none fits, with what each of the newest lacks.
     """
-    found = [run for run in _finished(runs, command) if _is_sound(run)]
-    first = next(filter(accept, found), None)
-    if first is None:
-        return None
-    console.say(f"{command.removeprefix('train-')} run: {first.path} ({_described(first)})")
-    kind, size = _size(first)
-    for other in found[found.index(first) + 1 :]:
+    finished = _finished(runs, command)
+    if label:
+        finished = [run for run in finished if run.path.name.rpartition("-")[0] == label]
+    rejected: list[str] = []
+    for place, run in enumerate(finished):
+        if reason := _rejection(run, lacks):
+            rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
+            continue
+        console.say(f"{command.removeprefix('train-')} run {run.path.name}, finished {_described(run)}")
+        if rejected:
+            console.say(f"newer, but unfit: {_first_of(rejected)}")
+        _warn_of_longer(run, finished[place + 1 :], lacks, choose)
+        return run
+    which = f" called {label}" if label else ""
+    raise MissingData(
+        f"no finished {command} run{which} under {runs / command}"
+        + (f" has {needed}" if needed else "")
+        + (f" ({_first_of(rejected)})" if rejected else ""),
+        hint or f"brainhive {command}",
+    )
+
+
+def _rejection(run: RunFolder, lacks: Callable[[RunFolder], str]) -> str:
+    """Say why a run is not taken; empty if it is. One that is damaged is warned of."""
+    try:
+        _size(run)
+        return lacks(run)
+    except BrainhiveError as error:
+        console.warn(f"{error.message}; passed over")
+        return "it cannot be read"
+
+
+def _first_of(rejected: Sequence[str]) -> str:
+    more = f"; and {len(rejected) - SHOWN} more" if len(rejected) > SHOWN else ""
+    return "; ".join(rejected[:SHOWN]) + more
+
+
+def _warn_of_longer(
+    run: RunFolder, older: Sequence[RunFolder], lacks: Callable[[RunFolder], str], choose: str
+) -> None:
+    """Warn of the newest older run that fits, is of the same kind, and has more epochs or cells."""
+    kind, size = _size(run)
+
+    def rejects(other: RunFolder) -> str:
         other_kind, other_size = _size(other)
-        is_more = any(count > than for count, than in zip(other_size, size, strict=True))
-        if other_kind == kind and is_more and accept(other):
-            names = [f"{run.path.name} ({_described(run)})" for run in (first, other)]
+        is_longer = any(count > than for count, than in zip(other_size, size, strict=True))
+        return lacks(other) if other_kind == kind and is_longer else "no longer training"
+
+    for other in older:
+        if not _rejection(other, rejects):
+            names = [f"{each.path.name} ({_described(each)})" for each in (run, other)]
             console.warn(
                 f"{names[0]} is the newest run, but {names[1]} was trained more: "
                 f"{choose}{other.path.name} takes that one"
             )
             break
-    return first
 
 
 class _Train(BaseModel):
@@ -320,16 +367,6 @@ class _Metrics(BaseModel):
     """What a list of runs shows of a run's metrics."""
 
     notes: Notes = {}
-
-
-def _is_sound(run: RunFolder) -> bool:
-    """Whether a run's documents can be read; one that is damaged is left out, with a warning."""
-    try:
-        _size(run)
-    except BrainhiveError as error:
-        console.warn(f"{error.message}; passed over")
-        return False
-    return True
 
 
 def _size(run: RunFolder) -> tuple[tuple[Any, ...], tuple[int, int]]:

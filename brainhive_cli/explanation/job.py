@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.alignment.trained_cell import Member
 from brainhive_cli.core import runs
@@ -47,7 +48,8 @@ class Job:
             RecipeError: if it is a sweep, has no recipe for a control, or its data set lacks the split.
         """
         recipe = self.recipe
-        found = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects)
+        needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
+        found = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
         refuse_sweep(found)
         if self.spec.split not in found.dataset.splits:
             raise RecipeError(

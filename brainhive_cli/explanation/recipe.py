@@ -1,7 +1,7 @@
 """The recipe of explain: which run is explained, and by which analyses."""
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -121,11 +121,14 @@ class Explanation(Section):
 class Recipe(BaseRecipe, Explanation):
     """Which run is explained, on whom, and how."""
 
+    FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"trained_by"}
+
     align_run: Annotated[str | None, BeforeValidator(_one)] = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or a model folder; default: the "
-        "newest run (key: run)",
+        "newest run that fits (key: run)",
     )
+    trained_by: recipe.TrainedBy = None
     dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="another data set than the run's, with other subjects"
     )

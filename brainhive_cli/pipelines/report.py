@@ -133,7 +133,9 @@ def _finished(root: Path) -> list[Path]:
 def _newest(root: Path) -> RunFolder:
     if not (found := _finished(root)):
         raise MissingData(f"no finished run below {root}", "brainhive demo")
-    return RunFolder(found[0].parent)
+    run = RunFolder(found[0].parent)
+    console.say(f"{run.path.parent.name} run {run.path.name}, finished {run.age}")
+    return run
 
 
 def _labels(names: Sequence[tuple[str, str]]) -> list[str]:

@@ -153,7 +153,10 @@ def run_steps(
 
 
 def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> list[str]:
-    """List the overrides of a step, with the names of the runs of earlier steps."""
+    """List the overrides of a step, with the names of the runs of earlier steps.
+
+    A step that decodes, and names no run, takes that of the last training before it, not the newest of all.
+    """
 
     def made(match: re.Match[str]) -> str:
         result = results.get(match["step"])
@@ -161,7 +164,14 @@ def overrides_of(recipe: Recipe, name: str, results: Mapping[str, Result]) -> li
             return f"<{match['step']}>" if match["step"] in recipe.steps else match[0]
         return f"{result.folder}{match['below']}" if match["below"] else result.folder.name
 
-    return [MADE.sub(made, each) for each in recipe.steps[name].overrides]
+    overrides = [MADE.sub(made, each) for each in recipe.steps[name].overrides]
+    earlier = [*recipe.steps][: [*recipe.steps].index(name)]
+    trainings = [step for step in earlier if recipe.command_of(step) == "train-align"]
+    if trainings and recipe.command_of(name) in ("eval-retrieval", "reconstruct"):
+        _, resolved = recipe.resolved(name, overrides)
+        if resolved.align_run is None:
+            overrides.append(MADE.sub(made, f"align_run={{{trainings[-1]}}}"))
+    return overrides
 
 
 def measured(steps: Mapping[str, Done]) -> Measurements:

@@ -10,8 +10,8 @@ import torch
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import Learned
-from brainhive_cli.alignment.matching_run import check_tokens, find_run
-from brainhive_cli.alignment.trained import AlignRun, find, is_named_model, refuse_sweep
+from brainhive_cli.alignment.matching_run import RunNeeds, check_tokens
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
@@ -78,16 +78,16 @@ class Job:
 
     @cached_property
     def align(self) -> AlignRun:
-        """The run or model that decodes: the one named, or the newest run that was trained for the prior."""
-        recipe, prior = self.recipe, (self.prior, self.recipe.prior.source, self.recipe.paths)
-        tested = recipe.dataset, recipe.subjects
-        if not is_named_model(recipe.align_run):
-            found, variant = find_run(recipe.align_run, *prior)
-            return AlignRun.open(found, recipe.paths, *tested, variant=variant)
-        align = find(recipe.align_run, recipe.paths, *tested)
-        if self.prior.fuser is not None:
+        """The run or model that decodes: the one named, or the newest run that fits recipe and prior."""
+        recipe, source = self.recipe, self.recipe.prior.source
+        fused = None if self.prior.fuser is None else self.prior
+        needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
+        align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
+        refuse_sweep(align)
+        if align.is_model and fused is not None:
             (encoders, _), cell = align.made_with[""], align.cells[0]
-            check_tokens(align.model(cell, torch.device("cpu")), encoders, align.folder.path, *prior)
+            model = align.model(cell, torch.device("cpu"))
+            check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths)
         return align
 
     @cached_property

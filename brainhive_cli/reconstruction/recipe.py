@@ -7,7 +7,16 @@ from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from brainhive_cli.core import parts, recipe_files
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.recipe import Names, Numbers, Savings, Section, Subjects, refuse_idle, split
+from brainhive_cli.core.recipe import (
+    Names,
+    Numbers,
+    Savings,
+    Section,
+    Subjects,
+    TrainedBy,
+    refuse_idle,
+    split,
+)
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe
 from brainhive_cli.encoders import Encoders
@@ -115,7 +124,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     """
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {
-        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published")
+        *("batch_size", "offload", "tiling", "metric_batch_size", "against", "published", "trained_by")
     }
     is_tracked: ClassVar[bool] = True
     LESS_MEMORY: ClassVar[Savings] = (
@@ -130,8 +139,9 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     align_run: str | None = Field(
         None,
         description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model folder "
-        "or published checkpoint; default: the newest run that was trained for the prior",
+        "or published checkpoint; default: the newest run that fits, and has the prior's tokens",
     )
+    trained_by: TrainedBy = None
     dataset: Annotated[Any, parts.optional("datasets", "things-eeg")] = Field(
         None, description="what a model folder or published checkpoint decodes; default: the run's data set"
     )

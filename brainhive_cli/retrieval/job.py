@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
@@ -44,7 +45,8 @@ class Job:
         """
         recipe = self.recipe
         names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
-        found = [find(name, recipe.paths, recipe.dataset, recipe.subjects) for name in names]
+        needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
+        found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs) for name in names]
         for run in found if len(found) > 1 else ():
             refuse_sweep(run)
         first = found[0]
@@ -135,4 +137,5 @@ class Job:
         return self.recipe.model_copy(update={"align_run": self.names, "against": against}).holding(digests)
 
     def _of(self, names: list[str], **changes: object) -> "Job":
-        return Job(self.recipe.model_copy(update={"align_run": names, **changes}))
+        # what a run is compared with, or which of its variants is meant, need not be as the recipe wants it
+        return Job(self.recipe.model_copy(update={"align_run": names, "trained_by": None, **changes}))

@@ -21,6 +21,7 @@ from brainhive_cli.alignment.settings import Stage, Train
 from brainhive_cli.alignment.starts import Start, starts_of
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 
 Weights = dict[str, torch.Tensor]
@@ -185,7 +186,7 @@ def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_start
         (folder / "metrics.json").write_text(json.dumps(measured))
     train = Train.model_validate({"start_from": {"backbone": "clips-intra-mindeye2"}, "epochs": 1})
 
-    (start,) = starts_of(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), root)[0]
+    (start,) = starts_of(train.starts, Cell("sub-01_seed-1", (1,), (1,), 1), Paths(runs=str(root)))[0]
 
     assert start.part == "backbone" and start.path.parents[2].name.endswith("-0000000001")
     with pytest.raises(ValidationError, match="leave one out"):

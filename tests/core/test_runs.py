@@ -151,22 +151,38 @@ def test_the_newest_finished_run_is_found_unless_one_is_named(home: Path) -> Non
     new.finish(Measurements(notes={"which": "new"}))
     os.utime(old.path / "metrics.json", (1, 1))
     folder = home / "runs"
-    assert runs.find(folder, "train-align", None).measurements().notes["which"] == "new"
+    assert runs.newest(folder, "train-align").measurements().notes["which"] == "new"
     assert runs.find(folder, "train-align", old.path.name).path == old.path
     assert runs.find(folder, "train-align", str(old.path)).path == old.path
-    accepted = runs.newest(folder, "train-align", lambda run: run.measurements().notes["which"] == "old")
-    assert accepted and accepted.path == old.path
+    accepted = runs.newest(folder, "train-align", lambda run: "" if run.path == old.path else "too new")
+    assert accepted.path == old.path
     assert not unfinished.is_finished
 
 
-@pytest.mark.parametrize(
-    ("reference", "what"),
-    [(None, "no finished train-align run under"), ("nothing", "no train-align run 'nothing'")],
-)
-def test_a_missing_run_says_which_command_makes_one(home: Path, reference: str | None, what: str) -> None:
-    with pytest.raises(MissingData, match=what) as caught:
-        runs.find(home / "runs", "train-align", reference)
+def test_a_missing_run_says_which_command_makes_one(home: Path) -> None:
+    with pytest.raises(MissingData, match="no finished train-align run under") as caught:
+        runs.newest(home / "runs", "train-align")
     assert caught.value.hint == "brainhive train-align"
+    with pytest.raises(MissingData, match="no train-align run 'nothing'") as caught:
+        runs.find(home / "runs", "train-align", "nothing")
+    assert caught.value.hint == "brainhive train-align"
+
+
+def test_where_no_run_fits_each_is_named_with_its_age_and_what_it_lacks(home: Path, capsys) -> None:
+    aligned(home, "films-intra-a", 3 * 3600 + 5, epochs=25, cells=3)
+    aligned(home, "films-intra-b", 65, epochs=25, cells=3)
+    with pytest.raises(MissingData) as caught:
+        runs.newest(home / "runs", "train-align", lambda run: "no head image", needed="the head image")
+    assert str(caught.value) == (
+        f"no finished train-align run under {home}/runs/train-align has the head image "
+        "(films-intra-b, finished 1 minute ago: no head image; "
+        "films-intra-a, finished 3 hours ago: no head image)"
+    )
+
+    taken = runs.newest(home / "runs", "train-align", lambda run: "small" * run.path.name.endswith("b"))
+    assert taken.path.name == "films-intra-a"
+    said = capsys.readouterr().err
+    assert "newer, but unfit: films-intra-b, finished 1 minute ago: small" in said
 
 
 @pytest.mark.parametrize("asked", ["intra-4-", "runs/train-align/demo-itra-4", "nope"])
@@ -222,9 +238,9 @@ def aligned(home: Path, name: str, age_s: float, epochs: int, cells: int, mode: 
 
 def test_the_newest_run_is_named_with_its_age_and_its_size(home: Path, capsys) -> None:
     run = aligned(home, "demo-intra-a", 3 * 3600 + 5, epochs=25, cells=30)
-    assert runs.find(home / "runs", "train-align", None).path == run.path
+    assert runs.newest(home / "runs", "train-align").path == run.path
     said = capsys.readouterr().err
-    assert said == f"align run: {run.path} (3 hours ago, 25 epochs, 30 cells)\n"
+    assert said == "align run demo-intra-a, finished 3 hours ago, 25 epochs, 30 cells\n"
 
 
 @pytest.mark.parametrize(("epochs", "cells"), [(1, 30), (25, 1)])
@@ -233,7 +249,7 @@ def test_a_trial_is_not_preferred_to_a_longer_training_without_a_word(
 ) -> None:
     aligned(home, "demo-intra-long", 2 * 86400 + 5, epochs=25, cells=30)
     trial = aligned(home, "demo-intra-trial", 65, epochs, cells)
-    assert runs.find(home / "runs", "train-align", None).path == trial.path
+    assert runs.newest(home / "runs", "train-align").path == trial.path
     said = capsys.readouterr().err
     assert "warning: demo-intra-trial (1 minute ago, " in said
     assert "demo-intra-long (2 days ago, 25 epochs, 30 cells) was trained more" in said
@@ -244,7 +260,7 @@ def test_a_run_of_another_mode_or_a_shorter_one_is_no_rival(home: Path, capsys) 
     aligned(home, "demo-inter", 900, epochs=25, cells=30, mode="inter")
     aligned(home, "demo-intra-short", 300, epochs=2, cells=3)
     aligned(home, "demo-intra-new", 100, epochs=5, cells=3)
-    runs.find(home / "runs", "train-align", None)
+    runs.newest(home / "runs", "train-align")
     assert "warning" not in capsys.readouterr().err
 
 
@@ -335,7 +351,7 @@ def test_a_damaged_run_is_passed_over_where_the_newest_is_taken(home: Path, caps
     for name, damaged, text in (("a", "metrics.json", "{"), ("b", "recipe.yaml", "train: 3")):
         aligned(home, f"demo-intra-{name}", 100, epochs=25, cells=3).write_text(damaged, text)
     found = runs.newest(home / "runs", "train-align")
-    assert found is not None and found.path == sound.path
+    assert found.path == sound.path
     said = capsys.readouterr().err
     assert "demo-intra-a/metrics.json" in said and "demo-intra-b/recipe.yaml" in said
     assert said.count("passed over") == 2

@@ -87,7 +87,7 @@ def test_the_line_of_the_readme_asks_for_a_run_then_draws_and_measures(hub, embe
 
     assert trained.exit_code == ended.exit_code == 0, trained.stderr + ended.stderr
     (run,) = (embedded / "runs/train-align").iterdir()
-    assert f"align run: {run}" in ended.stderr and not any(  # libraries' own bars
+    assert f"align run {run.name}, finished" in ended.stderr and not any(  # libraries' own bars
         bar in ended.stderr for bar in ("Loading", "Fetching")
     )
     result = json.loads(ended.stdout)

@@ -55,6 +55,15 @@ def test_an_override_takes_the_run_of_an_earlier_step_and_leaves_yaml_in_braces(
     assert found == ["dataset={kind: demo}", "a=run", f"b={tmp_path}/run/model", "c={later}"]
 
 
+def test_a_step_that_decodes_takes_the_run_of_the_last_training_before_it(tmp_path) -> None:
+    steps = {**STEPS, "eval-retrieval": {}, "third": {"command": "train-align", "overrides": TRAIN}}
+    runs = {name: Result(tmp_path / name) for name in steps}
+    assert workflow.overrides_of(recipe(steps=steps), "eval-retrieval", runs) == ["align_run=second"]
+    named = {"overrides": ["run=other"]}
+    own = recipe(steps={**steps, "eval-retrieval": named})
+    assert workflow.overrides_of(own, "eval-retrieval", runs) == ["run=other"]
+
+
 def test_a_step_that_names_no_command_and_a_workflow_without_steps_are_refused(home) -> None:
     with pytest.raises(RecipeError, match="the step paint names no command"):
         workflow.plan(recipe(steps={"paint": {}}))

@@ -32,7 +32,7 @@ def test_the_newest_run_that_fits_the_prior_is_taken_and_named(
     result = go("reconstruct", *drawing)
 
     assert result.folder.name.startswith(newest.name)
-    assert f"align run: {newest}" in capsys.readouterr().err
+    assert f"align run {newest.name}, finished" in capsys.readouterr().err
 
 
 def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refused(
@@ -53,7 +53,7 @@ def test_one_variant_of_a_sweep_is_reconstructed_from_and_a_whole_sweep_is_refus
 def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, drawing, small, runs, prior):
     align(go, small, runs)
 
-    with pytest.raises(MissingData, match="no finished align run") as caught:
+    with pytest.raises(MissingData, match="no finished train-align run") as caught:
         go("reconstruct", *drawing)
 
     assert (
@@ -91,7 +91,7 @@ def test_a_plan_opens_prior_and_run_once(aligned, drawing, capsys, monkeypatch):
     assert not reconstruct.plan(recipe).missing
 
     assert sorted(opened) == ["prior", "run"]
-    assert capsys.readouterr().err.count(f"align run: {aligned}") == 1
+    assert capsys.readouterr().err.count(f"align run {aligned.name}, finished") == 1
 
 
 def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, drawing, small, runs, prior):
