@@ -53,7 +53,7 @@ def test_ablations_take_variants_of_one_training(go, world, small, runs, prior, 
     folders = [result.folder.parent / each["run"] for each in result.metrics.notes["variants"].values()]
     used = [yaml.safe_load((folder / "recipe.yaml").read_text())["align_run"] for folder in folders]
     assert used == [f"{run}:lr=0.001", f"{run}:lr=0.0001"]
-    with pytest.raises(MissingData, match="has a variant 'none'"):
+    with pytest.raises(MissingData, match="the variant 'none'"):
         go("reconstruct", *drawing, "align_run=':none'")
 
 
