@@ -32,7 +32,7 @@ class Metric:
         protocol: Name of the way it was measured.
         split: Part of the data set that it was measured on.
         interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over units of items alone, which holds for them only.
+        these_subjects: Of several subjects, the interval over units alone, which holds for them only.
         seed_sd: Standard deviation of the value over seeds; None where there is one, or seeds cannot be
             distinguished. No interval contains it: they are of models trained with these seeds.
         selected: Whether anything, as the epoch of a model, was selected on the test split; None if unknown.

@@ -34,7 +34,7 @@ class Comparison:
         low: Lower end of its 95 % interval, as those of `core.measurements.Metric`; None of one item.
         high: Upper end.
         interval: How the interval was made, and for whom it holds.
-        these_subjects: Of several subjects, the interval over units of items alone, which holds for them only.
+        these_subjects: Of several subjects, the interval over units alone, which holds for them only.
         n: Items that were compared, over all subjects.
         subjects: Number of subjects.
         p_value: The headline, two-sided: minF′ over subjects and items; of one subject McNemar's test, or a

@@ -22,7 +22,7 @@ def control_effects(
 
     Returns:
         head, control, its top1, and how much less that is than without it (`loss`): the value, with the 95 %
-        interval `low` to `high`, and `these_subjects` over units of items alone. Those of shuffled trials are of the
+        interval `low` to `high`, and `these_subjects` over units alone. Those of shuffled trials are of the
         draws. Without a control `loss` is 0 and the interval is that of top1.
     """
     found: list[dict[str, Any]] = []

@@ -249,8 +249,8 @@ def disagreement(verdict: str, top1: Metric) -> list[str]:
     if side == verdict:
         return []
     return [
-        f"the ranks are {verdict}, the interval of top-1 is {side}: whether pictures are found at all is said "
-        "by the ranks, how often one is found first by the interval"
+        f"the ranks are {verdict}, the interval of top-1 is {side}: the ranks say whether pictures are found "
+        "at all, the interval how often one is found first"
     ]
 
 
