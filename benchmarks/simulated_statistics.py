@@ -1,28 +1,33 @@
-"""How often intervals hold the truth and tests reject a true null, by simulation; prints four tables.
+"""How often intervals hold the truth and tests reject a true null, by simulation; prints eight tables.
 
 Hits are drawn from a logistic model: subjects and items are normal in logits, and crossed; the truth is the
 mean over all people and pictures. For the repetition curve of `check --plots`, whose items share one pool,
-patterns and noise are drawn; the truth is the mean of all simulations. For clips, values from 0 to 1, such as
-expected N-way accuracies, are drawn that neighbours of a film share in part. Eight minutes on a core.
+patterns and noise are drawn; the truth is the mean of all simulations. Logits of neighbouring clips, and of
+pictures of one concept, correlate. Beside our figures stand those of taking items for independent. Ten
+minutes on a core with 400 simulations.
 """
 
 import argparse
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import product
 
 import numpy as np
-from brainhive_cli.metrics.neighbours import block_length
 from numpy.typing import NDArray
 from scipy.stats import norm
 
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.explanation.reliability import find_by_means
 from brainhive_cli.metrics.comparison import compare, mcnemar
+from brainhive_cli.metrics.rank_sum import rank_sum
 from brainhive_cli.metrics.statistics import describe
 
 Hits = NDArray[np.float64]
 ITEMS, FEATURES = 200, 60
-ITEM_SD, SUBJECT_SD = (1.5, 2.5), (0.3, 0.5)
-"""Standard deviations in logits."""
+ITEM_SD, SUBJECT_SD = 1.5, (0.3, 1.0)
+"""Standard deviations in logits; published values of subjects spread by up to 1."""
+CENTRES = (0.0, -1.5, -4.0, 3.0)
+"""Mean logits: hits of .5, .25, .05 and .9."""
 METHOD_BY_SUBJECT, METHOD_BY_ITEM = 0.2, (0.0, 0.3, 0.5, 1.0)
 """Of how two methods, equally good for people and pictures in general, differ by subject and by item."""
 
@@ -40,25 +45,38 @@ def mean_hit(centre: float, sd: float) -> float:
 
 def coverage(count: int) -> Iterator[str]:
     """Simulate how often the nominal 95 % interval holds the truth."""
-    yield "| subjects | item sd | subject sd | mean hit | people in general | mean width | these subjects |"
-    yield "|---|---|---|---|---|---|---|"
-    for subjects, centre, item, subject in product((1, 2, 4, 5, 6, 10), (0.0, -1.5), ITEM_SD, SUBJECT_SD):
+    yield "| subjects | subject sd | mean hit | people in general | mean width | these subjects |"
+    yield "|---|---|---|---|---|---|"
+    for subjects, centre, spread in product((2, 4, 6, 8, 10, 15, 20), CENTRES, SUBJECT_SD):
         random, held, widths, held_here = np.random.default_rng(subjects), [], [], []
+        truth = mean_hit(centre, float(np.hypot(ITEM_SD, spread)))
         for _ in range(count):
-            of_subject = centre + random.normal(0, subject, (subjects, 1))
-            drawn = hits(random, of_subject + random.normal(0, item, (1, ITEMS)))
-            here = float(np.mean([mean_hit(each, item) for each in of_subject[:, 0]]))
-            found = describe(list(drawn))
-            truth = mean_hit(centre, float(np.hypot(item, subject))) if subjects > 1 else here
-            held.append(found.low <= truth <= found.high)
-            widths.append(found.high - found.low)
-            low, high = found.these_subjects or (found.low, found.high)
-            held_here.append(low <= here <= high)
-        people = f"{np.mean(held):.3f}" if subjects > 1 else "–"
+            of_subject = centre + random.normal(0, spread, (subjects, 1))
+            drawn = hits(random, of_subject + random.normal(0, ITEM_SD, (1, ITEMS)))
+            here = float(np.mean([mean_hit(logit, ITEM_SD) for logit in of_subject[:, 0]]))
+            interval = describe(list(drawn))
+            held.append(interval.low <= truth <= interval.high)
+            widths.append(interval.high - interval.low)
+            held_here.append(interval.these_subjects[0] <= here <= interval.these_subjects[1])
         yield (
-            f"| {subjects} | {item} | {subject} | {mean_hit(centre, np.hypot(item, subject)):.2f} | {people} "
-            f"| {np.mean(widths):.3f} | {np.mean(held_here):.3f} |"
+            f"| {subjects} | {spread} | {truth:.2f} | {np.mean(held):.3f} | {np.mean(widths):.3f} "
+            f"| {np.mean(held_here):.3f} |"
         )
+
+
+def coverage_of_one_subject(count: int) -> Iterator[str]:
+    """Simulate how often the interval of one subject holds, by items and seeds."""
+    yield "| items | seeds | mean hit | coverage | mean width |"
+    yield "|---|---|---|---|---|"
+    for items, seeds, centre in product((10, 30, ITEMS), (1, 3), (0.0, 2.2, 4.0)):
+        random, held, widths = np.random.default_rng(items), [], []
+        truth = mean_hit(centre, ITEM_SD)
+        for _ in range(count):
+            logits = np.tile(random.normal(centre, ITEM_SD, (1, items)), (seeds, 1))
+            interval = describe([hits(random, logits)])
+            held.append(interval.low <= truth <= interval.high)
+            widths.append(interval.high - interval.low)
+        yield f"| {items} | {seeds} | {truth:.2f} | {np.mean(held):.3f} | {np.mean(widths):.3f} |"
 
 
 def coverage_of_shared_pools(count: int) -> Iterator[str]:
@@ -83,29 +101,113 @@ def coverage_of_shared_pools(count: int) -> Iterator[str]:
         yield f"| {items} | {slope} | {spread} | {sd} | {truth:.3f} | {held:.3f} | {ratio:.2f} |"
 
 
-def coverage_of_clips(count: int, films: int = 5, clips: int = 240) -> Iterator[str]:
-    """Simulate how often the interval of clips' values holds, where neighbours in a film are alike.
+def film_logits(random: np.random.Generator, near: float, films: int = 5, clips: int = 240) -> Hits:
+    """Draw standard logits of the clips of some films, whose neighbours correlate."""
+    logits = random.normal(size=(films, clips))
+    for place in range(1, clips):
+        logits[:, place] = near * logits[:, place - 1] + np.sqrt(1 - near**2) * logits[:, place]
+    return logits.reshape(1, -1)
 
-    The logits of neighbouring clips correlate as given; subjects share the clips, and differ by .3 (sd).
-    """
-    yield "| subjects | neighbours correlate | mean | over blocks | mean width | over clips | mean width |"
-    yield "|---|---|---|---|---|---|---|"
-    lengths = block_length(films * clips), 1
-    for subjects, near, centre in product((1, 3), (0.0, 0.3, 0.6, 0.9), (1.5, -2.0)):
-        random, held, widths = np.random.default_rng(subjects), [], []
-        truth = mean_hit(centre, float(np.hypot(1.5, 0.3 if subjects > 1 else 0)))
+
+def concept_logits(random: np.random.Generator, concepts: int, pictures: int) -> Hits:
+    """Draw logits of pictures: 1.5 (sd) by concept and 1 by picture."""
+    of_concept = np.repeat(random.normal(0, ITEM_SD, (1, concepts)), pictures, 1)
+    return of_concept + random.normal(0, 1, (1, concepts * pictures))
+
+
+def designs() -> Iterator[tuple[str, Items, float, Callable[[np.random.Generator], Hits]]]:
+    """List designs of items that are alike: name, items of a subject, sd of a logit, how logits are drawn."""
+    for near in (0.0, 0.6, 0.9):
+        clips = Alike("neighbours", medium="clip").items([list(range(1200))])
+        yield (
+            f"1200 clips, neighbours correlate {near}",
+            clips,
+            ITEM_SD,
+            lambda random, near=near: ITEM_SD * film_logits(random, near),  # type: ignore[misc]
+        )
+    for concepts, pictures in product((40, 200), (5, 10)):
+        concept_of = dict(enumerate(np.repeat(np.arange(concepts), pictures).tolist()))
+        yield (
+            f"{concepts} concepts of {pictures} pictures",
+            Alike("concept", concept_of).items([list(range(concepts * pictures))]),
+            float(np.hypot(ITEM_SD, 1)),
+            partial(concept_logits, concepts=concepts, pictures=pictures),
+        )
+
+
+def coverage_of_units(count: int) -> Iterator[str]:
+    """Simulate how often the interval of items that are alike holds, and one over single items."""
+    yield "| items | subjects | mean hit | over units | over items |"
+    yield "|---|---|---|---|---|"
+    for (name, items, sd, draw), subjects, centre in product(designs(), (1, 10), (0.0, -2.0)):
+        random, held = np.random.default_rng(subjects), []
+        between = 0.3 if subjects > 1 else 0.0
+        truth = mean_hit(centre, float(np.hypot(sd, between)))
+        grouped = Items(list(items.ids) * subjects, list(items.units) * subjects, items.kind)
         for _ in range(count):
-            logits = random.normal(size=(films, clips))
-            for place in range(1, clips):
-                logits[:, place] = near * logits[:, place - 1] + np.sqrt(1 - near**2) * logits[:, place]
-            of_subject = random.normal(0, 0.3, (subjects, 1)) if subjects > 1 else np.zeros((1, 1))
-            values = 1 / (1 + np.exp(-(centre + of_subject + 1.5 * logits.reshape(1, -1))))
-            ids = [[np.arange(films * clips) // length] * subjects for length in lengths]
-            found = [describe(list(values), ids=each, limits=(0, 1), wilson=False, draws=500) for each in ids]
-            held.append([each.low <= truth <= each.high for each in found])
-            widths.append([each.high - each.low for each in found])
-        means = np.stack([np.mean(held, 0), np.mean(widths, 0)], 1).flatten()
-        yield f"| {subjects} | {near} | {truth:.2f} | " + " | ".join(f"{each:.3f}" for each in means) + " |"
+            drawn = hits(random, centre + random.normal(0, between, (subjects, 1)) + draw(random))
+            intervals = [describe(list(drawn), how) for how in (grouped, None)]
+            held.append([interval.low <= truth <= interval.high for interval in intervals])
+        both = " | ".join(f"{share:.3f}" for share in np.mean(held, 0))
+        yield f"| {name} | {subjects} | {truth:.2f} | {both} |"
+
+
+def false_positives_of_units(count: int) -> Iterator[str]:
+    """Simulate tests on items that are alike: verdict, shuffled p, and the comparison of two equal runs.
+
+    Of the verdict and the shuffled p, a model and wrong labels vary alike in neighbours, or concepts.
+    """
+    yield "| items | verdict | over items | shuffled p | over items | equal runs differ | McNemar's |"
+    yield "|---|---|---|---|---|---|---|"
+    for name, items, sd, draw in designs():
+        random, rejected, size = np.random.default_rng(2), [], items.size
+        for _ in range(count):
+            shared = 0.9 * (draw(random) / sd) + np.sqrt(1 - 0.9**2) * random.normal(size=(1, size))
+            ranks = np.ceil(size * norm.cdf(shared))
+            verdicts = [rank_sum(list(ranks), size, how).verdict != "at chance" for how in (items, None)]
+            signal, label = draw(random)[0], draw(random)[0]
+            measured, independent = signal @ label, Items.independent(items.ids)
+            p_values = []
+            for how in (items, independent):
+                drawn = [signal @ label[how.permute(random)[0]] for _ in range(99)]
+                p_values.append((1 + sum(value >= measured for value in drawn)) / 100)
+            first, second = (2 - hits(random, draw(random)) for _ in range(2))
+            compared = [compare(list(first), list(second), items=how).p_value for how in (items, None)]
+            p_of = [p <= 0.05 for p in (*p_values, *compared)]
+            rejected.append([*verdicts, *p_of])
+        yield f"| {name} | " + " | ".join(f"{share:.3f}" for share in np.mean(rejected, 0)) + " |"
+
+
+def false_positives_of_seeds(count: int) -> Iterator[str]:
+    """Simulate how often two equal runs of one subject differ, whose numbers of seeds differ."""
+    yield "| hit rate | seeds | compared | McNemar's on majorities |"
+    yield "|---|---|---|---|"
+    for rate, seeds in product((0.2, 0.8), ((1, 1), (1, 3), (1, 5), (3, 5))):
+        random, rejected = np.random.default_rng(3), []
+        for _ in range(count):
+            both = [2 - (random.random((number, ITEMS)) < rate).astype(int) for number in seeds]
+            first, second = ((ranks == 1).mean(0) > 0.5 for ranks in both)
+            majorities = mcnemar(int((first & ~second).sum()), int((second & ~first).sum()))
+            p = compare([both[0]], [both[1]]).p_value
+            rejected.append([p is not None and p < 0.05, majorities < 0.05])
+        shares = np.mean(rejected, 0)
+        yield f"| {rate} | {seeds[0]} against {seeds[1]} | {shares[0]:.3f} | {shares[1]:.3f} |"
+
+
+def disagreements(count: int) -> Iterator[str]:
+    """Simulate how often verdict and interval of top-1 are on other sides of chance, under the null."""
+    yield "| subjects | verdict not at chance | interval without chance | not the same |"
+    yield "|---|---|---|---|"
+    for subjects in (1, 5, 10):
+        random, found = np.random.default_rng(4), []
+        for _ in range(count):
+            ranks = random.integers(1, ITEMS + 1, (subjects, ITEMS))
+            interval = describe(list((ranks == 1) * 1.0))
+            verdict = rank_sum(list(ranks), ITEMS).verdict
+            side = "above chance" if interval.low > 1 / ITEMS else "at chance"
+            side = "below chance" if interval.high < 1 / ITEMS else side
+            found.append([verdict != "at chance", side != "at chance", verdict != side])
+        yield f"| {subjects} | " + " | ".join(f"{share:.3f}" for share in np.mean(found, 0)) + " |"
 
 
 def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
@@ -132,19 +234,25 @@ def false_positives(count: int, subjects: int = 10) -> Iterator[str]:
         yield f"| {by_item} | " + " | ".join(f"{share:.3f}" for share in np.mean(rejected, axis=0)) + " |"
 
 
+TABLES: dict[str, tuple[str, Callable[[int], Iterator[str]]]] = {
+    "people": (f"Coverage of the nominal 95 % interval: {ITEMS} items", coverage),
+    "one": ("Coverage of the interval of one subject", coverage_of_one_subject),
+    "units": ("Coverage where items are alike", coverage_of_units),
+    "pools": ("Coverage of the interval of top-1 where items share one pool", coverage_of_shared_pools),
+    "null": (f"False positives at .05: 10 subjects, {ITEMS} items", false_positives),
+    "null-units": ("False positives at .05 where items are alike", false_positives_of_units),
+    "null-seeds": (f"False positives at .05: one subject, {ITEMS} items", false_positives_of_seeds),
+    "sides": ("Verdict and interval of top-1 under the null", disagreements),
+}
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("count", nargs="?", type=int, default=1000, help="simulations of each design")
-    count = parser.parse_args().count
-    print(f"Coverage of the nominal 95 % interval: {ITEMS} items, {count} simulations of each design\n")
-    for line in coverage(count):
-        print(line, flush=True)
-    print(f"\nCoverage of the interval of top-1 where items share one pool, {count} simulations of each\n")
-    for line in coverage_of_shared_pools(count):
-        print(line, flush=True)
-    print(f"\nCoverage of the interval of 1200 clips' values, {count} simulations of each\n")
-    for line in coverage_of_clips(count):
-        print(line, flush=True)
-    print(f"\nFalse positives at .05: 10 subjects, {ITEMS} items, subject × method sd {METHOD_BY_SUBJECT}\n")
-    for line in false_positives(count):
-        print(line, flush=True)
+    parser.add_argument("--only", nargs="+", choices=TABLES, default=list(TABLES))
+    arguments = parser.parse_args()
+    for name in arguments.only:
+        title, simulate = TABLES[name]
+        print(f"\n{title}, {arguments.count} simulations of each design\n")
+        for line in simulate(arguments.count):
+            print(line, flush=True)
