@@ -212,6 +212,13 @@ def _measurements(
         items[of.scope] = {**each.items, "units": [str(unit) for unit in unit_names]}
     return Measurements(
         scopes,
-        notes={**notes, "units": units.kind, "sources": sources, "titles": titles, "cells": cells},
+        notes={
+            **notes,
+            "units": units.kind,
+            "unit_count": units.count,
+            "sources": sources,
+            "titles": titles,
+            "cells": cells,
+        },
         items=items,
     )

@@ -48,9 +48,12 @@ def summary(run: ShownRun) -> str:
     subjects = len({cell.subject for cell in run.cells if cell.subject})
     of_whom = f" of {subjects} subject{'s' if subjects > 1 else ''}" if subjects else ""
     among = f" among {first.pool:,} candidates" if first.pool else ""
+    units = run.found.notes.get("unit_count", first.n)
+    of_units = f" in {units} {run.found.notes['units']}" if units * max(1, subjects) < first.n else ""
     tail = f"; this is {verdict}" if verdict else ""
     return (
-        f"{run.label}: {'; '.join(said)}. Measured on {first.n:,} {first.split} items{of_whom}{among}{tail}."
+        f"{run.label}: {'; '.join(said)}. "
+        f"Measured on {first.n:,} {first.split} items{of_units}{of_whom}{among}{tail}."
     )
 
 

@@ -92,6 +92,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "verdict": test.verdict,
         "above_chance": asdict(test),
         "units": units.kind,
+        "unit_count": units.count,
         "control": _control(groups, spec, pool),
         "curves": _describe_curves(groups, spec),
         "voxels": voxels,
