@@ -75,7 +75,7 @@ def test_two_runs_are_compared_item_by_item(go, world, trained, weaker):
     assert worse["n"] == 200 and worse["subjects"] == 2
     assert worse["run"] == str(weaker)
     assert same["difference"] == 0 and same["p_value"] == 1
-    assert worse["test"] == "minF′ over subjects and items"
+    assert worse["test"] == "minF′ over subjects and pictures"
     assert worse["p_value"] == min_f([a * 1.0 - b for a, b in zip(*hits, strict=True)])
     assert worse["p_value_adjusted"] == pytest.approx(min(1, 2 * worse["p_value"]))
     assert worse["notes"] == ["2 subjects: sign-flip and Wilcoxon give 0.5 at least", TWO]
