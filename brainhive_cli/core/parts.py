@@ -6,11 +6,11 @@ from functools import partial
 from types import ModuleType
 from typing import Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
+from pydantic import BeforeValidator, model_serializer
 
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.recipe import validate
+from brainhive_cli.core.recipe import Keys, validate
 
 SHELVES = {
     "datasets": "dataset",
@@ -27,10 +27,8 @@ one part of each is called."""
 PACKAGE = "brainhive_cli."
 
 
-class Config(BaseModel):
+class Config(Keys):
     """Every knob of one part, with its unit, default and source; `build` makes the part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
 
     @property
     def kind(self) -> str:

@@ -1,5 +1,6 @@
 """What every recipe has, and how a file, flags and overrides become one that is valid."""
 
+import copy
 import hashlib
 import json
 import math
@@ -24,6 +25,7 @@ from pydantic_core import ErrorDetails
 from brainhive_cli.core import foreign_code, home, recipe_files
 from brainhive_cli.core.documents import shown
 from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.recipe_files import lay_over
 
 M = TypeVar("M", bound=BaseModel)
 RANGE = re.compile(r" *(\d{1,6}) *- *(\d{1,6}) *")
@@ -94,10 +96,23 @@ Savings = Sequence[Mapping[str, float | bool]]
 Tracker = Literal["tensorboard", "trackio", "wandb", "swanlab"]
 
 
-class Section(BaseModel):
-    """A block of a recipe: frozen, and closed to unknown keys."""
+class Keys(BaseModel):
+    """Keys of a recipe or of a part: frozen, closed to unknown ones, laid over their defaults."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", protected_namespaces=(), allow_inf_nan=False)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lays_parts_over_their_defaults(cls, fields: Any) -> Any:
+        """Keep the default's knobs that a part or section in it does not set, as `prior: {depth: 2}`."""
+        if not isinstance(fields, Mapping):
+            return fields
+        defaults = {name: field.default for name, field in cls.model_fields.items() if name in fields}
+        return {**fields, **{name: lay_over(value, fields[name]) for name, value in defaults.items()}}
+
+
+class Section(Keys):
+    """A block of a recipe."""
 
 
 def refuse_idle(section: BaseModel, keys: Iterable[str], when: str, hint: str) -> None:
@@ -244,6 +259,19 @@ class Recipe(Section):
         return recipe_files.to_yaml(self.model_dump(mode="json"))
 
     @classmethod
+    def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
+        """Set a dotted key of a recipe's fields, as flags, overrides and sweeps do.
+
+        Raises:
+            RecipeError: if it is a place that a list does not have.
+        """
+        whole, dot, _ = key.partition(".")
+        default = cls.model_fields[whole].default if whole in cls.model_fields else None
+        if dot and whole not in fields and isinstance(default, dict):
+            fields[whole] = copy.deepcopy(default)  # one of the names of a mapping is set
+        recipe_files.put(fields, key, value)
+
+    @classmethod
     def resolve(
         cls, command: str, name: str | None, flags: Mapping[str, Any], overrides: Iterable[str]
     ) -> Self:
@@ -262,14 +290,14 @@ class Recipe(Section):
         for key, value in flags.items():
             if value is not None:
                 foreign_code.allow_typed(key, value)
-                recipe_files.put(fields, key, value)
+                cls.put(fields, key, value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
             value = recipe_files.parse(text, override)
             foreign_code.allow_typed(key, value)
-            recipe_files.put(fields, key, value)
+            cls.put(fields, key, value)
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import TypeAdapter
+from pydantic import BaseModel, TypeAdapter
 
 from brainhive_cli.core import documents, home
 from brainhive_cli.core.errors import RecipeError, guess
@@ -66,10 +66,34 @@ def put(fields: dict[str, Any], key: str, value: Any) -> None:
         if isinstance(below, str):  # a part named by its kind alone
             below = {"kind": below}
         section[place] = section = below if isinstance(below, dict | list) else {}
-    is_kind = last == "kind" and isinstance(section, dict)
-    if is_kind and str(section.get("kind")).replace("-", "_") != str(value).replace("-", "_"):
+    if last == "kind" and isinstance(section, dict) and not is_same_kind(section.get("kind"), value):
         section.clear()
     section[_place(section, last, key)] = value
+
+
+def lay_over(default: Any, value: Any) -> Any:
+    """Lay a part or section, some of whose keys are set, over its default; another kind stands alone.
+
+    Args:
+        default: What is there if nothing is set: a model, or `{kind: …, knob: …}`; any other is replaced.
+        value: What is set: a mapping, a kind alone, or what no part and no section is.
+    """
+    if isinstance(default, BaseModel):
+        default = default.model_dump(mode="json", exclude_defaults=True)
+    elif not (isinstance(default, Mapping) and "kind" in default):
+        return value
+    if isinstance(value, str) and "kind" in default:
+        value = {"kind": value}
+    if not isinstance(value, Mapping) or not is_same_kind(
+        value.get("kind", default.get("kind")), default.get("kind")
+    ):
+        return value
+    return {**default, **{key: lay_over(default.get(key), below) for key, below in value.items()}}
+
+
+def is_same_kind(one: Any, other: Any) -> bool:
+    """Whether two kinds are one, however they are written: `my-net` or `my_net`."""
+    return str(one).replace("-", "_") == str(other).replace("-", "_")
 
 
 def _place(section: dict[str, Any] | list[Any], step: str, key: str) -> Any:

@@ -13,7 +13,6 @@ from brainhive_cli.core import home
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.file_names import below
 from brainhive_cli.core.recipe import Recipe, split, validate
-from brainhive_cli.core.recipe_files import put
 
 OF_THE_RUN = ("dataset", "paths", "run", "published", "sweep", "ablations")
 """Sections that all cells of a run share."""
@@ -89,7 +88,7 @@ def variants(recipe: R) -> dict[str, R]:
         for key, value in changes.items():
             if key.split(".")[0] in OF_THE_RUN:
                 raise RecipeError(f"sweep: {key} is one for all cells of a run", "make a run of each")
-            put(fields, key, copy.deepcopy(value))
+            recipe.put(fields, key, copy.deepcopy(value))
         below(Path(), label, source="sweep: the variant", error=RecipeError)
         if label in found:
             raise RecipeError(f"sweep: {label} is there twice", "leave one out")

@@ -79,7 +79,7 @@ class Recipe(BaseRecipe):
         False, description="encode each picture once, into a store under paths.latents"
     )
     generator: Annotated[Any, parts.part("generators", generators.DEFAULT)] = Field(
-        {"source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
+        {"kind": generators.DEFAULT, "source": "hub:stabilityai/stable-diffusion-xl-base-1.0"},
         validate_default=True,
         description="frozen diffusion model",
     )

@@ -3,6 +3,7 @@
 import hashlib
 import importlib
 import json
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,8 @@ from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.pipelines.eval_retrieval import Recipe as EvalRecipe
+
+SDXL = "hub:stabilityai/stable-diffusion-xl-base-1.0"
 
 
 def resolve(*overrides: str, recipe: str | Path | None = None, **flags: Any) -> Recipe:
@@ -256,3 +259,40 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
     for key in ("train.stages.2.epochs=7", "train.stages.last.epochs=7"):
         with pytest.raises(RecipeError, match="is no place in a list of 2"):
             resolve(key, recipe=path)
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe", "override", "key", "expected"),
+    [
+        (
+            "train-align",
+            "papers/neurons",
+            "backbone.prior.depth=2",
+            "backbone.prior",
+            {"heads": 32, "dim_head": 52},
+        ),
+        ("train-align", "papers/neurons", "backbone.prior.kind=mindeye1", "backbone.prior", {"heads": 32}),
+        ("train-prior", None, "generator.seed=1", "generator", {"source": SDXL}),
+        ("runs", None, "run.workers=2", "run", {"device": "cpu"}),
+        ("explain", None, "bands.alpha=[7, 13]", "bands", {"alpha": (7, 13), "delta": (1, 4)}),
+    ],
+)
+def test_an_override_of_one_knob_keeps_the_others_of_its_places_default(
+    command: str, recipe: str | None, override: str, key: str, expected: dict[str, Any]
+) -> None:
+    model = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}").Recipe
+
+    section = reduce(getattr, key.split("."), model.resolve(command, recipe, {}, [override]))
+
+    fields = section if isinstance(section, dict) else dict(section)
+    assert {name: fields[name] for name in expected} == expected
+
+
+def test_an_override_of_another_kind_keeps_no_knob_of_the_default() -> None:
+    assert (
+        resolve("backbone.prior.kind=fusion-prior", recipe="papers/neurons").backbone.prior.kind
+        == "fusion-prior"
+    )
+    prior = resolve("backbone.prior={depth: 2, heads: 3}", recipe="papers/neurons").backbone.prior
+    assert (prior.depth, prior.heads, prior.dim_head) == (2, 3, 52)
+    assert resolve("backbone.prior=null", recipe="papers/neurons").backbone.prior is None
