@@ -81,7 +81,6 @@ def train_cell(
     while state.epoch < train.epochs and not state.has_stalled(train.patience):
         if state.epoch == learner.stop:
             learner = stages.enter(state.epoch)
-        batches.mix_alpha, batches.mix_share = objective.mixing(state.epoch)
         todo, start_s = batches.epoch(seed, state.epoch)[state.step :], time.monotonic()
         learner.train()
         for rows in todo:
@@ -89,6 +88,8 @@ def train_cell(
             # what is random in a step depends on no step before it, so that training can continue at any
             step_seed = derive_seed(seed, state.epoch, state.step)
             seed_torch(derive_seed(step_seed, launch.rank), launch.device)
+            moment = state.epoch + state.step / batches.steps
+            batches.mix_alpha, batches.mix_share = objective.mixing(moment)
             batch = batches.draw(rows, step_seed)
             done = state.epoch * batches.steps + state.step
             context = LossContext(batch.mixing, done, state.epoch, train.epochs, steps=batches.steps)

@@ -52,9 +52,9 @@ class Objective(nn.ModuleList):
                 values.append(weight * loss(*pair, context))
         return torch.stack(values).sum()
 
-    def mixing(self, epoch: int) -> tuple[float, float]:
-        """Return how the signals of an epoch are mixed: alpha (0: not at all), and how many of them."""
-        return mixing_of(self.terms, epoch)
+    def mixing(self, moment: float) -> tuple[float, float]:
+        """Return how signals are mixed at a moment: alpha (0: not at all), and how many of them."""
+        return mixing_of(self.terms, moment)
 
     def continue_from(self, learned: Mapping[str, Tensor]) -> None:
         """Start learned values from those of another model's losses; fixed ones stay the recipe's."""

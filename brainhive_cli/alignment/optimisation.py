@@ -115,7 +115,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
     """Make the schedule of a stage; one-cycle is torch's, without its change of the optimizer's betas."""
     total = stage.epochs * steps
     if stage.schedule == "one_cycle":
-        share = 0.3 if stage.warmup_epochs is None else stage.warmup_epochs / stage.epochs
+        share = 0.3 if stage.warmup_epochs is None else stage.warmup / stage.epochs
         return OneCycleLR(
             optimizer,
             stage.lr,
@@ -125,7 +125,7 @@ def schedule_of(optimizer: torch.optim.Optimizer, stage: Stage, steps: int) -> L
             final_div_factor=stage.final_div,
             cycle_momentum=False,
         )
-    warmup = round((stage.warmup_epochs or 0.0) * steps)
+    warmup = round(stage.warmup * steps)
     is_constant = stage.schedule == "constant"
     return LambdaLR(optimizer, partial(_share_of_lr, warmup=warmup, steps=total, is_constant=is_constant))
 

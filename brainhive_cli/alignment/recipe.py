@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from brainhive_cli.alignment.settings import Finetune, Published, Train
+from brainhive_cli.alignment.settings import Finetune, Published, Train, scale_stages
 from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
@@ -97,6 +97,25 @@ class Recipe(SweptRecipe):
     train: Train = Train()
     finetune: Finetune = Finetune()
     published: Published | None = Field(None, description="what a paper reports of this recipe, and where")
+
+    @classmethod
+    def put(cls, fields: dict[str, Any], key: str, value: Any) -> None:
+        """Set a dotted key; `train.epochs` and the stages' epochs say the same, so the one set last counts.
+
+        Raises:
+            RecipeError: if it is a place that a list does not have, or there are fewer epochs than stages.
+        """
+        super().put(fields, key, value)
+        train = fields.get("train")
+        stages = train.get("stages") if isinstance(train, dict) else None
+        if not isinstance(stages, list) or not all(isinstance(each, dict) for each in stages) or not stages:
+            return  # what they are is checked with the whole recipe
+        lengths = [each.get("epochs") for each in stages]
+        if key == "train.epochs" and all(type(each) is int and each > 0 for each in (value, *lengths)):
+            for stage, length in zip(stages, scale_stages(lengths, value), strict=True):
+                stage["epochs"] = length
+        elif key.startswith("train.stages"):
+            fields["train"].pop("epochs", None)
 
     @model_validator(mode="before")
     @classmethod
@@ -244,9 +263,10 @@ class Recipe(SweptRecipe):
 
     @property
     def loss_terms(self) -> list[Term]:
-        """The terms; where none are given, the loss for every head."""
+        """The terms, placed in the epochs of this training; where none are given, the loss for every head."""
         names = list(self.head_targets)
-        return self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
+        terms = self.terms or [Term(prediction=name, loss=self.loss, weight=1 / len(names)) for name in names]
+        return [term.in_stage(*self.train.span(term.stage)) for term in terms]
 
     @model_validator(mode="after")
     def _is_without_contradiction(self) -> Self:

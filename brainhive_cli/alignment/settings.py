@@ -1,12 +1,17 @@
 """The sections of an align recipe: `train`, `finetune`, `published`."""
 
+from collections.abc import Sequence
+from fractions import Fraction
+from itertools import accumulate, pairwise
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.course import read_share, write_share
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Names, Numbers, Section, TrainedBy, refuse_idle, split
+from brainhive_cli.core.sweep import flattened
 from brainhive_cli.data.picture_augmentation import PictureAugment
 from brainhive_cli.encoders import Encoders
 from brainhive_cli.signals.augmentation import Augment
@@ -20,13 +25,29 @@ def _word(value: object) -> object:
     return {True: "yes", False: "no"}.get(value, value) if isinstance(value, bool) else value
 
 
+def _parts_by_dotted_name(value: Any) -> Any:
+    """Read `{backbone: {brain: RUN}}`, as overrides nest it, as `{backbone.brain: RUN}`."""
+    if isinstance(value, dict) and isinstance(whole := value.get("kind"), str):  # as `put` reads it
+        raise RecipeError(
+            f"start_from is {whole}, for all parts, and names a part too",
+            "start_from={PART: REFERENCE, …}, with all parts that start from something",
+        )
+    return flattened(value)
+
+
 StartFrom = Annotated[
     str | dict[str, str] | None,
+    BeforeValidator(_parts_by_dotted_name),
     Field(
         description="weights to start from: a model folder, a published checkpoint, an align run "
         "(SWEEP:VARIANT), or a run's name without its fingerprint: the newest; or {part: any of these, or a "
         "file or hub: reference of the part's own weights}"
     ),
+]
+
+
+Warmup = Annotated[
+    Annotated[float, Field(ge=0)] | Fraction | None, BeforeValidator(read_share), PlainSerializer(write_share)
 ]
 
 
@@ -38,8 +59,10 @@ class Stage(Section):
     schedule: Literal["cosine", "constant", "one_cycle"] = Field(
         "cosine", description="of the learning rate, step by step"
     )
-    warmup_epochs: float | None = Field(
-        None, ge=0, description="epochs up to the peak, also a fraction; default: 0, of one_cycle 0.3 of all"
+    warmup_epochs: Warmup = Field(
+        None,
+        description="epochs up to the peak (0.5: half of one), or a share of the stage (1/25); default: 0, "
+        "of one_cycle 0.3 of all",
     )
     start_div: float = Field(25.0, ge=1, description="one_cycle: peak over the first learning rate")
     final_div: float = Field(
@@ -50,21 +73,47 @@ class Stage(Section):
     )
     start_from: StartFrom = None
 
+    @property
+    def warmup(self) -> float:
+        """Epochs up to the peak; a share counts in those of the stage."""
+        is_share = isinstance(self.warmup_epochs, Fraction)
+        return float((self.warmup_epochs or 0.0) * (self.epochs if is_share else 1))
+
     @model_validator(mode="after")
     def _every_key_has_an_effect(self) -> Self:
         if self.schedule != "one_cycle":
             refuse_idle(self, ("start_div", "final_div"), f"with schedule {self.schedule}", "leave it out")
-        if (self.warmup_epochs or 0) > self.epochs:
+        if self.warmup > self.epochs:
             raise ValueError(f"warmup_epochs is above the {self.epochs} epochs of the stage")
-        if self.schedule == "one_cycle" and self.warmup_epochs == self.epochs:
+        if self.schedule == "one_cycle" and self.warmup == self.epochs:
             raise ValueError(f"one_cycle cannot fall where warmup_epochs are all {self.epochs} epochs")
         return self
+
+
+def scale_stages(lengths: Sequence[int], epochs: int) -> list[int]:
+    """Bring the lengths of stages to another sum, in their proportions; none is empty.
+
+    Raises:
+        RecipeError: if there are fewer epochs than stages.
+    """
+    if epochs < len(lengths):
+        raise RecipeError(
+            f"train.epochs is {epochs}, and the training has {len(lengths)} stages",
+            f"train.epochs={len(lengths)} or more",
+        )
+    stops = [0]
+    for number, stop in enumerate(accumulate(lengths), 1):
+        share = round(Fraction(stop * epochs, sum(lengths)))
+        stops.append(min(max(share, stops[-1] + 1), epochs - (len(lengths) - number)))
+    return [stop - start for start, stop in pairwise(stops)]
 
 
 class Train(Section):
     """How a cell is trained; defaults are BrainHiVE's for THINGS-EEG."""
 
-    epochs: int = Field(25, gt=0, le=LONGEST, description="with stages: the sum of their epochs")
+    epochs: int = Field(
+        25, gt=0, le=LONGEST, description="with stages the sum of their epochs; set alone, it scales them"
+    )
     stages: list[Stage] = Field(
         [], description="stages, one after another; default: one with this section's epochs and lr"
     )
@@ -164,6 +213,20 @@ class Train(Section):
         if self.patience is not None and not self.validation:
             raise ValueError("patience needs validation top-1, so train.validation must be above 0")
         return self
+
+    def span(self, stage: int | None) -> tuple[int, int]:
+        """Return the first epoch of a stage, and how many it has; of the whole training without a number.
+
+        Raises:
+            RecipeError: if there is no such stage.
+        """
+        if stage is None:
+            return 0, self.epochs
+        if stage >= max(1, len(self.stages)):
+            last = max(1, len(self.stages)) - 1
+            raise RecipeError(f"a term is of stage {stage}", f"stages 0 to {last}" if last else "stage 0")
+        lengths = [each.epochs for each in self.stages] or [self.epochs]
+        return sum(lengths[:stage]), lengths[stage]
 
     @property
     def starts(self) -> list[str | dict[str, str] | None]:

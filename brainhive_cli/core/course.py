@@ -1,11 +1,70 @@
-"""Values of a recipe that change over the epochs of a training."""
+"""Values of a recipe that change over the epochs of a training, counted in epochs or in shares of a stage."""
 
 import math
-from typing import Literal, Self
+import re
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import Annotated, Any, Literal, Self, TypeVar
 
-from pydantic import ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    PositiveFloat,
+    model_validator,
+)
 
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Section
+
+M = TypeVar("M", bound=BaseModel)
+SHARE = re.compile(r" *(\d{1,6}) */ *(\d{1,6}) *")
+"""A share of a stage, as a recipe has it: 1/3, or 49/150."""
+
+
+def read_share(value: Any) -> Any:
+    """Read `1/3` as a share of a stage; everything else is left as it is."""
+    match = SHARE.fullmatch(value) if isinstance(value, str) else None
+    if match is None:
+        return value
+    if not 0 < int(match[2]) >= int(match[1]):
+        raise ValueError("a share of a stage is from 0/1 to 1/1")
+    return Fraction(int(match[1]), int(match[2]))
+
+
+def write_share(value: Any) -> Any:
+    """Write a share so that it is read as one, also where it is whole: 1/1."""
+    return f"{value.numerator}/{value.denominator}" if isinstance(value, Fraction) else value
+
+
+def _read_epoch(value: Any) -> Any:
+    value = read_share(value)
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if not isinstance(value, Fraction) and (type(value) is not int or value < 0):
+        raise ValueError("an epoch is a whole number from 0, or a share of the stage such as 1/3")
+    return value
+
+
+Epoch = Annotated[
+    int | float | Fraction,
+    PlainValidator(_read_epoch),
+    PlainSerializer(write_share),
+    Field(examples=["[0, 1/3]"]),
+]
+"""An epoch, counted from 0, or a share of a stage; a float only once it is placed in a training."""
+Epochs = tuple[Epoch, Epoch]
+
+
+def refuse_backwards(epochs: Epochs | None) -> None:
+    """Refuse two epochs, or two shares, that are not in order; of one of each the stage's length decides."""
+    if epochs is None:
+        return
+    kinds = {isinstance(each, Fraction) for each in epochs if each}
+    if epochs[0] >= epochs[1] and len(kinds) < 2:
+        raise ValueError("epochs are two, the first before the second")
 
 
 class Course(Section):
@@ -15,18 +74,23 @@ class Course(Section):
 
     start: float = Field(alias="from", ge=0, description="value before the first epoch")
     stop: float = Field(alias="to", ge=0, description="value from the second epoch on")
-    epochs: tuple[int, int] = Field(description="first epoch with the first value, first with the second")
+    epochs: Epochs | None = Field(
+        None,
+        description="first epoch with the first value, first with the second, or shares of the stage (1/3); "
+        "default: the first and the last in which the term is active",
+    )
     course: Literal["linear", "cosine"] = Field("linear", description="how it goes from one to the other")
 
     @model_validator(mode="after")
     def _takes_time(self) -> Self:
-        if not 0 <= self.epochs[0] < self.epochs[1]:
-            raise ValueError("epochs are two, the first before the second")
+        refuse_backwards(self.epochs)
         return self
 
     def at(self, epoch: float) -> float:
         """Return the value in an epoch, counted from 0; it is one value from the first step to the last."""
-        first, last = self.epochs
+        first, last = _placed(self.epochs)
+        if first >= last:  # a term of a single epoch
+            return self.start if epoch < first else self.stop
         share = min(max((math.floor(epoch) - first) / (last - first), 0.0), 1.0)
         if self.course == "cosine":
             share = (1 - math.cos(math.pi * share)) / 2
@@ -41,18 +105,19 @@ class Wave(Section):
 
     base: float = Field(ge=0, description="value outside of the wave")
     peak: PositiveFloat = Field(description="largest value")
-    epochs: tuple[int, int] = Field(description="first epoch of the wave, first after it")
+    epochs: Epochs = Field(
+        description="first epoch of the wave, first after it; or shares of the stage (1/3)"
+    )
     course: Literal["sine"] = Field("sine", description="half a period of a sine")
 
     @model_validator(mode="after")
     def _takes_time(self) -> Self:
-        if not 0 <= self.epochs[0] < self.epochs[1]:
-            raise ValueError("epochs are two, the first before the second")
+        refuse_backwards(self.epochs)
         return self
 
     def at(self, epoch: float) -> float:
         """Return the value at a moment: epochs that are done, with the part of this one."""
-        first, last = self.epochs
+        first, last = _placed(self.epochs)
         if not first <= epoch < last:
             return self.base
         return self.base + (self.peak - self.base) * math.sin(math.pi * (epoch - first) / (last - first))
@@ -61,3 +126,41 @@ class Wave(Section):
 def at(value: float | Course | Wave, epoch: float) -> float:
     """Return a value in an epoch, counted from 0; a wave's at a moment of it."""
     return value if isinstance(value, int | float) else value.at(epoch)
+
+
+def place(epochs: Epochs, start: int, length: int) -> tuple[float, float]:
+    """Count epochs and shares of a stage in epochs of the training; a share may end within an epoch.
+
+    Args:
+        epochs: As a recipe has them.
+        start: First epoch of the stage.
+        length: Epochs of the stage.
+    """
+    first, last = (float(start + each * (length if isinstance(each, Fraction) else 1)) for each in epochs)
+    return first, last
+
+
+def place_courses(model: M, active: tuple[float, float], start: int, length: int) -> M:
+    """Place every course and wave in a term or loss; a course without epochs is where the term is active.
+
+    Args:
+        model: What may hold them, at any depth.
+        active: First moment at which the term is active, and the first after it.
+        start: First epoch of the stage.
+        length: Epochs of the stage.
+    """
+    epochs = model.epochs if isinstance(model, Course | Wave) else None
+    if epochs is not None:
+        return model.model_copy(update={"epochs": place(epochs, start, length)})
+    if isinstance(model, Course):
+        return model.model_copy(update={"epochs": (math.floor(active[0]), math.ceil(active[1]) - 1)})
+    inner = {name: value for name, value in model if isinstance(value, BaseModel)}
+    placed = {name: place_courses(value, active, start, length) for name, value in inner.items()}
+    return model.model_copy(update=placed) if placed else model
+
+
+def _placed(epochs: Epochs | None) -> Sequence[float]:
+    """Refuse shares where no stage is known."""
+    if epochs is None or any(isinstance(each, Fraction) for each in epochs):
+        raise BrainhiveError("a course has shares of a stage, and no stage is known", "epochs: [first, last]")
+    return [float(each) for each in epochs]

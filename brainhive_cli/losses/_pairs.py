@@ -24,7 +24,7 @@ Temperature = Annotated[
     Annotated[float, Field(gt=0)] | Course | None,
     Field(
         description="What cosines are divided by, in place of a scale: a number, or {from, to, "
-        "epochs: [a, b], course: linear|cosine}."
+        "epochs: [a, b], course: linear|cosine}, by default over the epochs in which the term is active."
     ),
 ]
 

@@ -37,7 +37,7 @@ class Config(parts.Config):
         gt=0,
         description="What cosines among the targets are divided by before their softmax is the label; "
         "MindEye's last. Near 0 it is CLIP's loss. A `temperature` is of both: MindEye's is "
-        "{from: 0.004, to: 0.0075, epochs: [79, 239], course: cosine}.",
+        "{from: 0.004, to: 0.0075, course: cosine}, over the epochs in which the term is active.",
     )
     items: Literal["signals", "frames"] = Field(
         "signals",

@@ -1,6 +1,7 @@
 """Stages: schedules, frozen parts, what a stage starts from, and resuming in any of them."""
 
 import json
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +18,15 @@ from brainhive_cli.alignment.batches import CellData
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner, schedule_of
-from brainhive_cli.alignment.settings import Stage, Train
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.settings import Stage, Train, scale_stages
 from brainhive_cli.alignment.starts import Start, starts_of
 from brainhive_cli.alignment.terms import Term
+from brainhive_cli.core.course import Course
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.sweep import variants
 
 Weights = dict[str, torch.Tensor]
 TERMS = [Term(prediction="token", epochs=(0, 2), loss="mixco"), Term(prediction="token", epochs=(2, 5))]
@@ -191,3 +195,170 @@ def test_a_training_starts_from_the_newest_run_of_a_name_and_says_where_it_start
     assert start.part == "backbone" and start.path.parents[2].name.endswith("-0000000001")
     with pytest.raises(ValidationError, match="leave one out"):
         Train.model_validate({"start_from": "a", "stages": [{"epochs": 1, "start_from": "b"}]})
+
+
+def shipped(name: str | None, *overrides: str) -> Recipe:
+    return Recipe.resolve("train-align", name, {}, overrides)
+
+
+PUBLISHED = {
+    "papers/neurons": [
+        {"prediction": "motion", "temperature": [0, 49]},
+        {"prediction": "mask", "wave": [0, 20]},
+        {"prediction": "concepts", "wave": [10, 30]},
+        {"prediction": "caption", "wave": [20, 40]},
+        {"prediction": "latents", "wave": [30, 50]},
+    ],
+    "papers/mindeye2": [
+        {"prediction": "image", "epochs": [0, 49]},
+        {"prediction": "image", "epochs": [49, 150], "temperature": [49, 149]},
+    ],
+    "papers/havir": [
+        {"prediction": "image_projected", "epochs": [0, 79]},
+        {"prediction": "image_projected", "epochs": [79, 240], "temperature": [79, 239]},
+    ],
+}
+"""Epochs of the courses that the papers' code has, in trainings of 50, 150 and 240."""
+PUBLISHED |= {"neurons-24gb": PUBLISHED["papers/neurons"], "havir-24gb": PUBLISHED["papers/havir"]}
+
+
+def published_term(prediction: str, **epochs: list[int]) -> Term:
+    """A term with its epochs as numbers."""
+    fields: dict[str, Any] = {"prediction": prediction, "loss": {"kind": "soft-clip"}}
+    if "epochs" in epochs:
+        fields["epochs"] = epochs["epochs"]
+    if "temperature" in epochs:
+        course = {"from": 0.004, "to": 0.0075, "epochs": epochs["temperature"], "course": "cosine"}
+        fields["loss"]["temperature"] = course
+    if "wave" in epochs:
+        fields["weight"] = {"base": 1, "peak": 10, "epochs": epochs["wave"], "course": "sine"}
+    return Term.model_validate(fields)
+
+
+def temperature_of(term: Term) -> Any:
+    """The temperature of a term's loss; None without one."""
+    return getattr(term.loss, "temperature", None)
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_shares_of_a_stage_are_exactly_the_epochs_of_the_published_length(name):
+    recipe = shipped(name)
+    moving = [
+        term
+        for term in recipe.loss_terms
+        if term.epochs or not isinstance(term.weight, float) or isinstance(temperature_of(term), Course)
+    ]
+
+    for term, published in zip(moving, PUBLISHED[name], strict=True):
+        expected = published_term(**published)
+        assert term.prediction == expected.prediction
+        for step in range(8 * recipe.train.epochs):
+            assert term.weight_at(step / 8) == expected.weight_at(step / 8)
+        if "temperature" in published:
+            found, wanted = temperature_of(term), temperature_of(expected)
+            epochs = range(recipe.train.epochs)
+            assert [found.at(epoch) for epoch in epochs] == [wanted.at(epoch) for epoch in epochs]
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["papers/neurons-brain", "papers/neurons", "papers/mindeye2", "papers/mindeye1-lowlevel", "papers/havir"],
+)
+def test_a_warm_up_as_a_share_gives_exactly_the_published_learning_rates(name):
+    (stage,) = shipped(name).train.stages
+    epochs = stage.model_copy(update={"warmup_epochs": 2.0})
+
+    assert isinstance(stage.warmup_epochs, Fraction)
+    assert rates(stage, 3) == rates(epochs, 3)
+
+
+@pytest.mark.parametrize("key", ["train.epochs", "train.stages.0.epochs"])
+@pytest.mark.parametrize("epochs", [1, 3, 60])
+@pytest.mark.parametrize(
+    "name", ["papers/neurons", "papers/mindeye2", "papers/havir", "papers/neurons-brain"]
+)
+def test_one_key_gives_a_staged_training_another_length_with_all_its_courses(tmp_path, name, key, epochs):
+    published, recipe = shipped(name), shipped(name, f"{key}={epochs}")
+
+    assert recipe.train.epochs == epochs == sum(stage.epochs for stage in recipe.train.stages)
+    assert recipe.train.stages[0].warmup == pytest.approx(2 / published.train.epochs * epochs)
+    scale = published.train.epochs / epochs
+    for short, long in zip(recipe.loss_terms, published.loss_terms, strict=True):
+        if not isinstance(short.weight, Course):
+            moments = [(number + 0.5) / 40 * epochs for number in range(40)]
+            weights = [long.weight_at(moment * scale) for moment in moments]
+            assert [short.weight_at(moment) for moment in moments] == pytest.approx(weights)
+        if isinstance(course := temperature_of(short), Course):
+            assert course.at(epochs - 1) == 0.0075
+            active = short.epochs or (0, epochs)
+            assert course.at(int(active[0])) == (0.004 if active[1] - int(active[0]) > 1 else 0.0075)
+    (tmp_path / "recipe.yaml").write_text(recipe.to_yaml())
+    assert shipped(str(tmp_path / "recipe.yaml")) == recipe
+
+
+def test_a_sweep_over_the_length_of_a_staged_training_shortens_its_stages():
+    sweep = shipped("papers/neurons", "sweep={train.stages.0.epochs: [3, 5]}")
+    lengths = shipped("papers/neurons", "sweep={train.epochs: [4, 6]}")
+
+    assert [each.train.epochs for each in variants(sweep).values()] == [3, 5]
+    assert [each.train.stages[0].epochs for each in variants(lengths).values()] == [4, 6]
+
+
+def test_stages_keep_their_proportions_and_none_is_empty():
+    assert scale_stages([30, 50], 8) == [3, 5]
+    assert scale_stages([1, 79], 8) == [1, 7]
+    assert scale_stages([79, 1, 1], 3) == [1, 1, 1]
+    assert scale_stages([30, 50], 160) == [60, 100]
+    with pytest.raises(RecipeError, match="is 1, and the training has 2 stages") as caught:
+        scale_stages([30, 50], 1)
+    assert caught.value.hint == "train.epochs=2 or more"
+
+
+def test_the_length_that_is_set_last_counts(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("train: {epochs: 25}\n")
+    staged = "train.stages=[{epochs: 6}, {epochs: 2}]"
+
+    assert shipped(str(path), staged).train.epochs == 8
+    assert [stage.epochs for stage in shipped(str(path), staged, "train.epochs=4").train.stages] == [3, 1]
+    assert shipped(str(path), staged, "train.epochs=4", "train.stages.1.epochs=3").train.epochs == 6
+
+
+def test_a_term_of_a_stage_moves_with_the_stage():
+    fields = {
+        "heads": {"image": "clip-h14"},
+        "terms": [
+            {"prediction": "image", "stage": 0},
+            {
+                "prediction": "image",
+                "stage": 1,
+                "epochs": ["1/2", "1/1"],
+                "weight": {"from": 0.5, "to": 2, "epochs": ["1/2", "3/4"]},
+            },
+            {"prediction": "image", "loss": "mse", "stage": 1, "epochs": [0, 2]},
+        ],
+        "train": {"stages": [{"epochs": 3}, {"epochs": 4}]},
+    }
+
+    first, second, third = Recipe.model_validate(fields).loss_terms
+
+    assert [first.weight_at(epoch) for epoch in range(7)] == [1, 1, 1, 0, 0, 0, 0]
+    assert [second.weight_at(epoch) for epoch in range(7)] == [0, 0, 0, 0, 0, 0.5, 2]
+    assert [third.weight_at(epoch) for epoch in range(7)] == [0, 0, 0, 1, 1, 0, 0]
+    fields["terms"][1]["stage"] = 2
+    with pytest.raises(RecipeError, match="a term is of stage 2"):
+        Recipe.model_validate(fields)
+
+
+def test_a_dotted_path_names_one_of_the_parts_that_a_stage_starts_from():
+    brain, first = "train.start_from.backbone.brain=RUN", "train.stages.0.start_from.fuser.proj_maps=OTHER"
+
+    changed = shipped("papers/neurons", brain).train.start_from
+    alone = shipped(None, "train.stages=[{epochs: 2}]", first).train
+
+    assert isinstance(changed, dict) and changed["backbone.brain"] == "RUN"
+    published = shipped("papers/neurons").train.start_from
+    assert isinstance(published, dict) and {**published, "backbone.brain": "RUN"} == changed
+    assert alone.starts == [{"fuser.proj_maps": "OTHER"}]
+    with pytest.raises(RecipeError, match="start_from is WHOLE, for all parts, and names a part too"):
+        shipped(None, "train.start_from=WHOLE", brain)

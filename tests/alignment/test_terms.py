@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from brainhive_cli.alignment.objective import Objective
@@ -122,3 +123,40 @@ def test_a_loss_that_compares_with_several_targets_gets_them_by_name():
     with pytest.raises(BrainhiveError, match=r"soft_cont.augmented names the target 'c'") as caught:
         Objective(terms)(PREDICTED, TARGETS, LossContext())
     assert caught.value.hint == "there are: a, b"
+
+
+def test_a_share_is_written_and_read_as_one_also_where_it_is_whole():
+    term = Term.model_validate({"prediction": "a", "epochs": ["49/150", "1/1"]})
+
+    assert term.model_dump(mode="json")["epochs"] == ["49/150", "1/1"]
+    assert Term.model_validate(term.model_dump(mode="json")) == term
+    assert term.in_stage(0, 150).epochs == (49, 150)
+    assert term.in_stage(10, 3).epochs == pytest.approx((10.98, 13))
+
+
+@pytest.mark.parametrize(
+    "epochs", [[0, 0.5], [0, "half"], ["2/1", "3/1"], ["0/0", 1], [-1, 3], ["2/3", "1/3"]]
+)
+def test_what_is_no_epoch_and_no_share_is_refused(epochs):
+    with pytest.raises(
+        ValidationError, match=r"a whole number from 0|from 0/1 to 1/1|first before the second"
+    ):
+        Term.model_validate({"prediction": "a", "epochs": epochs})
+
+
+def test_terms_that_share_an_epoch_are_active_one_after_the_other_and_mix_signals_in_turn():
+    fields: list[dict[str, object]] = [
+        {"prediction": "a", "loss": "mixco", "epochs": [0, "1/4"]},
+        {"prediction": "a", "loss": "soft_clip", "epochs": ["1/4", "1/1"]},
+    ]
+    terms = [Term.model_validate(each).in_stage(0, 1) for each in fields]
+
+    check(terms, 1)
+
+    assert [Objective(terms).mixing(moment / 4) for moment in range(4)] == [(0.15, 1), *[(0, 1)] * 3]
+    assert [[term.weight_at(moment / 4) for term in terms] for moment in range(2)] == [[1, 0], [0, 1]]
+
+
+def test_a_course_of_shares_without_a_stage_is_refused():
+    with pytest.raises(BrainhiveError, match="shares of a stage, and no stage is known"):
+        course(epochs=[0, "1/2"]).at(0)
