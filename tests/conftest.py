@@ -1,11 +1,13 @@
 """What all tests share: golden values and real data, a home of their own, one thread a process."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator
 from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from types import ModuleType
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -50,6 +52,37 @@ def mini_raw(golden: Path) -> ModuleType:
     module = sys.modules["mini_raw"] = module_from_spec(spec)  # where its dataclasses look for themselves
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="session")
+def golden_eeg(golden: Path, mini_raw: ModuleType) -> "GoldenEeg":
+    """How the raw recordings of the golden preparations are made again, as their files say."""
+    import numpy as np
+
+    with np.load(golden / "prepare/eeg_raw_probe.npz") as probe:
+        info = json.loads(probe["info"].item())
+    return GoldenEeg(mini_raw.Eeg(**info["arguments"]), info["seed"], info["repetition_seed"])
+
+
+class GoldenEeg(NamedTuple):
+    """Sizes and seed of `mini_raw.make_eeg`, and the seed by which repetitions are drawn."""
+
+    size: Any
+    seed: int
+    repetition_seed: int
+
+    @property
+    def repetitions(self) -> tuple[int, int]:
+        """Of each training and test picture in one session."""
+        return self.size.train_repetitions, self.size.test_repetitions
+
+
+@pytest.fixture(scope="session")
+def small_eeg(mini_raw: ModuleType) -> Any:
+    """Recordings of a size that tests count on, whatever the golden ones have."""
+    sizes = {"sessions": 4, "concepts": 2, "images_per_concept": 3, "test_images": 3, "targets": 1}
+    sizes |= {"train_repetitions": 2, "test_repetitions": 2, "train_extra": 1, "test_extra": 1, "parts": 2}
+    return mini_raw.Eeg(**sizes)
 
 
 @pytest.hookimpl(tryfirst=True)  # before tests are selected by their markers

@@ -67,27 +67,31 @@ OLD_NAMES = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_
 """Of the autoencoder's attention, when the weights were published."""
 
 
-def write(folder: Path, states: Mapping[str, State] = {}) -> Path:
-    """Write the folder; `states` replaces the random weights of components by name."""
+def write(
+    folder: Path, states: Mapping[str, State] = {}, sizes: Mapping[str, Mapping[str, Any]] = {}
+) -> Path:
+    """Write the folder; `states` replaces the random weights of components by name, `sizes` their configs."""
     torch.manual_seed(0)
-    text_unet = UNetFlatConditionModel(**TEXT_UNET)
-    networks: dict[str, tuple[dict[str, Any], Any]] = {
-        "image_unet": (
-            {"_class_name": "UNet2DConditionModel", **IMAGE_UNET},
-            UNet2DConditionModel(**IMAGE_UNET),
-        ),
-        "text_unet": ({"_class_name": "UNetFlatConditionModel", **TEXT_UNET}, text_unet),
-        "vae": ({"_class_name": "AutoencoderKL", **VAE}, AutoencoderKL(**VAE)),
+    makes: dict[str, tuple[Any, dict[str, Any]]] = {
+        "text_unet": (UNetFlatConditionModel, TEXT_UNET),  # in an order that keeps their random weights
+        "image_unet": (UNet2DConditionModel, IMAGE_UNET),
+        "vae": (AutoencoderKL, VAE),
     }
+    networks: dict[str, tuple[dict[str, Any], Any]] = {}
+    for name, (make, usual) in makes.items():
+        config = {**usual, **sizes.get(name, {})}
+        networks[name] = {"_class_name": make.__name__, **config}, make(**config)
     for name, (config, network) in networks.items():
         state = states.get(name) or network.state_dict()
         _write(folder / name, config, _old(state) if name == "vae" else state, "diffusion_pytorch_model.bin")
-    vision, text = tf.CLIPVisionConfig(**VISION), tf.CLIPTextConfig(**TEXT)
+    vision = tf.CLIPVisionConfig(**{**VISION, **sizes.get("image_encoder", {})})
+    text = tf.CLIPTextConfig(**{**TEXT, **sizes.get("text_encoder", {})})
     image = states.get("image_encoder") or tf.CLIPVisionModelWithProjection(vision).state_dict()
-    image = {**image, "vision_model.embeddings.position_ids": torch.arange(5)[None]}
+    patches = (vision.image_size // vision.patch_size) ** 2
+    image = {**image, "vision_model.embeddings.position_ids": torch.arange(patches + 1)[None]}
     _write(folder / "image_encoder", _config(vision, "clip_vision_model"), image, "pytorch_model.bin")
     words = states.get("text_encoder") or tf.CLIPTextModelWithProjection(text).state_dict()
-    words = {**words, "text_model.embeddings.position_ids": torch.arange(77)[None]}
+    words = {**words, "text_model.embeddings.position_ids": torch.arange(text.max_position_embeddings)[None]}
     _write(folder / "text_encoder", _config(text, "clip_text_model"), words, "pytorch_model.bin")
     write_tokenizer(folder / "tokenizer", "<|endoftext|>")
     (folder / "scheduler").mkdir()

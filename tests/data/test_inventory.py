@@ -102,8 +102,8 @@ def test_what_is_absent_is_missing_once_for_each_way_to_get_it(home):
     assert "brainhive fetch things-eeg" in found.problems[0] or "hf download" in found.problems[0]
 
 
-def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, home):
-    mini_raw.make_eeg(home / "data/things-eeg", mini_raw.SIZES["golden"], seed=3)
+def test_raw_recordings_are_counted_by_subject_and_split(mini_raw, small_eeg, home):
+    mini_raw.make_eeg(home / "data/things-eeg", small_eeg, seed=3)
     found = take("things_eeg", subjects=[1, 2])
     assert [part.name for part in found.parts] == ["pictures", "subject 1, raw", "subject 2"]
     assert found.parts[0].size is None  # recordings in the same folder are no pictures

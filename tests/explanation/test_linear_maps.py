@@ -29,8 +29,9 @@ def fitted(values):
 @pytest.mark.parametrize(("alpha", "name", "error"), ((10.0, "ridge10", 1e-12), (1e-9, "ols", 1e-8)))
 def test_predictions_are_those_of_the_reference(values, fitted, alpha, name, error):
     products, tested = fitted
-    found = products.predict(tested, alpha).reshape(24, 5, 8).numpy()
-    np.testing.assert_allclose(found, values[f"enc_{name}_prediction"], atol=error)  # 1e-9 is no penalty
+    expected = values[f"enc_{name}_prediction"]
+    found = products.predict(tested, alpha).reshape(expected.shape).numpy()
+    np.testing.assert_allclose(found, expected, atol=error)  # 1e-9 is no penalty
 
 
 def test_correlation_and_explained_variance_are_those_of_the_reference(values):
@@ -41,9 +42,9 @@ def test_correlation_and_explained_variance_are_those_of_the_reference(values):
 
 
 def test_ceilings_by_given_halves_are_those_of_the_reference(values):
-    halves = np.zeros((10, 6), bool)
-    np.put_along_axis(halves, values["enc_halves"], True, 1)
     trials = values["enc_signal_test"].astype(float)
+    halves = np.zeros((len(values["enc_halves"]), trials.shape[1]), bool)
+    np.put_along_axis(halves, values["enc_halves"], True, 1)
     found = half_ceilings(trials, values["enc_ols_prediction"], lambda count: halves)
     for each, name in zip(found, ("ols_r_half", "ceiling_lower", "ceiling_upper"), strict=True):
         np.testing.assert_allclose(each, values[f"enc_{name}"], atol=1e-12)
@@ -61,10 +62,10 @@ def test_windows_trained_anew_find_as_many_pictures_as_the_references(values):
     learned, shown = (
         torch.from_numpy(values[f"enc_features_{split}"]).double() for split in ("train", "test")
     )
-    for number, centre in enumerate(range(1, 7)):
+    for number, centre in enumerate(range(1, 1 + len(values["window_top1"]))):
         window = slice(centre - 1, centre + 2)
         predicted = decode(signals[0][..., window], learned, signals[1][..., window], 10.0)
-        found = ranks(predicted, shown, torch.arange(24)).numpy()
+        found = ranks(predicted, shown, torch.arange(len(shown))).numpy()
         assert (found == 1).mean() == pytest.approx(values["window_top1"][number])
         assert (found <= 5).mean() == pytest.approx(values["window_top5"][number])
 

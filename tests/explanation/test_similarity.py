@@ -20,12 +20,12 @@ def measured(values):
     signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
     models = Models.of({name: values[name] for name in ("early", "late")})
     places = (list(signal[..., time]) for time in range(signal.shape[-1]))
-    return measure_similarity(places, models, 16, draws=200)
+    return measure_similarity(places, models, signal.shape[1], draws=200)
 
 
 def test_distances_are_those_of_the_reference(values):
     signal = values["signal"].astype(float).mean(2)
-    found = [[distances(each[..., time]) for time in range(10)] for each in signal]
+    found = [[distances(each[..., time]) for time in range(signal.shape[-1])] for each in signal]
     np.testing.assert_allclose(found, values["rdm"], atol=2e-7)  # its means are float32
     models = [distances(values[name]) for name in ("early", "late")]
     np.testing.assert_allclose(models, values["model_rdm"], atol=1e-12)
@@ -51,12 +51,12 @@ def test_halves_of_repetitions_are_correlated_and_corrected(values):
     trials = values["signal"].astype(float)
     halves = [trials[:, :, first::2].mean(2) for first in (0, 1)]
     raw = [
-        [ranked(distances(one[..., t])) @ ranked(distances(other[..., t])) for t in range(10)]
+        [ranked(distances(one[..., t])) @ ranked(distances(other[..., t])) for t in range(trials.shape[-1])]
         for one, other in zip(*halves, strict=True)
     ]
     np.testing.assert_allclose(raw, values["rdm_split_half"], atol=1e-12)
     corrected = [
-        [halves_ceiling((one[..., t], other[..., t])) for t in range(10)]
+        [halves_ceiling((one[..., t], other[..., t])) for t in range(trials.shape[-1])]
         for one, other in zip(*halves, strict=True)
     ]
     is_positive = values["rdm_split_half"] > 0

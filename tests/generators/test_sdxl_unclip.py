@@ -38,25 +38,30 @@ def make(generator: Any, given: Conditioning, seeds: tuple[int, ...] = (1, 2), *
     return generator.generate(given, seeds, PX, Sampling(**{"steps": 3, "guidance": 5.0, **sampling}))
 
 
-def by_rule(name: str, shape: list[int]) -> Tensor:
-    """Make a weight as the golden README says."""
-    drawn = torch.randn(shape, generator=torch.Generator().manual_seed(zlib.crc32(f"7:{name}".encode())))
+def by_rule(seed: int, name: str, shape: list[int]) -> Tensor:
+    """Make a weight as the golden README says, from the file's seed."""
+    random = torch.Generator().manual_seed(zlib.crc32(f"{seed}:{name}".encode()))
+    drawn = torch.randn(shape, generator=random)
     if len(shape) > 1:
         return drawn / (drawn.numel() / shape[0]) ** 0.5
     return 1 + 0.1 * drawn if name.endswith("weight") else 0.1 * drawn
 
 
-def test_latents_are_those_of_mindeye2_after_38_steps(golden: Path, home: Path, tmp_path: Path):
+def test_latents_are_those_of_mindeye2_after_all_steps(golden: Path, home: Path, tmp_path: Path):
     file = golden / "neurons/keyframe_unclip.safetensors"
     with safe_open(file, "pt") as opened:
-        unet = json.loads(opened.metadata()["config"])
+        about = opened.metadata()
+    unet, seed = json.loads(about["config"]), int(about["seed"])
     shapes = json.loads((golden / "neurons/keyframe_unclip_sgm_keys.json").read_text())
-    checkpoint = unclip_checkpoint.write(tmp_path, {name: by_rule(name, shapes[name]) for name in shapes})
+    checkpoint = unclip_checkpoint.write(
+        tmp_path, {name: by_rule(seed, name, shapes[name]) for name in shapes}
+    )
     generator = Config(source=str(checkpoint), architecture={"unet": unet, "vae": VAE}).build()
     found = load_file(file)
     tokens = torch.cat([found["input.unconditional_tokens"], found["input.tokens"]])
-    noise = found["input.noise"] + 0.04 * found["input.offset"][:, None, None, None]
-    made = generator.sample_from(found["input.z"], noise, tokens, Sampling(steps=38, guidance=5.0))
+    offset = float(about["offset_noise"]) * found["input.offset"][:, None, None, None]
+    sampling = Sampling(steps=int(about["steps"]), guidance=float(about["guidance"]))
+    made = generator.sample_from(found["input.z"], found["input.noise"] + offset, tokens, sampling)
     wanted = found["expected.latents"]
     assert (made - wanted).abs().max() < 2e-5 * wanted.abs().max()
 

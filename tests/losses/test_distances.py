@@ -1,9 +1,11 @@
 """Losses of latents (MSE, L1, Sobel), and MindEye's contrastive ones, against golden values."""
 
+import re
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -61,17 +63,44 @@ def test_soft_clip_equals_mindeyes(havir):
     assert found
 
 
-def test_mixco_equals_mindeyes(havir):
-    found = temperatures(havir, "mixco_nce")
+def published_mixco(havir: dict[str, Tensor], partner: Tensor, temperature: float) -> float:
+    """MindEye1's mixco_nce, which writes the partner's share over a signal's own if the two are one."""
+    pair = (F.normalize(havir[name], dim=-1) for name in ("in.preds", "in.targs"))
+    logits = torch.einsum("bd,nd->bn", *pair) / temperature
+    share, rows = havir["in.betas"], torch.arange(len(partner))
+    labels = torch.diag(share)
+    labels[rows, partner] = 1 - share
+    both = (-(labels * logits.log_softmax(dim)).sum() / len(rows) for dim in (1, 0))
+    return float(sum(both) / 2)
+
+
+@pytest.mark.parametrize("permutation", ["perm", "perm_with_fixed_point"])
+def test_mixco_equals_mindeyes_and_is_right_where_a_signal_is_its_own_partner(havir, permutation):
+    """Golden values: `out.mixco_nce_tX`; with a fixed point `…_reference_defect` and `…_right`."""
+    partner, share = havir[f"in.{permutation}"], havir["in.betas"]
+    mixing, has_fixed_point = Mixing(partner, share), bool((partner == torch.arange(len(partner))).any())
+    stored = re.compile(r"out\.mixco_nce_t([\d.]+)(_fixed_point_right)?")
+    is_of_fixed = permutation == "perm_with_fixed_point"
+    compared = 0
+    for name, match in ((name, stored.fullmatch(name)) for name in havir):
+        if match is None or bool(match[2]) != is_of_fixed:
+            continue
+        value = mixco.Config(temperature=float(match[1])).build()(
+            havir["in.preds"], havir["in.targs"], LossContext(mixing)
+        )
+        published = havir[name.replace("_right", "_reference_defect")].item()
+        assert published_mixco(havir, partner, float(match[1])) == pytest.approx(published, rel=RELATIVE)
+        if is_of_fixed or not has_fixed_point:
+            assert value == pytest.approx(havir[name].item(), rel=RELATIVE)
+        assert (value != pytest.approx(published, rel=RELATIVE)) == has_fixed_point
+        compared += 1
+    assert compared
+
+
+def test_signals_are_mixed_as_mindeyes(havir):
     mixing = Mixing(havir["in.perm"], havir["in.betas"])
+
     assert torch.allclose(mixing.mix(havir["in.voxels"]), havir["out.voxels_mixed"], atol=1e-6)
-    for text in found:
-        config = mixco.Config(temperature=float(text))
-
-        value = config.build()(havir["in.preds"], havir["in.targs"], LossContext(mixing))
-
-        assert value == pytest.approx(havir[f"out.mixco_nce_t{text}"].item(), rel=RELATIVE)
-    assert found
 
 
 def test_the_contrast_of_maps_equals_mindeyes(havir):
@@ -83,7 +112,7 @@ def test_the_contrast_of_maps_equals_mindeyes(havir):
         value = config.build()(havir["in.preds"], havir["in.targs"], context)
 
         assert value == pytest.approx(havir[f"out.soft_cont_t{text}"].item(), rel=RELATIVE)
-    assert "0.075" in found and soft_cont.TINY.temperature == 0.075
+    assert found and soft_cont.TINY.temperature == 0.075
 
 
 def test_maps_are_compared_place_by_place_and_mixed_as_their_signals():

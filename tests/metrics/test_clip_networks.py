@@ -80,7 +80,7 @@ def test_clip_pcc_equals_the_reference_and_a_still_has_the_highest(golden):
     for name, is_of_neighbours in (("all_pairs", False), ("adjacent", True)):
         expected = reference[f"expected.clip_pcc_{name}"].item()
         assert consistency(made, is_of_neighbours).item() == pytest.approx(expected, abs=1e-6)
-        still = consistency(made[:, :1].expand(-1, 6, -1), is_of_neighbours)
+        still = consistency(made[:, :1].expand_as(made), is_of_neighbours)
         assert still.item() == pytest.approx(1, abs=1e-6)
     assert consistency(made[:, :1]).item() == 1
 

@@ -15,17 +15,19 @@ def reference(golden):
     return load_file(golden / "neurons/metrics.safetensors")
 
 
-@pytest.mark.parametrize(("ways", "row"), [(2, 0), (50, 1)])
-def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(reference, ways, row):
+@pytest.mark.parametrize("row", [0, 1])
+def test_the_expected_share_equals_the_references_without_draws_and_is_near_its_trials(reference, row):
     scores, right = reference["input.probabilities"][None], reference["input.labels_last_is_best"][None]
+    number, drawn, spread = reference["expected.n_way"][row].tolist()
+    ways = int(number)
+    picks = reference[f"input.picks_{ways}way"]
 
     found = expected_hits(scores, right, ways).item()
 
     assert found == pytest.approx(reference[f"expected.exact_{ways}way"].item(), abs=1e-6)
-    ways_, drawn, spread = reference["expected.n_way"][row].tolist()  # of 100 trials
-    assert ways_ == ways and abs(found - drawn) < 3 * max(spread, (found * (1 - found) / 100) ** 0.5)
-    picks = reference[f"input.picks_{ways}way"]  # and with the reference's own draws its very value
-    best = scores[0, right[0]].max()
+    error = max(spread, (found * (1 - found) / len(picks)) ** 0.5)  # 0 where all trials, or none, are hits
+    assert abs(found - drawn) <= 3 * error + 1e-6
+    best = scores[0, right[0]].max()  # and with the reference's own draws its very value
     assert (best > scores[0, picks].amax(1)).double().mean().item() == pytest.approx(drawn)
 
 

@@ -288,7 +288,8 @@ def test_what_is_drawn_of_subsets_tends_to_what_is_expected_exactly(tokens):
 def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
     """Golden values: MindEye1's retrieval, whose forward has images as rows."""
     values = load_file(golden / "havir" / "losses.safetensors")
-    brain, image, rows = values["in.preds_far"], values["in.targs"], torch.arange(7)
+    brain, image = values["in.preds_far"], values["in.targs"]
+    rows = torch.arange(len(brain))
 
     signal_seeks, image_seeks = (
         float((each == 1).double().mean()) for each in (ranks(brain, image, rows), ranks(image, brain, rows))
@@ -296,7 +297,7 @@ def test_directions_are_named_by_who_seeks_as_mindeyes_are_not(golden):
 
     assert image_seeks == pytest.approx(float(values["out.top1_fwd"]))
     assert signal_seeks == pytest.approx(float(values["out.top1_bwd"]))
-    assert subset_expectations(brain, image, 7)[1].mean() == pytest.approx(image_seeks)
+    assert subset_expectations(brain, image, len(brain))[1].mean() == pytest.approx(image_seeks)
 
 
 def test_a_summary_matches_the_items_of_subjects_by_their_ids():

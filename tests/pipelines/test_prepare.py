@@ -23,15 +23,13 @@ from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
-TWO_EACH = "preparation.repetitions=[2,2]"
-"""As many trials as the golden values have."""
 
 
 @pytest.fixture(scope="session")
-def recorded(mini_raw, tmp_path_factory):
+def recorded(mini_raw, small_eeg, tmp_path_factory):
     """The raw recordings of a subject."""
     folder = tmp_path_factory.mktemp("recorded")
-    mini_raw.make_eeg(folder, mini_raw.SIZES["golden"], seed=3)
+    mini_raw.make_eeg(folder, small_eeg, seed=3)
     return folder
 
 
@@ -92,12 +90,17 @@ def changed(path: Path, **keys: Any) -> None:
         ("papers/things-eeg-authors", "eeg100_authors.npz time_{split}"),
     ],
 )
-def test_the_shipped_recipes_give_what_the_published_code_gives(golden, raw, recipe, expected):
-    resolved = prepare.Recipe.resolve("prepare", recipe, {}, [TWO_EACH])
+def test_the_shipped_recipes_give_what_the_published_code_gives(
+    golden, mini_raw, golden_eeg, home, recipe, expected
+):
+    mini_raw.make_eeg(home / "data/things-eeg", golden_eeg.size, golden_eeg.seed)
+    draw = {"repetitions": [*golden_eeg.repetitions], "seed": golden_eeg.repetition_seed}
+    overrides = [f"preparation.{key}={value}" for key, value in draw.items()]
+    resolved = prepare.Recipe.resolve("prepare", recipe, {}, overrides)
     prepare.run(resolved, one())
     for split in ("train", "test"):
         file, key = expected.format(split=split).split()
-        found = store(raw, resolved.name)[split]
+        found = store(home, resolved.name, golden_eeg.size.subject)[split]
         np.testing.assert_allclose(found.signal, np.load(golden / "prepare" / file)[key], atol=1.5e-5)
 
 
@@ -152,8 +155,8 @@ def _run(launch: Launch, *overrides: str) -> None:
     pipeline.run(pipeline.Recipe.resolve("prepare", None, {}, overrides), launch)
 
 
-def test_four_processes_write_the_same_bytes_as_one(mini_raw, raw, go):
-    size = mini_raw.replace(mini_raw.SIZES["golden"], subject=2)
+def test_four_processes_write_the_same_bytes_as_one(mini_raw, small_eeg, raw, go):
+    size = mini_raw.replace(small_eeg, subject=2)
     mini_raw.make_eeg(raw / "data/things-eeg", size, seed=3)
     go("prepare", "dtype=float16", "paths.signals=one")
 

@@ -8,59 +8,72 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.preparations.things_eeg import Config
 
-SEED = 20200220
-
 
 @pytest.fixture(scope="module")
-def raw(mini_raw, tmp_path_factory):
+def raw(mini_raw, small_eeg, tmp_path_factory):
     folder = tmp_path_factory.mktemp("raw")
-    mini_raw.make_eeg(folder, mini_raw.SIZES["golden"], seed=3)
+    mini_raw.make_eeg(folder, small_eeg, seed=3)
     return folder
 
 
-def sessions(raw, **knobs):
+@pytest.fixture(scope="module")
+def published(mini_raw, golden_eeg, tmp_path_factory):
+    """The recordings that the golden files were made of."""
+    folder = tmp_path_factory.mktemp("published")
+    mini_raw.make_eeg(folder, golden_eeg.size, golden_eeg.seed)
+    return folder
+
+
+def sessions(raw, subject=1, **knobs):
     made = Config(root=str(raw), **knobs).build(Paths())
-    return [made.session(1, session) for session in made.sessions(1)]
+    return [made.session(subject, session) for session in made.sessions(subject)]
 
 
-def merged(found, split):
+def published_sessions(published, golden_eeg, **knobs):
+    """Prepare them with the repetitions and the seed of the golden files."""
+    draw = {"repetitions": golden_eeg.repetitions, "seed": golden_eeg.repetition_seed}
+    return sessions(published, golden_eeg.size.subject, **draw, **knobs)
+
+
+def merged(found, split, seed):
     """Join the repetitions of each picture over sessions, shuffled as published."""
     trials = [each[split] for each in found]
     pictures = sorted({name for each in trials for name in each.image_ids})
     rows = []
     for picture in pictures:
         own = [each.signal[np.array(each.image_ids) == picture] for each in trials]
-        rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), SEED)])
+        rows.append(np.concatenate(own)[shuffled(sum(map(len, own)), seed)])
     return np.stack(rows)
 
 
-def test_trials_have_the_published_baseline_and_resampling(golden, raw):
+def test_trials_have_the_published_baseline_and_resampling(golden, published, golden_eeg):
     steps = np.load(golden / "prepare/eeg_steps.npz")
     expected = steps["epochs_ses1_train"]  # in volts
-    found = sessions(raw, repetitions=(2, 2), whiten="no")[0]["train"]
+    found = published_sessions(published, golden_eeg, whiten="no")[0]["train"]
     assert found.unit == "µV"
     signal = found.signal.reshape(expected.shape) * 1e-6
     assert np.abs(signal - expected).max() <= 1e-6 * np.abs(expected).max()
 
 
-def test_alignvis_preparation_is_the_published_one(golden, raw):
-    found = sessions(raw, repetitions=(2, 2), shuffle=True)
+def test_alignvis_preparation_is_the_published_one(golden, published, golden_eeg):
+    found = published_sessions(published, golden_eeg, shuffle=True)
     steps = np.load(golden / "prepare/eeg_steps.npz")
     whiteners = np.stack([session["train"].whitener for session in found]) * 1e6
     np.testing.assert_allclose(whiteners, steps["whitener"], atol=5e-6 * np.abs(steps["whitener"]).max())
     for split in ("train", "test"):
         expected = np.load(golden / f"prepare/eeg250_{split}.npz")
-        np.testing.assert_allclose(merged(found, split), expected["data"], atol=1.5e-5)
+        joined = merged(found, split, golden_eeg.repetition_seed)
+        np.testing.assert_allclose(joined, expected["data"], atol=1.5e-5)
     times_s = found[0]["train"].times_s
-    assert len(times_s) == 250 and times_s[0] == 0
+    assert len(times_s) == expected["data"].shape[-1] and times_s[0] == 0
 
 
 @pytest.mark.parametrize("across", ("time", "epochs"))
-def test_preparation_of_the_data_set_s_authors_is_theirs(golden, raw, across):
+def test_preparation_of_the_data_set_s_authors_is_theirs(golden, published, golden_eeg, across):
     expected = np.load(golden / "prepare/eeg100_authors.npz")
-    found = sessions(
-        raw,
-        repetitions=(2, 2),
+    found = published_sessions(
+        published,
+        golden_eeg,
         channels=[str(name) for name in expected["ch_names"]],
         epoch_ms=(-200, 800),
         keep_ms=(-200, 800),
@@ -69,9 +82,10 @@ def test_preparation_of_the_data_set_s_authors_is_theirs(golden, raw, across):
         whiten_by="both",
     )
     for split in ("train", "test"):
-        np.testing.assert_allclose(merged(found, split), expected[f"{across}_{split}"], atol=1.5e-5)
+        joined = merged(found, split, golden_eeg.repetition_seed)
+        np.testing.assert_allclose(joined, expected[f"{across}_{split}"], atol=1.5e-5)
     times_s = found[0]["train"].times_s
-    np.testing.assert_allclose(times_s, np.arange(100) / 100 - 0.2)
+    np.testing.assert_allclose(times_s, expected["times"], atol=1e-9)
 
 
 def test_signals_keep_the_rate_of_the_recording_where_a_higher_one_is_asked_for(raw):
@@ -86,8 +100,8 @@ def test_all_repetitions_are_kept_by_default_and_counted(raw):
     assert sorted(counts) == [2, 2, 3] and found.dropped == {"target": 1, "beyond the recording": 0}
 
 
-def test_test_trials_do_not_change_the_whitener(mini_raw, raw, tmp_path):
-    mini_raw.make_eeg(tmp_path, mini_raw.SIZES["golden"], seed=3)
+def test_test_trials_do_not_change_the_whitener(mini_raw, small_eeg, raw, tmp_path):
+    mini_raw.make_eeg(tmp_path, small_eeg, seed=3)
     for session in range(1, 5):
         path = tmp_path / f"raw_eeg/sub-01/ses-{session:02d}/raw_eeg_test.npy"
         other = tmp_path / f"raw_eeg/sub-01/ses-{session % 4 + 1:02d}/raw_eeg_test.npy"
@@ -104,15 +118,15 @@ def test_test_trials_do_not_change_the_whitener(mini_raw, raw, tmp_path):
     (({"flat_channel": "Oz"}, "flat channels: Oz"), ({"nan_channel": "Pz"}, "channel Pz has NaN")),
 )
 @pytest.mark.parametrize("whiten", ("epochs", "no"))
-def test_a_broken_channel_is_named(mini_raw, tmp_path, knobs, message, whiten):
-    size = mini_raw.replace(mini_raw.SIZES["golden"], sessions=1, **knobs)
+def test_a_broken_channel_is_named(mini_raw, small_eeg, tmp_path, knobs, message, whiten):
+    size = mini_raw.replace(small_eeg, sessions=1, **knobs)
     mini_raw.make_eeg(tmp_path, size, seed=3)
     with pytest.raises(BrainhiveError, match=rf"raw_eeg_\w+\.npy: {message}"):
         sessions(tmp_path, sessions=[1], whiten=whiten)
 
 
-def test_a_trial_beyond_the_end_is_counted(mini_raw, tmp_path):
-    size = mini_raw.replace(mini_raw.SIZES["golden"], sessions=1, late_event=True)
+def test_a_trial_beyond_the_end_is_counted(mini_raw, small_eeg, tmp_path):
+    size = mini_raw.replace(small_eeg, sessions=1, late_event=True)
     mini_raw.make_eeg(tmp_path, size, seed=3)
     assert sessions(tmp_path, sessions=[1])[0]["train"].dropped["beyond the recording"] == 1
 
