@@ -72,9 +72,11 @@ class GoldenEeg(NamedTuple):
     repetition_seed: int
 
     @property
-    def repetitions(self) -> tuple[int, int]:
-        """Of each training and test picture in one session."""
-        return self.size.train_repetitions, self.size.test_repetitions
+    def knobs(self) -> dict[str, Any]:
+        """How a preparation draws as many trials as the golden values have."""
+        each = [self.size.train_repetitions, self.size.test_repetitions]
+        sessions = [*range(1, self.size.sessions + 1)]
+        return {"repetitions": each, "seed": self.repetition_seed, "sessions": sessions}
 
 
 @pytest.fixture(scope="session")

@@ -94,8 +94,7 @@ def test_the_shipped_recipes_give_what_the_published_code_gives(
     golden, mini_raw, golden_eeg, home, recipe, expected
 ):
     mini_raw.make_eeg(home / "data/things-eeg", golden_eeg.size, golden_eeg.seed)
-    draw = {"repetitions": [*golden_eeg.repetitions], "seed": golden_eeg.repetition_seed}
-    overrides = [f"preparation.{key}={value}" for key, value in draw.items()]
+    overrides = [f"preparation.{key}={value}" for key, value in golden_eeg.knobs.items()]
     resolved = prepare.Recipe.resolve("prepare", recipe, {}, overrides)
     prepare.run(resolved, one())
     for split in ("train", "test"):

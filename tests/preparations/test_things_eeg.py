@@ -31,8 +31,7 @@ def sessions(raw, subject=1, **knobs):
 
 def published_sessions(published, golden_eeg, **knobs):
     """Prepare them with the repetitions and the seed of the golden files."""
-    draw = {"repetitions": golden_eeg.repetitions, "seed": golden_eeg.repetition_seed}
-    return sessions(published, golden_eeg.size.subject, **draw, **knobs)
+    return sessions(published, golden_eeg.size.subject, **golden_eeg.knobs, **knobs)
 
 
 def merged(found, split, seed):

@@ -86,7 +86,10 @@ def test_published_forms_hold_what_was_recorded(
         if form == "whitened_pt":  # repetitions in the order of sessions
             full = np.load(golden / f"prepare/eeg250_{split}.npz")["data"]
             np.testing.assert_allclose(values.mean(1, dtype=np.float64), full.mean(1), atol=5e-3)
-            assert found.sessions.shape == values.shape[:2] and found.sessions.max() == golden_eeg.size.sessions - 1
+            assert (
+                found.sessions.shape == values.shape[:2]
+                and found.sessions.max() == golden_eeg.size.sessions - 1
+            )
         else:
             np.testing.assert_allclose(values, expected, atol=1e-12)
         assert all(
