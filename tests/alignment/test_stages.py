@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from brainhive_cli.alignment import loop
-from brainhive_cli.alignment.batches import CellData
+from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.optimisation import Learner, schedule_of
@@ -364,3 +364,27 @@ def test_a_dotted_path_names_one_of_the_parts_that_a_stage_starts_from():
     assert alone.starts == [{"fuser.proj_maps": "OTHER"}]
     with pytest.raises(RecipeError, match="start_from is WHOLE, for all parts, and names a part too"):
         shipped(None, "train.start_from=WHOLE", brain)
+
+
+def test_a_share_that_ends_within_an_epoch_changes_the_training_at_its_step(data, tmp_path, monkeypatch):
+    is_mixed: list[bool] = []
+    draw = Batches.draw
+
+    def watched(batches: Batches, *args: Any) -> Any:
+        batch = draw(batches, *args)
+        is_mixed.append(batch.mixing is not None)
+        return batch
+
+    monkeypatch.setattr(Batches, "draw", watched)
+    fields: list[dict[str, Any]] = [
+        {"prediction": "token", "loss": "mixco", "epochs": [0, "1/3"]},
+        {"prediction": "token", "epochs": ["1/3", "1/1"]},
+    ]
+    terms = [Term.model_validate(each).in_stage(0, 1) for each in fields]
+    settings = {"batch_size": 16, "precision": "fp32", "selection": "last", "epochs": 1}
+    train = Train.model_validate(settings)
+
+    train_cell("cell", 1, layout_of(data), data, terms, train, RunFolder(tmp_path), HERE)
+
+    steps = len(is_mixed)
+    assert steps > 3 and is_mixed == [step / steps < 1 / 3 for step in range(steps)]
