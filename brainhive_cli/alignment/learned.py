@@ -18,6 +18,7 @@ from brainhive_cli.core.caveats import (
     TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    WHITENED_BY_TESTED,
     merge_caveats,
 )
 from brainhive_cli.core.errors import BrainhiveError
@@ -60,6 +61,7 @@ class Block(BaseModel):
     split: str
     preparation: dict[str, Any]
     is_simulated: bool
+    is_whitened_by_tested: bool = False
     pictures: _Pictures
 
 
@@ -73,6 +75,8 @@ class Learned:
         dataset: Name of the data set; "" where it is not known.
         recordings: The name that its signals are kept under.
         preparation: The signal section of the recipe.
+        is_simulated: Whether the provenance of some of the signals says that a program made them.
+        is_whitened_by_tested: Whether it says that noise of test trials had a part in their whitening.
         pictures: [N] `hashes_of` the pictures, ascending, with those held out for validation; empty where
             they are not known.
         normaliser: The mean of the subjects' own, for others; None where these are normalised by themselves.
@@ -85,6 +89,7 @@ class Learned:
     split: str = "train"
     preparation: dict[str, Any] = field(default_factory=dict)
     is_simulated: bool = False
+    is_whitened_by_tested: bool = False
     pictures: Hashes = field(default_factory=lambda: np.empty(0, np.uint64))
     normaliser: Normaliser | None = None
 
@@ -97,6 +102,7 @@ class Learned:
             dataset=JOINED.join(datasets),
             subjects=tuple(sorted({*self.subjects, *before.subjects})),
             is_simulated=self.is_simulated or before.is_simulated,
+            is_whitened_by_tested=self.is_whitened_by_tested or before.is_whitened_by_tested,
             pictures=np.union1d(self.pictures, before.pictures),
         )
 
@@ -104,8 +110,9 @@ class Learned:
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the model."""
         found = {"": [UNKNOWN_SELECTION], "test": [SELECTED_ON_TEST]}.get(self.selection, [])
-        simulated = [TRAINED_ON_SIMULATED] if self.is_simulated else []
-        return merge_caveats(simulated, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
+        signals = [TRAINED_ON_SIMULATED] if self.is_simulated else []
+        signals += [WHITENED_BY_TESTED] if self.is_whitened_by_tested else []
+        return merge_caveats(signals, [] if len(self.pictures) else [UNKNOWN_PICTURES], found)
 
     def has_seen(self, dataset: str, image_ids: Sequence[str]) -> NDArray[np.bool_]:
         """Find which pictures of a data set it learned from: [N]."""

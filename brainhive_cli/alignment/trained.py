@@ -16,7 +16,7 @@ from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import home, hub, parts, runs
-from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, SIMULATED, merge_caveats
+from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
@@ -24,7 +24,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.signal_stores import chosen_subjects, prepare_signals
+from brainhive_cli.data.signal_stores import caveats_of_signals, chosen_subjects, prepare_signals
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
@@ -187,10 +187,26 @@ class AlignRun:
     @cached_property
     def caveats(self) -> list[str]:
         """Caveats of every number that depends on the run's models."""
-        found = [SIMULATED] if self.dataset.is_simulated else []
+        of_models = [self.learned(cell).caveats for cell in self.cells]
         if any(self._is_normalised_by_tested(cell) for cell in self.cells):
-            found.append(NORMALISED_BY_TESTED)
-        return merge_caveats(found, *(self.learned(cell).caveats for cell in self.cells))
+            of_models.append([NORMALISED_BY_TESTED])
+        return merge_caveats(self.signal_caveats, *of_models)
+
+    @cached_property
+    def signal_caveats(self) -> list[str]:
+        """Caveats of every number that depends on the signals that the run's cells are tested on."""
+        return merge_caveats(
+            *(
+                caveats_of_signals(self.dataset, self.paths, signal, self._tested_on(variant))
+                for variant, (_, signal) in self.made_with.items()
+            )
+        )
+
+    def _tested_on(self, variant: str) -> list[int]:
+        """List the subjects that cells of a variant are tested on."""
+        return sorted(
+            {subject for cell in self.cells if cell.variant == variant for subject in cell.tested_on}
+        )
 
     @property
     def are_strangers(self) -> bool:
@@ -246,9 +262,9 @@ class AlignRun:
             MissingData: if a store and the recording that it would be made from are both missing.
         """
         for variant, (_, signal) in self.made_with.items():
-            tested_on = {s for cell in self.cells if cell.variant == variant for s in cell.tested_on}
-            chosen = tested_on if subjects is None else tested_on & set(subjects)
-            prepare_signals(self.dataset, self.paths, signal, sorted(chosen), launch)
+            tested_on = self._tested_on(variant)
+            chosen = [each for each in tested_on if subjects is None or each in subjects]
+            prepare_signals(self.dataset, self.paths, signal, chosen, launch)
 
     def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Make something once, for all cells."""

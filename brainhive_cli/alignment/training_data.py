@@ -19,6 +19,7 @@ from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, hashes_of
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import console, home
+from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
@@ -214,6 +215,8 @@ class TrainingData:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
         rows = np.unique(np.concatenate([each.stimulus for each in trials]))
         how, normaliser, dataset = recipe.signal.normalise, None, self.job.dataset
+        stores = [open_signals(dataset, recipe.paths, recipe.signal, each.subject) for each in trials]
+        caveats = merge_caveats(*(store["train"].caveats for store in stores))
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(
@@ -221,7 +224,8 @@ class TrainingData:
             recordings=dataset.recorded_as,
             subjects=tuple(each.subject for each in trials),
             preparation=recipe.signal.model_dump(mode="json"),
-            is_simulated=dataset.is_simulated,
+            is_simulated=SIMULATED in caveats,
+            is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
             pictures=np.sort(hashes_of(dataset.pictured_as, self.stimuli.image_ids[rows])),
             normaliser=normaliser,
         )

@@ -12,12 +12,14 @@ TRAINED_ON_SIMULATED = "trained on simulated signals"
 """Only the signals that were trained on do."""
 NORMALISED_BY_TESTED = "normalised by the left-out subject's own recordings"
 """A subject who was not trained on gave (unlabelled) recordings for the normalisation."""
+WHITENED_BY_TESTED = "transductive whitening by test trials"
+"""The noise by which signals were whitened was also measured in (unlabelled) trials of the test."""
 UNKNOWN_PICTURES = "nothing says which pictures it was trained on"
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
 CAVEATS = (
-    *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED),
+    *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED, WHITENED_BY_TESTED),
     *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, SELECTED_ON_TEST),
 )
 """All caveats, in the order in which they are listed."""

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from brainhive_cli.core import console
+from brainhive_cli.core.caveats import SIMULATED, merge_caveats
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
@@ -28,6 +29,23 @@ def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -
     if not path.is_file():
         raise MissingData(f"no signals {path}", "train-align, eval-retrieval and reconstruct create them")
     return SignalStore.open(path)
+
+
+def caveats_of_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[str]:
+    """List the caveats of the signals that subjects are tested on: those that their stores carry.
+
+    A store that is not there yet would be made from the data set's own recordings.
+    """
+    found: list[str] = []
+    for subject in subjects:
+        path = store_path(dataset, paths, signal, subject)
+        if path.is_file():
+            splits = SignalStore.open(path).splits
+            tested = [split for split in splits if split != "train"] or [*splits]
+            found = merge_caveats(found, *(splits[split].caveats for split in tested))
+        elif dataset.is_simulated:
+            found = merge_caveats(found, [SIMULATED])
+    return found
 
 
 def prepare_signals(

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.stores.recordings import SignalStore, Voxels
 
 COUNTED = ("split", "pictures", "repetitions", "trials", "dropped")
@@ -40,6 +41,7 @@ def describe_signals(store: SignalStore) -> dict[str, Any]:
         "rate_hz": first.rate_hz,
         "window_ms": [round(float(at) * 1000, 1) for at in first.times_s[[0, -1]]],
         "unit": first.unit,
+        "caveats": merge_caveats(*(recording.caveats for recording in store.splits.values())),
         "whiteners": 0 if first.whiteners is None else len(first.whiteners),
         "provenance": {key: each for key, each in first.provenance.items() if key != "files"},
         "splits": splits,
@@ -63,15 +65,16 @@ def recorded_row(described: Mapping[str, Any]) -> tuple[object, ...]:
     unit = described["unit"] + (
         f", {_several(count, 'whitener')}" if (count := described["whiteners"]) else ""
     )
-    return width, "–" if rate is None else f"{rate:g} Hz", window, unit, _source(described["provenance"])
+    return width, "–" if rate is None else f"{rate:g} Hz", window, unit, _source(described)
 
 
-def _source(provenance: Mapping[str, Any]) -> str:
-    """Name the preparation with its sessions, or the file that others had prepared."""
+def _source(described: Mapping[str, Any]) -> str:
+    """Name the preparation with its sessions, or the file that others had prepared, and the caveats."""
+    provenance = described["provenance"]
     kind = provenance.get("preparation", {}).get("kind", "")
     sessions = len(provenance.get("sessions", ()))
     found = [kind or str(provenance.get("source", "")), _several(sessions, "session") if sessions else ""]
-    return ", ".join(filter(None, found)) or "not said"
+    return ", ".join(filter(None, [*found, *described["caveats"]])) or "not said"
 
 
 def _several(count: int, name: str) -> str:

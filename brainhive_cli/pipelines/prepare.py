@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import Field
 
 from brainhive_cli.core import console, environment, home, parts
+from brainhive_cli.core.caveats import extend_title, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
@@ -252,12 +253,14 @@ def _write_sessions(
 def _result(job: Job) -> Result:
     stores = {subject: describe_signals(SignalStore.open(job.path(subject))) for subject in job.subjects}
     rows = [(subject, *row) for subject, found in stores.items() for row in count_rows(found)]
+    caveats = merge_caveats(*(found["caveats"] for found in stores.values()))
+    title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
     name = job.recipe.name
     chosen = [] if name == "default" else [f"signal.name={name}"]
     dataset = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
     named = [] if dataset else ["--dataset", job.preparation.dataset]
     return Result(
         job.path(1).parent,
-        (console.Table(f"Signals of {job.preparation.dataset}", ("subject", *COUNTED), tuple(rows)),),
+        (console.Table(title, ("subject", *COUNTED), tuple(rows)),),
         hint=command("train-align", dataset, [], *named, *chosen),
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
-from brainhive_cli.core.caveats import SIMULATED, extend_protocol, merge_caveats
+from brainhive_cli.core.caveats import extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
 from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.rank_sum import RankSum, rank_sum
@@ -113,9 +113,8 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         }
         for (name, ranking), unit_names in zip(rankings.items(), units.units, strict=True)
     }
-    simulated = [SIMULATED] if first.dataset.is_simulated else []  # no model has a part in it
     return Measurements(scopes, {}, notes, items) | describe_ceilings(
-        ceilings, first.dataset.name, spec.split, spec.ceiling_splits, simulated, context.alike
+        ceilings, first.dataset.name, spec.split, spec.ceiling_splits, first.signal_caveats, context.alike
     )
 
 

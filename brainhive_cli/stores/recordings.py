@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents
+from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.file_names import below, publish
@@ -138,6 +139,20 @@ class Recording:
             raise BrainhiveError(f"signals {shape} come with counts of repetitions beyond 1 to {shape[1]}")
         self._check_times(shape[3])
         self._check_sessions(shape, np.broadcast_to(counts, shape[:1]))
+
+    @property
+    def caveats(self) -> list[str]:
+        """Caveats of every number that depends on the signals, as their provenance says them.
+
+        The provenance travels with a store, whatever data set or name it is kept under.
+        """
+        sources = [self.provenance, *self.provenance.get("sessions", ())]
+        simulated = [SIMULATED] if any("simulated" in source for source in sources) else []
+        steps = [source["preparation"] for source in sources if isinstance(source.get("preparation"), dict)]
+        by_tested = any(
+            each.get("whiten_by") == "both" and each.get("whiten") not in ("no", False) for each in steps
+        )
+        return merge_caveats(simulated, [WHITENED_BY_TESTED] if by_tested else [])
 
     def _check_times(self, samples: int) -> None:
         if self.rate_hz is None:

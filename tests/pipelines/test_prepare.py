@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 from two import in_two
 
+from brainhive_cli.core.caveats import WHITENED_BY_TESTED
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.pipelines import prepare
@@ -426,3 +427,11 @@ def test_files_that_hold_all_repetitions_together_are_prepared(mini_raw, home, g
     assert found.provenance["preparation"]["kind"] == "mindeye2" and found.provenance["files"]
     plan = prepare.plan(prepare.Recipe(preparation="mindeye2", dtype="float16"))
     assert plan.items["subject 1"].endswith("sub-01.h5 exists")
+
+
+@pytest.mark.parametrize(("by", "is_said"), [("both", True), ("training", False)])
+def test_a_store_whose_whitening_used_test_trials_says_so(raw, go, by, is_said):
+    result = go("prepare", TWO_EACH, f"preparation.whiten_by={by}")
+
+    assert all((WHITENED_BY_TESTED in each.caveats) == is_said for each in store(raw).splits.values())
+    assert (WHITENED_BY_TESTED in result.tables[0].title) == is_said

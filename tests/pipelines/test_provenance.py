@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,24 @@ import numpy as np
 import pytest
 
 from brainhive_cli import aligner
+from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import artifacts, sha256_sums
 from brainhive_cli.core.caveats import (
     NORMALISED_BY_TESTED,
     SELECTED_ON_TEST,
     SIMULATED,
+    TRAINED_ON_SIMULATED,
     UNKNOWN_PICTURES,
     UNKNOWN_SELECTION,
+    WHITENED_BY_TESTED,
 )
 from brainhive_cli.core.console import Table
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.stores.recordings import SignalStore
 from tests.unsealed import unsealed
+from tests.worlds import paint
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
@@ -177,3 +184,52 @@ def test_statistics_of_the_training_subjects_are_those_that_these_were_normalise
     normaliser = aligner.load(run / "cells/sub-03_seed-1/model").learned.normaliser
     np.testing.assert_allclose(normaliser.mean[:, 0], np.mean(means, 0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(normaliser.matrix[:, 0], np.mean(variances, 0) ** -0.5, rtol=1e-4)
+
+
+@pytest.fixture
+def real(signals: str, runs: str, go, tmp_path: Path) -> tuple[str, ...]:
+    """Real pictures that are embedded, with a subject whose signals are copied from the demo's."""
+    root = paint(tmp_path / "real", concepts=8, each=6)
+    overrides = (
+        f"dataset={{kind: image-folder, root: {root}, test_share: 0.25}}",
+        f"paths.embeddings={tmp_path / 'embeddings'}",
+    )
+    dataset = Recipe.resolve("train-align", None, {}, overrides).dataset.build(Paths())
+    demo = SignalStore.open(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5").splits
+    copied = {}
+    for split, recording in demo.items():
+        ids = list(dataset.images(split).image_ids)
+        first = {"signal": recording.signal[: len(ids)], "repetitions": recording.repetitions[: len(ids)]}
+        copied[split] = replace(recording, image_ids=ids, **first)
+    SignalStore.write(tmp_path / "signals/real/default/sub-01.h5", copied)
+    go("embed", *overrides, COLOURS)
+    return (*overrides, signals, runs)
+
+
+def trained_and_tested(go, small, real: tuple[str, ...]) -> tuple[Result, Result]:
+    run = go("train-align", *small, *real, "train.epochs=1", "subjects=1")
+    return run, go("eval-retrieval", *real[1:], f"run={run.folder}", *QUICK)
+
+
+def test_signals_of_a_program_stay_simulated_when_their_store_is_copied_to_another_data_set(go, small, real):
+    run, tested = trained_and_tested(go, small, real)
+
+    assert all_say(TRAINED_ON_SIMULATED, run.tables) and run.metrics.caveats == [TRAINED_ON_SIMULATED]
+    check(tested, SIMULATED)
+    assert all_say(SIMULATED, tested.tables)
+    ceilings = [metrics for scope, metrics in tested.metrics.scopes.items() if scope.startswith("ceiling")]
+    assert ceilings and all(SIMULATED in each.protocol for some in ceilings for each in some.values())
+
+
+@pytest.mark.parametrize(("by", "caveats"), [("both", [WHITENED_BY_TESTED]), ("training", [])])
+def test_whitening_by_test_trials_is_said_wherever_its_signals_are_used(
+    go, small, real, tmp_path, by, caveats
+):
+    made_by = {"preparation": {"kind": "things-eeg", "whiten": "epochs", "whiten_by": by}}
+    with unsealed(tmp_path / "signals/real/default/sub-01.h5") as store:
+        store.attrs["provenance"] = json.dumps(dict.fromkeys(("train", "test"), made_by))
+
+    run, tested = trained_and_tested(go, small, real)
+
+    assert run.metrics.caveats == caveats and all(all_say(each, run.tables) for each in caveats)
+    check(tested, *caveats)
