@@ -2,12 +2,15 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from brainhive_cli.alignment.published import compared_with_published
+from brainhive_cli.alignment.set_ups import describe_run
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.pipelines import embed, reconstruct, train_align
+from brainhive_cli.stores.recordings import Recording, Sensors
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))
 PUBLISHED = {  # 200-way on THINGS, top-1 and top-5, as their papers or later comparisons report them
@@ -69,7 +72,11 @@ def test_a_paper_names_its_number_and_where_it_stands(paper: str) -> None:
         ("brainhive-intra", []),
         ("brainhive-inter", ["selection last, not test"]),
         ("brainhive-meg", []),
-        ("nice", [f"{key} not stated" for key in ("encoders", "epochs", "selection", "backbone")]),
+        (
+            "nice",
+            [f"{key} not stated" for key in ("encoders", "epochs", "selection", "backbone")]
+            + ["all other settings not stated"],
+        ),
         ("atm-s", ["selection last, not test", "without its text loss"]),
         ("ubp", ["without its blur prior"]),
     ],
@@ -84,11 +91,19 @@ def test_a_paper_says_in_what_its_recipe_differs_from_what_was_published(paper: 
         (["train.epochs=5", "subjects=1"], ["epochs 5, not 25", "subject 1 of 10"]),
         (["mode=joint"], ["mode joint, not intra"]),
         (["dataset.signals=mine"], ["dataset things-eeg--mine, not things-eeg"]),
-        (["encoders=[vae]"], ["encoders vae, not clip-b32+clip-rn50+vae"]),
+        (["encoders=[vae]"], ["encoders vae, not clip-b32, clip-rn50, vae"]),
         (["backbone.kind=nice"], ["backbone nice, not brain-mlp"]),
         (["backbone.dropout=0.5"], ["backbone.dropout 0.5, not 0.1"]),
+        (["train.lr=1", "seeds=7"], ["seeds 7, not 2025, 2026, 2027", "train.lr 1, not 0.0005"]),
+        (
+            ["signal.window_ms=[0,100]", "signal.channels=Oz"],
+            ["channels Oz, not 17: P7 … O2", "window 0 to 100 ms, not 0 to 1000 ms"],
+        ),
         (["train.selection=best"], []),  # without validation the last epoch is kept
-        (["train.selection=best", "train.validation=0.1"], ["selection best, not last"]),
+        (
+            ["train.selection=best", "train.validation=0.1"],
+            ["train.validation 0.1, not 0", "selection best, not last"],
+        ),
     ],
 )
 def test_a_changed_recipe_says_that_the_published_number_is_of_another_set_up(
@@ -103,9 +118,29 @@ def test_each_variant_of_a_sweep_is_compared_by_itself() -> None:
     assert (plain, aligned) == (["encoders synclr-b16, not synclr-b16+dreamsim"], [])
 
 
-def beside(what: train_align.Recipe) -> list:
+def test_without_the_signals_of_the_test_no_set_up_is_the_published_one() -> None:
+    what = resolve("brainhive-intra")
     built = what.dataset.build(what.paths)
-    return compared_with_published(what, built.recorded_as, what.subjects or built.subjects, 200)["differs"]
+    here = describe_run(what, built, {}, range(1, 11))
+    differs = compared_with_published(what.published, here, built, {}, [])["differs"]
+    assert "signals of the test not known" in differs
+
+
+def beside(what: train_align.Recipe) -> list:
+    """In what a run of a recipe differs, on signals as the publishers' own."""
+    built = what.dataset.build(what.paths)
+    subjects = what.subjects or built.subjects
+    recordings = dict.fromkeys(subjects, recorded(built))
+    here = describe_run(what, built, recordings, subjects)
+    return compared_with_published(what.published, here, built, recordings, [], 200)["differs"]
+
+
+def recorded(dataset) -> Recording:
+    """A test picture that was shown as often as to each subject of THINGS-EEG or THINGS-MEG."""
+    repetitions, samples = (80, 250) if "eeg" in dataset.name else (12, 201)
+    signal = np.zeros((1, repetitions, len(dataset.montage), samples), np.float16)
+    times_s = np.arange(samples) / dataset.rate_hz
+    return Recording(signal, ["one"], Sensors(dataset.montage), times_s, dataset.rate_hz, dataset.unit)
 
 
 @pytest.mark.parametrize("paper", PAPERS)

@@ -11,14 +11,16 @@ from brainhive_cli.alignment.finetune import Source, inherit
 from brainhive_cli.alignment.layout import tokens_of
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.set_ups import describe_run, tested_recordings
 from brainhive_cli.alignment.starts import Start, in_words, starts_of
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.pace import Work
+from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.encoder_keys import match_prior
-from brainhive_cli.data.signal_stores import prepare_signals, require_signals, size_up
+from brainhive_cli.data.signal_stores import caveats_of_signals, prepare_signals, require_signals, size_up
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors import Description
@@ -168,15 +170,25 @@ class Job:
             needed = self.subjects if each.train.selection == "test" else self.trained_on
             prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
 
-    def published(self) -> dict[str, Any]:
-        """Return what was published, if anything was, and how the set-up differs; by variant for a sweep."""
-        if self.recipe.published is None:
-            return {}
-        found = {}
+    def described(self) -> dict[str, Any]:
+        """Return the set-up, and what was published, if anything was, with how it differs; by variant."""
+        set_ups, published = [], {}
         for label, each in self.variants.items():
             tested = sorted({s for cell in self.cells if cell.variant == label for s in cell.tested_on})
-            found[label] = compared_with_published(each, self.dataset.recorded_as, tested)
-        return {"published": found if self.recipe.is_swept else found[""]}
+            stores = (self.dataset, self.recipe.paths, each.signal, tested)
+            try:
+                recordings, caveats = tested_recordings(*stores, "test"), caveats_of_signals(*stores)
+                set_up = describe_run(each, self.dataset, recordings, tested)
+            except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
+                console.warn(f"the signals of the test are not described: {error.in_one_line}")
+                recordings, caveats = {}, []
+                set_up = describe_run(each, self.dataset, recordings, tested)
+            set_ups.append(set_up)
+            published[label] = compared_with_published(
+                each.published, set_up, self.dataset, recordings, caveats
+            )
+        of_run = published if self.recipe.is_swept else published[""]
+        return {SET_UP: merge(set_ups), **({} if self.recipe.published is None else {"published": of_run})}
 
 
 def few(names: Sequence[str]) -> str:

@@ -290,6 +290,15 @@ class Published(Section):
         None, description="the epoch that was kept, as in `train`"
     )
     pool: int | None = Field(None, gt=0, description="pictures searched (200 on THINGS)")
+    recipe: str | None = Field(
+        None, description="recipe of train-align, by name or file, with all other settings of the paper"
+    )
+    rate_hz: float | None = Field(None, gt=0, description="of the signals, samples a second")
+    repetitions: int | None = Field(None, gt=0, description="averaged for a test signal (80 on THINGS-EEG)")
+    unit: str | None = Field(None, description="of the signals: whitened, z-score, µV")
+    preparation: dict[str, Any] = Field(
+        {}, description="keys of `prepare`, compared where a store says how it was prepared"
+    )
     lacking: Annotated[list[str], BeforeValidator(split)] = Field(
         [], description="what was done there and no recipe offers, in words"
     )

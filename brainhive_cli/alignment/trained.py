@@ -15,6 +15,14 @@ from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.set_ups import (
+    SELECTION,
+    describe_model,
+    describe_recipe,
+    describe_signals,
+    tested_recordings,
+)
+from brainhive_cli.alignment.transfer import match_recording
 from brainhive_cli.core import home, hub, parts, runs
 from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -22,6 +30,7 @@ from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
 from brainhive_cli.data.signal_stores import caveats_of_signals, chosen_subjects, prepare_signals
@@ -29,6 +38,7 @@ from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
+from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
 
@@ -225,12 +235,53 @@ class AlignRun:
         """The prior whose fuser was the run's target; None without one, and for a model folder."""
         return None if self.recipe is None else self.recipe.prior
 
-    def published(self, pool: int) -> dict[str, Any]:
+    def published(self, split: str, pool: int) -> dict[str, Any]:
         """Compare with published results, by the recipe: which they are, and how this evaluation differs."""
         if self.recipe is None:
             return {}
-        tested = sorted({subject for cell in self.cells for subject in cell.tested_on})
-        return compared_with_published(self.recipe, self.dataset.recorded_as, tested, pool)
+        recordings = self._recordings(self.cells[0].variant, split)
+        return compared_with_published(
+            self.recipe.published, self.set_up(split), self.dataset, recordings, self.signal_caveats, pool
+        )
+
+    def set_up(self, split: str) -> dict[str, Any]:
+        """Describe how the models were trained, and the signals of a split that they are tested on.
+
+        Raises:
+            BrainhiveError: if signals do not have the channels, window or rate that a model takes.
+        """
+        tried = dict.fromkeys(cell.variant for cell in self.cells)
+        set_up: dict[str, Any] = self.once(
+            ("set-up", split), lambda: merge([self._set_up(variant, split) for variant in tried])
+        )
+        return set_up
+
+    def _recordings(self, variant: str, split: str) -> dict[int, Recording]:
+        signal, tested = self.made_with[variant][1], self._tested_on(variant)
+        return tested_recordings(self.dataset, self.paths, signal, tested, split)
+
+    def _set_up(self, variant: str, split: str) -> dict[str, Any]:
+        encoders, signal = self.made_with[variant]
+        recordings, cells = self._recordings(variant, split), [c for c in self.cells if c.variant == variant]
+        layout = aligners.load(self._model_of(cells[0])).layout if self.is_model or self.origin else None
+        if self.recipe is None:
+            assert layout is not None
+            trained = describe_model(layout, encoders, signal)
+        else:
+            recipes = variants(self.recipe)
+            trained = describe_recipe(recipes.get(variant, recipes.get("", self.recipe)))
+        selections = []
+        for subject, recording in recordings.items():
+            where, taken = f"{self.dataset.name} subject {subject}", signal
+            if layout is not None and self.origin is not None:
+                taken, names = match_recording(layout.spec, recording, signal, self.dataset.channels, where)
+                taken = taken.model_copy(update={"channels": list(names)}) if names else taken
+            selections.append(taken.select(recording, self.dataset.channels, where))
+        selected = dict.fromkeys(SELECTION.get(self.learned(cell).selection, "") for cell in cells)
+        known = {"dataset": self.dataset.recorded_as, "subjects": self._tested_on(variant)}
+        known |= {"trained_on_dataset": self.origin} if self.origin else {}
+        selection = {} if "" in selected else {"selection": " or ".join(selected)}
+        return {**known, "mode": self.mode, **trained, **selection, **describe_signals(selections)}
 
     def stores(self, split: str, cell: Cell | None = None) -> dict[str, TargetStore]:
         """Open the embeddings that a cell's aligner takes; the first cell's by default.

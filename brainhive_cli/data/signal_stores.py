@@ -36,16 +36,16 @@ def caveats_of_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects:
 
     A store that is not there yet would be made from the data set's own recordings.
     """
-    found: list[str] = []
+    caveats: list[str] = []
     for subject in subjects:
         path = store_path(dataset, paths, signal, subject)
         if path.is_file():
             splits = SignalStore.open(path).splits
             tested = [split for split in splits if split != "train"] or [*splits]
-            found = merge_caveats(found, *(splits[split].caveats for split in tested))
+            caveats = merge_caveats(caveats, *(splits[split].caveats for split in tested))
         elif dataset.is_simulated:
-            found = merge_caveats(found, [SIMULATED])
-    return found
+            caveats = merge_caveats(caveats, [SIMULATED])
+    return caveats
 
 
 def prepare_signals(

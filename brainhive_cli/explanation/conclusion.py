@@ -10,6 +10,7 @@ from brainhive_cli.core import artifacts, console, home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.explanation.explained_artifacts import SECTION, all_artifacts
 from brainhive_cli.explanation.findings import (
     SIMILARITY,
@@ -141,6 +142,7 @@ def _notes(job: Job, found: Sequence[Finding], course: Course | None) -> dict[st
         "protocol": job.protocol,
         "caveats": job.align.caveats,
         "draws": job.spec.draws,
+        SET_UP: job.align.set_up(job.spec.split),
         "profiles": [each.note for each in found],
     }
     if course is not None and course.halves is not None:

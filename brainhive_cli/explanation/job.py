@@ -16,6 +16,7 @@ from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.pace import Work
+from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.explanation.reader import Reader
@@ -149,6 +150,7 @@ class Job:
         words = [align.mode, align.dataset.name, align.variant]
         words += [f"zero-shot from {align.origin}"] if align.are_strangers else []
         words += [f"head {self.spec.head}"] if self.spec.head else []
+        words += describe_signals(align.set_up(self.spec.split))
         return extend_protocol(", ".join(filter(None, words)), align.caveats)
 
     @property

@@ -10,6 +10,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.data.command_lines import command, write_prior
 from brainhive_cli.retrieval.cell_scores import CellScores
 from brainhive_cli.retrieval.comparisons import compare_pairs, compare_with
@@ -97,6 +98,7 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
         caveats = merge_caveats(*(found.caveats for found in each.values()))
         notes: dict[str, Any] = {"run": job.runs[0].name, "variants": list(each), "caveats": caveats}
         notes |= {"comparisons": compared, "not_compared": reasons}
+        notes[SET_UP] = merge([found.notes[SET_UP] for found in each.values()])
         scopes = {
             scope(variant, name): metrics
             for variant, found in each.items()

@@ -10,6 +10,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import SET_UP
 from brainhive_cli.core.units import Alike
 from brainhive_cli.reconstruction.baselines import stills
 from brainhive_cli.reconstruction.conditions import decoded_sets, of_brain
@@ -170,6 +171,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
             )
         generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
         notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
+        notes[SET_UP] = job.set_up
         scoring = recipe.section(Scoring)
         measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)
     launch.barrier()

@@ -64,7 +64,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if not folder.is_finished:
         work = _train(job, folder, launch)
         if launch.is_main:
-            notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.published()}
+            notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.described()}
             notes["warnings"] = failed(job.stores)
             shown = artifacts_of(folder, [cell.name for cell in job.cells], job.stores)
             artifacts.write(folder, shown)

@@ -19,6 +19,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.set_up import describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.core.units import Alike
 from brainhive_cli.generators import Sampling
@@ -34,6 +35,19 @@ from brainhive_cli.reconstruction.metric_parts import is_here, names_for, two_wa
 from brainhive_cli.reconstruction.recipe import Output, Recipe
 from brainhive_cli.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
 from brainhive_cli.reconstruction.stimulus_heads import Reranker, StimulusHeads
+
+GENERATES = {
+    "prior",
+    "generator",
+    "resolution_px",
+    "steps",
+    "guidance",
+    "strength",
+    "repeats",
+    "best_of",
+    "adapter",
+}
+"""Keys of the recipe that decide what is generated of a decoded signal."""
 
 
 @dataclass(frozen=True)
@@ -153,7 +167,17 @@ class Job:
         """What a reader must know of the brain models, also of those that decoded the start pictures."""
         of_prior = priors.describe(self.recipe.prior.source).caveats
         caveats = [*self.align.caveats, *of_prior, *(self.start.caveats if self.start else [])]
-        return extend_protocol(f"{self.align.mode} {self.align.dataset.name}", caveats)
+        words = [
+            f"{self.align.mode} {self.align.dataset.name}",
+            *describe_signals(self.align.set_up(self.recipe.split)),
+        ]
+        return extend_protocol(", ".join(words), caveats)
+
+    @property
+    def set_up(self) -> dict[str, Any]:
+        """The set-up of the run that decodes, and of what generates."""
+        fields = self.pinned.model_dump(mode="json", include=GENERATES)
+        return {**self.align.set_up(self.recipe.split), **flatten(fields, "reconstruct")}
 
     @cached_property
     def pinned(self) -> Recipe:

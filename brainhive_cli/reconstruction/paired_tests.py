@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.set_up import SET_UP, differences, notes_of_signals
 from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare_values, limits_of_p
 from brainhive_cli.reconstruction.metric_parts import lower_is_better
@@ -116,9 +117,11 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
         found[name] = {**compared, "lower_is_better": lower_is_better(name)}
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     modes = [side.run.notes.get("mode", "") for side in (first, second)]
+    set_ups = [side.run.notes.get(SET_UP, {}) for side in (first, second)]
     return {
         "protocol": second.protocol,
-        "notes": limits_of_p(modes, len(subjects)),
+        "notes": [*notes_of_signals(*set_ups), *limits_of_p(modes, len(subjects))],
+        "differs": differences(*set_ups),
         "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(metrics, adjusted, strict=True)},
     }
 

@@ -10,6 +10,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, scope
 from brainhive_cli.core.metric_names import with_arrow
 from brainhive_cli.core.results import Result
+from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.metrics.comparison import LEVEL, is_difference
 from brainhive_cli.reconstruction.paired_tests import with_runs
 from brainhive_cli.reconstruction.tables import TITLES, published_scores
@@ -39,6 +40,7 @@ class Variants:
         notes = {
             "mode": base.notes["mode"],
             "caveats": merge_caveats(*(each.caveats for each in found.values())),
+            SET_UP: merge([each.notes.get(SET_UP, {}) for each in found.values()]),
             "variants": {
                 label: {"run": result.folder.name, "sources": result.metrics.notes["sources"]}
                 for label, result in self.results.items()

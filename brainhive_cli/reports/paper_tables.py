@@ -96,13 +96,20 @@ def _marked(
     marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
     best = []
     for place, name in enumerate(names):
-        means = [some[place].mean for _, some in rows if some[place] is not None]  # type: ignore[union-attr]
-        best.append((min if lower_is_better(name) else max)(means, default=None))
+        values = {label: some[place] for label, some in rows if label in group.comparable}
+        means = [value.mean for value in values.values() if value is not None]
+        best.append((min if lower_is_better(name) else max)(means) if len(means) > 1 else None)
     return [
         (
             label,
             [
-                each and Value(each.mean, each.sd, each.mean == best[place], marks.get((label, name), ""))
+                each
+                and Value(
+                    each.mean,
+                    each.sd,
+                    label in group.comparable and each.mean == best[place],
+                    marks.get((label, name), ""),
+                )
                 for place, (name, each) in enumerate(zip(names, some, strict=True))
             ],
         )
@@ -124,8 +131,14 @@ def _caption(group: RunGroup) -> str:
         said.append(f"{metric.protocol}; {metric.n} {metric.split} items{pool}{chance}.")
     if subjects > 1:
         said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
+    elif any(run_metric.seed_sd is not None for run in group.runs for run_metric in run.metrics.values()):
+        said.append("One subject: value ± standard deviation over the seeds of its trainings.")
     if len(group.runs) > 1:
-        said.append("Bold: best of a column.")
+        labels = group.comparable
+        among = f", among {', '.join(labels)}" if group.not_compared else ""
+        no_best = "No best is marked: these runs cannot be compared."
+        said.append(f"Bold: best of a column{among}." if len(labels) > 1 else no_best)
+    said += dict.fromkeys(f"{note[:1].upper()}{note[1:]}." for each in group.compared for note in each.notes)
     if group.compared:
         tests = "; ".join(dict.fromkeys(each.test for each in group.compared))
         said.append(f"{MEANING}: differs from {first.label}, paired by item ({tests}; Benjamini–Hochberg).")

@@ -175,6 +175,13 @@ class RunGroup:
     not_compared: Sequence[str] = ()
     title: str = ""
 
+    @property
+    def comparable(self) -> list[str]:
+        """Labels of the runs among which one may be the best: where some were not compared, the others."""
+        labels = [run.label for run in self.runs]
+        paired = {labels[0], *(each.second for each in self.compared)}
+        return [label for label in labels if not self.not_compared or label in paired]
+
 
 def mean_sd(values: Iterable[float], digits: int = 3) -> str:
     """Write a mean with the standard deviation, where there are two values or more."""

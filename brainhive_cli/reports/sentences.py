@@ -14,6 +14,7 @@ from brainhive_cli.core.caveats import (
 )
 from brainhive_cli.core.measurements import Metric
 from brainhive_cli.core.metric_names import lower_is_better, shown
+from brainhive_cli.core.set_up import LISTED, SET_UP, SetUp, describe_signals, say
 from brainhive_cli.metrics.comparison import is_difference
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
@@ -27,6 +28,12 @@ MEANINGS = {
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
     SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
 }
+KEPT = {
+    "best": "the epoch with the best validation top-1 was kept",
+    "last": "the last epoch was kept",
+    "test": "the epoch with the best top-1 on the test set was kept",
+}
+"""How the epoch was selected, by the word of a recipe."""
 CITATION = """@inproceedings{brainhive2026,
   title     = {Learning Brain Representation with Hierarchical Visual Embeddings},
   author    = {Zheng, Jiawen and Jia, Haonan and Li, Ming and Zheng, Yuhui and Zeng, Yufeng and
@@ -80,7 +87,8 @@ def _summary_of_parts(run: ShownRun) -> str:
     spread = f"from {number(min(values.values()))} to {number(max(values.values()))}"
     if len(values) == 1:
         return f"{run.label}: {measured(parts[best][name])}, on {split} items."
-    return f"{run.label}: {len(values)} {kind}; {shown(name)} on {split} items {spread}, the best of {best}."
+    of_best = "" if run.found.notes.get("not_compared") else f", the best of {best}"
+    return f"{run.label}: {len(values)} {kind}; {shown(name)} on {split} items {spread}{of_best}."
 
 
 def differences(compared: Sequence[Compared]) -> list[str]:
@@ -138,6 +146,7 @@ def methods(groups: Sequence[RunGroup]) -> str:
         interval = f" 95 % intervals: {first.interval}." if first.low is not None else ""
         what, on = ", ".join(map(shown, metrics)), f"{first.n:,} {first.split} items{pool}{seeds}"
         said.append(f"{what} ({run.command}): measured on {on}; protocol: {first.protocol}.{interval}")
+        said += [*set_up_sentences(run.found.notes.get(SET_UP, {})), *tests_of(run)]
     tests = dict.fromkeys(each.test for group in groups for each in group.compared if each.test)
     if tests:
         said.append(
@@ -148,4 +157,50 @@ def methods(groups: Sequence[RunGroup]) -> str:
         versions, device = environments[0].get("versions", {}), environments[0].get("device", "")
         named = ", ".join(f"{name} {versions[name]}" for name in ("brainhive", "torch") if name in versions)
         said.append(f"All was computed with {named}{f' on {device}' if device else ''}.")
-    return " ".join(said)
+    return " ".join(dict.fromkeys(said))
+
+
+def set_up_sentences(set_up: SetUp) -> list[str]:
+    """Say whose signals were used, how prepared, and which model was trained how, as far as it is known."""
+    if not set_up:
+        return []
+    subjects = set_up.get("subjects", [])
+    named = ", ".join(map(str, subjects)) if isinstance(subjects, list) else say("subjects", subjects)
+    whose = f"{'Subject' if len(subjects) == 1 else 'Subjects'} {named} of {set_up['dataset']}"
+    steps = [
+        f"{key.removeprefix('preparation.')} {say(key, value)}"
+        for key, value in set_up.items()
+        if key.startswith("preparation.") and value not in (None, [], {}, "")
+    ]
+    prepared = f"prepared with {', '.join(steps)}" if steps else "how they were prepared is not recorded"
+    names = set_up.get("channels")
+    listed = f"; channels {' '.join(names)}" if isinstance(names, list) and len(names) > LISTED else ""
+    said = [f"{whose}: {', '.join(describe_signals(set_up))}; {prepared}{listed}."]
+    model = f"Brain model {set_up['backbone.kind']}" if "backbone.kind" in set_up else "Brain model"
+    facts = [f"embeddings of {say('encoders', set_up['encoders'])}"] if "encoders" in set_up else []
+    facts += [f"mode {set_up['mode']}"] if "mode" in set_up else []
+    for key, words in (
+        ("trained_on_dataset", "trained on {}"),
+        ("epochs", "{} epochs"),
+        ("train.batch_size", "batches of {}"),
+        ("train.lr", "learning rate {}"),
+        ("signal.repetitions", "training repetitions: {}"),
+        ("reconstruct.generator.kind", "generator {}"),
+    ):
+        facts += [words.format(say(key, set_up[key]))] if key in set_up else []
+    selection = set_up.get("selection")
+    not_known = "how its epoch was selected is not known"
+    kept = KEPT.get(selection, f"kept epoch: {selection}") if selection else not_known
+    return [*said, f"{model}: {'; '.join([*facts, kept])}."]
+
+
+def tests_of(run: ShownRun) -> list[str]:
+    """Name the test behind each p of a run that is no comparison with others."""
+    notes, said = run.found.notes, []
+    if test := notes.get("above_chance"):
+        said.append(f"Whether ranks are above chance was tested by {test['test']}.")
+    if notes.get("control"):
+        said.append("The p of the control is the share of its draws that are at least as good.")
+    if any(profile.get("p") is not None for profile in notes.get("profiles", [])):
+        said.append("The p of profiles is by permutation of labels, corrected by the largest statistic.")
+    return said

@@ -5,6 +5,7 @@ from typing import Any
 
 from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
 from brainhive_cli.core.metric_names import lower_is_better, shown, with_arrow
+from brainhive_cli.core.set_up import SET_UP, differences
 from brainhive_cli.metrics.comparison import LEVEL, is_difference
 from brainhive_cli.reports.numbers import brief, number
 from brainhive_cli.reports.page import Cell, Grid
@@ -18,7 +19,7 @@ MEANING = "* p < .05, ** p < .01, *** p < .001, where 0 is not in the interval"
 def tables_of(group: RunGroup) -> list[Grid]:
     """Lay out all tables of some runs."""
     if len(group.runs) > 1:
-        laid_out = [*_runs(group), _subjects_of_runs(group), _differences(group.compared)]
+        laid_out = [*_runs(group), _subjects_of_runs(group), _differences(group.compared), _set_ups(group)]
         return [table for table in laid_out if table.cells]
     (run,) = group.runs
     found = [_by_source(run) if run.source else _metrics(run, ALL), *_directions(run), _variants(run)]
@@ -112,12 +113,14 @@ def _directions(run: ShownRun) -> list[Grid]:
 def _variants(run: ShownRun) -> Grid:
     """Show the variants of a sweep."""
     names = list(dict.fromkeys(name for metrics in run.variants.values() for name in metrics))
-    best = _best({label: metrics for label, metrics in run.variants.items()}, names)
+    is_comparable = not run.found.notes.get("not_compared")
+    best = _best(run.variants, names) if is_comparable else {}
     rows = [
         [label, *(with_interval(metrics.get(name), best.get(name) == label) for name in names)]
         for label, metrics in run.variants.items()
     ]
-    return Grid("By variant", ["variant", *map(with_arrow, names)], rows, "Bold: the best of a column.")
+    note = "Bold: the best of a column." if best else "No best is marked: some variants cannot be compared."
+    return Grid("By variant", ["variant", *map(with_arrow, names)], rows, note)
 
 
 def _by_cell(run: ShownRun) -> list[Grid]:
@@ -143,7 +146,9 @@ def _by_cell(run: ShownRun) -> list[Grid]:
     spread = [mean_sd(c.metrics[name].value for c in cells if name in c.metrics) for name in names]
     rows.append(["mean ± sd", *("" for _ in epochs), *spread])
     heading = "subject" if has_subjects else "cell"
-    return [Grid(f"By {heading}, with 95 % intervals", [heading, *epochs, *map(with_arrow, names)], rows)]
+    note = f"±: standard deviation over {heading}s."
+    columns = [heading, *epochs, *map(with_arrow, names)]
+    return [Grid(f"By {heading}, with 95 % intervals", columns, rows, note)]
 
 
 def _subject_by_seed(run: ShownRun, metric: str, subjects: Sequence[str], seeds: Sequence[str]) -> Grid:
@@ -162,7 +167,8 @@ def _subject_by_seed(run: ShownRun, metric: str, subjects: Sequence[str], seeds:
     ]
     rows.append(["mean ± sd", *over, mean_sd(run.by_subject(metric).values())])
     columns = ["subject", *(f"seed {seed}" for seed in seeds), "mean ± sd"]
-    return Grid(f"{shown(metric)} by subject and seed", columns, rows)
+    note = "±: standard deviation over seeds; in the last row over subjects, their seeds averaged."
+    return Grid(f"{shown(metric)} by subject and seed", columns, rows, note)
 
 
 def _published_values(run: ShownRun) -> Mapping[str, float]:
@@ -195,7 +201,7 @@ def _runs(group: RunGroup) -> list[Grid]:
     """Put runs below one another; the best in bold, with signs of significance."""
     of_runs = {run.label: run.metrics for run in group.runs if run.metrics}
     names = list(dict.fromkeys(name for metrics in of_runs.values() for name in metrics))
-    best = _best(of_runs, names)
+    best = _best({label: each for label, each in of_runs.items() if label in group.comparable}, names)
     marks = {(each.second, each.metric): mark_of(each) for each in group.compared}
     rows = [
         [
@@ -215,9 +221,26 @@ def _runs(group: RunGroup) -> list[Grid]:
             "Run by run, with 95 % intervals",
             ["run", *map(with_arrow, names), "n"],
             rows,
-            f"Bold: best.{signs}",
+            f"{_bold(group)}{signs}",
         )
     ]
+
+
+def _bold(group: RunGroup) -> str:
+    """Say what is bold, where anything is."""
+    if len(group.comparable) < 2:
+        return "No best is marked: these runs cannot be compared."
+    return "Bold: best." if not group.not_compared else f"Bold: best of {', '.join(group.comparable)}."
+
+
+def _set_ups(group: RunGroup) -> Grid:
+    """Show in what each other run differs from the first."""
+    first, *others = group.runs
+    here = first.found.notes.get(SET_UP, {})
+    rows = [
+        [run.label, line] for run in others for line in differences(run.found.notes.get(SET_UP, {}), here)
+    ]
+    return Grid(f"Set-ups: what differs from {first.label}", ["run", "in"], rows)
 
 
 def _best(of_runs: Mapping[str, Mapping[str, Metric]], names: Sequence[str]) -> dict[str, str]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.set_up import SET_UP, differences, notes_of_signals
 from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.comparison import benjamini_hochberg, compare, limits_of_p
 
@@ -54,9 +55,9 @@ def _compare(pairs: Sequence[tuple[Measurements, Measurements]]) -> list[dict[st
         if result.least_p is not None and result.least_p > SIGNIFICANT:  # few subjects have few signs
             least = f"{result.subjects} subjects: sign-flip and Wilcoxon give {result.least_p:.2g} at least"
             notes = [least, *notes]
-        found.append(
-            {"run": second.notes["run"], "caveats": second.caveats, "notes": notes, **result.as_dict()}
-        )
+        set_ups = [each.notes.get(SET_UP, {}) for each in (first, second)]
+        named = {"run": second.notes["run"], "caveats": second.caveats, "differs": differences(*set_ups)}
+        found.append({**named, "notes": [*notes_of_signals(*set_ups), *notes], **result.as_dict()})
     for test in TESTS:
         adjusted = benjamini_hochberg([each[test] for each in found])
         for each, p in zip(found, adjusted, strict=True):

@@ -12,6 +12,7 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.caveats import extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
+from brainhive_cli.core.set_up import SET_UP, describe_signals, merge
 from brainhive_cli.core.units import Alike
 from brainhive_cli.metrics.rank_sum import RankSum, rank_sum
 from brainhive_cli.metrics.retrieval import chance_of_precision, summarise
@@ -97,7 +98,8 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "curves": _describe_curves(groups, spec),
         "voxels": voxels,
         "prior": first.prior,
-        "published": first.published(pool) if is_alone else {},
+        "published": first.published(spec.split, pool) if is_alone else {},
+        SET_UP: merge([run.set_up(spec.split) for run in job.runs]),
         "cells": {
             name: {"cell": cell.name, "subject": subject, "seed": cell.seed}
             for name, (cell, subject, _) in tested.items()
@@ -138,6 +140,7 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += ["pictures that were shown"] if spec.only_shown else []
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
+    words += describe_signals(merge([run.set_up(spec.split) for run in runs]))
     return extend_protocol(", ".join(words), caveats_of(runs))
 
 
@@ -337,8 +340,9 @@ def _curve(name: str, groups: Groups, context: MetricContext) -> dict[str, Metri
     curves: list[list[Curve]] = [[each.curves[name] for each in group] for group in groups]
     found = {}
     for at in _shared_points(name, groups):
+        drawn = f"{context.protocol}, {at:g} of them drawn" if name == "repetitions" else context.protocol
         ranks = [[draw for each in group for draw in each[at]] for group in curves]
-        metrics = summarise(ranks, **context.named(_ids(groups)), only=CURVE)
+        metrics = summarise(ranks, **context.named(_ids(groups), protocol=drawn), only=CURVE)
         found[scope(name, f"{at:g}")] = by_name(metrics)
     return found
 

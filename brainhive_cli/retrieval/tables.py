@@ -154,7 +154,7 @@ def _seeds(found: Measurements) -> Table:
     over = [_spread([row[seed] for row in means.values() if seed in row]) for seed in seeds]
     overall = _spread([float(np.mean(list(row.values()))) for row in means.values()])
     return Table(
-        "Top-1 by subject and seed, mean ± standard deviation",
+        "Top-1 by subject and seed, mean ± standard deviation: in rows over seeds, in the last over subjects",
         ("subject", *seeds, "mean ± sd"),
         (*rows, ("mean ± sd", *over, overall)),
     )
@@ -274,4 +274,12 @@ def comparison_tables(comparisons: Sequence[Mapping[str, Any]]) -> tuple[Table, 
         *dict.fromkeys(note for each in comparisons for note in each["notes"]),
     ]
     caveats = merge_caveats(*(each["caveats"] for each in comparisons))
-    return extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
+    differing = [(f"…{each['run'][-9:]}", line) for each in comparisons for line in _differs(each)]
+    set_ups = Table("This run differs from others", ("from", "in"), tuple(differing))
+    tests = extend_tables([Table("; ".join(title), columns, tuple(rows))], caveats)
+    return (*([set_ups] if differing else []), *tests)
+
+
+def _differs(comparison: Mapping[str, Any]) -> list[str]:
+    """List in what two runs differ; variants of a sweep are named by that."""
+    return [] if "pair" in comparison else list(comparison["differs"])

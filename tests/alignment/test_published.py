@@ -2,6 +2,8 @@
 
 import pytest
 
+from brainhive_cli.alignment.recipe import Recipe
+
 SAME = (
     "published.source=a paper",
     "published.top1=0.5",
@@ -13,16 +15,22 @@ SAME = (
     "published.epochs=1",
     "published.selection=best",
     "published.pool=100",
+    "published.rate_hz=250",
+    "published.repetitions=16",
+    "published.unit=uV",
 )
 
 
 @pytest.fixture
 def train(go, small, world, tmp_path):
     """Train one cell for an epoch, with what was published of exactly that."""
+    few = (*small, "subjects=1", "train.epochs=1")
+    paper = tmp_path / "paper.yaml"
+    paper.write_text(Recipe.resolve("train-align", None, {}, few).to_yaml())
 
     def train(*overrides: str):
-        few = (f"paths.runs={tmp_path}", "subjects=1", "train.epochs=1")
-        return go("train-align", *small, *few, *SAME, *overrides)
+        here = (f"paths.runs={tmp_path}", *SAME, f"published.recipe={paper}")
+        return go("train-align", *few, *here, *overrides)
 
     return train
 
@@ -51,3 +59,34 @@ def test_it_stands_beside_retrieval_of_the_same_set_up_only(train, go, tmp_path)
 def test_what_the_source_does_not_state_is_a_difference(train):
     result = train("published={source: a paper, top1: 0.5, mode: intra}")
     assert result.metrics.notes["published"]["differs"][0] == "dataset not stated"
+
+
+def differs(result) -> list[str]:
+    return result.metrics.notes["published"]["differs"]
+
+
+def test_every_setting_that_decides_the_result_is_compared(train, go, tmp_path):
+    train("signal.window_ms=[0,100]", "signal.channels=Oz", "train.lr=1", "seeds=7")
+
+    result = go("eval-retrieval", f"paths.runs={tmp_path}", "sheet_rows=0")
+
+    assert differs(result) == [
+        "seeds 7, not 1",
+        "train.lr 1, not 0.002",
+        "channels Oz, not 17: P7 … O2",
+        "window 0 to 100 ms, not 0 to 1000 ms",
+    ]
+
+
+def test_signals_of_another_rate_unit_or_number_of_repetitions_are_another_set_up(train):
+    other = train("published.rate_hz=100", "published.repetitions=80", "published.unit=whitened")
+
+    assert differs(other) == [
+        "rate 250 Hz, not 100 Hz",
+        "repetitions 16, not 80",
+        "unit uV, not whitened",
+    ]
+
+
+def test_a_recipe_of_the_paper_that_is_not_there_is_said(train):
+    assert differs(train("published.recipe=gone"))[0].startswith("gone: no recipe 'gone'")

@@ -99,7 +99,8 @@ def test_every_model_meets_all_subjects_of_another_data_set_above_chance(go, sma
     fewer = go("eval-retrieval", run, f"dataset={OTHER}", "subjects=2", "sheet_rows=0")
 
     metrics = result.metrics
-    protocol = "intra, demo-noise-0.5, zero-shot from demo-noise-0.3, simulated"
+    signals = "17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV"
+    protocol = f"intra, demo-noise-0.5, zero-shot from demo-noise-0.3, {signals}, simulated"
     assert (metrics.notes["protocol"], metrics.notes["verdict"]) == (protocol, "above chance")
     cells = [f"sub-0{trained}_seed-1 · sub-0{tested}" for trained in (1, 2) for tested in (1, 2)]
     assert list(metrics.items) == cells and list(fewer.metrics.items) == cells[1::2]
@@ -150,7 +151,8 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     target = torch.tensor([pictures.image_ids.index(image_id) for image_id in recording.image_ids])
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics.notes["protocol"] == (
-        "model folder, demo-noise-0.3, simulated, nothing says which pictures it was trained on, "
+        "model folder, demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, "
+        "simulated, nothing says which pictures it was trained on, "
         "nothing says how its epoch was selected"
     )
     assert metrics.notes["verdict"] == "above chance"

@@ -87,7 +87,9 @@ def test_ranks_and_scores_are_those_of_a_plain_computation(world, trained, evalu
 def test_a_metric_never_travels_alone(evaluated):
     for metric in evaluated.metrics.overall.values():
         assert (metric.n, metric.pool, metric.seeds, metric.split) == (200, 100, (1,), "test")
-        assert metric.protocol == "intra, demo-noise-0.3, simulated"
+        assert metric.protocol == (
+            "intra, demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated"
+        )
         assert metric.low <= metric.value <= metric.high and metric.selected is False
         assert metric.chance is not None
     top1 = evaluated.metrics.overall["top1"]

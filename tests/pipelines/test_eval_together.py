@@ -1,5 +1,6 @@
 """Several runs: averaged, and compared item by item."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.metrics.comparison import FOLDS, TWO, min_f
 from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.retrieval.comparisons import compare_with
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.recordings import Recording, SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
 DATASET = "demo-noise-0.3"
@@ -50,7 +51,7 @@ def test_an_ensemble_averages_the_similarities_of_its_runs(go, world, trained, w
         assert cell["ranks"] == ranked((one + other) / 2, target)
         assert cell["ranks"] != ranked(one, target)
         assert cell["backward_ranks"] == ranked(((one + other) / 2).T, np.argsort(target))
-    assert metrics.notes["protocol"] == f"intra, {DATASET}, mean of 2 runs, simulated"
+    assert metrics.notes["protocol"].startswith(f"intra, {DATASET}, mean of 2 runs, ")
     assert metrics.notes["runs"] == [str(trained), str(world / "runs/train-align" / weaker.name)]
 
 
@@ -129,3 +130,37 @@ def test_without_a_data_set_or_subjects_a_model_folder_says_what_is_missing(go, 
     assert f"--run {model} --dataset" in caught.value.hint
     with pytest.raises(MissingData, match="test it on: --subjects missing"):
         go("eval-retrieval", f"run={model}", "dataset=demo")
+
+
+def test_runs_that_averaged_other_numbers_of_repetitions_are_compared_with_a_word_about_it(
+    go, world, trained, small, tmp_path
+):
+    stores = tmp_path / "signals/demo-noise-0.3"
+    for subject in (1, 2):
+        source = SignalStore.open(world / f"signals/demo-noise-0.3/default/sub-{subject:02d}.h5")
+        fewer = {"train": source["train"], "test": first_repetitions(source["test"], 2)}
+        SignalStore.write(stores / f"default/sub-{subject:02d}.h5", fewer)
+    signals, runs = f"paths.signals={tmp_path / 'signals'}", f"paths.runs={tmp_path / 'runs'}"
+    of_two = go("eval-retrieval", f"run={trained}", signals, runs, "sheet_rows=0")
+    of_all = go("eval-retrieval", f"run={trained}", "sheet_rows=0")
+
+    assert "2 repetitions averaged" in of_two.tables[0].title
+    (found,) = compare_with(of_all.metrics, [of_two.metrics])
+    assert found["differs"] == ["repetitions 16, not 2"]
+    assert found["notes"][0] == "the two were tested on other signals: repetitions 16, not 2"
+    runs = f"runs=[{of_all.folder}, {of_two.folder}]"
+    page = go("compare", runs, "format=md", f"to={tmp_path / 'table.md'}")
+    assert "repetitions 16, not 2" in page.tables[0].title
+
+
+def first_repetitions(recording: Recording, count: int) -> Recording:
+    fewer = np.full(len(recording.image_ids), count)
+    return replace(recording, signal=np.asarray(recording.signal)[:, :count], repetitions=fewer)
+
+
+def test_what_two_compared_runs_differ_in_is_a_table(go, world, trained, weaker):
+    result = go("eval-retrieval", f"run={trained}", f"against={weaker}", "sheet_rows=0")
+
+    (table,) = (each for each in result.tables if each.title.startswith("This run differs"))
+    assert [line for _, line in table.rows] == result.metrics.notes["against"][0]["differs"]
+    assert "epochs 12, not 1" in [line for _, line in table.rows]

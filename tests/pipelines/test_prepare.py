@@ -431,7 +431,7 @@ def test_files_that_hold_all_repetitions_together_are_prepared(mini_raw, home, g
 
 @pytest.mark.parametrize(("by", "is_said"), [("both", True), ("training", False)])
 def test_a_store_whose_whitening_used_test_trials_says_so(raw, go, by, is_said):
-    result = go("prepare", TWO_EACH, f"preparation.whiten_by={by}")
+    result = go("prepare", "preparation.repetitions=[2,2]", f"preparation.whiten_by={by}")
 
     assert all((WHITENED_BY_TESTED in each.caveats) == is_said for each in store(raw).splits.values())
     assert (WHITENED_BY_TESTED in result.tables[0].title) == is_said

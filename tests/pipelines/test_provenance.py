@@ -93,7 +93,7 @@ def test_a_model_folder_says_it_too_and_one_that_says_nothing_says_so(go, here, 
 
     ours = go("eval-retrieval", *asked)
     check(ours, SIMULATED, SELECTED_ON_TEST)
-    assert ours.metrics.notes["protocol"].startswith("model folder, demo-noise-0.3, simulated")
+    assert ours.metrics.notes["protocol"].startswith("model folder, demo-noise-0.3, 17 channels, ")
 
     config = model / "config.json"
     kept = config.read_text()

@@ -92,7 +92,8 @@ def test_cells_stand_in_a_table_and_an_item_counts_once_over_seeds(go, world, dr
     one = go("reconstruct", *drawing, "seeds=2", "subjects=2")
 
     assert both.tables[0].title == (
-        "Reconstruction of test pictures: brainhive, 2 repeats, intra demo-noise-0.3, simulated, seeds 1, 2"
+        "Reconstruction of test pictures: brainhive, 2 repeats, intra demo-noise-0.3, 17 channels, "
+        "0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, simulated, seeds 1, 2"
     )
     assert {metric.n for metric in both.metrics.overall.values()} == {2 * 3}
     cells = ["sub-01_seed-1", "sub-01_seed-2", "sub-02_seed-1", "sub-02_seed-2"]

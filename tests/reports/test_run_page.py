@@ -12,6 +12,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import comma_separated, latex, markdown, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.sentences import methods
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -144,3 +145,79 @@ def test_a_table_of_one_run_has_a_row_a_subject(tmp_path):
 def test_words_that_latex_would_read_as_commands_are_escaped(tmp_path):
     shown = run(tmp_path, "a_b & c%")
     assert r"a\_b \& c\% & " in latex(paper_table(RunGroup([shown, run(tmp_path, "other")])))
+
+
+SET_UP = {
+    "dataset": "things-eeg",
+    "subjects": [1, 2],
+    "mode": "intra",
+    "encoders": ["clip-h14", "vae"],
+    "backbone.kind": "brain-mlp",
+    "epochs": 25,
+    "train.lr": 5e-4,
+    "selection": "last",
+    "channels": ["Oz", "O1"],
+    "window_ms": [0, 1000],
+    "rate_hz": 250.0,
+    "repetitions": [80, 80],
+    "unit": "whitened",
+    "preparation.whiten": "epochs",
+    "preparation.whiten_by": "training",
+}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Subjects 1, 2 of things-eeg",
+        "Oz, O1, 0 to 1000 ms, 250 Hz, 80 repetitions averaged, whitened",
+        "whiten epochs, whiten_by training",
+        "Brain model brain-mlp: embeddings of clip-h14, vae; mode intra; 25 epochs; learning rate 0.0005",
+        "the last epoch was kept",
+        "Whether ranks are above chance was tested by the exact sum of ranks.",
+        "The p of the control is the share of its draws that are at least as good.",
+    ],
+)
+def test_the_methods_name_the_whole_set_up_and_the_test_behind_each_p(tmp_path, words):
+    notes = {"above_chance": {"test": "the exact sum of ranks"}, "control": {"draws": 1000}}
+    assert words in methods([RunGroup([run(tmp_path, "ours", set_up=SET_UP, **notes)])])
+
+
+def test_of_runs_that_cannot_be_compared_none_is_the_best(tmp_path):
+    group = RunGroup([run(tmp_path, "ours", 0.5), run(tmp_path, "theirs", 0.25)], [], ["other galleries"])
+
+    table = paper_table(group)
+    assert not any(value.is_best for _, values in table.rows for value in values)
+    assert "Bold" not in table.caption and "No best is marked" in table.caption
+    runs = tables_of(group)[0]
+    assert not any(row[1].is_best for row in runs.cells) and "Bold" not in runs.note
+
+
+def test_a_run_that_was_left_out_of_the_comparison_is_not_the_best_of_the_others(tmp_path):
+    group = compared(tmp_path)
+    group = replace(group, runs=[*group.runs, run(tmp_path, "other", 0.9)])
+
+    rows = dict(paper_table(group).rows)
+    assert rows["aligned"][0].is_best and not rows["other"][0].is_best
+    assert "among aligned, base" in paper_table(group).caption
+    assert [row[1].is_best for row in tables_of(group)[0].cells] == [True, False, False]
+
+
+def test_a_page_lists_in_what_runs_differ(tmp_path):
+    fewer = {**SET_UP, "repetitions": [8, 8], "train.lr": 1.0}
+    group = RunGroup([run(tmp_path, "ours", set_up=SET_UP), run(tmp_path, "theirs", set_up=fewer)])
+
+    differing = next(table for table in tables_of(group) if table.title.startswith("Set-ups"))
+    assert differing.cells == [["theirs", "train.lr 1, not 0.0005"], ["theirs", "repetitions 8, not 80"]]
+
+
+def test_what_stands_after_plus_minus_is_said_for_one_subject_too(tmp_path):
+    one = run(tmp_path, "ours")
+    document = one.folder.measurements()
+    document.notes["cells"].clear()
+    top1 = replace(document.scopes[ALL]["top1"], seed_sd=0.02)
+    one.folder.finish(replace(document, scopes={ALL: {"top1": top1}}))
+
+    table = paper_table(RunGroup([ShownRun("ours", one.folder)]))
+    assert table.rows[-1][1][0].text == "0.500 ± 0.020"
+    assert "± standard deviation over the seeds" in table.caption

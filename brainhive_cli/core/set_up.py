@@ -1,0 +1,119 @@
+"""The set-up behind a number: whose signals, how prepared and averaged, read by which model, trained how."""
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+SetUp = Mapping[str, Any]
+"""Plain values by key. Keys of a recipe are those that users write (`train.lr`); signals are described by
+`SIGNALS`. A key whose value is not known is left out."""
+SIGNALS = ("channels", "window_ms", "rate_hz", "repetitions", "unit", "preparation")
+"""Keys of the signals that models were tested on: runs that differ in them compare more than models."""
+SET_UP = "set_up"
+"""The key of a set-up in the notes of measurements."""
+LISTED = 6
+"""Values of a list that are named one by one; of a longer one its length, first and last."""
+NOTHING = "none"
+"""What a value is shown as that is not there."""
+TEXT = 80
+"""Characters of a value that is shown in a difference."""
+
+
+def flatten(fields: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Give nested values by dotted keys."""
+    flat: dict[str, Any] = {}
+    for key, value in fields.items():
+        name = f"{before}.{key}" if before else key
+        flat |= flatten(value, name) if isinstance(value, Mapping) and value else {name: value}
+    return flat
+
+
+def merge(set_ups: Sequence[SetUp]) -> dict[str, Any]:
+    """Put several into one, as those of the subjects or the runs that one number is of.
+
+    What they differ in is said in words. Keys that some do not know are left out.
+    """
+    known = [key for key in (set_ups[0] if set_ups else {}) if all(key in each for each in set_ups)]
+    values = {key: [each[key] for each in set_ups] for key in known}
+    return {
+        key: some[0]
+        if all(each == some[0] for each in some)
+        else " or ".join(dict.fromkeys(say(key, each) for each in some))
+        for key, some in values.items()
+    }
+
+
+def differences(here: SetUp, there: SetUp, only: Collection[str] | None = None) -> list[str]:
+    """Say in which keys two set-ups differ, as `train.lr 1, not 0.0005`.
+
+    A key that only one of them has counts where both have keys of its section (`train`); else the other does
+    not know the whole section.
+
+    Args:
+        here: The one that is spoken of.
+        there: The other.
+        only: First parts of the keys that are compared; default: all.
+    """
+    said = []
+    known = {key.split(".")[0] for key in here} & {key.split(".")[0] for key in there}
+    keys = [key for key in {**here, **there} if key.split(".")[0] in known]
+    differing = [key for key in keys if here.get(key) != there.get(key)]
+    other_kinds = [key.removesuffix("kind") for key in differing if key.endswith(".kind")]
+    for key in differing:
+        if only is not None and key.split(".")[0] not in only:
+            continue
+        if not key.endswith(".kind") and any(key.startswith(part) for part in other_kinds):
+            continue  # knobs of another part
+        one, other = (say(key, each.get(key)) for each in (here, there))
+        name = {"window_ms": "window", "rate_hz": "rate"}.get(key, key.removesuffix(".kind"))
+        if one != other:
+            said.append(f"{name} {one}, not {other}")
+        elif one != NOTHING:
+            said.append(f"{name} of other values")
+    return said
+
+
+def notes_of_signals(here: SetUp, there: SetUp) -> list[str]:
+    """Say what limits a comparison of two runs whose models were tested on other signals; else nothing."""
+    differing = differences(here, there, SIGNALS)
+    return [f"the two were tested on other signals: {', '.join(differing)}"] if differing else []
+
+
+def describe_signals(set_up: SetUp) -> list[str]:
+    """Say which signals a model was tested on, for a protocol: channels, window, rate, repetitions, unit."""
+    channels, repetitions = set_up.get("channels"), set_up.get("repetitions")
+    words = []
+    if channels is not None:
+        many = isinstance(channels, list) and len(channels) > LISTED
+        words.append(f"{len(channels)} channels" if many else say("channels", channels))
+    if (window := set_up.get("window_ms")) is not None:
+        words.append(say("window_ms", window))
+    if (rate_hz := set_up.get("rate_hz")) is not None:
+        words.append(say("rate_hz", rate_hz))
+    if repetitions is not None:
+        count = say("repetitions", repetitions)
+        words.append(f"{count} repetition{'s' * (count != '1')} averaged")
+    words += [str(set_up["unit"])] if set_up.get("unit") else []
+    how = set_up.get("signal.normalise", "none")
+    return [*words, *([] if how == "none" else [f"normalised by {how}"])]
+
+
+def say(key: str, value: Any) -> str:
+    """Write a value for people, by what its key is."""
+    if isinstance(value, str):
+        return value
+    if value is None or value in ([], {}):
+        return NOTHING
+    if key == "window_ms":
+        return f"{value[0]:g} to {value[1]:g} ms"
+    if key == "rate_hz":
+        return f"{value:g} Hz"
+    if key == "repetitions":
+        least, most = value
+        return f"{most}" if least == most else f"{least} to {most}"
+    if isinstance(value, list):
+        texts = [say("", each) for each in value]
+        named = len(texts) <= LISTED
+        text = ", ".join(texts) if named else f"{len(texts)}: {texts[0]} … {texts[-1]}"
+    else:
+        text = f"{value:g}" if isinstance(value, float) else str(value)
+    return text if len(text) <= TEXT else f"{text[: TEXT - 1]}…"
