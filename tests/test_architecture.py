@@ -49,8 +49,8 @@ DOMAINS = {
     "aligner": {"alignment"},  # the public name of its model
 }
 """What each package below the pipelines may import of the others."""
-OPENED = {"trained", "trained_cell", "matching_run", "learned", "model", "cells"}
-"""Modules of alignment that other domains may import: finished runs, and the models in them."""
+OPENED = {"trained", "trained_cell", "matching_run", "learned", "seen_pictures", "model", "cells"}
+"""Modules of alignment that other domains may import: finished runs, their models, and what these saw."""
 LAYERS = [
     {"", "core"},
     {"stores"},

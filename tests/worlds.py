@@ -58,9 +58,9 @@ def pictures(tmp_path: Path) -> Path:
     return paint(tmp_path / "pictures", concepts=4, each=3)
 
 
-def paint(root: Path, concepts: int, each: int) -> Path:
-    """Fill a folder with pictures of a colour a concept, and noise."""
-    random = np.random.default_rng(0)
+def paint(root: Path, concepts: int, each: int, seed: int = 0) -> Path:
+    """Fill a folder with pictures of a colour a concept, and noise; other seeds give other pictures."""
+    random = np.random.default_rng(seed)
     for concept in range(concepts):
         colour = random.integers(40, 215, 3)
         (root / f"concept_{concept}").mkdir(parents=True)
@@ -264,11 +264,13 @@ def things(home: Path, request: pytest.FixtureRequest) -> Path:
     random = np.random.default_rng(0)
     mixing = random.standard_normal((12, 63 * 40)).astype(np.float32)
     module, preprocess = example()
-    for folder, split, concepts, each, repetitions in (
-        ("training_images", "train", 20, 4, 2),
-        ("test_images", "test", getattr(request, "param", 12), 1, 3),
+    for seed, (folder, split, concepts, each, repetitions) in enumerate(
+        (
+            ("training_images", "train", 20, 4, 2),
+            ("test_images", "test", getattr(request, "param", 12), 1, 3),
+        )
     ):
-        files = sorted(paint(root / folder, concepts, each).rglob("*.png"))
+        files = sorted(paint(root / folder, concepts, each, seed).rglob("*.png"))
         seen = torch.stack([preprocess(Image.open(file)) for file in files])
         evoked = ((module(seen) - 0.5) @ mixing).reshape(len(files), 1, 63, 40)
         eeg = evoked + 0.3 * torch.randn(len(files), repetitions, 63, 40, generator=torch.manual_seed(1))

@@ -12,7 +12,9 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.signal_spec import SignalSpec
 
-FORMAT = 3
+FORMAT = 4
+OF_ONE_TOKEN = 2
+"""The last format whose models had one token, as those of BrainHiVE's own folders."""
 """Of the model folder. The first had neither a number nor the block `learned`; the first two had one token,
 and named channels, samples and subjects where `spec` is now. Both are still read."""
 SUBJECT_LAYERS = ("none", *LAYERS)
@@ -129,7 +131,7 @@ class Layout:
         Raises:
             BrainhiveError: if a key is unknown, missing or of another type; `where` names the file.
         """
-        if number < FORMAT:
+        if number <= OF_ONE_TOKEN:
             fields = _of_one_token(documents.check(fields, where, OneToken, hint))
         return documents.check(fields, where, cls, hint)
 

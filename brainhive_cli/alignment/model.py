@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
@@ -201,7 +201,7 @@ def load(path: Path | str) -> Aligner:
 
     Raises:
         MissingData: if the folder lacks a file.
-        BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is newer.
+        BrainhiveError: if a file is damaged, the weights do not fit the config, or the format is another.
     """
     folder = Path(path)
     if published_checkpoints.is_checkpoint(folder):
@@ -247,7 +247,7 @@ def learned_in(folder: Path) -> Learned:
     """Read what the model of a folder learned from, without its weights.
 
     Raises:
-        BrainhiveError: if a file is damaged, or the format is newer.
+        BrainhiveError: if a file is damaged, or the format is another.
     """
     if published_checkpoints.is_checkpoint(folder):
         return published_checkpoints.learned_in(folder)
@@ -261,6 +261,16 @@ class _Config(BaseModel):
 
     format: int = 1
     learned: Block | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_of_this_format(cls, fields: Any) -> Any:
+        """Refuse another format before its keys are read; folders that say no history are not ours."""
+        number = fields.get("format", 1) if isinstance(fields, dict) else 1
+        if isinstance(number, int) and (number > FORMAT or (number < FORMAT and "learned" in fields)):
+            age, way = ("newer", "pip install --upgrade brainhive") if number > FORMAT else ("older", WAY)
+            raise BrainhiveError(f"the folder is of format {number}, {age} than this version's {FORMAT}", way)
+        return fields
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -276,13 +286,7 @@ class _Config(BaseModel):
 
 
 def _config(folder: Path) -> _Config:
-    config = documents.read(folder / "config.json", _Config, WAY)
-    if config.format > FORMAT:
-        raise BrainhiveError(
-            f"the model folder {folder} is of format {config.format}, newer than this version's {FORMAT}",
-            "pip install --upgrade brainhive",
-        )
-    return config
+    return documents.read(folder / "config.json", _Config, WAY)
 
 
 def _learned(folder: Path, config: _Config) -> Learned:

@@ -1,6 +1,7 @@
 """A finished align run, or one model folder, opened to be evaluated or decoded with."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ from brainhive_cli.alignment.learned import Learned
 from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.seen_pictures import TestedPictures
 from brainhive_cli.alignment.set_ups import (
     SELECTION,
     describe_model,
@@ -38,6 +40,7 @@ from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
+from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.target_store import TargetStore, path_of
 
@@ -55,6 +58,7 @@ class AlignRun:
         online: Encoders whose targets were computed at each step, so that they need no store.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
+        sources: What else learned from pictures and has a part in results, as a prior, by what it is called.
     """
 
     folder: RunFolder
@@ -68,6 +72,7 @@ class AlignRun:
     recipe: Recipe | None = None
     variant: str = ""
     online: frozenset[str] = frozenset()
+    sources: Mapping[str, Learned] = field(default_factory=dict)
     _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
@@ -187,6 +192,10 @@ class AlignRun:
 
     def learned(self, cell: Cell) -> Learned:
         """Read what a cell's model learned from; of format 1 only the run says what selected the epoch."""
+        learned: Learned = self.once(("learned", cell.name), lambda: self._learned(cell))
+        return learned
+
+    def _learned(self, cell: Cell) -> Learned:
         found = aligners.learned_in(self._model_of(cell))
         if self.is_model:
             return found
@@ -194,13 +203,12 @@ class AlignRun:
         is_of_test = "test" in (found.selection, selected_on)
         return replace(found, selection="test" if is_of_test else found.selection or selected_on)
 
-    @cached_property
-    def caveats(self) -> list[str]:
-        """Caveats of every number that depends on the run's models."""
+    def caveats(self, split: str) -> list[str]:
+        """Caveats of every number that depends on the run's models, tested on a split."""
         of_models = [self.learned(cell).caveats for cell in self.cells]
         if any(self._is_normalised_by_tested(cell) for cell in self.cells):
             of_models.append([NORMALISED_BY_TESTED])
-        return merge_caveats(self.signal_caveats, *of_models)
+        return merge_caveats(self.signal_caveats, self.tested_pictures(split).caveats, *of_models)
 
     @cached_property
     def signal_caveats(self) -> list[str]:
@@ -217,6 +225,34 @@ class AlignRun:
         return sorted(
             {subject for cell in self.cells if cell.variant == variant for subject in cell.tested_on}
         )
+
+    def tested_pictures(self, split: str) -> TestedPictures:
+        """Compare the pictures of a split with those that were learned from, once."""
+
+        def compare() -> TestedPictures:
+            models: dict[int, list[Learned]] = {}
+            for cell in self.cells:
+                for subject in cell.tested_on:
+                    models.setdefault(subject, []).append(self.learned(cell))
+            return TestedPictures.compare(
+                f"{split} pictures of {self.dataset.name}",
+                self.dataset.pictured_as,
+                self.stores(split),
+                self._learned_stores(self.stores(split)),
+                models,
+                self.sources,
+            )
+
+        tested: TestedPictures = self.once(("tested pictures", split), compare)
+        return tested
+
+    def _learned_stores(self, encoders: Collection[str]) -> dict[str, TargetStore]:
+        """Open the target stores of the training pictures by encoder, where all are here; else none."""
+        if self.origin is None:
+            root = self.paths.under_home("embeddings")
+            with suppress(BrainhiveError):  # they are looked at for a warning only
+                return target_store.open_all(root, self.dataset.name, "train", [*encoders])
+        return {}
 
     @property
     def are_strangers(self) -> bool:

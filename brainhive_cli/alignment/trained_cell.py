@@ -17,7 +17,6 @@ from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.alignment.transfer import match_recording
 from brainhive_cli.core import console
 from brainhive_cli.core.decoded import Decoded
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import refuse_other_target
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.seeds import derive_seed
@@ -32,8 +31,6 @@ from brainhive_cli.stores.target_store import TargetStore
 
 SIGNALS, PICTURES = 4000, 8192
 """How many are encoded at once; signals a multiple of 20, the batches that NEURONS' weights were read in."""
-BY_CHANCE = 0.5
-"""Share of the tested pictures that may have the ids of others, as numbered ones do."""
 
 
 @dataclass(frozen=True)
@@ -144,44 +141,51 @@ class Member:
         return torch.full((count,), known.index(subject), device=self.model.device)
 
     def averaged(self, subject: int, split: str) -> Trials:
-        """Open a subject's signals, repetitions averaged; they are kept for the cells that follow.
+        """Open the signals that a subject is tested on, repetitions averaged; kept for the cells that follow.
+
+        Those of pictures that were seen in training, validation included, are left out.
 
         Raises:
-            BrainhiveError: if the model was trained on one of the pictures, those for validation included.
+            BrainhiveError: if these are too many.
         """
         key = self.key("trials", subject, split)
-        trials: Trials = self.align.once(key, lambda: self._trials(subject, split))
-        self._refuse_seen(trials, split)
+        trials: Trials = self.align.once(key, lambda: self._tested(subject, split))
         return trials
 
     def training(self, subject: int) -> Trials:
         """Open a subject's training signals, repetitions averaged; they are not kept."""
         return self._trials(subject, "train")
 
-    def _refuse_seen(self, trials: Trials, split: str) -> None:
-        """Refuse to test on pictures that the model learned from, by whomever they were seen."""
-        dataset, learned = self.align.dataset, self.model.learned
-        tested = self.pictures(split).image_ids[np.unique(trials.stimulus)]
-        model, of = f"{self.align.folder.path}, {self.cell.name},", f"{split} pictures of {dataset.name}"
-        if (seen := learned.has_seen(dataset.pictured_as, tested)).any():
-            raise BrainhiveError(
-                f"{model} was trained on {seen.sum()} of the {len(seen)} {of} that it is tested on",
-                "evaluate on pictures that were held out, or train again on a split without them",
-            )
-        if (seen := learned.has_seen_ids(tested)).mean() > BY_CHANCE:
-            alike = f"pictures of {learned.dataset} that have the ids of {seen.sum()} of the {len(seen)} {of}"
-            text = f"{model} was trained on {alike}: if they are the same pictures, this is no test of it"
-            self.align.once(("same ids", split), lambda: console.warn(text))
+    def shown(self, subject: int, split: str) -> NDArray[np.int64]:
+        """Find the rows of all pictures that a subject was shown, those that are left out included."""
+        key = self.key("shown", subject, split)
+        rows: NDArray[np.int64] = self.align.once(key, lambda: np.unique(self._selection(subject, split)[1]))
+        return rows
 
-    def mean_signal(self, subject: int, split: str) -> NDArray[np.float32]:
-        """Average a subject's signals over pictures: [C, T]; it is kept for the cells that follow."""
-        key = self.key("mean", subject, split)
-        mean: NDArray[np.float32] = self.align.once(key, lambda: self._trials(subject, split).signal.mean(0))
+    def mean_training_signal(self, subject: int) -> NDArray[np.float32]:
+        """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
+        key = self.key("mean", subject, "train")
+        mean: NDArray[np.float32] = self.align.once(key, lambda: self.training(subject).signal.mean(0))
         return mean
 
     def with_single(self, subject: int, split: str) -> Trials:
-        """Open a subject's signals with their single trials."""
-        return self._trials(subject, split, with_single=True)
+        """Open the signals that a subject is tested on, as `averaged` does, with their single trials."""
+        return self._tested(subject, split, with_single=True)
+
+    def _tested(self, subject: int, split: str, with_single: bool = False) -> Trials:
+        trials = self._trials(subject, split, with_single)
+        unseen = self._are_unseen(subject, split, trials.stimulus)
+        return trials if unseen.all() else trials.take(np.flatnonzero(unseen))
+
+    def _are_unseen(self, subject: int, split: str, rows: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Find the signals [N] of pictures that no model which is tested on the subject learned from.
+
+        Whatever tests a model asks here: no result is of a picture that was seen in training.
+        """
+        tested = self.align.tested_pictures(split)
+        unseen = tested.are_unseen(subject, rows, f"{self.align.folder.path}, {self.cell.name},")
+        self.align.once(("warned of pictures", split), lambda: [*map(console.warn, tested.warnings)])
+        return unseen
 
     def times_ms(self, subject: int, split: str) -> NDArray[np.floating[Any]]:
         """Return the times of the samples of a subject's signals, milliseconds after stimulus onset: [T]."""
@@ -201,7 +205,20 @@ class Member:
         return trials
 
     def selection(self, subject: int, split: str) -> tuple[Selection, NDArray[np.int64]]:
-        """Choose what the model reads of a recording, nothing averaged; and return pictures' rows [N]."""
+        """Choose what the model reads of a recording that it is tested on, as `averaged` does.
+
+        Returns:
+            The selection, of which nothing is averaged yet, and the rows of its pictures [N].
+        """
+        selection, rows = self._selection(subject, split)
+        unseen = self._are_unseen(subject, split, rows)
+        return replace(selection, pictures=selection.pictures[unseen]), rows[unseen]
+
+    def training_selection(self, subject: int) -> tuple[Selection, NDArray[np.int64]]:
+        """Choose what the model reads of a subject's training signals, likewise."""
+        return self._selection(subject, "train")
+
+    def _selection(self, subject: int, split: str) -> tuple[Selection, NDArray[np.int64]]:
         signal, channels = self._taken(subject, split)
         given = (self.align.dataset, self.align.paths, signal, subject, split)
         found, stimulus, _ = select_trials(*given, self.pictures(split), channels, self._normaliser(subject))

@@ -16,7 +16,7 @@ from brainhive_cli.alignment.finetune import share_of
 from brainhive_cli.alignment.identity import digest_of
 from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.layout import Layout, fused_head
-from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
@@ -35,7 +35,7 @@ from brainhive_cli.data.trials import Trials, open_trials, spec_of
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
 from brainhive_cli.signals.normalisation import Moments
-from brainhive_cli.stores.target_store import TargetStore
+from brainhive_cli.stores.target_store import TargetStore, pixels_of
 
 DIM = 1024
 """D of a token that neither recipe, fuser nor prior decides: BrainHiVE's."""
@@ -69,6 +69,11 @@ class TrainingData:
     def stimuli(self) -> TargetStore:
         """One of the target stores: which stimulus each row is."""
         return next(iter(self.stores.values()))
+
+    @property
+    def pixels(self) -> NDArray[np.uint64] | None:
+        """Digests of the stimuli's pixels, [M]; None where no store has them."""
+        return pixels_of(self.stores.values())
 
     @cached_property
     def prior(self) -> Prior | None:
@@ -170,7 +175,7 @@ class TrainingData:
     def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
-        held_out = held_out_of(self.stimuli, recipe.train.validation)
+        held_out = held_out_of(self.stimuli, recipe.train.validation, self.pixels)
         images = self.images  # opened first: signals are mapped or not by the memory that they leave
         trials = [self.trials_of(subject) for subject in cell.trained_on]
         if recipe.mode == "finetune":
@@ -209,11 +214,14 @@ class TrainingData:
             )
             for subject in cell.tested_on
         ]
+        seen = learned.pictures.contain(dataset.pictured_as, stimuli.image_ids, pixels_of(stores.values()))
+        trials = [each.take(np.flatnonzero(~seen[each.stimulus])) for each in trials]
         return trials, Targets.of(stores, self.launch, self.keys)
 
     def _learned(self, recipe: Recipe, trials: Sequence[Trials]) -> Learned:
         """Describe what a cell's model learns from; what selects the epoch is added later."""
         rows = np.unique(np.concatenate([each.stimulus for each in trials]))
+        pixels = None if self.pixels is None else self.pixels[rows]
         how, normaliser, dataset = recipe.signal.normalise, None, self.job.dataset
         stores = [open_signals(dataset, recipe.paths, recipe.signal, each.subject) for each in trials]
         caveats = merge_caveats(*(store["train"].caveats for store in stores))
@@ -226,7 +234,7 @@ class TrainingData:
             preparation=recipe.signal.model_dump(mode="json"),
             is_simulated=SIMULATED in caveats,
             is_whitened_by_tested=WHITENED_BY_TESTED in caveats,
-            pictures=np.sort(hashes_of(dataset.pictured_as, self.stimuli.image_ids[rows])),
+            pictures=LearnedPictures.of(dataset.pictured_as, self.stimuli.image_ids[rows], pixels),
             normaliser=normaliser,
         )
 
@@ -278,12 +286,18 @@ def _shuffled(trials: Trials, seed: int) -> Trials:
     return replace(trials, stimulus=random.permutation(trials.stimulus))
 
 
-def held_out_of(stimuli: TargetStore, share: float) -> NDArray[np.bool_]:
-    """Choose whole training concepts for validation: [M]; the same for every cell of every run."""
+def held_out_of(
+    stimuli: TargetStore, share: float, pixels: NDArray[np.uint64] | None = None
+) -> NDArray[np.bool_]:
+    """Choose whole training concepts for validation: [M]; the same for every cell of every run.
+
+    With digests of pixels [M], copies of these pictures in other concepts are held out too.
+    """
     concepts = np.asarray(stimuli.concepts)
     names = np.unique(concepts)
     chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
-    return np.isin(concepts, chosen)
+    held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
+    return held_out if pixels is None else held_out | np.isin(pixels, pixels[held_out])
 
 
 def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:

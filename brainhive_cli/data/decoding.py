@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import xxhash
 from numpy.typing import NDArray
+from PIL import Image
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
@@ -18,7 +20,7 @@ from torch.utils.data import Dataset as TorchDataset
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.ring import Ring
-from brainhive_cli.datasets import BadPicture, StimulusSet
+from brainhive_cli.datasets import BadPicture, Clip, StimulusSet
 
 DECODERS = 16
 """The most decoding processes by default."""
@@ -33,13 +35,26 @@ class Batch(NamedTuple):
         read: How many pictures, bad ones included.
         rows: Which pictures each encoder sees, [B].
         views: Preprocessed pictures by encoder, [B, 3, H, W].
+        pixels: `digest_pixels` of the pictures by encoder, [B]; none for one that reads something else.
         bad: What could not be decoded.
     """
 
     read: int
     rows: dict[str, NDArray[np.int64]]
     views: dict[str, Tensor]
+    pixels: dict[str, NDArray[np.uint64]]
     bad: list[str]
+
+
+def digest_pixels(stimulus: Image.Image | Clip) -> int:
+    """Digest what a stimulus shows (xxh3, 64 bits): its pixels, or those of all frames, and their shape.
+
+    Files of one picture in different lossless formats, or under different names, have one digest.
+    """
+    pixels = stimulus.frames if isinstance(stimulus, Clip) else np.asarray(stimulus)
+    digest = xxhash.xxh3_64(str(pixels.shape).encode())
+    digest.update(np.ascontiguousarray(pixels).data)
+    return digest.intdigest()
 
 
 def decoders(workers: int | None, launch: Launch) -> int:
@@ -120,13 +135,15 @@ class _Filled(NamedTuple):
     rows: dict[str, list[int]]
     slot: int
     loose: dict[str, Tensor]
+    pixels: dict[str, list[int]]
     bad: list[str]
 
     def batch(self, ring: Ring) -> Batch:
         memory = ring[self.slot]
         rows = {name: np.array(some) for name, some in self.rows.items() if some}
         views = {name: memory[name][: len(some)] for name, some in rows.items()}
-        return Batch(self.read, rows, views | self.loose, self.bad)
+        pixels = {name: np.array(some, np.uint64) for name, some in self.pixels.items() if some}
+        return Batch(self.read, rows, views | self.loose, pixels, self.bad)
 
 
 @dataclass(eq=False)
@@ -153,15 +170,20 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
         slot = self.ring.take()
         memory = self.ring[slot]
         seen: dict[str, list[int]] = {name: [] for name in self.views}
+        pixels: dict[str, list[int]] = {name: [] for name in self.views if name not in self.readers}
         loose: dict[str, list[Tensor]] = {}
         bad = []
         for row in self.rows[indices].tolist():
             names = [name for name in self.views if self.needed[name][row]]
+            decoding = [name for name in names if name in pixels]
             try:
                 sources = self._sources(row, names)
             except BadPicture as error:
                 bad.append(error.message)
                 continue
+            digest = digest_pixels(sources[decoding[0]]) if decoding else 0
+            for name in decoding:
+                pixels[name].append(digest)
             for name in names:
                 view, place = self.views[name](sources[name]), memory[name][len(seen[name])]
                 if view.shape == place.shape:
@@ -170,7 +192,7 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
                     loose.setdefault(name, []).append(view)
                 seen[name].append(row)
         stacked = {name: _stacked(views, name, len(seen[name])) for name, views in loose.items()}
-        return _Filled(len(indices), seen, slot, stacked, bad)
+        return _Filled(len(indices), seen, slot, stacked, pixels, bad)
 
     def _sources(self, row: int, names: Sequence[str]) -> dict[str, Any]:
         """Give each encoder the picture or clip, decoded once, or what it reads in its place."""

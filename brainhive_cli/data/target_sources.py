@@ -30,6 +30,7 @@ class StoreTargets:
         done: Whether the stimulus of each row could be decoded, [N].
         device: Where gathered targets go.
         others: Further targets of the same stimuli, each like `values`.
+        pixels: Digests of the stimuli's pixels, [N], where the store has them.
     """
 
     values: Tensor | NDArray[Any]
@@ -37,6 +38,7 @@ class StoreTargets:
     done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
     others: tuple[Tensor | NDArray[Any], ...] = ()
+    pixels: NDArray[np.uint64] | None = None
 
     @classmethod
     def of(
@@ -57,7 +59,7 @@ class StoreTargets:
         values: list[Any] = arrays
         if hold:
             values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
-        return cls(values[0], store.image_ids, store.done, device, tuple(values[1:]))
+        return cls(values[0], store.image_ids, store.done, device, tuple(values[1:]), store.pixels)
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -95,6 +95,12 @@ class Targets:
         return np.logical_and.reduce([source.done for source in self.sources.values()])
 
     @property
+    def pixels(self) -> NDArray[np.uint64] | None:
+        """Digests of the stimuli's pixels, [N]; None where no store has them."""
+        stored = [source for source in self.sources.values() if isinstance(source, StoreTargets)]
+        return next((source.pixels for source in stored if source.pixels is not None), None)
+
+    @property
     def groups(self) -> list[EncoderGroup]:
         """The networks that compute targets at each step."""
         online = [source for source in self.sources.values() if isinstance(source, OnlineTargets)]

@@ -97,7 +97,9 @@ class StoreJob:
         shape = shape_of(self.config, group.shapes[self.config.name], images)
         if (count := alternatives(self.config, images)) is not None:
             attributes, shape = {**attributes, "alternatives": count}, (count, *shape)
-        return Blank(self.path, images.image_ids, images.concepts, shape, self.kept_as, attributes)
+        decodes = self.config.encodes == "pixels" and not self.config.pictures
+        names = images.image_ids, images.concepts
+        return Blank(self.path, *names, shape, self.kept_as, attributes, has_pixels=decodes)
 
     @property
     def _attributes(self) -> dict[str, Any]:

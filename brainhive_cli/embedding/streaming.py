@@ -17,7 +17,7 @@ from brainhive_cli.data.decoding import decoded
 from brainhive_cli.data.encoder_groups import EncoderGroup
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.embedding.throughput import WRITING, Pace
-from brainhive_cli.stores.target_store import TargetWriter
+from brainhive_cli.stores.target_store import PIXELS, TargetWriter
 
 AHEAD = 4
 """Batches of a store that may wait in memory to be written."""
@@ -70,7 +70,8 @@ def stream(
                     values = {name: found[name].to("cpu", non_blocking=True) for name in names[group.name]}
                 there = torch.cuda.current_stream(launch.device).record_event() if on_gpu else None
                 for name, some in values.items():
-                    write = writing.submit(_keep, writers[name], at, some, pending[name][at], there)
+                    lacks, pixels = pending[name][at], batch.pixels.get(group.name)
+                    write = writing.submit(_keep, writers[name], at, some, pixels, lacks, there)
                     writes.append((group.name, write))
             while len(writes) > AHEAD * len(writers):  # bounds what waits, and raises what failed
                 _settle(*writes.popleft(), pace)
@@ -81,9 +82,14 @@ def stream(
 
 
 def _keep(
-    writer: TargetWriter, rows: NDArray[np.int64], values: Tensor, lacks: NDArray[np.bool_], there: Any
+    writer: TargetWriter,
+    rows: NDArray[np.int64],
+    values: Tensor,
+    pixels: NDArray[np.uint64] | None,
+    lacks: NDArray[np.bool_],
+    there: Any,
 ) -> tuple[float, float]:
-    """Write what the store lacks of embeddings [B, …] once they are `there`.
+    """Write what the store lacks of embeddings [B, …] and digests of pixels [B], once they are `there`.
 
     Returns:
         The seconds that waiting and writing took.
@@ -92,10 +98,11 @@ def _keep(
     if there is not None:
         there.synchronize()
     waited = time.perf_counter()
-    if lacks.all():  # as it nearly always is: nothing is copied
-        writer.write(rows, values.numpy())
-    else:
-        writer.write(rows[lacks], values.numpy()[lacks])
+    embeddings, digests = values.numpy(), {} if pixels is None else {PIXELS: pixels}
+    if not lacks.all():  # nearly always all are lacking: then nothing is copied
+        rows, embeddings = rows[lacks], embeddings[lacks]
+        digests = {name: some[lacks] for name, some in digests.items()}
+    writer.write(rows, embeddings, **digests)
     return waited - start, time.perf_counter() - waited
 
 

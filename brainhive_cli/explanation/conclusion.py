@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from brainhive_cli.alignment.seen_pictures import describe_tested
 from brainhive_cli.core import artifacts, console, home
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, scope
@@ -140,7 +141,8 @@ def _notes(job: Job, found: Sequence[Finding], course: Course | None) -> dict[st
         "dataset": job.align.dataset.name,
         "mode": job.align.mode,
         "protocol": job.protocol,
-        "caveats": job.align.caveats,
+        "caveats": job.align.caveats(job.spec.split),
+        **describe_tested([job.align.tested_pictures(job.spec.split)]),
         "draws": job.spec.draws,
         SET_UP: job.align.set_up(job.spec.split),
         "profiles": [each.note for each in found],

@@ -151,7 +151,7 @@ class Job:
         words += [f"zero-shot from {align.origin}"] if align.are_strangers else []
         words += [f"head {self.spec.head}"] if self.spec.head else []
         words += describe_signals(align.set_up(self.spec.split))
-        return extend_protocol(", ".join(filter(None, words)), align.caveats)
+        return extend_protocol(", ".join(filter(None, words)), align.caveats(self.spec.split))
 
     @property
     def pinned(self) -> Recipe:

@@ -57,12 +57,12 @@ class Reader:
     @cached_property
     def baseline(self) -> Tensor:
         """[C, T] the subject's mean training signal, in which no tested picture has a part."""
-        return torch.from_numpy(self.member.mean_signal(self.subject, "train"))
+        return torch.from_numpy(self.member.mean_training_signal(self.subject))
 
     @cached_property
     def space(self) -> SensorSpace:
         """The same in sensor space, where mixing is undone."""
-        learned, _ = self.member.selection(self.subject, "train")
+        learned, _ = self.member.training_selection(self.subject)
         return SensorSpace.of(self.selection, learned, self.signal.numpy(), self.baseline.numpy())
 
     @property

@@ -41,7 +41,7 @@ def explain_signals(reader: Reader, train: Levels, test: Levels, spec: Explanati
 def _encode(
     reader: Reader, train: Levels, test: Levels, spec: Explanation, found: Found
 ) -> dict[str, Profile]:
-    learned, rows = reader.member.selection(reader.subject, "train")
+    learned, rows = reader.member.training_selection(reader.subject)
     names, unknown = names_of(reader)
     measured = _averages(reader.selection, bool(unknown))  # [N, E, T]
     device = reader.member.model.device

@@ -4,6 +4,7 @@ import time
 from dataclasses import replace
 from pathlib import PurePosixPath
 
+from brainhive_cli.alignment.seen_pictures import describe_tested
 from brainhive_cli.core import console, trackers
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
@@ -172,6 +173,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
         generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
         notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
         notes[SET_UP] = job.set_up
+        notes |= describe_tested([align.tested_pictures(recipe.split)])
         scoring = recipe.section(Scoring)
         measure_run(folder, scoring, generated, job.stimuli, recipe.split, launch, missing, notes)
     launch.barrier()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli import priors
-from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.core import artifacts, console, trackers
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
@@ -106,7 +106,7 @@ def _save(training: Training, folder: Path) -> None:
     training.prior.save(folder)
     images, recipe = training.pictures.images, training.recipe
     name, source = recipe.dataset.build(recipe.paths).pictured_as, recipe.continue_from
-    pictures = np.sort(hashes_of(name, images.image_ids))
+    pictures = LearnedPictures.of(name, images.image_ids, training.pictures.targets.pixels)
     learned = Learned("last epoch", name, split=images.split, pictures=pictures)
     if source is not None and (before := priors.describe(source).folder) is not None:
         learned = learned.after(Learned.read(before))

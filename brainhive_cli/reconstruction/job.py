@@ -1,7 +1,7 @@
 """A reconstruction, resolved: which run, prior and generator, which cells, and what it is compared with."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -14,7 +14,7 @@ from brainhive_cli.alignment.matching_run import RunNeeds, check_tokens
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import extend_protocol
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.pace import Work
@@ -102,7 +102,11 @@ class Job:
             (encoders, _), cell = align.made_with[""], align.cells[0]
             model = align.model(cell, torch.device("cpu"))
             check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths)
-        return align
+
+        # what the prior was trained to generate is no test of it either
+        folder = priors.describe(source).folder
+        learned = Learned() if folder is None else Learned.read(folder)
+        return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:
@@ -166,7 +170,11 @@ class Job:
     def trained(self) -> str:
         """What a reader must know of the brain models, also of those that decoded the start pictures."""
         of_prior = priors.describe(self.recipe.prior.source).caveats
-        caveats = [*self.align.caveats, *of_prior, *(self.start.caveats if self.start else [])]
+        caveats = [
+            *self.align.caveats(self.recipe.split),
+            *of_prior,
+            *(self.start.caveats if self.start else []),
+        ]
         words = [
             f"{self.align.mode} {self.align.dataset.name}",
             *describe_signals(self.align.set_up(self.recipe.split)),
@@ -302,13 +310,11 @@ class Job:
 
         Raises:
             MissingData: if an item has no picture to start from.
-            BrainhiveError: if the prior was trained on the items.
             RecipeError: if `strength` has no effect, or the best of several clips would be chosen.
         """
         self._refuse_best_clip()
         if self.start is not None:
             self.start.prepare(decoded_sets, launch)
-        self._refuse_seen(sorted({image_id for each in decoded_sets for image_id in each.image_ids}))
         decoded = next((each.decoded for each in decoded_sets if each.decoded is not None), None)
         if self._start and self.start is None and decoded is not None:
             with torch.inference_mode():
@@ -338,16 +344,3 @@ class Job:
         """Refuse to choose among clips: encoders make the heads of pictures."""
         if self.recipe.best_of > 1 and self.medium == "clip":
             raise RecipeError("best_of compares pictures, and the stimuli are clips", "best_of=1")
-
-    def _refuse_seen(self, image_ids: Sequence[str]) -> None:
-        """Refuse to reconstruct pictures that the prior was trained to generate."""
-        source, dataset = self.recipe.prior.source, self.align.dataset
-        if (folder := priors.describe(source).folder) is None:
-            return
-        seen = Learned.read(folder).has_seen(dataset.pictured_as, image_ids)
-        if seen.any():
-            raise BrainhiveError(
-                f"the prior {source} was trained on {seen.sum()} of the {len(seen)} pictures of "
-                f"{dataset.name} that would be reconstructed",
-                "reconstruct pictures that were held out, or train a prior on a split without them",
-            )

@@ -79,7 +79,7 @@ class FromTokens:
     @property
     def caveats(self) -> list[str]:
         """Those of the run whose tokens are decoded."""
-        return self.align.caveats
+        return self.align.caveats(self.split)
 
     def prepare(self, decoded_sets: Sequence[DecodedSet], launch: Launch) -> None:
         """Create the missing signal stores, and raise MissingData if a subject has no cell."""

@@ -24,7 +24,7 @@ MEANINGS = {
     TRAINED_ON_SIMULATED: "Trained on simulated signals: a program made what models learned from.",
     NORMALISED_BY_TESTED: "Transductive: signals were normalised by the left-out subject's own recordings.",
     WHITENED_BY_TESTED: "Transductive: noise of test trials had a part in the whitening of the signals.",
-    UNKNOWN_PICTURES: "Nothing says which pictures a model was trained on: maybe those of the test.",
+    UNKNOWN_PICTURES: "Pictures unknown: nothing says whether tested ones, or copies, were trained on.",
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
     SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
 }

@@ -77,7 +77,7 @@ def over_time(
     """
     signals, _ = ensemble.signals(subject, split)
     times_ms = [member.times_ms(subject, split) for member in ensemble.members]
-    rest = [torch.from_numpy(member.mean_signal(subject, "train")) for member in ensemble.members]
+    rest = [torch.from_numpy(member.mean_training_signal(subject)) for member in ensemble.members]
     curve = {}
     for start_ms in window_starts(times_ms[0], sliding.width_ms, sliding.step_ms):
         masks = [torch.from_numpy(inside(each, start_ms, sliding.width_ms)) for each in times_ms]

@@ -54,8 +54,8 @@ class Ensemble:
         """Find the rows of those pictures that a tested subject of any cell was shown."""
         first = self.members[0]
         subjects = {subject for cell in first.align.cells for subject in cell.tested_on}
-        seen = [first.averaged(subject, split).stimulus for subject in sorted(subjects)]
-        return np.intersect1d(self.rows(split), np.concatenate(seen))
+        shown = [first.shown(subject, split) for subject in sorted(subjects)]
+        return np.intersect1d(self.rows(split), np.concatenate(shown))
 
     def images(self, split: str, rows: NDArray[np.int64]) -> Tensor:
         """Encode pictures as tokens [M, D]."""
@@ -64,7 +64,7 @@ class Ensemble:
     def signals(self, subject: int, split: str) -> tuple[list[Tensor], NDArray[np.int64]]:
         """Open a subject's averaged signals: [N, C, T] as each member takes them, and pictures' rows [N]."""
         found = [member.averaged(subject, split) for member in self.members]
-        kept = [self._is_candidate(trials, split) for trials in found]
+        kept = [self._are_tested(trials, subject, split) for trials in found]
         signals = [torch.from_numpy(trials.signal[rows]) for trials, rows in zip(found, kept, strict=True)]
         return signals, found[0].stimulus[kept[0]]
 
@@ -74,13 +74,17 @@ class Ensemble:
         for member in self.members:
             trials = member.with_single(subject, split)
             assert trials.single is not None and trials.counts is not None
-            kept = self._is_candidate(trials, split)
+            kept = self._are_tested(trials, subject, split)
             signals.append(torch.from_numpy(trials.single[kept]))
             counts = trials.counts[kept]
         return signals, torch.from_numpy(counts)
 
-    def _is_candidate(self, trials: Trials, split: str) -> NDArray[np.bool_]:
-        return np.isin(trials.stimulus, self.rows(split))
+    def _are_tested(self, trials: Trials, subject: int, split: str) -> NDArray[np.bool_]:
+        """Find the signals [N] of pictures that all members have an embedding of and none has seen."""
+        are_tested = np.isin(trials.stimulus, self.rows(split))
+        for member in self.members:
+            are_tested &= np.isin(trials.stimulus, member.averaged(subject, split).stimulus)
+        return are_tested
 
     def tokens(self, subject: int, signals: Sequence[Tensor]) -> Tensor:
         """Encode signals, [N, C, T] as each member takes them, as tokens [N, D]."""

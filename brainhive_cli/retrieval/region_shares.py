@@ -48,7 +48,7 @@ class RegionShares:
         regions = {name: places for name, places in trials.regions.items() if places}
         if not regions:
             raise RecipeError("region_shares is of voxels in regions, which the signals have not", "leave it")
-        rest = torch.from_numpy(member.mean_signal(subject, "train"))  # [V, 1]
+        rest = torch.from_numpy(member.mean_training_signal(subject))  # [V, 1]
         without = {name: torch.zeros(len(rest), 1, dtype=torch.bool) for name in regions}
         for name, places in regions.items():
             without[name][list(places)] = True

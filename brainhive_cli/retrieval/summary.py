@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.seen_pictures import describe_tested
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.core.caveats import extend_protocol, merge_caveats
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name, scope
@@ -82,13 +83,15 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         **scopes_of_cells(tested, context),
         **of_regions,
     }
+    seen = describe_tested(run.tested_pictures(spec.split) for run in job.runs)
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
         "mode": " + ".join(dict.fromkeys(run.mode for run in job.runs)),
         "protocol": protocol,
-        "caveats": caveats_of(job.runs),
-        "warnings": disagreement(test.verdict, scopes[ALL]["top1"]),
+        "caveats": caveats_of(job.runs, spec.split),
+        **seen,
+        "warnings": [*seen["warnings"], *disagreement(test.verdict, scopes[ALL]["top1"])],
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
@@ -141,12 +144,12 @@ def protocol_of(runs: Sequence[AlignRun], spec: EvaluationSpec) -> str:
     words += [f"{spec.distractors} random candidates"] if spec.distractors else []
     words += {"shuffled": ["shuffled signals"], "permuted": ["permuted labels"]}.get(spec.control, [])
     words += describe_signals(merge([run.set_up(spec.split) for run in runs]))
-    return extend_protocol(", ".join(words), caveats_of(runs))
+    return extend_protocol(", ".join(words), caveats_of(runs, spec.split))
 
 
-def caveats_of(runs: Sequence[AlignRun]) -> list[str]:
+def caveats_of(runs: Sequence[AlignRun], split: str) -> list[str]:
     """List the caveats of numbers that several runs contribute to: those of any of them."""
-    return merge_caveats(*(run.caveats for run in runs))
+    return merge_caveats(*(run.caveats(split) for run in runs))
 
 
 def describe_gallery(run: AlignRun, scores: CellScores, spec: EvaluationSpec) -> dict[str, Any]:

@@ -140,6 +140,13 @@ def _blocks(embedding: Any, rows: NDArray[np.int64], width: int) -> Iterator[NDA
         yield values[is_read[start : start + step]]
 
 
+def units_in_blocks(embedding: Any, rows: NDArray[np.int64]) -> Iterator[NDArray[np.float32]]:
+    """Yield the vectors of some rows as units [n, D], in ascending order; zeros where one is not finite."""
+    for values in _blocks(embedding, rows, prod(embedding.shape[1:])):
+        finite = np.where(np.isfinite(values).all(axis=1)[:, None], values, 0).astype(np.float64)
+        yield _units(finite, np.linalg.norm(finite, axis=1))
+
+
 def _units(values: NDArray[Any], lengths: NDArray[Any]) -> NDArray[np.float32]:
     return (values / np.where(lengths > 0, lengths, 1)[:, None]).astype(np.float32)
 

@@ -1,6 +1,6 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,9 @@ from brainhive_cli.stores.health import Health, measure
 from brainhive_cli.stores.ids import Names, match_ids
 from brainhive_cli.stores.mapping import flags, mapped, strings
 
-FORMAT = 1
+FORMAT = 2
+PIXELS = "pixels"
+"""The dataset of the digests of the stimuli's pixels, in stores whose making decoded them."""
 SUMS = f"{checksums.GROUP}/embedding"
 
 
@@ -51,6 +53,8 @@ class TargetStore:
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
+        pixels: [N] digest of each stimulus's pixels; None where none were decoded, as for imported vectors
+            and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
         is_sealed: Whether it has checksums; not if an older version wrote it.
@@ -61,6 +65,7 @@ class TargetStore:
     image_ids: Names
     concepts: Names
     done: NDArray[np.bool_]
+    pixels: NDArray[np.uint64] | None
     attributes: dict[str, Any]
     is_sealed: bool
 
@@ -75,10 +80,12 @@ class TargetStore:
         with hdf5.open_file(path, making(path)) as file:
             attributes = hdf5.get_attributes(file)
             if attributes.get("format") != FORMAT or "embedding" not in file:
-                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", making(path))
+                line = f"{making(path)} --again"
+                raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
             documents.check(attributes, f"{path}: attribute", Attributes, making(path))
             embedding, done = mapped(file, "embedding"), flags(file, "done")
             image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
+            pixels = np.array(mapped(file, PIXELS, "u")) if PIXELS in file else None
             attributes = {
                 **dict(zip(("encoder", "split", "dataset"), (path.stem, *_folders(path)), strict=True)),
                 **{"config": {}, "weights": {}, "skipped": int((~done).sum())},
@@ -86,11 +93,14 @@ class TargetStore:
             }
             if done.shape != embedding.shape[:1] or not len(image_ids) == len(concepts) == len(done):
                 raise ValueError("it has not one name, concept and done-mark for each row")
+            if pixels is not None and (pixels.shape != done.shape or pixels.dtype != np.uint64):
+                raise ValueError("it has not one digest of pixels for each row")
             alternatives = attributes.get("alternatives")
             is_flat = embedding.ndim < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
-            return cls(path, embedding, image_ids, concepts, done, attributes, checksums.GROUP in file)
+            is_sealed = checksums.GROUP in file
+            return cls(path, embedding, image_ids, concepts, done, pixels, attributes, is_sealed)
 
     def verify(self) -> None:
         """Verify the checksums of all rows, and the names; reads the whole store.
@@ -165,6 +175,7 @@ class Blank:
         dtype: In which targets are kept.
         attributes: What makes them; an interrupted store with the same ones is resumed.
         more: Shape of a row of further float32 datasets, by name.
+        has_pixels: Whether the stimuli are decoded, so that each row gets the digest of its pixels.
     """
 
     path: Path
@@ -174,6 +185,7 @@ class Blank:
     dtype: str
     attributes: dict[str, Any]
     more: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    has_pixels: bool = False
 
     def create(self) -> None:
         """Create the unfinished store, or keep one that holds the same stimuli and encoder."""
@@ -181,6 +193,7 @@ class Blank:
         attributes = {"format": FORMAT, "dtype": self.dtype, "pictures": ids.digest, **self.attributes}
         spaces: dict[str, tuple[tuple[int, ...], str]] = {"embedding": ((count, *self.shape), self.dtype)}
         spaces |= {name: ((count, *row), "float32") for name, row in self.more.items()}
+        spaces |= {PIXELS: ((count,), "uint64")} if self.has_pixels else {}
         arrays = {"image_id": ids.packed, "concept": Names.of(self.concepts).packed}
         if part.is_file() and _is_same(part, spaces, arrays, attributes):
             checksums.unseal(part)
@@ -275,6 +288,11 @@ def making(path: Path) -> str:
     """Say which command line makes the store at `path`."""
     split, dataset = _folders(path)
     return f"brainhive embed --dataset {dataset} --encoders {path.stem} splits={split}"
+
+
+def pixels_of(stores: Iterable[TargetStore]) -> NDArray[np.uint64] | None:
+    """Give the digests of stimuli's pixels [N] that one of several stores of the same stimuli has, if any."""
+    return next((store.pixels for store in stores if store.pixels is not None), None)
 
 
 def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]) -> dict[str, TargetStore]:

@@ -1,6 +1,7 @@
 """What a model learned from stands in its folder, and is not lost when another begins from it."""
 
 import json
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import pytest
 from layouts import one_token, spec_of
 
 from brainhive_cli.alignment import model as aligners
-from brainhive_cli.alignment.learned import FILE, Learned, hashes_of
+from brainhive_cli.alignment.learned import FILE, Learned, LearnedPictures
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.caveats import (
     SELECTED_ON_TEST,
@@ -25,7 +26,8 @@ IDS = ["train/cat/1", "train/cat/2", "train/dog/1"]
 
 def learned(dataset: str = "faces", ids: list[str] = IDS, **fields: object) -> Learned:
     given = {"selection": "validation", "dataset": dataset, "subjects": (1, 2)} | fields
-    return Learned(pictures=np.sort(hashes_of(dataset, ids)), **given)  # type: ignore[arg-type]
+    pixels = np.array([zlib.crc32(image_id.encode()) for image_id in ids], np.uint64)
+    return Learned(pictures=LearnedPictures.of(dataset, ids, pixels), **given)  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -37,13 +39,13 @@ def folder(tmp_path: Path) -> Path:
 def test_a_model_folder_says_what_its_model_learned_from(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
 
-    assert config["format"] == 3
+    assert config["format"] == 4
     assert config["learned"]["selection"] == "validation" and config["learned"]["dataset"] == "faces"
     assert config["learned"]["subjects"] == [1, 2] and config["learned"]["pictures"]["count"] == 3
     for found in (aligners.load(folder).learned, aligners.learned_in(folder)):
         assert (found.subjects, found.preparation) == ((1, 2), {"normalise": "channel"})
-        assert found.has_seen("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
-        assert not found.has_seen("other", IDS).any()  # another data set's are other pictures
+        assert found.pictures.contain("faces", ["train/dog/1", "test/dog/1"]).tolist() == [True, False]
+        assert not found.pictures.contain("other", IDS).any()  # another data set's are other pictures
         assert found.has_seen_ids(["train/dog/1", "test/dog/1"]).tolist() == [True, False]
         assert found.caveats == []
 
@@ -69,10 +71,34 @@ def test_a_newer_format_and_pictures_of_another_model_are_refused(folder: Path, 
         aligners.load(folder)
 
     config = folder / "config.json"
-    config.write_text(config.read_text().replace('"format": 3', '"format": 4'))
+    config.write_text(config.read_text().replace('"format": 4', '"format": 5'))
     for read in (aligners.load, aligners.learned_in):
-        with pytest.raises(BrainhiveError, match="is of format 4, newer than"):
+        with pytest.raises(BrainhiveError, match="is of format 5, newer than"):
             read(folder)
+
+    config.write_text(config.read_text().replace('"format": 5', '"format": 3'))
+    for read in (aligners.load, aligners.learned_in):
+        with pytest.raises(BrainhiveError, match="is of format 3, older than") as caught:
+            read(folder)
+        assert "train-align --again" in caught.value.hint
+
+
+def test_pictures_are_known_again_by_their_pixels_under_any_name(folder: Path) -> None:
+    found = aligners.load(folder).learned.pictures
+    copy, other = (np.array([zlib.crc32(name)], np.uint64) for name in (b"train/cat/1", b"test/cat/1"))
+
+    assert found.contain("others", ["test/new"], copy).all()
+    assert not found.contain("others", ["test/new"], other).any()
+    assert not found.contain("others", ["test/new"]).any()
+    assert found.contain("faces", ["train/cat/2"], other).all()  # a file that was changed since
+
+
+def test_what_began_from_a_model_of_unknown_pictures_does_not_know_them_all() -> None:
+    before = learned("drawn", ["a"])
+    unknown = replace(before, pictures=LearnedPictures.of("drawn", ["a"]))
+
+    assert learned().after(before).caveats == []
+    assert learned().after(unknown).caveats == unknown.caveats == [UNKNOWN_PICTURES]
 
 
 @pytest.mark.parametrize(
@@ -95,6 +121,6 @@ def test_subjects_pictures_and_simulation_are_inherited() -> None:
     found = learned(subjects=(2,)).after(before)
 
     assert found.subjects == (1, 2, 3) and found.dataset == "drawn + faces"
-    assert found.has_seen("drawn", ["a"]).all() and found.has_seen("faces", IDS).all()
+    assert found.pictures.contain("drawn", ["a"]).all() and found.pictures.contain("faces", IDS).all()
     assert found.caveats == [TRAINED_ON_SIMULATED]
     assert replace(found, selection="").caveats == [TRAINED_ON_SIMULATED, UNKNOWN_SELECTION]

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from brainhive_cli import aligner
 from brainhive_cli.alignment import model as aligners
 from brainhive_cli.alignment.initialisation import take_over
-from brainhive_cli.alignment.learned import hashes_of
+from brainhive_cli.alignment.learned import LearnedPictures
 from brainhive_cli.alignment.mindeye1 import ATTENTION
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
@@ -185,7 +185,7 @@ def test_pictures_of_nsd_are_recognised_in_any_part_of_it(
     model = aligner.load(low_file)
     part = nsd.Config(subjects=[1, 5] if learned == "nsd-1-5" else None).build(Paths())
     assert part.name == learned
-    pictures = np.sort(hashes_of(part.pictured_as, ids_of(low)[:2]))
+    pictures = LearnedPictures.of(part.pictured_as, ids_of(low)[:2])
     model.learned = replace(model.learned, dataset=part.pictured_as, pictures=pictures)
     model.save(home / "model")
 

@@ -152,7 +152,6 @@ def test_a_model_folder_of_brainhives_own_is_evaluated(go, published, world):
     assert metrics.items["published · sub-02"]["ranks"] == ranks(signal, image, target).tolist()
     assert metrics.notes["protocol"] == (
         "model folder, demo-noise-0.3, 17 channels, 0 to 1000 ms, 250 Hz, 16 repetitions averaged, uV, "
-        "simulated, nothing says which pictures it was trained on, "
-        "nothing says how its epoch was selected"
+        "simulated, pictures unknown, nothing says how its epoch was selected"
     )
     assert metrics.notes["verdict"] == "above chance"

@@ -14,8 +14,8 @@ from torch import Tensor
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data.decoding import AHEAD, decoded
-from brainhive_cli.datasets import BadPicture, StimulusSet
+from brainhive_cli.data.decoding import AHEAD, decoded, digest_pixels
+from brainhive_cli.datasets import BadPicture, Clip, StimulusSet
 from brainhive_cli.stores.ids import Names
 
 COUNT = 150
@@ -38,6 +38,23 @@ def image_set(log: Path) -> StimulusSet:
 
 def corner(picture: Image.Image) -> Tensor:
     return torch.tensor(picture.getpixel((0, 0)))
+
+
+def test_a_digest_is_of_what_is_seen_whatever_the_file_is_called_or_coded(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 3)).astype(np.uint8)
+    digests = set()
+    for name in ("a.png", "b.bmp"):
+        Image.fromarray(pixels).save(tmp_path / name)
+        digests.add(digest_pixels(datasets.decode(str(tmp_path / name), name)))
+    assert digests == {digest_pixels(Image.fromarray(pixels))}
+
+    turned = pixels.reshape(4, 6, 3)  # the same bytes
+    assert digest_pixels(Image.fromarray(turned)) not in digests
+    frames = np.stack([pixels, pixels])
+    other = frames.copy()
+    other[1, 5, 3, 2] ^= 1  # only the last frame differs
+    assert digest_pixels(Clip(frames, 3.0)) == digest_pixels(Clip(frames.copy(), None))
+    assert digest_pixels(Clip(frames, 3.0)) != digest_pixels(Clip(other, 3.0))
 
 
 VIEWS = {"plain": corner, "double": lambda picture: 2 * corner(picture)}

@@ -12,10 +12,12 @@ from brainhive_cli import encoders
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.data.decoding import digest_pixels
 from brainhive_cli.data.encoder_groups import EncoderGroup, encode
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.target_store import TargetStore
+from tests.unsealed import unsealed
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -50,6 +52,33 @@ def test_two_encoders_in_one_pass_give_what_each_gives_directly(go, home, pictur
         assert found.image_ids[:2] == ["concept_0/0", "concept_0/1"]
         assert found.concepts[-1] == "concept_3"
         assert found.done.all()
+
+
+def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(go, home, pictures, folder):
+    Image.open(pictures / "concept_0/1.png").save(pictures / "concept_3/2.png")  # a copy
+    go("embed", *folder, f"encoders=[{COLOURS!r}]", "batch_size=5")
+    go("embed", *folder, f"encoders=[{COLOURS!r}, {TIMM}]", "batch_size=4", "run.workers=2")
+
+    first, second = (
+        TargetStore.open(store_of(home, encoders.resolve(name).name)).pixels for name in (COLOURS, TIMM)
+    )
+
+    expected = [digest_pixels(Image.open(file)) for file in sorted(pictures.rglob("*.png"))]
+    assert first.tolist() == second.tolist() == expected
+    assert first[1] == first[-1] and len(set(expected)) == len(expected) - 1
+
+
+def test_a_store_of_another_format_is_refused_with_the_line_that_makes_it_again(go, home, folder):
+    asked = ("embed", *folder, f"encoders=[{COLOURS!r}]")
+    go(*asked)
+    with unsealed(store_of(home)) as file:
+        file.attrs["format"] = 1
+
+    with pytest.raises(BrainhiveError, match="is not a target store of format 2") as caught:
+        go(*asked)
+    assert caught.value.hint.startswith("brainhive embed") and caught.value.hint.endswith("--again")
+    go(*asked, again=True)
+    assert TargetStore.open(store_of(home)).pixels is not None
 
 
 def test_a_store_says_how_it_was_made(go, home, folder):

@@ -45,6 +45,14 @@ def embed(go):
     return go("embed", "dataset=image-folder", ENCODERS, "run.workers=0", "dtype=float16")
 
 
+def test_stores_of_annotations_know_no_pixels(go, home, clips):
+    embed(go)
+
+    assert [store(home, name).pixels for name in ("key-object-mask", "concepts", "caption-tokens")] == [
+        None
+    ] * 3
+
+
 def store(home: Path, name: str) -> TargetStore:
     (path,) = path_of(home / "embeddings", "clips", "train", name).parent.glob(f"{name}*.h5")
     return TargetStore.open(path)

@@ -154,6 +154,7 @@ def test_only_pictures_that_somebody_was_shown_are_searched_when_asked(go, train
     monkeypatch.setattr(
         Member, "averaged", lambda member, subject, split: opened(member, subject, split).take(shown[subject])
     )
+    monkeypatch.setattr(Member, "shown", lambda member, subject, split: shown[subject])
     given = (f"run={trained}", f"paths.runs={tmp_path}", "sheet_rows=0", "ceiling_splits=0")
 
     every = go("eval-retrieval", *given).metrics

@@ -78,7 +78,7 @@ def write_synclr(folder: Path) -> None:
 
 def paint(root: Path, folder: str, images: str = "Image_set", side: int = 500) -> list[str]:
     """Draw the pictures of a split below `root / images`, and name them as the files of signals do."""
-    (concepts, each), random = PICTURES[folder], np.random.default_rng(0)
+    (concepts, each), random = PICTURES[folder], np.random.default_rng(list(folder.encode()))
     numbers = [(concept, number) for concept in range(1, concepts + 1) for number in range(each)]
     names = [f"{folder}/{c:05d}_thing{c}/thing{c}_{number:02d}b.jpg" for c, number in numbers]
     for name in names:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -60,15 +60,18 @@ def test_every_part_learns_and_the_saved_prior_loads(go, settings, prior):
 
 def test_a_prior_keeps_which_pictures_it_and_the_one_it_goes_on_from_learned(go, settings, prior, tmp_path):
     shutil.copytree(prior, tmp_path / "before")
-    Learned("last epoch", "drawn", pictures=hashes_of("drawn", ["a"])).write(tmp_path / "before")
+    Learned("last epoch", "drawn", pictures=LearnedPictures.of("drawn", ["a"])).write(tmp_path / "before")
 
     plain = "prior=fusion_prior"  # which has sizes of its own
     model = go("train-prior", *settings, plain, f"continue_from={tmp_path / 'before'}").folder / "model"
 
     learned = Learned.read(model)
-    assert learned.has_seen("drawn", ["a"]).all() and len(learned.pictures) == 1 + 12  # validation's too
-    assert learned.has_seen("pictures", ["concept_0/0"]).all()
-    assert not Learned.read(prior).pictures.size  # one that does not say
+    assert (
+        learned.pictures.contain("drawn", ["a"]).all() and len(learned.pictures) == 1 + 12
+    )  # validation's too
+    assert learned.pictures.contain("pictures", ["concept_0/0"]).all()
+    assert len(learned.pictures.pixels) == 12
+    assert not len(Learned.read(prior).pictures)  # one that does not say
 
 
 def test_after_a_prior_of_stimuli_the_next_line_names_their_data_set(go, settings):

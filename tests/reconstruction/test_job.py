@@ -13,13 +13,14 @@ from typer.testing import CliRunner
 from worlds import COLOURS
 
 from brainhive_cli import priors
-from brainhive_cli.alignment.learned import Learned, hashes_of
+from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.data.decoding import digest_pixels
 from brainhive_cli.datasets import StimulusSet
-from brainhive_cli.demo.pictures import scenes
+from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.pipelines import reconstruct
 
 
@@ -121,13 +122,23 @@ def test_a_run_of_other_encoders_than_the_priors_is_refused_with_both(go, drawin
         go("reconstruct", *drawing, f"align_run={aligned.name}")
 
 
-def test_pictures_that_the_prior_was_trained_on_are_refused(go, aligned, drawing, prior, tmp_path):
+def test_pictures_that_the_prior_was_trained_on_are_left_out_and_many_are_refused(
+    go, aligned, drawing, prior, tmp_path
+):
     shutil.copytree(prior, tmp_path / "seen")
-    ids = scenes("test")[0].image_id, "other"
-    Learned(pictures=np.sort(hashes_of("demo-noise-0.3", ids))).write(tmp_path / "seen")
+    ids, asked = [scene.image_id for scene in scenes("test")], (f"prior={tmp_path / 'seen'}",)
+    pixels = np.array([digest_pixels(draw(scene)) for scene in scenes("test")[:21]], np.uint64)
+    Learned(pictures=LearnedPictures.of("drawn", ids[:2], pixels[:2])).write(tmp_path / "seen")
 
-    with pytest.raises(BrainhiveError, match="was trained on 1 of the 3 pictures of demo"):
-        go("reconstruct", *drawing, f"align_run={aligned}", f"prior={tmp_path / 'seen'}")
+    result = go("reconstruct", *drawing, f"align_run={aligned}", *asked)
+
+    files = sorted((result.folder / "samples").rglob("*.png"))
+    assert len(files) == 6 and all(any(each in str(file) for each in ids[2:5]) for file in files)
+    assert result.metrics.notes["seen_in_training"] == {"count": 2, "of": 100, "names": ids[:2]}
+
+    Learned(pictures=LearnedPictures.of("drawn", ids[:21], pixels)).write(tmp_path / "seen")
+    with pytest.raises(BrainhiveError, match=r"the prior .*seen was trained on 21 of the 100 test pictures"):
+        go("reconstruct", *drawing, f"align_run={aligned}", *asked, again=True)
 
 
 def test_the_plan_counts_pictures_and_estimates_memory_without_loading_weights(
