@@ -26,11 +26,13 @@ class Items:
         ids: Name of each item, one list a subject; an item that several subjects saw has one name.
         units: Name of the unit that each item belongs to, in the same order.
         kind: What the units are, in the plural.
+        is_film: Whether items follow each other, so that neighbouring units are alike too where they meet.
     """
 
     ids: Sequence[Sequence[Hashable]]
     units: Sequence[Sequence[Hashable]]
     kind: str = "items"
+    is_film: bool = False
 
     @classmethod
     def independent(cls, ids: Sequence[Sequence[Hashable]], kind: str = "items") -> Self:
@@ -123,5 +125,5 @@ class Alike:
             length = len(names) // BLOCKS
             block = {name: place // length for place, name in enumerate(names)}
             units = [[block[name] for name in some] for some in ids]
-            return Items(ids, units, f"blocks of {length} neighbouring {self.medium}s")
-        return Items.independent(ids, f"{self.medium}s")
+            return Items(ids, units, f"blocks of {length} neighbouring {self.medium}s", is_film=True)
+        return Items(ids, ids, f"{self.medium}s", is_film=self.by == "neighbours")

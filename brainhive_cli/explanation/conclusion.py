@@ -12,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Measurements, Metric, scope
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import SET_UP
+from brainhive_cli.core.units import Items
 from brainhive_cli.explanation.explained_artifacts import SECTION, all_artifacts
 from brainhive_cli.explanation.findings import (
     SIMILARITY,
@@ -54,7 +55,7 @@ def conclude(job: Job, folder: RunFolder, device: torch.device) -> Measurements:
         for found in cells
         for name, reason in found.missing.items()
     }
-    found = _findings(job, groups)
+    found = _findings(job, groups, readers[0].shared)
     course = _similarity(job, readers, missing)
     without_model = f"{job.protocol}, {WITHOUT_MODEL}"
     if course is not None:
@@ -77,7 +78,7 @@ def conclude(job: Job, folder: RunFolder, device: torch.device) -> Measurements:
     listed = artifacts.Table(table.title, table.columns, table.rows, SECTION)
     artifacts.write(folder, [listed, *shown.values()])
     scopes = overall(found) | _scopes(found, course, without_model, job.spec.split)
-    return Measurements(scopes, missing, _notes(job, found, course))
+    return Measurements(scopes, missing, _notes(job, found, course, readers[0].shared))
 
 
 def _of_model(job: Job) -> list[tuple[int, Any]]:
@@ -92,13 +93,14 @@ def _load(job: Job, folder: RunFolder, cell: Any, subject: int) -> Found:
     return Found.load(folder.path / job.part(cell, subject))
 
 
-def _findings(job: Job, groups: dict[str, Any]) -> list[Finding]:
+def _findings(job: Job, groups: dict[str, Any], pictures: Items) -> list[Finding]:
     seeds = sorted({cell.seed for cell in job.align.cells})
     found: list[Finding] = []
     if groups["model"]:
-        found += findings(groups["model"], job.protocol, job.spec.split, seeds)
+        found += findings(groups["model"], pictures, job.protocol, job.spec.split, seeds)
     if groups["signals"]:
-        found += findings(groups["signals"], f"{job.protocol}, {WITHOUT_MODEL}", job.spec.split, ())
+        protocol = f"{job.protocol}, {WITHOUT_MODEL}"
+        found += findings(groups["signals"], pictures, protocol, job.spec.split, ())
     return found
 
 
@@ -124,7 +126,7 @@ def _scopes(
         return scopes
     for place, lower, upper in zip(course.at, course.found.lower, course.found.upper, strict=True):
         ends = {"ceiling_lower": lower, "ceiling_upper": upper}
-        how = (len(course.image_ids), None, None, None, None, (), protocol, split, "none")
+        how = (course.pictures.size, None, None, None, None, (), protocol, split, "none")
         metrics = {
             name: Metric(name, float(value), *how) for name, value in ends.items() if np.isfinite(value)
         }
@@ -134,7 +136,7 @@ def _scopes(
     return scopes
 
 
-def _notes(job: Job, found: Sequence[Finding], course: Course | None) -> dict[str, Any]:
+def _notes(job: Job, found: Sequence[Finding], course: Course | None, pictures: Items) -> dict[str, Any]:
     notes: dict[str, Any] = {
         "run": home.portable(str(job.align.folder.path)),
         "runs": [job.align.name],
@@ -145,6 +147,8 @@ def _notes(job: Job, found: Sequence[Finding], course: Course | None) -> dict[st
         **describe_tested([job.align.tested_pictures(job.spec.split)]),
         "draws": job.spec.draws,
         SET_UP: job.align.set_up(job.spec.split),
+        "units": pictures.kind,
+        "unit_count": pictures.count,
         "profiles": [each.note for each in found],
     }
     if course is not None and course.halves is not None:

@@ -40,7 +40,7 @@ def predict_signals(
     test: Mapping[str, Tensor],
     signals: Callable[[], Iterator[Tensor]],
     shape: tuple[int, ...],
-    wrong: NDArray[np.int64],
+    wrong: tuple[NDArray[np.int64], NDArray[np.int64]],
     components: int,
     alpha: float | None,
     seed: int = 0,
@@ -52,16 +52,16 @@ def predict_signals(
         test: Those of the tested pictures, [N, F].
         signals: Gives the training signals in chunks [m, E T], in the order of the pictures.
         shape: E and T.
-        wrong: [N] which tested picture's embeddings another has in the control.
+        wrong: Which training picture's embeddings another has in the control [n], and which tested one's [N].
         components: Of each level at most.
         alpha: The penalty; chosen by cross-validation for the full model if None, and taken for all.
-        seed: Of the control's order of the training pictures.
+        seed: Of the principal components.
     """
     pairs = {name: reduced(train[name].flatten(1), test[name].flatten(1), components, seed) for name in train}
     learned, tested = (torch.cat([pair[side] for pair in pairs.values()], 1) for side in (0, 1))
-    order = torch.from_numpy(np.random.default_rng(seed).permutation(len(learned))).to(learned.device)
-    products = Products.of(torch.cat([learned, learned[order]], 1), signals())
-    everything = torch.cat([tested, tested[torch.from_numpy(wrong).to(tested.device)]], 1)
+    orders = [torch.from_numpy(order).to(learned.device) for order in wrong]
+    products = Products.of(torch.cat([learned, learned[orders[0]]], 1), signals())
+    everything = torch.cat([tested, tested[orders[1]]], 1)
     width, stops = learned.shape[1], np.cumsum([pair[0].shape[1] for pair in pairs.values()])
     own = dict(zip(pairs, np.split(np.arange(width), stops[:-1]), strict=True))
 

@@ -7,7 +7,8 @@ import numpy as np
 
 from brainhive_cli.core.artifacts import Curve, Heatmap, Line, Map, Point
 from brainhive_cli.core.measurements import Metric
-from brainhive_cli.explanation.findings import RHO, Finding
+from brainhive_cli.core.metric_names import shown
+from brainhive_cli.explanation.findings import FIRST_ABOVE, RHO, Finding
 from brainhive_cli.explanation.found import Found
 from brainhive_cli.explanation.occlusion import SENSOR, TIME
 from brainhive_cli.explanation.recipe import OF_MODEL, OF_SIGNALS
@@ -16,6 +17,8 @@ from brainhive_cli.reports.head_map import flattened, known_places
 from brainhive_cli.stores.recordings import Sensors
 
 SECTION = "Explanation"
+OF_WINDOWS = f"centre of the window, {TIME}"
+"""The axis of windows."""
 MEANINGS = {**OF_MODEL, **OF_SIGNALS}
 Shown = Curve | Heatmap | Map
 
@@ -61,19 +64,18 @@ def curves(found: Sequence[Finding]) -> Iterator[Named]:
             of = f" ({each.metric})" if len(several) > 1 else ""
             lines += [_line(f"{control}{of}", metrics) for control, metrics in each.controls.items()]
         first, is_time = several[0], axis == TIME
-        onset = next((each.onset for each in several if each.onset is not None), None)
         yield (
             _name(name, axis),
             Curve(
                 title=_title(first),
-                axis=axis,
+                axis=axis if first.spans is None else OF_WINDOWS,
                 at=[float(place) for place in first.at] if is_time else first.labels,
                 lines=lines,
                 value=", ".join(each.metric for each in several),
                 style="lines" if is_time else "bars",
-                marks={} if onset is None else {"onset": onset},
+                marks=_marks(several),
                 section=SECTION,
-                note=_note(first),
+                note=_note(several),
             ),
         )
 
@@ -94,7 +96,7 @@ def head_maps(found: Sequence[Finding], sensors: Sensors | None) -> Iterator[Nam
         ]
         yield f"{_name(each.name, each.axis)}-map", Map(
             f"{_title(each)}: {each.metric}", points, "head", each.metric, True, section=SECTION,
-            note=_note(each),
+            note=_note([each]),
         )  # fmt: skip
 
 
@@ -179,10 +181,27 @@ def _title(found: Finding) -> str:
     return f"{found.name} ({meanings[analysis]})" if not level else found.name
 
 
-def _note(found: Finding) -> str:
-    words = [found.measured[0].protocol]
-    if found.measured[0].these_subjects:
+def _marks(several: Sequence[Finding]) -> dict[str, float]:
+    """Mark the first place that is above chance by any of the metrics."""
+    firsts = [(each.first_above_chance, each) for each in several]
+    above = [(place, each) for place, each in firsts if place is not None]
+    if not above:
+        return {}
+    place, earliest = min(above, key=lambda pair: pair[0])
+    by = f" ({shown(earliest.metric)})" if len(several) > 1 else ""
+    return {f"{earliest.where(place)}: {FIRST_ABOVE}{by}": float(earliest.at[place])}
+
+
+def _note(several: Sequence[Finding]) -> str:
+    """Say how the metrics of one analysis were measured, and p of each, as the table does."""
+    words = [several[0].measured[0].protocol]
+    if several[0].measured[0].these_subjects:
         words.append("intervals over items, for these subjects")
-    if found.corrected is not None:
-        words.append(f"p of the strongest place, corrected for all: {float(found.corrected.min()):.3g}")
+    p_values = [
+        f"{shown(each.metric)} {each.p_at_peak} ({each.where(each.peak)})"
+        for each in several
+        if each.corrected is not None
+    ]
+    if p_values:
+        words.append(f"p of the strongest place, corrected for all: {', '.join(p_values)}")
     return "; ".join(words)

@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import ALL, Metric, interval_text, scope
 from brainhive_cli.core.metric_names import AT_PEAK, shown
+from brainhive_cli.core.units import Items
 from brainhive_cli.explanation.encoding_model import CORRELATION, UNIQUE
 from brainhive_cli.explanation.found import Found, analysis_of
 from brainhive_cli.explanation.occlusion import TIME
-from brainhive_cli.explanation.profiles import PermutationTest
+from brainhive_cli.explanation.profiles import PermutationTest, Spans
 from brainhive_cli.explanation.signal_profiles import Course
 from brainhive_cli.metrics.statistics import measure_each
 
@@ -25,6 +25,10 @@ CORRELATIONS = {CORRELATION: (-1.0, 1.0), UNIQUE: (-2.0, 2.0)}
 """Least and largest value of metrics, where there are."""
 TIMES = 64
 """Times of a course whose metrics are listed; its artifact has all."""
+FIRST_ABOVE = "first above chance"
+"""What tables and figures call the first place on an axis of time that is above chance."""
+SIGNIFICANT, LEAST_P = 0.05, 0.0005
+"""Level of the tests; a smaller p than the second would be printed as 0.000."""
 ENDS = (2.5, 97.5)
 """Percentiles between which the middle 95 % of the control lie."""
 Groups = Sequence[Sequence[Found]]
@@ -43,6 +47,7 @@ class Finding:
         controls: [P] by the name of the control.
         p_values: [P] one-sided, by permutation; None where labels were not permuted.
         corrected: [P] for all places together.
+        spans: Of windows; None where a place is one sample, or a name.
     """
 
     name: str
@@ -52,6 +57,7 @@ class Finding:
     controls: Mapping[str, list[Metric]]
     p_values: NDArray[np.float64] | None = None
     corrected: NDArray[np.float64] | None = None
+    spans: Spans | None = None
 
     @property
     def metric(self) -> str:
@@ -64,13 +70,31 @@ class Finding:
         return int(np.argmax([each.value for each in self.measured]))
 
     @property
-    def onset(self) -> float | None:
-        """The first of two places in a row, on an axis of time, that are above the control of all places."""
+    def first_above_chance(self) -> int | None:
+        """The first of two places in a row, on an axis of time, that are above the control of all places.
+
+        What a window carries may begin anywhere in it: its centre may lie before the effect.
+        """
         if self.corrected is None or self.axis != TIME:
             return None
-        above = self.corrected < 0.05
+        above = self.corrected < SIGNIFICANT
         first = np.flatnonzero(above[:-1] & above[1:])
-        return float(self.at[first[0]]) if len(first) else None
+        return int(first[0]) if len(first) else None
+
+    def where(self, place: int) -> str:
+        """Name a place in words: of a window, from where to where it lies."""
+        if self.spans is None:
+            return self.labels[place]
+        start, stop = self.spans[place]
+        return f"{start:g}{' to ' if start < 0 else '–'}{stop:g} ms"
+
+    @property
+    def p_at_peak(self) -> str:
+        """p of the strongest place, corrected for all, as every table and figure prints it."""
+        if self.corrected is None:
+            return "–"
+        p = float(self.corrected[self.peak])
+        return f"{p:.3f}" if p >= LEAST_P else f"{p:.0e}"
 
     @property
     def scopes(self) -> dict[str, dict[str, Metric]]:
@@ -95,10 +119,12 @@ class Finding:
         """What a reader of the metrics needs besides, as plain values."""
         plain = {"name": self.name, "metric": self.metric, "axis": self.axis, "at": list(self.at)}
         tested = {"p": self.p_values, "p_corrected": self.corrected}
+        first = self.first_above_chance
         return {
             **plain,
+            "windows_ms": None if self.spans is None else self.spans.tolist(),
             "peak": self.labels[self.peak],
-            "onset_ms": self.onset,
+            "first_above_chance": None if first is None else self.where(first),
             **{name: None if each is None else each.tolist() for name, each in tested.items()},
         }
 
@@ -118,30 +144,25 @@ def overall(found: Sequence[Finding]) -> dict[str, dict[str, Metric]]:
     return {ALL: {name: replace(plain, low=None, high=None, these_subjects=None)}}
 
 
-def findings(groups: Groups, protocol: str, split: str, seeds: Sequence[int]) -> list[Finding]:
-    """Describe every profile over all subjects.
-
-    Pictures that not all subjects were shown are left out; so are places that not all have, as regions.
+def findings(
+    groups: Groups, pictures: Items, protocol: str, split: str, seeds: Sequence[int]
+) -> list[Finding]:
+    """Describe every profile over all subjects; places that not all have, as regions, are left out.
 
     Args:
         groups: What was found.
+        pictures: One list: those that all subjects were shown, and which of them are alike; no others count.
         protocol: Of the metrics.
         split: Whose signals were explained.
         seeds: Of the trainings.
-
-    Raises:
-        BrainhiveError: if subjects have no picture in common.
     """
     names = [name for name in groups[0][0].profiles if all(name in f.profiles for g in groups for f in g)]
-    shared = [set(found.image_ids) for group in groups for found in group]
-    ids = [each for each in groups[0][0].image_ids if all(each in some for some in shared)]
-    if not ids:
-        raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
+    (ids,) = pictures.ids
     rows = [
         [np.array([{name: row for row, name in enumerate(f.image_ids)}[each] for each in ids]) for f in group]
         for group in groups
     ]
-    how = {"protocol": protocol, "split": split}
+    how = {"protocol": protocol, "split": split, "items": for_all(pictures, len(groups))}
     return [_finding(name, groups, rows, seeds, how) for name in names]
 
 
@@ -150,7 +171,7 @@ def _finding(
     groups: Groups,
     rows: Sequence[Sequence[NDArray[np.int64]]],
     seeds: Sequence[int],
-    how: Mapping[str, str],
+    how: Mapping[str, Any],
 ) -> Finding:
     own = [[found.profiles[name] for found in group] for group in groups]
     first = own[0][0]
@@ -190,7 +211,13 @@ def _finding(
             first.metric, stacked("shuffled"), limits=limits, is_share=False, **named
         )
     p_values = (None, None) if tested is None else (tested.p_values, tested.corrected)
-    return Finding(analysis_of(name), first.axis, at, measured, controls, *p_values)
+    spans = None if first.spans is None else first.spans[taken[0][0]]
+    return Finding(analysis_of(name), first.axis, at, measured, controls, *p_values, spans)
+
+
+def for_all(pictures: Items, subjects: int) -> Items:
+    """Give one list of pictures to so many subjects."""
+    return replace(pictures, ids=[*pictures.ids] * subjects, units=[*pictures.units] * subjects)
 
 
 def permuted_metrics(measured: Sequence[Metric], null: NDArray[np.float64]) -> list[Metric]:
@@ -224,6 +251,7 @@ def similarity_findings(course: Course, protocol: str, split: str) -> list[Findi
             options = {
                 "protocol": protocol,
                 "split": split,
+                "items": for_all(course.pictures, len(subjects)),
                 "chance": 0.0,
                 "is_share": False,
                 "limits": (-1.0, 1.0),
@@ -246,10 +274,8 @@ def summary_table(found: Sequence[Finding], title: str) -> Table:
         top = each.measured[each.peak]
         control = next(iter(each.controls.values()), None)
         beyond = "–" if control is None else f"{control[each.peak].value:.3f}"
-        p = "–" if each.corrected is None else f"{each.corrected[each.peak]:.3f}"
-        onset = "–" if each.onset is None else f"{each.onset:g} ms"
-        place = each.labels[each.peak]
-        interval = interval_text(top.low, top.high)
-        rows.append((each.name, shown(each.metric), place, f"{top.value:.3f}", interval, beyond, p, onset))
-    columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", "onset")
+        first = "–" if each.first_above_chance is None else each.where(each.first_above_chance)
+        place, p, interval = each.where(each.peak), each.p_at_peak, interval_text(top.low, top.high)
+        rows.append((each.name, shown(each.metric), place, f"{top.value:.3f}", interval, beyond, p, first))
+    columns = ("analysis", "metric", "strongest", "value", "95 % CI", "control", "p", FIRST_ABOVE)
     return Table(title, columns, tuple(rows))

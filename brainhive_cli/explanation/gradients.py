@@ -12,7 +12,7 @@ from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.explanation.integrated_gradients import mean_gradient
 from brainhive_cli.explanation.occlusion import REGION, SENSOR, TIME, regions_of
-from brainhive_cli.explanation.profiles import Profile
+from brainhive_cli.explanation.profiles import Profile, Spans
 from brainhive_cli.explanation.reader import Reader
 from brainhive_cli.explanation.sensor_space import SensorSpace
 
@@ -22,6 +22,8 @@ GAP = 0.05
 """Share of the largest margin that may be missing without a warning."""
 AT_ONCE = 64
 """Signals whose gradients are computed at once."""
+Shares = tuple[list[object], NDArray[np.float64], Spans | None]
+"""Places, shares [P, N], and where places that are windows begin and end."""
 
 
 def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]:
@@ -38,9 +40,10 @@ def attribute(reader: Reader, points: int, step_ms: float) -> dict[str, Profile]
     wrong = _shares(reader, space, reader.labels.wrong, points, step_ms)
     _check_sum(reader, space, next(iter(own.values()))[1].sum(0))
     found = {}
-    for axis, (at, values) in own.items():
+    for axis, (at, values, spans) in own.items():
         if axis != SENSOR or not left_out:
-            found[axis] = Profile(SHARE, axis, tuple(at), values, np.empty((0, len(at))), wrong[axis][1])
+            null, control = np.empty((0, len(at))), wrong[axis][1]
+            found[axis] = Profile(SHARE, axis, tuple(at), values, null, control, spans=spans)
     return found
 
 
@@ -67,8 +70,8 @@ def _space(reader: Reader) -> tuple[SensorSpace, str]:
 
 def _shares(
     reader: Reader, space: SensorSpace, labels: NDArray[np.int64], points: int, step_ms: float
-) -> Mapping[str, tuple[list[object], NDArray[np.float64]]]:
-    """Compute shares [P, N] by axis, and their places."""
+) -> Mapping[str, Shares]:
+    """Compute shares by axis."""
     gallery = F.normalize(reader.gallery, dim=1)
     targets = gallery[torch.from_numpy(labels).to(gallery.device)] - gallery.mean(0)  # [N, D]
     parts = []
@@ -89,18 +92,19 @@ def _shares(
 
 def _by_place(
     reader: Reader, space: SensorSpace, shares: NDArray[np.float64], step_ms: float
-) -> Mapping[str, tuple[list[object], NDArray[np.float64]]]:
+) -> Mapping[str, Shares]:
     """Sum shares [N, E, T] over all axes but one."""
-    found: dict[str, tuple[list[object], NDArray[np.float64]]] = {}
+    found: dict[str, Shares] = {}
     if shares.shape[2] > 1:
         bins = np.floor((reader.times_ms - reader.times_ms[0]) / step_ms + 1e-9).astype(int)
         by_time = np.stack([shares[..., bins == each].sum((1, 2)) for each in np.unique(bins)])
         centres = [float(reader.times_ms[bins == each].mean().round(3)) for each in np.unique(bins)]
-        found[TIME] = (list(centres), by_time)
+        starts = reader.times_ms[0] + step_ms * np.unique(bins)
+        found[TIME] = (list(centres), by_time, np.stack([starts, starts + step_ms], 1))
     if space.names:
-        found[SENSOR] = (list(space.names), shares.sum(2).T)
+        found[SENSOR] = (list(space.names), shares.sum(2).T, None)
     elif not reader.selection.channels:
         regions = regions_of(reader)
         by_region = np.stack([shares[:, list(places)].sum((1, 2)) for places in regions.values()])
-        found[REGION] = (list(regions), by_region)
+        found[REGION] = (list(regions), by_region, None)
     return found

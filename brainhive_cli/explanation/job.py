@@ -2,11 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.matching_run import RunNeeds
@@ -18,6 +20,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import describe_signals
 from brainhive_cli.data.targets import open_stores
+from brainhive_cli.data.trials import open_signals
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.explanation.reader import Reader
 from brainhive_cli.explanation.recipe import OF_SENSORS, OF_SIGNALS, OF_VOXELS, Explanation, Recipe
@@ -128,7 +131,26 @@ class Job:
             align: Another run with the same cells; default: the one that is explained.
         """
         member = Member.load(align or self.align, cell, device, self.spec.head)
-        return Reader.open(member, subject, self.spec.split, self.spec.draws, self.spec.seed)
+        spec = self.spec
+        return Reader.open(member, subject, spec.split, self._shown_to_all(member), spec.draws, spec.seed)
+
+    def _shown_to_all(self, member: Member) -> NDArray[np.int64]:
+        """Find the rows of the pictures that all subjects were shown, ascending.
+
+        Raises:
+            BrainhiveError: if there are none.
+        """
+        return self.align.once(("shown to all", self.spec.split), lambda: self._intersect(member))
+
+    def _intersect(self, member: Member) -> NDArray[np.int64]:
+        align, split = self.align, self.spec.split
+        _, signal = align.made_with[member.cell.variant]
+        recordings = [open_signals(align.dataset, align.paths, signal, each)[split] for each in self.subjects]
+        rows = [member.pictures(split).rows(recording.image_ids) for recording in recordings]
+        shared = reduce(np.intersect1d, rows)
+        if not (shared >= 0).any():
+            raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
+        return np.asarray(shared[shared >= 0], np.int64)
 
     def left_out(self) -> dict[str, str]:
         """List what cannot be measured of the first subject, and why, as far as the recording says it."""

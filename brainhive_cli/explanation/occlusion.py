@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.explanation.profiles import Profile
+from brainhive_cli.explanation.profiles import Profile, Spans
 from brainhive_cli.explanation.reader import Reader
 from brainhive_cli.explanation.receptive_fields import Columns
 from brainhive_cli.explanation.recipe import Window
@@ -23,13 +23,25 @@ ORDER = 4
 """Of the Butterworth filter that runs forth and back over the signal."""
 
 
-def lost(reader: Reader, axis: str, at: Sequence[object], changed: Iterator[NDArray[np.float64]]) -> Profile:
+def lost(
+    reader: Reader,
+    axis: str,
+    at: Sequence[object],
+    changed: Iterator[NDArray[np.float64]],
+    spans: Spans | None = None,
+) -> Profile:
     """Compare margins [N, M] at each place with those of the whole signal."""
-    return Profile.of(LOST, axis, at, (reader.whole - each for each in changed), reader.labels)
+    margins = (reader.whole - each for each in changed)
+    return Profile.of(LOST, axis, at, margins, reader.labels, spans=spans)
 
 
-def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[list[float], list[Tensor]]:
-    """List the centres of sliding windows, in milliseconds, and their samples [T] as masks.
+def centres_of(spans: Spans) -> list[float]:
+    """Name windows by their centres, in milliseconds."""
+    return [float(each) for each in spans.mean(1).round(3)]
+
+
+def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[Spans, list[Tensor]]:
+    """List where sliding windows begin and end, and their samples [T] as masks.
 
     Raises:
         BrainhiveError: if there is one sample.
@@ -40,22 +52,22 @@ def window_masks(times_ms: NDArray[np.float64], window: Window) -> tuple[list[fl
     starts = window_starts(times_ms, window.width_ms, window.step_ms, "window")
     masks = [torch.from_numpy(inside(times_ms, start, window.width_ms)) for start in starts]
     kept = [(start, mask) for start, mask in zip(starts, masks, strict=True) if mask.any()]
-    centres = [round(float(start + window.width_ms / 2), 3) for start, _ in kept]
-    return centres, [mask for _, mask in kept]
+    spans = np.array([[start, start + window.width_ms] for start, _ in kept])
+    return spans, [mask for _, mask in kept]
 
 
 def read_windows(reader: Reader, window: Window) -> dict[str, Profile]:
     """Rank with all of the signal but a window replaced: what the model uses of each window alone."""
-    centres, masks = window_masks(reader.times_ms, window)
+    spans, masks = window_masks(reader.times_ms, window)
     ranks = (reader.ranks(torch.where(mask, reader.signal, reader.baseline)) for mask in masks)
-    return Profile.of_ranks(TIME, centres, ranks, reader.labels)
+    return Profile.of_ranks(TIME, centres_of(spans), ranks, reader.labels, spans)
 
 
 def occlude_windows(reader: Reader, window: Window) -> Profile:
     """Replace one window at a time."""
-    centres, masks = window_masks(reader.times_ms, window)
+    spans, masks = window_masks(reader.times_ms, window)
     changed = (reader.margins(torch.where(mask, reader.baseline, reader.signal)) for mask in masks)
-    return lost(reader, TIME, centres, changed)
+    return lost(reader, TIME, centres_of(spans), changed, spans)
 
 
 def occlude_columns(reader: Reader) -> Profile:
@@ -77,9 +89,9 @@ def occlude_columns(reader: Reader) -> Profile:
                 yield reader.margins(reader.signal)
 
     step_ms = (reader.times_ms[-1] - reader.times_ms[0]) / (len(reader.times_ms) - 1)
-    centres = [round(float(reader.times_ms[0] + step_ms * each), 3) for each in columns.centres]
+    spans = reader.times_ms[0] + step_ms * np.array(columns.spans, np.float64)
     reader.whole  # noqa: B018  (before a column is replaced)
-    return lost(reader, TIME, centres, changed())
+    return lost(reader, TIME, centres_of(spans), changed(), spans)
 
 
 def occlude_sensors(reader: Reader) -> Profile:

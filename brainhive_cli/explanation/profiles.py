@@ -7,10 +7,14 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from brainhive_cli.core.seeds import derive_seed
+from brainhive_cli.core.units import Items
 
 Values = NDArray[np.float64]
 Places = NDArray[np.int64]
+Spans = NDArray[np.float64]
+"""[P, 2] where each place begins and ends, in milliseconds after stimulus onset."""
+EXCHANGES = 20
+"""Permutations of which that is chosen which leaves fewest items in their unit: one in three leaves none."""
 
 
 @dataclass(frozen=True)
@@ -20,13 +24,15 @@ class Profile:
     Attributes:
         metric: Name of what was measured.
         axis: What the places are.
-        at: [P] times in milliseconds, or names.
+        at: [P] times in milliseconds, of windows their centres; or names.
         values: [P, N] of the items.
-        null: [K, P] means over items with labels permuted, K times; K is 0 where that was not measured.
+        null: [K, P] means over the items that all subjects have, with labels permuted, K times; K is 0 where
+            that was not measured.
         shuffled: [P, N] of a control that was measured once, as with a model trained on shuffled labels;
             [0, 0] where there is none.
         chance: Value expected without any effect.
         pool: Candidates that each item was compared with, if any.
+        spans: Of windows; None where a place is one sample, or a name.
     """
 
     metric: str
@@ -37,6 +43,7 @@ class Profile:
     shuffled: Values
     chance: float = 0.0
     pool: int | None = None
+    spans: Spans | None = None
 
     @classmethod
     def of(
@@ -48,6 +55,7 @@ class Profile:
         labels: "Labels",
         chance: float = 0.0,
         pool: int | None = None,
+        spans: Spans | None = None,
     ) -> Self:
         """Look up the value of each item with its own label, and with those of others.
 
@@ -59,18 +67,24 @@ class Profile:
             labels: Right and permuted ones.
             chance: See the class.
             pool: See the class.
+            spans: See the class.
         """
         items, values, null = np.arange(len(labels.right)), [], []
         for matrix in matrices:
             values.append(matrix[items, labels.right])
-            null.append(matrix[items, labels.permuted].mean(1))
+            null.append(matrix[labels.shared, labels.permuted].mean(1))
         places = len(values)
         stacked = np.array(values, np.float64), np.array(null, np.float64).reshape(places, -1).T
-        return cls(metric, axis, tuple(at), *stacked, np.empty((0, 0)), chance, pool)
+        return cls(metric, axis, tuple(at), *stacked, np.empty((0, 0)), chance, pool, spans)
 
     @classmethod
     def of_ranks(
-        cls, axis: str, at: Sequence[Any], ranks: Iterable[Places], labels: "Labels"
+        cls,
+        axis: str,
+        at: Sequence[Any],
+        ranks: Iterable[Places],
+        labels: "Labels",
+        spans: Spans | None = None,
     ) -> dict[str, Self]:
         """Describe ranks [N, M] of each candidate by each item, at each place, as shares by name."""
         own, drawn, pool = [], [], 1
@@ -78,13 +92,14 @@ class Profile:
         for found in ranks:
             pool = found.shape[1]
             own.append(found[items, labels.right])
-            drawn.append(found[items, labels.permuted])
+            drawn.append(found[labels.shared, labels.permuted])
         chances = {"top1": 1 / pool, "top5": min(1, 5 / pool), "two_way": 0.5}
         profiles = {}
         for metric, chance in chances.items():
             values = np.array([_share(metric, each, pool) for each in own])
             null = np.array([_share(metric, each, pool).mean(1) for each in drawn]).reshape(len(own), -1)
-            profiles[metric] = cls(metric, axis, tuple(at), values, null.T, np.empty((0, 0)), chance, pool)
+            parts = values, null.T, np.empty((0, 0))
+            profiles[metric] = cls(metric, axis, tuple(at), *parts, chance, pool, spans)
         return profiles
 
     def with_shuffled(self, shuffled: Values) -> Self:
@@ -95,6 +110,7 @@ class Profile:
         """Give plain arrays, for a file."""
         plain = {name: np.array(getattr(self, name)) for name in ("metric", "axis", "at", "chance")}
         plain["pool"] = np.array(0 if self.pool is None else self.pool)
+        plain["spans"] = np.empty((0, 2)) if self.spans is None else self.spans
         return {**plain, "values": self.values, "null": self.null, "shuffled": self.shuffled}
 
     @classmethod
@@ -102,7 +118,8 @@ class Profile:
         """Read back `as_arrays`."""
         words = str(found["metric"]), str(found["axis"]), tuple(found["at"].tolist())
         arrays = found["values"], found["null"], found["shuffled"]
-        return cls(*words, *arrays, float(found["chance"]), int(found["pool"]) or None)
+        spans = found["spans"] if len(found["spans"]) else None
+        return cls(*words, *arrays, float(found["chance"]), int(found["pool"]) or None, spans)
 
 
 def _share(metric: str, ranks: Places, pool: int) -> Values:
@@ -114,27 +131,67 @@ def _share(metric: str, ranks: Places, pool: int) -> Values:
 
 @dataclass(frozen=True)
 class Labels:
-    """Which picture each item showed, and permutations of it.
+    """Which picture each item of a subject showed, and permutations of the pictures, alike for all subjects.
+
+    Where all subjects share wrong labels, these fit all of them by the same chance: labels that are permuted
+    subject by subject would average it out of the control, and not out of what was measured.
 
     Attributes:
         right: [N] place among the candidates.
-        permuted: [K, N].
+        shared: [n] the items whose pictures all subjects were shown.
+        permuted: [K, n] places of the pictures whose labels these get.
+        wrong: [N] places of pictures of other units, as far as there are, in one permutation; of what one
+            subject alone was shown the right ones.
     """
 
     right: Places
+    shared: Places
     permuted: Places
+    wrong: Places
 
     @classmethod
-    def of(cls, right: Places, draws: int, *seeds: int) -> Self:
-        """Permute the labels of the items K times; the same for all models of a subject."""
-        random = np.random.default_rng(derive_seed(*seeds))
-        drawn = [random.permutation(right) for _ in range(draws)]
-        return cls(right, np.array(drawn, np.int64).reshape(draws, len(right)))
+    def of(cls, right: Places, pictures: Places, units: Items, draws: int, seed: int) -> Self:
+        """Permute the units of pictures K times.
+
+        Args:
+            right: [N].
+            pictures: [n] places of those that all subjects were shown, in an order that all have.
+            units: One list: these pictures, and which are alike.
+            draws: K.
+            seed: The same for all subjects and models.
+        """
+        number = {place: row for row, place in enumerate(pictures.tolist())}
+        shared = np.array([item for item, place in enumerate(right.tolist()) if place in number], np.int64)
+        own = np.array([number[place] for place in right[shared].tolist()], np.int64)
+        random, (unit,), wrong = np.random.default_rng(seed), units.numbers, right.copy()
+        exchanges = [units.permute(random)[0] for _ in range(EXCHANGES)]
+        wrong[shared] = pictures[min(exchanges, key=lambda order: (unit[order] == unit).sum())[own]]
+        return cls(right, shared, pictures[permutations(units, draws, seed)][:, own], wrong)
 
     @property
-    def wrong(self) -> Places:
-        """[N] one permutation, in which items have the labels of others as far as that is possible."""
-        return np.roll(self.right, len(self.right) // 2)
+    def by_item(self) -> Self:
+        """The same, where the candidates are the pictures of the N items, in their order."""
+        item = {place: row for row, place in enumerate(self.right.tolist())}
+        permuted, wrong = (
+            np.array([item[place] for place in places.flat], np.int64).reshape(places.shape)
+            for places in (self.permuted, self.wrong)
+        )
+        return replace(self, right=np.arange(len(self.right)), permuted=permuted, wrong=wrong)
+
+
+def permutations(units: Items, draws: int, seed: int) -> Places:
+    """Permute the units of one list of n items K times: [K, n] the item whose label each gets.
+
+    Clips of a film are shifted along it instead, around its end. Blocks in another order have other
+    neighbours: of pairs of close clips, which are alike in signals and embeddings whatever these have to do
+    with each other, half would be lost (.8 false positives of similarity at .05, 240 clips whose neighbours
+    correlate .9; `benchmarks/simulated_explanation.py` prints those of shifts).
+    """
+    random, count = np.random.default_rng(seed), units.size
+    if units.is_film and count > 1:
+        return np.asarray((np.arange(count) + random.integers(1, count, (draws, 1))) % count)
+    orders = [units.permute(random)[0] for _ in range(draws)]
+    return np.array(orders, np.int64).reshape(draws, count)
 
 
 @dataclass(frozen=True)
@@ -153,12 +210,16 @@ class PermutationTest:
 
     @classmethod
     def of(cls, measured: Values, null: Values) -> Self:
-        """Compare what was measured [P] with its control [K, P], each place by its spread in the control.
+        """Compare what was measured [P] with its control [K, P], each place by its spread.
+
+        Mean and spread are those of both together: by those of the control alone what was measured, which has
+        no part in them, would lie further out than a permutation does.
 
         Source: Westfall and Young 1993 (largest statistic over all places); Phipson and Smyth 2010 (p).
         """
-        spread = null.std(0) + 1e-12
-        scaled, drawn = (measured - null.mean(0)) / spread, (null - null.mean(0)) / spread
+        together = np.concatenate([measured[None], null])
+        scores = (together - together.mean(0)) / (together.std(0) + 1e-12)
+        scaled, drawn = scores[0], scores[1:]
         count = 1 + len(null)
         alone = (1 + (drawn >= scaled - 1e-12).sum(0)) / count
         largest = (1 + (drawn.max(1)[:, None] >= scaled - 1e-12).sum(0)) / count

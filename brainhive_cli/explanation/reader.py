@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.alignment.trained_cell import Member
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.explanation.profiles import Labels
 from brainhive_cli.explanation.sensor_space import SensorSpace
 from brainhive_cli.metrics.retrieval import ranks_of_all
@@ -26,6 +27,7 @@ class Reader:
         rows: [N] picture of each signal in the target stores.
         gallery_rows: [M] rows of the candidates.
         labels: Place of each signal's picture among the candidates, and permutations.
+        shared: One list: the pictures that all subjects were shown, and which of them are alike.
     """
 
     member: Member
@@ -35,14 +37,27 @@ class Reader:
     rows: NDArray[np.int64]
     gallery_rows: NDArray[np.int64]
     labels: Labels
+    shared: Items
 
     @classmethod
-    def open(cls, member: Member, subject: int, split: str, draws: int, seed: int) -> Self:
-        """Open the signals; the labels are permuted alike for all cells of a subject."""
+    def open(
+        cls, member: Member, subject: int, split: str, shared: NDArray[np.int64], draws: int, seed: int
+    ) -> Self:
+        """Open the signals; the labels are permuted alike for all cells and subjects.
+
+        Args:
+            member: The cell's model.
+            subject: Whose signals.
+            split: Which of them.
+            shared: [n] rows of the pictures that all subjects were shown.
+            draws: Permutations.
+            seed: Of the permutations.
+        """
         selection, rows = member.selection(subject, split)
-        candidates = np.flatnonzero(member.pictures(split).done)
-        labels = Labels.of(np.searchsorted(candidates, rows), draws, seed, subject)
-        return cls(member, subject, split, selection, rows, candidates, labels)
+        candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
+        places = (np.searchsorted(candidates, some) for some in (rows, shared))
+        labels = Labels.of(*places, units, draws, seed)
+        return cls(member, subject, split, selection, rows, candidates, labels, units)
 
     @cached_property
     def gallery(self) -> Tensor:
@@ -80,6 +95,12 @@ class Reader:
         """[N] what each signal showed."""
         return [self.member.pictures(self.split).image_ids[row] for row in self.rows]
 
+    @property
+    def shared_items(self) -> NDArray[np.int64]:
+        """[n] the signal that showed each picture of `shared`, in their order."""
+        item = {name: row for row, name in enumerate(self.image_ids)}
+        return np.array([item[name] for name in self.shared.ids[0]], np.int64)
+
     def ranks(self, signal: Tensor) -> NDArray[np.int64]:
         """Rank every candidate by every signal: [N, M]."""
         return ranks_of_all(self.member.encode(self.subject, signal), self.gallery, len(self.gallery))
@@ -113,3 +134,12 @@ class Reader:
         model = self.member.model
         tokens = model.encode_signal(signal.to(model.device), self.index(len(signal)))
         return (F.normalize(tokens.float(), dim=1) * targets.to(tokens.device)).sum(1)
+
+
+def units_of(member: Member, split: str, rows: NDArray[np.int64]) -> Items:
+    """Say which of the pictures of some rows [n] are alike: one list, of image ids."""
+    store, dataset = member.pictures(split), member.align.dataset
+    ids = [store.image_ids[row] for row in rows]
+    concept_of = {name: store.concepts[row] for name, row in zip(ids, rows, strict=True)}
+    is_film = dataset.alike_by == "neighbours"
+    return Alike(dataset.alike_by, concept_of, "clip" if is_film else "picture").items([ids])

@@ -70,11 +70,6 @@ class Columns:
             "the time course by windows serves every brain encoder",
         )
 
-    @property
-    def centres(self) -> list[float]:
-        """The centre of each column's receptive field, in samples."""
-        return [(first + last) / 2 for first, last in self.spans]
-
     @contextmanager
     def replaced(self, column: int, features: Tensor) -> Iterator[None]:
         """Let a column of the feature map be that of other signals, while the block runs.

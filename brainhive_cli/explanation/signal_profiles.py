@@ -10,11 +10,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Items
 from brainhive_cli.explanation import encoding_ceilings, encoding_model, sensor_space, similarity
 from brainhive_cli.explanation.found import SPACE_PART, TIME_PART, Found
 from brainhive_cli.explanation.occlusion import REGION, SENSOR, TIME, regions_of
-from brainhive_cli.explanation.profiles import Labels, Profile
-from brainhive_cli.explanation.reader import Reader
+from brainhive_cli.explanation.profiles import Profile
+from brainhive_cli.explanation.reader import Reader, units_of
 from brainhive_cli.explanation.recipe import Explanation
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores.recordings import Sensors
@@ -52,10 +53,10 @@ def _encode(
         for part in _chunks(learned, bool(unknown)):
             yield torch.from_numpy(part.reshape(len(part), -1)).to(device)
 
-    wrong = np.roll(np.arange(len(measured)), len(measured) // 2)
+    labels, random = reader.labels.by_item, np.random.default_rng(spec.seed)
+    wrong = units_of(reader.member, "train", rows).permute(random)[0], labels.wrong
     shape, how = measured.shape[1:], (wrong, spec.components, spec.alpha, spec.seed)
     predicted = encoding_model.predict_signals(given, tested, signals, shape, *how)
-    labels = Labels.of(np.arange(len(measured)), spec.draws, spec.seed, reader.subject)
     axes = _axes(reader, names, shape, bool(unknown))
     if unknown:
         found.missing["encoding by sensor"] = unknown
@@ -146,14 +147,14 @@ class Course:
         axis: What the places are.
         at: [T].
         found: What was measured.
-        image_ids: [N] pictures that all subjects were shown.
+        pictures: One list of N that all subjects were shown, and which of them are alike.
         halves: [T] of one subject: the correlation of halves of the repetitions, corrected to all.
     """
 
     axis: str
     at: tuple[Any, ...]
     found: similarity.Similarity
-    image_ids: list[str]
+    pictures: Items
     halves: NDArray[np.float64] | None = None
 
 
@@ -168,22 +169,18 @@ def explain_similarity(readers: Sequence[Reader], levels: Levels, spec: Explanat
     Raises:
         BrainhiveError: if subjects share too few pictures, or the signals have one channel.
     """
-    rows = readers[0].rows
-    for reader in readers[1:]:
-        rows = np.intersect1d(rows, reader.rows)
+    units, taken = readers[0].shared, [reader.shared_items for reader in readers]
+    rows = readers[0].rows[taken[0]]
     if len(rows) < similarity.FEWEST:
         raise BrainhiveError(f"the subjects were shown {len(rows)} pictures in common", "fewer subjects")
-    taken = [np.array([{row: i for i, row in enumerate(r.rows.tolist())}[row] for row in rows.tolist()])
-             for r in readers]  # fmt: skip
     signals = [reader.signal.numpy()[some] for reader, some in zip(readers, taken, strict=True)]
     device = torch.device("cpu")
     models = similarity.Models.of({name: _rows(each, rows, device).numpy() for name, each in levels.items()})
     axis, at, choose = _places(readers)
     places = ([choose(signal, place, number) for number, signal in enumerate(signals)] for place in at)
-    found = similarity.measure_similarity(places, models, len(rows), spec.draws, spec.seed)
+    found = similarity.measure_similarity(places, models, units, spec.draws, spec.seed)
     halves = _halves(readers[0], taken[0], choose, at) if len(readers) == 1 else None
-    ids = [readers[0].member.pictures(spec.split).image_ids[row] for row in rows]
-    return Course(axis, tuple(at), found, ids, halves)
+    return Course(axis, tuple(at), found, units, halves)
 
 
 def _places(readers: Sequence[Reader]) -> tuple[str, list[Any], Any]:

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 from scipy.stats import rankdata
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Items
+from brainhive_cli.explanation.profiles import permutations
 from brainhive_cli.metrics.statistics import spearman_brown
 
 Values = NDArray[np.float64]
@@ -97,7 +99,7 @@ class Similarity:
 
 
 def measure_similarity(
-    places: Iterable[Sequence[Patterns]], models: Models, pictures: int, draws: int = 0, seed: int = 0
+    places: Iterable[Sequence[Patterns]], models: Models, pictures: Items, draws: int = 0, seed: int = 0
 ) -> Similarity:
     """Correlate the distances of signals with those of models, place by place.
 
@@ -107,8 +109,8 @@ def measure_similarity(
     Args:
         places: For each place, the patterns [N, C] of each subject; all of the same pictures.
         models: Of these pictures.
-        pictures: N.
-        draws: K permutations of the pictures.
+        pictures: One list of N, and which of them are alike.
+        draws: K permutations of their units, alike for all subjects.
         seed: Of the permutations.
 
     Source: Kriegeskorte 2008; Nili 2014 (ceilings); Walther 2016.
@@ -121,14 +123,14 @@ def measure_similarity(
         found["raw"].append(signals @ models.units.T)
         found["own"].append(own)
         found["unique"].append(models.unique(signals, own))
-        found["items"].append(_items(signals, both, pictures).astype(np.float32))  # [S, 2 M, N]
+        found["items"].append(_items(signals, both, pictures.size).astype(np.float32))  # [S, 2 M, N]
         found["mean"].append(signals.mean(0))
         found["ceilings"].append(ceilings(signals))
     raw, own, unique, means = (np.stack(found[name], -1) for name in ("raw", "own", "unique", "mean"))
     scale = unique / np.where(np.abs(own) < 1e-12, 1e-12, own)  # [S, M, T]
     items, own_items = np.split(np.stack(found["items"], 2), 2, 1)  # [S, M, T, N]
     unique_items = (own_items * scale[..., None]).astype(np.float32)
-    null, own_null = np.split(_null(both, means, _permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
+    null, own_null = np.split(_null(both, means, permutations(pictures, draws, seed)), 2, 1)  # [K, M, T]
     lower, upper = np.transpose(found["ceilings"])
     return Similarity(
         models.names, raw, unique, items, unique_items, null, own_null * scale.mean(0), lower, upper
@@ -220,11 +222,6 @@ def _items(signals: Values, models: Values, pictures: int) -> Values:
             sums = np.bincount(rows, pairs, pictures) + np.bincount(columns, pairs, pictures)
             found[subject, number] = value + 2 * sums / (pictures - 1)
     return found
-
-
-def _permutations(pictures: int, draws: int, seed: int) -> NDArray[np.int64]:
-    random = np.random.default_rng(seed)
-    return np.array([random.permutation(pictures) for _ in range(draws)], np.int64).reshape(draws, pictures)
 
 
 def _null(models: Values, means: Values, orders: NDArray[np.int64]) -> Values:

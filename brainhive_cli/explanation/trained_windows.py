@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.explanation.linear_maps import Products, Scale
-from brainhive_cli.explanation.occlusion import REGION, TIME, regions_of, window_masks
-from brainhive_cli.explanation.profiles import Profile
+from brainhive_cli.explanation.occlusion import REGION, TIME, centres_of, regions_of, window_masks
+from brainhive_cli.explanation.profiles import Profile, Spans
 from brainhive_cli.explanation.reader import Reader
 from brainhive_cli.explanation.recipe import Window
 from brainhive_cli.metrics.retrieval import ranks_of_all
@@ -26,13 +26,12 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
     Raises:
         BrainhiveError: if voxels belong to no region.
     """
+    spans: Spans | None = None
     if reader.selection.channels:
-        centres, masks = window_masks(reader.times_ms, window)
-        axis, at = TIME, list(map(str, centres))
+        spans, masks = window_masks(reader.times_ms, window)
         parts = (lambda signal, mask=mask: signal[..., mask] for mask in masks)
     else:
         regions = regions_of(reader)
-        axis, at, centres = REGION, [*regions], []
         parts = (lambda signal, some=list(places): signal[:, some] for places in regions.values())
     train = reader.member.training(reader.subject)
     learned = torch.from_numpy(train.signal)
@@ -44,7 +43,9 @@ def decode_parts(reader: Reader, window: Window, alpha: float | None) -> dict[st
             predicted = decode(part(learned), targets, part(reader.signal), alpha)
             yield ranks_of_all(predicted, reader.gallery, len(reader.gallery))
 
-    return Profile.of_ranks(axis, centres or at, ranks(), reader.labels)
+    if spans is None:
+        return Profile.of_ranks(REGION, [*regions], ranks(), reader.labels)
+    return Profile.of_ranks(TIME, centres_of(spans), ranks(), reader.labels, spans)
 
 
 def decode(learned: Tensor, targets: Tensor, signal: Tensor, alpha: float | None = None) -> Tensor:

@@ -51,7 +51,9 @@ def _lines(axes: Any, curve: Curve) -> None:
         axes.axhline(chance, color="0.3", linestyle="--", linewidth=0.8)
     for name, place in curve.marks.items():
         axes.axvline(place, color="0.3", linestyle=":", linewidth=0.8)
-        axes.annotate(name, (place, 1), xycoords=("data", "axes fraction"), fontsize="x-small", va="top")
+        ha = "left" if place < (at[0] + at[-1]) / 2 else "right"  # into the drawing, not out of it
+        how = {"xycoords": ("data", "axes fraction"), "fontsize": "x-small", "va": "top", "ha": ha}
+        axes.annotate(name, (place, 1), **how)
     axes.set(xlabel=curve.axis, ylabel=curve.value)
     axes.legend(fontsize="x-small", frameon=False)
 

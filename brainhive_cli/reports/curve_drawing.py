@@ -47,7 +47,9 @@ def _lines(shown: Curve) -> Markup:
         drawn.append(svg.text(x(place), HEIGHT - BOTTOM + 14, brief(value), "middle"))
     for name, mark in shown.marks.items():
         place = x(log2(mark) if shown.is_logarithmic else mark)
-        drawn += [svg.line("mark", place, TOP, place, HEIGHT - BOTTOM), svg.text(place + 3, TOP + 9, name)]
+        way, anchor = (3, "start") if place < WIDTH / 2 else (-3, "end")  # into the drawing, not out of it
+        drawn.append(svg.line("mark", place, TOP, place, HEIGHT - BOTTOM))
+        drawn.append(svg.text(place + way, TOP + 9, name, anchor))
     for line, colour in zip(shown.lines, svg.colours(), strict=False):
         drawn += _line(line, colour, [x(place) for place in places], y)
     drawn.append(svg.text((LEFT + WIDTH - RIGHT) / 2, HEIGHT - 4, shown.axis, "middle", "axis"))

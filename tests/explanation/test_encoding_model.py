@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from brainhive_cli.core.units import Items
 from brainhive_cli.demo import pictures, simulation
 from brainhive_cli.explanation import sensor_space
 from brainhive_cli.explanation.encoding_model import along, predict_signals, unique
@@ -22,6 +23,10 @@ def features(split):
     scenes = pictures.scenes(split)[: COUNTS[split]]
     low = np.stack([simulation.low_level(pictures.draw(scene)) for scene in scenes])
     return low, np.stack([simulation.semantic(scene) for scene in scenes])
+
+
+def labels_of(count, draws):
+    return Labels.of(np.arange(count), np.arange(count), Items.unnamed([count]), draws, 0)
 
 
 def whitened(split, low, meaning):
@@ -50,13 +55,13 @@ def predicted():
     def signals():
         return (torch.from_numpy(part.reshape(len(part), -1)) for part in sensor_space.averages(train))
 
-    wrong = np.roll(np.arange(COUNTS["test"]), COUNTS["test"] // 2)
+    wrong = tuple(np.roll(np.arange(count), count // 2) for count in COUNTS.values())
     return predict_signals(*levels, signals, measured.shape[1:], wrong, 40, None), measured
 
 
 def test_posterior_sites_are_predicted_and_frontal_ones_are_not(predicted):
     places = {name: np.array([row]) for row, name in enumerate(NAMES)}
-    labels = Labels.of(np.arange(COUNTS["test"]), 100, 0)
+    labels = labels_of(COUNTS["test"], 100)
 
     found = along(*predicted, "sensor", places, 1, labels)
 
@@ -92,7 +97,7 @@ def _posterior(values):
 def test_values_of_pictures_average_to_the_correlation(predicted):
     found, measured = predicted
     places = {"all": np.arange(measured.shape[2])}
-    profile = along(found, measured, "ms", places, 2, Labels.of(np.arange(len(measured)), 0, 0))
+    profile = along(found, measured, "ms", places, 2, labels_of(len(measured), 0))
     expected = [
         np.corrcoef(found.full[:, e, t], measured[:, e, t])[0, 1]
         for e in range(measured.shape[1])

@@ -13,6 +13,7 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.core.units import Items
 from brainhive_cli.explanation.model_profiles import explain_model
 from brainhive_cli.explanation.occlusion import window_masks
 from brainhive_cli.explanation.profiles import Labels
@@ -59,7 +60,9 @@ def reader(kind, channels, samples, head=None):
     ids = [f"picture {number}" for number in range(ITEMS)]
     selection = Selection.of(Recording(signal, ids, space, times, rate, "µV"), None, None, 1.0, "test")
     run, places = SimpleNamespace(are_strangers=False), np.arange(ITEMS)
-    made = Reader(Member(run, None, model), 1, "test", selection, places, places, Labels.of(places, 20, 0))
+    shared = Items.independent([ids])
+    labels = Labels.of(places, places, shared, 20, 0)
+    made = Reader(Member(run, None, model), 1, "test", selection, places, places, labels, shared)
     rest = np.full(signal.shape[2:], 0.1, np.float32)
     made.__dict__.update(  # what a run with files would be asked for
         image_ids=ids,

@@ -15,7 +15,7 @@ def columns(kind, samples=250):
 
 def test_the_columns_of_nice_lie_at_5_t_and_37_not_stretched_over_the_window():
     found, _ = columns("nice")
-    assert found.centres == [5 * t + 37 for t in range(36)]
+    assert found.spans == tuple((5 * t, 5 * t + 74) for t in range(36))
     assert found.spans[0] == (0, 74)
 
 

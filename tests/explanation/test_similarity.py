@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+from scipy.signal import lfilter
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.demo import pictures, simulation
+from brainhive_cli.explanation.profiles import PermutationTest
 from brainhive_cli.explanation.similarity import Models, distances, halves_ceiling, measure_similarity, ranked
 
 
@@ -20,7 +23,7 @@ def measured(values):
     signal = values["signal"].astype(float).mean(2)  # [S, N, C, T]
     models = Models.of({name: values[name] for name in ("early", "late")})
     places = (list(signal[..., time]) for time in range(signal.shape[-1]))
-    return measure_similarity(places, models, signal.shape[1], draws=200)
+    return measure_similarity(places, models, Items.unnamed([signal.shape[1]]), draws=200)
 
 
 def test_distances_are_those_of_the_reference(values):
@@ -72,7 +75,8 @@ def test_the_values_of_pictures_average_to_the_correlation(measured):
 def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
     noise = np.random.default_rng(0).normal(size=(5, 40, 8, 6))
     models = Models.of({"any": np.random.default_rng(1).normal(size=(40, 8))})
-    found = measure_similarity((list(noise[..., t]) for t in range(6)), models, 40, draws=100)
+    places = (list(noise[..., t]) for t in range(6))
+    found = measure_similarity(places, models, Items.unnamed([40]), draws=100)
     assert abs(found.upper.mean() - 5**-0.5) < 0.03 and abs(found.lower.mean()) < 0.04
     assert np.abs(found.correlation.mean((0, 1))).max() < np.abs(found.null).max()
 
@@ -81,10 +85,10 @@ def test_on_noise_the_upper_ceiling_is_far_from_zero_and_the_lower_one_is_not():
 def test_a_permutation_of_the_pictures_is_the_correlation_with_permuted_features(draws):
     random = np.random.default_rng(0)
     signal, features = random.normal(size=(12, 5)), random.normal(size=(12, 5))
-    found = measure_similarity([[signal]], Models.of({"any": features}), 12, draws, seed=7)
-    order = np.random.default_rng(7)
+    pictures, order = Items.unnamed([12]), np.random.default_rng(7)
+    found = measure_similarity([[signal]], Models.of({"any": features}), pictures, draws, seed=7)
     for each in found.null[:, 0, 0]:
-        own = ranked(distances(features[order.permutation(12)])) @ ranked(distances(signal))
+        own = ranked(distances(features[pictures.permute(order)[0]])) @ ranked(distances(signal))
         assert each == pytest.approx(own, abs=1e-6)  # of float32
 
 
@@ -97,7 +101,7 @@ def test_the_truth_of_the_simulation_comes_back_early_looks_and_late_meaning():
     times = np.arange(0, 250, 10)  # each 40 ms
     models = Models.of({"looks": low, "meaning": meaning})
     places = ([each[:, :, time] for each in signals] for time in times)
-    found = measure_similarity(places, models, len(scenes), draws=200)
+    found = measure_similarity(places, models, Items.unnamed([len(scenes)]), draws=200)
     unique, null = found.unique.mean(0), found.unique_null  # [M, T], [K, M, T]
     peak_ms = 4 * times[unique.argmax(1)]
     half_ms = [4 * times[(row > row.max() / 2).argmax()] for row in unique]
@@ -114,3 +118,27 @@ def test_what_has_no_distances_is_one_line():
         distances(np.ones((5, 1)))
     with pytest.raises(BrainhiveError, match="flat has the same distance"):
         Models.of({"flat": np.ones((5, 4))})
+
+
+def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity():
+    """Permuted one by one, or in blocks, they are one in 1.0 and .8; three standard errors of 40 are .1."""
+    random, false = np.random.default_rng(0), []
+    clips = Alike("neighbours", medium="clip").items([range(120)])
+    for number in range(40):
+        drawn = random.normal(size=(2, 120, 16))
+        drawn[:, 1:] *= (1 - 0.9**2) ** 0.5
+        signal, features = lfilter([1.0], [1.0, -0.9], drawn, 1)
+        found = measure_similarity([[signal]], Models.of({"any": features}), clips, 60, number)
+        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+    assert np.mean(false) < 0.05 + 0.1
+
+
+def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
+    """Signals and embeddings have concepts in common, but not which: one by one it is significant in 1.0."""
+    random, false = np.random.default_rng(0), []
+    pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
+    for number in range(40):
+        signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))
+        found = measure_similarity([[signal]], Models.of({"any": features}), pictures, 60, number)
+        false.append(PermutationTest.of(found.correlation[0, 0], found.null[:, 0]).corrected.min() < 0.05)
+    assert np.mean(false) < 0.05 + 0.1

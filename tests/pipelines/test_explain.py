@@ -72,7 +72,15 @@ def test_windows_before_the_response_are_at_chance_and_later_ones_above_it(found
     assert max(read, key=read.get) in ("100 ms", "300 ms") and max(trained.values()) > 0.9
     assert abs(trained["900 ms"] - 0.5) < 0.1
     profile = next(each for each in found.notes["profiles"] if each["name"] == "trained")
-    assert profile["onset_ms"] == 100 and min(profile["p_corrected"]) == pytest.approx(1 / 41)
+    assert profile["first_above_chance"] == "0–200 ms"
+    assert min(profile["p_corrected"]) == pytest.approx(1 / 41)
+
+
+def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subjects(folder, found):
+    parts = [Found.load(folder.path / f"parts/signals/sub-{subject:02d}.npz") for subject in (1, 2)]
+    nulls = [part.profiles["encoding:time"].null for part in parts]
+    assert np.corrcoef(*(null.mean(1) for null in nulls))[0, 1] > 0.3  # what a permutation leaves is shared
+    assert found.notes["units"] == "100 pictures"
 
 
 def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(found):
