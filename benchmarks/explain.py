@@ -17,6 +17,7 @@ from scipy.spatial.distance import pdist
 from scipy.stats import rankdata, spearmanr
 from sklearn.linear_model import Ridge
 
+from brainhive_cli.core.units import Items
 from brainhive_cli.explanation.encoding_model import along, predict_signals
 from brainhive_cli.explanation.linear_maps import Products
 from brainhive_cli.explanation.profiles import Labels, PermutationTest, Profile
@@ -62,7 +63,7 @@ def similarity_speed(
 
     def run(count: int, draws: int) -> float:
         places = (list(signals[..., place]) for place in range(count))
-        return seconds(lambda: measure_similarity(places, models, pictures, draws))
+        return seconds(lambda: measure_similarity(places, models, Items.unnamed([pictures]), draws))
 
     ours, bare = run(times, 1000), run(slice_, 0)
     plain = seconds(lambda: plain_similarity(signals[..., :slice_], features))
@@ -102,11 +103,11 @@ def course(
     """
     easy = random.normal(size=(1, items))
     found = []
-    for subject in range(subjects):
+    for _ in range(subjects):
         noise = random.normal(size=(times + 4, items, items)) + 0.5 * easy
         smooth = np.mean([noise[shift : shift + times] for shift in range(5)], 0)
         matrices = smooth + effect * np.eye(items)
-        labels = Labels.of(np.arange(items), 200, 1, subject)
+        labels = Labels.of(np.arange(items), np.arange(items), Items.unnamed([items]), 200, 1)
         found.append(Profile.of("margin", "ms", range(times), matrices, labels))
     return found
 
@@ -142,10 +143,11 @@ def similarity_statistics(count: int) -> Iterator[str]:
             mixing = random.normal(size=(12, 17))
             signals = strength * (features @ mixing)[..., None] / 3 + random.normal(size=(40, 17, 5))
             models = Models.of({"model": features})
-            found = measure_similarity(([signals[..., t]] for t in range(5)), models, 40, 200)
+            places = ([signals[..., t]] for t in range(5))
+            found = measure_similarity(places, models, Items.unnamed([40]), 200)
             test = PermutationTest.of(found.correlation[0, 0], found.null[:, 0])
             anywhere.append(test.corrected.min() < LEVEL)
-            metrics += measure_each("rho", [found.items[0, 0][:1].astype(float)], wilson=False, **HOW)
+            metrics += measure_each("rho", [found.items[0, 0][:1].astype(float)], is_share=False, **HOW)
         truth = np.mean([each.value for each in metrics])
         held = np.mean([each.low <= truth <= each.high for each in metrics])
         yield f"| {strength} | {truth:.3f} | {np.mean(anywhere):.3f} | {held:.3f} |"
@@ -170,14 +172,15 @@ def encoding_statistics(count: int) -> Iterator[str]:
                 for each in features.values()
             ]
             trained = torch.from_numpy(signals["train"]).float()
-            wrong = np.roll(np.arange(40), 20)
+            wrong = np.roll(np.arange(150), 75), np.roll(np.arange(40), 20)
             found = predict_signals(*levels, lambda: iter([trained]), (3, 6), wrong, 8, None)  # noqa: B023
             measured = signals["test"].reshape(-1, 3, 6)
             places = {time_: np.array([time_]) for time_ in range(6)}
-            profile = along(found, measured, "ms", places, 2, Labels.of(np.arange(40), 200, number))
+            labels = Labels.of(np.arange(40), np.arange(40), Items.unnamed([40]), 200, number)
+            profile = along(found, measured, "ms", places, 2, labels)
             test = PermutationTest.of(profile.values.mean(1), profile.null)
             anywhere.append(test.corrected.min() < LEVEL)
-            metrics += measure_each("r", [profile.values[:1]], wilson=False, **HOW)
+            metrics += measure_each("r", [profile.values[:1]], is_share=False, **HOW)
         truth = np.mean([each.value for each in metrics])
         held = np.mean([each.low <= truth <= each.high for each in metrics])
         yield f"| {strength} | {truth:.3f} | {np.mean(anywhere):.3f} | {held:.3f} |"

@@ -157,7 +157,7 @@ def findings(
         seeds: Of the trainings.
     """
     names = [name for name in groups[0][0].profiles if all(name in f.profiles for g in groups for f in g)]
-    (ids,) = pictures.ids
+    ids = [str(name) for name in pictures.ids[0]]
     rows = [
         [np.array([{name: row for row, name in enumerate(f.image_ids)}[each] for each in ids]) for f in group]
         for group in groups
@@ -210,9 +210,9 @@ def _finding(
         controls[kind] = measure_each(
             first.metric, stacked("shuffled"), limits=limits, is_share=False, **named
         )
-    p_values = (None, None) if tested is None else (tested.p_values, tested.corrected)
+    alone, corrected = (None, None) if tested is None else (tested.p_values, tested.corrected)
     spans = None if first.spans is None else first.spans[taken[0][0]]
-    return Finding(analysis_of(name), first.axis, at, measured, controls, *p_values, spans)
+    return Finding(analysis_of(name), first.axis, at, measured, controls, alone, corrected, spans)
 
 
 def for_all(pictures: Items, subjects: int) -> Items:

@@ -1,5 +1,6 @@
 """How a trained model reads the signals of one subject: similarity of every signal with every picture."""
 
+from collections.abc import Hashable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Self
@@ -55,8 +56,8 @@ class Reader:
         """
         selection, rows = member.selection(subject, split)
         candidates, units = np.flatnonzero(member.pictures(split).done), units_of(member, split, shared)
-        places = (np.searchsorted(candidates, some) for some in (rows, shared))
-        labels = Labels.of(*places, units, draws, seed)
+        right, pictures = np.searchsorted(candidates, rows), np.searchsorted(candidates, shared)
+        labels = Labels.of(right, pictures, units, draws, seed)
         return cls(member, subject, split, selection, rows, candidates, labels, units)
 
     @cached_property
@@ -98,7 +99,7 @@ class Reader:
     @property
     def shared_items(self) -> NDArray[np.int64]:
         """[n] the signal that showed each picture of `shared`, in their order."""
-        item = {name: row for row, name in enumerate(self.image_ids)}
+        item: dict[Hashable, int] = {name: row for row, name in enumerate(self.image_ids)}
         return np.array([item[name] for name in self.shared.ids[0]], np.int64)
 
     def ranks(self, signal: Tensor) -> NDArray[np.int64]:

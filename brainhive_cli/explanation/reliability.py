@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.units import Alike, Items
 from brainhive_cli.metrics.statistics import measure, spearman_brown
 from brainhive_cli.stores.recordings import Recording
 
@@ -49,13 +50,16 @@ class Reliability:
     retrieval: dict[int, Metric]
 
 
-def measure_reliability(recording: Recording, split: str, seed: int = 0) -> Reliability:
+def measure_reliability(
+    recording: Recording, split: str, seed: int = 0, alike: Alike | None = None
+) -> Reliability:
     """Measure how reliable a recording is; each stimulus is read once.
 
     Args:
         recording: One subject's recording of a split.
         split: Its name, for the metrics.
         seed: Of the draw of stimuli and halves.
+        alike: Which stimuli are; None: none.
 
     Raises:
         BrainhiveError: if fewer than three stimuli were shown twice.
@@ -76,6 +80,7 @@ def measure_reliability(recording: Recording, split: str, seed: int = 0) -> Reli
             halves.add(draw, *_two_means(trials, order, count // 2))
         for size, pair in pairs.items():
             pair[:, place] = _two_means(trials, orders[0], size)
+    items = (alike or Alike()).items([[recording.image_ids[row] for row in rows]])
     evoked = _unwhitened(sums, recording.whiteners) / counts.sum()
     return Reliability(
         stimuli=len(rows),
@@ -84,14 +89,18 @@ def measure_reliability(recording: Recording, split: str, seed: int = 0) -> Reli
         field_power=evoked.std(0),
         split_half=spearman_brown(halves.correlation(len(rows)), counts.sum() / (counts // 2).sum()),
         ceiling=_ceiling(means, noise, counts),
-        retrieval={size: find_by_means(pair[0], pair[1], split, (seed,)) for size, pair in pairs.items()},
+        retrieval={
+            size: find_by_means(pair[0], pair[1], split, (seed,), items) for size, pair in pairs.items()
+        },
     )
 
 
-def find_by_means(first: Means, second: Means, split: str, seeds: Sequence[int] = ()) -> Metric:
+def find_by_means(
+    first: Means, second: Means, split: str, seeds: Sequence[int] = (), items: Items | None = None
+) -> Metric:
     """Measure how often the nearest of the second means is the stimulus' own, by correlation.
 
-    Items share one pool, yet their hits vary about as independent ones do: Wilson's interval over items holds
+    Units share one pool, yet their hits vary about as independent ones do: Wilson's interval over units holds
     (`benchmarks/simulated_statistics.py` prints how often).
 
     Args:
@@ -99,6 +108,7 @@ def find_by_means(first: Means, second: Means, split: str, seeds: Sequence[int] 
         second: [N, C, T] means of others.
         split: Name of the split.
         seeds: Of the draw of the repetitions.
+        items: The stimuli, and which of them are alike; None: none.
     """
     flat = [_standard(part.reshape(len(part), -1)) for part in (first, second)]
     found = (flat[0] @ flat[1].T).argmax(1) == np.arange(len(first))
@@ -110,6 +120,7 @@ def find_by_means(first: Means, second: Means, split: str, seeds: Sequence[int] 
         pool=len(first),
         chance=1 / len(first),
         seeds=seeds,
+        items=items,
         limits=(0, 1),
     )
 

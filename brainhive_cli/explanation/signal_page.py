@@ -11,6 +11,7 @@ from brainhive_cli.core.artifacts import Artifact, Curve, Line, Media
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.measurements import Metric
+from brainhive_cli.core.units import Alike
 from brainhive_cli.explanation.reliability import Reliability, measure_reliability
 from brainhive_cli.reports.page import Figure, Grid, Group, Page, Section
 from brainhive_cli.reports.signal_figures import (
@@ -31,12 +32,15 @@ NOTE = (
 )
 
 
-def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str, Any]]:
+def write_signal_page(
+    store: SignalStore, folder: Path, alike: Mapping[str, Alike] | None = None
+) -> tuple[Path, dict[str, Any]]:
     """Draw the figures of a store into a folder, with a page that holds them all.
 
     Args:
         store: One subject's signals.
         folder: Where figures and page go.
+        alike: Which stimuli are, by split, as far as that is known.
 
     Returns:
         The page, and the figures by split: plain numbers for JSON.
@@ -50,7 +54,7 @@ def write_signal_page(store: SignalStore, folder: Path) -> tuple[Path, dict[str,
     name, sections, figures, reasons = short_name(store.path), [], {}, []
     for split, recording in store.splits.items():
         try:
-            found = measure_reliability(recording, split)
+            found = measure_reliability(recording, split, alike=(alike or {}).get(split))
         except BrainhiveError as error:
             reasons.append(error)
             continue

@@ -13,11 +13,12 @@ from brainhive_cli.core import console, hub, parts, run_files
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.recipe import Names, Run, Subjects
+from brainhive_cli.core.recipe import Names, Paths, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.run_files import RunFiles
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data import inventory
 from brainhive_cli.data.health_checks import problem_of
 from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
@@ -144,7 +145,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for name, figures in found.items():
         if figures["problem"]:
             console.warn(f"{name} failed its health check: {figures['problem']}")
-    pages = _draw([path for path in signals if recipe.plots and not found[str(path)]["problem"]], found)
+    drawn = [path for path in signals if recipe.plots and not found[str(path)]["problem"]]
+    pages = _draw(drawn, found, recipe.paths)
     sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
     checked = {str(path): run_files.check(path) for path in named.runs}
     others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
@@ -266,13 +268,34 @@ def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.
     return [table for table in tables if table.rows]
 
 
-def _draw(paths: Iterable[Path], found: Mapping[str, dict[str, Any]]) -> dict[str, Path]:
+def _draw(paths: Iterable[Path], found: Mapping[str, dict[str, Any]], home: Paths) -> dict[str, Path]:
     """Draw a page of each store, and add its figures to what was found."""
     pages = {}
     for path in paths:
-        page, figures = write_signal_page(SignalStore.open(path), path.with_suffix(""))
+        store = SignalStore.open(path)
+        page, figures = write_signal_page(store, path.with_suffix(""), _alike(store, home))
         pages[f"page of {short_name(path)}"], found[str(path)]["reliability"] = page, figures
     return pages
+
+
+def _alike(store: SignalStore, home: Paths) -> dict[str, Alike]:
+    """Ask the data set below whose name a store lies which stimuli are alike; {} if it is none of ours."""
+    name = store.path.parts[-3] if len(store.path.parts) > 2 else ""
+    if not parts.is_kind("datasets", name):
+        return {}
+    try:
+        dataset = parts.resolve("datasets", name).build(home)
+    except BrainhiveError:  # it needs keys that the store does not tell, as the folder of its pictures
+        return {}
+    is_film, alike = dataset.alike_by == "neighbours", {}
+    for split in store.splits:
+        try:
+            shown = dataset.images(split)
+            concept_of = dict(zip(shown.image_ids, shown.concepts, strict=True))
+        except BrainhiveError:  # the pictures may be elsewhere
+            concept_of = {}
+        alike[split] = Alike(dataset.alike_by, concept_of, "clip" if is_film else "picture")
+    return alike
 
 
 def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:

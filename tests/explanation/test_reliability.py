@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.units import Alike
 from brainhive_cli.explanation.reliability import find_by_means, measure_reliability
 from brainhive_cli.stores.recordings import Recording, Sensors
 
@@ -80,3 +81,13 @@ def test_the_interval_of_retrieval_holds_although_items_share_one_pool(signal_sd
     found = [find_by_means(first, second, "test") for first, second in halves]
     truth = np.mean([each.value for each in found])
     assert np.mean([each.low <= truth <= each.high for each in found]) > 0.93 - 0.02
+
+
+def test_clips_that_follow_each_other_are_one_unit_of_the_interval():
+    """Half of a film has signal: over single clips the interval is of 120 hits, and over blocks of 20."""
+    made = recording(signal_sd=3.0, stimuli=120)
+    made.signal[60:] = np.random.default_rng(1).normal(size=made.signal[60:].shape)
+    clips = measure_reliability(made, "test").retrieval[4]
+    blocks = measure_reliability(made, "test", alike=Alike("neighbours", medium="clip")).retrieval[4]
+    assert "20 blocks of 6 neighbouring clips" in blocks.interval and blocks.value == clips.value
+    assert blocks.high - blocks.low > 1.5 * (clips.high - clips.low)
