@@ -12,10 +12,12 @@ from numpy.typing import NDArray
 
 AlikeBy = Literal["concept", "neighbours"]
 """What the stimuli of a data set are alike by: what they show, or that they follow each other in a film."""
-BLOCKS = 20
-"""Blocks into which the clips of a split are cut: 60 clips of cc2017, two minutes, are one block. Means over
-10 to 30 batches of a series give intervals that hold (Schmeiser 1982, Batch size effects in the analysis of
-simulation output, Operations Research 30)."""
+BLOCKS = 10, 20
+"""Fewest and most blocks into which the clips of a split are cut: 60 clips of cc2017, two minutes, are one.
+Means over 10 to 30 batches of a series give intervals that hold (Schmeiser 1982, Batch size effects in the
+analysis of simulation output, Operations Research 30)."""
+LONG_BLOCK = 24
+"""Clips of a block, 48 s of cc2017, that are worth having fewer blocks for."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Items:
         ids: Name of each item, one list a subject; an item that several subjects saw has one name.
         units: Name of the unit that each item belongs to, in the same order.
         kind: What the units are, in the plural.
-        is_film: Whether items follow each other, so that neighbouring units are alike too where they meet.
+        is_film: Whether items follow each other, in the order in which their names first appear.
     """
 
     ids: Sequence[Sequence[Hashable]]
@@ -78,7 +80,9 @@ class Items:
         """Permute the units, alike for all subjects, and with each the items in it.
 
         Units of other sizes than those whose place they take leave neighbours together: items are lined up
-        unit by unit, before and after.
+        unit by unit, before and after. Clips of a film are shifted along it instead, around its end: blocks
+        in another order would have other neighbours, and pairs of close clips are alike in signals and
+        embeddings whatever these have to do with each other.
 
         Args:
             random: Draws the permutation.
@@ -87,8 +91,13 @@ class Items:
             [N] by subject: the item whose label each item gets.
         """
         key, orders = random.permutation(self.count), []
+        shift = random.integers(1, max(2, self.size)) / self.size
         for number, place in zip(self.numbers, self._places, strict=True):
-            before, after = np.lexsort((place, number)), np.lexsort((place, key[number]))
+            if self.is_film:
+                before = np.argsort(place, kind="stable")
+                after = np.roll(before, -round(shift * len(place)))
+            else:
+                before, after = np.lexsort((place, number)), np.lexsort((place, key[number]))
             order = np.empty(len(number), np.int64)
             order[before] = after
             orders.append(order)
@@ -121,9 +130,10 @@ class Alike:
         concepts = [[self.concept_of.get(name, name) for name in some] for some in ids]
         if self.by == "concept" and len(set(chain.from_iterable(concepts))) < len(names):
             return Items(ids, concepts, "concepts")
-        if self.by == "neighbours" and len(names) >= 2 * BLOCKS:
-            length = len(names) // BLOCKS
-            block = {name: place // length for place, name in enumerate(names)}
+        if self.by == "neighbours" and len(names) >= 2 * BLOCKS[0]:
+            count = min(BLOCKS[1], max(BLOCKS[0], len(names) // LONG_BLOCK))
+            block = {name: place * count // len(names) for place, name in enumerate(names)}
             units = [[block[name] for name in some] for some in ids]
-            return Items(ids, units, f"blocks of {length} neighbouring {self.medium}s", is_film=True)
+            kind = f"blocks of {len(names) // count} neighbouring {self.medium}s"
+            return Items(ids, units, kind, is_film=True)
         return Items(ids, ids, f"{self.medium}s", is_film=self.by == "neighbours")

@@ -135,7 +135,7 @@ class Job:
         return Reader.open(member, subject, spec.split, self._shown_to_all(member), spec.draws, spec.seed)
 
     def _shown_to_all(self, member: Member) -> NDArray[np.int64]:
-        """Find the rows of the pictures that all subjects were shown, ascending.
+        """Find the rows of the pictures that all subjects were shown and no model learned from, ascending.
 
         Raises:
             BrainhiveError: if there are none.
@@ -145,12 +145,16 @@ class Job:
     def _intersect(self, member: Member) -> NDArray[np.int64]:
         align, split = self.align, self.spec.split
         _, signal = align.made_with[member.cell.variant]
-        recordings = [open_signals(align.dataset, align.paths, signal, each)[split] for each in self.subjects]
-        rows = [member.pictures(split).rows(recording.image_ids) for recording in recordings]
-        shared = reduce(np.intersect1d, rows)
-        if not (shared >= 0).any():
+        tested, shown = align.tested_pictures(split), []
+        for subject in self.subjects:
+            recording = open_signals(align.dataset, align.paths, signal, subject)[split]
+            rows = member.pictures(split).rows(recording.image_ids)
+            rows = rows[rows >= 0]
+            shown.append(rows[tested.are_unseen(subject, rows, f"{align.folder.path}")])
+        shared = reduce(np.intersect1d, shown)
+        if not len(shared):
             raise BrainhiveError("the subjects were shown no picture in common", "explain each: --subjects")
-        return np.asarray(shared[shared >= 0], np.int64)
+        return np.asarray(shared, np.int64)
 
     def left_out(self) -> dict[str, str]:
         """List what cannot be measured of the first subject, and why, as far as the recording says it."""

@@ -180,16 +180,8 @@ class Labels:
 
 
 def permutations(units: Items, draws: int, seed: int) -> Places:
-    """Permute the units of one list of n items K times: [K, n] the item whose label each gets.
-
-    Clips of a film are shifted along it instead, around its end. Blocks in another order have other
-    neighbours: of pairs of close clips, which are alike in signals and embeddings whatever these have to do
-    with each other, half would be lost (.8 false positives of similarity at .05, 240 clips whose neighbours
-    correlate .9; `benchmarks/simulated_explanation.py` prints those of shifts).
-    """
+    """Permute the units of one list of n items K times: [K, n] the item whose label each gets."""
     random, count = np.random.default_rng(seed), units.size
-    if units.is_film and count > 1:
-        return np.asarray((np.arange(count) + random.integers(1, count, (draws, 1))) % count)
     orders = [units.permute(random)[0] for _ in range(draws)]
     return np.array(orders, np.int64).reshape(draws, count)
 

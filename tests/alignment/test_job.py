@@ -40,7 +40,7 @@ def entered(recipe: Recipe, kind: type) -> set[str]:
     return set(found)
 
 
-@pytest.mark.parametrize(("kind", "most"), [(Recipe, 8), (Section, 20)])
+@pytest.mark.parametrize(("kind", "most"), [(Recipe, 8), (Section, 22)])
 def test_the_recipe_and_its_sections_enter_few_files(world, small, runs, kind, most):
     overrides = (*small, "subjects=1", "train.epochs=1", runs)
     recipe = Recipe.resolve("train-align", None, {}, overrides)

@@ -18,14 +18,27 @@ def test_pictures_of_one_concept_are_one_unit_and_pictures_of_different_ones_are
     assert apart.are_independent and apart.kind == "pictures"
 
 
-def test_neighbouring_clips_of_1200_make_twenty_blocks_and_few_clips_none():
+@pytest.mark.parametrize(
+    ("clips", "blocks", "length"), [(1210, 20, 60), (480, 20, 24), (240, 10, 24), (40, 10, 4)]
+)
+def test_neighbouring_clips_make_ten_to_twenty_blocks_and_few_clips_none(clips, blocks, length):
     films = Alike("neighbours", medium="clip")
 
-    items = films.items([[f"{n:04d}" for n in range(1200)]] * 2)
+    items = films.items([list(range(clips))] * 2)
 
-    assert (items.count, items.kind) == (20, "blocks of 60 neighbouring clips")
-    assert np.bincount(items.numbers[1]).tolist() == [60] * 20
-    assert films.items([list(range(39))]).are_independent
+    assert (items.count, items.kind) == (blocks, f"blocks of {length} neighbouring clips")
+    assert {*np.bincount(items.numbers[1]).tolist()} <= {length, length + 1}
+    assert films.items([list(range(19))]).are_independent
+
+
+def test_the_clips_of_a_film_are_shifted_along_it_alike_for_all_subjects():
+    items = Alike("neighbours", medium="clip").items([list(range(100)), list(range(100))[::-1]])
+
+    one, other = items.permute(np.random.default_rng(0))
+
+    shift = one[0]
+    assert 0 < shift < 100 and one.tolist() == ((np.arange(100) + shift) % 100).tolist()
+    assert (99 - other[::-1]).tolist() == one.tolist()
 
 
 def test_a_clip_is_in_the_same_block_for_all_subjects():

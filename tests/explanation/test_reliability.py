@@ -89,5 +89,5 @@ def test_clips_that_follow_each_other_are_one_unit_of_the_interval():
     made.signal[60:] = np.random.default_rng(1).normal(size=made.signal[60:].shape)
     clips = measure_reliability(made, "test").retrieval[4]
     blocks = measure_reliability(made, "test", alike=Alike("neighbours", medium="clip")).retrieval[4]
-    assert "20 blocks of 6 neighbouring clips" in blocks.interval and blocks.value == clips.value
+    assert "10 blocks of 12 neighbouring clips" in blocks.interval and blocks.value == clips.value
     assert blocks.high - blocks.low > 1.5 * (clips.high - clips.low)

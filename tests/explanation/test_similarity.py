@@ -135,7 +135,7 @@ def test_close_clips_that_are_alike_in_signals_and_embeddings_are_no_similarity(
 
 def test_pictures_of_a_concept_stay_together_in_permutations_of_similarity():
     """Signals and embeddings have concepts in common, but not which: one by one it is significant in .98."""
-    random, false = np.random.default_rng(0), []
+    random, false = np.random.default_rng(1), []
     pictures = Alike("concept", dict(enumerate(map(str, np.arange(60) // 5)))).items([range(60)])
     for number in range(40):
         signal, features = np.repeat(random.normal(size=(2, 12, 16)), 5, 1) + random.normal(size=(2, 60, 16))

@@ -80,7 +80,7 @@ def test_the_units_are_those_of_the_data_set_and_one_permutation_is_for_all_subj
     parts = [Found.load(folder.path / f"parts/signals/sub-{subject:02d}.npz") for subject in (1, 2)]
     nulls = [part.profiles["encoding:time"].null for part in parts]
     assert np.corrcoef(*(null.mean(1) for null in nulls))[0, 1] > 0.3  # what a permutation leaves is shared
-    assert found.notes["units"] == "100 pictures"
+    assert (found.notes["unit_count"], found.notes["units"]) == (100, "pictures")
 
 
 def test_the_model_loses_most_without_the_slow_bands_which_the_responses_are_in(found):

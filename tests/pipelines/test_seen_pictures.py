@@ -69,7 +69,7 @@ def test_copies_of_training_pictures_are_left_out_of_what_is_tested_counted_and_
     found = go("eval-retrieval", run, *more, *QUICK).metrics
 
     assert found.notes["seen_in_training"] == {"count": 2, "of": TEST, "names": copies}
-    (line,) = found.notes["warnings"]
+    line, *_ = found.notes["warnings"]
     assert line.startswith(f"2 of the {TEST} test pictures of photos were seen") and copies[1] in line
     assert " ".join(capsys.readouterr().err.split()).count(line) == 1
     assert {metric.n for metrics in found.scopes.values() for metric in metrics.values()} == {TEST - 2}
@@ -133,7 +133,7 @@ def test_near_duplicates_are_tested_with_a_warning(go, home, photos):
     found = go("eval-retrieval", f"run={run}", *QUICK).metrics
 
     assert found.overall["top1"].n == TEST and found.notes["seen_in_training"]["count"] == 0
-    (line,) = found.notes["warnings"]
+    line, *_ = found.notes["warnings"]
     assert line.startswith(f"1 of the {TEST} test pictures") and "near-duplicates" in line and name in line
 
 

@@ -55,9 +55,9 @@ def test_intervals_of_clips_are_over_blocks_of_neighbours():
     metric = metrics_of([one], "mindeye2", "test", Alike("neighbours", medium="clip"))["frame_ssim"]
 
     assert (metric.value, metric.n) == (pytest.approx(values.mean()), 40)
-    pairs = values.reshape(20, 2).mean(1)
-    assert (metric.low, metric.high) == pytest.approx(interval([pairs], limits=(-1, 1)))
-    assert metric.interval == "t over 20 blocks of 2 neighbouring clips"
+    blocks = values.reshape(10, 4).mean(1)
+    assert (metric.low, metric.high) == pytest.approx(interval([blocks], limits=(-1, 1)))
+    assert metric.interval == "t over 10 blocks of 4 neighbouring clips"
 
 
 def test_ends_stay_within_what_a_metric_can_be_and_pixels_are_no_hits():
