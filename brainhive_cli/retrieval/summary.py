@@ -246,7 +246,8 @@ def above_chance(groups: Groups, alike: Alike) -> RankSum:
 def disagreement(verdict: str, top1: Metric) -> list[str]:
     """Say which counts where the verdict on all ranks and the interval of top-1 are on other sides of chance.
 
-    Under the null hypothesis that is so in one of twelve evaluations: they are of other things.
+    Of guesses that is so in one of seven evaluations of one subject: few hits are expected, and an interval
+    of so rare ones is too narrow.
     """
     if top1.low is None or top1.high is None or top1.chance is None:
         return []
