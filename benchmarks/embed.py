@@ -10,7 +10,7 @@ import resource
 import tempfile
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,11 @@ from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.generators._architecture import SDXL
 from brainhive_cli.pipelines import embed
+from brainhive_cli.signals.prepared import in_memory
+from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import checksums
+from brainhive_cli.stores.checksums import StoredRows
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 ROUNDS = 3
@@ -284,18 +288,71 @@ def large_store(home: Path) -> Path:
 
 
 def opening(on: Setting) -> None:
-    """Time the opening of a large store, its cheap check alone, and the check of all rows."""
+    """Time the opening of a large store, the check of its seal alone, and the check of all rows."""
     store = TargetStore.open(large_store(on.home))
-
-    def check() -> None:
-        checksums.verify_seal(store.path)
-        with h5py.File(store.path) as file:
-            checksums.verify_sample(file)
-
-    sides = (lambda: TargetStore.open(store.path), check, store.verify)
+    sides = (lambda: TargetStore.open(store.path), lambda: checksums.verify_seal(store.path), store.verify)
     open_s, check_s, all_s = in_turns(*[lambda side=side: on.timed(side) for side in sides], rounds=7)
     show("opening 200,000 rows, ms", 1000 * open_s, 50, f"{1000 * check_s:.1f} ms to check", at_most=True)
     show("checking all rows, GB/s", store.embedding.nbytes / all_s / 1e9, detail=f"{all_s:.2f} s")
+
+
+def reading(on: Setting) -> None:
+    """Compare reading rows, each of which is verified once, with reading the same bytes unverified."""
+    path, order = large_store(on.home), np.random.default_rng(0).permutation(ROWS)
+
+    def epoch(values: Any) -> None:
+        for start in range(0, ROWS, BATCH):
+            torch.from_numpy(np.asarray(values[order[start : start + BATCH]], np.float32))
+
+    def opened() -> StoredRows:
+        return TargetStore.open(path).embedding
+
+    mapped = opened()
+    epoch(mapped)
+    whole = {
+        "loading 200,000 rows": (lambda rows: np.array(rows), opened),
+        "first epoch of mapped rows": (epoch, opened),
+        "further epochs of mapped rows": (epoch, lambda: mapped),
+    }
+    for name, (read, rows_of) in whole.items():
+        verified_s, plain_s = in_turns(
+            lambda read=read, rows_of=rows_of: timed_on(on, rows_of(), read),
+            lambda read=read: timed_on(on, opened().values, read),
+            rounds=7,
+        )
+        detail = (
+            f"{1000 * verified_s:.0f} of {1000 * plain_s:.0f} ms, {mapped.nbytes / verified_s / 1e9:.1f} GB/s"
+        )
+        show(f"{name}: of unverified reading", verified_s / plain_s, detail=detail)
+    recording = large_recording(on.home)
+    unverified = replace(recording, signal=recording.signal.values)
+    verified_s, plain_s = in_turns(
+        lambda: timed_on(on, large_recording(on.home), average),
+        lambda: timed_on(on, unverified, average),
+        rounds=7,
+    )
+    detail = f"{1000 * verified_s:.0f} of {1000 * plain_s:.0f} ms"
+    show("averaging the signals of a subject: of unverified", verified_s / plain_s, detail=detail)
+
+
+def timed_on(on: Setting, value: Any, read: Callable[[Any], Any]) -> float:
+    """Time reading from what was opened before."""
+    return on.timed(lambda: read(value))
+
+
+def average(recording: Recording) -> np.ndarray:
+    """Average a recording over repetitions, as training does when it begins."""
+    return in_memory(Selection.of(recording, None, None, 1.0, "benchmark"), "averages")
+
+
+def large_recording(home: Path) -> Recording:
+    """Open a recording of 2,000 pictures of 4 repetitions, 63 channels and 250 samples."""
+    if not (path := home / "signals/set/default/sub-01.h5").is_file():
+        signal = np.random.default_rng(0).random((2000, 4, 63, 250), np.float32)
+        sensors = Sensors([f"c{channel}" for channel in range(63)])
+        ids = [f"p{row}" for row in range(2000)]
+        SignalStore.write(path, {"train": Recording(signal, ids, sensors, np.arange(250) / 250, 250.0, "V")})
+    return SignalStore.open(path)["train"]
 
 
 def gathering(on: Setting) -> None:
@@ -308,7 +365,8 @@ def gathering(on: Setting) -> None:
         return
     store, path = TargetStore.open(large_store(on.home)), on.home / "large.parquet"
     values = pyarrow.ListArray.from_arrays(
-        pyarrow.array(np.arange(0, (ROWS + 1) * DIM, DIM, np.int32)), pyarrow.array(np.ravel(store.embedding))
+        pyarrow.array(np.arange(0, (ROWS + 1) * DIM, DIM, np.int32)),
+        pyarrow.array(np.ravel(np.asarray(store.embedding))),
     )
     table = pyarrow.table({"image_id": store.image_ids, "emb": values})
     parquet.write_table(table, path, use_dictionary=False, compression="none")
@@ -380,7 +438,7 @@ def gpu(
     show("embed, all in one pass: of their bare forwards", alone / together, 0.95, rates)
 
 
-PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, opening, gathering)}
+PARTS = {part.__name__: part for part in (encoder, two, decoding, writing, opening, reading, gathering)}
 
 
 def main() -> None:

@@ -189,12 +189,11 @@ def _samples(data: CellData, averages: SignalBank, device: torch.device) -> tupl
         return averages, None
     if data.repetitions != "single":
         return SignalBank.of(single, pictures, device), torch.from_numpy(np.concatenate(counts)).to(device)
-    flat = [each.reshape(-1, *each.shape[2:]) for each in single]
     shown = [
         np.where(np.arange(each.shape[1]) < count[:, None], stimulus[:, None], -1).ravel()
         for each, count, stimulus in zip(single, counts, pictures, strict=True)
     ]
-    return SignalBank.of(flat, shown, device), None
+    return SignalBank.of(single, shown, device, are_single=True), None
 
 
 def _joined(mixings: list[Mixing]) -> Mixing:

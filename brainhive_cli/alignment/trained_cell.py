@@ -99,7 +99,7 @@ class Member:
         ids = self.pictures(split).image_ids[trials.stimulus]
         found: Decoded = self.align.once(
             ("decoded", self.cell.name, str(subject), split),
-            lambda: self._decode(subject, trials.signal, ids),
+            lambda: self._decode(subject, np.asarray(trials.signal), ids),
         )
         return found, trials.stimulus
 
@@ -165,7 +165,9 @@ class Member:
     def mean_training_signal(self, subject: int) -> NDArray[np.float32]:
         """Average a subject's training signals over pictures: [C, T]; kept for the cells that follow."""
         key = self.key("mean", subject, "train")
-        mean: NDArray[np.float32] = self.align.once(key, lambda: self.training(subject).signal.mean(0))
+        mean: NDArray[np.float32] = self.align.once(
+            key, lambda: np.asarray(self.training(subject).signal).mean(0)
+        )
         return mean
 
     def with_single(self, subject: int, split: str) -> Trials:

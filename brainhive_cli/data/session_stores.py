@@ -12,6 +12,7 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.seeds import shuffled
 from brainhive_cli.preparations import Trials
 from brainhive_cli.stores import mapping
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.recordings import Recording, SignalStore, difference_of
 from brainhive_cli.stores.sliced import grouped
@@ -66,7 +67,7 @@ class Joined:
         rows: [N, R] its place in the session.
     """
 
-    signals: Sequence[np.memmap[Any, Any]]
+    signals: Sequence[StoredRows]
     sessions: NDArray[np.int8]
     rows: NDArray[np.int64]
 
@@ -89,7 +90,7 @@ class Joined:
         sessions, rows = self.sessions[stimuli], self.rows[stimuli]
         found = np.zeros((*sessions.shape, *self.shape[2:]), self.dtype)
         for session, signal in enumerate(self.signals):
-            found[sessions == session] = mapping.read_rows(signal, rows[sessions == session])[:, 0]
+            found[sessions == session] = signal.read(rows[sessions == session])[:, 0]
         return found
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from brainhive_cli.data.device import to_device
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.signals.prepared import Signals
+from brainhive_cli.stores.checksums import StoredRows
 
 Rows = NDArray[np.int64]
 
@@ -23,22 +24,41 @@ class SignalBank:
 
     Attributes:
         signals: [N_subject, ...] a subject, on the device or mapped.
+        stored: The file of each subject's signals that are mapped, by the subject's place.
         first: Row of each subject's first signal.
         stimulus: [N] row of each signal's stimulus, on the device.
         subject: [N] subject index, on the device.
     """
 
     signals: list[Tensor]
+    stored: dict[int, StoredRows]
     first: Rows
     stimulus: Tensor
     subject: Tensor
 
     @classmethod
-    def of(cls, signals: Sequence[Signals], pictures: Sequence[Rows], device: torch.device) -> "SignalBank":
-        """Put signals on the device, unless they are mapped."""
-        counts = [len(signal) for signal in signals]
+    def of(
+        cls,
+        signals: Sequence[Signals],
+        pictures: Sequence[Rows],
+        device: torch.device,
+        are_single: bool = False,
+    ) -> "SignalBank":
+        """Put signals on the device, unless they are mapped.
+
+        Args:
+            signals: [N_subject, …] of each subject.
+            pictures: Row of each signal's stimulus, of each subject.
+            device: Where gathered signals go.
+            are_single: Whether they are [N_subject, R, …], of which each repetition is a signal by itself.
+        """
+        tensors = [_tensor(signal, device) for signal in signals]
+        if are_single:
+            tensors = [signal.flatten(0, 1) for signal in tensors]
+        counts = [len(signal) for signal in tensors]
         return cls(
-            [_tensor(signal, device) for signal in signals],
+            tensors,
+            {place: signal for place, signal in enumerate(signals) if isinstance(signal, StoredRows)},
             np.cumsum([0, *counts[:-1]]),
             torch.from_numpy(np.concatenate(pictures)).to(device),
             torch.from_numpy(np.repeat(np.arange(len(counts)), counts)).to(device),
@@ -53,21 +73,26 @@ class SignalBank:
     def gather(self, rows: Rows) -> Tensor:
         """Gather the signals of ascending rows of one width: [B, ...], on the device."""
         ends = [*np.searchsorted(rows, self.first), len(rows)]
-        every = zip(self.signals, self.first, ends, ends[1:], strict=False)
+        every = zip(range(len(self.signals)), self.first, ends, ends[1:], strict=False)
         spans = [span for span in every if span[2] < span[3]]
-        shape = (spans[0][0] if spans else self.signals[0]).shape[1:]
+        shape = self.signals[spans[0][0] if spans else 0].shape[1:]
         gathered = torch.empty((len(rows), *shape), device=self.signals[0].device)
-        for signal, first, start, stop in spans:
-            index = to_device(torch.from_numpy(rows[start:stop] - first), signal.device)
+        for place, first, start, stop in spans:
+            signal, chosen = self.signals[place], rows[start:stop] - first
+            if stored := self.stored.get(place):
+                stored.verify(chosen // (len(signal) // len(stored)))  # where a row holds R signals, that row
+            index = to_device(torch.from_numpy(chosen), signal.device)
             torch.index_select(signal, 0, index, out=gathered[start:stop])
         return to_device(gathered, self.stimulus.device)
 
 
 def _tensor(signal: Signals, device: torch.device) -> Tensor:
-    if isinstance(signal, np.memmap):  # copy-on-write, since torch warns of read-only arrays
-        signal = np.memmap(str(signal.filename), np.float32, "c", signal.offset, signal.shape)
-        return torch.from_numpy(signal)
-    return torch.from_numpy(signal).to(device)
+    if not isinstance(signal, StoredRows):
+        return torch.from_numpy(signal).to(device)
+    values = signal.values
+    if isinstance(values, np.memmap):  # copy-on-write, since torch warns of read-only arrays
+        values = np.memmap(str(values.filename), np.float32, "c", values.offset, values.shape)
+    return torch.from_numpy(values)
 
 
 def averages_of(trials: Sequence[Trials], device: torch.device) -> SignalBank:

@@ -14,6 +14,7 @@ from brainhive_cli.data.device import to_device
 from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.target_store import TargetStore
 
 Rows = NDArray[np.int64]
@@ -33,11 +34,11 @@ class StoreTargets:
         pixels: Digests of the stimuli's pixels, [N], where the store has them.
     """
 
-    values: Tensor | NDArray[Any]
+    values: Tensor | StoredRows
     ids: Sequence[str] = ()
     done: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, bool))
     device: torch.device = CPU
-    others: tuple[Tensor | NDArray[Any], ...] = ()
+    others: tuple[Tensor | StoredRows, ...] = ()
     pixels: NDArray[np.uint64] | None = None
 
     @classmethod
@@ -52,10 +53,10 @@ class StoreTargets:
             hold: Copy everything to the device.
             further: Stores of the same stimuli and shape, whose targets are alternatives too.
         """
-        arrays: list[NDArray[Any]] = []
+        arrays: list[StoredRows] = []
         for each in (store, *further):
             count = each.alternatives
-            arrays += [each.embedding] if count is None else [each.embedding[:, k] for k in range(count)]
+            arrays += [each.embedding] if count is None else [each.embedding.column(k) for k in range(count)]
         values: list[Any] = arrays
         if hold:
             values = [torch.from_numpy(np.array(array)).to(device) for array in arrays]
@@ -87,7 +88,7 @@ class StoreTargets:
             found[is_this] = self._gather(values, chosen)
         return found
 
-    def _gather(self, values: Tensor | NDArray[Any], rows: Rows | Tensor) -> Tensor:
+    def _gather(self, values: Tensor | StoredRows, rows: Rows | Tensor) -> Tensor:
         if isinstance(values, Tensor):
             index = rows if isinstance(rows, Tensor) else torch.from_numpy(rows)
             return values[to_device(index, values.device)].float()

@@ -40,11 +40,11 @@ class Trials:
     """
 
     subject: int
-    signal: NDArray[np.float32]
+    signal: Signals
     stimulus: NDArray[np.int64]
     channels: tuple[str, ...]
     rate_hz: float | None = 250.0
-    single: NDArray[np.float32] | None = None
+    single: Signals | None = None
     counts: NDArray[np.int64] | None = None
     moments: Moments | None = None
     times_s: tuple[float, ...] | None = None

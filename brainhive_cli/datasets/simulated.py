@@ -90,8 +90,8 @@ class Simulated:
         train, own = (self._embedded(name) for name in ("train", split))
         low = np.stack([simulation.low_level(images.open(index)) for index in range(len(images))])
         meaning = np.asarray(own.embedding[own.rows(images.image_ids)])
-        spread = train.embedding.std(axis=0) + 1e-6
-        semantic = simulation.standardise(meaning, train.embedding.mean(axis=0), spread)
+        learned = np.asarray(train.embedding)
+        semantic = simulation.standardise(meaning, learned.mean(axis=0), learned.std(axis=0) + 1e-6)
         return simulated(self.space, low, semantic, subject, split, self.noise, list(images.image_ids))
 
     def _embedded(self, split: str) -> target_store.TargetStore:

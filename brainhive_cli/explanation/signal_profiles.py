@@ -117,7 +117,7 @@ def _averages(selection: Selection, is_mixed: bool) -> NDArray[np.float64]:
 
 def _rows(store: TargetStore, rows: NDArray[np.int64], device: torch.device) -> Tensor:
     """Read embeddings of some pictures, flattened [n, F]; the first where there are alternatives."""
-    values = store.embedding if store.alternatives is None else store.embedding[:, 0]
+    values = store.embedding if store.alternatives is None else store.embedding.column(0)
     return torch.from_numpy(np.asarray(values[rows], np.float32).reshape(len(rows), -1)).to(device)
 
 
@@ -203,9 +203,10 @@ def _halves(
         return None
     single = reader.member.with_single(reader.subject, reader.split)
     assert single.single is not None and single.counts is not None
-    there = np.arange(single.single.shape[1]) < single.counts[:, None]  # [N, R]
+    trials = np.asarray(single.single)  # [N, R, C, T]
+    there = np.arange(trials.shape[1]) < single.counts[:, None]  # [N, R]
     means = []
     for first in (0, 1):
         some = there[:, first::2, None, None]
-        means.append((single.single[:, first::2] * some).sum(1)[rows] / some.sum(1)[rows])
+        means.append((trials[:, first::2] * some).sum(1)[rows] / some.sum(1)[rows])
     return np.array([similarity.halves_ceiling([choose(half, place, 0) for half in means]) for place in at])

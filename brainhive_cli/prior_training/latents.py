@@ -17,10 +17,14 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.views import Items, View, loaded
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.filling import filling
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.mapping import flags, mapped, strings
+from brainhive_cli.stores.mapping import flags, strings
 from brainhive_cli.stores.target_store import Blank
+
+AGAIN = "brainhive train-prior cache_latents=true"
+"""What makes a store."""
 
 
 @dataclass(frozen=True)
@@ -32,15 +36,15 @@ class Latents:
         sizes: [N, 6] original height, width; top, left of the crop; target height, width; pixels.
     """
 
-    latent: NDArray[np.float32]
-    sizes: NDArray[np.float32]
+    latent: StoredRows
+    sizes: StoredRows
 
     @classmethod
     def open(cls, path: Path) -> Self:
         """Map a finished store into memory."""
-        with hdf5.open_file(path, "brainhive train-prior cache_latents=true") as file:
+        with hdf5.open_file(path, AGAIN) as file:
             name = "latent" if "latent" in file else "embedding"  # as older versions called it
-            latent, sizes = mapped(file, name, "f"), mapped(file, "sizes", "f")
+            latent, sizes = (StoredRows(file, each, lambda: AGAIN, "f") for each in (name, "sizes"))
             if latent.ndim != 4 or sizes.shape != (len(latent), 6):
                 raise ValueError(f"it has latents {list(latent.shape)} and sizes {list(sizes.shape)}")
             return cls(latent, sizes)

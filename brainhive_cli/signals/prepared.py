@@ -11,14 +11,19 @@ from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.file_names import publish
 from brainhive_cli.signals.selection import Chunk, Selection
-from brainhive_cli.stores import hdf5, mapping
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.checksums import StoredRows
 
-Signals = NDArray[np.float32]
+Signals = NDArray[np.float32] | StoredRows
+"""Signals in memory, or in a file."""
 Content = Literal["averages", "trials"]
 """The average over the repetitions of each stimulus [N, C, T], or each repetition by itself [N, R, C, T]."""
 
+AGAIN = "run the same command again"
+"""What makes a file."""
 
-def in_memory(selection: Selection, content: Content) -> Signals:
+
+def in_memory(selection: Selection, content: Content) -> NDArray[np.float32]:
     """Read selected signals: [N, C, T] averages, or [N, R, C, T] trials."""
     signals = np.empty(_shape(selection, content), np.float32)
     for rows, chunk in _chunks(selection, content):
@@ -26,7 +31,7 @@ def in_memory(selection: Selection, content: Content) -> Signals:
     return signals
 
 
-def mapped(selection: Selection, content: Content, store: Path, split: str) -> Signals:
+def mapped(selection: Selection, content: Content, store: Path, split: str) -> StoredRows:
     """Map selected signals, [N, C, T] or [N, R, C, T], from a file that is written the first time.
 
     Args:
@@ -61,10 +66,10 @@ def _is_current(path: Path, shape: tuple[int, ...], changed_ns: int) -> bool:
         return False
 
 
-def _read(path: Path, shape: tuple[int, ...]) -> tuple[Signals, int]:
+def _read(path: Path, shape: tuple[int, ...]) -> tuple[StoredRows, int]:
     """Map the signals; and return when the store had last changed that they were selected from."""
-    with hdf5.open_file(path, "run again") as file:
-        signals = mapping.mapped(file, "signal", "f")
+    with hdf5.open_file(path, AGAIN) as file:
+        signals = StoredRows(file, "signal", lambda: AGAIN, "f")
         if signals.shape != shape or signals.dtype != np.float32:
             raise ValueError(f"it holds {signals.dtype} {list(signals.shape)}, not float32 {list(shape)}")
         return signals, hdf5.get_attributes(file)["source_changed_ns"]

@@ -1,20 +1,23 @@
 """Checksums of stores: one a row, written with the row, and a seal over all other bytes of the file.
 
-The seal is verified before HDF5 reads anything: of damaged structures it can crash, or go on for ever.
+The seal is verified before HDF5 reads anything: of damaged structures it can crash, or go on for ever. A row
+is verified when it is first read, since stores are larger than what most commands read of them.
 """
 
+import copy
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import h5py
 import numpy as np
 import xxhash
 from numpy.typing import NDArray
 
-from brainhive_cli.stores.mapping import mapped, release
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.stores.mapping import NUMBERS, mapped, read_rows, release
 
 GROUP = "checksum"
 """The group that has, for each dataset written row by row, the checksums [N] of its rows, 0 where none is."""
@@ -25,10 +28,10 @@ MOST = 64
 """Parts that are rows, in any store that we write."""
 BYTES = 8
 """Of a row's checksum."""
-SAMPLED_BYTES, SAMPLED_ROWS = 2**23, 32
-"""Of each dataset, most that is checked at opening; first and last row always."""
 BLOCK_BYTES = 2**24
 """Of rows that are verified at once when all are."""
+COPIED_BYTES = 2**20
+"""Of rows that are verified and then copied: so few are copied from the processor's cache."""
 
 
 def of_rows(values: NDArray[Any]) -> NDArray[np.uint64]:
@@ -98,19 +101,6 @@ def _digest(path: Path, places: Sequence[tuple[int, int]], end: int) -> bytes:
     return total.digest()
 
 
-def verify_sample(file: h5py.File) -> None:
-    """Verify a few rows of each dataset.
-
-    Raises:
-        ValueError: if one does not match.
-    """
-    for name, values, sums in _summed(file):
-        most = min(SAMPLED_ROWS, SAMPLED_BYTES // max(1, values[:1].nbytes))
-        rows = np.unique(np.linspace(0, len(values) - 1, max(2, most), dtype=np.int64))
-        if (damaged := rows[_differs(values[rows], sums[rows])]).size:
-            raise ValueError(f"row {damaged[0]} of {name} does not match its checksum")
-
-
 def verify_rows(file: h5py.File) -> None:
     """Verify all rows that have a checksum; reads the whole file.
 
@@ -151,9 +141,132 @@ def _summed(file: h5py.File) -> Iterator[tuple[str, NDArray[Any], NDArray[np.uin
     file.visit(names.append)  # each once, and no link that leads elsewhere
     for name in sorted(names):
         if name.startswith(f"{GROUP}/") and isinstance(file[name], h5py.Dataset):
-            summed, sums = name.removeprefix(f"{GROUP}/"), mapped(file, name)
+            summed = name.removeprefix(f"{GROUP}/")
             values = mapped(file, summed)
-            if sums.dtype != np.uint64 or sums.shape != values.shape[:1]:
-                raise ValueError(f"the checksums of {summed} are not one a row")
+            sums = _sums_of(file, summed, values)
             if values.size:
                 yield summed, values, sums
+
+
+def _sums_of(file: h5py.File, name: str, values: NDArray[Any]) -> NDArray[np.uint64]:
+    """Map the checksums [N] of the rows of a dataset."""
+    sums = mapped(file, f"{GROUP}/{name}")
+    if sums.dtype != np.uint64 or sums.shape != values.shape[:1]:
+        raise ValueError(f"the checksums of {name} are not one a row")
+    return sums
+
+
+class StoredRows:
+    """Rows [N, …] of a store, mapped; each is compared with its checksum when this process first reads it.
+
+    It is sliced and indexed along N as an array is; `np.asarray` reads all rows.
+
+    Attributes:
+        values: The mapped array, which compares nothing: whoever reads from it calls `verify` before.
+    """
+
+    def __init__(self, file: h5py.File, name: str, way_out: Callable[[], str], kinds: str = NUMBERS) -> None:
+        """Map a dataset of an open file.
+
+        Args:
+            file: The file, whose seal was verified.
+            name: Of the dataset; without checksums (in files of older versions) nothing is compared.
+            way_out: Says which line makes the file again.
+            kinds: NumPy's letters of the kinds of dtype that are accepted.
+
+        Raises:
+            ValueError: as `mapped` does, or if the checksums are not one a row.
+        """
+        self.values: NDArray[Any] = mapped(file, name, kinds)
+        self._path, self._name, self._way_out = file.filename, name, way_out
+        count = len(self.values) if self.values.ndim else 0
+        self._bytes = np.zeros((count, 0), np.uint8)
+        self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
+        if self.values.size and f"{GROUP}/{name}" in file:
+            self._sums = _sums_of(file, name, self.values)
+            self._is_due = np.asarray(self._sums != 0)  # rows that were never written have none
+            self._bytes = self.values.view(np.ndarray).reshape(count, -1).view(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """N, and the shape of a row."""
+        return self.values.shape
+
+    @property
+    def ndim(self) -> int:
+        """Count the axes."""
+        return self.values.ndim
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype in the file."""
+        return self.values.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self.values.nbytes
+
+    def __len__(self) -> int:
+        """N."""
+        return len(self.values)
+
+    def __getitem__(self, index: Any) -> NDArray[Any]:
+        """Read rows, or parts of them, by what indexes an array; the first index chooses among the N.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        part: NDArray[Any] = self.values.view(np.ndarray)[index]
+        self.verify(index[0] if isinstance(index, tuple) else index)
+        return part
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
+        """Read all rows; raises as slicing does."""
+        whole = np.empty(self.shape, dtype or self.dtype)
+        step = max(1, COPIED_BYTES // max(1, self.values[:1].nbytes))
+        for start in range(0, len(self), step):
+            whole[start : start + step] = self[start : start + step]
+        return whole
+
+    def column(self, place: int) -> Self:
+        """Give the rows' parts at one place of the second axis, [N, …]; what was verified is so of both."""
+        column = copy.copy(self)
+        column.values = self.values[:, place]
+        return column
+
+    def read(self, rows: NDArray[np.int64]) -> NDArray[Any]:
+        """Read rows [n, …] from the file, of which no page then counts as memory of this process.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        content = read_rows(self.values, rows) if isinstance(self.values, np.memmap) else self.values[rows]
+        if self._is_due[rows].any():
+            self._refuse(rows[_differs(content, self._sums[rows])])
+            self._is_due[rows] = False
+        return content
+
+    def verify(self, index: Any) -> None:
+        """Compare the rows that `index` chooses, unless they were compared before.
+
+        Raises:
+            BrainhiveError: if one does not match its checksum.
+        """
+        index = slice(None) if index is Ellipsis else index
+        if not np.any(self._is_due[index]):
+            return
+        if isinstance(index, slice | int | np.integer):
+            rows = np.atleast_1d(range(len(self))[index])
+        else:
+            chosen = np.asarray(index)
+            rows = np.flatnonzero(chosen) if chosen.dtype == bool else chosen.ravel() % len(self)
+        rows = np.unique(rows[self._is_due[rows]])
+        digests = (xxhash.xxh3_64_intdigest(self._bytes[row]) for row in rows.tolist())  # nothing is copied
+        self._refuse(rows[np.fromiter(digests, np.uint64, len(rows)) != self._sums[rows]])
+        self._is_due[rows] = False
+
+    def _refuse(self, damaged: NDArray[np.int64]) -> None:
+        if len(damaged):
+            problem = f"row {damaged[0]} of {self._name} does not match its checksum"
+            raise BrainhiveError(f"{self._path} is damaged: {problem}", f"delete it, then: {self._way_out()}")

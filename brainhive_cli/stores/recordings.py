@@ -1,8 +1,11 @@
 """Recordings and the signal store: one subject's signals by split, mapped into memory."""
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from glob import escape
 from pathlib import Path
 from typing import Any, Literal, Self
@@ -12,12 +15,13 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
-from brainhive_cli.core import documents
+from brainhive_cli.core import documents, parts
 from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.file_names import below, publish
 from brainhive_cli.stores import checksums, hdf5
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.mapping import NUMBERS, flags, mapped, strings
 
@@ -203,7 +207,8 @@ class SignalStore:
             about = documents.check(attributes, f"{path}: attribute", Attributes, "delete it and run again")
             space = _space(file, about)
             try:
-                return cls(path, {split: _recording(file, split, space, about) for split in about.splits})
+                recordings = {split: _recording(path, file, split, space, about) for split in about.splits}
+                return cls(path, recordings)
             except BrainhiveError as error:
                 raise BrainhiveError(f"{path}: {error.message}", "delete it and run again") from error
 
@@ -219,7 +224,8 @@ class SignalStore:
         Raises:
             BrainhiveError: if one does not match.
         """
-        with hdf5.open_file(self.path, AGAIN) as file:
+        made_by = making(self.path, next(iter(self.splits.values())).provenance if self.splits else {})
+        with hdf5.open_file(self.path, made_by) as file:
             checksums.verify_rows(file)
 
     @property
@@ -295,6 +301,23 @@ def path_of(signals: Path, dataset: str, name: str, subject: int) -> Path:
     return below(signals, dataset, name, f"sub-{subject:02d}.h5", source=source)
 
 
+def making(path: Path, provenance: Mapping[str, Any]) -> str:
+    """Say which command line makes a subject's store, by what the store says that it was prepared from."""
+    subject = re.fullmatch(r"sub-0*(\d+)", path.stem)
+    try:
+        config = parts.resolve("preparations", provenance["preparation"])
+    except (KeyError, BrainhiveError):  # of a data set's own files, or by code that may not run here
+        return AGAIN
+    if subject is None:  # a session, which prepare alone reads
+        return AGAIN
+    knobs = config.model_dump(mode="json", exclude_defaults=True)
+    line = ["brainhive", "prepare", "--from", knobs.pop("kind"), "--subjects", subject[1]]
+    if (name := path.parent.name) != "default":
+        line += ["--name", name]
+    line += [f"preparation.{key}={json.dumps(value)}" for key, value in knobs.items()]
+    return shlex.join([*line, *(["dtype=float16"] if provenance.get("dtype") == "float16" else [])])
+
+
 def subjects_of(signals: Path, dataset: str) -> tuple[int, ...]:
     """List the subjects who have a store in any preparation of a data set."""
     found = {re.fullmatch(r"sub-(\d+)", path.stem) for path in signals.glob(f"{escape(dataset)}/*/sub-*.h5")}
@@ -353,9 +376,11 @@ def _copy(part: Path, dataset: str, signal: Any) -> None:
     writer.close()
 
 
-def _recording(file: h5py.File, split: str, space: Sensors | Voxels, about: Attributes) -> Recording:
+def _recording(
+    path: Path, file: h5py.File, split: str, space: Sensors | Voxels, about: Attributes
+) -> Recording:
     return Recording(
-        signal=mapped(file, f"{split}/signal"),
+        signal=StoredRows(file, f"{split}/signal", partial(making, path, about.provenance[split])),
         image_ids=Names(strings(file, f"{split}/image_id")),
         space=space,
         times_s=np.asarray(about.times_s, np.float64),

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,6 +15,7 @@ from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.file_names import below, publish
 from brainhive_cli.stores import checksums, hdf5
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.health import Health, measure
 from brainhive_cli.stores.ids import Names, match_ids
 from brainhive_cli.stores.mapping import flags, mapped, strings
@@ -49,7 +50,7 @@ class TargetStore:
 
     Attributes:
         embedding: [N, *shape]: vectors [N, D], tokens [N, S, D], latents [N, C, h, w] …; [N, K, *shape] where
-            there are alternatives.
+            there are alternatives; rows are verified when they are first read.
         image_ids: The stimulus id of each row.
         concepts: The concept of each row.
         done: [N] whether the stimulus could be decoded.
@@ -61,7 +62,7 @@ class TargetStore:
     """
 
     path: Path
-    embedding: NDArray[Any]
+    embedding: StoredRows
     image_ids: Names
     concepts: Names
     done: NDArray[np.bool_]
@@ -83,7 +84,8 @@ class TargetStore:
                 line = f"{making(path)} --again"
                 raise BrainhiveError(f"{path} is not a target store of format {FORMAT}", line)
             documents.check(attributes, f"{path}: attribute", Attributes, making(path))
-            embedding, done = mapped(file, "embedding"), flags(file, "done")
+            embedding = StoredRows(file, "embedding", partial(making, path))
+            done = flags(file, "done")
             image_ids, concepts = Names(strings(file, "image_id")), Names(strings(file, "concept"))
             pixels = np.array(mapped(file, PIXELS, "u")) if PIXELS in file else None
             attributes = {

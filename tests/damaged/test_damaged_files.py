@@ -83,7 +83,13 @@ def targets(path: Path) -> None:
 def read_targets(path: Path) -> Any:
     found = TargetStore.open(path)
     return content(
-        [found.embedding, list(found.image_ids), list(found.concepts), found.done, found.attributes]
+        [
+            np.asarray(found.embedding),
+            list(found.image_ids),
+            list(found.concepts),
+            found.done,
+            found.attributes,
+        ]
     )
 
 
@@ -96,7 +102,9 @@ def signals(path: Path) -> None:
 
 def read_signals(path: Path) -> Any:
     found = SignalStore.open(path)["train"]
-    return content([found.signal, list(found.image_ids), found.times_s, found.unit, found.repetitions])
+    return content(
+        [np.asarray(found.signal), list(found.image_ids), found.times_s, found.unit, found.repetitions]
+    )
 
 
 def run(path: Path) -> None:

@@ -62,7 +62,7 @@ def test_stores_are_created_once_and_by_the_main_process_alone(dataset: Recorded
     prepare(HERE)
     assert dataset.opened == [(1, "train"), (1, "test"), (2, "train"), (2, "test")]
     found = open_signals(dataset, Paths(), Signal(), 2)["test"]  # type: ignore[arg-type]
-    assert (found.signal == 2).all()
+    assert (found.signal[:] == 2).all()
 
 
 @pytest.mark.parametrize("check", [require_signals, lambda *given: prepare_signals(*given, HERE)])

@@ -122,7 +122,7 @@ def test_latents_and_tokens_keep_their_shape_in_a_store(go, home, pictures, fold
         for one in encoders.resolve(knobs).outputs
     )
     assert latent.embedding.shape == (12, 4, 16, 16)
-    assert np.array_equal(latent.embedding.reshape(12, -1), flat.embedding)
+    assert np.array_equal(latent.embedding[:].reshape(12, -1), flat.embedding)
     assert latent.health == flat.health
     tokens = TargetStore.open(store_of(home, "tokens"))
     assert np.allclose(tokens.embedding, directly(pictures, "tokens"), atol=ROUNDING)

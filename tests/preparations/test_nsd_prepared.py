@@ -64,7 +64,7 @@ def test_preparations_of_merged_files_go_to_a_store(mini, make, tmp_path: Path) 
     store = SignalStore.open(tmp_path / "sub-01.h5")
     for split in preparation.splits:
         assert list(store[split].image_ids) == list(made[split].image_ids)
-        assert np.isfinite(store[split].signal).all() and store[split].signal.any()
+        assert np.isfinite(store[split].signal).all() and np.any(store[split].signal)
 
 
 def test_mindeye2_trials_are_grouped_by_picture_in_the_order_of_time(mini) -> None:

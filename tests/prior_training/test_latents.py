@@ -74,14 +74,20 @@ def test_an_interrupted_store_is_completed_and_then_only_read(settings, begun, h
         assert np.array_equal(found.pictures.latents.latent, straight.pictures.latents.latent)
 
 
-def test_a_damaged_row_is_encoded_again_to_the_same_values(settings, begun, home):
+def test_a_damaged_row_is_refused_and_the_store_made_again_has_the_same_values(settings, begun, home):
     begun(*settings, CACHED)
     (path,) = stores(home)
-    content, before = path.read_bytes(), TargetStore.open(path).embedding.copy()
+    content, before = path.read_bytes(), np.array(TargetStore.open(path).embedding)
     with h5py.File(path) as file:
         row = file["embedding"].id.get_offset() + 6 * file["embedding"][:1].nbytes
     path.write_bytes(content[:row] + bytes([content[row] ^ 2]) + content[row + 1 :])
 
+    found = begun(*settings, CACHED).pictures.latents
+    assert np.array_equal(found(5)[0], before[5])
+    with pytest.raises(BrainhiveError, match=f"{path} is damaged: row 6 of embedding does not") as caught:
+        found(6)
+    assert caught.value.hint == "delete it, then: brainhive train-prior cache_latents=true"
+    path.unlink()
     begun(*settings, CACHED)
 
     assert np.array_equal(TargetStore.open(path).embedding, before)
@@ -123,7 +129,7 @@ def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
 
 
 def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begun, home):
-    whole = begun(*settings, CACHED).pictures.latents.latent.copy()
+    whole = np.array(begun(*settings, CACHED).pictures.latents.latent)
     (path,) = stores(home)
     with unsealed(path) as file:
         file["done"][5], file["embedding"][5] = 0, 0
@@ -134,7 +140,7 @@ def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begu
 
 
 def test_latents_that_an_older_version_kept_are_read(settings, begun, home):
-    whole = begun(*settings, CACHED).pictures.latents.latent.copy()
+    whole = np.array(begun(*settings, CACHED).pictures.latents.latent)
     (path,) = stores(home)
     with unsealed(path) as file:
         file.move("embedding", "latent")

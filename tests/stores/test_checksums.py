@@ -1,15 +1,18 @@
 """Checksums: any byte of a finished store that changes what it says is found."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import h5py
 import numpy as np
 import pytest
+import xxhash
 
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.stores import checksums, hdf5
+from brainhive_cli.stores.checksums import StoredRows
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 from tests.unsealed import unsealed
 
@@ -67,11 +70,72 @@ def test_names_that_are_not_those_of_the_pictures_are_found(path: Path, change: 
         found.verify()
 
 
-@pytest.mark.parametrize("row", [0, COUNT - 1])
-def test_opening_checks_the_first_and_the_last_row(path: Path, row: int) -> None:
-    flip(path, place(path, "embedding") + row * DIM * 4)
-    with pytest.raises(BrainhiveError, match=rf"row {row} of embedding does not match its checksum"):
+@pytest.mark.parametrize(
+    "read",
+    [
+        lambda rows: rows[150],
+        lambda rows: rows[-150],
+        lambda rows: rows[140:160, 2:],
+        lambda rows: rows[250::-50],
+        lambda rows: rows[[200, 150, 3]],
+        lambda rows: rows[np.arange(300) > 100],
+        lambda rows: rows.read(np.array([150])),
+        lambda rows: rows.column(3)[100:],
+        lambda rows: np.asarray(rows, np.float64),
+        lambda rows: rows.verify(np.array([[1, 150]])),
+    ],
+    ids=["row", "from the end", "part", "steps", "list", "mask", "file", "column", "all", "verify"],
+)
+def test_whatever_reads_a_damaged_row_refuses_it(path: Path, read: Callable[[StoredRows], Any]) -> None:
+    read(TargetStore.open(path).embedding)
+    flip(path, place(path, "embedding") + 150 * DIM * 4 + 5)
+    rows = TargetStore.open(path).embedding
+    assert np.array_equal(rows[:150], VALUES[:150]) and np.array_equal(rows[151:], VALUES[151:])
+    for _ in range(2):  # what was refused once is not taken for sound
+        with pytest.raises(BrainhiveError) as caught:
+            read(rows)
+        assert caught.value.message == f"{path} is damaged: row 150 of embedding does not match its checksum"
+        assert caught.value.hint == (
+            "delete it, then: brainhive embed --dataset set --encoders encoder splits=train"
+        )
+
+
+def test_rows_are_those_of_the_array_however_they_are_read(path: Path) -> None:
+    rows = TargetStore.open(path).embedding
+    assert (rows.shape, rows.ndim, rows.dtype, rows.nbytes, len(rows)) == ((300, 8), 2, "f4", 9600, 300)
+    for index in (7, -1, slice(5, 2, -1), [3, 3, 1], VALUES[:, 0] > 0, (slice(None), 2), ([4, -2], 1)):
+        assert np.array_equal(rows[index], VALUES[index])
+    assert np.array_equal(rows.column(4)[[5, 1]], VALUES[[5, 1], 4])
+    assert np.array_equal(rows.read(np.array([8, 2, 8])), VALUES[[8, 2, 8]])
+    with pytest.raises(IndexError):
+        rows[300]
+    assert rows[:0].shape == (0, 8) and np.array(rows).flags.writeable and not rows[:2].flags.writeable
+
+
+def test_each_row_is_compared_once(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows, digest, compared = TargetStore.open(path).embedding, xxhash.xxh3_64_intdigest, []
+    monkeypatch.setattr(xxhash, "xxh3_64_intdigest", lambda row: compared.append(row) or digest(row))
+    (
+        rows[10:20],
+        rows.column(0)[15:30],
+        rows[[5, 5, 12]],
+        rows.read(np.array([10, 29])),
+        rows[np.arange(9, 31)],
+    )
+    assert len(compared) == 23  # rows 5, and 9 to 30
+
+
+def test_a_store_that_was_rewritten_in_chunks_is_refused(path: Path) -> None:
+    with unsealed(path) as file:
+        values = file["embedding"][()]
+        values[150:154] = 0
+        del file["embedding"]
+        file.create_dataset("embedding", data=values, chunks=(10, DIM))
+    with pytest.raises(
+        BrainhiveError, match=rf"{path} is damaged or cut short: .*not in one piece"
+    ) as caught:
         TargetStore.open(path)
+    assert caught.value.hint.startswith("delete it, then: brainhive embed --dataset set")
 
 
 @pytest.mark.parametrize("name", ["image_id", "concept", "done", "checksum/embedding", "checksum/sizes"])
@@ -124,7 +188,12 @@ def test_every_bit_outside_the_rows_is_either_found_or_changes_nothing(path: Pat
 
 def seen(path: Path) -> Any:
     store = TargetStore.open(path)
-    return [store.embedding.tolist(), list(store.image_ids), list(store.concepts), store.attributes]
+    return [
+        np.asarray(store.embedding).tolist(),
+        list(store.image_ids),
+        list(store.concepts),
+        store.attributes,
+    ]
 
 
 def test_a_store_that_an_older_version_began_is_finished_without_checksums(path: Path) -> None:

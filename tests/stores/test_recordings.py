@@ -36,7 +36,7 @@ def test_both_splits_come_back_mapped_with_all_that_describes_them(path: Path) -
     SignalStore.write(path, {"train": train, "test": test})
     found = SignalStore.open(path)
     for split, written in {"train": train, "test": test}.items():
-        assert isinstance(found[split].signal, np.memmap)
+        assert isinstance(found[split].signal.values, np.memmap)
         np.testing.assert_array_equal(found[split].signal, written.signal.astype(np.float32))
         np.testing.assert_allclose(found[split].times_s, written.times_s)
         for name in ("image_ids", "rate_hz", "unit", "provenance"):
@@ -230,3 +230,40 @@ def test_a_damaged_or_foreign_file_is_one_clear_error(path: Path) -> None:
     hdf5.seal(path)
     with pytest.raises(BrainhiveError, match="is not a signal store"):
         SignalStore.open(path)
+
+
+PREPARED = {"kind": "things-eeg", "sessions": [1, 2], "rate_hz": 100.0, "seed": 20200220}
+
+
+@pytest.mark.parametrize(
+    ("name", "provenance", "line"),
+    [
+        ("default", {}, recordings.AGAIN),
+        ("default", {"preparation": {"kind": "nsd"}}, "brainhive prepare --from nsd --subjects 3"),
+        (
+            "slow",
+            {"preparation": PREPARED, "dtype": "float16"},
+            "brainhive prepare --from things-eeg --subjects 3 --name slow preparation.rate_hz=100.0 "
+            "'preparation.sessions=[1, 2]' dtype=float16",
+        ),
+        ("default", {"preparation": {"kind": "my.module"}}, recordings.AGAIN),
+        ("default", {"preparation": "damaged"}, recordings.AGAIN),
+    ],
+    ids=["of a data set's files", "defaults", "with knobs", "by foreign code", "no preparation"],
+)
+def test_a_damaged_row_is_named_with_the_line_that_prepares_it_again(
+    tmp_path: Path, name: str, provenance: dict[str, Any], line: str
+) -> None:
+    path = recordings.path_of(tmp_path, "set", name, 3)
+    SignalStore.write(path, {"train": recording(9, 2, provenance=provenance)})
+    content = bytearray(path.read_bytes())
+    signal = SignalStore.open(path)["train"].signal
+    content[signal.values.offset + 5 * signal.values[0].nbytes] ^= 1
+    path.write_bytes(content)
+    found = SignalStore.open(path)
+    with pytest.raises(BrainhiveError, match="row 5 of train/signal does not match its checksum") as caught:
+        found["train"].signal[:]
+    assert caught.value.hint == f"delete it, then: {line}"
+    with pytest.raises(BrainhiveError, match="1 of 9 rows of train/signal") as caught:
+        found.verify()
+    assert caught.value.hint == f"delete it, then: {line}"

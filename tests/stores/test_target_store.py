@@ -68,7 +68,7 @@ def test_a_finished_store_gives_back_what_was_written(path: Path, values: NDArra
     fill(begin(path, weights={"digest": "d"}), values)
     found = TargetStore.open(path)
     np.testing.assert_array_equal(found.embedding, values)
-    assert isinstance(found.embedding, np.memmap)
+    assert isinstance(found.embedding.values, np.memmap)
     assert (found.image_ids, found.concepts, found.done.all()) == (IDS, CONCEPTS, True)
     assert found.attributes["weights"] == {"digest": "d"} and found.attributes["skipped"] == 0
     assert found.rows(["p003", IDS[5]]).tolist() == [3, 5]

@@ -1,0 +1,137 @@
+"""4 kB of zeros in the middle of a store: whatever reads these rows refuses them, in one line."""
+
+import re
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import pytest
+
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.data import targets
+from brainhive_cli.stores.recordings import path_of
+from brainhive_cli.stores.target_store import path_of as target_path
+
+ENCODER = "brainhive_cli-encoders-python-example"
+DATASET = "demo-noise-0.3"
+ZEROS = 4096
+EMBED = f"delete it, then: brainhive embed --dataset {DATASET} --encoders {ENCODER} splits="
+SIGNALS = "delete it, then: run the command that needs the signals again"
+
+
+@pytest.fixture
+def own(world: Path, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A copy of the world with its first subject and its run, to damage."""
+    shutil.copytree(world / "embeddings", tmp_path / "embeddings")
+    (tmp_path / f"signals/{DATASET}/default").mkdir(parents=True)
+    shutil.copy(path_of(world / "signals", DATASET, "default", 1), tmp_path / f"signals/{DATASET}/default")
+    monkeypatch.setenv("BRAINHIVE_HOME", str(tmp_path))
+    return tmp_path
+
+
+def zero(path: Path, name: str) -> range:
+    """Zero 4 kB in the middle of a dataset; returns its rows that are no longer what they were."""
+    with h5py.File(path) as file:
+        count, start, size = len(file[name]), file[name].id.get_offset(), file[name].id.get_storage_size()
+    content, middle = bytearray(path.read_bytes()), (size - ZEROS) // 2
+    assert any(content[start + middle : start + middle + ZEROS])
+    content[start + middle : start + middle + ZEROS] = bytes(ZEROS)
+    path.write_bytes(content)
+    row_bytes = size // count
+    return range(middle // row_bytes, (middle + ZEROS - 1) // row_bytes + 1)
+
+
+def refused(run: Callable[[], object], path: Path, name: str, rows: range, hint: str) -> None:
+    with pytest.raises(BrainhiveError) as caught:
+        run()
+    message = re.escape(f"{path} is damaged: row ") + r"(\d+)" + f" of {name} does not match its checksum"
+    says = re.fullmatch(message, caught.value.message)
+    assert says and int(says[1]) in rows
+    assert caught.value.hint == hint
+
+
+def store_of(home: Path, split: str) -> Path:
+    return target_path(home / "embeddings", DATASET, split, ENCODER)
+
+
+def signals_of(home: Path) -> Path:
+    return path_of(home / "signals", DATASET, "default", 1)
+
+
+@pytest.mark.parametrize("is_mapped", [False, True], ids=["loaded", "mapped"])
+def test_training_refuses_targets(own, go, small, monkeypatch, is_mapped):
+    path = store_of(own, "train")
+    rows = zero(path, "embedding")
+    if is_mapped:
+        monkeypatch.setattr(targets, "free_bytes", lambda device: 0)
+
+    refused(
+        lambda: go("train-align", *small, "subjects=1", "train.epochs=1"),
+        path,
+        "embedding",
+        rows,
+        f"{EMBED}train",
+    )
+
+
+@pytest.mark.parametrize("memory_map", ["no", "yes"], ids=["loaded", "mapped"])
+def test_training_refuses_signals(own, go, small, memory_map):
+    path = signals_of(own)
+    rows = zero(path, "train/signal")
+    settings = (*small, "subjects=1", "train.epochs=1", f"train.memory_map={memory_map}")
+
+    refused(lambda: go("train-align", *settings), path, "train/signal", rows, SIGNALS)
+
+
+@pytest.mark.parametrize("repetitions", ["average", "single"])
+def test_training_refuses_the_prepared_signals_that_it_maps(own, go, small, repetitions):
+    settings = (*small, "subjects=1", f"signal.repetitions={repetitions}", "train.memory_map=yes")
+    go("train-align", *settings, "train.epochs=1")
+    content = "averages" if repetitions == "average" else "trials"
+    (path,) = (own / f"signals/{DATASET}/default/prepared").glob(f"sub-01_train_{content}_*.h5")
+    rows = zero(path, "signal")
+
+    refused(
+        lambda: go("train-align", *settings, "train.epochs=2"),
+        path,
+        "signal",
+        rows,
+        "delete it, then: run the same command again",
+    )
+
+
+@pytest.mark.parametrize("what", ["targets", "signals"])
+def test_retrieval_refuses_them(own, go, trained, what):
+    path, name = (
+        (store_of(own, "test"), "embedding") if what == "targets" else (signals_of(own), "test/signal")
+    )
+    rows = zero(path, name)
+
+    refused(
+        lambda: go(
+            "eval-retrieval", f"run={trained}", "subjects=1", "sheet_rows=0", f"paths.runs={own / 'runs'}"
+        ),
+        path,
+        name,
+        rows,
+        f"{EMBED}test" if what == "targets" else SIGNALS,
+    )
+
+
+@pytest.mark.parametrize("what", ["targets", "signals"])
+def test_reconstruction_refuses_them(own, go, aligned, drawing, what):
+    path, name = (
+        (store_of(own, "test"), "embedding") if what == "targets" else (signals_of(own), "test/signal")
+    )
+    rows = zero(path, name)
+
+    refused(
+        lambda: go(
+            "reconstruct", *drawing, "sources=brain,images,nearest", "items=200", "steps=1", "repeats=1"
+        ),
+        path,
+        name,
+        rows,
+        f"{EMBED}test" if what == "targets" else SIGNALS,
+    )
