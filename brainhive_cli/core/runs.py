@@ -181,6 +181,16 @@ class RunFolder:
                 if isinstance(event := json.loads(line), dict):
                     yield event
 
+    def forget_events_after(self, step: int) -> None:
+        """Drop what `log.jsonl` has of later steps than the checkpoint from which a training continues.
+
+        Damaged lines go too, as the last one of a command that was killed while it wrote.
+        """
+        if (self.path / "log.jsonl").is_file():
+            steps = ((event, event.get("step")) for event in self.events())
+            events = [event for event, number in steps if isinstance(number, int) and number <= step]
+            self.write_text("log.jsonl", "".join(json.dumps(event) + "\n" for event in events))
+
     def finish(self, measurements: Measurements) -> None:
         """Write the digests of its documents, then the metrics, which makes the run finished.
 

@@ -1,7 +1,6 @@
 """The training of a prior on a frozen diffusion model: its loop, and what a step computes."""
 
 import math
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Self
@@ -28,8 +27,6 @@ from brainhive_cli.prior_training.recipe import Recipe
 EMPTY_PROMPT = "empty_prompt.safetensors"
 LEVELS = (0.2, 0.5, 0.8)
 """Shares of the noise schedule at which validation items are denoised."""
-RECENT = 100
-"""Steps whose mean loss is logged."""
 
 
 @dataclass(frozen=True)
@@ -128,6 +125,9 @@ def train(
 ) -> list[float]:
     """Train to the last step, from the newest checkpoint if there is one.
 
+    A checkpoint is written after all that its step logs and draws, and what later steps have logged is
+    forgotten when training continues from it: an interruption leaves no trace.
+
     Args:
         training: What is trained on what.
         folder: Its run.
@@ -147,7 +147,8 @@ def train(
             f"{folder.path} was started with {saved['size']} pictures a step, and now has {size}",
             f"--processes {saved['size'] // (settings.batch_size * settings.accumulate)}, or --again",
         )
-    losses: deque[Tensor] = deque(maxlen=RECENT * settings.accumulate)
+    if launch.is_main:
+        folder.forget_events_after(learner.step)
     steps, workers = range(learner.step, settings.steps), decoders(recipe.run.workers, launch)
     with console.progress("train-prior", len(steps) * size) as bar:
         given = (training.pictures, steps, size, settings.accumulate, recipe.seed, workers, launch)
@@ -155,7 +156,7 @@ def train(
             share = len(batch.rows) * launch.processes / batch.count
             loss = training.loss(batch) * share
             loss.backward()
-            losses.append(loss.detach())
+            learner.losses.append(loss.detach())
             if not batch.is_last:
                 continue
             launch.average_gradients(learner.parameters)
@@ -163,13 +164,14 @@ def train(
             bar.advance(size, f"step {learner.step}")
             is_due = learner.step % settings.checkpoint_steps == 0 or learner.step == settings.steps
             if is_due and launch.is_main:
-                mean = settings.accumulate * float(torch.stack([*losses]).mean())
+                mean = settings.accumulate * float(torch.stack([*learner.losses]).mean())
                 _require_finite(mean, learner)
-                learner.save(folder, at_start=saved["at_start"], size=size)
                 event = {"step": learner.step, "loss": mean}
                 folder.log(**event)
                 track(event)
             after_step(learner.step)
+            if is_due and launch.is_main:
+                learner.save(folder, at_start=saved["at_start"], size=size)
     at_start: list[float] = saved["at_start"]
     return at_start
 

@@ -1,5 +1,6 @@
 """What learns in a prior: optimiser, running average, and the checkpoint of both."""
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from brainhive_cli.prior_training.recipe import Train
 
 LAST = "last"
 """The newest checkpoint."""
+RECENT = 100
+"""Steps whose mean loss is logged."""
 
 
 class Learner:
@@ -29,6 +32,7 @@ class Learner:
         self.average = EMAModel(self.parameters, train.ema) if train.ema else None
         self.step = 0
         self.norm = torch.tensor(0.0)
+        self.losses: deque[torch.Tensor] = deque(maxlen=RECENT * train.accumulate)  # of backward passes
 
     def update(self) -> None:
         """Take one step along the gradients, keep their norm, and set them to None."""
@@ -59,6 +63,7 @@ class Learner:
             "prior": self.prior.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "average": self.average.state_dict() if self.average else None,
+            "losses": torch.stack([*self.losses]).tolist() if self.losses else [],
             "others": others,
         }
         folder.checkpoint(LAST).save(content)
@@ -75,6 +80,8 @@ class Learner:
             average = saved.pop("average")
             if self.average:
                 self.average.load_state_dict(average)
+            losses = saved["losses"]  # so that the next mean is of as many steps as without an interruption
+            self.losses.extend(torch.tensor(losses, device=self.parameters[0].device))
             self.step, others = int(saved["step"]), dict(saved["others"])
         return others
 

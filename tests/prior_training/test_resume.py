@@ -70,6 +70,64 @@ def test_a_killed_training_ends_as_one_that_was_not(settings, go, home):
     assert not list(home.rglob("last.pt*"))
 
 
+@pytest.mark.parametrize(
+    ("where", "killed_at"), [("update", 2), ("update", 7), ("save", 9), ("log", 4), ("log", 6)]
+)
+def test_an_interruption_leaves_no_trace_in_log_curve_and_samples(
+    settings, go, home, monkeypatch, where, killed_at
+):
+    """Killed between two checkpoints, or between a checkpoint and what its step logs and draws."""
+    settings = (*settings, *LONG, "train.steps=14", "sample_items=2", "sample_every=2", "train.accumulate=2")
+    owner, step_of = {
+        "update": (Learner, lambda learner, *_, **__: learner.step + 1),
+        "save": (Learner, lambda learner, *_, **__: learner.step),
+        "log": (RunFolder, lambda *_, **event: event["step"]),
+    }[where]
+    sound = getattr(owner, where)
+
+    def interrupted(self: object, *given: object, **named: object) -> None:
+        if step_of(self, *given, **named) == killed_at:
+            raise KeyboardInterrupt
+        sound(self, *given, **named)
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(owner, where, interrupted)
+        go("train-prior", *settings, "paths.runs=killed")
+    resumed, straight = (
+        go("train-prior", *settings, f"paths.runs={name}") for name in ("killed", "straight")
+    )
+
+    assert events(resumed.folder) == events(straight.folder)
+    assert [event["step"] for event in events(resumed.folder) if "loss" in event] == [3, 6, 9, 12, 14]
+    assert drawn(resumed.folder) == drawn(straight.folder) and len(drawn(resumed.folder)) > 10
+    assert resumed.metrics == straight.metrics
+
+
+def events(run: Path) -> list[dict[str, object]]:
+    """Read the log, but for the clock's time."""
+    lines = (run / "log.jsonl").read_text().splitlines()
+    return [{key: value for key, value in json.loads(line).items() if key != "time"} for line in lines]
+
+
+def drawn(run: Path) -> dict[str, bytes]:
+    """Read the pictures of samples, and what pages are drawn from, as the curve."""
+    files = [path for name in ("samples", "artifacts") for path in (run / name).rglob("*") if path.is_file()]
+    return {path.relative_to(run).as_posix(): path.read_bytes() for path in files}
+
+
+def test_a_line_that_a_kill_cut_short_is_forgotten(tmp_path):
+    run = RunFolder(tmp_path)
+    for step in (3, 6, 9):
+        run.log(step=step, loss=1 / step)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write('{"time": 1.5, "st')
+
+    run.forget_events_after(6)
+    run.log(step=9, loss=0.5)
+
+    assert [(event["step"], event["loss"]) for event in run.events()] == [(3, 1 / 3), (6, 1 / 6), (9, 0.5)]
+
+
 def test_another_number_of_pictures_a_step_is_refused(settings, begun, tmp_path):
     training, folder = begun(*settings), RunFolder(tmp_path / "run")
     learner = Learner(training.prior, [], training.recipe.train)
