@@ -31,6 +31,8 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.losses import LossContext, clip
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.checksums import StoredRows
 
 Weights = dict[str, torch.Tensor]
 
@@ -291,9 +293,14 @@ def test_processes_know_each_others_mixtures_and_mix_among_their_own(embedding):
 def test_mapped_signals_train_to_the_same_weights(train, embedding, tmp_path):
     data, mapped = data_of(embedding, subjects=3), []
     for trials in data.trials:
-        file = tmp_path / f"{trials.subject}.npy"
-        np.save(file, trials.signal)
-        mapped.append(replace(trials, signal=np.load(file, mmap_mode="r")))
+        path = tmp_path / f"{trials.subject}.h5"
+        hdf5.create(path, {"signal": (trials.signal.shape, "float32")}, {}, {})
+        writer = hdf5.RowWriter(path, "signal")
+        writer.write(np.arange(len(trials.signal)), trials.signal)
+        writer.close()
+        hdf5.seal(path)
+        with hdf5.open_file(path, "") as file:
+            mapped.append(replace(trials, signal=StoredRows(file, "signal", str)))
 
     memory, _, _ = train(data, "memory")
     disk, _, _ = train(replace(data, trials=mapped), "disk")
