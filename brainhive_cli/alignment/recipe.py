@@ -8,7 +8,7 @@ from brainhive_cli.alignment.settings import Finetune, Published, Train, scale_s
 from brainhive_cli.alignment.terms import Term, check
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError, guess
-from brainhive_cli.core.heads import FUSED, TOKEN
+from brainhive_cli.core.heads import FUSED, TOKEN, check_names
 from brainhive_cli.core.recipe import Numbers, Paths, Savings, Subjects, refuse_idle
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.sweep import SweptRecipe, read_sweep, variants
@@ -138,7 +138,10 @@ class Recipe(SweptRecipe):
         heads = _head_targets(heads)
         opened = {each.name: each for each in heads.values() if each != FUSED}
         default = cls.model_fields["encoders"].default if FUSED in heads.values() else []
-        given = {each.name: each for each in resolve_all(fields.get("encoders", default))}
+        encoders = resolve_all(fields.get("encoders", default))
+        if not isinstance(encoders, list):  # which the key's own type refuses
+            return fields
+        given = {each.name: each for each in encoders}
         if FUSED not in heads.values() and not given.keys() <= opened.keys():
             raise RecipeError("encoders has no effect where no head is `fused`", "leave encoders out")
         return {**fields, "heads": heads, "encoders": [*(given | opened).values()]}
@@ -147,6 +150,7 @@ class Recipe(SweptRecipe):
     def _every_head_is_trained(self) -> Self:
         if self.is_swept:  # each of its variants is checked by itself
             return self
+        check_names(self.heads)
         if self.heads and not self.is_fused:
             refuse_idle(self, ("dim", "prior"), "where no head is `fused`", "give a head the target fused")
             self._refuse_part("fuser", "where no head is `fused`", "give a head the target fused")

@@ -1,13 +1,13 @@
 """The outputs of a brain model, by name: their shapes, and what each is a prediction of."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from pydantic import ConfigDict
-from torch import Tensor
+from torch import Tensor, nn
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.latent_space import PREFIX
 
 TOKEN = "token"
@@ -39,6 +39,17 @@ class Head:
 
 
 Heads = Mapping[str, Head]
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Refuse names of heads by which torch could not keep their modules: `a.b`, or `keys`, as a dict's method.
+
+    Raises:
+        RecipeError: naming the first of them.
+    """
+    for name in names:
+        if not name or "." in name or hasattr(nn.ModuleDict(), name):
+            raise RecipeError(f"no head can be called {name!r}", "letters, digits, - and _, as in image_tokens")
 
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:

@@ -229,7 +229,7 @@ class EncoderConfig(parts.Config):
         default = type(self).model_fields.get("source")
         source = getattr(self, "source", None)
         if default is None or source == default.default:
-            return self.kind
+            return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
         names = (name for name, variant in self.variants.items() if variant.source == source)
         return next(names, None) or slug(str(source))
 

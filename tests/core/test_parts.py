@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.core import parts
+from brainhive_cli.core.blocks import FusionEncoder
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.encoders import resolve
 
 PART = '''"""A part."""
 from brainhive_cli.core import parts
@@ -15,6 +17,11 @@ class Config(parts.Config):
     """Its knobs."""
     width: int = 3
 '''
+ENCODER = """from brainhive_cli.encoders import EncoderConfig
+
+class Config(EncoderConfig):
+    size: int = 2
+"""
 
 
 @pytest.fixture
@@ -23,6 +30,7 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: N
     package.mkdir()
     (package / "__init__.py").touch()
     (package / "wide_net.py").write_text(PART)
+    (package / "colours.py").write_text(ENCODER)
     (package / "no_part.py").write_text("from brainhive_cli.core.parts import Config\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "own_parts"
@@ -36,6 +44,14 @@ def test_a_kind_with_a_dot_is_an_import_path_and_is_written_as_one(own_package: 
     assert config.model_dump() == {"kind": "own_parts.wide_net", "width": 5}
     assert parts.resolve("backbones", config.model_dump()) == config
     assert parts.resolve("backbones", "linear").kind == "linear"
+
+
+def test_an_encoder_outside_the_package_has_a_name_that_fusers_can_use(own_package: str) -> None:
+    config, other = (resolve({"kind": f"{own_package}.colours", "size": size}) for size in (2, 3))
+
+    assert config.name == "own_parts-colours" and other.name.startswith("own_parts-colours-")
+    fuser = FusionEncoder({config.name: 12, other.name: 12}, 4, 8)
+    assert list(fuser.proj_maps) == [config.name, other.name]
 
 
 @pytest.mark.parametrize(
