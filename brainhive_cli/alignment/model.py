@@ -62,7 +62,7 @@ class Aligner(nn.Module):
         self.fuser: nn.Module | None = None
         if layout.fused:
             dim = next(iter(layout.fused.values())).shape[-1]
-            self.fuser = parts.resolve("fusers", layout.fuser).build(layout.dims, dim)
+            self.fuser = parts.build_module(parts.resolve("fusers", layout.fuser), layout.dims, dim)
 
     @property
     def device(self) -> torch.device:
@@ -109,7 +109,10 @@ class Aligner(nn.Module):
         direct = {head.target for head in heads.values()} - {*self.layout.dims}
         to_fuse = {key: each for key, each in embeddings.items() if key not in direct}
         if self.fuser is not None and to_fuse:
-            found[next(iter(self.layout.fused))] = self.fuser(to_fuse)
+            fused = {head: self.fuser(to_fuse) for head in self.layout.fused}  # of one head at most
+            count = len(next(iter(to_fuse.values())))
+            outputs.check(fused, self.layout.fused, "the fuser", self.fuser, count)
+            found |= fused
         outputs.check(found, {name: heads[name] for name in found}, "the target")
         return {name: found[name] for name in heads if name in found}
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from brainhive_cli.alignment.terms import Term, mixing_of
+from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import comparable
 from brainhive_cli.losses import LossContext
@@ -22,7 +23,7 @@ class Objective(nn.ModuleList):
     """
 
     def __init__(self, terms: Sequence[Term], is_centred: bool = False) -> None:
-        super().__init__(term.loss.build() for term in terms)
+        super().__init__(parts.build_module(term.loss) for term in terms)
         self.terms, self.is_centred = tuple(terms), is_centred
 
     def forward(
@@ -33,7 +34,8 @@ class Objective(nn.ModuleList):
         They are computed in float32, also under autocast: bfloat16 is too coarse for cosines over 0.004.
 
         Raises:
-            RecipeError: if a term names a prediction or target that does not exist.
+            RecipeError: if a term names a prediction or target that does not exist, or a loss gives anything
+                but a scalar.
         """
         device = next(iter(predicted.values())).device.type
         is_cast = torch.amp.is_autocast_available(device)  # not on meta, where memory is estimated
@@ -49,7 +51,15 @@ class Objective(nn.ModuleList):
                 pair = _named("prediction", term.prediction, predicted), _named("target", term.of, targets)
                 if self.is_centred and hasattr(loss, "logit_scale"):
                     pair = comparable(pair[0], True), comparable(pair[1], True)
-                values.append(weight * loss(*pair, context))
+                value = loss(*pair, context)
+                if not isinstance(value, Tensor) or value.shape != ():
+                    seen = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                    raise RecipeError(
+                        f"{foreign_code.name_of(loss, 'the loss')} gives {seen} as the loss of "
+                        f"{term.prediction}, not one number",
+                        "end it in .mean() over the batch and the values",
+                    )
+                values.append(weight * value)
         return torch.stack(values).sum()
 
     def mixing(self, moment: float) -> tuple[float, float]:

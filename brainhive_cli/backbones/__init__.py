@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from brainhive_cli.core import foreign_code, parts
 from brainhive_cli.core import heads as outputs
-from brainhive_cli.core import parts
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.signal_spec import SignalSpec
 
@@ -34,14 +35,11 @@ def build(config: parts.Config, spec: SignalSpec, heads: Heads) -> nn.Module:
     Raises:
         BrainhiveError: if it does not go with the signals or the heads.
     """
-    kind: Any = config
     if getattr(config, "takes_spec", False):
-        module: nn.Module = kind.build(spec, heads)
-        return module
+        return parts.build_module(config, spec, heads)
     channels = max(spec.widths) if spec.widths and getattr(config, "pads_widths", False) else spec.channels
     dim = sum(head.width for head in heads.values())
-    module = kind.build(channels, spec.samples, dim, len(spec.subjects))
-    return module
+    return parts.build_module(config, channels, spec.samples, dim, len(spec.subjects))
 
 
 def predict(
@@ -67,10 +65,8 @@ def predict(
     if names is not None and some is not None:
         return dict(some(signal, subject, names))
     found = module(signal, subject)
-    if isinstance(found, Tensor):
-        return outputs.split(found, heads)
-    outputs.check(found, heads, f"the backbone {type(module).__name__}")
-    return dict(found)
+    outputs.check(found, heads, "the backbone", module, len(signal))
+    return outputs.split(found, heads) if isinstance(found, Tensor) else dict(found)
 
 
 def learn(
@@ -90,6 +86,11 @@ def learn(
     if own is None:
         return predict(module, heads, signal, subject), {}
     found: tuple[Tensors, Tensors] = own(signal, subject, targets, context)
+    if not (isinstance(found, tuple) and len(found) == 2 and all(isinstance(one, Mapping) for one in found)):
+        raise BrainhiveError(
+            f"{foreign_code.name_of(module, 'the backbone')}: learn gives {type(found).__name__}",
+            "return two dicts: predictions by head, and the targets that replace others",
+        )
     return found
 
 
@@ -101,5 +102,10 @@ def decode(
     with torch.inference_mode():
         if own is None:
             return Decoded(predict(module, heads, signal, subject))
-        found: Decoded = own(signal, subject, seeds)
-        return found
+        found = own(signal, subject, seeds)
+    if not isinstance(found, Decoded):
+        raise BrainhiveError(
+            f"{foreign_code.name_of(module, 'the backbone')}: decode gives {type(found).__name__}",
+            "return Decoded(tensors, texts)",
+        )
+    return found

@@ -4,19 +4,28 @@ What the user typed on the command line is allowed by that; what stands in a fil
 """
 
 import importlib
+import inspect
 import os
+import re
+import sys
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import reduce
+from traceback import walk_tb
 from types import ModuleType
 from typing import Any
 
-from brainhive_cli.core.errors import MissingExtra, RecipeError, first_line
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError, first_line
 
 ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that, when it is 1, allows all code, as `--allow-code` does; for use from Python."""
 OWN = frozenset({"python:brainhive_cli.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
+
+
+CALL = re.compile(r"([\w.]+)\(\) (?:takes|missing|got) ")
+"""How Python names the function, by its qualified name, that was called with other arguments than it has."""
 
 
 class NotRun(RecipeError):
@@ -39,6 +48,8 @@ class Permission:
 
 
 _permission = Permission()
+_imported: dict[str, str] = {}
+"""What was imported of such code: a module, and what a recipe calls it; errors in it are its author's."""
 
 
 @contextmanager
@@ -102,9 +113,68 @@ def import_module(path: str, name: str, described: str) -> ModuleType:
     if not all(part.isidentifier() for part in path.split(".")):
         raise RecipeError(f"{described}: {path!r} is no import path", "write package.module")
     try:
-        return importlib.import_module(path)
+        module = importlib.import_module(path)
     except ImportError as error:
         raise MissingExtra(f"{described}: {error}", "install the package, or set PYTHONPATH") from error
     except Exception as error:
         problem = f"{type(error).__name__}: {first_line(error)}"
         raise RecipeError(f"{described} does not import: {problem}", "fix it; --debug shows where") from error
+    if path.partition(".")[0] != __name__.partition(".")[0]:
+        _imported[path] = described
+    return module
+
+
+def mistake(error: BaseException) -> BrainhiveError | None:
+    """Describe an error that was made in a user's code by part and line; None if it was not made there."""
+    if not (place := _place_of_error(error)):
+        return None
+    problem = f"{place}: {type(error).__name__}: {first_line(error)}"
+    return BrainhiveError(problem, "mend it there; --debug shows how it was called")
+
+
+def _place_of_error(error: BaseException) -> str:
+    """Say where in a user's code an error was made: part, line and function; empty if it was not made there.
+
+    That is the innermost line of it that ran. Where none ran, it is what was called with other arguments than
+    it has, what lacks an attribute, or the object whose method, inherited from a library, failed.
+    """
+    frames = list(walk_tb(error.__traceback__))[::-1]
+    for frame, line in frames:
+        if part := _part_of(frame.f_globals.get("__name__")):
+            return f"{part}, line {line} in {frame.f_code.co_name}"
+    if isinstance(error, TypeError) and (call := CALL.match(str(error))):
+        for path in _imported:
+            function = reduce(
+                lambda a, name: getattr(a, name, None), call[1].split("."), sys.modules.get(path)
+            )
+            if function is not None:
+                return _place(function, call[1])
+    lacking = [error.obj] if isinstance(error, AttributeError) else []
+    for value in (*lacking, *(frame.f_locals.get("self") for frame, _ in frames)):
+        is_module = isinstance(value, ModuleType)
+        if place := _part_of(value.__name__) if is_module else _place(type(value), type(value).__qualname__):
+            return place
+    return ""
+
+
+def name_of(value: Any, what: str) -> str:
+    """Name an object for an error: a user's by its part and line, another by `what` it is and its class."""
+    return _place(type(value), type(value).__qualname__) or f"{what} {type(value).__name__}"
+
+
+def _place(code: Any, name: str) -> str:
+    """Name a function or class of a user, with its part and line; empty if it is not a user's."""
+    if part := _part_of(getattr(code, "__module__", None)):
+        with suppress(OSError, TypeError):  # of code that has no source, as a dataclass's __init__
+            return f"{part}, {name} in line {inspect.getsourcelines(code)[1]}"
+        return f"{part}, {name}"
+    return ""
+
+
+def _part_of(module: Any) -> str:
+    """Say what a recipe calls the code of a module; a module that such code imports goes by its own name."""
+    if module in _imported:
+        return _imported[module]
+    package = str(module).partition(".")[0]
+    is_users = package in {path.partition(".")[0] for path in _imported}
+    return str(module) if is_users else ""

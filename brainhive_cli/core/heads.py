@@ -3,10 +3,12 @@
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pydantic import ConfigDict
 from torch import Tensor, nn
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.latent_space import PREFIX
 
@@ -42,14 +44,16 @@ Heads = Mapping[str, Head]
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Refuse names of heads by which torch could not keep their modules: `a.b`, or `keys`, as a dict's method.
+    """Refuse names by which torch could not keep the modules of heads: `a.b`, or `keys`, as a dict's method.
 
     Raises:
         RecipeError: naming the first of them.
     """
     for name in names:
         if not name or "." in name or hasattr(nn.ModuleDict(), name):
-            raise RecipeError(f"no head can be called {name!r}", "letters, digits, - and _, as in image_tokens")
+            raise RecipeError(
+                f"no head can be called {name!r}", "letters, digits, - and _, as in image_tokens"
+            )
 
 
 def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
@@ -61,24 +65,35 @@ def split(values: Tensor, heads: Heads) -> dict[str, Tensor]:
     }
 
 
-def check(found: Mapping[str, Tensor], heads: Heads, what: str) -> None:
-    """Refuse tensors that are not the heads' outputs.
+def check(found: Any, heads: Heads, what: str, part: Any = None, count: int | None = None) -> None:
+    """Refuse what is not the heads' outputs: [B, *shape] by name, or one vector [B, sum of the widths].
 
     Args:
-        found: [B, *shape] by name.
-        heads: What they should be.
-        what: Who gave them, to open the message with.
+        found: What a part returned.
+        heads: What it should be.
+        what: What returned it, in words.
+        part: The part that returned it, if one did.
+        count: B, where it is known.
 
     Raises:
         BrainhiveError: naming both shapes.
     """
-    shapes = {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
-    expected = {name: head.shape for name, head in heads.items()}
-    if shapes != expected:
-        raise BrainhiveError(
-            f"{what} gives {_listed(shapes)}, the heads are {_listed(expected)}",
-            "give each head the shape of its target",
-        )
+    is_right, way = False, "give each head the shape of its target"
+    if isinstance(found, Tensor):
+        width = sum(head.width for head in heads.values())
+        is_right = found.ndim == 2 and found.shape[1] == width and count in (None, len(found))
+        seen, way = str([*found.shape]), f"return a vector [{count or 'B'}, {width}]"
+    elif isinstance(found, Mapping) and all(isinstance(value, Tensor) for value in found.values()):
+        shapes = {name: tuple(tensor.shape[1:]) for name, tensor in found.items()}
+        has_all_rows = count is None or all(tensor.shape[:1] == (count,) for tensor in found.values())
+        is_right = has_all_rows and shapes == {name: head.shape for name, head in heads.items()}
+        seen = _listed(shapes) if has_all_rows else f"{_listed(shapes)} of other than {count} signals"
+    else:
+        seen, way = type(found).__name__, "return a tensor, or a dict with the tensor of each head"
+    if not is_right:
+        who = what if part is None else foreign_code.name_of(part, what)
+        expected = _listed({name: head.shape for name, head in heads.items()})
+        raise BrainhiveError(f"{who} gives {seen}, the heads are {expected}", way)
 
 
 def comparable(values: Tensor, is_centred: bool = False) -> Tensor:

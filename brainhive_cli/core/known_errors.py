@@ -4,7 +4,7 @@ import errno
 import os
 import re
 
-from brainhive_cli.core import companions, machine_errors
+from brainhive_cli.core import companions, foreign_code, machine_errors
 from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, MissingExtra, first_line
 
 LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
@@ -63,6 +63,6 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)
         return BrainhiveError(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
-    return BrainhiveError(
+    return foreign_code.mistake(error) or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
     )

@@ -4,13 +4,16 @@ import importlib
 import pkgutil
 from functools import partial
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BeforeValidator, model_serializer
 
 from brainhive_cli.core import foreign_code
-from brainhive_cli.core.errors import RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Keys, validate
+
+if TYPE_CHECKING:
+    import torch
 
 SHELVES = {
     "datasets": "dataset",
@@ -105,6 +108,23 @@ def resolve(shelf: str, value: Any, default: str | None = None) -> Any:
     if not isinstance(kind, str):
         raise RecipeError(f"{value!r} names no {SHELVES[shelf]}", f"kinds: {', '.join(kinds(shelf))}")
     return validate(load(shelf, kind).Config, fields, where=SHELVES[shelf])
+
+
+def build_module(config: Any, *arguments: Any) -> "torch.nn.Module":
+    """Build a part that is a network or a loss.
+
+    Raises:
+        BrainhiveError: if its `build` returns something else.
+    """
+    import torch
+
+    module = config.build(*arguments)
+    if not isinstance(module, torch.nn.Module):
+        name = foreign_code.name_of(config, config.kind)
+        raise BrainhiveError(
+            f"{name}: build returns {type(module).__name__}, not a torch.nn.Module", "return the module"
+        )
+    return module
 
 
 def part(shelf: str, default: str) -> BeforeValidator:

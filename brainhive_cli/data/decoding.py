@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.ring import Ring
@@ -163,8 +164,10 @@ class _Filling(TorchDataset[_Filled | BrainhiveError]):
     def __getitems__(self, indices: list[int]) -> _Filled | BrainhiveError:
         try:
             return self._fill(indices)
-        except BrainhiveError as error:  # a loader would hide it in the worker's traceback
-            return error
+        except Exception as error:  # a loader would hide it in the worker's traceback
+            if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
+                return described
+            raise
 
     def _fill(self, indices: list[int]) -> _Filled:
         slot = self.ring.take()

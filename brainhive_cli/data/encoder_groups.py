@@ -10,7 +10,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core import foreign_code
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.replacements import Replacements
 from brainhive_cli.datasets import Clip, StimulusSet
@@ -89,7 +90,11 @@ class EncoderGroup:
             if isinstance(which := self.configs[0].views, int):
                 return torch.as_tensor(preprocess(each[which]))
             return torch.stack([preprocess(one) for one in each])
-        view: Tensor = preprocess(stimulus)
+        view = preprocess(stimulus)
+        if not isinstance(view, Tensor):
+            source = self.encoder.weights.get("source", self.name)
+            problem = f"the preprocessing of {source} gives {type(view).__name__}, not a tensor"
+            raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
         return view
 
     def encode(self, views: Tensor) -> dict[str, Tensor]:
@@ -211,6 +216,12 @@ def encode(module: nn.Module, pictures: Tensor, precision: str, launch: Launch) 
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
     with launch.autocast(precision), exact:
         found = module(pictures.to(launch.device, non_blocking=True))
-    outputs = [one.float() for one in (found if isinstance(found, list) else [found])]
+    listed = found if isinstance(found, list) else [found]
+    for one in listed:
+        if not isinstance(one, Tensor) or len(one) != len(pictures):
+            seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
+            name = foreign_code.name_of(module, "the encoder")
+            raise BrainhiveError(f"{name} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
+    outputs = [one.float() for one in listed]
     memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]
