@@ -59,6 +59,7 @@ LAYERS = [
     {*DOMAINS},
     {"pipelines"},
     {"commands"},
+    {"api"},
     {"app", "__main__"},
 ]
 """From the ground up; a module imports from its own layer and from those below."""

@@ -27,6 +27,7 @@ from brainhive_cli.data.trials import Trials, open_trials, select_trials
 from brainhive_cli.signals.normalisation import Normaliser
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import Selection, sample_range
+from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.target_store import TargetStore
 
 SIGNALS, PICTURES = 4000, 8192
@@ -152,6 +153,20 @@ class Member:
         trials: Trials = self.align.once(key, lambda: self._tested(subject, split))
         return trials
 
+    def recorded(self, recording: Recording, subject: int, split: str) -> Trials:
+        """Average the repetitions of a recording that no store holds; its pictures are those of a split.
+
+        Raises:
+            BrainhiveError: if the recording is not what the model takes, or the model was trained on one of
+                the pictures.
+        """
+        where = f"the recording of subject {subject}"
+        spec, (_, signal) = self.model.layout.spec, self.align.made_with[self.cell.variant]
+        signal, channels = match_recording(spec, recording, signal, self.align.dataset.channels, where)
+        trials = self._opened(subject, split, signal, channels, recording=recording)
+        self._refuse_seen(trials, split)
+        return trials
+
     def training(self, subject: int) -> Trials:
         """Open a subject's training signals, repetitions averaged; they are not kept."""
         return self._trials(subject, "train")
@@ -196,10 +211,13 @@ class Member:
         return 1000 * times_s[sample_range(times_s, signal.window_ms)]
 
     def _trials(self, subject: int, split: str, with_single: bool = False) -> Trials:
-        signal, channels = self._taken(subject, split)
+        return self._opened(subject, split, *self._taken(subject, split), with_single=with_single)
+
+    def _opened(
+        self, subject: int, split: str, signal: Signal, channels: Sequence[str], **more: Any
+    ) -> Trials:
         given = (self.align.dataset, self.align.paths, signal, subject, split)
-        normaliser = self._normaliser(subject)
-        trials = open_trials(*given, self.pictures(split), channels, normaliser, with_single)
+        trials = open_trials(*given, self.pictures(split), channels, self._normaliser(subject), **more)
         if not self.align.are_strangers:
             where = f"{self.align.dataset.name} subject {subject} {split}"
             width = trials.signal.shape[-2]

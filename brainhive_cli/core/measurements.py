@@ -127,6 +127,17 @@ class Measurements:
         """What a reader must know of the numbers wherever they are shown."""
         return list(self.notes.get("caveats", []))
 
+    def rows(self) -> list[dict[str, Any]]:
+        """Give each metric of each scope as one flat row of its context, as tables of data frames want it."""
+        found = []
+        for scope_name, metrics in self.scopes.items():
+            for metric in metrics.values():
+                low, high = metric.these_subjects or (None, None)
+                row = {"scope": scope_name, "metric": metric.name, **asdict(metric)}
+                row |= {"these_subjects_low": low, "these_subjects_high": high}
+                found.append({key: row[key] for key in row if key not in ("name", "these_subjects")})
+        return found
+
     def __or__(self, other: Self) -> Self:
         """Put two together; where both have a key, it is the second one's."""
         return type(self)(*({**getattr(self, f.name), **getattr(other, f.name)} for f in fields(self)))

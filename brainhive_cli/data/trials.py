@@ -19,7 +19,7 @@ from brainhive_cli.signals.normalisation import Moments, Normaliser
 from brainhive_cli.signals.prepared import Content, Signals, in_memory, mapped
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.signals.selection import Selection
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.recordings import Recording, SignalStore
 from brainhive_cli.stores.target_store import TargetStore
 
 
@@ -102,6 +102,7 @@ def open_trials(
     normaliser: Normaliser | None = None,
     with_single: bool = False,
     memory_map: bool = False,
+    recording: Recording | None = None,
 ) -> Trials:
     """Average a subject's signals and match them with the stimuli of a target store.
 
@@ -118,6 +119,7 @@ def open_trials(
         normaliser: Normalises the signals; default: made of the subject's training signals.
         with_single: Whether single repetitions are read, too.
         memory_map: Whether signals stay on disk.
+        recording: Signals of the split; default: those of the subject's store.
 
     Raises:
         MissingData: if the subject has no signal store, or it does not have the split.
@@ -125,7 +127,7 @@ def open_trials(
         BrainhiveError: if the signals were simulated of other pictures than the split has now.
     """
     selection, stimulus, moments = select_trials(
-        dataset, paths, signal, subject, split, pictures, channels, normaliser
+        dataset, paths, signal, subject, split, pictures, channels, normaliser, recording
     )
     path = store_path(dataset, paths, signal, subject)
 
@@ -155,6 +157,7 @@ def select_trials(
     pictures: TargetStore,
     channels: Sequence[str] | None = None,
     normaliser: Normaliser | None = None,
+    recording: Recording | None = None,
 ) -> tuple[Selection, NDArray[np.int64], Moments | None]:
     """Choose what `open_trials` reads, with its arguments and errors; nothing is averaged.
 
@@ -162,9 +165,11 @@ def select_trials(
         The selection, normalised; the row of each of its N stimuli in the target store; and the moments of
         the subject's training signals, where these normalise it.
     """
-    store = open_signals(dataset, paths, signal, subject)
-    _refuse_other_pictures(store, dataset, split, pictures)
-    recording, where = store[split], f"{dataset.name} subject {subject} {split}"
+    where = f"{dataset.name} subject {subject} {split}"
+    if recording is None:
+        store = open_signals(dataset, paths, signal, subject)
+        _refuse_other_pictures(store, dataset, split, pictures)
+        recording = store[split]
     stimulus = pictures.rows(recording.image_ids)
     if (stimulus < 0).any():
         console.warn(f"{where}: {(stimulus < 0).sum()} trials left out, their pictures could not be decoded")
@@ -176,7 +181,8 @@ def select_trials(
     moments = None
     if signal.normalise != "none":
         if normaliser is None:
-            learned = signal.select(store["train"], dataset.channels, where)
+            training = open_signals(dataset, paths, signal, subject)["train"]
+            learned = signal.select(training, dataset.channels, where)
             moments = Moments.of((chunk for _, chunk in learned.averages()), signal.normalise)
             normaliser = moments.normaliser(signal.normalise)
         selection = replace(selection, normaliser=normaliser)

@@ -1,0 +1,316 @@
+"""The names for notebooks and for parts outside the package: they stay where files move, and load when used.
+
+    from brainhive_cli import api
+
+    run = api.open_run("NAME")
+    rows = run.metrics()
+
+Importing this module imports nothing heavy. What fails raises a `BrainhiveError` with `message` and `hint`.
+Paths are found as commands find them: below the working directory, or `BRAINHIVE_HOME`.
+"""
+
+import importlib
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from brainhive_cli.alignment.cells import Cell
+    from brainhive_cli.alignment.model import Aligner
+    from brainhive_cli.alignment.trained import AlignRun
+    from brainhive_cli.alignment.trained_cell import Member
+    from brainhive_cli.core.artifacts import Artifact
+    from brainhive_cli.core.conditioning import Conditioning
+    from brainhive_cli.core.decoded import Decoded
+    from brainhive_cli.core.errors import BrainhiveError
+    from brainhive_cli.core.measurements import Measurements
+    from brainhive_cli.core.parts import Config
+    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.core.runs import RunFolder
+    from brainhive_cli.core.signal_spec import SignalSpec
+    from brainhive_cli.datasets import StimulusSet
+    from brainhive_cli.encoders import Encoder, EncoderConfig
+    from brainhive_cli.generators import Sampling
+    from brainhive_cli.losses import LossContext
+    from brainhive_cli.priors import Description
+    from brainhive_cli.stores.ids import Names
+    from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore, Voxels
+    from brainhive_cli.stores.target_store import TargetStore
+
+PLACES = {
+    "BrainhiveError": "core.errors",
+    "Conditioning": "core.conditioning",
+    "Config": "core.parts",
+    "Decoded": "core.decoded",
+    "Description": "priors",
+    "Encoder": "encoders",
+    "EncoderConfig": "encoders",
+    "LossContext": "losses",
+    "Names": "stores.ids",
+    "Paths": "core.recipe",
+    "Recording": "stores.recordings",
+    "Sampling": "generators",
+    "Sensors": "stores.recordings",
+    "SignalSpec": "core.signal_spec",
+    "StimulusSet": "datasets",
+    "Voxels": "stores.recordings",
+}
+"""Where the names lie today that a part outside the package needs."""
+__all__ = [
+    "BrainhiveError",
+    "Conditioning",
+    "Config",
+    "Decoded",
+    "Description",
+    "Encoder",
+    "EncoderConfig",
+    "LossContext",
+    "Names",
+    "Paths",
+    "Predictions",
+    "Ranks",
+    "Recording",
+    "Run",
+    "Sampling",
+    "Sensors",
+    "SignalSpec",
+    "StimulusSet",
+    "Voxels",
+    "decode",
+    "open_run",
+    "open_signals",
+    "open_store",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in PLACES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"brainhive_cli.{PLACES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a brain model predicts of the signals of one subject and split.
+
+    Attributes:
+        image_ids: [N] what was seen.
+        heads: [N, *shape] by head.
+        texts: N texts by head, where a head is a caption.
+    """
+
+    image_ids: list[str]
+    heads: "dict[str, NDArray[np.float32]]"
+    texts: dict[str, list[str]]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """How the signals of a recording rank the pictures of a gallery.
+
+    Attributes:
+        image_ids: [N] what was seen.
+        ranks: [N] of the seen picture among all of the gallery; 1 is the most similar.
+        gallery: [M] image ids of the candidates.
+        similarity: [N, M] cosine similarities.
+    """
+
+    image_ids: list[str]
+    ranks: "NDArray[np.int64]"
+    gallery: list[str]
+    similarity: "NDArray[np.float32]"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run of any command.
+
+    Attributes:
+        folder: Its folder.
+        variant: The variant of a sweep that was named, `RUN:VARIANT`; empty for all of it.
+    """
+
+    folder: "RunFolder"
+    variant: str = ""
+
+    @property
+    def path(self) -> Path:
+        """Where it lies."""
+        return self.folder.path
+
+    @cached_property
+    def measurements(self) -> "Measurements":
+        """The whole document: scopes, notes with caveats, what is missing, values item by item."""
+        return self.folder.measurements()
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """Give a row for each metric and scope, with its context: `pandas.DataFrame(run.metrics())`."""
+        return self.measurements.rows()
+
+    def recipe(self) -> dict[str, Any]:
+        """Read the resolved recipe that made it."""
+        return self.folder.recipe()
+
+    def artifacts(self) -> "list[Artifact]":
+        """Read the curves, matrices, sheets, maps, media and tables that a report shows of it."""
+        from brainhive_cli.core import artifacts
+
+        return artifacts.read(self.folder)
+
+    @cached_property
+    def cells(self) -> "list[Cell]":
+        """The trainings of a run of train-align: name, subjects trained and tested on, seed."""
+        return self._align.cells
+
+    def aligner(self, cell: str = "", device: str = "cpu") -> "Aligner":
+        """Load the brain model of a cell; of the only one where none is named.
+
+        Raises:
+            BrainhiveError: if the run has no models, or several; it names the cells.
+        """
+        return self.member(cell, device).model
+
+    def predictions(
+        self, subject: int | None = None, split: str = "test", cell: str = "", device: str = "cpu"
+    ) -> Predictions:
+        """Decode the averaged signals of a subject with a cell's model.
+
+        Args:
+            subject: Whose; default: the only one that the cell is tested on.
+            split: Of the data set. Pictures that the model learned from are refused.
+            cell: Which model; default: the only one.
+            device: Where it is computed.
+        """
+        member = self.member(cell, device)
+        decoded, rows = member.decoded(_only_subject(member, subject), split)
+        heads = {name: tensor.cpu().numpy() for name, tensor in decoded.tensors.items()}
+        return Predictions(list(member.pictures(split).image_ids[rows]), heads, decoded.texts)
+
+    def member(self, cell: str = "", device: str = "cpu") -> "Member":
+        """Open a cell with its model, as evaluations do."""
+        import torch
+
+        from brainhive_cli.alignment.trained_cell import Member
+        from brainhive_cli.core.errors import RecipeError
+
+        named = [each for each in self.cells if cell in ("", each.name)]
+        if len(named) != 1:
+            problem = f"no cell {cell!r}" if cell else f"{len(self.cells)} cells, of which none is named"
+            raise RecipeError(f"{self.path} has {problem}", ", ".join(each.name for each in self.cells))
+        return Member.load(self._align, named[0], torch.device(device))
+
+    @cached_property
+    def _align(self) -> "AlignRun":
+        from brainhive_cli.alignment.trained import AlignRun
+        from brainhive_cli.core.errors import RecipeError
+        from brainhive_cli.core.recipe import Paths
+
+        if not (self.path / "cells").is_dir():
+            raise RecipeError(f"{self.path} has no models", "open a run of train-align")
+        return AlignRun.open(self.folder, Paths(), variant=self.variant)
+
+
+def open_run(name: str) -> Run:
+    """Open a finished run, by its folder, its name or the end of it; `RUN:VARIANT` is a variant of a sweep.
+
+    Raises:
+        BrainhiveError: if there is none, or several have the name.
+    """
+    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.core.sweep import of_variant
+    from brainhive_cli.pipelines import report
+
+    run, variant = of_variant(str(name))
+    return Run(report.find(Paths().under_home("runs"), str(run)), variant)
+
+
+def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":
+    """Open what `embed` wrote: `embedding` [N, *shape], `image_ids` [N], `concepts` [N], `done` [N].
+
+    Args:
+        dataset: Name of the data set, as its folder below `embeddings/` is called.
+        split: Which of its splits.
+        encoder: Name of the store, as in `clip-h14`.
+    """
+    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.stores import target_store
+
+    return target_store.open_all(Paths().under_home("embeddings"), dataset, split, [encoder])[encoder]
+
+
+def open_signals(dataset: str, subject: int, name: str = "default") -> "SignalStore":
+    """Open a subject's signals: by split, a `Recording` with `signal` [N, R, C, T] and `image_ids` [N].
+
+    Args:
+        dataset: Name of the data set, as its folder below `signals/` is called.
+        subject: Its number.
+        name: Of the preparation.
+    """
+    from brainhive_cli.core.recipe import Paths
+    from brainhive_cli.stores import recordings
+
+    path = recordings.path_of(Paths().under_home("signals"), dataset, name, subject)
+    return recordings.SignalStore.open(path)
+
+
+def decode(
+    run: Run,
+    signal: "Recording",
+    subject: int | None = None,
+    split: str = "test",
+    cell: str = "",
+    device: str = "cpu",
+) -> Ranks:
+    """Rank the pictures of a split by their similarity to each signal of a recording, repetitions averaged.
+
+    Channels are chosen by name, the window by time, and signals normalised, as the model was trained; a
+    recording of another rate, or without one of the channels, is refused.
+
+    Args:
+        run: Of train-align.
+        signal: What was recorded while pictures of the split were shown.
+        subject: Whose; default: the only one that the cell is tested on.
+        split: The gallery, of the run's data set. Pictures that the model learned from are refused.
+        cell: Which model; default: the only one.
+        device: Where it is computed.
+    """
+    import numpy as np
+    import torch
+    from torch.nn.functional import normalize
+
+    from brainhive_cli.retrieval.ensembles import Ensemble
+    from brainhive_cli.retrieval.rankings import Gallery
+
+    member = run.member(cell, device)
+    subject = _only_subject(member, subject)
+    trials = member.recorded(signal, subject, split)
+    gallery = Gallery.of(Ensemble((member,)), [split], 0, 0)
+    tokens = member.encode(subject, torch.from_numpy(trials.signal))  # [N, D]
+    target = np.searchsorted(gallery.rows, trials.stimulus)
+    similarity = normalize(tokens, dim=1) @ normalize(gallery.tokens, dim=1).T  # [N, M]
+    return Ranks(
+        [gallery.image_ids[place] for place in target],
+        gallery.rank(tokens, target).cpu().numpy(),
+        gallery.image_ids,
+        similarity.cpu().numpy(),
+    )
+
+
+def _only_subject(member: "Member", subject: int | None) -> int:
+    """Take the subject that is named, or the only one that a cell is tested on."""
+    from brainhive_cli.core.errors import RecipeError
+
+    tested = member.cell.tested_on
+    if subject is None and len(tested) > 1:
+        raise RecipeError(
+            f"{member.cell.name} is tested on several subjects", f"subject={' or '.join(map(str, tested))}"
+        )
+    return tested[0] if subject is None else subject

@@ -1,0 +1,125 @@
+"""The names for notebooks: the page about them runs, and its numbers are those of the commands."""
+
+import ast
+import importlib
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from test_architecture import HEAVY
+from test_docs import DOCS
+
+from brainhive_cli import api
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.encoders import resolve
+
+COLOURS = resolve("python:brainhive_cli.encoders.python:example").name
+
+
+@pytest.fixture
+def page(trained: Path, evaluated: Any) -> dict[str, Any]:
+    """The variables of the page, once its blocks ran on a small data set."""
+    blocks = re.findall(r"```python\n(.*?)```", (DOCS / "api.md").read_text(), re.DOTALL)
+    names = {"EVALUATION": str(evaluated.folder), "TRAINING": trained.name}
+    names |= {"DATASET": "demo-noise-0.3", "ENCODER": COLOURS}
+    text = "".join(blocks)
+    for name, value in names.items():
+        assert f'"{name}"' in text
+        text = text.replace(f'"{name}"', repr(value))
+    variables: dict[str, Any] = {}
+    exec(compile(text, "api.md", "exec"), variables)
+    return variables
+
+
+def test_the_page_gives_the_numbers_of_the_commands(page: dict[str, Any], evaluated: Any) -> None:
+    measured = evaluated.metrics.overall["top1"]
+    assert (page["top1"]["value"], page["top1"]["low"], page["top1"]["n"]) == (
+        *(measured.value, measured.low),
+        measured.n,
+    )
+    assert len(page["rows"]) == sum(map(len, evaluated.metrics.scopes.values()))
+    assert all(row.keys() == page["top1"].keys() and row["protocol"] for row in page["rows"])
+
+    items = next(
+        evaluated.metrics.items[name]
+        for name, each in evaluated.metrics.notes["cells"].items()
+        if each["cell"] == page["cell"].name
+    )
+    ranks = dict(zip(items["image_ids"], items["ranks"], strict=True))
+    assert [ranks[image_id] for image_id in page["found"].image_ids] == page["found"].ranks.tolist()
+
+
+def test_predictions_and_decoding_are_of_the_same_model(page: dict[str, Any]) -> None:
+    predicted, found, member = page["predicted"], page["found"], page["trained"].member(page["cell"].name)
+    rows = [predicted.image_ids.index(image_id) for image_id in found.image_ids]
+    gallery = member.images("test", member.pictures("test").rows(found.gallery))
+    tokens = torch.nn.functional.normalize(torch.from_numpy(predicted.heads["token"][rows]), dim=1)
+    expected = tokens @ torch.nn.functional.normalize(gallery, dim=1).T
+    np.testing.assert_allclose(found.similarity, expected.numpy(), atol=1e-5)
+
+
+def test_channels_in_another_order_are_decoded_alike_and_a_missing_one_is_refused(
+    page: dict[str, Any],
+) -> None:
+    recording, cell = page["new"], page["cell"]
+    names = list(recording.space.names)
+
+    def of_channels(order: list[int]) -> api.Recording:
+        return api.Recording(
+            np.asarray(recording.signal)[:, :, order],
+            image_ids=recording.image_ids,
+            space=api.Sensors([names[place] for place in order]),
+            times_s=recording.times_s,
+            rate_hz=recording.rate_hz,
+            unit=recording.unit,
+        )
+
+    def ranks(signal: api.Recording) -> list[int]:
+        return api.decode(page["trained"], signal, cell.tested_on[0], cell=cell.name).ranks.tolist()
+
+    backwards = list(range(len(names)))[::-1]
+    assert ranks(of_channels(backwards)) == page["found"].ranks.tolist()
+    with pytest.raises(BrainhiveError, match=f"has no channel {names[0]}"):
+        ranks(of_channels(backwards[:-1]))
+
+
+def test_a_run_of_several_cells_wants_one_named_and_one_without_models_says_so(
+    page: dict[str, Any],
+) -> None:
+    with pytest.raises(BrainhiveError, match="2 cells, of which none is named") as caught:
+        page["trained"].aligner()
+    assert page["cell"].name in caught.value.hint
+    with pytest.raises(BrainhiveError, match="has no models"):
+        page["run"].aligner()
+
+
+def test_importing_it_imports_nothing_heavy_and_every_name_is_there() -> None:
+    program = (
+        "import sys; from brainhive_cli import api; print(*{name.split('.')[0] for name in sys.modules})"
+    )
+    imported = subprocess.check_output([sys.executable, "-c", program], text=True).split()
+    assert not {*imported} & HEAVY
+
+    assert [name for name in api.__all__ if getattr(api, name, None) is None] == []
+    assert {*api.PLACES} <= {*api.__all__} <= {*dir(api)}
+    for name, place in api.PLACES.items():
+        assert getattr(api, name) is getattr(importlib.import_module(f"brainhive_cli.{place}"), name)
+
+
+def test_type_checkers_see_the_names_where_they_lie() -> None:
+    tree = ast.parse(Path(api.__file__).read_text())
+    (block,) = [node for node in tree.body if isinstance(node, ast.If)]
+    seen = {
+        alias.name: node.module
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert {name: seen[name] for name in api.PLACES} == {
+        name: f"brainhive_cli.{place}" for name, place in api.PLACES.items()
+    }
