@@ -129,7 +129,7 @@ def mistake(error: BaseException) -> BrainhiveError | None:
     if not (place := _place_of_error(error)):
         return None
     problem = f"{place}: {type(error).__name__}: {first_line(error)}"
-    return BrainhiveError(problem, "mend it there; --debug shows how it was called")
+    return BrainhiveError(problem, "correct it there; --debug shows how it was called")
 
 
 def _place_of_error(error: BaseException) -> str:

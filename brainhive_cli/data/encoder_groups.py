@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.replacements import Replacements
@@ -69,6 +68,11 @@ class EncoderGroup:
         return module
 
     @property
+    def source(self) -> str:
+        """Where its weights, or the function that makes it, come from."""
+        return self.encoder.weights.get("source", self.name)
+
+    @property
     def digest(self) -> str:
         """What identifies its targets, as their store would: a latent space, or weights; "" if unknown."""
         space: str = getattr(self.encoder.module, "latent_space", "")
@@ -92,8 +96,7 @@ class EncoderGroup:
             return torch.stack([preprocess(one) for one in each])
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
-            source = self.encoder.weights.get("source", self.name)
-            problem = f"the preprocessing of {source} gives {type(view).__name__}, not a tensor"
+            problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"
             raise BrainhiveError(problem, "let it end in a tensor [3, H, W]")
         return view
 
@@ -107,7 +110,7 @@ class EncoderGroup:
             By name, float32 [B, *shape], or [B, K, *shape].
         """
         single = views.flatten(0, 1) if (has_several := views.ndim > self.blank.ndim + 1) else views
-        outputs = encode(self.module, single, self.precision, self.launch)
+        outputs = encode(self.module, single, self.precision, self.launch, self.source)
         if has_several:
             each = [one.unflatten(0, views.shape[:2]) for one in outputs]
             how = [config.combines for config in self.configs]
@@ -211,17 +214,22 @@ def grouped(configs: Sequence[EncoderConfig], precision: str, launch: Launch) ->
 
 
 @torch.inference_mode()
-def encode(module: nn.Module, pictures: Tensor, precision: str, launch: Launch) -> list[Tensor]:
-    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output."""
+def encode(
+    module: nn.Module, pictures: Tensor, precision: str, launch: Launch, source: str = "the network"
+) -> list[Tensor]:
+    """Encode preprocessed pictures [B, 3, H, W] as float32 [B, *shape], once for each output.
+
+    Raises:
+        BrainhiveError: if the module, which comes from `source`, gives something else.
+    """
     exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=False)  # or a GPU's fp32 has 10 bits
     with launch.autocast(precision), exact:
         found = module(pictures.to(launch.device, non_blocking=True))
     listed = found if isinstance(found, list) else [found]
     for one in listed:
-        if not isinstance(one, Tensor) or len(one) != len(pictures):
+        if not isinstance(one, Tensor) or one.ndim < 2 or len(one) != len(pictures):
             seen = list(one.shape) if isinstance(one, Tensor) else type(one).__name__
-            name = foreign_code.name_of(module, "the encoder")
-            raise BrainhiveError(f"{name} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
+            raise BrainhiveError(f"{source} gives {seen} for {len(pictures)} pictures", "return [B, *shape]")
     outputs = [one.float() for one in listed]
     memory = pictures.untyped_storage().data_ptr()  # is filled again while outputs wait to be written
     return [one.clone() if one.untyped_storage().data_ptr() == memory else one for one in outputs]

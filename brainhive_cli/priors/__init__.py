@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel
 
-from brainhive_cli.core import documents, hub, parts
+from brainhive_cli.core import documents, home, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 
 if TYPE_CHECKING:
@@ -99,8 +99,8 @@ def load(reference: str, **options: Any) -> Any:
     """Load a prior of any kind, in float32 on the CPU.
 
     Args:
-        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name of a kind without weights, or
-            `KIND:…` as that kind reads it.
+        reference: `hub:NAME`, `hub:owner/name`, `demo:name`, a folder, the name or import path of a kind
+            without weights, or `KIND:…` as that kind reads it.
         options: The kind's own ways of conditioning; None means the kind's default.
 
     Returns:
@@ -125,10 +125,18 @@ def describe(reference: str) -> Description:
 
 
 def kind_of(reference: str) -> str:
-    """Find the kind of a prior: `KIND` or `KIND:…` of the shelf, or the kind in its folder's config.json."""
+    """Find the kind of a prior.
+
+    Args:
+        reference: `KIND` or `KIND:…`, of the shelf or as an import path; or of a folder, whose config.json
+            names the kind.
+    """
     named = reference.partition(":")[0]
     if parts.is_kind("priors", named):
         return parts.name_of(named)
+    is_path = "." in named and all(word.isidentifier() for word in named.split("."))
+    if is_path and not home.located(named).exists():
+        return named
     folder = hub.folder(reference, allow=["config.json", "*/config.json"], owner=OWNER)
     path = folder / "config.json"
     if not path.is_file():

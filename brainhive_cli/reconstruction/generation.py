@@ -12,8 +12,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, foreign_code
+from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.heads import Heads, refuse_other_target
 from brainhive_cli.core.latent_space import PREFIX
 from brainhive_cli.core.launch import Launch
@@ -86,10 +88,16 @@ class Sampler:
             on_step: Called with the number of each step done.
 
         Raises:
-            BrainhiveError: if sampling would start from decoded latents of another autoencoder.
+            BrainhiveError: if sampling would start from decoded latents of another autoencoder, or what prior
+                or generator give has not a row for each seed.
         """
         prior, count = self.prior, len(seeds)
         conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
+        if not isinstance(conditioning, Conditioning) or len(conditioning) not in (0, count):
+            is_other = f"{type(conditioning).__name__}, not Conditioning"
+            seen = f"{len(conditioning)} rows" if isinstance(conditioning, Conditioning) else is_other
+            who = foreign_code.name_of(prior, "the prior")
+            raise BrainhiveError(f"{who} gives {seen} for {count} signals", "return Conditioning of B rows")
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
         if start is not None:
             conditioning = replace(conditioning, start=start)
@@ -102,6 +110,13 @@ class Sampler:
         media: Media = self.generator.generate(
             conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
         )
+        is_tensor = isinstance(media, Tensor)
+        if not is_tensor or media.ndim not in (4, 5) or (len(media), media.shape[-3]) != (count, 3):
+            seen = list(media.shape) if is_tensor else type(media).__name__
+            who = foreign_code.name_of(self.generator, "the generator")
+            raise BrainhiveError(
+                f"{who} gives {seen} for {count} seeds", "return [B, 3, H, W], or [B, F, 3, H, W] of clips"
+            )
         return media
 
 
