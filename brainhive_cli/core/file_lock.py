@@ -1,13 +1,18 @@
 """A lock that one process at a time holds on a file."""
 
-import fcntl
 import os
 import socket
 from pathlib import Path
 from typing import Self
 
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingExtra
 from brainhive_cli.core.file_names import open_no_link
+
+try:
+    import fcntl
+except ImportError as error:
+    problem = "this system cannot lock files as Linux and macOS do"
+    raise MissingExtra(problem, "on Windows run it in WSL (wsl --install)") from error
 
 
 def _holder() -> str:

@@ -151,8 +151,11 @@ def _place_of_error(error: BaseException) -> str:
                 return _place(function, call[1])
     lacking = [error.obj] if isinstance(error, AttributeError) else []
     for value in (*lacking, *(frame.f_locals.get("self") for frame, _ in frames)):
-        is_module = isinstance(value, ModuleType)
-        if place := _part_of(value.__name__) if is_module else _place(type(value), type(value).__qualname__):
+        if isinstance(value, ModuleType):
+            place = _part_of(value.__name__)
+        else:
+            place = _place(type(value), type(value).__qualname__)
+        if place:
             return place
     return ""
 

@@ -165,7 +165,7 @@ class Run(Section):
     )
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: cuda where there is one")
     workers: int | None = Field(
-        None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores)"
+        None, ge=0, le=1_024, description="processes that decode pictures (default: spare cores; macOS: none)"
     )
     trackers: Annotated[list[Tracker], BeforeValidator(split)] = Field(
         [],

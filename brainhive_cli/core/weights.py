@@ -22,7 +22,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from brainhive_cli.core import companions, zip_members
+from brainhive_cli.core import companions, foreign_code, zip_members
 from brainhive_cli.core.documents import DOWNLOAD
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.machine_errors import is_of_the_machine
@@ -167,6 +167,8 @@ def reading(
         yield
     except Exception as reason:
         if isinstance(reason, BrainhiveError) or is_of_the_machine(reason) or companions.behind(reason):
+            raise
+        if foreign_code.mistake(reason):  # not the file's fault
             raise
         _raise_interrupt(reason)
         raise error(f"{where} {problem}: {_why(reason)}", hint) from reason

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -59,7 +60,13 @@ def digest_pixels(stimulus: Image.Image | Clip) -> int:
 
 
 def decoders(workers: int | None, launch: Launch) -> int:
-    """Say how many processes decode pictures: spare cores, sixteen at most."""
+    """Say how many processes decode pictures: spare cores, sixteen at most.
+
+    On macOS none but those that are asked for: what is forked there may crash in Apple's libraries
+    (multiprocessing's documentation, contexts and start methods).
+    """
+    if sys.platform == "darwin":
+        return workers or 0
     spare = max(0, (os.cpu_count() or 1) // launch.processes - 1)
     return min(DECODERS, spare) if workers is None else workers
 

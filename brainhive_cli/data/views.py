@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, default_collate
 from torch.utils.data import Dataset as TorchDataset
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.datasets import StimulusSet
@@ -77,8 +78,10 @@ class Items(TorchDataset[Any]):
                 picture = self.images.open(index)
                 views = {name: view(picture) for name, view in self.views.items()}
             image, sizes = self.latents(index) if self.latents else self.view(picture)
-        except BrainhiveError as error:  # a loader would hide it in the worker's traceback
-            return error
+        except Exception as error:  # a loader would hide it in the worker's traceback
+            if described := error if isinstance(error, BrainhiveError) else foreign_code.mistake(error):
+                return described
+            raise
         return {"rows": index, "image": image, "sizes": sizes, "views": views}
 
 

@@ -1,6 +1,7 @@
 """doctor: what this machine has for Brainhive."""
 
 import os
+import platform
 import shutil
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,8 @@ def _device(launch: Launch) -> dict[str, Any]:
         "device": launch.device_name,
         "GPUs": torch.cuda.device_count(),
         "bf16 on the GPU": torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        "Apple GPU (MPS)": "there, and not used" if torch.backends.mps.is_available() else "none",
+        "system": platform.platform(),
         "CPU cores": os.cpu_count(),
         "CPU threads": torch.get_num_threads(),
     }

@@ -94,8 +94,8 @@ class Sampler:
         prior, count = self.prior, len(seeds)
         conditioning = prior.null(count, seeds) if decoded is None else prior.condition(decoded, seeds)
         if not isinstance(conditioning, Conditioning) or len(conditioning) not in (0, count):
-            is_other = f"{type(conditioning).__name__}, not Conditioning"
-            seen = f"{len(conditioning)} rows" if isinstance(conditioning, Conditioning) else is_other
+            is_right_type = isinstance(conditioning, Conditioning)
+            seen = f"{len(conditioning)} rows" if is_right_type else type(conditioning).__name__
             who = foreign_code.name_of(prior, "the prior")
             raise BrainhiveError(f"{who} gives {seen} for {count} signals", "return Conditioning of B rows")
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
@@ -112,7 +112,7 @@ class Sampler:
         )
         is_tensor = isinstance(media, Tensor)
         if not is_tensor or media.ndim not in (4, 5) or (len(media), media.shape[-3]) != (count, 3):
-            seen = list(media.shape) if is_tensor else type(media).__name__
+            seen = str([*media.shape]) if is_tensor else type(media).__name__
             who = foreign_code.name_of(self.generator, "the generator")
             raise BrainhiveError(
                 f"{who} gives {seen} for {count} seeds", "return [B, 3, H, W], or [B, F, 3, H, W] of clips"

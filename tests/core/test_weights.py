@@ -16,7 +16,7 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from brainhive_cli.core import weights
+from brainhive_cli.core import foreign_code, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 
 STATE = {
@@ -289,3 +289,15 @@ def test_a_file_is_verified_without_being_held_in_memory(tmp_path: Path) -> None
         file.write(b"!")
     with pytest.raises(MissingData, match="digest"):
         weights.verify(path)
+
+
+def test_a_mistake_in_a_users_own_network_is_not_called_a_damaged_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: None
+) -> None:
+    (tmp_path / "own_network.py").write_text("def build():\n    return 1 / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = foreign_code.import_module("own_network", "own_network", "the network own_network")
+    with pytest.raises(ZeroDivisionError), weights.reading(tmp_path):
+        module.build()
+    with pytest.raises(MissingData, match="is damaged"), weights.reading(tmp_path):
+        int("1.5")

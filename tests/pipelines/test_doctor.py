@@ -1,5 +1,9 @@
 """doctor: what it finds is what is there."""
 
+import platform
+import subprocess
+import sys
+
 import torch
 
 
@@ -10,6 +14,8 @@ def test_it_tells_versions_device_and_what_lies_at_home(go, home):
 
     assert result.metrics.notes["torch"].split("+")[0] == torch.__version__.split("+")[0]
     assert result.metrics.notes["device"] == "cpu"
+    assert result.metrics.notes["system"] == platform.platform()
+    assert result.metrics.notes["Apple GPU (MPS)"] in ("none", "there, and not used")
     assert result.metrics.notes["home"] == home and result.metrics.notes["home can be written"]
     assert (result.metrics.notes["runs"], result.metrics.notes["data"]) == ("train-align", "nothing yet")
     assert result.tables[0].rows == tuple(result.metrics.notes.items())
@@ -22,3 +28,18 @@ def test_a_home_that_does_not_exist_yet_is_no_reason_to_fail(go, home, monkeypat
     result = go("doctor")
 
     assert result.metrics.notes["home can be written"] is True  # it can be made
+
+
+def test_the_gpu_of_a_mac_is_named_as_one_that_is_not_used(go, home, monkeypatch):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+
+    assert go("doctor").metrics.notes["Apple GPU (MPS)"] == "there, and not used"
+
+
+def test_a_system_without_locks_on_files_is_told_what_to_use(home):
+    program = "import sys; sys.modules['fcntl'] = None; from brainhive_cli.__main__ import main; main()"
+    ended = subprocess.run(
+        [sys.executable, "-c", program, "runs"], capture_output=True, text=True, check=False
+    )
+
+    assert ended.returncode == 4 and "cannot lock files" in ended.stderr and "WSL" in ended.stderr
