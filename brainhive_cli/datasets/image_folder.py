@@ -54,7 +54,8 @@ class Config(parts.Config):
             raise MissingData(
                 f"image-folder: no folder {root}", "dataset.root=FOLDER, one sub-folder a concept"
             )
-        folder = ImageFolder(self.name or root.resolve().name, root, self)
+        # as the user calls it, whatever a link of that name leads to
+        folder = ImageFolder(self.name or Path(os.path.abspath(root)).name, root, self)
         lists = (home.located(self.test_list),) if self.test_list else ()
         return Pictures(folder.name, folder.splits, folder.images, paths.under_home("signals"), lists=lists)
 

@@ -38,6 +38,13 @@ def test_a_flat_folder_is_one_split_of_concepts(flat: Path) -> None:
     assert images.image_ids[:3] == ("c0/a", "c0/b", "c1/a") and images.concepts[:3] == ("c0", "c0", "c1")
 
 
+def test_a_folder_behind_a_link_is_called_as_the_link(flat: Path, home: Path) -> None:
+    (home / "data").mkdir()
+    (home / "data/image-folder").symlink_to(flat)
+    assert Config().build(Paths()).name == "image-folder"
+    assert opened(home / "data/image-folder/.").name == "image-folder"
+
+
 def test_named_sub_folders_are_splits(tmp_path: Path) -> None:
     for name in ("train/cat/one.jpg", "train/deep/dog/two.JPEG", "test/loose.webp", "train/notes.txt.png"):
         draw(tmp_path / name)
