@@ -46,7 +46,7 @@ def copy_vectors(
     Raises:
         BrainhiveError: if vectors differ in shape, are no numbers, or are not as many as their names.
     """
-    batches = _checked(vectors)
+    batches = checked_batches(vectors)
     first = next(batches, np.empty((0, 0)))
     blanks = []
     for share in shares:
@@ -72,7 +72,7 @@ def holds(share: Share, vectors: Vectors) -> bool:
     store, at = TargetStore.open(share.path), 0
     if set(np.flatnonzero(store.done)) != set(share.rows[share.rows >= 0]):
         return False
-    for batch in _checked(vectors):  # [n, *shape]
+    for batch in checked_batches(vectors):  # [n, *shape]
         rows = share.rows[at : at + len(batch)]
         order = np.argsort(rows)[(rows < 0).sum() :]  # as HDF5 reads them
         kept = batch[: len(rows)][order]
@@ -84,8 +84,12 @@ def holds(share: Share, vectors: Vectors) -> bool:
     return True
 
 
-def _checked(vectors: Vectors) -> Iterator[NDArray[Any]]:
-    """Read batches [n, *shape], all of one shape."""
+def checked_batches(vectors: Vectors) -> Iterator[NDArray[Any]]:
+    """Read batches [n, *shape], all of one shape.
+
+    Raises:
+        BrainhiveError: if they differ in shape, or are no numbers.
+    """
     shape: tuple[int, ...] = ()
     batches = vectors.batches()
     while True:

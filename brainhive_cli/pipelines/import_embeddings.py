@@ -21,7 +21,7 @@ from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.health_checks import problem_of, warn_of_problems
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.encoders import EncoderConfig, Encoders
-from brainhive_cli.exchange.copying import Share, copy_vectors, holds
+from brainhive_cli.exchange.copying import Share, checked_batches, copy_vectors, holds
 from brainhive_cli.exchange.reading import Vectors, open_vectors
 from brainhive_cli.exchange.store_arguments import expand, row, table
 from brainhive_cli.stores.matching import match, shown
@@ -81,7 +81,8 @@ class Job:
 
         Raises:
             MissingData: if no picture is named, or pictures have no vector and `skip_missing` is not set.
-            BrainhiveError: if the files do not say which of several encoders made them.
+            BrainhiveError: if the files do not say which of several encoders made them, or the one that is
+                named makes vectors of another shape.
         """
         recipe, first = self.recipe, 0
         keys = recipe.keys.ids, recipe.keys.vectors
@@ -107,6 +108,7 @@ class Job:
         if matched.unknown:
             unknown = shown(matched.unknown, len(vectors.names))
             console.warn(f"{config.name}: vectors of no picture of {dataset} left out, {unknown}")
+        _refuse_other_shape(config, vectors)
         return vectors, shares
 
 
@@ -143,6 +145,19 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     folder = recipe.paths.under_home("embeddings") / job.splits[0].dataset
     hint = next_command(recipe.dataset, recipe.encoders, recipe.paths)
     return Result(folder, (table(rows),), hint=hint)
+
+
+def _refuse_other_shape(config: EncoderConfig, vectors: Vectors) -> None:
+    """Refuse vectors that the encoder cannot have made, where their shape is known without its weights."""
+    expected = config.known_shape
+    if expected is None or config.views == "all" or (first := next(checked_batches(vectors), None)) is None:
+        return
+    if (shape := first.shape[1:]) != expected:
+        width, usual = ("×".join(map(str, sizes)) for sizes in (shape, expected))
+        raise BrainhiveError(
+            f"{vectors.files[0]} holds vectors of {width} values, but {config.name} makes {usual}",
+            "name the encoder that made them: --encoders NAME (all, with their D: brainhive embed --list)",
+        )
 
 
 def _refuse_gaps(images: StimulusSet, rows: NDArray[np.int64], skip: bool, unknown: Sequence[str]) -> None:

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import h5py
@@ -14,11 +15,13 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
+from brainhive_cli.pipelines import import_embeddings
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.matching import match
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
 
 B32, VAE = "CLIP-ViT-B-32-laion2B-s34B-b79K", "vae"
+WIDTHS = {"clip-b32": 512, "vae": 1024, B32: 512, VAE: 1024}
 Import = Callable[..., Result]
 
 
@@ -57,7 +60,7 @@ def unique(things: Path, ids: dict[str, list[str]]) -> dict[str, list[str]]:
     return renamed
 
 
-def vectors(count: int, seed: int = 0, width: int = 24) -> NDArray[np.float32]:
+def vectors(count: int, seed: int = 0, width: int = 512) -> NDArray[np.float32]:
     values = np.random.default_rng(seed).normal(size=(count, width)) + 0.5
     return values.astype(np.float32)
 
@@ -72,7 +75,7 @@ def write_parquet(path: Path, names: list[str], values: NDArray[np.float32]) -> 
     pyarrow.parquet.write_table(table, path, row_group_size=7)
 
 
-def opened(home: Path, split: str = "train", encoder: str = "clip-b32") -> TargetStore:
+def open_store(home: Path, split: str = "train", encoder: str = "clip-b32") -> TargetStore:
     return TargetStore.open(target_store.path_of(home / "embeddings", "things-eeg", split, encoder))
 
 
@@ -87,7 +90,7 @@ def cache(tmp_path: Path, unique: dict[str, list[str]]) -> Path:
     folder = tmp_path / "cache" / "things-eeg"
     for seed, encoder in enumerate((B32, VAE)):
         for split, of in unique.items():
-            values, half = vectors(len(of), seed), len(of) // 2
+            values, half = vectors(len(of), seed, WIDTHS[encoder]), len(of) // 2
             for part, rows in enumerate((range(half, len(of)), range(half))):
                 name = f"things_{split}_{encoder}-part-{part:05d}-of-00000.parquet"
                 write_parquet(folder / name, [stem(of[row]) for row in rows], values[list(rows)])
@@ -99,9 +102,9 @@ def test_the_public_cache_is_imported_by_stem_with_all_its_parts_and_encoders(im
 
     for seed, encoder in enumerate(("clip-b32", "vae")):
         for split, of in unique.items():
-            found = opened(things, split, encoder)
+            found = open_store(things, split, encoder)
             assert found.image_ids == of and found.done.all()
-            np.testing.assert_array_equal(found.embedding, vectors(len(of), seed))
+            np.testing.assert_array_equal(found.embedding, vectors(len(of), seed, WIDTHS[encoder]))
     assert found.attributes["weights"]["source"] == "imported: parquet"
     assert found.attributes["config"]["kind"] == "vae" and found.attributes["split"] == "test"
     assert [row[-1] for row in result.tables[0].rows] == ["passed"] * 4
@@ -109,7 +112,7 @@ def test_the_public_cache_is_imported_by_stem_with_all_its_parts_and_encoders(im
 
 def test_a_pattern_chooses_among_files(import_, cache, things):
     import_(cache / "things_test_*.parquet")
-    assert left(things) == ["clip-b32.h5"] and len(opened(things, "test").done) == 12
+    assert left(things) == ["clip-b32.h5"] and len(open_store(things, "test").done) == 12
 
 
 def test_a_collapsed_cache_is_imported_with_a_warning(import_, things, unique, tmp_path, capsys):
@@ -145,7 +148,7 @@ def test_dictionaries_of_vectors_with_ids_are_imported(import_, things, ids, tmp
 
     import_(path, *more)
 
-    np.testing.assert_array_equal(opened(things).embedding, values)
+    np.testing.assert_array_equal(open_store(things).embedding, values)
     assert left(things) == ["clip-b32.h5"]
     if more:
         with pytest.raises(BrainhiveError, match="its ids could be image_ids, concepts") as caught:
@@ -163,7 +166,7 @@ def test_alignvis_keeps_one_file_a_picture(import_, things, ids, tmp_path):
 
     import_(tmp_path / "image_embeddings", "suffix=_dreamsim_clip_vitb32")
 
-    np.testing.assert_array_equal(opened(things).embedding, values)
+    np.testing.assert_array_equal(open_store(things).embedding, values)
     with pytest.raises(MissingData, match="no picture of things-eeg is named in") as caught:
         import_(tmp_path / "image_embeddings")
     assert "suffix=_ENDING" in caught.value.hint
@@ -191,12 +194,16 @@ def test_thingsvision_s_output_folder_is_imported(import_, things, ids, tmp_path
 
     import_(folder)
 
-    np.testing.assert_array_equal(opened(things).embedding, values)
+    np.testing.assert_array_equal(open_store(things).embedding, values)
 
 
 @pytest.mark.parametrize("form", ["parquet", "npy"])
-@pytest.mark.parametrize("shape", [(24,), (3, 8)])
-def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, form, shape):
+@pytest.mark.parametrize(("encoder", "shape"), [("clip-b32", (512,)), ("clip-b32:tokens", (4, 128))])
+def test_an_export_comes_back_bit_by_bit(go, import_, things, ids, tmp_path, form, encoder, shape):
+    import_, opened = (
+        partial(import_, encoders=encoder),
+        partial(open_store, encoder=encoder.replace(":", "-")),
+    )
     values = {split: vectors(len(of)).reshape(-1, *shape) for split, of in ids.items()}
     content = {
         name: torch.from_numpy(row)
@@ -258,7 +265,7 @@ def test_exported_parquet_has_the_names_and_columns_of_the_public_cache(
 
 
 def test_pictures_without_a_vector_are_refused_or_accepted(go, import_, things, ids, tmp_path, capsys):
-    torch.save({name: torch.ones(4) for name in [*ids["train"][5:], "elsewhere/x"]}, tmp_path / "some.pt")
+    torch.save({name: torch.ones(512) for name in [*ids["train"][5:], "elsewhere/x"]}, tmp_path / "some.pt")
 
     with pytest.raises(MissingData) as caught:
         import_(tmp_path / "some.pt")
@@ -270,7 +277,7 @@ def test_pictures_without_a_vector_are_refused_or_accepted(go, import_, things, 
     assert left(things) == []
 
     import_(tmp_path / "some.pt", "skip_missing=true")
-    found = opened(things)
+    found = open_store(things)
     assert found.rows(ids["train"][4:6]).tolist() == [-1, 5] and found.attributes["skipped"] == 5
     assert "vectors of no picture of things-eeg left out, 1 of 76: elsewhere/x" in capsys.readouterr().err
 
@@ -282,14 +289,14 @@ def test_the_same_import_is_found_again_and_another_is_refused(import_, things, 
     path = tmp_path / "vectors.pt"
     torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80)), strict=True)), path)
     first = import_(path)
-    inode = opened(things).path.stat().st_ino
-    assert import_(path).as_dict() == first.as_dict() and opened(things).path.stat().st_ino == inode
+    inode = open_store(things).path.stat().st_ino
+    assert import_(path).as_dict() == first.as_dict() and open_store(things).path.stat().st_ino == inode
 
     torch.save(dict(zip(ids["train"], torch.from_numpy(vectors(80, seed=1)), strict=True)), path)
     with pytest.raises(BrainhiveError, match=r"clip-b32.h5 is there and holds other vectors"):
         import_(path)
     import_(path, again=True)
-    np.testing.assert_array_equal(opened(things).embedding, vectors(80, seed=1))
+    np.testing.assert_array_equal(open_store(things).embedding, vectors(80, seed=1))
 
 
 def broken(case: str, names: list[str], folder: Path) -> Path:
@@ -312,13 +319,13 @@ def broken(case: str, names: list[str], folder: Path) -> Path:
         (path / "file_names.txt").write_text("\n".join(names))
         np.save(path / "features.npy", vectors(79))
     elif case == "ragged":
-        torch.save({name: torch.ones(2 + (name == names[-1])) for name in names}, path)
+        torch.save({name: torch.ones(512 + (name == names[-1])) for name in names}, path)
     elif case == "no ids":
-        torch.save(torch.ones(80, 4), path)
+        torch.save(torch.ones(80, 512), path)
     elif case == "no vectors":
         torch.save({name: 1.0 for name in names}, path)
     elif case == "twice":
-        torch.save({**{name: torch.ones(2) for name in names}, f"{names[3]}.jpg": torch.ones(2)}, path)
+        torch.save({**{name: torch.ones(512) for name in names}, f"{names[3]}.jpg": torch.ones(512)}, path)
     elif case == "unknown":
         path = folder / "notes.md"
         path.write_text("nothing")
@@ -346,9 +353,26 @@ def test_what_cannot_be_right_is_told_and_leaves_nothing(import_, things, ids, t
 
 
 def test_files_that_do_not_name_their_encoder_are_one_encoder_s(import_, things, ids, tmp_path):
-    torch.save({name: torch.ones(2) for name in ids["train"]}, tmp_path / "v.pt")
+    torch.save({name: torch.ones(512) for name in ids["train"]}, tmp_path / "v.pt")
     with pytest.raises(BrainhiveError, match="does not say which of the encoders made it"):
         import_(tmp_path / "v.pt", encoders="clip-b32,vae")
+
+
+@pytest.mark.parametrize("shape", [(768,), (4, 128)])
+def test_vectors_of_another_shape_than_the_encoder_s_are_refused_by_the_plan_and_the_import(
+    import_, things, ids, tmp_path, shape
+):
+    torch.save({name: torch.ones(shape) for name in ids["train"]}, tmp_path / "dino.pt")
+    words = (f"sources=['{tmp_path / 'dino.pt'}']", "encoders=clip-b32")
+    told = f"dino.pt holds vectors of {'×'.join(map(str, shape))} values, but clip-b32 makes 512"
+    recipe = import_embeddings.Recipe.resolve("import-embeddings", None, {}, words)
+    (missing,) = import_embeddings.plan(recipe).missing
+    assert told in missing and "brainhive embed --list" in missing
+    with pytest.raises(BrainhiveError, match=told):
+        import_(tmp_path / "dino.pt")
+    assert left(things) == []
+    import_(tmp_path / "dino.pt", encoders="clip-b32:tokens")  # whose shape is known with its weights alone
+    assert left(things) == ["clip-b32-tokens.h5"]
 
 
 IDS = ["train/cat/1", "train/dog/1", "train/dog/2", "test/cat/3"]
