@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.stores.matching import plain_id, shown
 
 
 class Names(Sequence[str]):
@@ -76,7 +77,8 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
     """Find the row of each image id; by file stem where one side has no more.
 
     Args:
-        requested: Image ids, or file stems.
+        requested: Image ids, or file stems; of those that are not known, the ending of a picture file is left
+            out: users' own signal stores name files.
         known: Image ids of the rows, or file stems.
         where: What the rows belong to, for the error.
 
@@ -86,12 +88,16 @@ def match_ids(requested: Sequence[str], known: Sequence[str], where: str) -> NDA
     by_id = {image_id: row for row, image_id in enumerate(known)}
     rows = [by_id.get(image_id, -1) for image_id in requested]
     if -1 in rows:
+        plain = [
+            image_id if row >= 0 else plain_id(image_id)
+            for image_id, row in zip(requested, rows, strict=True)
+        ]
+        rows = [by_id.get(image_id, -1) for image_id in plain]
         by_stem: dict[str, list[int]] = {}
         for row, image_id in enumerate(known):
             by_stem.setdefault(image_id.rsplit("/", 1)[-1], []).append(row)
         rows = [
-            _by_stem(w, by_stem, known, where) if row < 0 else row
-            for w, row in zip(requested, rows, strict=True)
+            _by_stem(w, by_stem, known, where) if row < 0 else row for w, row in zip(plain, rows, strict=True)
         ]
     return np.asarray(rows, dtype=np.int64)
 
@@ -101,7 +107,11 @@ def _by_stem(image_id: str, by_stem: Mapping[str, list[int]], known: Sequence[st
     if "/" in image_id:  # two full ids with one stem are two pictures
         rows = [row for row in rows if "/" not in known[row]]
     if not rows:
-        raise MissingData(f"{where} has no picture {image_id!r}", "embed the same data set and split again")
+        raise MissingData(
+            f"{where} has no picture {image_id!r}, of {shown(known)}",
+            "name pictures by their paths below the image root, or their stems; if pictures were added "
+            "since, embed the same data set and split again",
+        )
     if len(rows) > 1:
         clashes = ", ".join(known[row] for row in rows[:5])
         raise MissingData(f"{where}: {image_id!r} could be any of {clashes}", "give full image ids")

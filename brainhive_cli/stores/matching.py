@@ -42,7 +42,7 @@ def match(names: Sequence[str], image_ids: Sequence[str], *, each_once: bool = T
     for row, image_id in enumerate(image_ids):
         by_stem[image_id.rpartition("/")[2]].append(row)
     rows, clashes = np.full(len(names), -1, np.int64), []
-    for place, name in enumerate(map(_plain, names)):
+    for place, name in enumerate(map(plain_id, names)):
         found = [row for row in by_stem.get(name.rpartition("/")[2], ()) if _is_end(name, image_ids[row])]
         if len(found) > 1:
             found = [row for row in found if image_ids[row] == name] or found
@@ -62,8 +62,8 @@ def shown(names: Sequence[str], of: int | None = None) -> str:
     return f"{count}: {', '.join(some)}{' …' if len(names) > 3 else ''}"
 
 
-def _plain(name: str) -> str:
-    """Write a name as image ids are written: POSIX, without a picture's ending."""
+def plain_id(name: str) -> str:
+    """Write a name as image ids are written: POSIX, without the ending of a picture file."""
     path = PurePosixPath(name.strip().replace("\\", "/"))
     is_picture = path.suffix.lower() in PICTURES
     return (path.with_suffix("") if is_picture else path).as_posix()

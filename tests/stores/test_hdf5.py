@@ -104,15 +104,16 @@ def test_a_failed_write_is_an_os_error_and_the_file_still_opens(tmp_path: Path) 
         assert file["embedding"][0].sum() == 1024 and file["embedding"][63].sum() == 7 * 1024
 
 
-IDS = ["train/cat/one", "train/dog/two", "test/dog/two", "loose"]
+IDS = ["train/cat/one", "train/dog/two", "test/dog/two", "loose", "train/dog/two.copy"]
 
 
 @pytest.mark.parametrize(
     ("wanted", "rows"),
     [
-        (IDS, [0, 1, 2, 3]),
+        (IDS, [0, 1, 2, 3, 4]),
         (["one", "loose"], [0, 3]),
         (["elsewhere/loose"], [3]),
+        (["train/cat/one.jpg", "two.copy", r"test\dog\two.PNG", "loose.tif"], [0, 4, 2, 3]),
         (["loose", "loose"], [3, 3]),
         ([], []),
     ],
@@ -125,13 +126,19 @@ def test_ids_match_in_full_or_by_stem(wanted: list[str], rows: list[int]) -> Non
     ("wanted", "what"),
     [
         ("two", "'two' could be any of train/dog/two, test/dog/two"),
-        ("three", "store has no picture 'three'"),
+        ("three", "store has no picture 'three', of 5: train/cat/one, train/dog/two, test/dog/two …"),
         ("train/bird/one", "store has no picture 'train/bird/one'"),
     ],
 )
 def test_an_ambiguous_or_unknown_id_is_refused(wanted: str, what: str) -> None:
     with pytest.raises(MissingData, match=what):
         ids.match_ids(["loose", wanted], IDS, "store")
+
+
+def test_the_way_out_of_an_unknown_id_says_what_ids_are() -> None:
+    with pytest.raises(MissingData) as error:
+        ids.match_ids(["three"], IDS, "store")
+    assert error.value.hint.startswith("name pictures by their paths below the image root, or their stems")
 
 
 def test_none_and_the_text_null_come_back_as_they_went_in(tmp_path: Path) -> None:
