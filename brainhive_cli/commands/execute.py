@@ -130,11 +130,15 @@ def _place(here: Any, processes: int | None = None) -> str:
 def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) -> int:
     missing = [HINT.sub(lambda found: f"({advise(found[1])})", line) for line in plan.missing]
     if as_json:
-        console.show_json({"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing})
+        document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
+        tables = [table.as_dict() for table in plan.tables]
+        console.show_json({**document, "tables": tables} if tables else document)
     else:
         console.show_text(recipe.to_yaml())
         if plan.items:
             console.show_table(console.Table("Plan", ("item", "value"), tuple(plan.items.items())))
+        for table in plan.tables:
+            console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
     return MissingData.exit_code if missing else 0

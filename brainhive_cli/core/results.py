@@ -20,11 +20,13 @@ class Plan:
         items: What is planned: name and value, in order.
         missing: What is not there, each with the way to get it.
         work: How much there is to do, where its time can be estimated.
+        tables: What should be looked at before it is done.
     """
 
     items: dict[str, Any]
     missing: list[str] = field(default_factory=list)
     work: Work | None = None
+    tables: tuple[Table, ...] = ()
 
     @classmethod
     def of(cls, checks: Mapping[str, Callable[[], Any]], work: Callable[[], Work] | None = None) -> Self:

@@ -25,7 +25,7 @@ from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
-from brainhive_cli.preparations import Merged, Preparation
+from brainhive_cli.preparations import LookedOver, Merged, Preparation
 from brainhive_cli.stores.recordings import SignalStore, path_of
 
 LIBRARIES = ("mne", "nibabel", "scipy")
@@ -152,7 +152,21 @@ def plan(recipe: Recipe) -> Plan:
         subjects = job.subjects
     except BrainhiveError as error:
         return Plan({}, [error.in_one_line])
-    return Plan.of({f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects})
+    plan = Plan.of({f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects})
+    is_done = all(job.path(subject).is_file() for subject in subjects)
+    return plan if is_done else replace(plan, tables=_look_over(job))
+
+
+def _look_over(job: Job) -> tuple[console.Table, ...]:
+    """Describe recordings of which little is known, and warn of what is unusual in them."""
+    if not isinstance(job.preparation, LookedOver):
+        return ()
+    overview = job.preparation.look_over(job.subjects)
+    for line in overview.warnings:
+        console.warn(line)
+    if overview.way:
+        console.say(f"  try: {overview.way}")
+    return overview.tables
 
 
 def _plan_of(job: Job, subject: int) -> str:
@@ -198,6 +212,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     job = Job(recipe)
     due = [subject for subject in job.subjects if again or not job.is_done(subject)]
     require_each(job.subjects, lambda subject: subject not in due or job.files(subject))
+    looked_over = _look_over(job) if due and launch.is_main else ()
     counts = [max(1, len(_sessions(job.preparation, subject))) for subject in due]
     launch.barrier()  # nobody writes before everybody has seen what is there
     with console.progress(job.preparation.dataset, sum(counts)) as bar:
@@ -213,7 +228,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     if launch.is_main:
         with suppress(OSError):  # of sessions that are kept
             job.sessions_folder.rmdir()
-    return _result(job)
+    return _result(job, looked_over)
 
 
 def _write_merged(job: Job, preparation: Merged, subject: int) -> None:
@@ -250,7 +265,7 @@ def _write_sessions(
                 console.say(f"subject {subject}: deleted sessions of other settings, {console.size(others)}")
 
 
-def _result(job: Job) -> Result:
+def _result(job: Job, looked_over: tuple[console.Table, ...]) -> Result:
     stores = {subject: describe_signals(SignalStore.open(job.path(subject))) for subject in job.subjects}
     rows = [(subject, *row) for subject, found in stores.items() for row in count_rows(found)]
     caveats = merge_caveats(*(found["caveats"] for found in stores.values()))
@@ -261,6 +276,6 @@ def _result(job: Job) -> Result:
     named = [] if dataset else ["--dataset", job.preparation.dataset]
     return Result(
         job.path(1).parent,
-        (console.Table(title, ("subject", *COUNTED), tuple(rows)),),
+        (console.Table(title, ("subject", *COUNTED), tuple(rows)), *looked_over),
         hint=command("train-align", dataset, [], *named, *chosen),
     )

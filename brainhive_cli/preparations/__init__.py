@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.stores.recordings import Recording, Sensors, Voxels
 
@@ -92,6 +93,29 @@ class Preparation(Protocol):
         Raises:
             BrainhiveError: naming a file that is damaged or does not hold what it should.
         """
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What people look at before recordings are prepared.
+
+    Attributes:
+        tables: What the recordings hold.
+        warnings: What is unusual, a line each.
+        way: The override that mends what can be mended; empty where there is none.
+    """
+
+    tables: tuple[Table, ...] = ()
+    warnings: tuple[str, ...] = ()
+    way: str = ""
+
+
+@runtime_checkable
+class LookedOver(Protocol):
+    """A preparation of recordings of which little is known before they are opened."""
+
+    def look_over(self, subjects: Sequence[int]) -> Overview:
+        """Open the headers of these subjects' files; those whose files cannot be prepared are left out."""
 
 
 @runtime_checkable

@@ -28,6 +28,8 @@ UNITS = {
 }
 """Factor from mne's unit of each type of channel, and the unit in which values are near 1 to 1000."""
 AGAIN = "copy or export it again; a whole one that mne opens can be saved as .fif"
+STRETCHES = 12
+"""Seconds of a recording of which channels' variances are measured."""
 READ_BYTES = 2**29
 """Of signals that are read at a time, at most, unless one channel is more: each time reads the whole file."""
 
@@ -46,6 +48,7 @@ class Header:
         events: Sample and description of each; neither BAD nor an interruption.
         bad_spans: First and last sample, and description, of each BAD annotation and interruption.
         events_from: Where the events are from, in words.
+        variances: [C] in mne's units, within some stretches of a second over the whole recording.
     """
 
     names: tuple[str, ...]
@@ -57,6 +60,7 @@ class Header:
     events: tuple[tuple[int, str], ...]
     bad_spans: tuple[tuple[int, int, str], ...]
     events_from: str
+    variances: NDArray[np.float64]
 
 
 def read_header(path: Path, column: str, stim_channel: str, onset_unit: str = "s") -> Header:
@@ -102,7 +106,19 @@ def _header(raw: Any, path: Path, column: str, stim_channel: str, onset_unit: st
         tuple(sorted(events)),
         tuple(spans),
         source,
+        _sample_variances(raw),
     )
+
+
+def _sample_variances(raw: Any) -> NDArray[np.float64]:
+    """Measure the variance of each channel within stretches of a second, evenly over a recording: [C]."""
+    length = min(int(raw.n_times), max(2, round(raw.info["sfreq"])))
+    starts = np.unique(np.linspace(0, raw.n_times - length, STRETCHES).astype(int)).tolist()
+    with np.errstate(
+        over="ignore", invalid="ignore"
+    ):  # values that are not finite are refused when trials are cut
+        variances = [raw.get_data(start=start, stop=start + length).var(axis=1) for start in starts]
+        return np.asarray(np.mean(variances, axis=0), np.float64)
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -12,14 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
-from brainhive_cli.core import console, home, parts
+from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, naming
 from brainhive_cli.core.recipe import Names, Paths, UniqueNames
-from brainhive_cli.preparations import Trials
+from brainhive_cli.preparations import Overview, Trials
 from brainhive_cli.preparations._recording_channels import KeptChannels
 from brainhive_cli.preparations._recording_files import files_of, listed
 from brainhive_cli.preparations._recording_mne import Channels, Header, open_raw, read_header
+from brainhive_cli.preparations._recording_overview import Shown, look_over
 from brainhive_cli.preparations._recording_pictures import EventNames
+from brainhive_cli.preparations._recording_splines import fill_bad
 from brainhive_cli.preparations._recording_trials import Chosen, choose
 from brainhive_cli.preparations._steps import Cutting, Steps, measured, normalise
 from brainhive_cli.stores.matching import shown
@@ -61,6 +63,10 @@ class Config(Steps):
         description="channels, in the order of the store; default: all of `types` that none marked as bad",
     )
     exclude: Names = Field([], description="channels that are left out")
+    interpolate: bool = Field(
+        False,
+        description="keep EEG channels that were marked as bad, made of the good ones by spherical splines",
+    )
     band_hz: tuple[float | None, float | None] = Field(
         (None, None),
         description="lower and upper edge of a filter over the whole recording, as mne's; or null",
@@ -107,7 +113,6 @@ class Own:
     stimuli: Any
     order_seed: int | None = None
     _headers: dict[Path, Header] = field(default_factory=dict, repr=False, compare=False)
-    _warned: set[int] = field(default_factory=set, repr=False, compare=False)
 
     @property
     def dataset(self) -> str:
@@ -148,7 +153,7 @@ class Own:
         by_split = {split: [each.of(rows) for each in chosen] for split, rows in self._rows.items()}
         rows = {split: np.concatenate([each.rows for each in those]) for split, those in by_split.items()}
         epochs = {
-            split: self._cut(those, channels.names, cutting)
+            split: self._cut(those, channels, cutting)
             for split, those in by_split.items()
             if len(rows[split])
         }
@@ -173,13 +178,41 @@ class Own:
             for split, signal in epochs.items()
         }
 
+    def look_over(self, subjects: Sequence[int]) -> Overview:
+        """Describe channels and pictures shown; warn of what is unusual, and of what is left over."""
+        described, lines = {}, []
+        for subject in subjects:
+            try:
+                channels = self._channels(subject)
+                sessions = {session: self._count(subject, session) for session in self._sessions(subject)}
+                lines += self._left_over(subject)
+                if channels.names:
+                    described[subject] = Shown(channels, sessions)
+            except BrainhiveError:
+                continue  # the preparation of this subject raises it
+        overview = look_over(described, self._image_ids, self._rows) if described else Overview()
+        return replace(overview, warnings=(*lines, *overview.warnings))
+
+    def _count(self, subject: int, session: int) -> NDArray[np.int64]:
+        """Count how often a session shows each picture, [pictures]."""
+        headers = self._headers_of(subject, session).values()
+        rows = self._names.match_all(headers).rows
+        seen = [rows[name] for header in headers for _, name in {*header.events} if name in rows]
+        return np.bincount(np.array(seen, np.int64), minlength=len(self._image_ids))
+
     def _provenance(self, subject: int, session: int, cutting: Cutting) -> dict[str, Any]:
         return {
             "time_shift": cutting.resampling.time_shift,
             "recorded_hz": cutting.recorded_hz,
             "events_from": [each.events_from for each in self._headers_of(subject, session).values()],
             "unmatched": self._names.match_all(self._headers_of(subject).values()).left_over,
+            **self._interpolated(subject, session),
         }
+
+    def _interpolated(self, subject: int, session: int) -> dict[str, dict[str, list[str]]]:
+        channels = self._channels(subject)
+        bad = {path.name: list(channels.bad_of(path)) for path in self._sessions(subject)[session]}
+        return {"interpolated": bad} if self.config.interpolate else {}
 
     @cached_property
     def _listed(self) -> dict[int, dict[int, list[Path]]]:
@@ -235,45 +268,53 @@ class Own:
                 self._headers[path] = read_header(path, config.column, config.stim_channel, config.onset_unit)
         return {path: self._headers[path] for path in paths}
 
+    def _channels(self, subject: int) -> KeptChannels:
+        config = self.config
+        return KeptChannels(
+            self._headers_of(subject), config.types, config.channels, config.exclude, config.interpolate
+        )
+
     def _choose(
         self, subject: int, session: int
     ) -> tuple[KeptChannels, Cutting, list[Chosen], dict[str, Counter[str]]]:
-        """Choose channels and trials of a session, and say once what is left over of a subject."""
-        headers, config = self._headers_of(subject), self.config
-        channels = KeptChannels(headers, config.types, config.channels, config.exclude)
+        """Choose channels and trials of a session."""
+        channels = self._channels(subject)
         for path in self._sessions(subject)[session]:
             channels.check(path)
-        cutting = Cutting(config, next(iter(headers.values())).rate_hz)
-        found = choose(self._headers_of(subject, session), self._names, self._rows, cutting)
-        if subject not in self._warned:
-            self._warned.add(subject)
-            self._warn(subject)
-        return channels, cutting, *found
+        cutting = Cutting(self.config, next(iter(channels.headers.values())).rate_hz)
+        return (
+            channels,
+            cutting,
+            *choose(self._headers_of(subject, session), self._names, self._rows, cutting),
+        )
 
-    def _warn(self, subject: int) -> None:
+    def _left_over(self, subject: int) -> list[str]:
         """List sessions that others have, and what is left over of events and pictures on both sides."""
+        lines = []
         known = {session for sessions in self._listed.values() for session in sessions}
         if max(known) < 100:  # no dates
             known |= {*range(1, max(known))}
         if absent := sorted(known - self._listed[subject].keys()):
-            console.warn(f"subject {subject}: no recording of session {', '.join(map(str, absent))}")
+            lines.append(f"no recording of session {', '.join(map(str, absent))}")
         matched = self._names.match_all(self._headers_of(subject).values())
+        lines += [f"{what}, {shown([*names])}" for what, names in matched.left_over.items()]
         seen = {*matched.rows.values()}
         unseen = [image_id for row, image_id in enumerate(self._image_ids) if row not in seen]
-        for what, names in matched.left_over.items():
-            console.warn(f"subject {subject}: {what}, {shown([*names])}")
         if unseen:
-            count = shown(unseen, len(self._image_ids))
-            console.warn(f"subject {subject}: pictures that were not shown, {count}")
+            lines.append(f"pictures that were not shown, {shown(unseen, len(self._image_ids))}")
+        return [f"subject {subject}: {line}" for line in lines]
 
-    def _cut(self, chosen: Sequence[Chosen], names: Sequence[str], cutting: Cutting) -> NDArray[np.float32]:
-        """Cut trials [n, C, T] out of the recordings of one session."""
-        found = []
+    def _cut(self, chosen: Sequence[Chosen], kept: KeptChannels, cutting: Cutting) -> NDArray[np.float32]:
+        """Cut trials [n, C, T] out of the recordings of one session; bad channels are interpolated."""
+        epochs = []
         for each in chosen:
             if not len(each.onsets):
                 continue
             raw = open_raw(each.path, self.config.onset_unit == "s")
+            bad = kept.bad_of(each.path)
+            names = [name for name in kept.names if name not in bad]
             channels = Channels(raw, each.path, names, self.config.band_hz)
             with naming(each.path):
-                found.append(cutting.cut(channels, names, each.onsets, 1.0))
-        return found[0] if len(found) == 1 else np.concatenate(found)
+                trials = cutting.cut(channels, names, each.onsets, 1.0)  # [n, C less bad, T]
+                epochs.append(fill_bad(trials, kept.names, bad, kept.positions) if bad else trials)
+        return epochs[0] if len(epochs) == 1 else np.concatenate(epochs)

@@ -42,7 +42,7 @@ def test_one_s_own_data_takes_ten_lines_as_the_readme_has_them(tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert "18 train, 6 test trials" in done.stdout.replace("\n", " ")
-    store = SignalStore.open(tmp_path / "work/signals/pictures/default/sub-01.h5")
+    store = SignalStore.open(tmp_path / "work/signals/image-folder/default/sub-01.h5")
     assert store["test"].repetitions.tolist() == [3, 3]
-    assert re.search(r"Retrieval of test pictures: intra, pictures", done.stdout)
+    assert re.search(r"Retrieval of test pictures: intra, image-folder", done.stdout)
     assert "next: brainhive train-align --dataset image-folder" in done.stderr

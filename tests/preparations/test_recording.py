@@ -146,7 +146,7 @@ def test_a_recording_that_was_cropped_keeps_its_times(data):
     np.testing.assert_allclose(found["train"].signal, expected, atol=1e-3)
 
 
-def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, capsys):
+def test_what_does_not_match_is_listed_on_both_sides_and_counted(data):
     shown = Shown.of(2, 0)
     names = [f"{code}" for code in codes(shown)]
     names[3] = "pause"
@@ -154,10 +154,10 @@ def test_what_does_not_match_is_listed_on_both_sides_and_counted(data, capsys):
     write_table(data / "events.csv")
     with (data / "events.csv").open("a") as table:
         table.write("77,train/zebra/zebra_1.png\n")
-    found = build().session(1, 1)
-    said = capsys.readouterr().err
-    assert "events that the table does not have, 1: pause" in said.replace("\n", "")
-    assert "events of the table that were not recorded, 1: 77" in said
+    own = build()
+    found, lines = own.session(1, 1), own.look_over((1,)).warnings
+    assert "subject 1: events that the table does not have, 1: pause" in lines
+    assert "subject 1: events of the table that were not recorded, 1: 77" in lines
     assert found["train"].dropped["not in the table"] == 1
     assert found["train"].provenance["unmatched"]["events that the table does not have"] == {"pause": 1}
 
@@ -387,16 +387,13 @@ def test_a_stimulus_channel_without_events_is_named(data):
         build().shapes(1, 1)
 
 
-def test_a_session_that_is_missing_is_told(data, capsys):
+def test_a_session_that_is_missing_is_told(data):
     recorded(data, session=1)
     recorded(data, session=3)
     recorded(data, subject=2, session=2)
-    made = build()
-    for subject, session in ((1, 1), (1, 3), (2, 2)):
-        made.session(subject, session)
-    said = capsys.readouterr().err
-    assert said.count("subject 1: no recording of session 2\n") == 1
-    assert said.count("subject 2: no recording of session 1, 3\n") == 1
+    lines = build().look_over((1, 2)).warnings
+    assert lines.count("subject 1: no recording of session 2") == 1
+    assert lines.count("subject 2: no recording of session 1, 3") == 1
 
 
 def test_the_plan_refuses_a_session_without_training_trials_as_the_preparation_does(data):
