@@ -142,10 +142,19 @@ class RunNeeds:
     def line(self) -> str:
         """The command line that makes such a run."""
         if self.prior is not None:
-            return _training(self.source, self.paths)
+            return _training(self.source, self.paths, self._dataset_in_use)
         trained_by = shlex.split(self.trained_by or self._shipped)
         more = ["--recipe", *trained_by] if trained_by else []
         return command("train-align", self.dataset, [], *more)
+
+    @property
+    def _dataset_in_use(self) -> Any:
+        """The data set that is tested on, or that of the newest run; None where there is neither."""
+        if self.dataset is None:
+            with suppress(BrainhiveError):  # of a run of a data set that is gone
+                for run in runs.finished_runs(self.paths.under_home("runs"), "train-align")[:1]:
+                    return run.recipe(Recipe, paths=self.paths).dataset
+        return self.dataset
 
     @property
     def _shipped(self) -> str:
@@ -197,9 +206,9 @@ class RunNeeds:
         reasons = [self.differences(each, is_named=True) for each in chosen]
         self._refuse(run.path, reasons[0] if all(reasons) else [])
         if self.prior is not None and len(chosen) == 1:
-            check_tokens(
-                _model(run, variant), chosen[0].encoders, run.path, self.prior, self.source, self.paths
-            )
+            own = chosen[0]
+            model, dataset = _model(run, variant), self.dataset or own.dataset
+            check_tokens(model, own.encoders, run.path, self.prior, self.source, self.paths, dataset)
 
     def _refuse(self, path: Path, differences: Sequence[str]) -> None:
         if differences:
@@ -243,16 +252,17 @@ def _other_sizes(wanted: parts.Config, backbone: Any, part: str) -> list[str]:
     return [f"{key} {sizes[1][key]}, not {sizes[0][key]}" for key in differing]
 
 
-def _training(source: str, paths: Paths) -> str:
-    """Write the command lines that lead to pictures, on the data of the prior where that is known."""
-    described, dataset = priors.describe(source), None
-    arguments = write_prior("train-align", source) if described.dims else []
+def _training(source: str, paths: Paths, dataset: Any) -> str:
+    """Write the command lines that lead to pictures, on the data set in use or else that of the prior."""
+    described = priors.describe(source)
+    arguments = write_prior("train-align", source, dataset) if described.dims else []
     folder = described.folder
-    if "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
+    if dataset is None and "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
+    named = None if "--recipe" in arguments else dataset
     lines = [
-        command("train-align", dataset, [], *arguments),
-        command("reconstruct", None, [], "--prior", source),
+        command("train-align", named, [], *arguments),
+        command("reconstruct", None, [], *write_prior("reconstruct", source, dataset)),
     ]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
@@ -271,18 +281,24 @@ def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Pa
 
 
 def check_tokens(
-    model: Aligner, encoders: Sequence[EncoderConfig], path: Path, prior: Prior, source: str, paths: Paths
+    model: Aligner,
+    encoders: Sequence[EncoderConfig],
+    path: Path,
+    prior: Prior,
+    source: str,
+    paths: Paths,
+    dataset: Any,
 ) -> None:
     """Refuse a model whose tokens are not those of a prior with a fuser, and warn of another fuser.
 
     Raises:
-        BrainhiveError: naming the run or model, `path`, and the prior, `source`.
+        BrainhiveError: naming the run or model, `path`, the prior, `source`, and what trains on the data set.
     """
     dim = model.layout.heads[model.layout.compared[0]].width
     if dim != prior.dim:
         raise BrainhiveError(
             f"the tokens of {path} have {dim} dimensions, those of {source} {prior.dim}",
-            _training(source, paths),
+            _training(source, paths, dataset),
         )
     match_prior(source, encoders)
     if not _has_fuser_of(model, prior, source):

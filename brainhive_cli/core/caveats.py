@@ -19,9 +19,11 @@ UNKNOWN_PICTURES = "pictures unknown"
 UNKNOWN_SELECTION = "nothing says how its epoch was selected"
 SELECTED_ON_TEST = "selected on test"
 """The epoch that was kept was chosen on the test set, here or in a model that training began from."""
+PRIOR_OF_OTHERS = "prior trained on other pictures"
+"""What draws has learned from another data set than it draws."""
 CAVEATS = (
     *(SIMULATED, TRAINED_ON_SIMULATED, NORMALISED_BY_TESTED, WHITENED_BY_TESTED),
-    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, SELECTED_ON_TEST),
+    *(UNKNOWN_PICTURES, UNKNOWN_SELECTION, PRIOR_OF_OTHERS, SELECTED_ON_TEST),
 )
 """All caveats, in the order in which they are listed."""
 

@@ -269,7 +269,7 @@ def _why_not(path: Path, runs: Path, command: str) -> str:
 
 def _others(runs: Path, command: str, reference: str) -> str:
     """List the newest finished runs, the one that may be meant first; empty if there are none."""
-    names = [run.path.name for run in _finished(runs, command)]
+    names = [run.path.name for run in finished_runs(runs, command)]
     named = Path(reference).name
     if not names:
         return ""
@@ -305,7 +305,7 @@ def newest(
     Raises:
         MissingData: if none fits, with what each of the newest lacks.
     """
-    finished = _finished(runs, command)
+    finished = finished_runs(runs, command)
     if label:
         finished = [run for run in finished if run.path.name.rpartition("-")[0] == label]
     rejected: list[str] = []
@@ -402,7 +402,7 @@ def age(since: float) -> str:
     return "less than a minute ago"
 
 
-def _finished(runs: Path, command: str) -> list[RunFolder]:
+def finished_runs(runs: Path, command: str) -> list[RunFolder]:
     """List the finished runs of a command, the newest first."""
     files = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
     return [RunFolder(path.parent) for path in files]

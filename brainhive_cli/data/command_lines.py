@@ -1,7 +1,7 @@
 """Command lines, as hints and messages show them."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -47,18 +47,32 @@ def write_encoders(encoders: Sequence[EncoderConfig]) -> list[str]:
     return ["--encoders", ",".join(names)] if is_plain else [f"encoders=[{', '.join(names)}]"]
 
 
-def write_prior(name: str, prior: str) -> list[str]:
+def write_prior(name: str, prior: str, dataset: Any = None) -> list[str]:
     """Write the arguments that give a command a prior: a shipped recipe for it, or the prior itself.
 
     Args:
         name: The subcommand.
         prior: What the user calls the prior.
+        dataset: Config of the data set in use. A recipe for another one lends its generator alone.
     """
     for file in sorted(shipped().rglob(f"{name}.yaml")):
-        if read(file).get("prior") == prior:
-            below = file.parent.relative_to(shipped()).as_posix()
+        content = read(file)
+        if content.get("prior") != prior:
+            continue
+        below = file.parent.relative_to(shipped()).as_posix()
+        if dataset is None or below == "." or _dataset_of(content) == dataset.kind:
             return [] if below == "." else ["--recipe", below]
+        drawing = {key: content[key] for key in ("generator", "resolution_px") if key in content}
+        return ["--prior", prior, *(f"{key}={write_value(value)}" for key, value in drawing.items())]
     return ["--prior", prior]
+
+
+def _dataset_of(recipe: Mapping[str, Any]) -> str:
+    """Name the kind of data set of a shipped recipe, or of the training that it is for."""
+    while "dataset" not in recipe and recipe.get("trained_by"):
+        recipe = read(shipped() / shlex.split(recipe["trained_by"])[0] / "train-align.yaml")
+    named = recipe.get("dataset", "")
+    return str(named["kind"] if isinstance(named, Mapping) else named)
 
 
 def write_part(part: parts.Config) -> str:
@@ -69,7 +83,10 @@ def write_part(part: parts.Config) -> str:
         return str(kind)
     if kind in ("python", "reference") and list(knobs) == ["source"]:
         return str(knobs["source"])
-    text: str = yaml.safe_dump(
-        {"kind": kind, **knobs}, default_flow_style=True, sort_keys=False, width=10_000
-    )
-    return text.strip()
+    return write_value({"kind": kind, **knobs})
+
+
+def write_value(value: Any) -> str:
+    """Write a value as an override takes it, in one line."""
+    text: str = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, width=10_000)
+    return text.removesuffix("...\n").strip()

@@ -2,6 +2,7 @@
 
 import importlib
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,9 @@ class Recipe(BaseRecipe):
     )
     dataset: Any = Field(None, description="a data set with its keys, as {kind: image-folder, root: FOLDER}")
     subjects: Subjects = Field(None, description="subjects of data sets; default: all")
-    plots: bool = Field(False, description="draw the reliability of signal stores: one page a store")
+    plots: bool = Field(
+        False, description="draw the reliability of signal stores, also those of data sets: one page a store"
+    )
     run: Run = Run(device="cpu")  # reads files only: one process does
 
 
@@ -135,11 +138,14 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     """
     named = Named.of(recipe)
     signals = [path for path in named.stores if _holds_signals(path)]
-    if recipe.plots and not signals:
-        raise RecipeError("plots are of signal stores, and none is named", "name some below signals/")
+    others = [path for path in named.stores if path not in signals]
+    if recipe.plots:
+        signals += [path for path in _stores_of(named.datasets, recipe) if path not in signals]
+        if not signals:
+            _refuse_plots(named)
     found = {str(path): _check_signals(path) for path in signals}
     rows = []
-    for path in (path for path in named.stores if path not in signals):
+    for path in others:
         shown, found[str(path)] = _check(path, again)
         rows.append(shown)
     for name, figures in found.items():
@@ -149,30 +155,30 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     pages = _draw(drawn, found, recipe.paths)
     sets = [inventory.take(each, recipe.paths, recipe.subjects, again) for each in named.datasets]
     checked = {str(path): run_files.check(path) for path in named.runs}
-    others = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
-    others |= {word: _problem_of_prior(word) for word in named.priors}
+    lacks = {f"{word} ({command})": _missing_for(command, word) for command, word in named.recipes}
+    lacks |= {word: _problem_of_prior(word) for word in named.priors}
     for bad in (bad for each in sets for bad in each.errors):
         console.warn(bad.message)
         if bad.hint:
             console.say(f"  try: {bad.hint}")
     for problem in (problem for files in checked.values() for problem in files.problems):
         console.warn(problem)
-    for word, error in others.items():
+    for word, error in lacks.items():
         if error:
             console.warn(f"{word}: {error.in_one_line}")
-    codes = {each.exit_code for each in sets} | {error.exit_code for error in others.values() if error}
+    codes = {each.exit_code for each in sets} | {error.exit_code for error in lacks.values() if error}
     if any(figures["problem"] for figures in found.values()) or any(f.problems for f in checked.values()):
         codes.add(BrainhiveError.exit_code)
     notes = {
         "stores": found,
         "runs_checked": {k: asdict(v) for k, v in checked.items()},
         "datasets": {each.name: each.as_dict() for each in sets},
-        "others": {word: error.in_one_line if error else "" for word, error in others.items()},
+        "others": {word: error.in_one_line if error else "" for word, error in lacks.items()},
     }
     tables = [*(each.table() for each in sets), *([table(rows)] if rows else [])]
     tables += _tables_of_signals({path: found[str(path)] for path in signals})
     tables += [_table_of_runs(checked)] if checked else []
-    tables += [_table_of_others(others)] if others else []
+    tables += [_table_of_others(lacks)] if lacks else []
     return Result(
         recipe.paths.under_home(
             "runs" if named.runs else "data" if sets else "embeddings" if rows else "signals"
@@ -181,6 +187,26 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         Measurements(notes={name: each for name, each in notes.items() if each or name == "stores"}),
         files=pages,
         exit_code=MissingData.exit_code if MissingData.exit_code in codes else max(codes, default=0),
+    )
+
+
+def _stores_of(configs: Iterable[Any], recipe: Recipe) -> list[Path]:
+    """List the signal stores of data sets, of the subjects that are checked."""
+    stores: list[Path] = []
+    for config in configs:
+        with suppress(MissingData):  # which its inventory says
+            below = recipe.paths.under_home("signals") / config.build(recipe.paths).recorded_as
+            names = [f"sub-{subject:02d}.h5" for subject in recipe.subjects or ()] or ["sub-*.h5"]
+            stores += [path for name in names for path in sorted(below.glob(f"*/{name}"))]
+    return stores
+
+
+def _refuse_plots(named: Named) -> None:
+    if named.datasets:
+        sets = ", ".join(config.kind for config in named.datasets)
+        raise MissingData(f"plots are of signal stores, and {sets} has none", "brainhive prepare makes them")
+    raise RecipeError(
+        "plots are of signal stores, and none is named", "name a data set, or stores below signals/"
     )
 
 

@@ -131,6 +131,7 @@ def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     found |= Measurements(notes=notes)
     hint = ""
     if prior := notes["prior"]:  # without one there is nothing to draw through
-        hint = command("reconstruct", None, [], *write_prior("reconstruct", prior), "--run", notes["run"])
+        drawing = write_prior("reconstruct", prior, job.runs[0].made_of)
+        hint = command("reconstruct", None, [], *drawing, "--run", notes["run"])
     every = tables(found, job.recipe.concept_rows)
     return Result(folder.path, every, found, hint=hint, shown=asked_tables(found))

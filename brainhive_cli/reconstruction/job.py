@@ -9,11 +9,11 @@ import torch
 
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.learned import Learned
+from brainhive_cli.alignment.learned import JOINED, Learned
 from brainhive_cli.alignment.matching_run import RunNeeds, check_tokens
 from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.core import runs
-from brainhive_cli.core.caveats import extend_protocol
+from brainhive_cli.core.caveats import PRIOR_OF_OTHERS, extend_protocol
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
@@ -101,7 +101,7 @@ class Job:
         if align.is_model and fused is not None:
             (encoders, _), cell = align.made_with[""], align.cells[0]
             model = align.model(cell, torch.device("cpu"))
-            check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths)
+            check_tokens(model, encoders, align.folder.path, fused, source, recipe.paths, recipe.dataset)
 
         # what the prior was trained to generate is no test of it either
         folder = priors.describe(source).folder
@@ -173,6 +173,7 @@ class Job:
         caveats = [
             *self.align.caveats(self.recipe.split),
             *of_prior,
+            *([PRIOR_OF_OTHERS] if self._prior_is_of_other_pictures else []),
             *(self.start.caveats if self.start else []),
         ]
         words = [
@@ -186,6 +187,16 @@ class Job:
         """The set-up of the run that decodes, and of what generates."""
         fields = self.pinned.model_dump(mode="json", include=GENERATES)
         return {**self.align.set_up(self.recipe.split), **flatten(fields, "reconstruct")}
+
+    @property
+    def _prior_is_of_other_pictures(self) -> bool:
+        """Whether the prior is known to have learned from another data set than is drawn."""
+        source, drawn = self.recipe.prior.source, self.align.dataset.pictured_as
+        if source.startswith("demo:"):  # whose noise and number of concepts are part of a data set's name
+            return f"{drawn}-".partition("-")[0] != "demo"
+        folder = priors.describe(source).folder
+        learned_on = Learned.read(folder).dataset.split(JOINED) if folder else [""]
+        return learned_on != [""] and drawn not in learned_on
 
     @cached_property
     def pinned(self) -> Recipe:
