@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
-from brainhive_cli.core import artifacts
+from brainhive_cli.core import artifacts, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_prior
@@ -58,12 +58,17 @@ def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
         assert found.hint == "" and found.metrics.overall
 
 
-def test_a_shipped_recipe_is_named_where_it_is_for_the_prior():
+def test_a_shipped_recipe_is_named_where_it_is_for_the_prior_and_the_data_set_in_use():
     assert (
         write_prior("reconstruct", "demo:prior")
         == write_prior("train-align", "demo:prior")
         == ["--recipe", "demo"]
     )
+    own = parts.resolve("datasets", {"kind": "image-folder"})
+    drawn = ["generator={kind: sdxl, source: 'demo:generator'}", "resolution_px=64"]
+    assert write_prior("reconstruct", "demo:prior", own) == ["--prior", "demo:prior", *drawn]
+    assert write_prior("train-align", "demo:prior", own) == ["--prior", "demo:prior"]
+    assert write_prior("reconstruct", "demo:prior", parts.resolve("datasets", "demo")) == ["--recipe", "demo"]
     assert write_prior("reconstruct", DEFAULT_PRIOR) == []
     assert write_prior("train-align", DEFAULT_PRIOR) == ["--prior", DEFAULT_PRIOR]
 
