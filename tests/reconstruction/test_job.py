@@ -57,8 +57,9 @@ def test_without_a_fitting_run_the_line_that_makes_one_is_given(go, world, drawi
     with pytest.raises(MissingData, match="no finished train-align run") as caught:
         go("reconstruct", *drawing)
 
-    assert (
-        caught.value.hint == f"brainhive train-align --prior {prior} && brainhive reconstruct --prior {prior}"
+    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3}'"  # of the run that is there
+    assert caught.value.hint == (
+        f"brainhive train-align {dataset} --prior {prior} && brainhive reconstruct --prior {prior}"
     )
 
 
@@ -100,8 +101,9 @@ def test_tokens_of_another_size_are_refused_with_both_sizes(go, world, drawing, 
 
     with pytest.raises(BrainhiveError, match=r"have 32 dimensions, those of .* 64") as caught:
         go("reconstruct", *drawing, f"align_run={run.name}")
-    assert (
-        caught.value.hint == f"brainhive train-align --prior {prior} && brainhive reconstruct --prior {prior}"
+    dataset = "'dataset={kind: demo, subjects: 2, noise: 0.3}'"  # of the run that is there
+    assert caught.value.hint == (
+        f"brainhive train-align {dataset} --prior {prior} && brainhive reconstruct --prior {prior}"
     )
 
 
