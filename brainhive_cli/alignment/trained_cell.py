@@ -156,16 +156,17 @@ class Member:
     def recorded(self, recording: Recording, subject: int, split: str) -> Trials:
         """Average the repetitions of a recording that no store holds; its pictures are those of a split.
 
+        Those of pictures that were seen in training are left out, as `averaged` does.
+
         Raises:
-            BrainhiveError: if the recording is not what the model takes, or the model was trained on one of
-                the pictures.
+            BrainhiveError: if the recording is not what the model takes, or too many pictures were seen.
         """
         where = f"the recording of subject {subject}"
         spec, (_, signal) = self.model.layout.spec, self.align.made_with[self.cell.variant]
         signal, channels = match_recording(spec, recording, signal, self.align.dataset.channels, where)
-        trials = self._opened(subject, split, signal, channels, recording=recording)
-        self._refuse_seen(trials, split)
-        return trials
+        return self._unseen(
+            subject, split, self._opened(subject, split, signal, channels, recording=recording)
+        )
 
     def training(self, subject: int) -> Trials:
         """Open a subject's training signals, repetitions averaged; they are not kept."""
@@ -190,7 +191,9 @@ class Member:
         return self._tested(subject, split, with_single=True)
 
     def _tested(self, subject: int, split: str, with_single: bool = False) -> Trials:
-        trials = self._trials(subject, split, with_single)
+        return self._unseen(subject, split, self._trials(subject, split, with_single))
+
+    def _unseen(self, subject: int, split: str, trials: Trials) -> Trials:
         unseen = self._are_unseen(subject, split, trials.stimulus)
         return trials if unseen.all() else trials.take(np.flatnonzero(unseen))
 
