@@ -185,7 +185,7 @@ class Run:
 
         Args:
             subject: Whose; default: the only one that the cell is tested on.
-            split: Of the data set. Pictures that the model learned from are refused.
+            split: Of the data set. Pictures that the model learned from are left out.
             cell: Which model; default: the only one.
             device: Where it is computed.
         """
@@ -278,7 +278,7 @@ def decode(
         run: Of train-align.
         signal: What was recorded while pictures of the split were shown.
         subject: Whose; default: the only one that the cell is tested on.
-        split: The gallery, of the run's data set. Pictures that the model learned from are refused.
+        split: The gallery, of the run's data set. Pictures that the model learned from are left out.
         cell: Which model; default: the only one.
         device: Where it is computed.
     """

@@ -1,6 +1,7 @@
 """The signal stores of a data set: which subjects have one, creating those that are missing, opening them."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from brainhive_cli.core import console
@@ -62,8 +63,15 @@ def prepare_signals(
             path = store_path(dataset, paths, signal, subject)
             if not path.is_file():
                 console.say(f"preparing signals of {dataset.name} subject {subject}")
-                made = {split: dataset.recording(subject, split) for split in dataset.splits}
-                SignalStore.write(path, made)
+                stamp = {"simulated": f"by the data set {dataset.name}"} if dataset.is_simulated else {}
+                recordings = {split: dataset.recording(subject, split) for split in dataset.splits}
+                SignalStore.write(
+                    path,
+                    {
+                        split: replace(recording, provenance={**stamp, **recording.provenance})
+                        for split, recording in recordings.items()
+                    },
+                )
     launch.barrier()
 
 
