@@ -224,12 +224,12 @@ def open_run(name: str) -> Run:
     Raises:
         BrainhiveError: if there is none, or several have the name.
     """
+    from brainhive_cli.core import runs
     from brainhive_cli.core.recipe import Paths
     from brainhive_cli.core.sweep import of_variant
-    from brainhive_cli.pipelines import report
 
     run, variant = of_variant(str(name))
-    return Run(report.find(Paths().under_home("runs"), str(run)), variant)
+    return Run(runs.find(Paths().under_home("runs"), None, str(run)), variant)
 
 
 def open_store(dataset: str, split: str, encoder: str) -> "TargetStore":

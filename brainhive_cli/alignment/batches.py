@@ -54,6 +54,12 @@ class CellData:
     augmented: Targets | None = None
     alike: Alike = field(default_factory=Alike)
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether a subject saw a picture of a held-out concept."""
+        shown = [trials.stimulus[trials.stimulus >= 0] for trials in self.trials]
+        return any(self.held_out[rows].any() for rows in shown)
+
 
 @dataclass(frozen=True)
 class Batch:

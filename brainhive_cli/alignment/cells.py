@@ -36,14 +36,15 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     """
     cells = []
     for label, recipe in variants.items():
-        subjects = tuple(chosen_subjects(dataset, recipe.subjects))
+        stores = dataset, recipe.paths, recipe.signal.name
+        subjects = tuple(chosen_subjects(*stores, recipe.subjects))
         groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
         ]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            among = chosen_subjects(dataset, recipe.trained_on)
+            among = chosen_subjects(*stores, recipe.trained_on)
             groups = [
                 (name, tuple(other for other in among if other not in tested), tested)
                 for name, _, tested in groups

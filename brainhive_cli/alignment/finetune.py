@@ -94,7 +94,8 @@ def inherit(recipe: Recipe, source: Source) -> Recipe:
             heads or the epochs.
     """
     made, run = source.recipe, source.run
-    chosen = chosen_subjects(made.dataset.build(recipe.paths), recipe.subjects)
+    stores = made.dataset.build(recipe.paths), recipe.paths, made.signal.name
+    chosen = chosen_subjects(*stores, recipe.subjects)
     new = [subject for subject in chosen if source.cells_without(subject)]
     if not new or (recipe.subjects and new != chosen):
         known = ", ".join(str(subject) for subject in chosen if subject not in new)

@@ -39,7 +39,7 @@ def initial_aligner(
 
 def learned_by(data: CellData, train: Train) -> Learned:
     """Return what a cell's model will have learned from, including what its start learned from."""
-    learned = replace(data.learned, selection=train.selected_on(bool(data.held_out.any())))
+    learned = replace(data.learned, selection=train.selected_on(data.has_validation))
     for start in (start for starts in data.starts.values() for start in starts):
         if start.is_model:
             learned = learned.after(aligners.learned_in(start.path))

@@ -13,6 +13,7 @@ from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.set_ups import describe_run, tested_recordings
 from brainhive_cli.alignment.starts import Start, in_words, starts_of
+from brainhive_cli.alignment.validation import describe_held_out
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -84,6 +85,13 @@ class Job:
             if each.fused_encoders:
                 tokens_of({config.name: stores[config.name].shape for config in each.fused_encoders})
         return stores
+
+    @cached_property
+    def validation(self) -> dict[str, str]:
+        """How many training concepts each share of the variants holds out, and why none, in words."""
+        concepts = next(iter(self.stores.values())).concepts
+        shares = dict.fromkeys(each.train.validation for each in self.variants.values())
+        return dict(describe_held_out(concepts, share) for share in shares)
 
     @property
     def online(self) -> str:
@@ -189,11 +197,6 @@ class Job:
             )
         of_run = published if self.recipe.is_swept else published[""]
         return {SET_UP: merge(set_ups), **({} if self.recipe.published is None else {"published": of_run})}
-
-
-def few(names: Sequence[str]) -> str:
-    """Count names, and list the first and the last."""
-    return f"{len(names)}: " + (", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}")
 
 
 def _refuse_other_sizes(recipe: Recipe, made: dict[str, float]) -> None:

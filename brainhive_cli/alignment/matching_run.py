@@ -22,12 +22,10 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
-from brainhive_cli.data.command_lines import command, only_if_recorded, write_part, write_prior
+from brainhive_cli.data.command_lines import are_embedded, command, only_if_recorded, write_part, write_prior
 from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_around
-from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
-from brainhive_cli.stores.target_store import path_of
 
 DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
@@ -84,7 +82,7 @@ class RunNeeds:
         """
         root = self.paths.under_home("runs")
         name, variant = of_variant(reference)
-        if name:
+        if name and name != "train-align":  # which stands for the newest, in every command
             run = runs.find(root, "train-align", name)
             self._check_named(run, variant)
             return run, variant
@@ -266,18 +264,9 @@ def _training(source: str, paths: Paths, dataset: Any) -> str:
     ]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
-        if not _are_embedded(pictures.build(paths), encoders, paths):
+        if not are_embedded(pictures.build(paths), encoders, paths.under_home("embeddings")):
             lines.insert(0, command("embed", pictures, encoders))
     return " && ".join(lines)
-
-
-def _are_embedded(dataset: Dataset, encoders: Sequence[EncoderConfig], paths: Paths) -> bool:
-    root = paths.under_home("embeddings")
-    return all(
-        path_of(root, dataset.name, split, config.name).is_file()
-        for split in dataset.splits
-        for config in encoders
-    )
 
 
 def check_tokens(

@@ -9,8 +9,9 @@ from pydantic import BaseModel
 
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.core import documents
-from brainhive_cli.core.console import Table
+from brainhive_cli.core.console import Table, clock
 from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.runs import FINISHED
 
 COLUMNS = ("cell", "seed", "epoch", "loss", "val top-1", "time left")
 
@@ -28,7 +29,8 @@ class _Epoch(BaseModel):
 class Watch:
     """A table of the cells in training and, below them, of those that finished last.
 
-    `epochs` are those of each variant of a sweep.
+    Without a terminal, a line for each cell that is finished, and one a minute. `epochs` are those of each
+    variant of a sweep.
     """
 
     def __init__(self, run: Path, cells: Sequence[Cell], epochs: Mapping[str, int]) -> None:
@@ -37,16 +39,46 @@ class Watch:
         self._log = run / "log.jsonl"
         self._read = self._log.stat().st_size if self._log.is_file() else 0  # skips earlier starts
         self._events: dict[str, list[_Epoch]] = {}
+        self._reported: set[str] = set()
 
     def table(self, rows: int) -> Table:
         """Lay out at most so many rows."""
         self._catch_up()
-        done = [name for name in self._events if (self._run / "cells" / name / "metrics.json").is_file()]
+        done = [name for name in self._events if self._is_finished(name)]
         done.sort(key=lambda name: -self._events[name][-1].time)
         shown = [*(name for name in self._events if name not in done), *done][:rows]
+        rows_shown = tuple(self._row(name, name in done) for name in shown)
+        return Table(self._count(done), COLUMNS, rows_shown)
+
+    def news(self, is_due: bool) -> list[str]:
+        """Say which cells were finished since the last call; if none was and it is due, how far one is."""
+        self._catch_up()
+        done = [name for name in self._cells if self._is_finished(name)]
+        new = [name for name in done if name not in self._reported]
+        self._reported.update(new)
+        at_work = [name for name in self._events if name not in done]
+        latest = max(at_work, key=lambda name: self._events[name][-1].time, default=None)
+        if is_due and not new:
+            return [f"{self._progress_of(latest)}; {self._count(done)}" if latest else self._count(done)]
+        return [f"{self._progress_of(name)}; {self._count(done)}" for name in new]
+
+    def _progress_of(self, name: str) -> str:
+        """Say how far a cell is."""
+        state = "done" if name in self._reported else "at work"
+        if not (events := self._events.get(name)):  # fitted in closed form, without epochs
+            return f"{name}: {state}"
+        last = events[-1]
+        top1 = "" if last.validation_top1 is None else f", val top-1 {last.validation_top1:.3f}"
+        epoch = f"epoch {last.epoch + 1}/{self._epochs[self._cells[name].variant]}"
+        return f"{name}: {state}, {epoch}, loss {last.loss:.3f}{top1}"
+
+    def _count(self, done: Sequence[str]) -> str:
+        """Say how many cells are done, and how long the others take."""
         left_s = self._left_s(done)
-        title = f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
-        return Table(title, COLUMNS, tuple(self._row(name, name in done) for name in shown))
+        return f"{len(done)} of {len(self._cells)} cells" + (f", {clock(left_s)} left" if left_s else "")
+
+    def _is_finished(self, name: str) -> bool:
+        return name in self._reported or (self._run / "cells" / name / FINISHED).is_file()
 
     def _catch_up(self) -> None:
         """Read the lines that were written since; an incomplete one is left for the next time."""
@@ -88,9 +120,3 @@ class Watch:
             if name not in done
         )
         return (max(times) - min(times)) / (len(times) - 1) * left
-
-
-def clock(seconds: float) -> str:
-    """Write a time as 0:07, 12:34 or 1:02:03."""
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"

@@ -18,9 +18,14 @@ def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
     """Lay out the metrics of a finished run, cell by cell in the order of the recipe."""
     notes, selected_on = found.notes, {each["selected_on"] for each in found.notes["cells"].values()}
     how = "".join(f", {PROTOCOLS[each]}" for each in sorted(selected_on & PROTOCOLS.keys()))
-    title = f"{notes['dataset']} {notes['mode']}{how}: validation on held-out training concepts"
-    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
+    title = f"{notes['dataset']} {notes['mode']}{how}"
     top1 = {cell.name: found.scopes.get(cell.name, {}).get("top1") for cell in cells}
+    if not any(top1.values()):
+        epochs = tuple((name, notes["cells"][name]["epoch"]) for name in top1)
+        title += "; no validation: no training concept is held out (train.validation)"
+        return _with_published([Table(title, ("cell", "epoch"), epochs)], found)
+    title += ": validation on held-out training concepts"
+    columns = ("cell", "epoch", "val top-1", "95 % CI", "n", "chance")
     rows = [(name, notes["cells"][name]["epoch"], *_row(metric)) for name, metric in top1.items()]
     by_variant: dict[str, list[Metric | None]] = {}
     for cell in cells:
@@ -32,8 +37,14 @@ def tables(found: Measurements, cells: Sequence[Cell]) -> tuple[Table, ...]:
         headings = ("variant", "val top-1, mean ± sd", "cells", "chance")
         means = ((label, _spread(some), len(some), _row(some[0])[-1]) for label, some in by_variant.items())
         laid_out.insert(0, Table(title, headings, tuple(means)))
-    if published := notes.get("published"):
-        laid_out.append(published_table({"": published} if "" in by_variant else published))
+    return _with_published(laid_out, found)
+
+
+def _with_published(laid_out: Sequence[Table], found: Measurements) -> tuple[Table, ...]:
+    """Add what was published, which a sweep has by variant, and the caveats."""
+    if published := found.notes.get("published"):
+        by_variant = {"": published} if "source" in published else published
+        laid_out = [*laid_out, published_table(by_variant)]
     return extend_tables(laid_out, found.caveats)
 
 

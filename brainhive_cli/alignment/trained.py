@@ -100,13 +100,13 @@ class AlignRun:
             recipes = {variant: made}
         cells = cells_of(recipes, trained_on)
         used = trained_on if dataset is None else dataset.build(paths)
-        origin = None
+        origin, stores = None, (used, paths, next(iter(recipes.values())).signal.name)
         if used.recorded_as != trained_on.recorded_as:
             origin = trained_on.name
-            tested_on = tuple(chosen_subjects(used, subjects))
+            tested_on = tuple(chosen_subjects(*stores, subjects))
             cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
-            cells = _restricted(cells, chosen_subjects(used, subjects), str(folder.path))
+            cells = _restricted(cells, chosen_subjects(*stores, subjects), str(folder.path))
         made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
         mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
         of = dataset or made.dataset
@@ -160,7 +160,8 @@ class AlignRun:
         kept = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         kept |= {key: each for key, each in learned.preparation.items() if key.startswith("region_")}
         signal = Signal.model_validate({**(learned.preparation if is_same else {}), **kept})
-        cell = Cell(path.name, layout.spec.subjects, tuple(chosen_subjects(used, subjects)), 0)
+        tested_on = tuple(chosen_subjects(used, paths, signal.name, subjects))
+        cell = Cell(path.name, layout.spec.subjects, tested_on, 0)
         made_with = {"": (list(found.values()), signal)}
         origin = None if is_same else learned.dataset
         return cls(RunFolder(path), used, dataset, [cell], made_with, paths, "model folder", origin)

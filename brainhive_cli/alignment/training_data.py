@@ -18,6 +18,7 @@ from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.layout import Layout, fused_head
 from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import RecipeError
@@ -175,7 +176,7 @@ class TrainingData:
     def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
-        held_out = held_out_of(self.stimuli, recipe.train.validation, self.pixels)
+        held_out = held_out_of(self.stimuli.concepts, recipe.train.validation, self.pixels)
         images = self.images  # opened first: signals are mapped or not by the memory that they leave
         trials = [self.trials_of(subject) for subject in cell.trained_on]
         if recipe.mode == "finetune":
@@ -284,20 +285,6 @@ def _shuffled(trials: Trials, seed: int) -> Trials:
     """Give each signal the picture of another, drawn once."""
     random = np.random.default_rng((seed, trials.subject))
     return replace(trials, stimulus=random.permutation(trials.stimulus))
-
-
-def held_out_of(
-    stimuli: TargetStore, share: float, pixels: NDArray[np.uint64] | None = None
-) -> NDArray[np.bool_]:
-    """Choose whole training concepts for validation: [M]; the same for every cell of every run.
-
-    With digests of pixels [M], copies of these pictures in other concepts are held out too.
-    """
-    concepts = np.asarray(stimuli.concepts)
-    names = np.unique(concepts)
-    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
-    held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
-    return held_out if pixels is None else held_out | np.isin(pixels, pixels[held_out])
 
 
 def _compared(recipe: Recipe, heads: Heads) -> tuple[str, ...]:

@@ -1,7 +1,11 @@
 """Retrieval in training: how well a brain model finds stimuli from signals it did not learn from."""
 
+from collections.abc import Sequence
+from math import ceil
+
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from brainhive_cli.alignment.batches import CellData
@@ -58,6 +62,33 @@ class Queries:
             subject = None if self.subject is None else self.subject[index]
             tokens.append(aligner.encode_signal(self.pool.gather(part), subject).float())
         return torch.cat(tokens)
+
+
+def held_out_of(
+    concepts: Sequence[str], share: float, pixels: NDArray[np.uint64] | None = None
+) -> NDArray[np.bool_]:
+    """Choose whole training concepts for validation: [M]; the same for every cell of every run.
+
+    With digests of pixels [M], copies of these pictures in other concepts are held out too.
+    """
+    names = np.unique(np.asarray(concepts))
+    chosen = np.random.default_rng(0).permutation(names)[: round(share * len(names))]
+    held_out: NDArray[np.bool_] = np.isin(concepts, chosen)
+    return held_out if pixels is None else held_out | np.isin(pixels, pixels[held_out])
+
+
+def describe_held_out(concepts: Sequence[str], share: float) -> tuple[str, str]:
+    """Say how many training concepts are held out; and why none is and what would, where some were to be."""
+    count = len(set(concepts))
+    held = round(share * count)
+    if held or not share:
+        return f"{held:,} of {count:,} training concepts", ""
+    least = ceil(1000 / count) / 1000
+    way = f"train.validation={least:g} holds {round(least * count)} out" if count > 1 else "it takes two"
+    return (
+        f"none of {count:,} training concepts",
+        f"no validation: a share of {share:g} of {count} training concepts is none; {way}",
+    )
 
 
 def held_out(data: CellData, averages: SignalBank) -> list[Queries]:

@@ -17,6 +17,8 @@ from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, 
 
 OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
 """How `key.path=value` begins, and a path does not (`./a=b` is one)."""
+RECIPE = "# Recipe: what follows runs as it is"
+"""The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
 HINT = re.compile(r"\((brainhive .*)\)$")
 """The hint in a line on what is missing."""
 
@@ -37,10 +39,13 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     if paths:
         named = [word for word in overrides if not OVERRIDE.match(word)]
         overrides = [word for word in overrides if OVERRIDE.match(word)]
+        if flagged := flags.get(paths):  # both ways of naming a run: a command that takes one refuses two
+            named = [flagged, *named] if named else flagged
         flags = {**flags, paths: named or None}
     given = {key for key, value in flags.items() if value is not None}
     given |= {word.partition("=")[0].partition(".")[0] for word in overrides}
-    advise = partial(hints.with_recipe, recipe=common["recipe"], given=given)
+    is_allowed = bool(common["allow_code"])
+    advise = partial(hints.as_typed, recipe=common["recipe"], given=given, is_allowed=is_allowed)
     try:
         permission = foreign_code.permitted(bool(common["allow_code"]), bool(common["check"]))
         with permission, interruption.remembered():
@@ -134,18 +139,18 @@ def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) 
         tables = [table.as_dict() for table in plan.tables]
         console.show_json({**document, "tables": tables} if tables else document)
     else:
-        console.show_text(recipe.to_yaml())
         if plan.items:
             console.show_table(console.Table("Plan", ("item", "value"), tuple(plan.items.items())))
         for table in plan.tables:
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")
+        console.show_text(f"{RECIPE}\n{recipe.to_yaml()}")
     return MissingData.exit_code if missing else 0
 
 
 def _show(result: Any, as_json: bool, advise: Callable[[str], str]) -> None:
-    hint = advise(result.hint)
+    hint = hints.with_permission(advise(result.hint), foreign_code.ran())
     if as_json:
         console.show_json({**result.as_dict(), "next": hint})
         return

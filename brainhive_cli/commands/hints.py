@@ -8,6 +8,8 @@ from brainhive_cli.commands.table import COMMANDS
 
 EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
 """The key of an example in a hint."""
+WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
+"""Commands that run no code of others."""
 PARTS = {"dataset", "encoders", "prior"}
 """Keys that a recipe of the same name gives each of its commands."""
 
@@ -21,6 +23,25 @@ def with_flags(command: str, hint: str) -> str:
     if not hint.startswith("as in "):
         return hint
     return EXAMPLE.sub(lambda found: f"{names[found[1]]} " if found[1] in names else found[0], hint)
+
+
+def as_typed(hint: str, recipe: str | None, given: Collection[str], is_allowed: bool) -> str:
+    """Write a hint with what the user's own line had: the recipe, and `--allow-code`."""
+    hint = with_recipe(hint, recipe, given)
+    return with_permission(hint, ["--allow-code"] if is_allowed else [])
+
+
+def with_permission(hint: str, code: Collection[str]) -> str:
+    """Add `--allow-code` to the lines of a hint that may meet code, unless they name it themselves."""
+    if not code or not hint.startswith("brainhive "):
+        return hint
+    hint, rest, other = hint.partition(", or ")
+    lines = []
+    for line in hint.split(" && "):
+        command = line.split()[1]
+        is_allowed = "--allow-code" in line or all(name in line for name in code)
+        lines.append(line if command in WITHOUT_CODE or is_allowed else f"{line} --allow-code")
+    return " && ".join(lines) + rest + other
 
 
 def with_recipe(hint: str, recipe: str | None, given: Collection[str]) -> str:

@@ -39,7 +39,8 @@ class Command:
 START, STEPS, STORES = "Start here", "Steps", "Embedding stores"
 SHOWN = {
     "labels": option("--labels", "What each run is called, as in aligned,base.", default="their names"),
-    "format": option("--format", "html: a page; md, csv, tex: tables for papers.", default="html"),
+    "format": option("--format", "html: a page; md, tex: tables for papers; csv.", default="html"),
+    "csv": option("--csv", "All metrics as one table for pandas: a row for each and scope.", bool),
     "to": option("--to", "The file.", default="one below reports/"),
 }
 """Flags of the commands that show runs."""
@@ -86,12 +87,12 @@ COMMANDS = (
     Command(
         START,
         "runs",
-        "List runs with state, result, age and size; `runs rm NAME` removes them.",
+        "List runs with state, result, age and size; `runs show NAME` shows one, `runs rm NAME` removes it.",
         "train-align",
         {"yes": option("--yes", "Remove without asking.", bool)},
         paths="words",
         words="NAME",
-        complete=one(runs(), words=("rm",)),
+        complete=one(runs(), words=("show", "rm")),
     ),
     Command(
         STEPS,
@@ -144,7 +145,7 @@ COMMANDS = (
         STEPS,
         "eval-retrieval",
         "Retrieve test pictures from test signals, with statistics.",
-        "--run runs/train-align/NAME",
+        "RUN --against OTHER",
         {
             "align_run": option(
                 "--run",
@@ -165,6 +166,9 @@ COMMANDS = (
                 "--gallery", "Splits whose pictures are searched, as in train+test.", default="test"
             ),
         },
+        paths="align_run",
+        words="NAME",
+        complete=one(runs("train-align")),
     ),
     Command(
         STEPS,
@@ -228,6 +232,9 @@ COMMANDS = (
                 autocompletion=several(runs("reconstruct")),
             ),
         },
+        paths="align_run",
+        words="NAME",
+        complete=one(runs("train-align")),
     ),
     Command(
         STEPS,

@@ -3,9 +3,10 @@
 import os
 import select
 import sys
+import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
@@ -22,9 +23,15 @@ INDENT = " " * 4
 GAP = 2
 """Least number of blanks between two columns."""
 WIDE = 10_000
-"""Columns of a pipe, where no line is folded."""
+"""Columns where no line is folded: of lines to copy."""
+PIPED = 120
+"""Columns of a table in a pipe or file, whose width is not known."""
 DELAY_S = 2.0
 """A progress bar appears only for work that lasts longer than this."""
+LINE_S = 60.0
+"""Where there is no terminal to draw on, a line that says how far work is comes this often."""
+POLL_S = 2.0
+"""How often it is looked for cells that were finished."""
 OTHER_LINES = 6
 """Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
 
@@ -43,6 +50,7 @@ class Table:
     Attributes:
         is_copied: Whether cells are lines to copy, which are never folded.
         is_list: Whether rows are written below one another, rather than folded, where the table does not fit.
+        plain: The same rows for programs, as a time in ISO 8601 for an age; empty where `rows` are plain.
     """
 
     title: str
@@ -50,10 +58,12 @@ class Table:
     rows: tuple[tuple[Any, ...], ...]
     is_copied: bool = False
     is_list: bool = False
+    plain: tuple[tuple[Any, ...], ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Return the table as one dict a row, for JSON."""
-        return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in self.rows]}
+        rows = self.plain or self.rows
+        return {"title": self.title, "rows": [dict(zip(self.columns, row, strict=True)) for row in rows]}
 
 
 def writes_messages() -> bool:
@@ -102,6 +112,18 @@ def show_text(text: str) -> None:
 def size(count: int) -> str:
     """Write a number of bytes in MB or GB."""
     return f"{count / 1e9:.1f} GB" if count >= 1e9 else f"{count / 1e6:.1f} MB"
+
+
+def few(names: Sequence[str]) -> str:
+    """Count names, and list the first and the last; nothing of none."""
+    listed = ", ".join(names) if len(names) <= 4 else f"{names[0]} … {names[-1]}"
+    return f"{len(names)}: {listed}" if names else ""
+
+
+def clock(seconds: float) -> str:
+    """Write a time as 0:07, 12:34 or 1:02:03."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
 
 
 @contextmanager
@@ -180,8 +202,10 @@ def _drawn(table: Table, width: int) -> Any:
     drawn.pad_edge = drawn.show_edge = False
     if _width(table) > width:
         drawn.padding = (0, 1, 0, 0)  # a gap of two
-    for column in table.columns:
-        drawn.add_column(column, overflow="fold")
+    longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
+    keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
+    for column, letters in zip(table.columns, longest, strict=True):
+        drawn.add_column(column, overflow="fold", min_width=letters if keeps_words else None)
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
     return Group(
@@ -255,8 +279,8 @@ class Bar:
         self._progress = progress
         self._total = total
         self._task = progress.add_task(description, total=total, note="")
-        self._started_s = time.monotonic()
-        self._items = 0
+        self._started_s = self._said_s = time.monotonic()
+        self._items, self._description = 0, description
 
     def expect(self, more: int) -> None:
         """Add items to the total; negative for items that were done before."""
@@ -264,18 +288,28 @@ class Bar:
         self._progress.update(self._task, total=self._total)
 
     def advance(self, items: int = 1, note: str = "") -> None:
-        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost."""
+        """Count items done; `note` is written at the end of the line. KeyboardInterrupt if it was lost.
+
+        Without a terminal a line is written once in LINE_S.
+        """
         interruption.check()
         self._items += items
         elapsed_s = time.monotonic() - self._started_s
-        self._progress.update(self._task, advance=items, note=f"{self._items / elapsed_s:.1f}/s {note}")
-        if not self._progress.live.is_started and elapsed_s > DELAY_S:
+        rate = self._items / elapsed_s
+        self._progress.update(self._task, advance=items, note=f"{rate:.1f}/s {note}")
+        if self._progress.disable:
+            if self._started_s + elapsed_s - self._said_s > LINE_S and rate:
+                self._said_s = self._started_s + elapsed_s
+                left = clock((self._total - self._items) / rate)
+                counts = f"{self._items:,} of {self._total:,}, {rate:.1f}/s"
+                say(f"{self._description}: {counts}, {left} left {note}".rstrip())
+        elif not self._progress.live.is_started and elapsed_s > DELAY_S:
             self._progress.start()
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Bar]:
-    """Show items, rate and time left on stderr during the work."""
+    """Show items, rate and time left on stderr during the work: as a bar, or once a minute as a line."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     console = _stderr()
@@ -297,20 +331,24 @@ def progress(description: str, total: int) -> Iterator[Bar]:
 
 
 @contextmanager
-def live(table: Callable[[int], Table]) -> Iterator[None]:
-    """Show a table on stderr, updated each second during the work.
+def live(
+    table: Callable[[int], Table], news: Callable[[bool], Sequence[str]] = lambda is_due: ()
+) -> Iterator[None]:
+    """Show a table on stderr, updated each second during the work; where there is no terminal, lines.
 
     What libraries print meanwhile goes to stderr too.
 
     Args:
         table: Makes the table, given how many rows fit.
+        news: Says what was finished since it was last called and, where LINE_S have passed without a line,
+            how far the rest is.
     """
     from rich.live import Live
     from rich.text import Text
 
     console, started_s = _stderr(), time.monotonic()
     if not (console.is_terminal and writes_messages()):
-        with redirect_stdout(sys.stderr):
+        with redirect_stdout(sys.stderr), _saying(news) if writes_messages() else nullcontext():
             yield
         return
 
@@ -320,6 +358,29 @@ def live(table: Callable[[int], Table]) -> Iterator[None]:
 
     with Live(get_renderable=draw, console=console, refresh_per_second=1, transient=True):
         yield
+
+
+@contextmanager
+def _saying(news: Callable[[bool], Sequence[str]]) -> Iterator[None]:
+    """Write news on stderr, from a thread, until the work ends; then the last of it."""
+    has_ended = threading.Event()
+
+    def watch() -> None:
+        said_s = time.monotonic()
+        while not has_ended.wait(POLL_S):
+            for line in news(time.monotonic() - said_s > LINE_S):
+                say(line)
+                said_s = time.monotonic()
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        has_ended.set()
+        thread.join()
+        for line in news(False):
+            say(line)
 
 
 def _stderr() -> Any:
@@ -337,4 +398,4 @@ def _stdout() -> Any:
     from rich.console import Console
 
     is_open = not sys.stdout.isatty() and "COLUMNS" not in os.environ  # a pipe or file
-    return Console(emoji=False, width=WIDE if is_open else None)  # `python:brain:f` is no picture of a brain
+    return Console(emoji=False, width=PIPED if is_open else None)  # `python:brain:f` is no picture of a brain

@@ -1,9 +1,11 @@
 """The tree of errors that end a command with one clear line and an exit code of their own."""
 
-import difflib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FURTHEST = 0.4
+"""Share of a name's letters that a known name may differ in, to be what was meant."""
 
 
 class BrainhiveError(Exception):
@@ -69,10 +71,37 @@ def naming(path: Path) -> Iterator[None]:
         raise type(error)(f"{path}: {error.message}", error.hint) from error
 
 
-def guess(name: str, known: Iterable[str]) -> str:
-    """Open a hint with the known name that is nearest; empty if none is near."""
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]}? " if near else ""
+def guess(name: str, known: Iterable[str], before: str = "") -> str:
+    """Open a hint with the known name that is nearest; empty if none is near.
+
+    Fewest letters are to be changed in it; of several such names it has the longest beginning in common. A
+    name that begins with all that was written is near, however long it is.
+
+    Args:
+        name: What was written.
+        known: What it may have meant.
+        before: What precedes the name where it is written out, as the section of a recipe's key.
+    """
+    written, near = name.casefold(), []
+    for each in known:
+        other = each.casefold()
+        edits = count_edits(written, other)
+        is_begun = len(written) > 2 and other.startswith(written)
+        if is_begun or edits <= FURTHEST * max(len(other), len(written)):
+            is_shared = [letter == its for letter, its in zip(written, other, strict=False)]
+            near.append((edits, -[*is_shared, False].index(False), each))
+    return f"did you mean {before}{min(near)[2]}? " if near else ""
+
+
+def count_edits(name: str, other: str) -> int:
+    """Count the letters to add, leave out or exchange between two names (Levenshtein's distance)."""
+    before = list(range(len(other) + 1))
+    for place, letter in enumerate(name, 1):
+        row = [place]
+        for column, its in enumerate(other, 1):
+            row.append(min(row[-1] + 1, before[column] + 1, before[column - 1] + (letter != its)))
+        before = row
+    return before[-1]
 
 
 INTERRUPTED = 130

@@ -38,11 +38,13 @@ class Permission:
         names: Names of code that the user typed.
         all: Whether all code may run.
         is_check: Whether no code runs, since only the plan is printed.
+        ran: Names of code that was run.
     """
 
     names: set[str] = field(default_factory=set)
     all: bool = False
     is_check: bool = False
+    ran: set[str] = field(default_factory=set)
 
 
 _permission = Permission()
@@ -54,7 +56,7 @@ _imported: dict[str, str] = {}
 def permitted(all_code: bool, is_check: bool) -> Iterator[None]:
     """Set what may run during a command."""
     before = vars(_permission).copy()
-    vars(_permission).update(names=set(), all=all_code, is_check=is_check)
+    vars(_permission).update(names=set(), all=all_code, is_check=is_check, ran=set())
     try:
         yield
     finally:
@@ -65,6 +67,11 @@ def allow_typed(key: str, value: Any) -> None:
     """Allow the code that a flag or override names: each word of it, if it is no file or folder."""
     words = _words({key.rpartition(".")[2]: value})
     _permission.names.update(word for word in words if not os.path.exists(word))
+
+
+def ran() -> frozenset[str]:
+    """Name the code that ran during the command, which the next one may need too."""
+    return frozenset(_permission.ran)
 
 
 def _words(value: Any) -> Iterator[str]:
@@ -98,6 +105,7 @@ def require(name: str, described: str) -> None:
         )
     if _permission.is_check:
         raise NotRun(f"{described} is code, which --check does not run", "leave out --check")
+    _permission.ran.add(name)
 
 
 def import_module(path: str, name: str, described: str) -> ModuleType:

@@ -142,6 +142,23 @@ class Measurements:
         """Put two together; where both have a key, it is the second one's."""
         return type(self)(*({**getattr(self, f.name), **getattr(other, f.name)} for f in fields(self)))
 
+    def of_variant(self, variant: str) -> Self:
+        """Give what a sweep measured of one variant; caveats and warnings are of all."""
+        begins = (f"{variant} · ", f"{variant}/")  # as retrieval and training name scopes
+
+        def own(named: Mapping[str, Any]) -> dict[str, Any]:
+            return {
+                name.removeprefix(begin): value
+                for name, value in named.items()
+                for begin in begins
+                if name.startswith(begin)
+            }
+
+        of_all = ("variants", "comparisons", "not_compared", "published")
+        notes = {name: value for name, value in self.notes.items() if name not in of_all}
+        notes["cells"] = own(self.notes.get("cells", {}))
+        return type(self)(own(self.scopes), self.missing, notes, own(self.items))
+
     def as_dict(self) -> dict[str, Any]:
         """Give the document as plain values, for JSON."""
         scopes = {

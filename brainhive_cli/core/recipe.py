@@ -71,6 +71,16 @@ def _each_once(value: list[Any]) -> list[Any]:
 
 
 Names = Annotated[list[str], BeforeValidator(split)]
+
+
+def _one(value: Any) -> Any:
+    if isinstance(value, list) and len(value) > 1:
+        raise RecipeError(f"{len(value)} runs: {', '.join(map(str, value))}", "name one run")
+    return value[0] if isinstance(value, list) and value else value
+
+
+OneRun = Annotated[str | None, BeforeValidator(_one)]
+"""A run, which may stand on the command line without a flag."""
 UniqueNames = Annotated[Names, AfterValidator(_each_once)]
 Number = Annotated[int, Field(ge=0, lt=2**63)]
 Numbers = Annotated[
@@ -335,7 +345,7 @@ def validate(model: type[M], fields: Mapping[str, Any], where: str = "") -> M:
         named = [step for step in map(str, first["loc"]) if "[" not in step]  # the others are pydantic's own
         key = ".".join([where, *named] if where else named)
         if first["type"] == "extra_forbidden":
-            raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"])) from error
+            raise RecipeError(f"unknown recipe key {key!r}", _nearest(model, first["loc"], where)) from error
         reason = first["msg"].removeprefix("Value error, ")  # pydantic's mark of what our own checks say
         hint = _example(model, first, where) or "fix the recipe, flag or override"
         raise RecipeError(f"{key}: {reason}, got {shown(first['input'])}", hint) from error
@@ -354,9 +364,10 @@ def _below(model: type[BaseModel], loc: Iterable[int | str]) -> tuple[type[BaseM
     return model, keys
 
 
-def _nearest(model: type[BaseModel], loc: tuple[int | str, ...]) -> str:
-    known = list(_below(model, loc[:-1])[0].model_fields)
-    return f"{guess(str(loc[-1]), known)}known here: {', '.join(known)}"
+def _nearest(model: type[BaseModel], loc: tuple[int | str, ...], where: str) -> str:
+    section, path = _below(model, loc[:-1])
+    known, before = list(section.model_fields), ".".join([*filter(None, [where]), *path, ""])
+    return f"{guess(str(loc[-1]), known, before)}known here: {', '.join(known)}"
 
 
 def _example(model: type[BaseModel], error: ErrorDetails, where: str) -> str:

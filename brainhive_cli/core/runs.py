@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from glob import escape
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -13,7 +14,7 @@ from pydantic import BaseModel
 
 from brainhive_cli.core import console, documents, environment, home, interruption, sha256_sums
 from brainhive_cli.core.checkpoints import Checkpoint
-from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line, guess
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line, guess
 from brainhive_cli.core.file_lock import FileLock, is_own
 from brainhive_cli.core.file_names import below, open_no_link, publish, remove, within
 from brainhive_cli.core.launch import Launch
@@ -241,33 +242,46 @@ def reference(run: RunFolder, runs: Path, variant: str = "") -> str:
     return f"{name}:{variant}" if variant else name
 
 
-def find(runs: Path, command: str, reference: str) -> RunFolder:
-    """Find a finished run by its folder or its name.
+def find(runs: Path, command: str | None, reference: str) -> RunFolder:
+    """Find a finished run by its folder, its name, or the end of its name.
+
+    Args:
+        runs: Folder of all runs.
+        command: Whose run; None: any command's.
+        reference: How it is named.
 
     Raises:
         MissingData: if there is none; the hint lists those that exist, or the command that makes one.
+        RecipeError: if several have the name.
     """
-    hint = f"brainhive {command}"
-    for path in (home.located(reference), runs / command / reference, runs / reference):
-        if path.is_dir():
-            run = RunFolder(path)
-            if reason := _why_not(path, runs, command):
-                raise MissingData(f"{path} is {reason}", _others(runs, command, reference) or hint)
-            run.measurements()
-            return run
-    raise MissingData(f"no {command} run {reference!r}", _others(runs, command, reference) or hint)
+    hint = _others(runs, command, reference) or f"brainhive {command or 'demo'}"
+    below = [runs / command / reference] if command else sorted(runs.glob(f"*/{escape(reference)}"))
+    named = [path for path in (home.located(reference), runs / reference) if path.is_dir()][:1]
+    named = named or [path for path in below if path.is_dir()]
+    if not named:
+        finished = [run.path for run in finished_runs(runs, command)]
+        named = [path for path in finished if path.name.endswith(f"-{reference}")]
+    if len(named) > 1:
+        raise RecipeError(f"several runs are called {reference!r}", ", ".join(map(str, named)))
+    if not named:
+        raise MissingData(f"no{f' {command}' if command else ''} run {reference!r} under {runs}", hint)
+    run = RunFolder(named[0])
+    if reason := _why_not(run.path, runs, command):
+        raise MissingData(f"{run.path} is {reason}", hint)
+    run.measurements()  # which says what is missing
+    return run
 
 
-def _why_not(path: Path, runs: Path, command: str) -> str:
+def _why_not(path: Path, runs: Path, command: str | None) -> str:
     """Describe why a folder is no run of the command; empty if it may be one."""
     if not (path / "recipe.yaml").is_file():
         return "no run: it has no recipe.yaml"
     parent = path.resolve().parent
     is_other = parent.parent == runs.resolve() and parent.name != command
-    return f"a run of {parent.name}, not of {command}" if is_other else ""
+    return f"a run of {parent.name}, not of {command}" if command and is_other else ""
 
 
-def _others(runs: Path, command: str, reference: str) -> str:
+def _others(runs: Path, command: str | None, reference: str) -> str:
     """List the newest finished runs, the one that may be meant first; empty if there are none."""
     names = [run.path.name for run in finished_runs(runs, command)]
     named = Path(reference).name
@@ -280,7 +294,7 @@ def _others(runs: Path, command: str, reference: str) -> str:
 
 def newest(
     runs: Path,
-    command: str,
+    command: str | None,
     lacks: Callable[[RunFolder], str] = lambda run: "",
     *,
     needed: str = "",
@@ -288,19 +302,20 @@ def newest(
     label: str = "",
     choose: str = "--run ",
 ) -> RunFolder:
-    """Find the newest finished run of a command that lacks nothing, and print its name and age.
+    """Find the newest finished run of a command, or of any, that lacks nothing, and print its name and age.
 
     Also prints which newer runs lack something, and warns if an older run of the same data set and mode was
     trained for more epochs, or has more cells: the newest may have been a trial.
 
     Args:
         runs: Folder of all runs.
-        command: Whose runs.
+        command: Whose runs; None: any command's.
         lacks: Says why a run does not fit; empty if it does.
         needed: What a run must have, to follow "has" in the message where none fits.
         hint: What to do where none fits; by default the command.
         label: Takes only runs of this name, but for its fingerprint.
-        choose: What precedes the name of a run on a command line that chooses it.
+        choose: What precedes the name of a run on a command line that chooses it; empty: longer trainings
+            are no better.
 
     Raises:
         MissingData: if none fits, with what each of the newest lacks.
@@ -313,17 +328,20 @@ def newest(
         if reason := _rejection(run, lacks):
             rejected.append(f"{run.path.name}, finished {run.age}: {reason}")
             continue
-        console.say(f"{command.removeprefix('train-')} run {run.path.name}, finished {_described(run)}")
+        console.say(
+            f"{run.path.parent.name.removeprefix('train-')} run {run.path.name}, finished {_described(run)}"
+        )
         if rejected:
             console.say(f"newer, but unfit: {_first_of(rejected)}")
-        _warn_of_longer(run, finished[place + 1 :], lacks, choose)
+        if choose:
+            _warn_of_longer(run, finished[place + 1 :], lacks, choose)
         return run
     which = f" called {label}" if label else ""
     raise MissingData(
-        f"no finished {command} run{which} under {runs / command}"
+        f"no finished {command + ' ' if command else ''}run{which} under {runs / (command or '')}"
         + (f" has {needed}" if needed else "")
         + (f" ({_first_of(rejected)})" if rejected else ""),
-        hint or f"brainhive {command}",
+        hint or f"brainhive {command or 'demo'}",
     )
 
 
@@ -402,7 +420,7 @@ def age(since: float) -> str:
     return "less than a minute ago"
 
 
-def finished_runs(runs: Path, command: str) -> list[RunFolder]:
-    """List the finished runs of a command, the newest first."""
-    files = sorted((runs / command).glob(f"*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
+def finished_runs(runs: Path, command: str | None) -> list[RunFolder]:
+    """List the finished runs of a command, or of all, the newest first."""
+    files = sorted(runs.glob(f"{command or '*'}/*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
     return [RunFolder(path.parent) for path in files]

@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -9,7 +10,10 @@ import yaml
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import read, shipped
+from brainhive_cli.data.signal_stores import recorded_subjects
+from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.stores.target_store import path_of
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
@@ -30,12 +34,46 @@ def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderC
 
 def only_if_recorded(dataset: Any, paths: Paths) -> Any:
     """Give the data set if it has recordings, as train-align needs; else None."""
-    return dataset if dataset.build(paths).subjects else None
+    return dataset if recorded_subjects(dataset.build(paths), paths) else None
 
 
-def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths) -> str:
-    """Write the line that comes after embedding: train-prior where there are no recordings."""
-    return command("train-align" if only_if_recorded(dataset, paths) else "train-prior", dataset, encoders)
+def next_command(dataset: Any, encoders: Sequence[EncoderConfig], paths: Paths, *more: str) -> str:
+    """Write the line of the next step that has what it needs.
+
+    That is `embed` where encoders have no embeddings of the training stimuli, else `train-align`; without
+    recordings `train-prior`, which can embed by itself.
+
+    Args:
+        dataset: Its Config.
+        encoders: Whose embeddings are next; none for those that are there, or else the default.
+        paths: Where embeddings and signals lie.
+        more: Further arguments of train-align.
+    """
+    built = dataset.build(paths)
+    if not recorded_subjects(built, paths):
+        return command("train-prior", dataset, encoders)
+    chosen = encoders or _embedded(built, paths)
+    if not chosen or not are_embedded(built, chosen, paths.under_home("embeddings"), ["train"]):
+        return command("embed", dataset, encoders)
+    return command("train-align", dataset, chosen, *more)
+
+
+def are_embedded(
+    dataset: Dataset, encoders: Sequence[EncoderConfig], root: Path, splits: Sequence[str] | None = None
+) -> bool:
+    """Whether there are stores of some encoders below `root` for some splits, or all where none are named."""
+    return all(
+        path_of(root, dataset.name, split, config.name).is_file()
+        for split in splits or dataset.splits
+        for config in encoders
+    )
+
+
+def _embedded(dataset: Dataset, paths: Paths) -> list[EncoderConfig]:
+    """List the encoders of the shelf whose embeddings of the training stimuli are there."""
+    stores = sorted((paths.under_home("embeddings") / dataset.name / "train").glob("*.h5"))
+    known = [path.stem for path in stores if parts.is_kind("encoders", path.stem)]
+    return [parts.resolve("encoders", name) for name in known]
 
 
 def write_encoders(encoders: Sequence[EncoderConfig]) -> list[str]:

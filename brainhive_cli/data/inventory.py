@@ -13,6 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
 from brainhive_cli.data.raw_inventory import raw_recordings, raw_subjects
+from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.datasets import Dataset, StimulusSet
 from brainhive_cli.stores.matching import PICTURES, match, shown
 from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
@@ -124,7 +125,8 @@ def take(config: Any, paths: Paths, subjects: Sequence[int] | None, everything: 
         return Inventory(config.kind, (), folder, (part,))
     pictures, images = _pictures(dataset, folder, everything)
     signals = paths.under_home("signals") / dataset.recorded_as
-    chosen = sorted({*dataset.subjects, *raw_subjects(config, paths)}) if subjects is None else subjects
+    recorded = {*recorded_subjects(dataset, paths), *raw_subjects(config, paths)}
+    chosen = sorted(recorded) if subjects is None else subjects
     stores = {subject: sorted(signals.glob(f"*/sub-{subject:02d}.h5")) for subject in chosen}
     parts = [pictures]
     for subject in () if dataset.is_simulated else chosen:

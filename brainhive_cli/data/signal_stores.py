@@ -115,20 +115,40 @@ def _require_recording(dataset: Dataset, signal: Signal, subject: int, path: Pat
     dataset.require(subject)
 
 
-def chosen_subjects(dataset: Dataset, subjects: Sequence[int] | None) -> list[int]:
-    """Check subjects; all when None.
+def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = None) -> tuple[int, ...]:
+    """List whose signals there are: a data set's own subjects, or those with a store of a preparation.
+
+    Args:
+        dataset: The data set.
+        paths: Where signal stores lie.
+        preparation: The name of the stores; None: any of them.
+    """
+    signals = paths.under_home("signals")
+    return dataset.subjects or recordings.subjects_of(signals, dataset.recorded_as, preparation)
+
+
+def chosen_subjects(
+    dataset: Dataset, paths: Paths, preparation: str, subjects: Sequence[int] | None
+) -> list[int]:
+    """Check subjects; when None all whose signals there are in a preparation.
 
     Raises:
-        MissingData: if the data set does not have one of them.
+        MissingData: if the preparation does not have one of them.
     """
-    unknown = [subject for subject in subjects or [] if subject not in dataset.subjects]
-    if unknown or not dataset.subjects:
-        known = ", ".join(map(str, dataset.subjects)) or "none yet: brainhive prepare makes their signals"
+    known = recorded_subjects(dataset, paths, preparation)
+    unknown = [subject for subject in subjects or [] if subject not in known]
+    if unknown or not known:
+        signals = paths.under_home("signals") / dataset.recorded_as
+        prepared = sorted({path.parent.name for path in signals.glob("*/sub-*.h5")} - {preparation})
+        makes = "none yet: brainhive prepare makes their signals"
+        elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
+        where = "" if dataset.subjects else f"in signals {preparation}"
+        whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
         raise MissingData(
-            f"{dataset.pictured_as} has no subject {', '.join(map(str, unknown))}".rstrip(),
-            f"it has: {known}",
+            f"{dataset.pictured_as} has no subject {whom}",
+            f"it has: {', '.join(map(str, known)) or makes}{'' if dataset.subjects else elsewhere}",
         )
-    return list(subjects or dataset.subjects)
+    return list(subjects or known)
 
 
 def size_up(

@@ -163,7 +163,7 @@ class Dataset(Protocol):
 
     @property
     def subjects(self) -> tuple[int, ...]:
-        """The subjects who saw them."""
+        """The subjects who saw them; none where there are pictures alone: then signal stores say whose."""
 
     @property
     def channels(self) -> tuple[str, ...] | None:

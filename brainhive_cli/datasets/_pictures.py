@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
-from brainhive_cli.stores.recordings import Recording, subjects_of
+from brainhive_cli.stores.recordings import Recording
 
 SPLITS = {"train": ("train",), "validation": ("validation", "val"), "test": ("test",)}
 """What the folder of each split may be called."""
@@ -27,7 +27,6 @@ class Pictures:
     Attributes:
         splits: The splits that are there, or all that there could be where nothing is.
         listed: Split to its pictures; raises MissingData.
-        signals: Folder of all signal stores.
         recordings: The name that signals are kept under; default: `name`.
         lists: Files that say which pictures are in which split.
         alike_by: What they are alike by.
@@ -36,12 +35,12 @@ class Pictures:
     name: str
     splits: tuple[str, ...]
     listed: Callable[[str], datasets.StimulusSet]
-    signals: Path
     recordings: str = ""
     channels: tuple[str, ...] | None = None
     is_simulated: bool = False
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
+    subjects: tuple[int, ...] = ()
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""
@@ -56,11 +55,6 @@ class Pictures:
     def pictured_as(self) -> str:
         """The name of the pictures, whichever of them these are."""
         return self.recorded_as
-
-    @property
-    def subjects(self) -> tuple[int, ...]:
-        """The subjects who have a signal store."""
-        return subjects_of(self.signals, self.recorded_as)
 
     def require(self, subject: int) -> None:
         """Refuse, as `recording` does."""

@@ -49,8 +49,7 @@ class Config(parts.Config):
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_clips, root, name, CAPTIONS[self.captions])
-        signals = paths.under_home("signals")
-        return Pictures(name, SPLITS, listed, signals, "cc2017", alike_by="neighbours")
+        return Pictures(name, SPLITS, listed, "cc2017", alike_by="neighbours")
 
 
 TINY = Config()

@@ -71,9 +71,7 @@ class Config(parts.Config):
         """See which splits are there."""
         root = paths.dataset("coco", self.root)
         there = tuple(split for split in SPLITS if _folder(root, split, self.year))
-        return Pictures(
-            "coco", there or tuple(SPLITS), partial(_images, root, self.year), paths.under_home("signals")
-        )
+        return Pictures("coco", there or tuple(SPLITS), partial(_images, root, self.year))
 
 
 TINY = Config()

@@ -57,7 +57,7 @@ class Config(parts.Config):
         # as the user calls it, whatever a link of that name leads to
         folder = ImageFolder(self.name or Path(os.path.abspath(root)).name, root, self)
         lists = (home.located(self.test_list),) if self.test_list else ()
-        return Pictures(folder.name, folder.splits, folder.images, paths.under_home("signals"), lists=lists)
+        return Pictures(folder.name, folder.splits, folder.images, lists=lists)
 
 
 TINY = Config(test_share=0.5)

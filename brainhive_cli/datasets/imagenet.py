@@ -54,12 +54,7 @@ class Config(parts.Config):
         found = sorted(place for place in set(_find(root)) if self.form in (None, place[1]))
         kept = paths.under_home("embeddings") / _tars.FOLDER
         there = tuple(split for split in SPLITS if split in {place[0] for place in found})
-        return Pictures(
-            "imagenet",
-            there or tuple(SPLITS),
-            partial(_images, root, found, kept),
-            paths.under_home("signals"),
-        )
+        return Pictures("imagenet", there or tuple(SPLITS), partial(_images, root, found, kept))
 
 
 TINY = Config()

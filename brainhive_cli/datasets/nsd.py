@@ -57,7 +57,7 @@ class Config(parts.Config):
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
         root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
         listed = partial(_images, root, name, chosen)
-        return Pictures(name, SPLITS, listed, paths.under_home("signals"), "nsd")
+        return Pictures(name, SPLITS, listed, "nsd")
 
 
 TINY = Config()

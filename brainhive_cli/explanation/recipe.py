@@ -50,12 +50,6 @@ def _known(value: list[str]) -> list[str]:
     return value
 
 
-def _one(value: Any) -> Any:
-    if isinstance(value, list) and len(value) > 1:
-        raise RecipeError(f"{len(value)} runs: {', '.join(map(str, value))}", "explain one run at a time")
-    return value[0] if isinstance(value, list) and value else value
-
-
 class Window(Section):
     """Windows that slide over the signal."""
 
@@ -123,7 +117,7 @@ class Recipe(BaseRecipe, Explanation):
 
     FINGERPRINT_EXCLUDE: ClassVar[frozenset[str]] = BaseRecipe.FINGERPRINT_EXCLUDE | {"trained_by"}
 
-    align_run: Annotated[str | None, BeforeValidator(_one)] = Field(
+    align_run: recipe.OneRun = Field(
         None,
         description="an align run, by folder or name, or SWEEP:VARIANT; or a model folder; default: the "
         "newest run that fits (key: run)",

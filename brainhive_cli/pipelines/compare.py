@@ -1,6 +1,6 @@
 """compare: two or more runs next to each other, with statistics of their difference, item by item."""
 
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.pipelines import report
@@ -13,7 +13,7 @@ def plan(recipe: Recipe) -> Plan:
     """Say which runs would be compared: the first with each other one."""
     try:
         return report.plan(_with_two(recipe))
-    except RecipeError as error:
+    except BrainhiveError as error:
         return Plan({}, [error.in_one_line])
 
 
@@ -23,6 +23,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 
 
 def _with_two(recipe: Recipe) -> Recipe:
+    if not recipe.runs:
+        recipe = recipe.model_copy(update={"runs": report.newest_two(recipe.paths.under_home("runs"))})
     if len(recipe.runs or ()) < 2:
         raise RecipeError("compare needs two runs or more", "brainhive compare RUN RUN")
     runs = report.opened(recipe)

@@ -1,5 +1,6 @@
 """eval-retrieval: which picture of the gallery was seen, for every cell of an align run."""
 
+import shlex
 import time
 from dataclasses import replace
 from typing import Any
@@ -96,7 +97,8 @@ def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:
         each = {variant: result.metrics for variant, result in results.items()}
         compared, reasons = compare_pairs(each)
         caveats = merge_caveats(*(found.caveats for found in each.values()))
-        notes: dict[str, Any] = {"run": job.runs[0].name, "variants": list(each), "caveats": caveats}
+        notes: dict[str, Any] = {"run": job.runs[0].name, "caveats": caveats}
+        notes["variants"] = {variant: {"run": result.folder.name} for variant, result in results.items()}
         notes |= {"comparisons": compared, "not_compared": reasons}
         notes[SET_UP] = merge([found.notes[SET_UP] for found in each.values()])
         scopes = {
@@ -129,7 +131,7 @@ def _shown(job: Job, folder: RunFolder, found: Measurements) -> Result:
     notes |= {"run": home.stored(notes["run"]), "runs": [home.stored(each) for each in notes["runs"]]}
     notes["against"] = [{**each, "run": home.stored(each["run"])} for each in notes["against"]]
     found |= Measurements(notes=notes)
-    hint = ""
+    hint = shlex.join(["brainhive", "report", str(folder.path)])
     if prior := notes["prior"]:  # without one there is nothing to draw through
         drawing = write_prior("reconstruct", prior, job.runs[0].made_of)
         hint = command("reconstruct", None, [], *drawing, "--run", notes["run"])

@@ -21,7 +21,7 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data import source_files
-from brainhive_cli.data.command_lines import command
+from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
@@ -272,10 +272,10 @@ def _result(job: Job, looked_over: tuple[console.Table, ...]) -> Result:
     title = extend_title(f"Signals of {job.preparation.dataset}", caveats)
     name = job.recipe.name
     chosen = [] if name == "default" else [f"signal.name={name}"]
-    dataset = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
-    named = [] if dataset else ["--dataset", job.preparation.dataset]
+    stimuli = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
+    dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
     return Result(
         job.path(1).parent,
         (console.Table(title, ("subject", *COUNTED), tuple(rows)), *looked_over),
-        hint=command("train-align", dataset, [], *named, *chosen),
+        hint=next_command(dataset, [], job.recipe.paths, *chosen),
     )

@@ -1,26 +1,27 @@
-"""report: runs as one self-contained page, or as tables for papers."""
+"""report: runs as one self-contained page, as tables for papers, or as one table for pandas."""
 
 import hashlib
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from brainhive_cli.core import console, home
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.file_names import publish, remove
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.core.runs import RunFolder, newest
 from brainhive_cli.reports.paper_tables import WRITERS, paper_table
 from brainhive_cli.reports.run_page import page_of
-from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
+from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun, find
+from brainhive_cli.reports.tidy_table import comma_separated
 
 __all__ = ["Recipe", "plan", "run"]
 FINGERPRINTS = re.compile(r"(-[0-9a-f]{10})+(-\d+)?$")
@@ -32,11 +33,30 @@ Format = Literal["html", "md", "csv", "tex"]
 class Recipe(BaseRecipe):
     """Which runs are shown, and how."""
 
-    runs: Names | None = Field(None, description="runs, by folder or name; default: the newest")
+    runs: Names | None = Field(
+        None,
+        description="runs, by folder, name, RUN:VARIANT, or a command for its newest; default: the newest "
+        "with metrics",
+    )
     labels: Names | None = Field(None, description="what each run is called, in the same order")
-    format: Format = Field("html", description="html: a page; md, csv, tex: tables for papers")
+    format: Format = Field(
+        "html",
+        description="html: a page; md, tex: tables for papers; csv: a row for each metric of each scope",
+    )
+    csv: bool = Field(False, description="short for format: csv")
     to: str | None = Field(None, description="the file; default: one below reports/, named after the runs")
     run: Run = Run(device="cpu")
+
+    @model_validator(mode="after")
+    def _has_one_format(self) -> Self:
+        if self.csv and self.format not in ("html", "csv"):
+            raise RecipeError(f"csv is set, but format is {self.format}", "leave one of them out")
+        return self
+
+    @property
+    def written_as(self) -> Format:
+        """The format of the file."""
+        return "csv" if self.csv else self.format
 
 
 def plan(recipe: Recipe) -> Plan:
@@ -57,8 +77,8 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     for reason in (reason for group in groups for reason in group.not_compared):
         console.warn(f"not compared: {reason}")
     if launch.is_main:
-        write(path, recipe.format, groups)
-    files = {"page" if recipe.format == "html" else "table": path}
+        write(path, recipe.written_as, groups)
+    files = {"page" if recipe.written_as == "html" else "table": path}
     compared = [vars(each) for group in groups for each in group.compared]
     return Result(path.parent, _shown(groups), Measurements(notes={"comparisons": compared}), files)
 
@@ -70,6 +90,8 @@ def write(path: Path, format: Format, groups: Sequence[RunGroup]) -> None:
     remove(part)
     if format == "html":
         page_of(groups).write(part)
+    elif format == "csv":
+        part.write_text(comma_separated(groups), encoding="utf-8")
     else:
         text = "\n".join(WRITERS[format](paper_table(group)) for group in groups)
         part.write_text(text, encoding="utf-8")
@@ -84,64 +106,51 @@ def opened(recipe: Recipe) -> list[ShownRun]:
         RecipeError: if a run is named twice, or there are more or fewer labels than runs.
     """
     root = recipe.paths.under_home("runs")
-    folders = [find(root, name) for name in recipe.runs] if recipe.runs else [_newest(root)]
-    paths = [folder.path.resolve() for folder in folders]
-    if len({*paths}) < len(paths):
-        twice = next(
-            folder.path for folder, path in zip(folders, paths, strict=True) if paths.count(path) > 1
-        )
+    chosen = [find(root, name) for name in recipe.runs] if recipe.runs else [find(root)]
+    folders = [folder for folder, _ in chosen]
+    places = [(folder.path.resolve(), variant) for folder, variant in chosen]
+    if len({*places}) < len(places):
+        twice = next(path for path, variant in places if places.count((path, variant)) > 1)
         raise RecipeError(f"{twice} is named twice", "name each run once")
-    labels = recipe.labels or _labels([(folder.path.parent.name, folder.path.name) for folder in folders])
+    names = [(folder.path.parent.name, folder.path.name, variant) for folder, variant in chosen]
+    labels = recipe.labels or _labels(names)
     if len(labels) != len(folders) or (recipe.labels and len({*labels}) < len(labels)):
         raise RecipeError(
             f"{len(folders)} runs have the labels {', '.join(labels)}", "give each run one of its own"
         )
-    return [ShownRun(label, folder) for label, folder in zip(labels, folders, strict=True)]
+    return [ShownRun(label, *each) for label, each in zip(labels, chosen, strict=True)]
 
 
-def find(root: Path, name: str) -> RunFolder:
-    """Find a finished run of any command, by folder, name, or the end of its name.
+def newest_two(root: Path) -> list[str]:
+    """Name the newest run that has values item by item, and the newest that can be compared with it.
 
     Raises:
-        MissingData: if there is none.
-        RecipeError: if several have the name.
+        MissingData: if there are no two.
     """
-    path = next((path for path in (home.located(name), root / name) if path.is_dir()), None)
-    if path:
-        run = RunFolder(path)
-        run.measurements()  # which says what is missing
-        return run
-    there = {found.parent.name: found.parent for found in _finished(root)}
-    matching = [path for path in _finished(root) if path.parent.name == name]
-    matching = matching or [path for path in _finished(root) if path.parent.name.endswith(f"-{name}")]
-    if len(matching) > 1:
-        raise RecipeError(
-            f"several runs are called {name!r}", ", ".join(str(found.parent) for found in matching)
-        )
-    if not matching:
-        for begun in (path for path in root.glob("*/*") if path.name == name and path.is_dir()):
-            RunFolder(begun).measurements()  # which says what is missing
-        hint = guess(name, list(there)) or ("brainhive runs lists them" if there else "brainhive demo")
-        raise MissingData(f"no finished run {name!r} below {root}", hint)
-    return RunFolder(matching[0].parent)
+
+    def lacks(run: RunFolder) -> str:
+        return "" if run.measurements().items else "no values item by item"
+
+    two = "runs that measured the same, item by item"
+    first = newest(root, None, lacks, needed=two, choose="", hint="brainhive eval-retrieval")
+    shown = ShownRun("", first)
+
+    def differs(run: RunFolder) -> str:
+        is_first = run.path == first.path
+        return "the first" if is_first else "; ".join(_compared([shown, ShownRun("", run)]).not_compared)
+
+    second = newest(root, first.path.parent.name, differs, needed=f"another of {two}", choose="")
+    return [str(run.path) for run in (first, second)]
 
 
-def _finished(root: Path) -> list[Path]:
-    return sorted(root.glob(f"*/*/{FINISHED}"), key=lambda path: -path.stat().st_mtime)
+def _labels(names: Sequence[tuple[str, str, str]]) -> list[str]:
+    """Shorten names by their fingerprints, unless they are all that distinguishes runs of a command.
 
-
-def _newest(root: Path) -> RunFolder:
-    if not (found := _finished(root)):
-        raise MissingData(f"no finished run below {root}", "brainhive demo")
-    run = RunFolder(found[0].parent)
-    console.say(f"{run.path.parent.name} run {run.path.name}, finished {run.age}")
-    return run
-
-
-def _labels(names: Sequence[tuple[str, str]]) -> list[str]:
-    """Shorten names by their fingerprints, unless they are all that distinguishes runs of a command."""
-    short = [(command, FINGERPRINTS.sub("", name)) for command, name in names]
-    return [own[1] if short.count(own) == 1 else name for own, (_, name) in zip(short, names, strict=True)]
+    Variants of one sweep are called by their own names.
+    """
+    short = [(command, variant or FINGERPRINTS.sub("", name)) for command, name, variant in names]
+    whole = [f"{name}:{variant}" if variant else name for _, name, variant in names]
+    return [own[1] if short.count(own) == 1 else name for own, name in zip(short, whole, strict=True)]
 
 
 def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
@@ -153,7 +162,9 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
     if recipe.to is not None:
         path = home.located(recipe.to)
         if path.is_dir() or any(path.resolve().is_relative_to(each.folder.path.resolve()) for each in runs):
-            raise RecipeError(f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.format}")
+            raise RecipeError(
+                f"to: {path} is a folder, or lies in that of a run", f"to=page.{recipe.written_as}"
+            )
         return path
     names = "\n".join(str(each.folder.path) for each in runs)
     digest = (
@@ -161,7 +172,7 @@ def _target(recipe: Recipe, runs: Sequence[ShownRun]) -> Path:
         if len(runs) == 1
         else f"-and-{len(runs) - 1}-more-{hashlib.sha256(names.encode()).hexdigest()[:6]}"
     )
-    return home.root() / FOLDER / f"{runs[0].folder.path.name}{digest}.{recipe.format}"
+    return home.root() / FOLDER / f"{runs[0].folder.path.name}{digest}.{recipe.written_as}"
 
 
 def grouped(runs: Sequence[ShownRun]) -> list[RunGroup]:

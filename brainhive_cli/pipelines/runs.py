@@ -1,8 +1,10 @@
-"""runs: every run with its state, result, age and size; and the removal of runs that are in nobody's way."""
+"""runs: every run with its state, result, age and size; one of them whole; and the removal of runs."""
 
 import os
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -10,7 +12,8 @@ from statistics import fmean
 from pydantic import Field
 
 from brainhive_cli.core import console
-from brainhive_cli.core.console import Table
+from brainhive_cli.core.caveats import extend_tables
+from brainhive_cli.core.console import Table, few
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, guess
 from brainhive_cli.core.file_lock import FileLock, is_held
 from brainhive_cli.core.file_names import remove
@@ -20,8 +23,10 @@ from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import CLAIM, RunFolder, age
+from brainhive_cli.reports.runs_shown import ShownRun, find
+from brainhive_cli.reports.tidy_table import summary_scopes
 
-REMOVE = "rm"
+REMOVE, SHOW = "rm", "show"
 BRAIN = "brain"
 """The scope of what was reconstructed from signals."""
 
@@ -29,7 +34,11 @@ BRAIN = "brain"
 class Recipe(BaseRecipe):
     """Which runs are listed or removed."""
 
-    words: Names = Field([], description="runs or commands, none for all; `rm` before them removes runs")
+    words: Names = Field(
+        [],
+        description="runs or commands, none for all; `show` before one shows it (default: the newest with "
+        "metrics), `rm` removes runs",
+    )
     yes: bool = Field(False, description="remove without asking")
     run: Run = Run(device="cpu")
 
@@ -37,6 +46,25 @@ class Recipe(BaseRecipe):
     def removes(self) -> bool:
         """Whether the runs are to be removed."""
         return self.words[:1] == [REMOVE]
+
+    @property
+    def shows(self) -> bool:
+        """Whether one run is to be shown."""
+        return self.words[:1] == [SHOW]
+
+    @property
+    def shown(self) -> ShownRun:
+        """The run that is to be shown.
+
+        Raises:
+            MissingData: if there is none of the name.
+            RecipeError: if several are named.
+        """
+        names = self.words[1:]
+        if len(names) > 1:
+            raise RecipeError(f"{len(names)} runs: {', '.join(names)}", "brainhive runs show NAME")
+        folder, variant = find(self.paths.under_home("runs"), names[0] if names else None)
+        return ShownRun(variant or folder.path.name, folder, variant)
 
     @property
     def found(self) -> list["Found"]:
@@ -126,9 +154,17 @@ class Found:
         """Its line in the table."""
         return self.name, self.state, self.headline, age(self.changed), console.size(self.bytes)
 
+    @property
+    def plain(self) -> tuple[str | int, ...]:
+        """Its line for programs: the time in ISO 8601, the size in bytes."""
+        changed = datetime.fromtimestamp(self.changed, UTC).isoformat(timespec="seconds")
+        return self.name, self.state, self.headline, changed, self.bytes
+
 
 def plan(recipe: Recipe) -> Plan:
     """Name the runs that would be listed or removed."""
+    if recipe.shows:
+        return Plan.of({"shown": lambda: Found(recipe.shown.folder.path).name})
     what = "removed" if recipe.removes else "listed"
     return Plan.of({what: lambda: ", ".join(each.name for each in recipe.found) or "none"})
 
@@ -139,14 +175,55 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
     Raises:
         BrainhiveError: if one is in use, or the user does not agree.
     """
+    if recipe.shows:
+        return _show(recipe.shown)
     found, root = recipe.found, recipe.paths.under_home("runs")
     if recipe.removes:
         _remove(found, recipe, _users(found, root))
     title = "Removed runs" if recipe.removes else f"Runs in {root}"
     rows = tuple(each.row for each in found) if not recipe.removes else tuple((each.name,) for each in found)
     columns = ("run", "state", "result", "last changed", "size") if not recipe.removes else ("run",)
-    hint = "" if recipe.removes or not found else "brainhive runs rm NAME removes one"
-    return Result(root, (Table(title, columns, rows, is_list=True),), hint=hint)
+    hint = "" if recipe.removes or not found else "brainhive runs show NAME"
+    plain = tuple(each.plain for each in found) if not recipe.removes else rows
+    return Result(root, (Table(title, columns, rows, is_list=True, plain=plain),), hint=hint)
+
+
+def _show(run: ShownRun) -> Result:
+    """Say what a run is, what it measured of everything together or else of each cell, and its files."""
+    on_disk, notes = Found(run.folder.path), run.found.notes
+    about = {
+        "run": on_disk.name + (f":{run.variant}" if run.variant else ""),
+        "state": f"{on_disk.state}, {age(on_disk.changed)}, {console.size(on_disk.bytes)}",
+        **{key: notes.get(key, "") for key in ("dataset", "mode", "verdict")},
+        "made from": notes.get("run", ""),
+        "variants": ", ".join(notes.get("variants", ())),
+        "cells": few(list(notes.get("cells", ()))),
+        "caveats": ", ".join(run.found.caveats),
+        "warnings": "; ".join(notes.get("warnings", ())),
+        "files": ", ".join(sorted(path.name for path in run.folder.path.iterdir() if path.name[0] != ".")),
+    }
+    title = f"Run {on_disk.path.name}"
+    rows = tuple((key, value) for key, value in about.items() if value)
+    of_all = summary_scopes(run)
+    metrics = tuple(
+        (
+            name,
+            shown(metric.name),
+            metric.value,
+            metric.interval_text(),
+            metric.n,
+            "–" if metric.chance is None else metric.chance,
+        )
+        for name in of_all
+        for metric in run.found.scopes[name].values()
+    )
+    columns = ("of", "metric", "value", "95 % CI", "n", "chance")
+    laid_out = [
+        Table(title, ("item", "value"), rows),
+        *([Table("Metrics", columns, metrics)] if metrics else []),
+    ]
+    hint = shlex.join(["brainhive", "report", on_disk.path.name + (f":{run.variant}" if run.variant else "")])
+    return Result(run.folder.path, extend_tables(laid_out, run.found.caveats), run.found, hint=hint)
 
 
 def _users(found: Sequence[Found], root: Path) -> dict[str, list[str]]:

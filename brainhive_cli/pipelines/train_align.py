@@ -10,7 +10,7 @@ from pydantic import BaseModel
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.identity import keep_identity
 from brainhive_cli.alignment.initialisation import learned_by
-from brainhive_cli.alignment.job import Job, few
+from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.learning_curves import artifacts_of, failed
 from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.progress import Watch
@@ -24,6 +24,7 @@ from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
+from brainhive_cli.data.command_lines import are_embedded, command
 
 
 class CellNotes(BaseModel):
@@ -39,8 +40,9 @@ def plan(recipe: Recipe) -> Plan:
     checks: dict[str, Callable[[], Any]] = {
         "subjects": lambda: job.subjects,
         "seeds": lambda: job.recipe.seeds,
-        "cells": lambda: few([cell.name for cell in job.cells]),
+        "cells": lambda: console.few([cell.name for cell in job.cells]),
         "embeddings": lambda: ", ".join(job.stores),
+        "held out": lambda: "; ".join(why or share for share, why in job.validation.items()),
         **({"at each step": lambda: job.online} if recipe.train.online else {}),
         "signal": lambda: job.signal,
         "target": lambda: job.targets,
@@ -65,14 +67,25 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
         work = _train(job, folder, launch)
         if launch.is_main:
             notes = {"mode": job.recipe.mode, "dataset": job.dataset.name, **job.described()}
-            notes["warnings"] = failed(job.stores)
+            notes["warnings"] = [*failed(job.stores), *filter(None, job.validation.values())]
             shown = artifacts_of(folder, [cell.name for cell in job.cells], job.stores)
             artifacts.write(folder, shown)
             folder.finish(_measurements(folder, job.cells, notes))
         launch.barrier()
-    hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
+    hint = _next(job, folder) if launch.is_main else ""
     with folder.reading() as metrics:
         return Result(folder.path, tables(metrics, job.cells), metrics, hint=hint, work=work)
+
+
+def _next(job: Job, folder: RunFolder) -> str:
+    """Write the line of the next step: retrieval, after embedding the test stimuli where that is missing."""
+    recipe = job.recipe
+    if "test" not in job.dataset.splits:
+        return shlex.join(["brainhive", "report", folder.path.name])
+    hint = shlex.join(["brainhive", "eval-retrieval", "--run", str(folder.path)])
+    if are_embedded(job.dataset, recipe.encoders, recipe.paths.under_home("embeddings"), ["test"]):
+        return hint
+    return f"{command('embed', recipe.dataset, recipe.encoders)} && {hint}"
 
 
 def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, Any]) -> Measurements:
@@ -84,8 +97,15 @@ def _measurements(folder: RunFolder, cells: Sequence[Cell], notes: Mapping[str, 
         documents.check(dict(found[cell.name].notes), f"{folder.path / name}: notes", CellNotes)
     scopes = {name: metrics for each in found.values() for name, metrics in each.scopes.items()}
     caveats = merge_caveats(*(each.caveats for each in found.values()))
-    of_cells = {name: dict(each.notes) for name, each in found.items()}
+    of_cells = {cell.name: dict(found[cell.name].notes) | _about(cell) for cell in cells}
     return Measurements(scopes, notes={**notes, "caveats": caveats, "cells": of_cells})
+
+
+def _about(cell: Cell) -> dict[str, Any]:
+    """Say whose validation a cell's is: of one subject, if that one was trained on."""
+    is_of_one = len(cell.trained_on) == 1 and cell.trained_on == cell.tested_on
+    whose: dict[str, Any] = {"subject": cell.trained_on[0]} if is_of_one else {}
+    return whose | {"seed": cell.seed} | ({"variant": cell.variant} if cell.variant else {})
 
 
 def _train(job: Job, folder: RunFolder, launch: Launch) -> tuple[Work, float] | None:
@@ -100,11 +120,13 @@ def _train(job: Job, folder: RunFolder, launch: Launch) -> tuple[Work, float] | 
     alone = len(todo) >= launch.processes
     worker = Launch(0, 1, launch.device) if alone else launch
     keep_identity(folder, job.stores, launch.is_main)  # before signals are made: a missing store ends it here
+    for reason in filter(None, job.validation.values()):
+        console.warn(reason)
     job.prepare_signals(launch)
     watch = Watch(folder.path, todo, {label: each.train.epochs for label, each in job.variants.items()})
     data = None
     start = time.monotonic()
-    with console.live(watch.table):
+    with console.live(watch.table, watch.news):
         for cell in launch.queue(todo, str(folder.path)) if alone else todo:
             if data is None or not data.is_compatible(job.variants[cell.variant]):
                 data = TrainingData(job, job.variants[cell.variant], launch)

@@ -10,6 +10,7 @@ from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import (
     Names,
     Numbers,
+    OneRun,
     Savings,
     Section,
     Subjects,
@@ -136,7 +137,7 @@ class Recipe(SweptRecipe, Scoring, Sampling, Output):
     adapter: Literal["apply", "skip"] | None = Field(
         None, description="the Fusion Prior's trained adapter; default: skip, as in the paper"
     )
-    align_run: str | None = Field(
+    align_run: OneRun = Field(
         None,
         description="an align run; RUN:VARIANT, or :VARIANT of the newest sweep that has it; a model folder "
         "or published checkpoint; default: the newest run that fits, and has the prior's tokens",

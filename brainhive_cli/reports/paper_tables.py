@@ -1,7 +1,5 @@
-"""Tables for papers, as Markdown, CSV or LaTeX: mean ± sd, the best in bold, signs of significance."""
+"""Tables for papers, as Markdown or LaTeX: mean ± sd, the best in bold, signs of significance."""
 
-import csv
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import mean, stdev
@@ -13,7 +11,7 @@ from brainhive_cli.reports.numbers import brief
 from brainhive_cli.reports.runs_shown import RunGroup, ShownRun
 from brainhive_cli.reports.tables import MEANING, mark_of
 
-Format = Literal["md", "csv", "tex"]
+Format = Literal["md", "tex"]
 SPECIAL = {"&": r"\&", "%": r"\%", "_": r"\_", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
 SPECIAL |= {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 SPECIAL |= {"±": r"$\pm$", "↓": r"$\downarrow$", "–": "--", "·": r"$\cdot$"}
@@ -64,25 +62,32 @@ def paper_table(group: RunGroup) -> PaperTable:
 
 
 def _metrics(run: ShownRun) -> list[str]:
-    return list(run.metrics) or list(dict.fromkeys(name for cell in run.cells for name in cell.metrics))
+    measured = [*run.variants.values(), *(cell.metrics for cell in run.cells)]
+    return list(run.metrics) or list(dict.fromkeys(name for metrics in measured for name in metrics))
 
 
 def _value(run: ShownRun, name: str) -> Value | None:
     """Take the mean over subjects where it is known of each; else the run's own value."""
-    some = list(run.by_subject(name).values())
-    if len(some) > 1:
-        return Value(mean(some), stdev(some))
+    some = [mean(values) for values in run.parts(name).values()]
     metric = run.metrics.get(name)
+    if len(some) > 1 or (some and metric is None):
+        return _of(some)
     return None if metric is None else Value(metric.value, metric.seed_sd)
 
 
+def _of(values: Sequence[float]) -> Value:
+    return Value(mean(values), stdev(values) if len(values) > 1 else None)
+
+
 def _subjects(run: ShownRun, names: Sequence[str]) -> list[tuple[str, Sequence[Value | None]]]:
-    by_name = {name: run.by_subject(name) for name in names}
+    by_name = {name: run.parts(name) for name in names}
     subjects = list(dict.fromkeys(subject for some in by_name.values() for subject in some))
     rows: list[tuple[str, Sequence[Value | None]]] = [
-        (subject, [Value(by_name[name][subject]) if subject in by_name[name] else None for name in names])
+        (subject, [_of(by_name[name][subject]) if subject in by_name[name] else None for name in names])
         for subject in subjects
     ]
+    if run.is_swept:
+        return rows
     return [
         *(rows if len(rows) > 1 else []),
         ("mean" if len(rows) > 1 else run.label, [_value(run, n) for n in names]),
@@ -133,6 +138,8 @@ def _caption(group: RunGroup) -> str:
         said.append(f"Mean ± standard deviation over {subjects} subjects; seeds averaged.")
     elif any(run_metric.seed_sd is not None for run in group.runs for run_metric in run.metrics.values()):
         said.append("One subject: value ± standard deviation over the seeds of its trainings.")
+    elif len(group.runs) == 1 and not first.metrics and len(first.cells) > 1:
+        said.append(f"Mean ± standard deviation over cells, {len(first.cells)} in all.")
     if len(group.runs) > 1:
         labels = group.comparable
         among = f", among {', '.join(labels)}" if group.not_compared else ""
@@ -166,29 +173,6 @@ def _plain(label: str) -> str:
     return label.replace("|", r"\|")
 
 
-def comma_separated(table: PaperTable) -> str:
-    """Write a table as CSV: plain numbers, and columns of their own for deviations and signs."""
-    written = io.StringIO()
-    lines = csv.writer(written, lineterminator="\n")
-    heads = [part for name in table.columns for part in (name, f"{name} sd", f"{name} best", f"{name} sign")]
-    lines.writerow(["of", *heads])
-    for label, values in table.rows:
-        cells: list[object] = []
-        for value in values:
-            cells += (
-                ["", "", "", ""]
-                if value is None
-                else [
-                    f"{value.mean:.6g}",
-                    "" if value.sd is None else f"{value.sd:.6g}",
-                    int(value.is_best),
-                    value.mark,
-                ]
-            )
-        lines.writerow([label, *cells])
-    return written.getvalue()
-
-
 def latex(table: PaperTable) -> str:
     """Write a table as LaTeX, for the package booktabs."""
 
@@ -214,5 +198,5 @@ def _escaped(text: str) -> str:
     return "".join(SPECIAL.get(letter, letter) for letter in text)
 
 
-WRITERS: dict[Format, Callable[[PaperTable], str]] = {"md": markdown, "csv": comma_separated, "tex": latex}
+WRITERS: dict[Format, Callable[[PaperTable], str]] = {"md": markdown, "tex": latex}
 """How each format is written."""

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
@@ -11,9 +12,14 @@ from typing_extensions import TypedDict
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Artifact
+from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.file_names import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
 from brainhive_cli.core.metric_names import headlines
-from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.run_files import is_run
+from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.runs import find as find_run
+from brainhive_cli.core.sweep import of_variant
 
 
 class Environment(TypedDict, total=False):
@@ -25,22 +31,60 @@ class Environment(TypedDict, total=False):
     device: str
 
 
+def find(runs: Path, reference: str | None = None) -> tuple[RunFolder, str]:
+    """Find a finished run of any command by what `runs.find` takes, or one variant of it as RUN:VARIANT.
+
+    A command's name stands for its newest run with metrics, None for the newest of all; which is said.
+
+    Returns:
+        The run, and the variant where it has no run of its own.
+
+    Raises:
+        MissingData: if there is no such run.
+        RecipeError: if several have the name, or it has no such variant.
+    """
+
+    def lacks(run: RunFolder) -> str:
+        return "" if any(run.measurements().scopes.values()) else "no metrics"
+
+    name, variant = of_variant(reference)
+    if not name or (name in {path.name for path in runs.glob("*/")} and not is_run(runs / name)):
+        run = newest(runs, name or None, lacks, needed="metrics", choose="")
+    else:
+        run = find_run(runs, None, name)
+    if not variant:
+        return run, ""
+    found = run.measurements()
+    of_its_own = found.notes.get("variants", {})
+    if isinstance(of_its_own, Mapping) and variant in of_its_own:
+        folder = below(run.path.parent, of_its_own[variant]["run"], source="the run of a variant,")
+        return find_run(runs, None, str(folder)), ""
+    if not found.of_variant(variant).scopes:
+        known = list(of_its_own) or sorted({scope.rpartition("/")[0] for scope in found.scopes} - {""})
+        hint = f"it has: {', '.join(known)}" if known else "it is no sweep"
+        raise RecipeError(f"{run.path.name} has no variant {variant!r}", hint)
+    return run, variant
+
+
 @dataclass(frozen=True)
 class ShownRun:
-    """One finished run.
+    """One finished run, or a variant of it.
 
     Attributes:
         label: What the page calls it.
         folder: Where it lies.
+        variant: The one variant of a sweep that is shown; empty for all of the run.
     """
 
     label: str
     folder: RunFolder
+    variant: str = ""
 
     @cached_property
     def found(self) -> Measurements:
         """What it measured."""
-        return self.folder.measurements()
+        found = self.folder.measurements()
+        return found.of_variant(self.variant) if self.variant else found
 
     @cached_property
     def artifacts(self) -> list[Artifact]:
@@ -99,6 +143,30 @@ class ShownRun:
         metrics = self.metrics or next(iter(self.variants.values()), {})
         metrics = metrics or next((cell.metrics for cell in self.cells), {})
         return headlines(list(metrics))
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether it has several variants, whose mean says nothing."""
+        is_of_variants = any(cell.about.get("variant") for cell in self.cells)
+        return bool(self.variants) or (is_of_variants and not self.variant)
+
+    def parts(self, metric: str) -> dict[str, list[float]]:
+        """List a metric's values by what a table has a row for.
+
+        The variants of a sweep; or subjects, with the mean over seeds; or cells, where these are of no one
+        subject and nothing is pooled.
+        """
+        if self.variants:
+            return {name: [some[metric].value] for name, some in self.variants.items() if metric in some}
+        if self.is_swept:
+            values: dict[str, list[float]] = {}
+            for cell in (cell for cell in self.cells if metric in cell.metrics):
+                values.setdefault(str(cell.about.get("variant")), []).append(cell.metrics[metric].value)
+            return values
+        by_subject = {subject: [value] for subject, value in self.by_subject(metric).items()}
+        if by_subject or self.metrics:
+            return by_subject
+        return {cell.name: [cell.metrics[metric].value] for cell in self.cells if metric in cell.metrics}
 
     def by_subject(self, metric: str) -> dict[str, float]:
         """Average a metric over the seeds of each subject."""

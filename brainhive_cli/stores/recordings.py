@@ -318,10 +318,12 @@ def making(path: Path, provenance: Mapping[str, Any]) -> str:
     return shlex.join([*line, *(["dtype=float16"] if provenance.get("dtype") == "float16" else [])])
 
 
-def subjects_of(signals: Path, dataset: str) -> tuple[int, ...]:
-    """List the subjects who have a store in any preparation of a data set."""
-    found = {re.fullmatch(r"sub-(\d+)", path.stem) for path in signals.glob(f"{escape(dataset)}/*/sub-*.h5")}
-    return tuple(sorted(int(match[1]) for match in found if match))
+def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:
+    """List the subjects who have a store in a preparation of a data set; in any of them where it is None."""
+    folder = "*" if preparation is None else escape(preparation)
+    names = {path.stem for path in signals.glob(f"{escape(dataset)}/{folder}/sub-*.h5")}
+    matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
+    return tuple(sorted(int(match[1]) for match in matches if match))
 
 
 def size_of(recording: Recording) -> int:

@@ -7,7 +7,7 @@ import pytest
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.cells import cells_of as cells_among
 from brainhive_cli.alignment.recipe import Recipe
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.sweep import variants
 
 
@@ -55,6 +55,32 @@ def test_subjects_of_inter_are_those_left_out():
     )
     assert [(cell.name, cell.trained_on) for cell in fold] == [("sub-02_seed-7", (1, 3))]
     assert [(cell.name, cell.trained_on) for cell in pair] == [("sub-02_seed-7", (1,))]
+
+
+@pytest.fixture
+def five_preparations(home: Path, pictures: Path) -> str:
+    """Own pictures with stores of two subjects in each of five preparations, and of a third in one."""
+    prepared = [("default", 1), ("default", 2), ("slow", 3)]
+    prepared += [(name, subject) for name in ("slow", "fast", "raw", "ica") for subject in (1, 2)]
+    for name, subject in prepared:
+        store = home / f"signals/pictures/{name}/sub-{subject:02d}.h5"
+        store.parent.mkdir(parents=True, exist_ok=True)
+        store.touch()
+    return f"dataset={{kind: image-folder, root: {pictures}}}"
+
+
+def test_subjects_are_those_of_the_named_signal_stores_and_each_is_listed_once(five_preparations):
+    def planned(*overrides: str) -> list[tuple[str, tuple[int, ...]]]:
+        cells = cells_of(resolve(five_preparations, "seeds=1-3", *overrides))
+        return [(cell.name, cell.trained_on) for cell in cells]
+
+    two = [(f"sub-0{subject}_seed-{seed}", (subject,)) for subject in (1, 2) for seed in (1, 2, 3)]
+    assert planned() == planned("signal.name=ica") == two
+    assert planned("mode=joint") == [(f"all_seed-{seed}", (1, 2)) for seed in (1, 2, 3)]
+    assert len(planned("signal.name=slow")) == 9
+    with pytest.raises(MissingData, match="pictures has no subject 3 in signals default") as caught:
+        planned("subjects=3")
+    assert caught.value.hint == "it has: 1, 2; signal.name takes other stores: fast, ica, raw, slow"
 
 
 def test_leaving_one_out_of_one_is_refused():
@@ -111,7 +137,7 @@ def test_a_variant_is_named_by_its_values_as_a_folder_can_be(sweep, labels):
     ("sweep", "what", "hint"),
     [
         ("sweep={backbone: [{kind: braindecode, model: EEGNeX, options: {/../x: 1}}]}", "leads out", ".."),
-        ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean lr?"),
+        ("sweep={train.lrr: [1, 2]}", "unknown recipe key 'train.lrr'", "did you mean train.lr?"),
         ("sweep={train.lr: [fast]}", "train.lr: Input should be a valid number", "as in train.lr="),
         ("sweep={backbone.kind: [nise]}", "no backbone called 'nise'", "did you mean nice?"),
         ("sweep={train.lr: []}", "sweep.train.lr: List should have at least 1 item", "fix"),

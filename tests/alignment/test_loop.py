@@ -175,6 +175,15 @@ def test_without_validation_the_last_epoch_is_kept_and_says_so(train, embedding)
     assert metrics == Measurements(notes=kept)
 
 
+def test_held_out_concepts_that_no_subject_saw_validate_nothing(train, embedding):
+    data = data_of(embedding)
+    seen = [replace(each, stimulus=np.where(each.stimulus < 15, -1, each.stimulus)) for each in data.trials]
+
+    _, found, _ = train(replace(data, trials=seen))
+
+    assert found.notes["selected_on"] == "last epoch" and not found.scopes
+
+
 def test_the_test_selects_only_where_that_is_asked_for(train, embedding):
     data = data_of(embedding)
     spoilt = replace(data.trials[0], signal=np.full_like(data.trials[0].signal, np.nan))

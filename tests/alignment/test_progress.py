@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.alignment.cells import Cell
-from brainhive_cli.alignment.progress import Watch, clock
+from brainhive_cli.alignment.progress import Watch
+from brainhive_cli.core.console import clock
 
 CELLS = [Cell(f"sub-{n:02d}_seed-1", (n,), (n,), 1) for n in range(1, 7)]
 
@@ -63,6 +64,20 @@ def test_a_line_is_read_once_it_is_whole(watch, tmp_path):
         log.write(line[20:])
         log.flush()
         assert [row[0] for row in watch.table(5).rows] == ["sub-05"]
+
+
+def test_without_a_terminal_each_cell_is_told_once_and_how_far_it_is_when_that_is_due(watch, tmp_path):
+    assert (watch.news(False), watch.news(True)) == ([], ["0 of 6 cells"])
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(event(2, 8, 10.0) + event(2, 9, 20.0) + event(4, 0, 100.0) + event(4, 1, 110.0, None))
+    finish(tmp_path, 2)
+
+    first, second, third = watch.news(True), watch.news(True), watch.news(False)
+
+    # an epoch every (110 - 10) / 3 s; 48 are left: 8 of the fourth, all of four
+    left = "1 of 6 cells, 26:40 left"
+    assert first == [f"sub-02_seed-1: done, epoch 10/10, loss 1.500, val top-1 0.250; {left}"]
+    assert (second, third) == ([f"sub-04_seed-1: at work, epoch 2/10, loss 1.500; {left}"], [])
 
 
 @pytest.mark.parametrize(("seconds", "shown"), [(7, "0:07"), (754, "12:34"), (3723, "1:02:03")])

@@ -69,7 +69,7 @@ def test_the_last_line_is_mean_and_standard_deviation_over_the_cells():
 def test_a_single_cell_and_cells_without_validation_have_no_spread():
     (alone,), (unknown,) = laid_out(metrics(0.2)), laid_out(metrics(None, None))
     assert len(alone.rows) == 1
-    assert unknown.rows[0][1:] == (3, "–", "–", "–", "–") and unknown.rows[-1][2] == "–"
+    assert unknown.columns == ("cell", "epoch") and [row[1:] for row in unknown.rows] == [(3,), (3,)]
 
 
 def test_a_run_that_looked_at_test_says_so():

@@ -65,7 +65,7 @@ def test_variants_of_other_subjects_are_evaluated_and_not_compared(go, world, sm
     found = go("eval-retrieval", f"run={sweep}", "sheet_rows=0", "ceiling_splits=0", runs)
 
     notes = found.metrics.notes
-    assert notes["variants"] == ["subjects=1", "subjects=2"]
+    assert [*notes["variants"]] == ["subjects=1", "subjects=2"]
     assert notes["comparisons"] == [] and len(notes["not_compared"]) == 1
     assert "have different subjects" in capsys.readouterr().err
     assert all(table.rows for table in found.tables)

@@ -23,7 +23,7 @@ from brainhive_cli.core import parts
 COMMANDS = [str(command.name) for command in app.registered_commands]
 ON_FILES = {
     *("check", "compare", "explain", "export-embeddings", "fetch"),
-    *("import-embeddings", "recipes", "report", "runs"),
+    *("import-embeddings", "recipes", "report", "runs", "eval-retrieval", "reconstruct"),
 }
 """Commands to which a word without a value is a file."""
 EXAMPLE_ENCODER = "python:brainhive_cli.encoders.python:example"
@@ -86,7 +86,9 @@ def test_check_prints_the_recipe_the_plan_and_what_is_missing(command: str, home
     assert set(document) == {"recipe", "plan", "missing"} and (document["plan"] or document["missing"])
     assert shown.exit_code == (3 if document["missing"] else 0)
     plain = brainhive(command, "--check")
-    assert yaml.safe_load(plain.stdout.partition("Plan")[0]) == document["recipe"]
+    plan, _, recipe = plain.stdout.partition("# Recipe: ")
+    assert plan.startswith("Plan\n") == bool(document["plan"])
+    assert yaml.safe_load(f"# {recipe}") == document["recipe"]
     assert plain.stderr.count("warning: missing: ") == len(document["missing"])
     assert [path.name for path in home.iterdir()] == []
 
@@ -155,7 +157,9 @@ def test_a_recipe_file_a_flag_and_an_override_meet(photos: Path) -> None:
 
 
 def test_the_printed_recipe_runs_as_it_is(photos: Path) -> None:
-    (photos / "resolved.yaml").write_text(embed("--check").stdout.partition("Plan")[0])
+    (photos / "resolved.yaml").write_text(
+        embed("--check").stdout[embed("--check").stdout.index("# Recipe") :]
+    )
     assert brainhive("embed", "--recipe", "resolved.yaml").exit_code == 0
     assert len(list(photos.rglob("*.h5"))) == 1
 

@@ -10,6 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import hints
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
 from brainhive_cli.pipelines import doctor
@@ -64,6 +65,49 @@ def test_help_is_a_word_too() -> None:
     assert brainhive("help", "embedd").exit_code == 2
 
 
+@pytest.mark.parametrize(
+    ("words", "meant"),
+    [
+        (["train-align", "train.lrr=1"], "train.lr"),
+        (["train-align", "--dataset", "things-eg"], "things-eeg"),
+        (["train-align", "--dataset", "THINGS-meg"], "things-meg"),
+        (["embed", "--encoders", "siglip"], "siglip2"),
+        (["embed", "--encoders", "clip_b3"], "clip-b32"),
+    ],
+)
+def test_a_name_that_is_not_known_is_answered_with_the_nearest(
+    home: Path, words: list[str], meant: str
+) -> None:
+    shown = brainhive(*words)
+    assert shown.exit_code == 2 and f"  try: did you mean {meant}? " in shown.stderr
+
+
+CODE = "python:mine:net"
+
+
+@pytest.mark.parametrize(
+    ("hint", "is_allowed", "code", "expected"),
+    [
+        ("brainhive eval-retrieval --run a", False, [CODE], "brainhive eval-retrieval --run a --allow-code"),
+        ("brainhive eval-retrieval --run a", True, [], "brainhive eval-retrieval --run a --allow-code"),
+        ("brainhive eval-retrieval --run a", False, [], "brainhive eval-retrieval --run a"),
+        (f"brainhive embed --encoders {CODE}", False, [CODE], f"brainhive embed --encoders {CODE}"),
+        (
+            "brainhive embed && brainhive report x",
+            True,
+            [],
+            "brainhive embed --allow-code && brainhive report x",
+        ),
+        ("name one run", True, [CODE], "name one run"),
+    ],
+)
+def test_the_next_line_may_run_the_code_that_this_one_ran(
+    hint: str, is_allowed: bool, code: list[str], expected: str
+) -> None:
+    typed = hints.as_typed(hint, None, (), is_allowed)
+    assert hints.with_permission(typed, code) == expected
+
+
 def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     reading, writing = os.pipe()
     os.close(reading)
@@ -71,6 +115,17 @@ def test_a_reader_that_goes_away_is_no_error(home: Path, monkeypatch: pytest.Mon
         monkeypatch.setattr(doctor, "run", lambda *_: monkeypatch.setattr(sys, "stdout", closed) or RESULT)
         shown = brainhive("doctor")
     assert shown.exit_code == 1 and shown.stderr == ""
+
+
+@pytest.mark.parametrize("command", ["eval-retrieval", "explain", "reconstruct"])
+def test_a_run_is_named_without_a_flag_by_every_command_that_takes_one(home: Path, command: str) -> None:
+    prior = ["--prior", "identity"] if command == "reconstruct" else []
+    shown = brainhive(command, "nothing", *prior)
+    assert shown.exit_code == 3 and "no train-align run 'nothing'" in shown.stderr
+    if command != "eval-retrieval":  # which averages several
+        flag = [] if command == "explain" else ["--run"]
+        shown = brainhive(command, *flag, "one", "other")
+        assert shown.exit_code == 2 and "2 runs: one, other" in shown.stderr
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import json
 import os
 import re
 import sys
+import threading
 
 import pytest
 from rich.console import Console
@@ -61,6 +62,17 @@ def test_a_long_column_stands_alone_where_a_table_does_not_fit(
     lines = capsys.readouterr().out.splitlines()
     assert [words for words in map(str.split, lines) if words[:1] in (["Title"], ["Title:"], ["a"])] == shown
     assert lines == [line.rstrip() for line in lines]
+
+
+def test_a_table_in_a_pipe_has_at_most_120_columns(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    names = tuple(f"column_{number}" for number in range(30))
+    console.show_table(console.Table("A title", names, (tuple("v" * 12 for _ in names),)))
+    console.show_table(console.Table("Plan", ("item", "value"), (("cells", "word " * 100),)))
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 120 and " ".join(lines).count("v" * 12) >= 30
 
 
 def test_a_line_to_copy_is_not_folded(
@@ -143,6 +155,37 @@ def test_a_live_table_shows_on_a_terminal_below_what_is_said_and_vanishes(
 
 def test_a_live_table_is_nothing_in_a_pipe(monkeypatch: pytest.MonkeyPatch) -> None:
     assert watched(io.StringIO(), monkeypatch) == ("warning: careful\n", [])
+
+
+def test_without_a_terminal_news_are_lines_and_the_last_comes_at_the_end(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "POLL_S", 0.0)
+    monkeypatch.setattr(console, "LINE_S", -1.0)
+    was_due = threading.Event()
+
+    def news(is_due: bool) -> list[str]:
+        if is_due:
+            was_due.set()
+        return ["a minute has passed" if is_due else "the last cell is done"]
+
+    with console.live(lambda rows: console.Table("", (), ()), news):
+        assert was_due.wait(60)
+    told = capsys.readouterr().err.splitlines()
+    assert {*told[:-1]} == {"a minute has passed"} and told[-1] == "the last cell is done"
+
+
+def test_without_a_terminal_a_bar_is_a_line_a_minute(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with console.progress("pictures", 20) as bar:
+        bar.advance()
+        assert not capsys.readouterr().err  # no minute has passed
+        monkeypatch.setattr(console, "LINE_S", -1.0)
+        bar.expect(-8)  # done before
+        bar.advance(5, "vae limits")
+    line = capsys.readouterr().err
+    assert re.fullmatch(r"pictures: 6 of 12, [\d.]+/s, \d+:\d\d left vae limits\n", line)
 
 
 def test_what_a_library_prints_under_a_live_table_is_no_result(capsys: pytest.CaptureFixture[str]) -> None:

@@ -40,9 +40,9 @@ def test_overrides_win_over_flags_and_flags_over_the_recipe(written: Path) -> No
     ("override", "key", "guess"),
     [
         ("modes=intra", "'modes'", "did you mean mode?"),
-        ("train.epoch=3", "'train.epoch'", "did you mean epochs?"),
-        ("backbone.droput=0", "'backbone.droput'", "did you mean dropout?"),
-        ("run.procesess=2", "'run.procesess'", "did you mean processes?"),
+        ("train.epoch=3", "'train.epoch'", "did you mean train.epochs?"),
+        ("backbone.droput=0", "'backbone.droput'", "did you mean backbone.dropout?"),
+        ("run.procesess=2", "'run.procesess'", "did you mean run.processes?"),
         ("paths.data.deeper=x", "paths.data", ""),
     ],
 )

@@ -63,7 +63,7 @@ def embedded(things: Path, go) -> Path:
 @pytest.mark.parametrize(
     ("override", "what", "hint"),
     [
-        ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean epochs\?"),
+        ("train.epoch=3", "unknown recipe key 'train.epoch'", r"did you mean train\.epochs\?"),
         ("encoder=vae", "unknown recipe key 'encoder'", r"did you mean encoders\?"),
         ("backbone.hiden=3", "unknown recipe key 'backbone.hiden'", "known here: "),
         ("train.epochs=many", "train.epochs: .*integer.*'many'", "as in train.epochs="),
@@ -128,7 +128,11 @@ def test_a_seed_below_zero_is_refused(refused, command, hint):
     ("override", "what", "hint"),
     [
         ("repetitions=[0]", r"repetitions\.0: Input should be greater than 0, got 0", "as in repetitions="),
-        ("sliding={with_ms: 9}", r"unknown recipe key 'sliding\.with_ms'", r"did you mean width_ms\? known"),
+        (
+            "sliding={with_ms: 9}",
+            r"unknown recipe key 'sliding\.with_ms'",
+            r"did you mean sliding\.width_ms\? known",
+        ),
     ],
 )
 def test_a_wrong_curve_is_told_by_its_own_keys(home, refused, override, what, hint):

@@ -55,7 +55,7 @@ def test_the_next_line_draws_from_the_run_and_there_is_none_without_a_prior(
     assert drawn.exit_code == 0, drawn.stderr
     for without in (f"run={trained}", f"run={drawn_from / 'cells' / 'sub-01_seed-1' / 'model'}"):
         found = go("eval-retrieval", runs, without, small[0], "subjects=1", "sheet_rows=0")
-        assert found.hint == "" and found.metrics.overall
+        assert found.hint == f"brainhive report {found.folder}" and found.metrics.overall
 
 
 def test_a_shipped_recipe_is_named_where_it_is_for_the_prior_and_the_data_set_in_use():

@@ -1,6 +1,9 @@
 """report and compare: from folders of finished runs to a page, or tables for papers."""
 
+import csv
 import json
+import os
+import time
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +11,9 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.core.measurements import ALL, Measurements, by_name
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, by_name
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.units import Items
 from brainhive_cli.metrics.retrieval import summarise
 
 SUBJECTS, ITEMS = ("sub-01", "sub-02", "sub-03"), 30
@@ -27,15 +31,23 @@ def ranked(
         for number, subject in enumerate(SUBJECTS)
     }
     named = {"split": "test", "protocol": "intra, lab", "seeds": (1,)}
-    scopes = {ALL: by_name(summarise(list(ranks.values()), 100, ids=[ids] * 3, **named))}
+    scopes = {
+        ALL: by_name(
+            summarise(list(ranks.values()), 100, items=Items.independent([ids] * 3, "pictures"), **named)
+        )
+    }
     scopes |= {
-        subject: by_name(summarise([each], 100, ids=[ids], **named)) for subject, each in ranks.items()
+        subject: by_name(summarise([each], 100, items=Items.independent([ids], "pictures"), **named))
+        for subject, each in ranks.items()
     }
     cells = {subject: {"cell": subject, "subject": subject, "seed": 1} for subject in SUBJECTS}
-    items = {subject: {"image_ids": ids, "ranks": each.tolist()} for subject, each in ranks.items()}
+    items = {
+        subject: {"image_ids": ids, "ranks": each.tolist(), "units": ids} for subject, each in ranks.items()
+    }
     notes = {
         "run": name,
         "mode": "intra",
+        "units": "pictures",
         "gallery": GALLERY | {"digest": digest},
         "cells": cells,
         "caveats": [],
@@ -102,7 +114,8 @@ def test_runs_of_several_commands_are_sections_of_one_page(home, runs):
 
 
 @pytest.mark.parametrize(
-    ("form", "says"), [("md", "| good | **0."), ("csv", "good,0."), ("tex", r"good & \textbf{0.")]
+    ("form", "says"),
+    [("md", "| good | **0."), ("csv", "good,eval-retrieval,top1,"), ("tex", r"good & \textbf{0.")],
 )
 def test_tables_for_papers_are_written_in_each_format(home, runs, form, says):
     found = say("compare", *runs, "--format", form)
@@ -113,8 +126,8 @@ def test_tables_for_papers_are_written_in_each_format(home, runs, form, says):
 @pytest.mark.parametrize(
     ("words", "code", "says"),
     [
-        (["report", "nothing"], 3, "no finished run 'nothing'"),
-        (["report", "."], 3, "is not finished"),
+        (["report", "nothing"], 3, "no run 'nothing' under"),
+        (["report", "."], 3, ". is no run: it has no recipe.yaml"),
         (["report", "begun-0000000004"], 3, "begun-0000000004 is not finished"),
         (["compare", "good-0000000001"], 2, "compare needs two runs"),
         (["compare", "good-0000000001", "0000000001"], 2, "named twice"),
@@ -128,7 +141,7 @@ def test_tables_for_papers_are_written_in_each_format(home, runs, form, says):
     ],
 )
 def test_bad_input_is_one_line_and_its_exit_code(home, runs, words, code, says):
-    (home / "runs/eval-retrieval/begun-0000000004").mkdir()
+    RunFolder(home / "runs/eval-retrieval/begun-0000000004").write_text("recipe.yaml", "align_run: a\n")
     found = say(*words)
     assert found.exit_code == code and says in found.stderr and "Traceback" not in found.stderr
 
@@ -162,3 +175,102 @@ def test_without_any_run_the_hint_makes_one(home):
 def test_check_names_runs_and_the_file_and_writes_nothing(home, runs):
     found = say("report", runs[0], "--check")
     assert found.exit_code == 0 and "good-0000000001.html" in found.stdout and not (home / "reports").exists()
+
+
+def swept(home: Path, name: str = "sweep-0000000009") -> Path:
+    """Write a finished training of two variants, each with two cells, and say which are of whom."""
+    folder = RunFolder(home / "runs/train-align" / name)
+    scopes, cells = {}, {}
+    for variant, top1 in (("lr=1", 0.25), ("lr=2", 0.5)):
+        for subject in (1, 2):
+            cell = f"{variant}/sub-{subject:02d}_seed-7"
+            context = (
+                40,
+                100,
+                0.01,
+                top1 - 0.1,
+                top1 + 0.1,
+                (7,),
+                "held-out training concepts",
+                "validation",
+            )
+            scopes[cell] = {"top1": Metric("top1", top1 + subject / 100, *context, "Wilson")}
+            cells[cell] = {"epoch": 3, "selected_on": "validation", "subject": subject, "seed": 7}
+            cells[cell] |= {"variant": variant}
+    folder.write_text("recipe.yaml", "mode: intra\n")
+    folder.finish(Measurements(scopes, notes={"mode": "intra", "dataset": "lab", "cells": cells}))
+    return folder.path
+
+
+def test_a_command_stands_for_its_newest_run_with_metrics_and_that_is_said(home, runs):
+    training = swept(home)
+    empty = RunFolder(home / "runs/train-align/empty-000000000a")
+    empty.write_text("recipe.yaml", "mode: intra\n")
+    empty.finish(Measurements(notes={"mode": "intra"}))
+    os.utime(runs[0] / "metrics.json", (time.time() + 60,) * 2)
+
+    of_all, of_training = say("report", "--check"), say("report", "train-align", "--check")
+
+    assert str(runs[0]) in of_all.stdout and "eval-retrieval run good-0000000001, finished" in of_all.stderr
+    assert str(training) in of_training.stdout and "align run sweep-0000000009, fin" in of_training.stderr
+    assert "newer, but unfit: empty-000000000a, finished less than a minute ago: no metrics" in (
+        of_training.stderr
+    )
+
+
+def test_compare_takes_the_newest_two_that_measured_the_same(home, runs):
+    other = ranked(home, "other-0000000003", 0.5, digest="9876543210")
+    for age_s, run in enumerate((runs[1], other, runs[0])):
+        os.utime(run / "metrics.json", (time.time() - age_s,) * 2)
+
+    found = say("compare", "--json")
+
+    (top1,) = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
+    assert (top1["first"], top1["second"]) == ("poor", "good")
+    assert "newer, but unfit" in found.stderr and "different galleries" in found.stderr
+
+
+def test_a_training_shows_what_its_cells_measured_on_validation(home):
+    swept(home)
+    variants, one = say("report", "train-align"), say("report", "sweep-0000000009:lr=2")
+    rows = [line.split() for line in variants.stdout.splitlines() if line.startswith("lr=")]
+    assert rows == [["lr=1", "0.265", "±", "0.007"], ["lr=2", "0.515", "±", "0.007"]]
+    rows = [line.split() for line in one.stdout.splitlines() if line.startswith(("sub", "mean "))]
+    assert rows[:2] == [["sub-01", "0.510"], ["sub-02", "0.520"]] and rows[2][:2] == ["mean", "0.515"]
+    assert "held-out training concepts; 40 validation items" in one.stdout.replace("\n", " ")
+
+
+def test_a_variant_that_has_a_run_of_its_own_is_that_run(home, runs):
+    sweep = RunFolder(home / "runs/eval-retrieval/both-0000000008")
+    sweep.write_text("recipe.yaml", "align_run: a\n")
+    of_its_own = {name: {"run": run.name} for name, run in zip(("good", "poor"), runs, strict=True)}
+    sweep.finish(Measurements(notes={"variants": of_its_own}))
+
+    found = say("compare", "both-0000000008:poor", "both-0000000008:good", "--json")
+
+    (top1,) = json.loads(found.stdout)["metrics"]["notes"]["comparisons"]
+    assert (top1["first"], top1["second"]) == ("poor", "good")
+    refused = say("report", "both-0000000008:fair")
+    assert refused.exit_code == 2 and "has no variant 'fair'" in refused.stderr
+    assert "it has: good, poor" in refused.stderr
+
+
+def test_a_tidy_table_has_a_row_for_each_metric_of_each_scope_and_for_each_difference(home, runs):
+    assert say("compare", *runs, "--csv", "--to", home / "table.csv").exit_code == 0
+    with (home / "table.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+
+    first = json.loads((runs[0] / "metrics.json").read_text())["scopes"]
+    of_first = {(row["scope"], row["metric"]): row for row in rows if row["run"] == "good" and not row["p"]}
+    assert of_first.keys() == {(scope, metric) for scope, some in first.items() for metric in some}
+    for (scope, metric), row in of_first.items():
+        known = first[scope][metric]
+        for column in ("value", "low", "high", "n", "chance"):
+            assert row[column] == ("" if known[column] is None else str(known[column]))
+        assert row["subject"] == ("" if scope == "all" else scope) and row["seed"] == "1"
+        assert row["protocol"] == "intra, lab"
+    (difference,) = (row for row in rows if row["p"])
+    assert (difference["scope"], difference["metric"]) == ("difference from poor", "top1")
+    assert float(difference["value"]) == pytest.approx(
+        first["all"]["top1"]["value"] - float(next(r["value"] for r in rows if r["run"] == "poor"))
+    )

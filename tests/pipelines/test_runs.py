@@ -1,7 +1,9 @@
 """runs: what there is in a home, and what may be removed from it."""
 
 import io
+import json
 from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -105,3 +107,23 @@ def test_nobody_is_asked_where_there_is_no_terminal(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
     assert not console.confirm("remove?")
+
+
+def test_a_run_is_shown_with_what_it_is_and_what_it_measured(runs: list[RunFolder]) -> None:
+    align, retrieval, _ = runs
+    shown = brainhive("show", retrieval.path.name, columns="200")
+    assert shown.exit_code == 0 and f"eval-retrieval/{retrieval.path.name}" in shown.stdout
+    assert ["all", "top-1", "0.25", "0.200–0.300", "100", "0.01"] in map(str.split, shown.stdout.splitlines())
+    assert f"next: brainhive report {retrieval.path.name}" in shown.stderr
+    newest = brainhive("show", "train-align", columns="200")
+    assert f"align run {align.path.name}, finished" in newest.stderr
+    assert sum(line.split()[1:3] == ["top-1", "0.25"] for line in newest.stdout.splitlines()) == 2
+    assert brainhive("show", "nothing").exit_code == 3
+    assert brainhive("show", align.path.name, retrieval.path.name).exit_code == 2
+
+
+def test_for_programs_a_time_is_in_iso_and_a_size_in_bytes(runs: list[RunFolder]) -> None:
+    (row,) = json.loads(brainhive("eval-retrieval", "--json").stdout)["tables"][0]["rows"]
+    changed = datetime.fromisoformat(row["last changed"])
+    assert changed.tzinfo and abs(changed.timestamp() - runs[1].path.stat().st_mtime) < 60
+    assert row["size"] == sum(file.stat().st_size for file in runs[1].path.rglob("*") if file.is_file())

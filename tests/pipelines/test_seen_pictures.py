@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from worlds import paint
 
-from brainhive_cli.alignment.training_data import held_out_of
+from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.core.caveats import UNKNOWN_PICTURES
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError
@@ -111,13 +111,13 @@ def test_more_copies_than_can_be_left_out_are_refused_also_of_a_model_folder_on_
 def test_copies_of_pictures_that_validate_are_not_trained_on(go, home, photos):
     go("embed", simulated(photos), COLOURS)
     store = TargetStore.open(home / f"embeddings/photos/train/{ENCODER}.h5")
-    by_concept = held_out_of(store, 0.5)
+    by_concept = held_out_of(store.concepts, 0.5)
     assert store.pixels is not None and len(set(store.pixels)) == len(by_concept)
     copy, original = np.flatnonzero(~by_concept)[0], np.flatnonzero(by_concept)[0]
     pixels = store.pixels.copy()
     pixels[copy] = pixels[original]
 
-    held_out = held_out_of(store, 0.5, pixels)
+    held_out = held_out_of(store.concepts, 0.5, pixels)
 
     assert np.flatnonzero(held_out != by_concept).tolist() == [copy] and held_out[copy]
 

@@ -1,5 +1,6 @@
 """train-align: it learns, from what it may, and goes on where it was interrupted."""
 
+import html
 import json
 import shutil
 from pathlib import Path
@@ -14,20 +15,26 @@ from brainhive_cli import aligner
 from brainhive_cli.alignment import loop, training_data
 from brainhive_cli.alignment.batches import Batches, CellData
 from brainhive_cli.alignment.settings import Train
-from brainhive_cli.alignment.training_data import held_out_of
 from brainhive_cli.alignment.validation import held_out as validated_on
+from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.app import app
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.encoders import resolve_all
+from brainhive_cli.pipelines import train_align
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import TargetStore, path_of
 from tests.unsealed import unsealed
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
+DEMO_CONFIG = parts.resolve("datasets", {"kind": "demo", "noise": 0.3, "subjects": 2})
 
 
 def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
@@ -115,6 +122,46 @@ def test_a_mode_decides_whom_a_cell_learns_from(go, small, world, runs, mode, ce
     assert list(result.metrics.scopes) == list(cells)
 
 
+def test_too_few_concepts_to_hold_one_out_are_said_with_the_key_and_the_last_epoch_is_kept(
+    go, small, world, runs
+):
+    few = (*small, "subjects=1", "train.epochs=2", "train.validation=0.0001", runs)
+    what = train_align.Recipe.resolve("train-align", None, {}, few)
+    count = len(set(TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER)).concepts))
+    way = f"train.validation={-(-1000 // count) / 1000:g} holds"
+
+    planned, result = train_align.plan(what).items["held out"], go("train-align", *few)
+
+    assert planned.startswith("no validation: a share of 0.0001 of") and way in planned
+    assert [planned] == json.loads((result.folder / "metrics.json").read_text())["notes"]["warnings"]
+    (table,) = result.tables
+    assert (table.columns, table.rows) == (("cell", "epoch"), (("sub-01_seed-1", 2),))
+    assert "last epoch kept; no validation: no training concept is held out (train.val" in table.title
+    page = go("report", f"runs={result.folder}", f"to={result.folder.parents[2] / 'page.html'}")
+    assert planned in html.unescape(page.files["page"].read_text())
+
+
+def test_the_next_line_leads_to_a_step_that_has_what_it_needs(go, small, own):
+    dataset, encoder = DEMO_CONFIG, small[1].partition("'")[2].partition("'")[0]
+    paths, few = Paths(), (*small, "subjects=1", "train.epochs=1")
+    train, test = (path_of(own / "embeddings", DATASET, split, ENCODER) for split in ("train", "test"))
+    encoders = resolve_all([encoder])
+
+    assert go("train-align", *few).hint.startswith("brainhive eval-retrieval --run ")
+    test.rename(test.with_suffix(".away"))
+    embed, _, evaluate = go("train-align", *few).hint.partition(" && ")
+    assert embed.startswith("brainhive embed ") and embed.endswith(f" --encoders {encoder}")
+    assert evaluate.startswith("brainhive eval-retrieval --run ")
+
+    assert next_command(dataset, encoders, paths, "signal.name=a").startswith("brainhive train-align ")
+    assert next_command(dataset, encoders, paths, "signal.name=a").endswith(f"{encoder} signal.name=a")
+    assert next_command(dataset, [], paths).startswith("brainhive embed ")  # of encoders with known names
+    shutil.copy(train, train.with_name("demo-clip.h5"))
+    assert next_command(dataset, [], paths).endswith(" --encoders demo-clip")
+    train.unlink()
+    assert next_command(dataset, encoders, paths) == embed
+
+
 def test_leaving_one_subject_out_needs_two(go, small, world, runs):
     with pytest.raises(BrainhiveError, match="there are none for sub-01"):
         go("train-align", *small, runs, "mode=inter", "subjects=1", "trained_on=1")
@@ -123,7 +170,7 @@ def test_leaving_one_subject_out_needs_two(go, small, world, runs):
 def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(world):
     pictures = TargetStore.open(path_of(world / "embeddings", DATASET, "train", ENCODER))
     concepts = np.asarray(pictures.concepts)
-    held_out = held_out_of(pictures, 0.1)
+    held_out = held_out_of(pictures.concepts, 0.1)
     trials = Trials(1, np.zeros((len(concepts), 1, 1), np.float32), np.arange(len(concepts)), ("O1",))
 
     data = CellData([trials, trials], Targets({}), held_out, None)
@@ -142,7 +189,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 @pytest.mark.parametrize(("spoilt", "changes"), [("held out", False), ("learned", True)])
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
-    held_out = held_out_of(pictures, 0.1)
+    held_out = held_out_of(pictures.concepts, 0.1)
     with unsealed(own / "signals" / DATASET / "default" / "sub-01.h5") as file:
         signal = file["train/signal"][()]
         signal[held_out if spoilt == "held out" else ~held_out] *= -1
