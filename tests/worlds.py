@@ -21,6 +21,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from brainhive_cli.core import foreign_code
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
@@ -42,12 +43,13 @@ Go = Callable[..., Result]
 
 @pytest.fixture(scope="session")
 def go() -> Go:
-    """Run a command's pipeline in this process: recipe, overrides, result."""
+    """Run a command's pipeline in this process, its overrides as typed: recipe, overrides, result."""
 
     def run(command: str, *overrides: str, again: bool = False) -> Result:
         pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
-        what = pipeline.Recipe.resolve(command, None, {}, overrides)
-        return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
+        with foreign_code.permitted(False, False, {}, overrides):
+            what = pipeline.Recipe.resolve(command, None, {}, overrides)
+            return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)
 
     return run
 

@@ -14,9 +14,8 @@ from brainhive_cli.commands import hints
 from brainhive_cli.commands.table import COMMANDS
 from brainhive_cli.core import console, foreign_code, interruption
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
+from brainhive_cli.core.foreign_code import OVERRIDE
 
-OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
-"""How `key.path=value` begins, and a path does not (`./a=b` is one)."""
 RECIPE = "# Recipe: what follows runs as it is"
 """The line before the resolved recipe, below the plan; a comment, so that what follows is a recipe."""
 HINT = re.compile(r"\((brainhive .*)\)$")
@@ -47,7 +46,8 @@ def execute(command: str, flags: Mapping[str, Any], common: Mapping[str, Any], p
     is_allowed = bool(common["allow_code"])
     advise = partial(hints.as_typed, recipe=common["recipe"], given=given, is_allowed=is_allowed)
     try:
-        permission = foreign_code.permitted(bool(common["allow_code"]), bool(common["check"]))
+        switches = bool(common["allow_code"]), bool(common["check"])
+        permission = foreign_code.permitted(*switches, flags, overrides)
         with permission, interruption.remembered():
             code = _run(command, common, flags, overrides, advise)
             interruption.check()
@@ -181,7 +181,11 @@ def _report(error: Exception, common: Mapping[str, Any], advise: Callable[[str],
     from brainhive_cli.core import known_errors, launch
 
     described = known_errors.describe(error)
-    described.hint = advise(described.hint)
+    try:
+        described.hint = advise(described.hint)
+    except Exception:  # the error itself is what the user must see; its hint is then as it was raised
+        if common["debug"]:
+            console.show_traceback()
     if common["debug"]:
         console.show_traceback()
     if not launch.leave_report(described.exit_code, described):

@@ -1,5 +1,6 @@
 """Hints as the user would type them: with the flags of the command, and the recipe that was named."""
 
+import os
 import re
 import shlex
 from collections.abc import Collection, Iterable
@@ -55,7 +56,7 @@ def with_recipe(hint: str, recipe: str | None, given: Collection[str]) -> str:
     from brainhive_cli.core.recipe_files import shipped
 
     folder = shipped() / recipe.replace("_", "-") if recipe else None
-    if folder is None or not folder.is_dir() or not hint.startswith("brainhive "):
+    if folder is None or not os.path.isdir(folder) or not hint.startswith("brainhive "):
         return hint
     hint, rest, other = hint.partition(", or ")
     lines = []

@@ -12,6 +12,7 @@ from typing_extensions import TypedDict
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.file_names import below
+from brainhive_cli.core.plain_files import refuse_link
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -354,7 +355,7 @@ def read(run: "RunFolder") -> list[Artifact]:
         )
     listed = documents.check(found, str(path), _READER)["artifacts"]
     for name in (name for each in listed for name in files(each)):
-        _located(run.path, name)
+        refuse_link(_located(run.path, name), run.path)
     return listed
 
 

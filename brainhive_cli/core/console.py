@@ -36,7 +36,9 @@ OTHER_LINES = 6
 """Lines of a live table that are no rows: title, header, empty lines, and one for messages."""
 
 
-CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029)}
+BIDI = (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+"""Characters that turn the direction of what follows, so that a name reads as another."""
+CONTROL = {code: ascii(chr(code))[1:-1] for code in (*range(32), *range(127, 160), 0x2028, 0x2029, *BIDI)}
 """Characters that would steer the terminal or end a line, and what is written for them."""
 ONE_LINE = CONTROL.copy()
 """The same for warnings and errors, which are one line whatever a file is called."""
@@ -205,7 +207,8 @@ def _drawn(table: Table, width: int) -> Any:
     longest = [_longest_word(column) for column in zip(table.columns, *table.rows, strict=True)]
     keeps_words = sum(longest) + GAP * len(longest) <= width  # else some word is broken wherever it is folded
     for column, letters in zip(table.columns, longest, strict=True):
-        drawn.add_column(column, overflow="fold", min_width=letters if keeps_words else None)
+        shown = Text(column.translate(CONTROL))
+        drawn.add_column(shown, overflow="fold", min_width=letters if keeps_words else None)
     for row in table.rows:
         drawn.add_row(*(Text(_shown(cell)) for cell in row))
     return Group(
@@ -278,6 +281,7 @@ class Bar:
     def __init__(self, progress: "Progress", description: str, total: int) -> None:
         self._progress = progress
         self._total = total
+        description = description.translate(ONE_LINE)
         self._task = progress.add_task(description, total=total, note="")
         self._started_s = self._said_s = time.monotonic()
         self._items, self._description = 0, description

@@ -13,6 +13,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.plain_files import UnfitFile, read_regular
 
 T = TypeVar("T")
 AGAIN = "copy it again, or delete it and run the command that made it again"
@@ -38,6 +39,7 @@ def read(
     is_yaml: bool | None = None,
     most: int = 0,
     without: Container[str] = (),
+    within: Path | None = None,
 ) -> T:
     """Read one document, and check its type and, if a SHA256SUMS lists it, its digest.
 
@@ -49,6 +51,7 @@ def read(
         is_yaml: Whether it is YAML, not JSON; None: if it is called .yaml.
         most: Bytes that it may have; 0 for the default of its format.
         without: Keys of JSON objects to forget while reading.
+        within: A folder below which it may be no link, as a run's documents may not.
 
     Raises:
         MissingData: if there is no such file.
@@ -58,13 +61,12 @@ def read(
         raise MissingData(f"there is no file {path}", hint)
     is_yaml = path.suffix == ".yaml" if is_yaml is None else is_yaml
     most = most or LARGEST[".yaml" if is_yaml else ".json"]
-    if (size := path.stat().st_size) > most:
-        raise error(f"{path} is too large: {size:,} bytes, at most {most:,} are read", hint)
     try:
-        with path.open("rb") as file:
-            content = file.read(most)
+        content = read_regular(path, most, within)
     except PermissionError:
         raise
+    except UnfitFile as reason:
+        raise error(reason.message, hint) from reason
     except OSError as reason:  # of a damaged disk, or a link to what is no file
         raise error(f"{path} cannot be read: {reason.strerror}", hint) from reason
     if (known := sha256_sums.recorded(path)) and hashlib.sha256(content).hexdigest() != known:
@@ -138,9 +140,17 @@ def _why(reason: Exception) -> str:
 
 
 def _from_json(text: str, without: Container[str]) -> Any:
-    value = json.loads(text, object_pairs_hook=partial(_each_once, without))
+    hook = partial(_each_once, without)
+    value = json.loads(text, object_pairs_hook=hook, parse_constant=_read_constant)
     _refuse_deep(value, _parts_of_value, len(text))
     return value
+
+
+def _read_constant(name: str) -> float:
+    """Read what Python writes though JSON has no word for it: Infinity, as a limit, but no NaN."""
+    if name == "NaN":
+        raise ValueError("it holds NaN, which is no number")
+    return float(name)
 
 
 def _each_once(without: Container[str], pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,13 +6,16 @@ from pathlib import Path
 from typing import Self
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
-from brainhive_cli.core.file_names import open_no_link
+from brainhive_cli.core.plain_files import open_no_link, read_regular
 
 try:
     import fcntl
 except ImportError as error:
     problem = "this system cannot lock files as Linux and macOS do"
     raise MissingExtra(problem, "on Windows run it in WSL (wsl --install)") from error
+
+LARGEST = 1 << 12
+"""Bytes of a lock's file, which names a machine and a process."""
 
 
 def _holder() -> str:
@@ -23,7 +26,7 @@ def _holder() -> str:
 def is_own(path: Path) -> bool:
     """Whether this process was the last that took the lock on a path, and did not release it."""
     try:
-        return path.read_text() == _holder()
+        return read_regular(path, LARGEST, path.parent).decode(errors="replace") == _holder()
     except OSError:
         return False
 
@@ -50,7 +53,7 @@ class FileLock:
 
     Raises:
         BrainhiveError: if another process holds it and `wait` is false.
-        OSError: if the file is a link.
+        OSError: if the file is a link, or no plain file.
     """
 
     def __init__(self, path: Path, name: str, wait: bool = False) -> None:

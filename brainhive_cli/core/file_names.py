@@ -81,11 +81,6 @@ def remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def open_no_link(path: str, flags: int) -> int:
-    """Open a file, as an `opener` of `open`, unless its name is a link, which may lead anywhere."""
-    return os.open(path, flags | os.O_NOFOLLOW, 0o666)
-
-
 def _why_not(name: str) -> str:
     """Say why a word is no path below a folder; empty if it is one."""
     if not isinstance(name, str):  # as attributes of files may be

@@ -8,7 +8,7 @@ import inspect
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -20,6 +20,8 @@ from brainhive_cli.core.errors import BrainhiveError, MissingExtra, RecipeError,
 
 ALLOW = "BRAINHIVE_ALLOW_CODE"
 """Environment variable that, when it is 1, allows all code, as `--allow-code` does; for use from Python."""
+OVERRIDE = re.compile(r"[A-Za-z_][\w.]*=")
+"""How `key.path=value` begins, and a path does not (`./a=b` is one)."""
 OWN = frozenset({"python:brainhive_cli.encoders.python:example"})
 """Code that is Brainhive's, although it is named as a user's would be."""
 CALL = re.compile(r"([\w.]+)\(\) (?:takes|missing|got) ")
@@ -53,20 +55,35 @@ _imported: dict[str, str] = {}
 
 
 @contextmanager
-def permitted(all_code: bool, is_check: bool) -> Iterator[None]:
-    """Set what may run during a command."""
+def permitted(
+    all_code: bool, is_check: bool, flags: Mapping[str, Any], overrides: Iterable[str]
+) -> Iterator[None]:
+    """Set what may run during a command: what its command line names, or all code.
+
+    Args:
+        all_code: Whether all code may run.
+        is_check: Whether none does, since only the plan is printed.
+        flags: Recipe keys and values as typed.
+        overrides: `key.path=value` as typed; those of a recipe's steps are not.
+    """
     before = vars(_permission).copy()
-    vars(_permission).update(names=set(), all=all_code, is_check=is_check, ran=set())
+    named = {key: value for key, value in flags.items() if value is not None}
+    words = [*_words(named), *(word for override in overrides for word in _words_of(override))]
+    names = {word for word in words if not os.path.exists(word)}  # the others are files or folders
+    vars(_permission).update(names=names, all=all_code, is_check=is_check, ran=set())
     try:
         yield
     finally:
         vars(_permission).update(before)
 
 
-def allow_typed(key: str, value: Any) -> None:
-    """Allow the code that a flag or override names: each word of it, if it is no file or folder."""
-    words = _words({key.rpartition(".")[2]: value})
-    _permission.names.update(word for word in words if not os.path.exists(word))
+def _words_of(override: str, may_nest: bool = True) -> Iterator[str]:
+    """List the words of `key.path=value`; none of what no override is, which resolving the recipe reports."""
+    from brainhive_cli.core import recipe_files
+
+    key, _, text = override.partition("=")
+    with suppress(RecipeError):
+        yield from _words({key: recipe_files.parse(text, override)}, may_nest)
 
 
 def ran() -> frozenset[str]:
@@ -74,15 +91,17 @@ def ran() -> frozenset[str]:
     return frozenset(_permission.ran)
 
 
-def _words(value: Any) -> Iterator[str]:
+def _words(value: Any, may_nest: bool = True) -> Iterator[str]:
     if isinstance(value, str):
         yield from (value, *(word.strip() for word in value.split(",")))
+        if may_nest and OVERRIDE.match(value):  # of a step, as in steps.embed.overrides=[…]
+            yield from _words_of(value, may_nest=False)
     elif isinstance(value, Mapping):
         for key, each in value.items():
-            yield from (str(key), *_words(each))
+            yield from (str(key).rpartition(".")[2], *_words(each, may_nest))
     elif isinstance(value, list | tuple):
         for each in value:
-            yield from _words(each)
+            yield from _words(each, may_nest)
 
 
 def require(name: str, described: str) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from brainhive_cli.core import console, file_names, home, sha256_sums
 from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.plain_files import read_regular
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
 """Weights of the demo, for `demo:` references."""
@@ -237,7 +238,7 @@ def _file_digest(file: Path) -> str:
     kept = home.root() / DIGESTS / hashlib.sha256(home.portable(str(file.absolute())).encode()).hexdigest()
     stamp = f"{file.stat().st_size} {file.stat().st_mtime_ns}"
     with suppress(OSError, ValueError):
-        known, found = kept.read_text().rsplit(" ", 1)
+        known, found = read_regular(kept).decode().rsplit(" ", 1)
         if known == stamp:
             return found
     found = sha256_sums.digest(file)

@@ -5,7 +5,14 @@ import os
 import re
 
 from brainhive_cli.core import companions, foreign_code, machine_errors
-from brainhive_cli.core.errors import BrainhiveError, DeviceError, LostProcess, MissingExtra, first_line
+from brainhive_cli.core.errors import (
+    BrainhiveError,
+    DeviceError,
+    LostProcess,
+    MissingExtra,
+    RecipeError,
+    first_line,
+)
 
 LOST_PROCESS = r"^Dist\w*Error: |gloo/transport/|NCCL error|NCCL communicator|ncclRemoteError"
 """What torch says where another process of the launch has ended."""
@@ -62,7 +69,9 @@ def describe(error: Exception, less_memory: str = "") -> BrainhiveError:
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         reason = error.strerror or first_line(error)
-        return BrainhiveError(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
+        # a name that is too long comes from the command line or a recipe, whatever it is a name of
+        kind = RecipeError if error.errno == errno.ENAMETOOLONG else BrainhiveError
+        return kind(f"{where}{reason}", WAYS.get(error.errno or 0, ANY))
     return foreign_code.mistake(error) or BrainhiveError(
         f"unexpected {type(error).__name__}: {first_line(error)}", "this is a bug; --debug shows where"
     )

@@ -214,8 +214,12 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
     arguments += [f"--main_process_ip={run.main_process_ip}"] if run.main_process_ip else []
     arguments += [f"--mixed_precision={run.mixed_precision or 'no'}", "--dynamo_backend=no"]
     arguments += [f"--num_cpu_threads_per_process={threads}", "--module", "brainhive_cli", *sys.argv[1:]]
+    before = dict(os.environ)
     with TemporaryDirectory() as reports:
-        os.environ[REPORTS] = reports
+        # `python -m` would import from the working directory first, which may be a stranger's: the processes
+        # import from where this one does
+        imported = os.pathsep.join(map(os.path.abspath, sys.path))
+        os.environ |= {REPORTS: reports, "PYTHONSAFEPATH": "1", "PYTHONPATH": imported}
         try:
             launch_command(launch_command_parser().parse_args(arguments))
         except ChildFailedError as failed:
@@ -224,7 +228,8 @@ def relaunch(run: Run, processes: int, less_memory: str = "") -> tuple[int, Brai
         except (SignalException, KeyboardInterrupt):
             return INTERRUPTED, None
         finally:
-            del os.environ[REPORTS]
+            os.environ.clear()
+            os.environ.update(before)
     return 0, None
 
 

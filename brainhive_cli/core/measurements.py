@@ -184,8 +184,15 @@ class Measurements:
                 f"{path} holds metrics of schema {documents.shown(found)}, this version reads {SCHEMA}",
                 "run its command again with --again",
             )
-        documents.check(document.get("notes"), f"{path}: notes", Notes)
-        return documents.check({each.name: document.get(each.name) for each in fields(cls)}, str(path), cls)
+        notes = documents.check(document.get("notes"), f"{path}: notes", Notes)
+        content = {each.name: document.get(each.name) for each in fields(cls)}
+        found_all = documents.check(content, str(path), cls)
+        if absent := [name for name in notes.get("sources", []) if name not in found_all.scopes]:
+            raise BrainhiveError(
+                f"{path}: notes.sources names {documents.shown(absent[0])}, which is no scope of it",
+                documents.AGAIN,
+            )
+        return found_all
 
 
 def scope(*parts: str) -> str:

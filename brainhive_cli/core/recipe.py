@@ -22,7 +22,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from brainhive_cli.core import foreign_code, home, recipe_files
+from brainhive_cli.core import home, recipe_files
 from brainhive_cli.core.documents import shown
 from brainhive_cli.core.errors import RecipeError, guess
 from brainhive_cli.core.recipe_files import lay_over
@@ -70,6 +70,16 @@ def _each_once(value: list[Any]) -> list[Any]:
     return value
 
 
+def _pattern(value: str) -> str:
+    if os.path.isabs(value):
+        raise ValueError("is an absolute path, and must be one below its root")
+    if any("**" in part and part != "**" for part in value.split("/")):
+        raise ValueError("** stands for whole folders, as in **/name")
+    return value
+
+
+Pattern = Annotated[str, AfterValidator(_pattern)]
+"""Files below a folder, with the wildcards of a shell."""
 Names = Annotated[list[str], BeforeValidator(split)]
 
 
@@ -299,15 +309,12 @@ class Recipe(Section):
         fields = recipe_files.read(recipe_files.find(command, name))
         for key, value in flags.items():
             if value is not None:
-                foreign_code.allow_typed(key, value)
                 cls.put(fields, key, value)
         for override in overrides:
             key, equals, text = override.partition("=")
             if not equals:
                 raise RecipeError(f"override {override!r} has no value", "write key.path=value")
-            value = recipe_files.parse(text, override)
-            foreign_code.allow_typed(key, value)
-            cls.put(fields, key, value)
+            cls.put(fields, key, recipe_files.parse(text, override))
         recipe = validate(cls, fields)
         _refuse_unwritable(recipe.model_dump())
         return recipe

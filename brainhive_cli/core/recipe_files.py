@@ -1,5 +1,6 @@
 """Recipe files: shipped or a user's, from YAML to plain keys and back."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,12 @@ def find(command: str, name: str | None) -> Path:
         return shipped() / f"{command}.yaml"
     spelt = name.replace("_", "-")
     for candidate in (Path(name), shipped() / spelt / f"{command}.yaml", shipped() / f"{spelt}.yaml"):
-        if candidate.is_file():
+        if os.path.isfile(candidate):  # to a Path, a name that is too long is an error
             return candidate
     own = sorted(shipped().rglob(f"{command}.yaml"))
     known = [file.parent.relative_to(shipped()).as_posix() for file in own if file.parent != shipped()]
     raise RecipeError(
-        f"no recipe {name!r}: neither a file nor a shipped recipe",
+        f"no recipe {documents.shown(name)}: neither a file nor a shipped recipe",
         f"{guess(name, known)}shipped for {command}: {', '.join(known) or 'none'}",
     )
 

@@ -11,6 +11,7 @@ from PIL import Image
 from brainhive_cli.core import documents, sha256_sums, weights
 from brainhive_cli.core.errors import BrainhiveError, first_line
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.plain_files import open_regular
 from brainhive_cli.core.runs import FINISHED, LARGEST
 
 
@@ -62,7 +63,7 @@ def _read_document(path: Path) -> None:
 
 def _read_picture(path: Path) -> None:
     try:
-        with Image.open(path) as picture:
+        with open_regular(path) as file, Image.open(file) as picture:
             picture.verify()  # the CRC32 of each chunk
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
         raise BrainhiveError(f"{path} is no whole picture: {first_line(error)}") from error

@@ -16,15 +16,18 @@ from brainhive_cli.core import console, documents, environment, home, interrupti
 from brainhive_cli.core.checkpoints import Checkpoint
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError, first_line, guess
 from brainhive_cli.core.file_lock import FileLock, is_own
-from brainhive_cli.core.file_names import below, open_no_link, publish, remove, within
+from brainhive_cli.core.file_names import below, publish, remove, within
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements, Notes
+from brainhive_cli.core.plain_files import open_no_link, read_regular, refuse_links
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import to_yaml
 
 T = TypeVar("T")
 LARGEST = 1 << 30
 """Bytes of the largest document of a run that is read: it holds a value for each item."""
+LARGEST_RECIPE = 1 << 20
+"""Bytes of the largest recipe of a run that is read: it names every key."""
 FINISHED = "metrics.json"
 """The file that makes a run finished; it is written last."""
 CLAIM = ".claim"
@@ -65,6 +68,8 @@ class RunFolder:
         run = cls(path)
         if not run.is_finished:
             is_new = not (path / "recipe.yaml").is_file()
+            if path.is_dir():
+                refuse_links(path)
             lock = FileLock(path / CLAIM, f"run {path}")
             if run.is_finished:  # by another command, just before this one had the lock
                 lock.release()
@@ -101,6 +106,7 @@ class RunFolder:
             MissingData: if the run is not finished.
             BrainhiveError: if its metrics are of another schema.
         """
+        refuse_links(self.path)  # for all that is read of it next, be it by a library
         return Measurements.read(self.read_json(name), self.path / name)
 
     @contextmanager
@@ -133,14 +139,20 @@ class RunFolder:
             BrainhiveError: if it is damaged, or this version has no such recipe.
         """
         path = self.path / "recipe.yaml"
-        fields = documents.read(path, dict[str, Any], most=1 << 20)
+        refuse_links(self.path)
+        fields = documents.read(path, dict[str, Any], most=LARGEST_RECIPE, within=self.path)
         return documents.check(fields | changes, str(path), kind)
 
     def read_json(self, name: str, kind: type[T] = dict[str, Any]) -> T:  # type: ignore[assignment]
         """Read a JSON document of the run."""
         if not (self.path / name).is_file():
             raise MissingData(f"run {self.path} is not finished: it has no {name}", "run its command again")
-        return documents.read(self.path / name, kind, most=LARGEST)
+        return documents.read(self.path / name, kind, most=LARGEST, within=self.path)
+
+    def read_text(self, name: str, max_bytes: int = LARGEST) -> str:
+        """Read a text of the run, whatever it holds; empty if it has none."""
+        path = self.path / name
+        return read_regular(path, max_bytes, self.path).decode("utf-8", "replace") if path.is_file() else ""
 
     def write_json(self, name: str, document: Mapping[str, Any]) -> None:
         """Write a JSON document, its paths relative to home, under its final name only when complete."""
@@ -176,11 +188,9 @@ class RunFolder:
 
     def events(self) -> Iterator[dict[str, Any]]:
         """Read the events of `log.jsonl` but for damaged lines, as two machines may leave."""
-        path = self.path / "log.jsonl"
-        for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else ():
-            with suppress(ValueError):
-                if isinstance(event := json.loads(line), dict):
-                    yield event
+        for line in self.read_text("log.jsonl").splitlines():
+            with suppress(BrainhiveError):
+                yield documents.parse(line, "an event")
 
     def forget_events_after(self, step: int) -> None:
         """Drop what `log.jsonl` has of later steps than the checkpoint from which a training continues.

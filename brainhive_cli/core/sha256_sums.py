@@ -9,12 +9,11 @@ from pathlib import Path
 
 from brainhive_cli.core.file_names import publish
 from brainhive_cli.core.file_names import remove as remove_path
+from brainhive_cli.core.plain_files import TRACKERS, open_regular, read_regular
 
 NAME = "SHA256SUMS"
 DOCUMENTS = {".json", ".yaml", ".csv", ".html"}
 """The files of a run that have a digest there; weights and stores carry their own."""
-TRACKERS = ("tensorboard", "wandb", "swan", "run-")
-"""First letters of what trackers keep in a run's own folder, and which is no part of the run."""
 RUN = ("recipe.yaml", "metrics.json")
 """Files of a run, of which one must lie next to a list: a list elsewhere governs none of its documents."""
 HIGHEST = 6
@@ -106,7 +105,7 @@ def recorded(path: Path) -> str:
 
 def digest(path: Path) -> str:
     """Digest a file (hexadecimal)."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -120,5 +119,5 @@ def remove(folder: Path) -> None:
 @lru_cache(maxsize=64)
 def _parsed(path: Path, mtime_ns: int, size: int) -> Mapping[str, str]:
     """Parse a list once for each time that it was changed; it is looked up for each document."""
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    lines = read_regular(path, LARGEST).decode("utf-8", "replace").splitlines()
     return {found[2]: found[1] for found in map(LINE.fullmatch, lines) if found}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageSequence
 
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
+from brainhive_cli.core.plain_files import open_regular, require_regular
 from brainhive_cli.datasets import Clip, bad_picture, decode
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.matching import PICTURES
@@ -21,8 +22,8 @@ VIDEOS = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi"})
 """Endings of video files."""
 ANIMATED = frozenset({".gif", ".png", ".webp"})
 """Endings of pictures that may have several frames."""
-LARGEST_BYTES = 2**31
-"""Of the frames of a clip: a film is no clip."""
+LARGEST_BYTES, MOST_FRAMES = 2**31, 2**15
+"""Of the frames of a clip (18 minutes at 30 Hz): a film is no clip."""
 HUNDREDTH_MS = 10
 """GIF counts time in hundredths of a second, so that equal durations may differ by one."""
 EVEN = 0.1
@@ -36,7 +37,7 @@ def is_animated(path: Path) -> bool:
     if path.suffix.lower() not in ANIMATED:
         return False
     try:
-        with Image.open(path) as file:
+        with open_regular(path) as content, Image.open(content) as file:
             return bool(getattr(file, "is_animated", False))
     except (*RAISED, Image.DecompressionBombError):
         return False
@@ -52,7 +53,7 @@ def read_frames_of(folder: Path) -> Clip:
     files = sorted_by_number([each for each in folder.iterdir() if each.suffix.lower() in PICTURES])
     if not files:
         raise BrainhiveError(f"{folder} has no frames", f"frames end in {', '.join(sorted(PICTURES))}")
-    frames = [np.asarray(decode(str(file), file)) for file in files]
+    frames = _collected((np.asarray(decode(str(file), file)) for file in files), folder)
     if len(sizes := sorted({frame.shape[:2] for frame in frames})) > 1:
         raise BrainhiveError(f"the frames in {folder} differ in size: {sizes}", "bring them to one size")
     return Clip(np.stack(frames), None)
@@ -75,18 +76,23 @@ def read_animation(path: Path) -> Clip:
 
     Raises:
         BadPicture: naming the file, if it cannot be decoded.
-        BrainhiveError: if its frames are shown for durations that are no multiples of the shortest.
+        BrainhiveError: if it is too long for a clip, or its frames are shown for durations that are no
+            multiples of the shortest.
     """
+    shown_ms: list[float] = []
+
+    def decoded(file: Image.Image) -> Iterator[Frames]:
+        for frame in ImageSequence.Iterator(file):
+            pixels = np.asarray(frame.convert("RGB"))
+            shown_ms.append(float(frame.info.get("duration", 0)))  # which a WebP has once it is decoded
+            yield pixels
+
     try:
-        with Image.open(path) as file:
-            found = [
-                (np.asarray(frame.convert("RGB")), float(frame.info.get("duration", 0)))
-                for frame in ImageSequence.Iterator(file)
-            ]
+        with open_regular(path) as content, Image.open(content) as file:
+            frames = np.stack(_collected(decoded(file), path))
     except (*RAISED, Image.DecompressionBombError) as error:
         raise bad_picture(path, error) from error
-    frames, durations = zip(*found, strict=True)
-    return _at_one_rate(path, np.stack(frames), np.array(durations))
+    return _at_one_rate(path, frames, np.array(shown_ms))
 
 
 def _at_one_rate(path: Path, frames: Frames, shown_ms: NDArray[np.float64]) -> Clip:
@@ -101,6 +107,7 @@ def _at_one_rate(path: Path, frames: Frames, shown_ms: NDArray[np.float64]) -> C
         raise BrainhiveError(
             f"the frames of {path} are shown for {durations} ms", "write the clip at one rate"
         )
+    _refuse_long(path, times.sum(), frames[0].nbytes * times.sum())
     return Clip(np.repeat(frames, times.round().astype(int), axis=0), float(1000 / shown_ms.min()))
 
 
@@ -113,22 +120,35 @@ def read_video(path: Path) -> Clip:
         BrainhiveError: if it is too long for a clip.
     """
     try:
-        with _library(path).open(str(path)) as video:
+        library = _library(path)
+        require_regular(path)
+        with library.open(str(path)) as video:
             rate = video.streams.video[0].average_rate
-            frames = np.stack(list(_decoded(video, path)))
+            pixels = (frame.to_ndarray(format="rgb24") for frame in video.decode(video=0))
+            frames = np.stack(_collected(pixels, path))
     except RAISED as error:  # PyAV's errors are among them
         raise bad_picture(path, error) from error
     return Clip(frames, float(rate) if rate else None)
 
 
-def _decoded(video: Any, path: Path) -> Iterator[Frames]:
+def _collected(frames: Iterable[Frames], path: Path) -> list[Frames]:
+    """List the frames [H, W, 3] of a clip as they are decoded, until they are too many for one."""
+    found: list[Frames] = []
     total = 0
-    for frame in video.decode(video=0):
-        pixels = frame.to_ndarray(format="rgb24")
-        total += pixels.nbytes
-        if total > LARGEST_BYTES:
-            raise BrainhiveError(f"{path} is too long for a clip", "cut it into clips of some seconds")
-        yield pixels
+    for frame in frames:
+        total += frame.nbytes
+        _refuse_long(path, len(found) + 1, total)
+        found.append(frame)
+    return found
+
+
+def _refuse_long(path: Path, count: float, size: float) -> None:
+    if count > MOST_FRAMES or size > LARGEST_BYTES:
+        raise BrainhiveError(
+            f"{path} is too long for a clip: {count:.3g} frames of {size:.3g} bytes or more, "
+            f"at most {MOST_FRAMES:,} of {LARGEST_BYTES:,}",
+            "cut it into clips of some seconds",
+        )
 
 
 def has_pyav() -> bool:

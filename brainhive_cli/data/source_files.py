@@ -7,6 +7,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from brainhive_cli.core import home
+from brainhive_cli.core.plain_files import read_regular
 
 Known = Mapping[str, Mapping[str, Any]]
 """Name of a file to its bytes, and of tables and small files the SHA-256, too."""
@@ -24,7 +25,7 @@ def _known_by(path: Path) -> dict[str, Any]:
     size = path.stat().st_size
     if path.suffix.lower() not in TABLES and size >= SMALL_BYTES:
         return {"bytes": size}
-    return {"bytes": size, "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"bytes": size, "sha256": hashlib.sha256(read_regular(path)).hexdigest()}
 
 
 def difference(old: Known, new: Known) -> str:

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
@@ -13,6 +14,7 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.plain_files import UnfitFile, open_regular
 from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
@@ -228,9 +230,10 @@ def decode(source: str | BytesIO, name: object) -> Image.Image:
         BadPicture: naming the picture.
     """
     try:
-        with Image.open(source, formats=FORMATS) as picture:
+        opened = open_regular(source) if isinstance(source, str) else nullcontext(source)
+        with opened as content, Image.open(content, formats=FORMATS) as picture:
             if picture.format == "PNG":  # whose checksums PIL verifies only when told to
-                with Image.open(source, formats=("PNG",)) as twin:
+                with Image.open(content, formats=("PNG",)) as twin:
                     twin.verify()
             if picture.mode in ("I", "F"):
                 raise ValueError("32 bits a pixel, of no known range")
@@ -245,7 +248,7 @@ def bad_picture(name: object, error: Exception) -> BadPicture:
     """Say that a picture cannot be decoded, and why; an error of the machine is raised as it is."""
     if is_of_the_machine(error):
         raise error  # a gap in a store would be for good
-    reason = first_line(error)
+    reason = error.strerror if isinstance(error, UnfitFile) else first_line(error)
     return BadPicture(
         f"{name} cannot be decoded: {reason}", "replace the file (embed accepts the gap with --skip-bad)"
     )

@@ -14,7 +14,7 @@ from brainhive_cli import datasets
 from brainhive_cli.core import console, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
-from brainhive_cli.core.recipe import Paths
+from brainhive_cli.core.recipe import Paths, Pattern
 from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._archives import unpacking
@@ -47,7 +47,7 @@ class Layout(parts.Config):
     """Where the files of a THINGS data set lie."""
 
     root: str = Field("", description="folder of the data set; default: its name below paths.data")
-    signals: str = Field(
+    signals: Pattern = Field(
         "",
         description="folder of sub-XX/{train,test}.pt below root, or a pattern; default: the published one",
     )

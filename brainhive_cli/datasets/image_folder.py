@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from brainhive_cli import datasets
 from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.plain_files import read_regular
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import pictures_below
 from brainhive_cli.datasets._pictures import SPLITS, Pictures, from_files
@@ -113,7 +114,7 @@ class ImageFolder:
     def _is_listed(self, path: Path, files: Sequence[str]) -> NDArray[np.bool_]:
         """Say which pictures a list names, or refuse what is no list of pictures."""
         try:
-            lines = path.read_text("utf-8-sig").splitlines()
+            lines = read_regular(path).decode("utf-8-sig").splitlines()
         except (OSError, ValueError) as error:
             raise MissingData(f"no list of test pictures {path}", "dataset.test_list=FILE") from error
         hint = "a picture in each line: CONCEPT/FILE.jpg"

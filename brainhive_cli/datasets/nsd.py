@@ -16,6 +16,7 @@ from pydantic import Field
 from brainhive_cli import datasets
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.plain_files import files_called
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.stores import hdf5, pickles
@@ -103,7 +104,7 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     rows = np.flatnonzero((is_test == (split == "test")) & is_shown)
     image_ids = Names.of(map(_image_id, rows.tolist()))
     found = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
-    files = sorted(root.rglob(CURATED))
+    files = files_called(CURATED, root)
     return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS) if files else found
 
 
@@ -151,7 +152,7 @@ def _shown(root: Path, subjects: Sequence[int]) -> tuple[list[int], list[int]]:
 
 
 def _find(root: Path, name: str) -> Path:
-    found = sorted(root.rglob(name))
+    found = files_called(name, root)
     if not found:
         raise MissingData(f"nsd: no {root}/**/{name}", SOURCE)
     return found[0]

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.plain_files import read_regular
 from brainhive_cli.core.weights import reading
 from brainhive_cli.encoders import Encoder, EncoderConfig, resolve, weights_of
 from brainhive_cli.encoders._aligned import AlignedConfig, find
@@ -88,7 +89,7 @@ class Config(AlignedConfig):
         if self.source == "random":
             return None, {"source": "random"}
         folder = find(self.source, [FILE], WAY)
-        digest = hashlib.sha256((folder / FILE).read_bytes()).hexdigest()
+        digest = hashlib.sha256(read_regular(folder / FILE)).hexdigest()
         if not digest.startswith(self.sha256):
             raise MissingData(
                 f"{folder / FILE} is not the one for {self.base.name}: "

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.plain_files import read_regular, require_regular
 from brainhive_cli.exchange import parquet as _parquet
 from brainhive_cli.exchange.parquet import AGAIN
 from brainhive_cli.stores import hdf5, pickles
@@ -151,7 +153,7 @@ def _tree(folders: Sequence[Path], suffix: str) -> Vectors:
     found = {
         file: file.relative_to(folder).as_posix().removesuffix(ending)
         for folder in folders
-        for file in sorted(folder.rglob(f"*{ending}"))
+        for file in sorted(folder.rglob(f"*{escape(ending)}"))
     }
     if not found:
         raise MissingData(f"{folders[0]} has no *{ending}", "give the folder that holds the vectors")
@@ -165,7 +167,7 @@ def _from_tree(files: Sequence[Path]) -> Iterator[NDArray[Any]]:
 
 def _thingsvision(folder: Path) -> Vectors:
     """`file_names.txt` next to `features.npy` (or .pt, .hdf5, .txt), or to `features_01.npy` and so on."""
-    names = (folder / NAMES).read_text("utf-8").split("\n")
+    names = read_regular(folder / NAMES).decode().split("\n")
     files = sorted(folder.glob("features*.*"))
     readers: dict[str, Callable[[Path], Any]] = {
         **{".npy": pickles.load, ".pt": pickles.load},
@@ -182,6 +184,7 @@ def _thingsvision(folder: Path) -> Vectors:
 
 def _read_all(read: Callable[[Path], Any], files: Sequence[Path]) -> Iterator[NDArray[Any]]:
     for file in files:
+        require_regular(file)
         content = read(file)
         yield from _in_batches(content if isinstance(content, list | Iterator) else [content])
 

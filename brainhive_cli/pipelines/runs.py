@@ -3,6 +3,7 @@
 import os
 import shlex
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -22,7 +23,7 @@ from brainhive_cli.core.metric_names import headlines, shown
 from brainhive_cli.core.recipe import Names, Run
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.core.runs import CLAIM, RunFolder, age
+from brainhive_cli.core.runs import CLAIM, LARGEST_RECIPE, RunFolder, age
 from brainhive_cli.reports.runs_shown import ShownRun, find
 from brainhive_cli.reports.tidy_table import summary_scopes
 
@@ -229,7 +230,7 @@ def _show(run: ShownRun) -> Result:
 def _users(found: Sequence[Found], root: Path) -> dict[str, list[str]]:
     """Find the other runs whose recipes name one of these."""
     texts = {
-        f"{path.parts[-3]}/{path.parts[-2]}": path.read_text(encoding="utf-8", errors="replace")
+        f"{path.parts[-3]}/{path.parts[-2]}": _recipe_text(path.parent)
         for path in root.glob("*/*/recipe.yaml")
     }
     removed = {each.name for each in found}
@@ -237,6 +238,12 @@ def _users(found: Sequence[Found], root: Path) -> dict[str, list[str]]:
         each.name: [name for name, text in texts.items() if name not in removed and each.path.name in text]
         for each in found
     }
+
+
+def _recipe_text(folder: Path) -> str:
+    with suppress(OSError):  # a pipe or a large one: it is not of a run that reads another
+        return RunFolder(folder).read_text("recipe.yaml", LARGEST_RECIPE)
+    return ""
 
 
 def _remove(found: Sequence[Found], recipe: Recipe, users: dict[str, list[str]]) -> None:
@@ -248,6 +255,9 @@ def _remove(found: Sequence[Found], recipe: Recipe, users: dict[str, list[str]])
     if not recipe.yes and not console.confirm(f"remove {len(found)} run{'s' if len(found) > 1 else ''}?"):
         raise BrainhiveError("nothing was removed", "--yes removes without asking")
     for each in found:
+        if each.path.is_symlink():  # the link goes; what it leads to is not touched, not even by a lock
+            remove(each.path)
+            continue
         lock = FileLock(each.path / CLAIM, f"run {each.path}")
         remove(each.path)
         lock.release()

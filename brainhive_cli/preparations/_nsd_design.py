@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.plain_files import files_called, is_file
 from brainhive_cli.stores.damage import described
 
 SESSIONS = (40, 40, 32, 30, 40, 32, 40, 30)
@@ -33,7 +34,7 @@ def image_id(row: int) -> str:
 def path_of(root: Path) -> Path:
     """Find the design below a root; MissingData where it is not there."""
     usual = root / FOLDER / MATRIX
-    found = [usual] if usual.is_file() else sorted(root.rglob(MATRIX))
+    found = [usual] if is_file(usual) else files_called(MATRIX, root)
     if not found:
         raise MissingData(f"nsd: no {usual}", SOURCE)
     return found[0]

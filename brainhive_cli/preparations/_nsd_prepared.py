@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.plain_files import is_file
 from brainhive_cli.preparations._nsd_design import SUBJECTS
 from brainhive_cli.preparations._nsd_volumes import Masks
 from brainhive_cli.stores import hdf5, mapping, pickles
@@ -65,7 +66,7 @@ def voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxe
                 )
             return masks.voxels(mask)
     for root in roots:
-        if (path := root / REGION_MASKS).is_file():
+        if is_file(path := root / REGION_MASKS):
             return Voxels(_regions(path, subject, width, source))
     return Voxels({GENERAL: np.ones(width, bool)})
 

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra
+from brainhive_cli.core.plain_files import is_file
 from brainhive_cli.stores import hdf5, mapping
 from brainhive_cli.stores.damage import described, refuse_inflation
 from brainhive_cli.stores.recordings import Voxels
@@ -67,7 +68,7 @@ def _nibabel(path: Path) -> Any:
 
 def file_of(folder: Path, name: str, endings: Sequence[str] = ENDINGS) -> Path | None:
     """Find a file of one of several formats; None where there is none."""
-    return next((path for ending in endings if (path := folder / f"{name}{ending}").is_file()), None)
+    return next((path for ending in endings if is_file(path := folder / f"{name}{ending}")), None)
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
+from brainhive_cli.core.plain_files import read_regular
 from brainhive_cli.preparations._recording_files import table_of, tables_of
 
 
@@ -99,7 +100,7 @@ def read_table(path: Path) -> tuple[list[str], list[dict[str, str]]]:
         BrainhiveError: if it is no such table.
     """
     try:
-        text = path.read_text("utf-8-sig")
+        text = read_regular(path).decode("utf-8-sig")
         first = text.partition("\n")[0]
         separator = max("\t;,", key=first.count) if path.suffix != ".tsv" else "\t"
         reader = csv.DictReader(text.splitlines(), delimiter=separator, strict=True)

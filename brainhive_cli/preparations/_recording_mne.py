@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, MissingExtra, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.plain_files import require_regular_siblings
 from brainhive_cli.preparations._recording_events import events_of
 
 BAD = re.compile(r"(bad|edge).*", re.IGNORECASE | re.DOTALL)
@@ -147,7 +148,9 @@ def open_raw(path: Path, has_bids_onsets: bool = True) -> Any:
         import mne
     except ImportError as error:
         raise MissingExtra("reading recordings needs mne", "pip install 'brainhive[raw]'") from error
-    is_bids = any((folder / "dataset_description.json").is_file() for folder in list(path.parents)[1:5])
+    roots = [folder for folder in list(path.parents)[1:5] if (folder / "dataset_description.json").is_file()]
+    is_bids = bool(roots)
+    require_regular_siblings(path, roots[-1] if roots else path.parent)
     with (
         warnings.catch_warnings(record=True) as warned,
         redirect_stdout(StringIO()),  # where mne logs

@@ -16,7 +16,7 @@ from pydantic import Field, field_validator, model_validator
 
 from brainhive_cli.core import home, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
-from brainhive_cli.core.recipe import Numbers, Paths
+from brainhive_cli.core.recipe import Numbers, Paths, Pattern
 from brainhive_cli.preparations import Trials
 from brainhive_cli.preparations._nsd_design import (
     FIRST_RELEASE,
@@ -53,8 +53,8 @@ class Config(parts.Config):
     """
 
     root: str = Field("", description="folder of nsddata and nsddata_betas; default: nsd below paths.data")
-    space: str = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
-    betas: str = Field("betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder")
+    space: Pattern = Field("func1pt8mm", description="of the volumes: func1pt8mm or func1mm")
+    betas: Pattern = Field("betas_fithrf_GLMdenoise_RR", description="version of the betas, a folder")
     voxels: str = Field("nsdgeneral", description="mask of the voxels that are kept")
     masks: dict[str, str] = Field(
         {},

@@ -10,11 +10,14 @@ from markupsafe import Markup
 from PIL import Image
 
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.plain_files import read_regular
 
 TILE_PX, WHOLE_PX = 200, 1200
 """Longest side of a tile of a sheet, and of a picture of its own."""
 KEPT_BYTES = 6_000
 """A smaller file goes into the page as it is."""
+LARGEST_BYTES = 1 << 28
+"""Of a file that is shown; a page holds all of them."""
 CLIPS = {".mp4": "video/mp4", ".webm": "video/webm"}
 PLAIN = {".svg": "image/svg+xml", ".gif": "image/gif", ".webp": "image/webp", ".png": "image/png"}
 
@@ -89,7 +92,7 @@ def _read(path: Path) -> bytes:
         raise MissingData(
             f"{path} is missing, and an artifact shows it", "run the command that made it again"
         )
-    return path.read_bytes()
+    return read_regular(path, LARGEST_BYTES)
 
 
 def _base64(content: bytes) -> str:

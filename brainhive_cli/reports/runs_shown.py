@@ -17,7 +17,7 @@ from brainhive_cli.core.file_names import below
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
 from brainhive_cli.core.metric_names import headlines
 from brainhive_cli.core.run_files import is_run
-from brainhive_cli.core.runs import RunFolder, newest
+from brainhive_cli.core.runs import LARGEST_RECIPE, RunFolder, newest
 from brainhive_cli.core.runs import find as find_run
 from brainhive_cli.core.sweep import of_variant
 
@@ -105,8 +105,7 @@ class ShownRun:
     @property
     def recipe_text(self) -> str:
         """The resolved recipe as it lies in the run."""
-        path = self.folder.path / "recipe.yaml"
-        return path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
+        return self.folder.read_text("recipe.yaml", LARGEST_RECIPE)
 
     @property
     def source(self) -> str:

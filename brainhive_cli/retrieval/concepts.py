@@ -4,12 +4,14 @@ import csv
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from io import StringIO
 from typing import Any
 
 import numpy as np
 
 from brainhive_cli.core import home
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.plain_files import read_regular
 
 NUMBER = re.compile(r"^\d+_")
 """What THINGS puts before a concept's name in its folders."""
@@ -89,8 +91,8 @@ def read_categories(path: str) -> dict[str, str]:
     if not file.is_file():
         raise MissingData(f"no file {path} of categories", "a table: concept, category on each line")
     try:
-        with file.open(newline="", encoding="utf-8") as stream:
-            rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
+        stream = StringIO(read_regular(file).decode(), newline="")
+        rows = list(csv.reader(stream, delimiter="," if file.suffix == ".csv" else "\t"))
     except (csv.Error, UnicodeDecodeError) as error:
         raise BrainhiveError(f"{path} is no table: {error}", "concept, category on each line") from error
     for number, row in enumerate(rows, 1):

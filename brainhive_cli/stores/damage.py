@@ -13,6 +13,7 @@ from pathlib import Path
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.plain_files import UnfitFile, require_regular
 
 RAISED = (
     *(ArithmeticError, AttributeError, EOFError, LookupError, MemoryError, NotImplementedError, OSError),
@@ -34,10 +35,12 @@ def described(path: Path, way_out: str, error: type[BrainhiveError] = MissingDat
         way_out: One line on how to get a sound one.
         error: What is raised instead.
     """
-    if path.exists() and not (path.is_file() or path.is_dir()):  # a pipe, say, on which reading would wait
-        raise error(f"{path} is no file", way_out)
     try:
+        if path.exists() and not path.is_dir():
+            require_regular(path)
         yield
+    except UnfitFile as reason:
+        raise error(reason.message, way_out) from reason
     except RAISED as reason:
         if is_of_the_machine(reason):
             raise

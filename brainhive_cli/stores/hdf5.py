@@ -16,6 +16,7 @@ import h5py
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import checksums
 from brainhive_cli.stores.damage import described
@@ -109,8 +110,17 @@ def get_attributes(file: h5py.File) -> dict[str, Any]:
             raise ValueError(f"its attribute {name} is neither a number nor text")
         f"{name}{value}".encode()  # which surrogates, of bytes that are not UTF-8, do not survive
         is_json = _is_json(value)
-        found[name] = json.loads(str(value)) if is_json else value if isinstance(value, str) else value.item()
+        found[name] = (
+            _parsed(str(value), name) if is_json else value if isinstance(value, str) else value.item()
+        )
     return found
+
+
+def _parsed(text: str, name: str) -> Any:
+    try:
+        return documents.parse(text, f"its attribute {name}", Any)
+    except BrainhiveError as error:  # which `open_file` makes one of, with the store's name
+        raise ValueError(error.message) from error
 
 
 def seal(path: Path, attributes: Mapping[str, Any] | None = None) -> None:

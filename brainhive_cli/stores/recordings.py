@@ -248,6 +248,8 @@ class SignalStore:
             if difference := difference_of(first, recording):
                 raise BrainhiveError(
                     f"{path.stem}: the {split} signals have other {difference} than the first"
+                    f"{_only_in_one(first.space, recording.space)}",
+                    WAYS.get(difference, "prepare the splits with one window, rate and unit"),
                 )
         lock = FileLock.for_path(path)
         spaces = {f"{split}/signal": (tuple(r.signal.shape), _dtype(r)) for split, r in recordings.items()}
@@ -343,6 +345,23 @@ def difference_of(first: Recording, other: Recording) -> str:
     pairs |= {name: (getattr(first, name), getattr(other, name)) for name in ("times_s", "rate_hz", "unit")}
     differing = (name for name, pair in pairs.items() if not np.array_equal(*pair))
     return next(differing, "").removesuffix("_s")
+
+
+def _only_in_one(first: Sensors | Voxels, other: Sensors | Voxels) -> str:
+    """List, in brackets, the channels that one of two has alone; empty where both have the same."""
+    names = [set(each.names) if isinstance(each, Sensors) else set() for each in (first, other)]
+    alone = sorted(names[0] ^ names[1])
+    more = f" and {len(alone) - SHOWN} more" if len(alone) > SHOWN else ""
+    return f" ({', '.join(alone[:SHOWN])}{more})" if alone else ""
+
+
+SHOWN = 5
+"""Channels that an error lists."""
+WAYS = {
+    "channels": "preparation.channels=[…] with those that all files have, or correct their channel lists",
+    "positions": "give all files the same positions of electrodes",
+}
+"""What to do about splits of a subject that differ, by what they differ in."""
 
 
 def _space_arrays(space: Sensors | Voxels) -> dict[str, NDArray[Any]]:

@@ -73,6 +73,37 @@ def test_code_named_on_the_command_line_itself_needs_no_flag(embedding: str) -> 
     assert executed()
 
 
+@pytest.mark.parametrize("part", [f"['{ENCODER}']", f"[{{kind: python, source: '{ENCODER}'}}]"])
+def test_an_override_in_a_workflow_or_demo_file_is_a_files_word(
+    home: Path, pictures: Path, part: str
+) -> None:
+    overrides = [f"dataset={{kind: image-folder, root: {pictures}}}", f"encoders={part}"]
+    steps = recipe(home, steps={"embed": {"overrides": overrides}})
+    for words in ((), ("--check",)):
+        shown = brainhive("workflow", "--recipe", steps, *words)
+        assert shown.exit_code in (2, 3) and "named by a file" in shown.stderr and not executed()
+    demo = {"quick": True, "overrides": {"embed": overrides[1:]}}
+    shown = brainhive("demo", "--recipe", recipe(home, **demo))
+    assert shown.exit_code == 2 and "named by a file" in shown.stderr and not executed()
+
+    steps = recipe(home, steps={"embed": {"overrides": overrides}})
+    assert brainhive("workflow", "--recipe", steps, "--allow-code").exit_code == 0 and executed()
+
+
+def test_an_override_of_a_step_that_is_typed_is_the_users_word(home: Path, pictures: Path) -> None:
+    folder = f"dataset={{kind: image-folder, root: {pictures}}}"
+    steps = recipe(home, steps={"embed": {"overrides": [folder]}})
+    typed = json.dumps([folder, f"encoders=[{{kind: python, source: '{ENCODER}'}}]"])
+    assert brainhive("workflow", "--recipe", steps, f"steps.embed.overrides={typed}").exit_code == 0
+    assert executed()
+
+
+def test_a_training_that_a_recipe_names_is_a_files_word(home: Path) -> None:
+    file = recipe(home, trained_by="demo backbone.kind=not_ours.network")
+    shown = brainhive("eval-retrieval", "--recipe", file)
+    assert shown.exit_code == 2 and "not_ours.network is code" in shown.stderr and not executed()
+
+
 def test_one_command_that_allows_code_does_not_allow_it_to_the_next(embedding: str) -> None:
     brainhive("embed", "--recipe", embedding, "--allow-code", "--check")
     assert brainhive("embed", "--recipe", embedding).exit_code == 2 and not executed()

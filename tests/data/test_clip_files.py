@@ -6,7 +6,7 @@ from clips import clip, save_animation, save_frames
 from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.data import media_files
+from brainhive_cli.data import clip_files, media_files
 from brainhive_cli.data.clip_files import read_animation, read_frames_of, write_video
 from brainhive_cli.datasets import BadPicture
 
@@ -63,6 +63,33 @@ def test_durations_of_equal_frames_may_differ_by_a_hundredth_of_a_second(tmp_pat
     )
     with pytest.raises(BrainhiveError, match=r"odd\.gif are shown for 90, 100, 150 ms"):
         read_animation(tmp_path / "odd.gif")
+
+
+@pytest.mark.parametrize("shown_ms", [[1, 50_000, 1, 1], [1, 65_000, 1, 1]])
+def test_an_animation_that_says_it_lasts_for_long_is_refused_before_it_is_unrolled(tmp_path, shown_ms):
+    first, *others = map(Image.fromarray, clip(0, side_px=1024, frames=4))
+    first.save(tmp_path / "clip.png", save_all=True, append_images=others, duration=shown_ms)
+
+    with pytest.raises(BrainhiveError, match=r"clip\.png is too long for a clip: \d\.?\d*e\+04 frames"):
+        media_files.read(tmp_path / "clip.png")
+
+
+@pytest.mark.parametrize("limit", ["LARGEST_BYTES", "MOST_FRAMES"])
+def test_a_clip_of_more_frames_or_bytes_than_the_limit_is_refused_in_every_form(tmp_path, limit, monkeypatch):
+    pytest.importorskip("av")
+    frames = clip(0)
+    save_frames(tmp_path / "frames", frames)
+    save_animation(tmp_path / "clip.gif", frames)
+    media_files.save(frames, tmp_path / "clip.png")
+    write_video(frames, tmp_path / "clip.mp4", 3.0)
+    forms = [tmp_path / name for name in ("frames", "clip.gif", "clip.png", "clip.mp4")]
+    assert {len(media_files.read(path).frames) for path in forms} == {6}
+
+    monkeypatch.setattr(clip_files, limit, {"LARGEST_BYTES": frames.nbytes - 1, "MOST_FRAMES": 5}[limit])
+
+    for path in forms:
+        with pytest.raises(BrainhiveError, match="is too long for a clip"):
+            media_files.read(path)
 
 
 def test_frames_of_a_folder_are_in_the_order_of_their_numbers(tmp_path):

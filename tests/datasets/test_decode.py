@@ -1,5 +1,6 @@
 """Decoding: pictures of every depth become RGB of 8 bits, or are refused."""
 
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -41,4 +42,4 @@ def test_an_error_of_the_machine_is_no_bad_picture(monkeypatch):
 
     monkeypatch.setattr(Image, "open", refuse)
     with pytest.raises(OSError, match="Too many open files"):
-        decode("a.png", "a")
+        decode(BytesIO(), "a")

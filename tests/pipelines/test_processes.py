@@ -109,6 +109,23 @@ def test_one_cell_is_trained_in_parallel_by_hand_written_accelerate_too(
     assert environment["processes"] == 2  # else the test would compare one process with itself
 
 
+def test_two_processes_import_what_one_does_and_nothing_of_the_working_directory(
+    brainhive, home, pictures, tmp_path_factory
+):
+    script = tmp_path_factory.mktemp("bin") / "brainhive"  # as pip installs it
+    script.write_text("from brainhive_cli.__main__ import main\nmain()\n")
+    for package in ("brainhive_cli", "torch", "json"):  # as an archive from elsewhere could bring them along
+        (home / package).mkdir()
+        for name in ("__init__", "__main__"):
+            (home / package / f"{name}.py").write_text(f"open({str(home / 'executed')!r}, 'w').close()\n")
+    settings = (f"dataset={{kind: image-folder, root: {pictures}}}", COLOURS, "run.device=cpu")
+
+    ended = brainhive("embed", *settings, *TWO, launcher=(sys.executable, str(script)))
+
+    assert not (home / "executed").exists()
+    assert result(ended)["tables"]
+
+
 KILLED = """
 import os
 from brainhive_cli.backbones import linear

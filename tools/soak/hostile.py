@@ -267,6 +267,13 @@ def _recipes() -> Iterator[Case]:
     for (name, argv), more in product(code.items(), ((), ("--check",))):
         elsewhere = (*argv[:-1], "--recipe", "evil.yaml", *COMMON, *more)  # the last override is in a file
         yield Case("hostile", f"code {name} {' '.join(more)}", elsewhere, partial(_written, argv))
+        for command in ("workflow", "demo")[: 1 + (argv[0] == "embed")]:  # all are, as those of a first step
+            words = (command, "--recipe", "evil.yaml", *COMMON, *more)
+            made = partial(_written_step, command, argv)
+            yield Case("hostile", f"code {name} {' '.join(words)}", words, made)
+    launched = (*READERS["encoder"].argv, *COMMON, "--processes", "2")
+    for package in ("brainhive_cli", "torch", "site"):  # in the working directory
+        yield Case("hostile", f"code launched {package}", launched, partial(_shadowed, package))
     for name in (*CLIMBING, *ODD[:4]):
         dataset = f"dataset={{kind: image-folder, root: pictures, name: {json.dumps(name)}}}"
         yield _command(f"dataset.name {name!r:.30}", "embed", dataset, f"encoders=[{ENCODER}]")
@@ -275,6 +282,15 @@ def _recipes() -> Iterator[Case]:
             yield _command(f"align_run {name!r:.30}", *run, must_fail=name not in ("", "..", "."))
             signal = f"signal.name={json.dumps(name)}"
             yield _command(f"signal.name {name!r:.30}", *align, signal, must_fail=True)
+    for words in (
+        ("train-align", "--recipe"),
+        ("demo", "--recipe"),
+        ("report",),
+        ("eval-retrieval", "--run"),
+    ):
+        yield _command(f"long {words[0]}", *words, "x" * 300, must_fail=True)
+    for signals in ("/abs", "**x"):
+        yield _command(f"dataset.signals {signals}", *align, f"dataset.signals='{signals}'", must_fail=True)
     climbing = "a/b/../.. a/b/../../../../.. ../b /a/b a a/b@../.. a/b/../../../outside a//b @"
     for rest in climbing.split():
         argv = (*embed, f"encoders=['hub:{rest}']", *COMMON)
@@ -299,6 +315,22 @@ def _written(argv: tuple[str, ...], home: Path, outside: Path) -> None:
     _evil(home, outside)
     key, _, value = argv[-1].partition("=")
     (home / "evil.yaml").write_text(f"{key}: {value}\n")
+
+
+def _shadowed(package: str, home: Path, outside: Path) -> None:
+    _evil(home, outside)
+    (home / package).mkdir()
+    for name in ("__init__", "__main__"):
+        shutil.copy(home / "modules/evil/part.py", home / package / f"{name}.py")
+
+
+def _written_step(command: str, argv: tuple[str, ...], home: Path, outside: Path) -> None:
+    _evil(home, outside)
+    step, overrides = argv[0], [word for word in argv[1:] if "=" in word]
+    fields: dict[str, Any] = {"overrides": {step: overrides}, "quick": True}
+    if command == "workflow":
+        fields = {"steps": {step: {"overrides": overrides}}}
+    (home / "evil.yaml").write_text(json.dumps(fields))
 
 
 def _repository(home: Path, outside: Path) -> None:
@@ -549,8 +581,18 @@ def _documents() -> Iterator[Case]:
         for place in places.split():
             for name, text in texts.items():
                 yield _case("json", f"{place} {name}", reader, _put, place, text)
+            for key in ("sources", "titles", "caveats"):
+                yield _case("notes", f"{place} {key}", reader, _note, place, key)
             for value in (None, [], {}, -1, "x", 1e300, "../../x", [["a"]]):
                 yield _case("json", f"{place} values {value!r}", reader, _document, place, value)
+
+
+def _note(place: str, key: str, home: Path, outside: Path) -> None:
+    """Let the notes of a document name what it does not have."""
+    path = _first(home, place)
+    document = json.loads(path.read_text())
+    document["notes"] = {**document.get("notes", {}), key: ["absent", "\u202eabsent"]}
+    path.write_text(json.dumps(document))
 
 
 def _document(place: str, value: Any, home: Path, outside: Path) -> None:
@@ -694,16 +736,27 @@ def _links() -> Iterator[Case]:
         "runs/aligned/metrics.json": "eval",
         "data/categories.tsv": "categories",
         "data/tars/imagenet-train-0000.tar": "tar",
+        "scored/concept_0/0.png": "score",
+        "data/nsd-hdf5/**/nsd_expdesign.mat": "prepare-nsd-hdf5",
+        "runs/aligned/recipe.yaml": "eval",
     }
     for (place, reader), (name, target) in product(places.items(), targets.items()):
         yield _case("link", f"{place} {name}", reader, _link, place, target)
+    for name, target in {**targets, "private": "private"}.items():
+        for place in ("runs/drawn/**/*.png", "runs/drawn/recipe.yaml", "runs/drawn/.claim"):
+            words = ("report", "runs/drawn") if "claim" not in place else ("runs", "rm", "drawn", "--yes")
+            made = partial(_link, place, target)
+            yield Case("hostile", f"link {place} {name} {words[0]}", (*words, *COMMON), made)
     for place, reader in (("pictures", "pictures"), ("data/tars", "tar"), ("embeddings", "check")):
         yield _case("link", f"{place}/loop loop", reader, _link, f"{place}/loop", "..")
 
 
 def _link(place: str, target: str | None, home: Path, outside: Path) -> None:
-    path = home / place
+    path = _first(home, place) if "*" in place else home / place
     path.unlink(missing_ok=True)
+    if target == "private":
+        target = str(outside / "private")
+        shutil.copy(home / "pictures/concept_0/0.png", target)
     os.mkfifo(path) if target == "pipe" else path.symlink_to(target or path)
 
 
@@ -728,7 +781,12 @@ def _pictures_and_tables() -> Iterator[Case]:
         text = f"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n({outside}/pwned) (w) file closefile\n"
         (home / "pictures/concept_0/0.png").write_text(text)
 
-    for make in (bomb, frames, tiff, names, script):
+    def lasting(home: Path, outside: Path) -> None:
+        some = [Image.new("RGB", (4000, 4000), (n, 0, 0)) for n in range(4)]
+        path, shown_ms = home / "pictures/concept_0/0.png", [1, 65_000, 1, 1]
+        some[0].save(path, save_all=True, append_images=some[1:], duration=shown_ms)
+
+    for make in (bomb, frames, lasting, tiff, names, script):
         yield _case("picture", make.__name__, "pictures", make)
         yield _case("picture", make.__name__, "score", _scored, make)
     rows = {"negative": "1,-5,True", "huge": "1,99999999999999999999,True", "nul": "1,\0,True"}

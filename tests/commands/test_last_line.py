@@ -1,0 +1,142 @@
+"""Whatever a command meets, its last lines are an error and a way out, with the exit code of its kind."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from brainhive_cli.app import app
+from brainhive_cli.commands import hints
+from brainhive_cli.core import console, documents
+from brainhive_cli.core.console import Table
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.measurements import SCHEMA, Measurements
+from brainhive_cli.datasets import nsd, things_eeg
+from brainhive_cli.exchange import reading
+from brainhive_cli.preparations import _nsd_prepared
+from brainhive_cli.preparations._nsd_volumes import file_of
+from brainhive_cli.stores import hdf5
+from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore
+
+LONG = "x" * 300
+RIGHT_TO_LEFT = "\u202e\u2066\u200f\u061c"
+
+
+def brainhive(*words: str) -> Any:
+    return CliRunner().invoke(app, list(words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("train-align", "--recipe", LONG),
+        ("demo", "--recipe", LONG),
+        ("eval-retrieval", "--run", LONG),
+        ("report", LONG),
+        ("check", LONG),
+        ("prepare", "--from", "things-eeg", f"preparation.root={LONG}"),
+    ],
+)
+def test_a_name_that_no_file_can_have_is_a_mistake_of_the_command_line(
+    home: Path, words: tuple[str, ...]
+) -> None:
+    shown = brainhive(*words)
+    assert shown.exit_code == 2, shown.stderr
+    assert shown.stderr.startswith("error: ") and "  try: " in shown.stderr
+
+
+def test_an_error_is_shown_though_its_hint_cannot_be_completed(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any, **__: Any) -> str:
+        raise OSError("of the hint")
+
+    monkeypatch.setattr(hints, "with_recipe", fail)
+    shown = brainhive("eval-retrieval", "--run", "absent")
+    assert shown.exit_code == MissingData.exit_code
+    assert "error: no train-align run 'absent'" in shown.stderr and "of the hint" not in shown.stderr
+
+
+def test_a_document_that_holds_what_is_no_number_is_refused_wherever_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "metrics.json").write_text('{"schema": NaN}')
+    with pytest.raises(BrainhiveError, match=r"metrics\.json is not valid JSON: it holds NaN"):
+        documents.read(tmp_path / "metrics.json")
+    with h5py.File(tmp_path / "store.h5", "w") as file:
+        file.attrs["config"] = '{"a": [NaN]}'
+        with pytest.raises(ValueError, match="attribute config is not valid JSON: it holds NaN"):
+            hdf5.get_attributes(file)
+
+
+@pytest.mark.parametrize("signals", ["/abs", "**x", "a/b**"])
+def test_a_pattern_of_signals_that_cannot_be_looked_for_is_refused_with_its_key(
+    home: Path, signals: str
+) -> None:
+    shown = brainhive("train-align", f"dataset={{kind: things-eeg, signals: '{signals}'}}", "--check")
+    assert shown.exit_code == RecipeError.exit_code
+    assert shown.stderr.startswith("error: dataset.signals: ") and signals in shown.stderr
+    assert things_eeg.Config(signals="**/x").open is not None
+
+
+def test_a_suffix_of_vectors_is_no_pattern(tmp_path: Path) -> None:
+    np.save(tmp_path / "a**.npy", np.ones(3))
+    assert [path.name for path in reading.open_vectors([tmp_path], [], "**").files] == ["a**.npy"]
+
+
+def test_metrics_whose_notes_name_a_source_that_was_not_measured_are_refused() -> None:
+    document = {**Measurements(notes={"sources": ["brain", "images"]}, scopes={"brain": {}}).as_dict()}
+    with pytest.raises(BrainhiveError, match=r"notes\.sources names 'images', which is no scope of it"):
+        Measurements.read(json.loads(json.dumps(document)), "metrics.json")
+    assert document["schema"] == SCHEMA
+
+
+def test_no_character_that_turns_the_direction_of_text_reaches_the_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = f"a{RIGHT_TO_LEFT}b"
+    monkeypatch.setenv("COLUMNS", "80")
+    console.say(bad)
+    console.warn(bad)
+    console.fail(BrainhiveError(bad, bad))
+    console.show_text(bad)
+    console.show_json({bad: bad})
+    console.show_table(Table(bad, (bad, "b"), ((bad, bad),)))
+    console.show_table(Table(bad, (bad, "b"), ((bad, bad * 30),), is_list=True))
+    written = "".join(capsys.readouterr())
+    assert not set(written) & set(RIGHT_TO_LEFT) and written.count("\\u202e") > 8
+
+
+def test_splits_with_other_channels_than_the_first_are_refused_with_a_way_out(tmp_path: Path) -> None:
+    def recorded(*names: str) -> Recording:
+        return Recording(
+            np.zeros((2, 1, len(names), 4), np.float32),
+            ["a", "b"],
+            times_s=np.arange(4) / 100,
+            rate_hz=100.0,
+            unit="V",
+            space=Sensors(names),
+        )
+
+    with pytest.raises(BrainhiveError, match="the test signals have other channels") as caught:
+        splits = {"train": recorded("Oz", "Pz"), "test": recorded("Oz", "O1")}
+        SignalStore.write(tmp_path / "sub-01.h5", splits)
+    assert "preparation.channels=[" in caught.value.hint and "O1" in caught.value.message
+
+
+@pytest.mark.parametrize("name", ["mask", "captions", "regions"])
+def test_a_link_to_an_optional_file_of_nsd_that_was_not_fetched_is_said(tmp_path: Path, name: str) -> None:
+    place = {"mask": "ncsnr.nii.gz", "captions": nsd.CURATED, "regions": _nsd_prepared.REGION_MASKS}[name]
+    path = tmp_path / place
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.symlink_to("../annex/absent")
+    with pytest.raises(MissingData, match="is a link to a file that is not here") as caught:
+        if name == "mask":
+            file_of(tmp_path, "ncsnr")
+        elif name == "captions":
+            nsd._find(tmp_path, nsd.CURATED)
+        else:
+            _nsd_prepared.voxels(1, 3, [tmp_path], "again")
+    assert caught.value.hint.startswith("datalad get ")

@@ -1,0 +1,210 @@
+"""Files that would be waited on, read without end, or lead elsewhere: none is opened, whoever asks."""
+
+import json
+import os
+import pickle
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from clips import clip, save_animation
+from PIL import Image
+
+from brainhive_cli.core import documents, known_errors, plain_files
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.file_lock import FileLock, is_held, is_own
+from brainhive_cli.core.plain_files import UnfitFile
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.data import media_files, source_files
+from brainhive_cli.datasets import BadPicture
+from brainhive_cli.exchange import reading
+from brainhive_cli.preparations import _recording_events
+from brainhive_cli.preparations._nsd_design import Design
+from brainhive_cli.preparations._recording_mne import open_raw
+from brainhive_cli.retrieval.concepts import read_categories
+
+SPECIAL: dict[str, Callable[[Path], Any]] = {
+    "pipe": os.mkfifo,
+    "device": lambda path: path.symlink_to("/dev/zero"),
+}
+
+
+@pytest.fixture(params=SPECIAL)
+def special(request: pytest.FixtureRequest) -> Callable[[Path], Path]:
+    """Put what no plain file is, and a reader would not come back from, in the place of a path."""
+
+    def put(path: Path) -> Path:
+        path.unlink(missing_ok=True)
+        SPECIAL[request.param](path)
+        return path
+
+    return put
+
+
+def test_a_plain_file_is_opened_up_to_its_limit_and_through_links(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"12345")
+    (tmp_path / "link").symlink_to("file")
+    assert plain_files.read_regular(tmp_path / "link", 5) == b"12345"
+    with pytest.raises(UnfitFile, match="too large: 5 bytes, at most 4 are read"):
+        plain_files.open_regular(tmp_path / "link", 4)
+    with pytest.raises(IsADirectoryError):
+        plain_files.open_regular(tmp_path)
+    with pytest.raises(FileNotFoundError):
+        plain_files.open_regular(tmp_path / "absent")
+
+
+@pytest.mark.parametrize("place", ["file", "below/file"])
+def test_no_link_below_a_folder_is_followed_though_the_folder_may_be_one(tmp_path: Path, place: str) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/file").write_bytes(b"private")
+    (tmp_path / "real").mkdir()
+    (tmp_path / "run").symlink_to("real")
+    (tmp_path / "run/plain").write_bytes(b"own")
+    (tmp_path / "run/file").symlink_to("../elsewhere/file")
+    (tmp_path / "run/below").symlink_to("../elsewhere")
+    assert plain_files.read_regular(tmp_path / "run/plain", within=tmp_path / "run") == b"own"
+    with pytest.raises(UnfitFile, match="a link, and inside a run none is followed"):
+        plain_files.read_regular(tmp_path / "run" / place, within=tmp_path / "run")
+
+
+def test_what_is_not_opened_is_said_in_one_line_with_a_way_out(tmp_path: Path, special: Any) -> None:
+    with pytest.raises(UnfitFile) as caught:
+        plain_files.open_regular(special(tmp_path / "x"))
+    told = known_errors.describe(pickle.loads(pickle.dumps(caught.value)))  # as a decoding process does
+    assert told.message == f"{tmp_path / 'x'} is a pipe, socket or device, and no plain file" and told.hint
+
+
+READERS: dict[str, Callable[[Path], Any]] = {
+    "a.json": documents.read,
+    "a.png": media_files.read,
+    "a.gif": media_files.read,
+    "a.mp4": media_files.read,
+    "events.tsv": _recording_events.read_table,
+    "train.tsv": lambda path: source_files.known([path]),
+    "small.pt": lambda path: source_files.known([path]),
+    "nsd_expdesign.mat": lambda path: Design.open(path, 1),
+    "categories.csv": lambda path: read_categories(str(path)),
+    "file_names.txt": lambda path: reading._thingsvision(path.parent),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_no_reader_waits_for_a_pipe_or_reads_a_device(tmp_path: Path, special: Any, name: str) -> None:
+    """Each would hang, or fill the memory; clips, sidecars and designs did."""
+    if name.endswith("mp4"):
+        pytest.importorskip("av")
+    if name.endswith("mat"):
+        pytest.importorskip("scipy")
+    with pytest.raises((BrainhiveError, UnfitFile)):
+        READERS[name](special(tmp_path / name))
+
+
+def test_clips_of_a_data_set_may_be_links_and_a_pipe_among_them_is_a_bad_picture(
+    tmp_path: Path, special: Any
+) -> None:
+    save_animation(tmp_path / "annex/clip.gif", clip(0))
+    (tmp_path / "clip.gif").symlink_to("annex/clip.gif")
+    assert len(media_files.read(tmp_path / "clip.gif").frames) == 6
+    with pytest.raises(BadPicture, match="cannot be decoded: a pipe, socket or device"):
+        media_files.read(special(tmp_path / "other.gif"))
+
+
+def test_a_lock_that_is_a_pipe_device_or_link_is_an_error_and_not_waited_for(
+    tmp_path: Path, special: Any
+) -> None:
+    claim = special(tmp_path / ".claim")
+    assert not is_held(claim) and not is_own(claim)
+    with pytest.raises(OSError, match=r"plain file|symbolic links"):
+        FileLock(claim, "a run")
+
+
+@pytest.mark.parametrize("place", ["sub-01_eeg.json", "../participants.tsv", "sub-01_electrodes.tsv"])
+def test_what_lies_beside_a_recording_is_checked_before_mne_has_its_path(
+    tmp_path: Path, special: Any, place: str
+) -> None:
+    pytest.importorskip("mne")
+    folder = tmp_path / "sub-01"
+    folder.mkdir()
+    (tmp_path / "dataset_description.json").write_text('{"Name": "x", "BIDSVersion": "1.8.0"}')
+    (folder / "sub-01_eeg.edf").write_bytes(b"0" * 512)
+    (folder / "not_fetched.fif").symlink_to("nowhere")
+    special(folder / place)
+    with pytest.raises(UnfitFile, match="no plain file"):
+        open_raw(folder / "sub-01_eeg.edf")
+
+
+@pytest.fixture
+def shown(world: Path, reconstructed: Any, tmp_path: Path) -> Path:
+    """A finished run as a stranger hands it over: its own page can be made of it."""
+    run = Path(shutil.copytree(reconstructed.folder, tmp_path / "stranger"))
+    (run / "SHA256SUMS").unlink()
+    return run
+
+
+def test_no_page_shows_a_file_that_a_strangers_run_links_to(
+    shown: Path, tmp_path: Path, brainhive: Any, special: Any
+) -> None:
+    private = tmp_path / "private.png"
+    Image.fromarray(np.full((8, 8, 3), 77, np.uint8)).save(private)
+    (shown / "artifacts").mkdir(exist_ok=True)
+    listed = [{"kind": "media", "title": "x", "file": "artifacts/x.png"}]
+    (shown / "artifacts.json").write_text(json.dumps({"schema": 1, "artifacts": listed}))
+
+    (shown / "artifacts/x.png").symlink_to(private)
+    ended = brainhive("report", str(shown), "--to", str(tmp_path / "page.html"))
+    assert ended.returncode == 1 and not (tmp_path / "page.html").exists()
+    assert "artifacts/x.png is a link, and inside a run none is followed" in ended.stderr
+
+    special(shown / "artifacts/x.png")
+    ended = brainhive("report", str(shown), "--to", str(tmp_path / "page.html"))
+    assert ended.returncode in (1, 3) and not (tmp_path / "page.html").exists()
+
+    (shown / "artifacts/x.png").unlink()
+    shutil.copy(private, shown / "artifacts/x.png")
+    assert brainhive("report", str(shown), "--to", str(tmp_path / "page.html")).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["recipe.yaml", "metrics.json", "cells/model/config.json", "cells"])
+def test_a_run_in_which_anything_is_a_link_is_not_read(tmp_path: Path, name: str) -> None:
+    run, elsewhere = tmp_path / "run", tmp_path / "elsewhere"
+    (run / "cells/model").mkdir(parents=True)
+    (run / "wandb").mkdir()
+    (run / "wandb/latest").symlink_to("nowhere")  # as trackers leave them
+    for file in ("recipe.yaml", "metrics.json", "cells/model/config.json"):
+        (run / file).write_text("{}")
+    assert RunFolder(run).recipe() == {}
+    (run / name).rename(elsewhere)
+    (run / name).symlink_to(elsewhere)
+    with pytest.raises(UnfitFile, match="inside a run none is followed"):
+        RunFolder(run).recipe()
+    with pytest.raises(UnfitFile, match="inside a run none is followed"):
+        RunFolder(run).measurements()
+
+
+def test_a_run_with_a_link_is_passed_over_and_listed_with_what_is_wrong(home: Path, brainhive: Any) -> None:
+    run = home / "runs/train-align/strange-0123456789"
+    run.mkdir(parents=True)
+    (run / "metrics.json").symlink_to("/etc/hostname")
+    listed = brainhive("runs")
+    assert listed.returncode == 0 and "metrics.json is a link" in listed.stdout
+    (run / "recipe.yaml").write_text("{}")
+    ended = brainhive("eval-retrieval")
+    assert ended.returncode == 3 and "passed over" in ended.stderr and "a bug" not in ended.stderr
+
+
+def test_runs_rm_of_a_link_removes_it_and_touches_nothing_that_it_leads_to(
+    home: Path, brainhive: Any
+) -> None:
+    elsewhere = home / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "recipe.yaml").write_text("{}")
+    before = elsewhere.stat().st_mtime_ns
+    (home / "runs/train-align").mkdir(parents=True)
+    (home / "runs/train-align/linked").symlink_to(elsewhere)
+    assert brainhive("runs", "rm", "linked", "--yes").returncode == 0
+    assert not os.path.lexists(home / "runs/train-align/linked")
+    assert [path.name for path in elsewhere.iterdir()] == ["recipe.yaml"]
+    assert elsewhere.stat().st_mtime_ns == before
