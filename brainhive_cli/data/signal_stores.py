@@ -35,17 +35,15 @@ def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -
 def caveats_of_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[str]:
     """List the caveats of the signals that subjects are tested on: those that their stores carry.
 
-    A store that is not there yet would be made from the data set's own recordings.
+    Of a data set that simulates its signals, all are simulated, though files of them do not say so.
     """
-    caveats: list[str] = []
+    caveats = [SIMULATED] if dataset.is_simulated else []
     for subject in subjects:
         path = store_path(dataset, paths, signal, subject)
         if path.is_file():
             splits = SignalStore.open(path).splits
             tested = [split for split in splits if split != "train"] or [*splits]
             caveats = merge_caveats(caveats, *(splits[split].caveats for split in tested))
-        elif dataset.is_simulated:
-            caveats = merge_caveats(caveats, [SIMULATED])
     return caveats
 
 

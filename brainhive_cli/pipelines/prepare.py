@@ -14,14 +14,14 @@ from pydantic import Field
 
 from brainhive_cli.core import console, environment, home, parts
 from brainhive_cli.core.caveats import extend_title, merge_caveats
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.data import source_files
-from brainhive_cli.data.command_lines import next_command
+from brainhive_cli.data.command_lines import command, next_command
 from brainhive_cli.data.session_stores import Cast, DType, Kept, join, write_session
 from brainhive_cli.data.signal_stores import require_each
 from brainhive_cli.data.signal_tables import COUNTED, count_rows, describe_signals
@@ -273,9 +273,13 @@ def _result(job: Job, looked_over: tuple[console.Table, ...]) -> Result:
     name = job.recipe.name
     chosen = [] if name == "default" else [f"signal.name={name}"]
     stimuli = getattr(job.recipe.preparation, "stimuli", None)  # whose own name is not its kind
-    dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
+    try:
+        dataset = stimuli or parts.resolve("datasets", job.preparation.dataset)
+        hint = next_command(dataset, [], job.recipe.paths, *chosen)
+    except RecipeError:  # a data set outside the package, whose name is not that of its part
+        hint = command("train-align", None, [], "--dataset", job.preparation.dataset, *chosen)
     return Result(
         job.path(1).parent,
         (console.Table(title, ("subject", *COUNTED), tuple(rows)), *looked_over),
-        hint=next_command(dataset, [], job.recipe.paths, *chosen),
+        hint=hint,
     )

@@ -183,7 +183,10 @@ def test_a_network_of_anyones_that_breaks_is_told_in_one_line(
     (photos / "broken.py").write_text("def make():\n    raise ZeroDivisionError('no pixels')\n")
     monkeypatch.syspath_prepend(photos)
     shown = embed("encoders=python:broken:make")
-    assert shown.exit_code == 1 and "unexpected ZeroDivisionError: no pixels" in shown.stderr
+    assert (
+        shown.exit_code == 1
+        and "python:broken:make, line 2 in make: ZeroDivisionError: no pixels" in shown.stderr
+    )
 
 
 FULL = """

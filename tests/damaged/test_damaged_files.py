@@ -141,7 +141,7 @@ def table(path: Path) -> None:
 
 def read_table(path: Path) -> Any:
     vectors = open_vectors([path], ["e"])
-    return content([list(vectors.names), list(copying._checked(vectors))])
+    return content([list(vectors.names), list(copying.checked_batches(vectors))])
 
 
 def stimuli(path: Path) -> None:

@@ -211,8 +211,11 @@ def test_a_command_stands_for_its_newest_run_with_metrics_and_that_is_said(home,
 
     of_all, of_training = say("report", "--check"), say("report", "train-align", "--check")
 
-    assert str(runs[0]) in of_all.stdout and "eval-retrieval run good-0000000001, finished" in of_all.stderr
-    assert str(training) in of_training.stdout and "align run sweep-0000000009, fin" in of_training.stderr
+    shown, shown_training = (
+        "".join(said.stdout.split()) for said in (of_all, of_training)
+    )  # paths are folded
+    assert str(runs[0]) in shown and "eval-retrieval run good-0000000001, finished" in of_all.stderr
+    assert str(training) in shown_training and "align run sweep-0000000009, fin" in of_training.stderr
     assert "newer, but unfit: empty-000000000a, finished less than a minute ago: no metrics" in (
         of_training.stderr
     )

@@ -43,9 +43,7 @@ def test_folders_of_frames_are_scored_with_floor_and_still(go, home, truth):
     assert values["scored"] > 0.5 and values["scored"] > max(values["shuffled"], values["still"]) + 0.05
     ours, still = (found.items[scope]["frame_psnr"] for scope in ("scored · made", "still · made"))
     assert all(a > b for a, b in zip(ours, still, strict=True))
-    assert (
-        found.overall["frame_psnr"].n == 3 and found.overall["frame_psnr"].interval == "t over 3 clips"
-    )
+    assert found.overall["frame_psnr"].n == 3 and found.overall["frame_psnr"].interval == "t over 3 clips"
     stills = [media_files.read(file) for file in sorted(result.folder.rglob("baselines/**/*.png"))]
     assert len(stills) == 3 and all((each.frames == each.frames[:1]).all() for each in stills)
 

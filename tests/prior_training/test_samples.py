@@ -183,7 +183,8 @@ def test_a_wrong_name_of_what_measures_is_refused_before_the_first_step(
     assert not list(home.rglob("log.jsonl"))
 
 
-def test_a_wrong_name_of_what_measures_fails_the_plan(settings):
+def test_a_wrong_name_of_what_measures_fails_the_plan(settings, monkeypatch):
+    monkeypatch.setenv("BRAINHIVE_ALLOW_CODE", "1")
     wrong = ("fid_items=20", "fid_features=python:brainhive_cli.encoders.python:exampel")
 
     planned = train_prior.plan(train_prior.Recipe.resolve("train-prior", None, {}, (*settings, *wrong)))
