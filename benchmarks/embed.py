@@ -151,7 +151,7 @@ def end_to_end(
 ) -> float:
     """Time `embed` as a command runs it, in seconds; the networks are made already."""
     with tempfile.TemporaryDirectory() as home:
-        os.environ["BRAINHIVE_HOME"] = home
+        os.environ |= {"BRAINHIVE_HOME": home, "BRAINHIVE_ALLOW_CODE": "1"}  # the networks of this file
         overrides = [f"dataset={{kind: image-folder, root: {folder}}}", f"encoders={names}"]
         overrides += [f"run.workers={on.workers}", f"batch_size={batch_size}", *more]
         what = embed.Recipe.resolve("embed", None, {}, overrides)

@@ -91,6 +91,7 @@ class Notes(TypedDict, total=False):
     run: str
     runs: list[str]
     sources: list[str]
+    titles: dict[str, str]
     cells: dict[str, dict[str, Any]]
     curves: dict[str, dict[str, Any]]
     gallery: dict[str, Any]

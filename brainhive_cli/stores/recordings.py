@@ -323,7 +323,7 @@ def making(path: Path, provenance: Mapping[str, Any]) -> str:
 def subjects_of(signals: Path, dataset: str, preparation: str | None = None) -> tuple[int, ...]:
     """List the subjects who have a store in a preparation of a data set; in any of them where it is None."""
     folder = "*" if preparation is None else escape(preparation)
-    names = {path.stem for path in signals.glob(f"{escape(dataset)}/{folder}/sub-*.h5")}
+    names = {path.stem for path in (signals / dataset).glob(f"{folder}/sub-*.h5")}
     matches = [re.fullmatch(r"sub-(\d+)", name) for name in names]
     return tuple(sorted(int(match[1]) for match in matches if match))
 

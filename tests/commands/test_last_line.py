@@ -14,7 +14,7 @@ from brainhive_cli.commands import hints
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.measurements import SCHEMA, Measurements
+from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.datasets import nsd, things_eeg
 from brainhive_cli.exchange import reading
 from brainhive_cli.preparations import _nsd_prepared
@@ -90,7 +90,9 @@ def test_metrics_whose_notes_name_a_source_that_was_not_measured_are_refused() -
     document = {**Measurements(notes={"sources": ["brain", "images"]}, scopes={"brain": {}}).as_dict()}
     with pytest.raises(BrainhiveError, match=r"notes\.sources names 'images', which is no scope of it"):
         Measurements.read(json.loads(json.dumps(document)), "metrics.json")
-    assert document["schema"] == SCHEMA
+    document |= {"notes": {"titles": ["absent"]}}
+    with pytest.raises(BrainhiveError, match="notes: titles: "):
+        Measurements.read(document, "metrics.json")
 
 
 def test_no_character_that_turns_the_direction_of_text_reaches_the_terminal(
