@@ -258,9 +258,10 @@ def _training(source: str, paths: Paths, dataset: Any) -> str:
     if dataset is None and "--prior" in arguments and folder and (of := recipe_around(folder).get("dataset")):
         dataset = only_if_recorded(parts.resolve("datasets", of), paths)
     named = None if "--recipe" in arguments else dataset
+    drawing = write_prior("reconstruct", source, dataset) or ["--prior", source]
     lines = [
         command("train-align", named, [], *arguments),
-        command("reconstruct", None, [], *write_prior("reconstruct", source, dataset)),
+        command("reconstruct", None, [], *drawing),
     ]
     with suppress(RecipeError):  # a prior whose encoders have no known names
         pictures, encoders = dataset or parts.resolve("datasets", DEFAULT_DATASET), encoders_of(source)
