@@ -17,17 +17,14 @@ COLUMNS = (
 
 def metric_rows(run: ShownRun) -> list[dict[str, Any]]:
     """List every metric of a run with its context; a value that there is none of is None."""
+    of_run = {"run": run.label, "command": run.command, "caveats": ", ".join(run.found.caveats)}
     rows = []
-    for name, metrics in run.found.scopes.items():
-        cell = _cell_of(run, name)
-        for metric in metrics.values():
-            seeds = list(metric.seeds)
-            whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
-            if not whose.get("seed") and len(seeds) == 1:
-                whose["seed"] = seeds[0]
-            of_run = {"run": run.label, "command": run.command, "metric": metric.name, "scope": name}
-            of_run["caveats"] = ", ".join(run.found.caveats)
-            rows.append(dict.fromkeys(COLUMNS) | metric.as_dict() | of_run | whose)
+    for row in run.found.rows():
+        cell, seeds = _cell_of(run, row["scope"]), row["seeds"]
+        whose: dict[str, Any] = {"subject": cell.subject, "seed": cell.seed} if cell else {}
+        if not whose.get("seed") and len(seeds) == 1:
+            whose["seed"] = seeds[0]
+        rows.append(dict.fromkeys(COLUMNS) | row | of_run | whose)
     return [{column: row[column] for column in COLUMNS} for row in rows]
 
 
