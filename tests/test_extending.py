@@ -18,7 +18,7 @@ from test_docs import DOCS
 from typer.testing import CliRunner
 
 from brainhive_cli import api, backbones, priors
-from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.model import Aligner, learned_in
 from brainhive_cli.alignment.objective import Objective
 from brainhive_cli.alignment.terms import Term
 from brainhive_cli.app import app
@@ -89,6 +89,8 @@ def test_a_part_of_ones_own_of_every_kind_works_with_the_others(home: Path, my_p
     found = measured(home, "eval-retrieval")
     low, _ = found.overall["top1"].these_subjects or (0, 0)
     assert low > 3 / 32 and "simulated" in found.caveats  # chance is 1 / 32
+    trained = [*(home / "runs/train-align").glob("*/cells/*/model")]
+    assert trained and all(learned_in(model).is_simulated for model in trained)
     drawn = measured(home, "reconstruct").scopes
     (brain, shuffled) = (drawn[source]["pixcorr"].value for source in ("brain", "shuffled"))
     assert brain > 0.5 > shuffled

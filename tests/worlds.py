@@ -219,7 +219,8 @@ def brainhive() -> Iterator[Callable[..., Any]]:
 
     def run(*argv: str, wait: bool = True, launcher: tuple[str, ...] = (), **options: Any) -> Any:
         command = [*(launcher or (sys.executable, "-m", "brainhive_cli")), *argv]
-        path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+        known = os.environ.get("PYTHONPATH")  # an empty entry would be the working directory
+        path = os.pathsep.join([str(Path(__file__).parent), *([known] if known else [])])
         environment = {**os.environ, "PYTHONPATH": path, "COLUMNS": "200"}
         pipe = subprocess.PIPE
         process = subprocess.Popen(

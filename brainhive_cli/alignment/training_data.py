@@ -20,7 +20,7 @@ from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.core import console, home
-from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED, merge_caveats
+from brainhive_cli.core.caveats import SIMULATED, WHITENED_BY_TESTED
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.launch import Launch
@@ -29,7 +29,7 @@ from brainhive_cli.data.device import free_bytes
 from brainhive_cli.data.encoder_groups import grouped
 from brainhive_cli.data.encoder_keys import match_keys
 from brainhive_cli.data.picture_augmentation import AUGMENTED, augmented
-from brainhive_cli.data.signal_stores import open_signals
+from brainhive_cli.data.signal_stores import caveats_of, open_signals
 from brainhive_cli.data.target_sources import OnlineTargets, TargetSource
 from brainhive_cli.data.targets import Targets, open_alternatives, open_stores
 from brainhive_cli.data.trials import Trials, open_trials, spec_of
@@ -225,7 +225,7 @@ class TrainingData:
         pixels = None if self.pixels is None else self.pixels[rows]
         how, normaliser, dataset = recipe.signal.normalise, None, self.job.dataset
         stores = [open_signals(dataset, recipe.paths, recipe.signal, each.subject) for each in trials]
-        caveats = merge_caveats(*(store["train"].caveats for store in stores))
+        caveats = caveats_of(dataset, (store["train"] for store in stores))
         if how != "none" and recipe.signal.normalise_by == "training_subjects":
             normaliser = Moments.pooled([each.moments for each in trials if each.moments]).normaliser(how)
         return Learned(

@@ -1,6 +1,6 @@
 """The signal stores of a data set: which subjects have one, creating those that are missing, opening them."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import recordings
-from brainhive_cli.stores.recordings import SignalStore
+from brainhive_cli.stores.recordings import Recording, SignalStore
 
 
 def store_path(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -> Path:
@@ -33,18 +33,24 @@ def open_signals(dataset: Dataset, paths: Paths, signal: Signal, subject: int) -
 
 
 def caveats_of_signals(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[str]:
-    """List the caveats of the signals that subjects are tested on: those that their stores carry.
-
-    Of a data set that simulates its signals, all are simulated, though files of them do not say so.
-    """
-    caveats = [SIMULATED] if dataset.is_simulated else []
+    """List the caveats of the signals that subjects are tested on."""
+    tested: list[Recording] = []
     for subject in subjects:
         path = store_path(dataset, paths, signal, subject)
         if path.is_file():
             splits = SignalStore.open(path).splits
-            tested = [split for split in splits if split != "train"] or [*splits]
-            caveats = merge_caveats(caveats, *(splits[split].caveats for split in tested))
-    return caveats
+            names = [split for split in splits if split != "train"] or [*splits]
+            tested += [splits[name] for name in names]
+    return caveats_of(dataset, tested)
+
+
+def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:
+    """List the caveats of recordings that are kept under a data set: those that their stores carry.
+
+    Of a data set that simulates its signals, all are simulated, though files of them do not say so.
+    """
+    own = [SIMULATED] if dataset.is_simulated else []
+    return merge_caveats(own, *(recording.caveats for recording in recordings))
 
 
 def prepare_signals(
