@@ -22,7 +22,7 @@ TEXT = "text"
 class Config(parts.Config):
     """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S, D] and `text` [E].
 
-    Over one volume the mixer blocks have no effect: a LayerNorm of one number gives its bias, and the
+    Over one volume the mixer blocks add a constant alone: a LayerNorm of one number gives its bias, and the
     residual passes the blocks over features by. So models are linear up to their tokens.
     """
 
@@ -90,16 +90,16 @@ class MindEye2(nn.Module):
         )
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the weights of a model with mixer blocks to this one, if it has none: by their constant."""
+        """Bring the weights of a model with mixer blocks to this one, if it has none: by their constant.
+
+        It goes into the bias of the layer behind the ridges, so that ridges of new subjects have it, too.
+        """
         mixers = {name: value for name, value in state.items() if name.startswith("backbone.mixer_blocks")}
         if not mixers or len(self.backbone.mixer_blocks1):
             return state
-        constant = mixer_constant(mixers)
-        return {
-            name: value + constant if name.startswith("ridge.linears.") and name.endswith(".bias") else value
-            for name, value in state.items()
-            if name not in mixers
-        }
+        weight, bias = (state[f"backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
+        plain = {name: value for name, value in state.items() if name not in mixers}
+        return plain | {"backbone.backbone_linear.bias": bias + mixer_constant(mixers) * weight.sum(1)}
 
 
 class Ridges(nn.Module):

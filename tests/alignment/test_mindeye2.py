@@ -15,6 +15,7 @@ from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.published_checkpoints import read
 from brainhive_cli.alignment.starts import Start
+from brainhive_cli.backbones.mindeye2 import mixer_constant
 from brainhive_cli.core.caveats import SELECTED_ON_TEST
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
@@ -145,6 +146,10 @@ def test_a_model_starts_in_parts_from_several_checkpoints(
     for name, each in new.backbone.state_dict().items():
         if name == "brain.clipproj.proj":
             assert (each == 1).all()
+        elif name == "brain.backbone.backbone_linear.bias":
+            constant = mixer_constant({n.removeprefix("brain."): v for n, v in own.items() if "mixer" in n})
+            assert constant.abs() > 1e-3
+            assert torch.allclose(each, own[name] + constant * own[name.replace("bias", "weight")].sum(1))
         else:
             is_taken = name.startswith(("brain.backbone.", "prior."))
             assert torch.equal(each, own[name] if is_taken else before[name]), name

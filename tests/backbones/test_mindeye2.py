@@ -15,6 +15,7 @@ from brainhive_cli import aligner
 from brainhive_cli.alignment.initialisation import take_over
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.alignment.starts import Start
 from brainhive_cli.backbones import mindeye2
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.heads import Head
@@ -107,6 +108,31 @@ def test_a_new_subject_gets_a_ridge_of_its_own_and_the_shared_part(
     shared = found.keys() & known.keys()
     assert found.keys() - shared == {f"backbone.ridge.linears.7.{name}" for name in ("weight", "bias")}
     assert all(torch.equal(found[name], known[name]) for name in shared)
+
+
+@pytest.mark.parametrize("is_part", [False, True])
+def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
+    model: tuple[Aligner, Golden], tmp_path: Path, is_part: bool
+) -> None:
+    """Golden values: with a ridge of zeros, the reference's tokens are those of the constant alone."""
+    learned, expected = model
+    spec = SignalSpec((), 1, (7,), (5,))
+    layout = replace(learned.layout, spec=spec, backbone={**learned.layout.backbone, "mixer": "none"})
+    new = Aligner(layout)
+
+    if is_part:
+        Start(tmp_path / "model", "backbone.backbone").give(new)
+    else:
+        take_over(new, tmp_path / "model")
+
+    with torch.no_grad():
+        for parameter in new.backbone.ridge.parameters():
+            parameter.zero_()
+        tokens = new.backbone.voxel_tokens(torch.randn(2, 5, 1), torch.zeros(2, dtype=torch.long))
+    weight, bias = (expected[f"weights.backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
+    constant = expected["expected.mixer2_constants"].sum()
+    assert_near(tokens.flatten(1), (weight @ torch.full((weight.shape[1],), constant) + bias).expand(2, -1))
+    assert (constant * weight.sum(1)).abs().max() > 0.05  # so that without the constant they are others
 
 
 SPEC = SignalSpec((), 1, (1, 2), (3, 5))
