@@ -32,7 +32,7 @@ UNPUBLISHED = {
     "havir",
     "mindeye1-lowlevel",
     "brain-diffuser",
-    *("neurons", "neurons-brain", "mindeye2", "mindeye2-1h"),
+    *("neurons", "neurons-brain", "mindeye2", "mindeye2-1h", "mindeye2-sessions"),
 }
 RECONSTRUCTED = {  # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR's are not known
     "mindeye1-lowlevel": (0.360, 0.592),
@@ -41,7 +41,7 @@ RECONSTRUCTED = {  # PixCorr and CLIP on NSD, as they are commonly quoted; HAVIR
 }
 ON_VALIDATION = {
     *("alignvis-intra", "alignvis-inter", "alignvis-meg", "alignvis-nsd", "nice"),
-    *("havir", "mindeye1-lowlevel", "neurons", "neurons-brain", "mindeye2", "mindeye2-1h"),
+    *("havir", "mindeye1-lowlevel", "neurons", "neurons-brain"),
 }
 """They choose the epoch on held-out training data, as their authors did."""
 
@@ -182,6 +182,37 @@ def test_a_papers_plan_lacks_nothing_but_data(paper: str, home: object) -> None:
     assert len(plan.missing) == 2
     assert re.match(r"no train embeddings of .* \(brainhive embed ", plan.missing[0])
     assert re.match(r"things-[em]eg: no recording .* \(hf download ", plan.missing[1])
+
+
+def test_mindeye2s_curve_is_six_trainings_of_four_subjects_each_held_out_of_its_start() -> None:
+    """Source: the sessions and subjects of MindEye2's figures; 750 trials a session."""
+    curve, hour = resolve("mindeye2-sessions"), resolve("mindeye2-1h")
+    found = variants(curve).values()
+
+    assert [each.finetune.sessions for each in found] == [1, 2, 4, 10, 20, 40]
+    assert hour.finetune.sessions == 1 and all(each.train == hour.train for each in found)
+    name, *overrides = (curve.finetune.trained_by or "").split()
+    start = train_align.Recipe.resolve("train-align", name, {}, overrides)
+    assert (start.mode, start.subjects) == ("inter", curve.subjects) == ("inter", [1, 2, 5, 7])
+    assert start.trained_on is None  # all others of the eight
+
+
+@pytest.mark.parametrize(
+    "paper", ["havir", "mindeye1-lowlevel", "mindeye2", "mindeye2-1h", "mindeye2-sessions"]
+)
+def test_trainings_after_mindeye_neither_clip_gradients_nor_let_biases_decay(paper: str) -> None:
+    """Source: Train_MindEye.py, train_autoencoder.py and Train.py of MedARC's repositories."""
+    train = resolve(paper).train
+    assert (train.grad_norm, train.decay, train.weight_decay) == (None, "not_biases", 0.01)
+
+
+@pytest.mark.parametrize("paper", ["neurons", "neurons-brain"])
+def test_all_weights_of_neurons_decay_and_its_captions_are_chosen_by_one_key(paper: str) -> None:
+    """Source: train_neurons.py, AdamW over all parameters that learn, with torch's default of 0.01."""
+    train = resolve(paper).train
+    assert (train.grad_norm, train.decay, train.weight_decay) == (None, "all", 0.01)
+    names = [resolve(paper, *key).dataset.captions for key in ([], ["dataset.captions=qwen"])]
+    assert names == ["blip2", "qwen"]
 
 
 @pytest.mark.parametrize("paper", RECONSTRUCTED)

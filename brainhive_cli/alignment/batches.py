@@ -39,6 +39,7 @@ class CellData:
             of `random_k` trials at random. Trials' single repetitions are used where they are given.
         augmented: Further targets, by name, of augmented pictures; computed at each step.
         alike: Which pictures are, by their rows.
+        epoch_trials: Samples of an epoch, as many of each subject in every step; None: each sample once.
     """
 
     trials: list[Trials]
@@ -53,6 +54,7 @@ class CellData:
     random_k: int = 2
     augmented: Targets | None = None
     alike: Alike = field(default_factory=Alike)
+    epoch_trials: int | None = None
 
     @property
     def has_validation(self) -> bool:
@@ -106,24 +108,44 @@ class Batches:
         self.samples, self.counts = _samples(data, self.averages, launch.device)
         stimulus = self.samples.stimulus.cpu().numpy()
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
-        whole, rest = divmod(len(self.rows), train.batch_size)
-        self.steps = whole + (rest > 0 and train.last_batch != "drop")
+        whose = self.samples.subject.cpu().numpy()[self.rows]
+        self.rows_of = [self.rows[whose == place] for place in range(len(data.trials))]
+        self.share: int | None = None  # of each subject in a step
+        if data.epoch_trials is None:
+            whole, rest = divmod(len(self.rows), train.batch_size)
+            self.steps = whole + (rest > 0 and train.last_batch != "drop")
+        else:
+            self.share = train.batch_size // len(self.rows_of)
+            self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
         self.taken = self.steps * train.batch_size  # or all, where they are fewer
         self.cuts: Any = range(train.batch_size, self.taken, train.batch_size)
         if train.last_batch == "even":
             self.cuts = self.steps
-        self._check(train)
+        self._check(train, data)
 
     def epoch(self, seed: int, epoch: int) -> list[Rows]:
         """Cut an epoch into batches, in an order that seed and epoch decide."""
-        order = np.random.default_rng((seed, epoch)).permutation(self.rows)
-        return np.array_split(order[: self.taken], self.cuts)
+        random = np.random.default_rng((seed, epoch))
+        if self.share is None:
+            return np.array_split(random.permutation(self.rows)[: self.taken], self.cuts)
+        count, drawn = self.steps * self.share, []
+        for rows in self.rows_of:  # in as many rounds as it takes
+            rounds = [random.permutation(rows) for _ in range(-(-count // len(rows)))]
+            drawn.append(np.concatenate(rounds)[:count].reshape(self.steps, self.share))
+        return list(np.concatenate(drawn, axis=1))
 
-    def _check(self, train: Train) -> None:
-        if not len(self.rows):
+    def _check(self, train: Train, data: CellData) -> None:
+        fewest = min(map(len, self.rows_of)) if self.share is not None else len(self.rows)
+        if not fewest:
             raise RecipeError(
                 "no trial is left to train on: their pictures are held out for validation",
                 f"a smaller train.validation than {train.validation:g}, or more pictures",
+            )
+        if self.share is not None and not (self.share and self.steps):
+            raise RecipeError(
+                f"train.epoch_trials of {data.epoch_trials} and train.batch_size of {train.batch_size} give "
+                f"{len(self.rows_of)} subjects no step",
+                "a larger train.batch_size, of at least one trial a subject, or more train.epoch_trials",
             )
         smallest = min(map(len, self.epoch(0, 0)), default=0) if self.steps else 0
         if smallest < self.launch.processes:

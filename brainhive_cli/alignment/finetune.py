@@ -15,7 +15,7 @@ from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Finetune
 from brainhive_cli.core import console, runs
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.signal_stores import chosen_subjects
@@ -103,6 +103,12 @@ def inherit(recipe: Recipe, source: Source) -> Recipe:
             f"no model of {run.path.name} has yet to see subject {known}",
             "fine-tune to others, or a run that was trained without them",
         )
+    is_of_sessions = any(each.finetune.sessions for each in variants(recipe).values())
+    if is_of_sessions and (how := made.signal.normalise) != "none":
+        raise RecipeError(
+            f"finetune.sessions: signal.normalise={how} of {run.path.name} takes statistics of all sessions",
+            "a run without signal.normalise, of signals that are z-scored by session; or finetune.share",
+        )
     recipe.train.check_prior(made.prior)
     name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", source.variant)
     taken = {key: getattr(made, key) for key in INHERITED}
@@ -126,7 +132,12 @@ def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:
 
 
 def share_of(trials: Trials, held_out: NDArray[np.bool_], finetune: Finetune) -> Trials:
-    """Keep the trials of a share of one subject's stimuli, equally of those held out ([M]) and the others."""
+    """Keep the trials of the first sessions, and of a share of their stimuli.
+
+    It is an equal share of the stimuli that are held out ([M]) and the others.
+    """
+    if finetune.sessions is not None:
+        trials = trials.of_first_sessions(finetune.sessions)
     random = np.random.default_rng(finetune.seed)
     kept = []
     for is_held_out in (False, True):

@@ -21,7 +21,14 @@ from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
 from brainhive_cli.data.encoder_keys import match_prior
-from brainhive_cli.data.signal_stores import caveats_of_signals, prepare_signals, require_signals, size_up
+from brainhive_cli.data.signal_stores import (
+    caveats_of_signals,
+    open_signals,
+    prepare_signals,
+    require_signals,
+    size_up,
+    store_path,
+)
 from brainhive_cli.data.targets import open_stores
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.priors import Description
@@ -127,6 +134,7 @@ class Job:
         """Size of the signals, and what is still to be written, in words."""
         given = (self.dataset, self.recipe.paths)
         require_signals(*given, self.recipe.signal, self.subjects)
+        self._refuse_absent_sessions()
         signals = {repr(each.signal): each.signal for each in self.variants.values()}
         sizes = [size_up(*given, each, self.subjects) for each in signals.values()]
         (count, most, channels, samples), to_write = sizes[0]
@@ -177,6 +185,26 @@ class Job:
         for each in self.variants.values():
             needed = self.subjects if each.train.selection == "test" else self.trained_on
             prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
+        self._refuse_absent_sessions()
+
+    def _refuse_absent_sessions(self) -> None:
+        """Refuse first sessions of subjects whose signals, where they are there, have fewer or name none."""
+        for cell in self.cells:
+            recipe = self.variants[cell.variant]
+            count = recipe.finetune.sessions or 0
+            for subject in cell.trained_on if count else ():
+                given = (self.dataset, recipe.paths, recipe.signal, subject)
+                if not store_path(*given).is_file():
+                    continue
+                sessions = open_signals(*given)["train"].sessions
+                most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
+                if most < count:
+                    known = f"have {most}" if most else "do not say which trial is of which"
+                    other = "finetune.share, or signals that `prepare` makes by session"
+                    raise RecipeError(
+                        f"finetune.sessions is {count}, but training signals of subject {subject} {known}",
+                        "fewer sessions" if most else other,
+                    )
 
     def described(self) -> dict[str, Any]:
         """Return the set-up, and what was published, if anything was, with how it differs; by variant."""

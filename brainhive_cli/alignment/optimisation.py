@@ -45,7 +45,8 @@ class Learner:
 
     def step(self) -> None:
         """Change the weights by the gradients, and forget the gradients."""
-        nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
+        if self.grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.parameters, self.grad_norm)
         self.optimizer.step()
         self.schedule.step()
         self.optimizer.zero_grad(set_to_none=True)
@@ -92,10 +93,13 @@ class Learner:
 def _groups(parameters: Sequence[Tensor], model: nn.Module, train: Train) -> list[dict[str, Any]]:
     """Group parameters by the weight decay that acts on them.
 
-    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there.
+    Source: `get_decay_parameter_names` of transformers' Trainer: scales of batch normalisation decay there;
+    and the trainings of MindEye1 and MindEye2, which exempt every name that holds `bias`.
     """
     exempt: set[Tensor] = set()
-    if train.decay == "weights":
+    if train.decay == "not_biases":
+        exempt = {p for name, p in model.named_parameters() if "bias" in name}
+    elif train.decay == "weights":
         norms = [part for part in model.modules() if isinstance(part, nn.LayerNorm)]
         exempt = {parameter for norm in norms for parameter in norm.parameters()}
         exempt |= {p for name, p in model.named_parameters() if "bias" in name.rpartition(".")[2]}

@@ -119,6 +119,13 @@ class Train(Section):
     )
     start_from: StartFrom = None
     batch_size: int = Field(1024, gt=1, le=2**24, description="trials a step, over all processes")
+    epoch_trials: int | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda count: count is None,  # older runs do not name it
+        description="trials of an epoch, as many of each subject in every step, in rounds of all that a "
+        "subject has; with finetune.sessions for each session; default: every trial once, subjects mixed",
+    )
     last_batch: Literal["even", "keep", "drop"] = Field(
         "even",
         description="what happens to trials that fill no batch: even, all batches of an epoch get nearly one "
@@ -132,14 +139,14 @@ class Train(Section):
     )
     lr: float = Field(5e-4, gt=0, description="peak learning rate of AdamW")
     weight_decay: float = Field(0.05, ge=0, description="of AdamW")
-    decay: Literal["all", "weights"] = Field(
+    decay: Literal["all", "not_biases", "weights"] = Field(
         "all",
-        description="what weight_decay acts on: all parameters, or all but biases and LayerNorm (the rule of "
-        "transformers' Trainer, which trained BrainHiVE)",
+        description="what weight_decay acts on: all parameters, all but biases (MindEye1, MindEye2), or all "
+        "but biases and LayerNorm (the rule of transformers' Trainer, which trained BrainHiVE)",
     )
     betas: tuple[float, float] = Field((0.9, 0.995), description="of AdamW")
     warmup_steps: int = Field(0, ge=0, description="linear warm-up before the cosine (paper: 10)")
-    grad_norm: float = Field(1.0, gt=0, description="largest norm of the gradient")
+    grad_norm: float | None = Field(1.0, gt=0, description="largest norm of the gradient; null: any")
     precision: Literal["fp32", "bf16"] = Field("bf16", description="autocast dtype")
     ema: float = Field(
         0.0,
@@ -210,6 +217,8 @@ class Train(Section):
             raise ValueError("start_from is given for the training and for its first stage: leave one out")
         if len(self.stages) > 1:
             refuse_idle(self, ("patience",), "on several stages, which have fixed epochs", "leave it out")
+        if self.epoch_trials is not None:
+            refuse_idle(self, ("last_batch",), "with epoch_trials, whose steps are all full", "leave it out")
         if self.patience is not None and not self.validation:
             raise ValueError("patience needs validation top-1, so train.validation must be above 0")
         return self
@@ -268,6 +277,12 @@ class Finetune(Section):
         1.0, ge=0.01, le=1, description="share of a new subject's training pictures, 0.01 to 1"
     )
     seed: int = Field(0, ge=0, description="chooses these pictures; a smaller share is part of a larger one")
+    sessions: int | None = Field(
+        None,
+        gt=0,
+        exclude_if=lambda count: count is None,  # older runs do not name it
+        description="first sessions of a new subject, whose trials alone are learned from; default: all",
+    )
 
 
 def _backbone(value: Any) -> Any:

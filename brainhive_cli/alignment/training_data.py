@@ -145,7 +145,9 @@ class TrainingData:
     @property
     def with_single(self) -> bool:
         """Whether trials keep their single repetitions."""
-        return self.recipe.signal.repetitions != "average" or self.recipe.train.augment.repetitions > 0
+        is_of_sessions = self.recipe.finetune.sessions is not None
+        is_varied = self.recipe.train.augment.repetitions > 0
+        return is_of_sessions or is_varied or self.recipe.signal.repetitions != "average"
 
     @cached_property
     def is_memory_mapped(self) -> bool:
@@ -176,7 +178,8 @@ class TrainingData:
     def of_cell(self, cell: Cell) -> tuple[Layout, CellData]:
         """Return the architecture of a cell's model, and what it learns from."""
         recipe = self.job.variants[cell.variant]
-        held_out = held_out_of(self.stimuli.concepts, recipe.train.validation, self.pixels)
+        train = recipe.train
+        held_out = held_out_of(self.stimuli.concepts, train.validation, self.pixels)
         images = self.images  # opened first: signals are mapped or not by the memory that they leave
         trials = [self.trials_of(subject) for subject in cell.trained_on]
         if recipe.mode == "finetune":
@@ -200,6 +203,7 @@ class TrainingData:
             recipe.signal.random_k,
             self.augmented,
             Alike(self.job.dataset.alike_by, dict(enumerate(self.stimuli.concepts))),
+            train.epoch_trials and train.epoch_trials * (recipe.finetune.sessions or 1),
         )
         return self._layout(recipe, trials), data
 
@@ -302,7 +306,7 @@ def _inputs(recipe: Recipe) -> tuple[Any, ...]:
     train = recipe.train
     loaded = (recipe.encoders, recipe.heads, recipe.prior, recipe.signal)
     varied = (train.embedding_alternatives, train.online, train.augment, train.augment_pictures)
-    return (*loaded, *varied, train.memory_map)
+    return (*loaded, *varied, train.memory_map, recipe.finetune.sessions is None)
 
 
 def _check_repetitions(dataset: str, recipe: Recipe, most: int) -> None:

@@ -37,6 +37,7 @@ class Trials:
         moments: Of the subject's training signals, where these are normalised by them.
         times_s: [T] seconds after stimulus onset.
         regions: Places of each region's voxels among V; empty for sensors.
+        sessions: [N, R] session of each repetition, from 0, -1 where there is none; None if not known.
     """
 
     subject: int
@@ -49,6 +50,7 @@ class Trials:
     moments: Moments | None = None
     times_s: tuple[float, ...] | None = None
     regions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    sessions: NDArray[np.int8] | None = None
 
     def take(self, rows: NDArray[np.int64]) -> Self:
         """Keep some of the N signals."""
@@ -58,7 +60,23 @@ class Trials:
             stimulus=self.stimulus[rows],
             single=None if self.single is None else self.single[rows],
             counts=None if self.counts is None else self.counts[rows],
+            sessions=None if self.sessions is None else self.sessions[rows],
         )
+
+    def of_first_sessions(self, count: int) -> Self:
+        """Keep the repetitions of the first sessions; sessions and single repetitions must be there."""
+        assert self.sessions is not None and self.single is not None
+        is_first = (self.sessions >= 0) & (self.sessions < count)  # [N, R]
+        rows = np.flatnonzero(is_first.any(1))
+        counts = is_first[rows].sum(1)
+        order = np.argsort(~is_first[rows], axis=1, kind="stable")[:, : counts.max()]  # [n, r], theirs first
+        is_there = np.arange(order.shape[1]) < counts[:, None]
+        single = np.take_along_axis(self.single[rows], order[..., None, None], 1)  # [n, r, C, T]
+        single = np.where(is_there[..., None, None], single, 0)
+        sessions = np.where(is_there, np.take_along_axis(self.sessions[rows], order, 1), -1)
+        average = (single.sum(1) / counts[:, None, None]).astype(np.float32)
+        chosen = {"signal": average, "stimulus": self.stimulus[rows], "single": single, "counts": counts}
+        return replace(self, **chosen, sessions=sessions.astype(np.int8))
 
 
 def spec_of(trials: Sequence[Trials]) -> SignalSpec:
@@ -129,7 +147,7 @@ def open_trials(
     selection, stimulus, moments = select_trials(
         dataset, paths, signal, subject, split, pictures, channels, normaliser, recording
     )
-    path = store_path(dataset, paths, signal, subject)
+    path, recorded = store_path(dataset, paths, signal, subject), selection.recording.sessions
 
     def read(content: Content) -> Signals:
         return mapped(selection, content, path, split) if memory_map else in_memory(selection, content)
@@ -145,6 +163,7 @@ def open_trials(
         moments,
         tuple(selection.times_s.tolist()),
         selection.regions,
+        None if recorded is None else recorded[selection.pictures],
     )
 
 

@@ -7,8 +7,9 @@ import pytest
 import torch
 from cell_data import HERE, PICTURES, batches_of, targets_of
 
-from brainhive_cli.alignment.batches import CellData
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.alignment.batches import Batches, CellData
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.signal_bank import averages_of
 from brainhive_cli.data.trials import Trials, spec_of
@@ -94,3 +95,57 @@ def test_rows_of_equal_widths_are_gathered_together() -> None:
 
     assert [part.tolist() for part in bank.split(rows)] == [rows.tolist()]
     assert bank.gather(rows)[:, 0, 0].tolist() == [100, 159, 100, 159]
+
+
+def of_subjects(count: int, repetitions: int = 3) -> CellData:
+    """Single trials of subjects of several widths, the last of whom saw half of the pictures."""
+    trials = [replace(voxels([*WIDTHS][place % 3], repetitions), subject=place + 1) for place in range(count)]
+    trials[-1] = trials[-1].take(np.arange(PICTURES // 2))
+    targets = targets_of({"e": torch.arange(PICTURES, dtype=torch.float32)[:, None]})
+    return CellData(trials, targets, np.zeros(PICTURES, bool), None, repetitions="single")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "subjects", "sessions", "steps", "share"),
+    [
+        ("papers/mindeye2", 7, 1, 714, 6),  # 42 a step, 30,000 trials an epoch
+        ("papers/mindeye2-1h", 1, 1, 31, 24),  # 750 trials: an hour
+        ("papers/mindeye2-sessions", 1, 40, 1250, 24),
+    ],
+)
+def test_an_epoch_has_mindeye2s_steps_of_as_many_trials_of_each_subject(
+    recipe: str, subjects: int, sessions: int, steps: int, share: int
+) -> None:
+    """Source: Train.py of MindEye2: (750 * 40) // 42 of seven subjects, (750 * num_sessions) // 24 of one."""
+    train = Recipe.resolve("train-align", recipe, {}, []).train
+    assert train.epoch_trials is not None
+    data = replace(of_subjects(subjects), epoch_trials=sessions * train.epoch_trials)
+
+    batches = Batches(data, train, 0.0, HERE)
+
+    epoch = batches.epoch(42, 3)
+    whose = batches.samples.subject.numpy()
+    assert len(epoch) == batches.steps == steps
+    for rows in epoch:
+        assert np.bincount(whose[rows], minlength=subjects).tolist() == [share] * subjects
+    drawn = np.concatenate(epoch)
+    for subject in range(subjects):  # all trials of each, in rounds
+        counts = np.bincount(drawn[whose[drawn] == subject])[np.flatnonzero(whose == subject)]
+        assert counts.max() - counts.min() <= 1 and counts.min() > 0
+    assert all(np.array_equal(one, two) for one, two in zip(epoch, batches.epoch(42, 3), strict=True))
+    assert not np.array_equal(epoch[0], batches.epoch(42, 4)[0])
+
+
+@pytest.mark.parametrize(("epoch_trials", "batch_size"), [(30, 2), (2, 3)])
+def test_an_epoch_without_a_step_is_refused(epoch_trials: int, batch_size: int) -> None:
+    data = replace(of_subjects(3), epoch_trials=epoch_trials)
+
+    with pytest.raises(RecipeError, match="give 3 subjects no step"):
+        batches_of(data, batch_size=batch_size)
+
+
+def test_an_epoch_of_trials_needs_trials_of_every_subject() -> None:
+    data = replace(of_subjects(2), epoch_trials=30, held_out=np.arange(PICTURES) < PICTURES // 2)
+
+    with pytest.raises(RecipeError, match="no trial is left to train on"):
+        batches_of(data)

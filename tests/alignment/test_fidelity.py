@@ -23,6 +23,7 @@ from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Stage, Train
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head
+from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -155,6 +156,37 @@ def test_what_does_not_decay_is_what_transformers_trainer_leaves_out(kind):
     assert {names[p] for p in decayed["params"]} == set(theirs) and len(exempt["params"]) > 3
     assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.05, 0.0)
     assert len(every["params"]) == len(names) and every["weight_decay"] == 0.05
+
+
+def test_not_biases_is_what_mindeyes_trainings_leave_out():
+    """Source: `no_decay` of Train.py of MindEye1 and MindEye2; no parameter of theirs is named LayerNorm."""
+    brain = {"kind": "mindeye2", "hidden": 4}
+    prior = {"kind": "mindeye1", "depth": 1, "heads": 1, "dim_head": 4, "timesteps": 3, "head": "image"}
+    spec, heads = SignalSpec((), 1, (1,), (5,)), {"image": Head((2, 4), "e")}
+    model = Aligner(Layout(spec, heads, {"kind": "with_prior", "backbone": brain, "prior": prior}))
+    train = Train(decay="not_biases", weight_decay=0.01)
+
+    decayed, exempt = Learner(model, torch.nn.ModuleList(), train, Stage(epochs=1), 1).optimizer.param_groups
+
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    assert {names[each] for each in exempt["params"]} == {name for name in names.values() if "bias" in name}
+    assert "backbone.brain.backbone.clip_proj.0.weight" in {names[each] for each in decayed["params"]}
+    assert (decayed["weight_decay"], exempt["weight_decay"]) == (0.01, 0.0)
+
+
+@pytest.mark.parametrize(("grad_norm", "expected"), [(None, 1e3), (1.0, 1.0)])
+def test_gradients_are_clipped_unless_their_norm_may_be_any(grad_norm, expected):
+    model = torch.nn.Linear(1, 1, bias=False)
+    stage = Stage(epochs=1, schedule="constant")
+    learner = Learner(model, torch.nn.ModuleList(), Train(grad_norm=grad_norm), stage, 1)
+    model.weight.grad = torch.full((1, 1), 1e3)
+
+    learner.step()
+
+    mean = learner.optimizer.state[model.weight]["exp_avg"] / (
+        1 - learner.optimizer.param_groups[0]["betas"][0]
+    )
+    assert mean.item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_dropout_in_the_priors_fuser_changes_what_is_learned_and_not_the_fuser(

@@ -1,6 +1,7 @@
 """Fine-tuning goes on from a model that never saw the subject, with a share of its data."""
 
 import itertools
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,9 @@ from safetensors.torch import load_file
 
 from brainhive_cli.alignment.finetune import share_of
 from brainhive_cli.alignment.settings import Finetune
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.trials import Trials
+from brainhive_cli.stores.recordings import SignalStore
 
 THREE = "dataset={kind: demo, noise: 0.3, subjects: 3}"
 
@@ -42,6 +44,95 @@ def test_a_share_is_whole_pictures_of_both_kinds_and_part_of_every_larger_share(
     assert [len({picture for picture in share if picture < 20}) for share in shares] == [1, 2, 10, 20]
     assert all(smaller < larger for smaller, larger in itertools.pairwise(shares))
     assert kept(0.1) == kept(0.1) != kept(0.1, seed=1)
+
+
+def recorded_in_sessions() -> Trials:
+    """Three pictures, up to three repetitions; a signal says in which session it was recorded, from 1."""
+    sessions = np.array([[2, 0, 0], [1, 2, -1], [1, 0, -1], [2, -1, -1]], np.int8)
+    single = np.broadcast_to(sessions[..., None, None] + 1, (4, 3, 5, 1)).astype(np.float32)
+    counts = (sessions >= 0).sum(1)
+    average = single.sum(1) / counts[:, None, None]
+    return Trials(1, average, np.array([7, 3, 5, 9]), (), None, single, counts, sessions=sessions)
+
+
+@pytest.mark.parametrize(
+    ("count", "stimuli", "counts", "averages"),
+    [
+        (1, [7, 5], [2, 1], [1, 1]),
+        (2, [7, 3, 5], [2, 1, 2], [1, 2, 1.5]),
+        (3, [7, 3, 5, 9], [3, 2, 2, 1], [5 / 3, 2.5, 1.5, 3]),
+    ],
+)
+@pytest.mark.parametrize("share", [1.0, 0.5])
+def test_first_sessions_are_exactly_their_trials(count, stimuli, counts, averages, share):
+    trials = share_of(recorded_in_sessions(), np.zeros(10, bool), Finetune(sessions=count, share=share))
+
+    rows = [stimuli.index(stimulus) for stimulus in trials.stimulus]
+    assert len(rows) == len(set(rows)) == max(1, round(share * len(stimuli)))
+    assert trials.counts.tolist() == [counts[row] for row in rows]
+    assert trials.signal.shape[1:] == (5, 1) and trials.signal.dtype == np.float32
+    assert trials.signal[:, 0, 0].tolist() == pytest.approx([averages[row] for row in rows])
+    is_there = np.arange(trials.single.shape[1]) < trials.counts[:, None]
+    assert np.array_equal(trials.sessions >= 0, is_there) and trials.sessions.max() < count
+    assert np.array_equal(trials.single[..., 0, 0], np.where(is_there, trials.sessions + 1, 0))
+
+
+def write_sessions(path: Path) -> None:
+    """Say of a store's training repetitions, four a picture, in which of six sessions each was recorded.
+
+    Of the six pictures of a concept, four have a repetition of the first, and all of the first four.
+    """
+    store = SignalStore.open(path)
+    count = len(store["train"].signal)
+    found = ((np.arange(count)[:, None] + np.arange(4)) % 6).astype(np.int8)
+    splits = {
+        split: replace(each, signal=np.array(each.signal), sessions=found if split == "train" else None)
+        for split, each in store.splits.items()
+    }
+    SignalStore.write(path, splits)
+
+
+@pytest.mark.parametrize("how", [("average", "no"), ("single", "yes")])
+def test_a_model_is_fitted_to_the_pictures_of_the_first_session_alone(go, small, here, world, tmp_path, how):
+    mine = (here, f"paths.signals={tmp_path / 'signals'}", "seeds=1", "train.epochs=1")
+    reading = f"signal.repetitions={how[0]}"
+    go("train-align", *small, THREE, *mine, reading, "mode=joint", "subjects=1,2")
+    tuned = (
+        "train-align",
+        *small,
+        *mine,
+        "mode=finetune",
+        f"train.memory_map={how[1]}",
+        "train.validation=0.5",
+    )
+    whole = go(*tuned).metrics.scopes["sub-03_seed-1"]["top1"].n  # which makes the signals of subject 3
+
+    with pytest.raises(RecipeError, match="of subject 3 do not say which trial is of which") as unnamed:
+        go(*tuned, "finetune.sessions=1")
+    (path,) = (tmp_path / "signals").glob("*/default/sub-03.h5")
+    write_sessions(path)
+    with pytest.raises(RecipeError, match=r"finetune.sessions is 9, but .* of subject 3 have 6"):
+        go(*tuned, "finetune.sessions=9")
+    hour = go(*tuned, "finetune.sessions=1", "train.batch_size=20", "train.epoch_trials=60")
+    both = go(*tuned, "sweep.finetune.sessions=1,4")
+
+    assert "finetune.share" in unnamed.value.hint
+    counts = {
+        cell: metrics["top1"].n for made in (hour, both) for cell, metrics in made.metrics.scopes.items()
+    }
+    assert counts == {
+        "sub-03_seed-1": whole * 4 / 6,
+        "sessions=1/sub-03_seed-1": whole * 4 / 6,
+        "sessions=4/sub-03_seed-1": whole,
+    }
+
+
+def test_statistics_of_all_sessions_do_not_normalise_an_hour(go, small, here):
+    alike = (*small, THREE, here, "train.epochs=1")
+    go("train-align", *alike, "mode=joint", "subjects=1,2", "signal.normalise=channel")
+
+    with pytest.raises(RecipeError, match=r"signal.normalise=channel of .* takes statistics of all sessions"):
+        go("train-align", *small, here, "mode=finetune", "sweep.finetune.sessions=1,2")
 
 
 def weights(run: Path, cell: str) -> dict[str, torch.Tensor]:
