@@ -44,6 +44,7 @@ PUBLISHED = {
     "*_task-rsvp_eeg.vhdr": "OpenNeuro ds003825; reader Grootswagers2022 of Meta's neuralset",
     # Checkpoints
     "hub:datasets/pscotti/mindeyev2/unclip6_epoch0_step110000.ckpt": "MindEye2's README",
+    "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth": "MindEye2's recon_inference.ipynb",
     f"{TRAINED}/final_subj01_pretrained_40sess_24bs/last.pth": "NEURONS' README",
     f"{TRAINED}/multisubject_subj01_1024hid_nolow_300ep/last.pth": "MindEye2's Train.ipynb and accel.slurm",
     "hub:h94/IP-Adapter/sdxl_models/ip-adapter_sdxl_vit-h.safetensors": "IP-Adapter's README",
@@ -58,6 +59,7 @@ PUBLISHED = {
             "hub:laion/CLIP-ViT-B-32-laion2B-s34B-b79K",
             "hub:laion/CLIP-ViT-H-14-laion2B-s32B-b79K",
             "hub:laion/CLIP-ViT-bigG-14-laion2B-39B-b160k",
+            "hub:microsoft/git-large-coco",
             "hub:openai-community/gpt2",
             "hub:openai/clip-vit-large-patch14",
             "hub:paulgavrikov/synclr-vit-base-patch16-224",

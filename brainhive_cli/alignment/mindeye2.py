@@ -30,8 +30,6 @@ BRAIN, PRIOR = ("ridge.", "backbone.", "clipproj."), "diffusion_prior."
 DECODERS = ("motion_proj.", "text_seg_dec.", "text_dec.", "classifier.")
 SCHEDULE = f"{PRIOR}noise_scheduler."
 """Before the tables of the prior's schedule, which follow from its steps."""
-BLURRY = re.compile(r"backbone\.(blin1|bdropout|bnorm|bupsampler|b_maps_projector)\.")
-"""MindEye2's branch of blurry pictures, which no head of ours has."""
 TIED = "text_dec.decoder.lm_head.weight"
 """GPT-2's last layer, which is its embedding."""
 CAPTION_LENGTH, HEAD_WIDTH = 60, 64
@@ -88,6 +86,8 @@ def _layout(state: State, subjects: Sequence[int], has_decoders: bool, has_prior
     elif has_prior:
         prior = {**_prior(state), "head": "image"}
         backbone = {"kind": "with_prior", "backbone": brain, "prior": prior, "condition": "voxel_tokens"}
+    if "backbone.blin1.weight" in state:
+        heads |= _blurry(state)
     encoders = {head.target: head.target for head in heads.values() if head.target}
     spec = SignalSpec((), 1, tuple(subjects), widths)
     return Layout(spec, heads, backbone, encoders=encoders, retrieval_heads=("image",))
@@ -137,11 +137,20 @@ def _heads(state: State, tokens: int, backbone: dict[str, Any]) -> dict[str, Hea
     }
 
 
+def _blurry(state: State) -> dict[str, Head]:
+    """Find the shapes of the blurry latent, and of its maps; which autoencoder's it is, nothing says."""
+    side = isqrt(len(state["backbone.blin1.weight"]) // len(state["backbone.bnorm.weight"]))
+    blocks = _count(state, r"backbone\.bupsampler\.up_blocks\.(\d+)\..*")
+    channels, latent = len(state["backbone.bupsampler.conv_out.weight"]), side << (blocks - 1)
+    width = len(state["backbone.b_maps_projector.6.weight"])
+    return {"blurry": Head((channels, latent, latent)), "maps": Head((side * side, width))}
+
+
 def _renamed(state: State, subjects: Sequence[int], has_decoders: bool, has_prior: bool) -> State:
     brain = "backbone.brain." if has_decoders or has_prior else "backbone."
     found = {}
     for name, value in state.items():
-        if BLURRY.match(name) or name.startswith(SCHEDULE) or name == TIED:
+        if name.startswith(SCHEDULE) or name == TIED:
             continue
         ridge = re.match(r"ridge\.linears\.(\d+)\.", name)
         new = name.replace(f".{ridge[1]}.", f".{subjects[int(ridge[1])]}.", 1) if ridge else name
@@ -154,8 +163,6 @@ def _renamed(state: State, subjects: Sequence[int], has_decoders: bool, has_prio
 
 def _say(path: Path, state: State) -> None:
     """Warn of weights that have no effect here."""
-    if any(BLURRY.match(name) for name in state):
-        console.warn(f"{path}: its branch of blurry pictures is left out")
     mixers = sum(value.numel() for name, value in state.items() if ".mixer_blocks" in name)
     if mixers:
         console.warn(

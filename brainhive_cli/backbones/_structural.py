@@ -44,7 +44,7 @@ class StructuralGenerator(nn.Module):
         from diffusers.models.autoencoders.vae import Decoder
 
         super().__init__()
-        self.size = _size(heads, 2 ** (len(channels) - 1))
+        self.size = map_size(heads, LATENT, 2 ** (len(channels) - 1))
         self.mlp = nn.ModuleList(
             nn.Sequential(*layers(hidden, hidden, nn.SiLU(), dropout, bias=False)) for _ in range(blocks)
         )
@@ -52,7 +52,7 @@ class StructuralGenerator(nn.Module):
         self.norm = nn.GroupNorm(1, features)
         kinds = ("UpDecoderBlock2D",) * len(channels)
         self.upsampler = Decoder(features, heads[LATENT].shape[0], kinds, channels, depth, groups)
-        self.maps_projector = _projector(features, heads[MAPS].shape[-1]) if MAPS in heads else None
+        self.maps_projector = maps_projector(features, heads[MAPS].shape[-1]) if MAPS in heads else None
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
         """Map [B, H] to the heads."""
@@ -65,24 +65,34 @@ class StructuralGenerator(nn.Module):
         return found
 
 
-def _size(heads: Heads, scale: int) -> tuple[int, int]:
-    """Return height and width of the feature maps."""
-    shape = heads[LATENT].shape
+def map_size(heads: Heads, latent: str, scale: int) -> tuple[int, int]:
+    """Return height and width of the feature maps that a decoder upsamples to the head of a latent.
+
+    Args:
+        heads: That head [C, H, W], and perhaps `maps` [S, D].
+        latent: Its name.
+        scale: How many times the decoder enlarges.
+
+    Raises:
+        BrainhiveError: if the decoder cannot make a latent of that size, or as many maps.
+    """
+    shape = heads[latent].shape
     if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
         raise BrainhiveError(
-            f"the head {LATENT} is {list(shape)}, the decoder makes [C, H, W] of multiples of {scale}",
-            "another number of backbone.decoder_channels, or the latent of an autoencoder",
+            f"the head {latent} is {list(shape)}, the decoder makes [C, H, W] of multiples of {scale}",
+            "the latent of an autoencoder at another size, or another number of decoder channels",
         )
     size = shape[1] // scale, shape[2] // scale
     if MAPS in heads and heads[MAPS].shape[:-1] != (size[0] * size[1],):
         raise BrainhiveError(
             f"the head {MAPS} is {list(heads[MAPS].shape)}, the decoder starts from {size[0]}×{size[1]} maps",
-            f"maps of [{size[0] * size[1]}, D], or another number of backbone.decoder_channels",
+            f"maps of [{size[0] * size[1]}, D], or another number of decoder channels",
         )
     return size
 
 
-def _projector(features: int, width: int) -> nn.Sequential:
+def maps_projector(features: int, width: int) -> nn.Sequential:
+    """Make the layers from feature maps [B, F, h, w] to those that are compared, [B, D, h, w]."""
     return nn.Sequential(
         *(nn.Conv2d(features, width, 1, bias=False), nn.GroupNorm(1, width), nn.ReLU()),
         *(nn.Conv2d(width, width, 1, bias=False), nn.GroupNorm(1, width), nn.ReLU()),

@@ -1,27 +1,37 @@
-"""MindEye2's brain model: a ridge for each subject, mixer blocks, image tokens and a text vector.
+"""MindEye2's brain model: a ridge for each subject, mixer blocks, image tokens, text vector, blurry latent.
 
 Source: RidgeRegression and BrainNetwork of MindEye2 (arXiv 2403.11207, MIT), whose parameter names are kept.
 """
 
+import re
 from typing import ClassVar, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from brainhive_cli.backbones._structural import MAPS, map_size, maps_projector
 from brainhive_cli.core import parts, signal_shape
 from brainhive_cli.core.blocks import Dropout
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.heads import Head, Heads
+from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.signal_spec import SignalSpec
 
 TEXT = "text"
-"""The head that is no tokens: their mean, projected into the space of texts."""
+"""The head of the tokens' mean, projected into the space of texts."""
+BLURRY = "blurry"
+"""The head of an autoencoder's latent, from the mixer's output; `maps` come with it."""
+BLURRY_WEIGHTS = re.compile(r"backbone\.(blin1|bnorm|bupsampler|b_maps_projector)\.")
+"""How the names of its weights begin."""
+FEATURES, CHANNELS, BLURRY_DROPOUT = 64, (32, 64, 128), 0.3
+"""Of the blurry branch: feature maps, channels of its decoder from the output on, and what is dropped."""
 
 
 class Config(parts.Config):
     """For voxels [B, V, 1] of subjects who may differ in V; heads are image tokens [S, D] and `text` [E].
 
+    The head `blurry` [C, H, W] (4 × 28 × 28: the latent of a picture of 224 pixels) is MindEye2's branch of
+    blurry pictures, for which training may want `maps` [S, D] (49 × 512) too.
     Over one volume the mixer blocks add a constant alone: a LayerNorm of one number gives its bias, and the
     residual passes the blocks over features by. So models are linear up to their tokens.
     """
@@ -39,11 +49,11 @@ class Config(parts.Config):
     dropout: float = Field(0.15, ge=0, lt=1, description="Probability of dropping a unit in a mixer block.")
 
     def build(self, spec: SignalSpec, heads: Heads) -> "MindEye2":
-        """Make the model; its heads are one of tokens [S, D], of any name, and perhaps `text` [E].
+        """Make the model; its heads are one of tokens [S, D], of any name, and those of the class as wanted.
 
         Raises:
             RecipeError: if the heads are others.
-            BrainhiveError: if the signals are no voxels.
+            BrainhiveError: if the signals are no voxels, or the blurry branch has no such latent or maps.
         """
         return MindEye2(self, spec, heads)
 
@@ -69,31 +79,35 @@ class MindEye2(nn.Module):
         self.image, (tokens, width) = _image_of(heads)
         self.ridge = Ridges(spec, config.hidden)
         blocks = config.blocks if config.mixer == "blocks" else 0
-        self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width)
+        self.backbone = Backbone(config.hidden, blocks, config.dropout, tokens, width, heads)
         self.clipproj: Projection | None = None
         if TEXT in heads:
             self.clipproj = Projection(width, heads[TEXT].width)
 
     def forward(self, signal: Tensor, subject_index: Tensor | None) -> dict[str, Tensor]:
         """Predict the heads from voxels [B, V, 1] of subjects [B], all of one width."""
-        return self.heads_of(self.voxel_tokens(signal, subject_index))
+        return self.with_voxel_tokens(signal, subject_index)[1]
 
-    def voxel_tokens(self, signal: Tensor, subject_index: Tensor | None) -> Tensor:
-        """Map voxels to tokens [B, S, D] before `clip_proj`: MindEye2's prior is conditioned on them."""
-        return self.backbone.tokens(self.ridge(signal, subject_index))
-
-    def heads_of(self, tokens: Tensor) -> dict[str, Tensor]:
-        """Map these tokens to the heads."""
+    def with_voxel_tokens(
+        self, signal: Tensor, subject_index: Tensor | None
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Predict the heads, and give the tokens [B, S, D] before `clip_proj`, which condition the prior."""
+        mixed = self.backbone.mix(self.ridge(signal, subject_index))
+        tokens = self.backbone.tokens(mixed)
         image = self.backbone.clip_proj(tokens)
-        return (
-            {self.image: image} if self.clipproj is None else {self.image: image, TEXT: self.clipproj(image)}
-        )
+        heads = {self.image: image}
+        if self.clipproj is not None:
+            heads[TEXT] = self.clipproj(image)
+        return tokens, heads | self.backbone.blurry(mixed)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Bring the weights of a model with mixer blocks to this one, if it has none: by their constant.
+        """Bring the weights of a model with more parts to this one.
 
-        It goes into the bias of the layer behind the ridges, so that ridges of new subjects have it, too.
+        Mixer blocks become their constant, in the bias of the layer behind the ridges, so that ridges of new
+        subjects have it, too; a branch of blurry pictures is left out.
         """
+        if self.backbone.blin1 is None:
+            state = {name: value for name, value in state.items() if not BLURRY_WEIGHTS.match(name)}
         mixers = {name: value for name, value in state.items() if name.startswith("backbone.mixer_blocks")}
         if not mixers or len(self.backbone.mixer_blocks1):
             return state
@@ -136,9 +150,14 @@ class Ridges(nn.Module):
 
 
 class Backbone(nn.Module):
-    """Mixer blocks over features and over the axis of length 1, then tokens, and their projection."""
+    """Mixer blocks over features and over the axis of length 1, then tokens and their projection.
 
-    def __init__(self, hidden: int, blocks: int, dropout: float, tokens: int, width: int) -> None:
+    With a head `blurry` the mixer's output also goes through feature maps to a decoder.
+    """
+
+    def __init__(
+        self, hidden: int, blocks: int, dropout: float, tokens: int, width: int, heads: Heads
+    ) -> None:
         super().__init__()
         self.width = width
         self.mixer_blocks1 = nn.ModuleList(_mixer(hidden, dropout) for _ in range(blocks))
@@ -146,17 +165,45 @@ class Backbone(nn.Module):
         self.backbone_linear = nn.Linear(hidden, tokens * width)
         layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
+        self.blin1: nn.Linear | None = None
+        self.b_maps_projector: nn.Sequential | None = None
+        if BLURRY in heads:
+            from diffusers.models.autoencoders.vae import Decoder
 
-    def tokens(self, mapped: Tensor) -> Tensor:
-        """Map [B, H] to tokens [B, S, D]."""
+            self.map_size = map_size(heads, BLURRY, 2 ** (len(CHANNELS) - 1))
+            self.blin1 = nn.Linear(hidden, FEATURES * self.map_size[0] * self.map_size[1])
+            self.bdropout = Dropout(BLURRY_DROPOUT)
+            self.bnorm = nn.GroupNorm(1, FEATURES)
+            kinds = ("UpDecoderBlock2D",) * len(CHANNELS)
+            self.bupsampler = Decoder(FEATURES, heads[BLURRY].shape[0], kinds, CHANNELS, layers_per_block=1)
+            if MAPS in heads:
+                self.b_maps_projector = maps_projector(FEATURES, heads[MAPS].shape[-1])
+
+    def mix(self, mapped: Tensor) -> Tensor:
+        """Pass [B, H] through the mixer blocks: [B, H]."""
         x = first = mapped[:, None]  # [B, 1, H]
         second = mapped[..., None]  # [B, H, 1]
         for over_features, over_length in zip(self.mixer_blocks1, self.mixer_blocks2, strict=True):
             first = over_features(x) + first
             second = over_length(first.transpose(1, 2)) + second
             x = second.transpose(1, 2)
-        found: Tensor = self.backbone_linear(x.flatten(1))
-        return found.unflatten(1, (-1, self.width))
+        return x.flatten(1)
+
+    def tokens(self, mixed: Tensor) -> Tensor:
+        """Map the mixer's output [B, H] to tokens [B, S, D]."""
+        tokens: Tensor = self.backbone_linear(mixed)
+        return tokens.unflatten(1, (-1, self.width))
+
+    def blurry(self, mixed: Tensor) -> dict[str, Tensor]:
+        """Map the mixer's output [B, H] to the heads of the blurry branch; to none where it has none."""
+        if self.blin1 is None:
+            return {}
+        maps = self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size))
+        maps = self.bnorm(maps)  # [B, F, h, w]
+        heads = {BLURRY: self.bupsampler(maps)}
+        if self.b_maps_projector is not None:
+            heads[MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
+        return heads
 
 
 class Projection(nn.Module):
@@ -193,15 +240,15 @@ def _mixer(width: int, dropout: float) -> nn.Sequential:
 
 def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
     """Find the head of tokens, and its shape."""
-    tokens = {name: head.shape for name, head in heads.items() if name != TEXT and len(head.shape) == 2}
-    others = [name for name, head in heads.items() if name not in tokens and not _is_text(name, head)]
-    if others or len(tokens) != 1:
+    axes = {TEXT: 1, BLURRY: 3, MAPS: 2}
+    tokens = {name: head.shape for name, head in heads.items() if name not in axes and len(head.shape) == 2}
+    others = [
+        name for name, head in heads.items() if name not in tokens and axes.get(name) != len(head.shape)
+    ]
+    if others or len(tokens) != 1 or (MAPS in heads and BLURRY not in heads):
         raise RecipeError(
-            f"the backbone mindeye2 predicts tokens and {TEXT}, the heads are {', '.join(heads) or 'none'}",
-            f"one head of tokens [S, D], and perhaps {TEXT}, a vector",
+            f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and {MAPS}, the heads are "
+            f"{', '.join(heads) or 'none'}",
+            f"one head of tokens [S, D], and perhaps {TEXT}, a vector, {BLURRY}, a latent, and its {MAPS}",
         )
     return next(iter(tokens.items()))
-
-
-def _is_text(name: str, head: Head) -> bool:
-    return name == TEXT and len(head.shape) == 1

@@ -16,6 +16,8 @@ from brainhive_cli.core.signal_spec import SignalSpec
 
 DENOISED = "denoised"
 """The further output in training: what the prior makes of noised tokens, and their target."""
+BRAIN = "brain."
+"""Before the names of the brain model's weights."""
 BLOCK = 32
 """Signals whose tokens are sampled at once: attention over 515 tokens needs 13 MB a row and layer."""
 
@@ -67,7 +69,7 @@ class Config(parts.Config):
         count, dim = heads[name].shape
         prior = self.prior.model_copy(update={"tokens": count, "dim": dim}).build({}, None)
         brain: Any = backbones.build(self.backbone, spec, heads)
-        if self.condition == "voxel_tokens" and not hasattr(brain, "voxel_tokens"):
+        if self.condition == "voxel_tokens" and not hasattr(brain, "with_voxel_tokens"):
             raise RecipeError(
                 f"backbone.condition is voxel_tokens, which {self.backbone.kind} does not have",
                 "backbone.condition=head, or backbone.backbone.kind=mindeye2",
@@ -102,8 +104,8 @@ class WithPrior(nn.Module):
         The noise is torch's: several processes that share a batch draw other noise than one.
         """
         if self.takes_inner:
-            condition = self.brain.voxel_tokens(signal, subject_index)
-            predicted: dict[str, Tensor] = self.brain.heads_of(condition)
+            predicted: dict[str, Tensor]
+            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             replaced: dict[str, Tensor] = {}
         else:
             given = (self.brain, self.heads, signal, subject_index, targets, context)
@@ -114,10 +116,21 @@ class WithPrior(nn.Module):
 
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled by one seed a row."""
-        found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
-        blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
-        brain = found.tensors[self.head]
         if self.takes_inner:
-            brain = self.brain.voxel_tokens(signal, subject_index)
+            brain, predicted = self.brain.with_voxel_tokens(signal, subject_index)
+            found = Decoded(predicted)
+        else:
+            found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
+            brain = found.tensors[self.head]
+        blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
         sampled = torch.cat([self.prior.sample(brain[rows], seeds[rows]) for rows in blocks])
         return Decoded({**found.tensors, self.head: sampled}, found.texts)
+
+    def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Bring the weights of a model with more parts to this one, where its brain model says how."""
+        adapted: Any = getattr(self.brain, "adapted", None)
+        if adapted is None:
+            return state
+        brain = {name.removeprefix(BRAIN): state[name] for name in state if name.startswith(BRAIN)}
+        prior = {name: value for name, value in state.items() if not name.startswith(BRAIN)}
+        return prior | {BRAIN + name: value for name, value in adapted(brain).items()}

@@ -32,7 +32,7 @@ def inputs_of(
     _check(conditioning, rows)
     texts, tokens = conditioning.texts, conditioning.embeddings
     if isinstance(texts, list):
-        text, pooled = map(torch.cat, zip(*(prompts.embed(words, 1, device) for words in texts), strict=True))
+        text, pooled = prompts.embed_rows(texts, device)
     else:
         text, pooled = prompts.embed(prompt, rows, device)
         text = text if texts is None else texts.to(text)

@@ -1,5 +1,6 @@
 """Prompts as a generator's U-Net takes them, from text encoders that are loaded for that alone."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,17 @@ class Prompts:
     def __init__(self, config: Any, unet: Any) -> None:
         self._config, self._unet = config, unet
         self._held: dict[str, Embedded] = {}
+        self._rows_have_texts = False
+        self._encoders: Any = None  # held on the CPU where rows have texts
+
+    def embed_rows(self, texts: Sequence[str], device: torch.device) -> Embedded:
+        """Embed a text for each row; the text encoders stay loaded, since other rows bring other texts."""
+        self._rows_have_texts = True
+        rows = [self.embed(words, 1, device) for words in texts]
+        if self._encoders is not None:
+            self._encoders.to("cpu", silence_dtype_warnings=True)
+        text, pooled = map(torch.cat, zip(*rows, strict=True))
+        return text, pooled
 
     def embed(self, words: str, batch: int, device: torch.device) -> Embedded:
         """Embed a prompt, repeated for each row; MissingData if text encoders are absent or damaged."""
@@ -84,6 +96,15 @@ class Prompts:
         return _components.folder_of(self._config.source, self._config.variant, text=True)
 
     def _encoded(self, words: str, folder: Path, device: torch.device) -> Embedded:
+        encoders = self._encoders or self._load(folder)
+        self._encoders = encoders if self._rows_have_texts else None
+        encoders.to(device, silence_dtype_warnings=True)
+        with torch.no_grad():
+            found = encoders.encode_prompt(words, device=device, do_classifier_free_guidance=False)
+        return found[0], found[2]
+
+    def _load(self, folder: Path) -> Any:
+        """Load text encoders and tokenizers, as a pipeline without networks that draw."""
         import transformers as tf
         from diffusers import StableDiffusionXLPipeline
 
@@ -94,11 +115,7 @@ class Prompts:
         text = {name: _components.pretrained(cls, folder, name, *given) for name, cls in classes.items()}
         text |= {name: _tokenizer(folder, name) for name in ("tokenizer", "tokenizer_2")}
         others = dict.fromkeys(("vae", "unet", "scheduler"))
-        pipeline: Any = StableDiffusionXLPipeline(**text, **others, add_watermarker=False)
-        pipeline.to(device)
-        with torch.no_grad():
-            found = pipeline.encode_prompt(words, device=device, do_classifier_free_guidance=False)
-        return found[0], found[2]
+        return StableDiffusionXLPipeline(**text, **others, add_watermarker=False)
 
 
 def _tokenizer(folder: Path, component: str) -> Any:

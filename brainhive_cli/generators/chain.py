@@ -5,16 +5,18 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from brainhive_cli.core import hub, parts
+from brainhive_cli.core import parts
+from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
-from brainhive_cli.generators import DEFAULT, Sampling, _captioner, sdxl
+from brainhive_cli.generators import DEFAULT, SCHEDULERS, Sampling, _captioner, known, sdxl
+from brainhive_cli.generators._low_level_mix import LowLevelMix, LowLevelMixer
 
 
 class Stage(Section):
@@ -31,19 +33,24 @@ class Stage(Section):
     receives: Literal["start", "images"] = Field(
         "start", description="As which condition the media of the stage before are taken."
     )
-    caption: str | None = Field(
+    caption: str | _captioner.HeadCaption | None = Field(
         None,
         description="BLIP-2 that captions the media of the stage before, as texts of this one, such as "
-        "hub:Salesforce/blip2-opt-2.7b (NEURONS); without it texts are the prior's.",
+        "hub:Salesforce/blip2-opt-2.7b (NEURONS); or a GIT that captions a decoded head (MindEye2: "
+        "{head: image}); without it texts are the prior's.",
     )
     resolution_px: int | None = Field(None, gt=0, le=16_384, description="Height and width.")
     steps: int | None = Field(None, gt=0, le=10_000, description="Denoising steps.")
     guidance: float | None = Field(None, ge=0, description="Classifier-free guidance scale.")
+    scheduler: Annotated[str | None, AfterValidator(known)] = Field(
+        None, description=f"One of {', '.join(SCHEDULERS)}."
+    )
+    negative_prompt: str | None = Field(None, description="Text that guidance above 1 moves away from.")
     strength: float | None = Field(None, ge=0, le=1, description="Share of the steps done from a start.")
 
     def sampling(self, requested: Sampling) -> Sampling:
         """Replace what the stage sets itself."""
-        own = self.model_dump(include={"steps", "guidance", "strength"}, exclude_none=True)
+        own = self.model_dump(include={*Sampling.model_fields}, exclude_none=True)
         return Sampling(**{**dict(requested), **own})
 
     def load_prior(self, generator: Any, device: torch.device | str) -> Any:
@@ -62,10 +69,20 @@ class Config(parts.Config):
     """Stages in their order, such as a keyframe and then its motion."""
 
     stages: tuple[Stage, ...] = Field(min_length=1, description="The stages, in order.")
+    low_level_mix: LowLevelMix | None = Field(
+        None,
+        description="Average the pictures of the last stage with a decoded blurry one (MindEye2: {}): a "
+        "low-level gain by construction, which every number of such a run says.",
+    )
+
+    @property
+    def caveats(self) -> tuple[str, ...]:
+        """What a reader must know of every number of these media."""
+        return (MIXED_WITH_BLURRY,) if self.low_level_mix is not None else ()
 
     @model_validator(mode="after")
     def _captions_media(self) -> "Config":
-        if self.stages[0].caption is not None:
+        if isinstance(self.stages[0].caption, str):
             raise RecipeError("the first stage has no media to caption", "caption in the second stage")
         return self
 
@@ -76,7 +93,8 @@ class Config(parts.Config):
             network = stage.generator.build(device, dtype)
             reader = None if stage.caption is None else _captioner.load(stage.caption, device, dtype)
             links.append(Link(stage, network, stage.load_prior(network, device), reader))
-        return Chain(links)
+        mix = self.low_level_mix
+        return Chain(links, None if mix is None else mix.build(device, dtype))
 
     def check(self) -> str:
         """Describe every stage without loading it."""
@@ -84,8 +102,11 @@ class Config(parts.Config):
         for stage in self.stages:
             described.append(stage.generator.check())
             if stage.caption is not None:
-                missing = hub.to_download(_captioner.bytes_to_fetch(stage.caption))
-                described.append(f"captions by {stage.caption}, {missing}")
+                described.append(_captioner.check(stage.caption))
+                if hasattr(stage.generator, "check_texts"):  # not part of its own check: most draw without
+                    described.append(stage.generator.check_texts())
+        if self.low_level_mix is not None:
+            described.append(self.low_level_mix.check())
         return "; ".join(described)
 
     def skeleton(self, dtype: torch.dtype) -> "Chain":
@@ -94,7 +115,8 @@ class Config(parts.Config):
         for stage in self.stages:
             reader = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
             links.append(Link(stage, stage.generator.skeleton(dtype), None, reader))
-        return Chain(links)
+        mix = self.low_level_mix
+        return Chain(links, None if mix is None else mix.skeleton(dtype))
 
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
@@ -115,10 +137,15 @@ class Link(NamedTuple):
 
 
 class Chain:
-    """Generators in a row; what concerns latents is the first one's."""
+    """Generators in a row; what concerns latents is the first one's.
 
-    def __init__(self, links: Sequence[Link]) -> None:
-        self.links = list(links)
+    Args:
+        links: The stages.
+        mixer: Averages their pictures with a blurry one; None to leave them.
+    """
+
+    def __init__(self, links: Sequence[Link], mixer: LowLevelMixer | None = None) -> None:
+        self.links, self.mixer = list(links), mixer
         self.first = links[0].generator
         self.encode, self.decode = self.first.encode, self.first.decode
 
@@ -127,6 +154,7 @@ class Chain:
         """All networks with weights, the stages' priors included."""
         found = [network for link in self.links for network in link.generator.networks]
         found += [link.captioner.model for link in self.links if link.captioner is not None]
+        found += [] if self.mixer is None else [self.mixer.autoencoder]
         return (*found, *(link.prior for link in self.links if link.prior is not None))
 
     @property
@@ -136,8 +164,9 @@ class Chain:
 
     @property
     def latent_spaces(self) -> list[str]:
-        """Names of every stage's: a stage of its own prior may start from a latent of its own."""
-        return [str(link.generator.latent_space) for link in self.links]
+        """Names of every stage's, and of the blurry picture's: each may decode a latent of its own."""
+        spaces = [str(link.generator.latent_space) for link in self.links]
+        return spaces if self.mixer is None else [*spaces, self.mixer.latent_space]
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
@@ -154,21 +183,24 @@ class Chain:
             link.generator.spare_memory(offload_to, tile)
             if link.captioner is not None and offload_to is not None:
                 link.captioner.placement.offload(offload_to)
+        if self.mixer is not None and offload_to is not None:
+            self.mixer.placement.offload(offload_to)
 
     def memory_estimate(
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
         weights, totals = [], []
-        captioners = [size_of(link.captioner) for link in self.links if link.captioner is not None]
+        further = [size_of(link.captioner) for link in self.links if link.captioner is not None]
+        further += [] if self.mixer is None else [size_of(self.mixer.autoencoder)]
         for stage, generator, *_ in self.links:
             size, scale = stage.resolution_px or size_px, stage.guidance
             scale = guidance if scale is None else scale
             weights.append(sum(map(size_of, generator.networks)))
             totals.append(generator.memory_estimate(batch, size, scale, tile, offload))
         if offload:
-            return int(max(totals + captioners))
-        return sum(weights + captioners) + max(t - w for t, w in zip(totals, weights, strict=True))
+            return int(max(totals + further))
+        return sum(weights + further) + max(t - w for t, w in zip(totals, weights, strict=True))
 
     def generate(
         self,
@@ -195,11 +227,13 @@ class Chain:
             if media is not None:
                 given = replace(given, **{link.stage.receives: media})
             if link.captioner is not None:
-                given = replace(given, texts=link.captioner.captions(media))
+                reads_media = isinstance(link.stage.caption, str)
+                texts = link.captioner.captions(media if reads_media else conditioning.decoded)
+                given = replace(given, texts=texts)
             after = None if on_step is None else _offset(on_step, done)
             media = link.generator.generate(given, noise, link.size(size_px), own, other, after)
             done += own.steps
-        return media
+        return media if self.mixer is None else self.mixer.mix(media, conditioning.decoded)
 
 
 def _conditions(

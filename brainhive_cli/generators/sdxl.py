@@ -12,7 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.conditioning import Conditioning
-from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
@@ -42,6 +42,13 @@ class Config(parts.Config):
     variant: str | None = Field(
         None, description="Variant of the weight files, such as fp16: half the download."
     )
+    target_px: int | None = Field(
+        None,
+        gt=0,
+        le=16_384,
+        description="Target size among the U-Net's size conditions in sampling; default: the picture's. "
+        "MindEye2's refinement: 1024.",
+    )
     architecture: _architecture.Architecture | None = Field(
         None, description="Arguments of unet, vae and scheduler for source `random`; without them SDXL's."
     )
@@ -67,6 +74,16 @@ class Config(parts.Config):
             return "random weights"
         count = _components.bytes_to_fetch(self.source, self.variant, _components.check_unet)
         return f"{self.source}, {hub.to_download(count)}"
+
+    def check_texts(self) -> str:
+        """Describe the text encoders that prompts and captions need; MissingData if there are none."""
+        if self.source == RANDOM:
+            raise MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
+        for name in _components.TEXT:
+            _components.read_config(self.source, name)
+        files = [_components.weight_files(f"{name}/model", self.variant) for name in _components.TEXT[:2]]
+        count = sum(hub.bytes_to_fetch(self.source, (), each) for each in files)
+        return f"text encoders of {self.source}, {hub.to_download(count)}"
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""
@@ -201,6 +218,7 @@ class SDXL:
             generator=[torch.Generator().manual_seed(seed) for seed in seeds],
             num_inference_steps=sampling.steps,
             guidance_scale=sampling.guidance,
+            target_size=self.config.target_px and (self.config.target_px,) * 2,
             output_type="latent",
             callback_on_step_end=_sampling.callback(on_step),
             **start,

@@ -17,7 +17,7 @@ KIND = "identity"
 
 
 class Config(parts.Config):
-    """Which head becomes which condition: the first of each list that a brain model has."""
+    """Which head becomes which condition: the first of a list that a brain model has; an empty list: none."""
 
     embeddings: tuple[str, ...] = Field(
         ("embeddings", "image", "tokens", "token"), description="Heads that become condition tokens."
@@ -86,11 +86,11 @@ class Identity(nn.Module):
         """
         heads: dict[str, Any] = {**decoded.tensors, **decoded.texts}
         found: dict[str, Any] = {}
-        conditions = self.config.model_dump(exclude={"kind", "vocabulary"})
+        conditions = {name: names for name, names in dict(self.config).items() if name != "vocabulary"}
         for condition, names in conditions.items():
             if (name := next((each for each in names if each in heads), None)) is not None:
                 found[condition] = heads[name]
-        if not found:
+        if not found and any(conditions.values()):  # none is wanted where all lists are empty
             raise BrainhiveError(
                 f"the identity prior finds no condition among the heads {', '.join(heads) or 'none'}",
                 f"name a head as a condition: {', '.join(conditions)}",

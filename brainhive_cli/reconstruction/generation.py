@@ -101,7 +101,7 @@ class Sampler:
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
         if start is not None:
             conditioning = replace(conditioning, start=start)
-        elif conditioning.start is not None:
+        elif conditioning.start is not None or getattr(self.generator, "mixer", None) is not None:
             generator = self.generator
             spaces = getattr(generator, "latent_spaces", [generator.latent_space])  # a chain has several
             for name, head in self.heads.items():

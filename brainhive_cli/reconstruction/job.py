@@ -175,6 +175,7 @@ class Job:
             *of_prior,
             *([PRIOR_OF_OTHERS] if self._prior_is_of_other_pictures else []),
             *(self.start.caveats if self.start else []),
+            *getattr(self.recipe.generator, "caveats", ()),
         ]
         words = [
             f"{self.align.mode} {self.align.dataset.name}",

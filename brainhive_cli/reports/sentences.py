@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 
 from brainhive_cli.core.caveats import (
+    MIXED_WITH_BLURRY,
     NORMALISED_BY_TESTED,
+    PRIOR_OF_OTHERS,
     SELECTED_ON_TEST,
     SIMULATED,
     TRAINED_ON_SIMULATED,
@@ -26,6 +28,9 @@ MEANINGS = {
     WHITENED_BY_TESTED: "Transductive: noise of test trials had a part in the whitening of the signals.",
     UNKNOWN_PICTURES: "Pictures unknown: nothing says whether tested ones, or copies, were trained on.",
     UNKNOWN_SELECTION: "Nothing says how the epoch of a model was selected.",
+    PRIOR_OF_OTHERS: "Prior trained on other pictures: what draws has learned from another data set.",
+    MIXED_WITH_BLURRY: "Mixed with the blurry picture: scored is the mean of each picture and one that a "
+    "latent was regressed to, which low-level metrics favour by construction.",
     SELECTED_ON_TEST: "Selected on test: the epoch was chosen on the test set, so the numbers flatter.",
 }
 KEPT = {

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from torch import Tensor
+from diffusers.models.autoencoders.vae import Decoder
+from torch import Tensor, nn
 
 from brainhive_cli import aligner
 from brainhive_cli.alignment.initialisation import take_over
@@ -66,6 +67,23 @@ def save(state: State, path: Path) -> Path:
     return path
 
 
+def blurry_branch() -> nn.ModuleDict:
+    """MindEye2's layers of blurry pictures, as its BrainNetwork has them, by their published names."""
+    torch.manual_seed(1)
+    kinds = ("UpDecoderBlock2D",) * 3
+    projector = [nn.Conv2d(64, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
+    projector += [nn.Conv2d(512, 512, 1, bias=False), nn.GroupNorm(1, 512), nn.ReLU()]
+    return nn.ModuleDict(
+        {
+            "blin1": nn.Linear(8, 4 * 28 * 28),
+            "bdropout": nn.Dropout(0.3),
+            "bnorm": nn.GroupNorm(1, 64),
+            "bupsampler": Decoder(64, 4, kinds, (32, 64, 128), layers_per_block=1),
+            "b_maps_projector": nn.Sequential(*projector, nn.Conv2d(512, 512, 1)),
+        }
+    ).eval()
+
+
 @pytest.fixture(scope="module")
 def neurons(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("neurons") / "exp_1/subj_01/checkpoints/brain_model_prior_last.pth"
@@ -76,7 +94,7 @@ def neurons(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def mindeye2(made: Aligner, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MindEye2's: no projection to text, no decoders, and a branch of blurry pictures."""
     state = {n: v for n, v in as_published(made).items() if n.startswith(("ridge", "backbone", "diffusion"))}
-    state["backbone.blin1.weight"] = torch.zeros(3, 8)
+    state |= {f"backbone.{name}": each for name, each in blurry_branch().state_dict().items()}
     return save(state, tmp_path_factory.mktemp("hub") / "final_subj01_pretrained_40sess_24bs/last.pth")
 
 
@@ -122,11 +140,39 @@ def test_mindeye2s_prior_is_given_the_tokens_before_their_projection(
     sampled = found.decode(signal, subject, range(3)).tensors["image"]
 
     with torch.no_grad():
-        expected = prior.sample(brain.voxel_tokens(signal, subject), range(3))
+        expected = prior.sample(brain.with_voxel_tokens(signal, subject)[0], range(3))
     assert torch.equal(sampled, expected)
     assert found.learned.dataset == "nsd" and SELECTED_ON_TEST in found.learned.caveats
     said = " ".join(capsys.readouterr().err.split())
-    assert "mixer blocks have no effect but a constant" in said and "blurry pictures is left out" in said
+    assert "mixer blocks have no effect but a constant" in said
+
+
+def test_the_published_blurry_branch_decodes_its_latent_from_the_mixers_output(
+    made: Aligner, mindeye2: Path
+) -> None:
+    found, signal = aligner.load(mindeye2), torch.randn(3, VOXELS, 1)
+    subject, branch = torch.zeros(3, dtype=torch.long), blurry_branch()
+
+    decoded = found.decode(signal, subject, range(3)).tensors
+
+    with torch.no_grad():
+        mixed = made.backbone.brain.backbone.mix(made.backbone.brain.ridge(signal, subject))
+        maps = branch["bnorm"](branch["blin1"](mixed).reshape(3, 64, 7, 7))
+        expected = branch["b_maps_projector"](maps).flatten(2).permute(0, 2, 1)
+        assert torch.allclose(decoded["blurry"], branch["bupsampler"](maps), atol=1e-5)
+    assert decoded["blurry"].shape == (3, 4, 28, 28) and torch.allclose(decoded["maps"], expected, atol=1e-5)
+
+
+def test_a_model_without_the_blurry_branch_starts_from_one_with_it(made: Aligner, mindeye2: Path) -> None:
+    layout, _ = read(mindeye2)
+    new = Aligner(replace(layout, heads={"image": layout.heads["image"]}))
+
+    take_over(new, mindeye2)
+
+    state = new.backbone.state_dict()
+    assert not [name for name in state if ".b" in name and "blin1" in name]
+    name = "brain.backbone.backbone_linear.weight"
+    assert torch.equal(state[name], made.backbone.state_dict()[name])
 
 
 def test_a_model_starts_in_parts_from_several_checkpoints(

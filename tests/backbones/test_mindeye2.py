@@ -147,7 +147,103 @@ def test_a_subject_without_a_ridge_or_with_other_voxels_is_refused() -> None:
         made(torch.randn(2, 3, 1), torch.tensor([1, 1]))
 
 
-@pytest.mark.parametrize("heads", [{"text": Head((4,))}, {"image": Head((2, 4)), "latent": Head((4, 2, 2))}])
-def test_heads_that_are_no_tokens_and_text_are_refused(heads: dict[str, Head]) -> None:
-    with pytest.raises(RecipeError, match="mindeye2 predicts tokens and text"):
+BLURRY = {"image": Head((2, 4)), "blurry": Head((4, 28, 28)), "maps": Head((49, 512))}
+
+
+def test_the_blurry_branch_gives_the_references_latent_and_maps(
+    golden: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Golden values: MindEye1's feature maps, decoder and projector, whose layers are also MindEye2's."""
+    config, expected = read(golden / "havir/structural.safetensors")
+    monkeypatch.setattr(mindeye2, "FEATURES", config["channels"])
+    monkeypatch.setattr(mindeye2, "CHANNELS", tuple(config["block_out_channels"]))
+    heads = {"blurry": Head(expected["out.latent"].shape[1:]), "maps": Head(expected["out.maps"].shape[1:])}
+    own = {name.removeprefix("weights."): each.float() for name, each in expected.items()}
+    x = torch.nn.functional.linear(expected["in.voxels"], own["lin0.0.weight"])
+    shape = (config["h"],)
+    x = torch.nn.functional.silu(
+        torch.nn.functional.layer_norm(x, shape, own["lin0.1.weight"], own["lin0.1.bias"])
+    )
+    for block in range(config["n_blocks"]):
+        mapped = torch.nn.functional.linear(x, own[f"mlp.{block}.0.weight"])
+        normed = [own[f"mlp.{block}.1.{name}"] for name in ("weight", "bias")]
+        x = x + torch.nn.functional.silu(torch.nn.functional.layer_norm(mapped, shape, *normed))
+    backbone = mindeye2.Backbone(config["h"], 0, 0.0, 2, 4, heads).eval()
+    names = {
+        "lin1": "blin1",
+        "norm": "bnorm",
+        "upsampler": "bupsampler",
+        "maps_projector": "b_maps_projector",
+    }
+    state = {}
+    for name, each in own.items():
+        part, _, rest = name.partition(".")
+        if part in names:
+            state[f"{names[part]}.{rest}"] = each
+    state["blin1.bias"] = torch.zeros(len(own["lin1.weight"]))  # which MindEye1's has not
+    others = ("backbone_linear", "clip_proj")
+    assert state.keys() == {name for name in backbone.state_dict() if not name.startswith(others)}
+    backbone.load_state_dict(state, strict=False)
+
+    with torch.no_grad():
+        found = backbone.blurry(x)
+
+    assert_near(found["blurry"], expected["out.latent"])
+    assert_near(found["maps"], expected["out.maps"])
+
+
+def test_the_blurry_branch_has_the_published_sizes_and_names() -> None:
+    """Source: MindEye2's BrainNetwork with blurry_recon, clip_size 1664, h 4096."""
+    with torch.device("meta"):
+        made = mindeye2.Config().build(SPEC, {**BLURRY, "image": Head((256, 1664))})
+    shapes = {name: tuple(each.shape) for name, each in made.state_dict().items()}
+
+    assert shapes["backbone.blin1.weight"] == (3136, 4096) and shapes["backbone.blin1.bias"] == (3136,)
+    assert shapes["backbone.bnorm.weight"] == (64,)
+    assert shapes["backbone.bupsampler.conv_in.weight"] == (128, 64, 3, 3)
+    assert shapes["backbone.bupsampler.conv_out.weight"] == (4, 32, 3, 3)
+    assert {name.split(".")[3] for name in shapes if "bupsampler.up_blocks" in name} == {"0", "1", "2"}
+    projector = [name for name in shapes if "b_maps_projector" in name and "bias" in name]
+    assert projector == [f"backbone.b_maps_projector.{place}.bias" for place in (1, 4, 6)]
+    assert shapes["backbone.b_maps_projector.6.weight"] == (512, 512, 1, 1)
+
+
+def test_tokens_are_the_same_with_the_blurry_branch_which_learns_from_its_latent() -> None:
+    torch.manual_seed(0)
+    branch = mindeye2.TINY.build(SPEC, BLURRY).eval()
+    plain = mindeye2.TINY.build(SPEC, {"image": BLURRY["image"]}).eval()
+    plain.load_state_dict(plain.adapted(branch.state_dict()))
+    signal, subject = torch.randn(3, 5, 1), torch.ones(3, dtype=torch.long)
+
+    found = branch(signal, subject)
+
+    assert torch.equal(found["image"], plain(signal, subject)["image"])
+    assert {name: each.shape[1:] for name, each in found.items()} == {n: h.shape for n, h in BLURRY.items()}
+    found["blurry"].abs().mean().backward()
+    assert branch.ridge.linears["2"].weight.grad.abs().sum() > 0
+    assert branch.backbone.backbone_linear.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "heads",
+    [
+        {"text": Head((4,))},
+        {"image": Head((2, 4)), "latent": Head((4, 2, 2))},
+        {"image": Head((2, 4)), "blurry": Head((4, 8))},
+        {"image": Head((2, 4)), "maps": Head((49, 512))},
+    ],
+)
+def test_heads_that_are_none_of_its_own_are_refused(heads: dict[str, Head]) -> None:
+    with pytest.raises(RecipeError, match="mindeye2 predicts tokens, text, blurry and maps, the heads are"):
         mindeye2.TINY.build(SPEC, heads)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [("blurry", (4, 27, 27), "makes .* of multiples of 4"), ("maps", (48, 512), "starts from 7×7 maps")],
+)
+def test_a_latent_or_maps_that_the_decoder_cannot_make_are_refused(
+    name: str, shape: tuple[int, ...], message: str
+) -> None:
+    with pytest.raises(BrainhiveError, match=message):
+        mindeye2.TINY.build(SPEC, {**BLURRY, name: Head(shape)})

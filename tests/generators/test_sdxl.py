@@ -188,6 +188,16 @@ def test_a_row_can_bring_its_own_text_as_words_or_embedded(folder):
     assert not torch.allclose(embedded[0], embedded[1], atol=SAME_PICTURE)
 
 
+def test_text_encoders_of_captions_are_loaded_once_for_all_batches(folder):
+    generator, again = (Config(source=str(folder)).build() for _ in range(2))
+    make(generator, [1], texts=["a"])
+    wanted = make(again, [1], texts=["b"])
+
+    shutil.rmtree(folder / "text_encoder_2")
+
+    assert torch.equal(make(generator, [1], texts=["b"]), wanted)
+
+
 def test_a_prompt_without_text_encoders_is_an_error_that_names_it(generator):
     with pytest.raises(MissingData, match="the prompt 'a cat' needs text encoders"):
         make(generator, prompt="a cat")

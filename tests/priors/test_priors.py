@@ -121,6 +121,16 @@ def test_the_identity_prior_can_be_given_other_names_and_refuses_heads_without_a
         priors.load("identity").condition(Decoded({"semantic": torch.randn(2, 6)}), [0, 1])
 
 
+def test_the_identity_prior_without_any_names_conditions_on_nothing_but_keeps_the_heads():
+    decoded = Decoded({"image": torch.randn(2, 8), "i": torch.randn(2, 8)})
+    names = dict.fromkeys(("embeddings", "texts", "images", "start", "masks"), ())
+
+    found = identity.Config(**names).build({}, None).condition(decoded, [0, 1])
+
+    assert found.decoded is decoded
+    assert not [name for name, value in vars(found).items() if value is not None and name != "decoded"]
+
+
 def test_ids_of_a_caption_head_become_words_where_the_vocabulary_is_known():
     ids = CaptionTokens("demo:films", 12).ids("a red fish in the sky")
     heads = Decoded({"caption": torch.stack([ids, ids]), "image": torch.zeros(2, 4, 8)})

@@ -7,12 +7,13 @@ import pytest
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.artifacts import Curve, Line
+from brainhive_cli.core.caveats import CAVEATS
 from brainhive_cli.core.measurements import ALL, Measurements, Metric
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
-from brainhive_cli.reports.sentences import methods
+from brainhive_cli.reports.sentences import MEANINGS, methods
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -77,6 +78,16 @@ def test_every_warning_stands_in_one_place_before_the_numbers(tmp_path, notes, s
     page = text_of(tmp_path, RunGroup([run(tmp_path, "ours", **notes)]))
     place = page.index("What to know before reading a number")
     assert says in page[place : page.index("</section>", place)]
+
+
+def test_every_caveat_has_a_sentence_of_its_own(tmp_path):
+    pages = [
+        text_of(tmp_path, RunGroup([run(tmp_path, f"run{n}", caveats=[one])]))
+        for n, one in enumerate(CAVEATS)
+    ]
+    start = "What to know before reading a number"
+    said = [page[page.index(start) : page.index("</section>", page.index(start))] for page in pages]
+    assert len({*said}) == len(said) == len(MEANINGS)
 
 
 def test_what_was_published_stands_next_to_what_was_measured_only_with_the_same_set_up(tmp_path):

@@ -1,0 +1,128 @@
+"""MindEye2 from voxels to refined pictures: blurry branch, captions, refinement by SDXL, and the mix."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import git_repository
+import numpy as np
+import pytest
+import text_encoders
+import yaml
+from PIL import Image
+
+from brainhive_cli.core import artifacts
+from brainhive_cli.core.caveats import MIXED_WITH_BLURRY, SIMULATED, find_caveats
+from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.generators import sdxl, sdxl_unclip
+from brainhive_cli.pipelines import reconstruct
+
+DATASET = "dataset={kind: demo, noise: 0.1, space: voxels, subjects: 1}"
+LATENT, TOKENS = (f"python:tests.contracts.parts.targets:{name}" for name in ("latent", "tokens"))
+SMALL = (
+    "resolution_px=32",
+    "repeats=1",
+    "items=3",
+    "metrics=[pixcorr,ssim]",
+    "protocol=mindeye2",
+    "sheet_rows=3",
+)
+MIX = "generator.low_level_mix={autoencoder: sdxl/vae}"
+Go = Callable[..., Any]
+
+
+def flow(value: Any) -> str:
+    return yaml.safe_dump(value, default_flow_style=True, width=10**6).strip()
+
+
+def chain() -> str:
+    """The recipe's two stages with tiny networks."""
+    path = Path(__file__).parents[2] / "recipes/papers/mindeye2-enhanced/reconstruct.yaml"
+    generator = yaml.safe_load(path.read_text())["generator"]
+    first, second = generator["stages"]
+    first |= {"generator": sdxl_unclip.TINY.model_dump(mode="json"), "resolution_px": 32, "steps": 2}
+    second |= {"generator": {**second["generator"], "source": "sdxl"}, "resolution_px": 32}
+    second["caption"] |= {"model": git_repository.NAME, "converter": git_repository.CONVERTER}
+    return f"generator={flow(generator)}"
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, go: Go) -> Iterator[Path]:
+    """A home with the tiny networks, the targets of both heads, and a model trained on them."""
+    home = tmp_path_factory.mktemp("enhanced")
+    generator = sdxl.TINY.build()
+    for name in ("unet", "vae", "scheduler"):
+        getattr(generator.pipeline, name).save_pretrained(home / "sdxl" / name)
+    text_encoders.write(home / "sdxl")
+    git_repository.write(home, 4, 16)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BRAINHIVE_HOME", str(home))
+        patch.chdir(home)
+        go("embed", DATASET, f"encoders=['{LATENT}', '{TOKENS}']")
+        yield go(
+            "train-align",
+            DATASET,
+            f"heads={{image: '{TOKENS}', blurry: '{LATENT}'}}",
+            "terms=[{prediction: denoised, loss: mse, weight: 30}, {prediction: image, loss: mse}, "
+            "{prediction: blurry, loss: l1, weight: 0.5}]",
+            "head=image",
+            "backbone={kind: with-prior, backbone: {kind: mindeye2, hidden: 32}, condition: voxel_tokens, "
+            "prior: {kind: mindeye1, depth: 1, heads: 1, dim_head: 4, timesteps: 3}}",
+            "seeds=1",
+            "train.epochs=2",
+            "train.precision=fp32",
+        ).folder
+
+
+def given(run: Path, *more: str) -> tuple[str, ...]:
+    return (f"align_run={run}", "prior=identity", chain(), *SMALL, *more)
+
+
+def pixels(folder: Path, source: str = "sub-01") -> np.ndarray:
+    files = sorted((folder / "samples").glob(f"**/{source}*/**/*.png"))
+    return np.stack([np.asarray(Image.open(file), np.float64) for file in files])
+
+
+def test_every_number_and_sheet_of_a_mixed_run_says_so_and_no_others(run: Path, go: Go) -> None:
+    plan = reconstruct.plan(reconstruct.Recipe.resolve("reconstruct", None, {}, given(run, MIX)))
+    mixed = go("reconstruct", *given(run, MIX, "sources=brain,images"))
+    plain = go("reconstruct", *given(run, "sources=brain,images"))
+
+    assert not plan.missing and "text encoders of sdxl, nothing" in plan.items["generator"]
+    assert "blurry pictures by sdxl/vae" in plan.items["generator"]
+    for result, caveats in ((mixed, [SIMULATED, MIXED_WITH_BLURRY]), (plain, [SIMULATED])):
+        assert result.metrics.caveats == caveats
+        numbers = [each for scope in result.metrics.scopes.values() for each in scope.values()]
+        assert numbers and all(find_caveats(each.protocol) == caveats for each in numbers)
+        assert all(find_caveats(table.title) == caveats for table in result.tables)
+        shown = artifacts.read(RunFolder(result.folder))
+        assert "sheet" in {each.kind for each in shown}
+        assert all(find_caveats(each.note) == caveats for each in shown if each.kind == "sheet")
+    go("report", f"runs={mixed.folder}", "to=page.html")
+    page = Path("page.html").read_text()
+    assert "which low-level metrics favour by construction" in page
+    assert pixels(mixed.folder).shape[1:] == (256, 256, 3) and pixels(plain.folder).shape[1:] == (32, 32, 3)
+
+
+def test_the_mix_is_of_the_refined_and_the_decoded_blurry_picture(run: Path, go: Go) -> None:
+    quarter, alone, refined = (
+        pixels(go("reconstruct", *given(run, *more, "sources=brain")).folder)
+        for more in ((MIX,), (MIX.replace("{", "{share: 1, "),), ())
+    )
+    sized = [
+        np.asarray(Image.fromarray(each.astype(np.uint8)).resize((256, 256), Image.Resampling.BILINEAR))
+        for each in refined
+    ]
+
+    assert np.abs(quarter - (0.75 * np.stack(sized) + 0.25 * alone)).mean() < 1
+    assert np.abs(alone - np.stack(sized)).mean() > 10
+
+
+def test_a_run_without_the_blurry_head_is_refused_with_the_recipe_that_trains_one(run: Path, go: Go) -> None:
+    other = MIX.replace("{", "{head: low, ")
+    with pytest.raises(
+        BrainhiveError, match="the latent of the head low, and there is no such head"
+    ) as caught:
+        go("reconstruct", *given(run, other, "sources=brain"))
+    assert "papers/mindeye2-blurry" in caught.value.hint
