@@ -1,6 +1,6 @@
 """Checkpoints that other projects' trainings wrote, read as brain models: MindEye1's, MindEye2's, NEURONS'.
 
-All three choose their best epoch on test stimuli.
+MindEye1 and NEURONS choose their best epoch on test stimuli; MindEye2 keeps its last.
 """
 
 import re
@@ -39,7 +39,9 @@ def learned_in(path: Path) -> Learned:
     """
     dataset = CC2017 if path.name.startswith(mindeye2.NEURONS_FILE) else NSD
     subjects = subjects_of(path)
-    return Learned(selection="test", dataset=dataset, recordings=dataset, subjects=subjects)
+    is_mindeye2s = dataset == NSD and any(name.startswith("ridge.linears.") for name in _state(path))
+    selection = "last epoch" if is_mindeye2s else "test"
+    return Learned(selection=selection, dataset=dataset, recordings=dataset, subjects=subjects)
 
 
 def read(path: Path) -> tuple[Layout, dict[str, Tensor]]:

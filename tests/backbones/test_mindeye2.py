@@ -128,7 +128,7 @@ def test_a_new_ridge_without_mixer_blocks_has_their_constant_behind_it(
     with torch.no_grad():
         for parameter in new.backbone.ridge.parameters():
             parameter.zero_()
-        tokens = new.backbone.voxel_tokens(torch.randn(2, 5, 1), torch.zeros(2, dtype=torch.long))
+        tokens, _ = new.backbone.with_voxel_tokens(torch.randn(2, 5, 1), torch.zeros(2, dtype=torch.long))
     weight, bias = (expected[f"weights.backbone.backbone_linear.{name}"] for name in ("weight", "bias"))
     constant = expected["expected.mixer2_constants"].sum()
     assert_near(tokens.flatten(1), (weight @ torch.full((weight.shape[1],), constant) + bias).expand(2, -1))
