@@ -47,8 +47,6 @@ BATCH, STEPS, ADAM = 10, 12, 8
 """Clips a step; steps an epoch; bytes of the optimiser's two averages, a weight."""
 CARD, SMALL_BATCH = 24e9, 6
 """Bytes of the card that neurons-24gb is for, and its clips a step."""
-ENCODER = 1.845e9 * 4
-"""Bytes of bigG's vision tower, which encodes all frames at each step, in float32."""
 FROZEN = "brain."
 TASKS = {"mask": "dice", "concepts": "bce", "caption": "cross_entropy", "latents": "l1"}
 """The tasks whose weights rise and fall in turn, and their losses."""
@@ -327,13 +325,13 @@ def memory(on: Setting) -> None:
                 {"prediction": "text", "loss": {"kind": "clip", "temperature": 0.1}},
             )
         ]
-        _estimate(first, brain, image, stage1, 120, 0.0, most)
+        _estimate(first, brain, image, stage1, 120, most)
         whole = FULL.backbone.model_copy(update={"brain": brain})
-        _estimate(second, whole, FULL.heads, terms(), BATCH if most is None else SMALL_BATCH, ENCODER, most)
+        _estimate(second, whole, FULL.heads, terms(), BATCH if most is None else SMALL_BATCH, most)
 
 
 def _estimate(
-    name: str, config: Any, heads: Heads, lowered: list[Term], batch: int, held: float, most: float | None
+    name: str, config: Any, heads: Heads, lowered: list[Term], batch: int, most: float | None
 ) -> None:
     with torch.device("meta"):
         model = backbones.build(config, SignalSpec((), 1, (1,), (FULL.voxels,)), heads)
@@ -343,9 +341,9 @@ def _estimate(
     learned = [each for each in model.parameters() if each.requires_grad]
     step = peak(partial(_step, model, heads, objective, batch), model)
     averages = sum(each.numel() for each in learned) * ADAM
-    total = size_of(model) + averages + step + held
+    total = size_of(model) + averages + step
     weights, own = (sum(each.numel() for each in some) / 1e6 for some in (model.parameters(), learned))
-    words = f"{weights:.0f} M weights, {own:.0f} M learned" + (", the encoder's 7.4 GB" if held else "")
+    words = f"{weights:.0f} M weights, {own:.0f} M learned"
     show(f"train-align, estimated, GB: {name}", total / 1e9, most, words, at_most=True)
 
 

@@ -27,22 +27,22 @@ VAE = TINY.architecture["vae"]  # type: ignore[index]
 TINY_WIDTHS = {"unet": UNET, "vae": VAE}
 
 
-def write(folder: Path, unet: dict[str, Tensor] | None = None) -> Path:
+def write(folder: Path, unet: dict[str, Tensor] | None = None, sizes: dict[str, Any] = UNET) -> Path:
     """Write the checkpoint below a folder; `unet` replaces the random weights, in sgm's names."""
     torch.manual_seed(0)
-    state = {f"model.diffusion_model.{name}": value for name, value in (unet or _unet()).items()}
+    state = {f"model.diffusion_model.{name}": value for name, value in (unet or _unet(sizes)).items()}
     state |= {f"first_stage_model.{name}": value for name, value in _vae().items()}
     state["conditioner.embedders.0.model.positional_embedding"] = torch.zeros(7, 7)
     file = folder / NAME / FILE
-    file.parent.mkdir(parents=True)
+    file.parent.mkdir(parents=True, exist_ok=True)
     torch.save({"state_dict": state, "epoch": 0, "global_step": 110000}, file)
     return file
 
 
-def _unet() -> dict[str, Tensor]:
+def _unet(sizes: dict[str, Any]) -> dict[str, Tensor]:
     """Name the weights of a tiny U-Net as sgm does: blocks in one row, an attention beside each ResNet."""
-    state = UNet2DConditionModel(**UNET).state_dict()
-    found, layers = {}, UNET["layers_per_block"]
+    state = UNet2DConditionModel(**sizes).state_dict()
+    found, layers = {}, sizes["layers_per_block"]
     for name, value in state.items():
         part, *rest = name.split(".")
         if part in ("down_blocks", "up_blocks"):

@@ -72,11 +72,21 @@ class Start:
         return name.startswith(f"{self.part}.")
 
     def _plain(self, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Take weights by the part's own names from a file; empty if it does not have all of them."""
+        """Take weights from a file of the part, or of a module around it; empty if some are not in it.
+
+        GPT-2's, for one, are `wte.weight` in the file of the hub, and `transformer.wte.weight` in one that
+        was saved with the last layer.
+        """
         if self.path.is_dir():
             return {}
-        found = weights.read(self.path)
-        return {name: found[name] for name in needed} if needed.keys() <= found.keys() else {}
+        found, pieces = weights.read(self.path), self.part.split(".")
+        for depth in range(len(pieces) + 1):
+            above = "".join(f"{piece}." for piece in pieces[len(pieces) - depth :])
+            if all(above + name in found for name in needed):
+                return {name: found[above + name] for name in needed}
+            if self.is_model:  # whose parts are read with what it says of itself
+                break
+        return {}
 
     def _of_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Take the part of a model, wherever in its backbone it lies."""

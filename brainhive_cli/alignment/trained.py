@@ -42,7 +42,7 @@ from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.recordings import Recording
-from brainhive_cli.stores.target_store import TargetStore, path_of
+from brainhive_cli.stores.target_store import TargetStore
 
 
 @dataclass(frozen=True)
@@ -334,7 +334,7 @@ class AlignRun:
             config
             for config in encoders
             if config.name not in self.online
-            or path_of(root, self.dataset.name, split, config.name).is_file()
+            or target_store.find(root, self.dataset.name, split, config.name)[0].is_file()
         ]
         stores: dict[str, TargetStore] = self.once(
             (split, *(config.name for config in encoders)),

@@ -13,7 +13,7 @@ from brainhive_cli.core.recipe_files import read, shipped
 from brainhive_cli.data.signal_stores import recorded_subjects
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.stores.target_store import path_of
+from brainhive_cli.stores.target_store import find
 
 
 def command(name: str, dataset: parts.Config | None, encoders: Sequence[EncoderConfig], *more: str) -> str:
@@ -63,7 +63,7 @@ def are_embedded(
 ) -> bool:
     """Whether there are stores of some encoders below `root` for some splits, or all where none are named."""
     return all(
-        path_of(root, dataset.name, split, config.name).is_file()
+        find(root, dataset.name, split, config.name)[0].is_file()
         for split in splits or dataset.splits
         for config in encoders
     )

@@ -93,7 +93,7 @@ class EncoderGroup:
             each = stimulus.pictures if isinstance(stimulus, Clip) else stimulus
             if isinstance(which := self.configs[0].views, int):
                 return torch.as_tensor(preprocess(each[which]))
-            return torch.stack([preprocess(one) for one in each])
+            return self.encoder.preprocess_all(each)
         view = preprocess(stimulus)
         if not isinstance(view, Tensor):
             problem = f"the preprocessing of {self.source} gives {type(view).__name__}, not a tensor"

@@ -175,7 +175,7 @@ def open_targets(
     stored = list(encoders)
     if compute_missing:
         root = paths.under_home("embeddings")
-        stored = [c for c in encoders if target_store.path_of(root, dataset.name, split, c.name).is_file()]
+        stored = [c for c in encoders if target_store.find(root, dataset.name, split, c.name)[0].is_file()]
     stores = open_stores(dataset, made_of, split, stored, paths, images) if stored else {}
     sources = Targets.of(stores, launch, keys, hold).sources
     missing = [config for config in encoders if config not in stored]

@@ -65,6 +65,8 @@ class Encoder:
         preprocessing: What `preprocess` does, in words; other preprocessing has other words.
         weights: Where the weights come from: source, revision, digest.
         reads: What of a stimulus is encoded.
+        preprocess_batch: What `preprocess` gives of each of several pictures of one size, [K, 3, H, W], in
+            one go; None: picture by picture.
     """
 
     network: "torch.nn.Module | Callable[[], torch.nn.Module]"
@@ -72,6 +74,15 @@ class Encoder:
     preprocessing: str
     weights: dict[str, str] = field(default_factory=dict)
     reads: Reads = "pixels"
+    preprocess_batch: "Callable[[Sequence[Any]], torch.Tensor] | None" = None
+
+    def preprocess_all(self, stimuli: Sequence[Any]) -> "torch.Tensor":
+        """Preprocess several pictures, captions or masks, such as the frames of a clip: [K, …]."""
+        import torch
+
+        if self.preprocess_batch is not None and len({each.size for each in stimuli}) == 1:
+            return self.preprocess_batch(stimuli)
+        return torch.stack([self.preprocess(one) for one in stimuli])
 
     @cached_property
     def module(self) -> "torch.nn.Module":

@@ -1,5 +1,6 @@
 """OpenCLIP ViT-bigG/14's picture tokens, which MindEye2 decodes and its unCLIP draws pictures of."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -46,7 +47,11 @@ class Config(EncoderConfig):
             """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
             return (made.preprocess(picture) + white) / 2
 
-        return replace(made, preprocess=half_way, preprocessing=f"{made.preprocessing}, half way to white")
+        def all_half_way(pictures: Sequence[Any]) -> Tensor:
+            return made.preprocess_all(pictures).add_(white).div_(2)
+
+        words = f"{made.preprocessing}, half way to white"
+        return replace(made, preprocess=half_way, preprocess_batch=all_half_way, preprocessing=words)
 
 
 TINY = Config(source="random", architecture=open_clip.TINY.architecture)

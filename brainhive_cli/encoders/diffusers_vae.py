@@ -1,7 +1,7 @@
 """Any image autoencoder of diffusers, by its latent."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -58,13 +58,20 @@ class Config(EncoderConfig):
         load, weights = self._found()
 
         def preprocess(image: Any) -> Tensor:
+            return preprocess_batch([image])[0]  # [3, H, W] in -1..1
+
+        def preprocess_batch(images: Sequence[Any]) -> Tensor:
             from torchvision.transforms import v2
 
-            sized = [v2.Resize(self.resolution_px, antialias=True), v2.CenterCrop(self.resolution_px)]
-            floats = [v2.PILToTensor(), v2.ToDtype(torch.float32), *sized]
-            steps = floats if self.resizes == "floats" else [*sized, v2.PILToTensor()]
-            pixels: Tensor = v2.Compose(steps)(image)
-            return pixels.float().div(127.5).sub(1)  # [3, H, W] in -1..1
+            sized = v2.Compose(
+                [v2.Resize(self.resolution_px, antialias=True), v2.CenterCrop(self.resolution_px)]
+            )
+            if self.resizes == "floats":
+                pixels = sized(torch.stack([v2.functional.pil_to_tensor(each) for each in images]).float())
+            else:
+                pixels = torch.stack([v2.functional.pil_to_tensor(sized(each)) for each in images]).float()
+            scaled: Tensor = pixels.div(127.5).sub_(1)
+            return scaled
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
@@ -73,6 +80,7 @@ class Config(EncoderConfig):
             preprocess,
             words,
             weights,
+            preprocess_batch=preprocess_batch,
         )
 
     def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:

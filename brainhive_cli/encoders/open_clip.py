@@ -2,13 +2,16 @@
 
 import difflib
 import json
-from functools import partial
+from collections.abc import Sequence
+from functools import partial, reduce
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
-from torch import nn
+from torch import Tensor, nn
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
@@ -64,7 +67,8 @@ class Config(TokenConfig):
             tower = load()
             return Outputs(tower, self.output, _anatomy_of(tower))
 
-        return Encoder(outputs, transform, f"open_clip {json.dumps(settings)}", weights)
+        words, batched = f"open_clip {json.dumps(settings)}", partial(_transform_all, transform.transforms)
+        return Encoder(outputs, transform, words, weights, preprocess_batch=batched)
 
 
 TINY_ARCHITECTURE: dict[str, Any] = {
@@ -72,6 +76,16 @@ TINY_ARCHITECTURE: dict[str, Any] = {
     "vision_cfg": {"image_size": 16, "patch_size": 8, "width": 16, "layers": 2, "head_width": 8},
 }
 TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
+
+
+def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
+    """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
+    *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
+    sized = [reduce(lambda picture, step: step(picture), sizing, picture) for picture in pictures]
+    pixels = torch.from_numpy(np.stack([np.asarray(each) for each in sized])).permute(0, 3, 1, 2)
+    unit = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
+    all_normalised: Tensor = normalise(unit)
+    return all_normalised
 
 
 def written_in(folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:

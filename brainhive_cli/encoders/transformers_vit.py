@@ -1,6 +1,7 @@
 """Any vision transformer of transformers whose anatomy is known here: CLIP, DINOv2, DINOv3, SigLIP."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -104,9 +105,12 @@ class Config(TokenConfig):
                 seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
             load = partial(_load, self, family, folder, seen.shape)
 
-        def preprocess(image: Any) -> Tensor:
-            pixels: Tensor = processor(images=image, return_tensors="pt")["pixel_values"][0]
+        def preprocess_batch(images: Sequence[Any]) -> Tensor:
+            pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
             return pixels
+
+        def preprocess(image: Any) -> Tensor:
+            return preprocess_batch([image])[0]
 
         def outputs() -> nn.Module:
             network = load()
@@ -118,7 +122,7 @@ class Config(TokenConfig):
             )
             return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
 
-        return Encoder(outputs, preprocess, described(processor), weights)
+        return Encoder(outputs, preprocess, described(processor), weights, preprocess_batch=preprocess_batch)
 
 
 SMALL = {

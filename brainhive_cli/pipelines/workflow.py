@@ -208,7 +208,10 @@ def headline_of(command: Command, result: Result) -> str:
     if command == "train-align":
         count = len(result.metrics.notes["cells"])
         return f"{count} brain encoder{'s' if count > 1 else ''}"
-    return f"{len(result.tables[0].rows)} stores" if result.tables else "done"
+    rows = result.tables[0].rows if result.tables else ()
+    if command == "prepare":  # a row for each split of a subject's store
+        rows = tuple({row[0]: row for row in rows}.values())
+    return f"{len(rows)} store{'s' if len(rows) > 1 else ''}" if rows else "done"
 
 
 def _describe(name: str, metric: Metric) -> str:

@@ -175,7 +175,7 @@ def _encoder_features(config: EncoderConfig, launch: Launch) -> Callable[[Tensor
     encoder.module.to(launch.device)
 
     def features(images: Tensor) -> Tensor:
-        views = torch.stack([encoder.preprocess(picture) for picture in to_pictures(images)])
+        views = encoder.preprocess_all(to_pictures(images))
         return encode(encoder.module, views, "fp32", launch)[0].flatten(1).clone()
 
     return features

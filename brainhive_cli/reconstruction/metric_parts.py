@@ -78,7 +78,7 @@ def _of_encoder(config: EncoderConfig, launch: Launch) -> MetricPart:
 
     def features(media: Sequence[Image.Image | Clip]) -> Tensor:
         frames = [each.pictures if isinstance(each, Clip) else [each] for each in media]
-        views = torch.stack([encoder.preprocess(picture) for some in frames for picture in some])
+        views = encoder.preprocess_all([picture for some in frames for picture in some])
         found = encode(encoder.module, views, "fp32", launch)[0].split([len(some) for some in frames])
         return image.standardised(torch.stack([each.mean(0) for each in found]))
 

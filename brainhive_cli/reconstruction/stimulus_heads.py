@@ -135,7 +135,7 @@ class Reranker:
         pictures = [Image.fromarray(each) for each in pixels]
         embeddings: dict[str, Tensor] = {}
         for group in self._groups:
-            views = torch.stack([group.encoder.preprocess(picture) for picture in pictures])
+            views = group.encoder.preprocess_all(pictures)
             embeddings |= {self._heads.keys[name]: values for name, values in group.encode(views).items()}
         generated = self._heads.compare(self._heads.of_embeddings(embeddings).tensors)
         return F.cosine_similarity(generated, self._heads.compare(decoded.tensors).to(generated.device))

@@ -84,13 +84,14 @@ class CellScores:
 
 
 def _subset_hits(gallery: Gallery, queries: Queries, subsets: Subsets, seed: int) -> Hits:
-    images = gallery.tokens[queries.target]
-    forward, backward = subset_hits(queries.tokens, images, subsets.ways, subsets.draws, seed)
+    images, ways = gallery.tokens[queries.target], subsets.ways_of(len(queries.target))
+    forward, backward = subset_hits(queries.tokens, images, ways, subsets.draws, seed)
     return forward.tolist(), backward.tolist()
 
 
 def _expected(gallery: Gallery, queries: Queries, subsets: Subsets) -> Hits:
-    forward, backward = subset_expectations(queries.tokens, gallery.tokens[queries.target], subsets.ways)
+    images, ways = gallery.tokens[queries.target], subsets.ways_of(len(queries.target))
+    forward, backward = subset_expectations(queries.tokens, images, ways)
     return forward.tolist(), backward.tolist()
 
 

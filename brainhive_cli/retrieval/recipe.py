@@ -13,8 +13,14 @@ from brainhive_cli.core.recipe import Section
 class Subsets(Section):
     """Small galleries drawn from the test pictures, as on NSD."""
 
-    ways: int = Field(300, gt=1, le=1_000_000, description="pictures of a subset")
+    ways: int = Field(
+        300, gt=1, le=1_000_000, description="pictures of a subset; all, where a subject was shown fewer"
+    )
     draws: int = Field(30, gt=0, le=100_000, description="subsets")
+
+    def ways_of(self, count: int) -> int:
+        """Count the pictures of a subset of `count` pictures: these themselves where they are fewer."""
+        return min(self.ways, count)
 
 
 class Sliding(Section):

@@ -91,7 +91,11 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "protocol": protocol,
         "caveats": caveats_of(job.runs, spec.split),
         **seen,
-        "warnings": [*seen["warnings"], *disagreement(test.verdict, scopes[ALL]["top1"])],
+        "warnings": [
+            *seen["warnings"],
+            *disagreement(test.verdict, scopes[ALL]["top1"]),
+            *_too_few(groups, spec.subsets),
+        ],
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
@@ -303,9 +307,21 @@ def _backward(groups: Groups, context: MetricContext, only: Sequence[str] = ()) 
 
 
 def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[str, Metrics]:
-    """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions."""
-    protocol = f"{context.protocol}, {subsets.ways}-way, {subsets.draws} draws"
-    changes: dict[str, Any] = {"protocol": protocol, "pool": subsets.ways, "chance": 1 / subsets.ways}
+    """Describe top-1 among drawn subsets, and that expected of all possible ones, in both directions.
+
+    Where subjects were shown too few pictures, the pool is all of them; several pools have no common chance.
+    """
+    pools = _subset_pools(groups, subsets)
+    if len(pools) > 1:
+        return {}
+    (pool,) = pools
+    drawn = f"{pool}-way, {subsets.draws} draws"
+    protocol = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
+    changes: dict[str, Any] = {
+        "protocol": f"{context.protocol}, {protocol}",
+        "pool": pool,
+        "chance": 1 / pool,
+    }
     changes |= {"limits": (0.0, 1.0), "is_share": False}
     hits: dict[str, list[list[Hits]]] = {
         "top1": [[each.subsets for each in group if each.subsets] for group in groups],
@@ -320,6 +336,19 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
         ]
         found[scope(ALL, SUBSETS, direction)] = by_name(metrics)
     return found
+
+
+def _subset_pools(groups: Groups, subsets: Subsets) -> list[int]:
+    return sorted({subsets.ways_of(len(each.ranking.image_ids)) for group in groups for each in group})
+
+
+def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
+    """Say what is reported in place of subsets that are larger than what subjects were shown."""
+    if subsets is None or (pools := _subset_pools(groups, subsets)) == [subsets.ways]:
+        return []
+    instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
+    listed = " or ".join(map(str, pools))
+    return [f"no subsets of {subsets.ways} pictures: subjects were tested on {listed}; {instead}"]
 
 
 def _share(

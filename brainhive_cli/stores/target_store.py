@@ -1,7 +1,8 @@
 """The target store: what one encoder gives for the stimuli of one split, tied to how it was made."""
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Self
@@ -24,6 +25,8 @@ FORMAT = 2
 PIXELS = "pixels"
 """The dataset of the digests of the stimuli's pixels, in stores whose making decoded them."""
 SUMS = f"{checksums.GROUP}/embedding"
+VIEW = re.compile(r"(?P<encoder>.+)-view-(?P<place>\d{1,6})(?P<digest>-[0-9a-f]{8})?")
+"""The name of an encoder of one frame or caption; with `-all` in place of the view, that of all of them."""
 
 
 class Attributes(BaseModel):
@@ -103,6 +106,20 @@ class TargetStore:
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
             is_sealed = checksums.GROUP in file
             return cls(path, embedding, image_ids, concepts, done, pixels, attributes, is_sealed)
+
+    def view(self, encoder: str, place: int) -> Self:
+        """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
+
+        Raises:
+            BrainhiveError: if there are fewer.
+        """
+        if not place < (count := self.shape[0]):
+            raise BrainhiveError(
+                f"{self.path} has {count} views, none is {place}", "views are counted from 0"
+            )
+        config = {**self.attributes["config"], "views": place}
+        attributes = {**self.attributes, "encoder": encoder, "config": config}
+        return replace(self, embedding=self.embedding.column(place), attributes=attributes)
 
     def verify(self) -> None:
         """Verify the checksums of all rows, and the names; reads the whole store.
@@ -286,6 +303,20 @@ def path_of(embeddings: Path, dataset: str, split: str, encoder: str) -> Path:
     return below(embeddings, dataset, split, f"{encoder}.h5", source=source)
 
 
+def find(embeddings: Path, dataset: str, split: str, encoder: str) -> tuple[Path, int | None]:
+    """Find the store of an encoder: its own, or for one view that of all, and the place of the view in it.
+
+    Returns:
+        The path, that of its own store where neither is there; and the place of the view.
+    """
+    own = path_of(embeddings, dataset, split, encoder)
+    if not own.is_file() and (view := VIEW.fullmatch(encoder)):
+        of_all = path_of(embeddings, dataset, split, f"{view['encoder']}-all{view['digest'] or ''}")
+        if of_all.is_file():
+            return of_all, int(view["place"])
+    return own, None
+
+
 def making(path: Path) -> str:
     """Say which command line makes the store at `path`."""
     split, dataset = _folders(path)
@@ -303,11 +334,15 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     Raises:
         MissingData: naming every store that is missing, with the line that makes them.
     """
-    paths = {name: path_of(embeddings, dataset, split, name) for name in encoders}
-    absent = [name for name, path in paths.items() if not path.is_file()]
+    places = {name: find(embeddings, dataset, split, name) for name in encoders}
+    absent = [name for name, (path, _) in places.items() if not path.is_file()]
     if absent:
         raise MissingData(
             f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
             f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
         )
-    return {name: TargetStore.open(path) for name, path in paths.items()}
+    stores = {path: TargetStore.open(path) for path in dict.fromkeys(path for path, _ in places.values())}
+    return {
+        name: stores[path] if place is None else stores[path].view(name, place)
+        for name, (path, place) in places.items()
+    }

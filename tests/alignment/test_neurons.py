@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from cell_data import HERE, targets_of
+from safetensors.torch import save_file
 
 from brainhive_cli import aligner
 from brainhive_cli.alignment.batches import CellData
@@ -21,6 +22,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.data.trials import Trials
 
+GPT2 = "backbone.text_dec.decoder.transformer"
 CLIPS, VOXELS = 32, 12
 SHAPES = {
     "image": (4, 16),
@@ -103,3 +105,21 @@ def test_decoders_learn_behind_the_brain_model_of_the_first_training(data: CellD
     untrained = Aligner(second_layout).eval().decode(signal, subject, range(CLIPS))
     errors = [(each.tensors["concepts"] - truth).square().mean() for each in (decoded, untrained)]
     assert errors[0] < errors[1]
+
+
+@pytest.mark.parametrize("wrapping", [(), ("transformer",), ("decoder", "transformer")])
+@pytest.mark.parametrize("ending", [".safetensors", ".pth"])
+def test_gpt2_starts_from_the_hubs_file_and_from_one_that_was_saved_with_its_last_layer(
+    tmp_path: Path, wrapping: tuple[str, ...], ending: str
+) -> None:
+    new = Aligner(layout(neurons.TINY.model_dump(mode="json"), list(SHAPES)))
+    above = "".join(f"{name}." for name in wrapping)
+    published = {above + n: torch.randn_like(v) for n, v in new.get_submodule(GPT2).state_dict().items()}
+    surplus = {f"{above}h.0.attn.bias": torch.ones(1, 1, 4, 4), "lm_head.weight": torch.zeros(2, 2)}
+    path = tmp_path / f"model{ending}"
+    (save_file if ending == ".safetensors" else torch.save)(published | surplus, path)
+
+    Start(path, GPT2).give(new)
+
+    for name, value in new.get_submodule(GPT2).state_dict().items():
+        assert torch.equal(value, published[above + name]), name

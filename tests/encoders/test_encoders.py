@@ -325,3 +325,38 @@ def test_an_output_that_a_family_does_not_have_is_refused() -> None:
 def test_the_usual_output_of_a_vae_is_not_written_out_as_older_versions_did_not() -> None:
     assert "output" not in encoders.resolve("vae").model_dump()
     assert encoders.resolve("vae:latent").model_dump()["output"] == "latent"
+
+
+CLIP = {
+    "image_size": 32,
+    "patch_size": 8,
+    "hidden_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 1,
+}
+VAE = {"block_out_channels": [8], "norm_num_groups": 4, "sample_size": 32}
+TOWER = {"image_size": 32, "patch_size": 8, "width": 16, "layers": 1, "head_width": 8}
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"kind": "open_clip", "architecture": {"embed_dim": 8, "vision_cfg": TOWER}},
+        {"kind": "clip-bigg-tokens", "architecture": {"embed_dim": 8, "vision_cfg": TOWER}},
+        {"kind": "transformers_clip", "architecture": {"model_type": "clip_vision_model", **CLIP}},
+        {"kind": "vae", "resolution_px": 32, "architecture": VAE},
+        {"kind": "sd15-vae", "resolution_px": 32, "architecture": VAE},
+    ],
+    ids=lambda given: given["kind"],
+)
+@pytest.mark.parametrize("sizes", [[(32, 32)] * 3, [(50, 40)] * 3, [(50, 40), (32, 32), (40, 50)]], ids=str)
+def test_frames_in_a_batch_are_preprocessed_to_the_same_numbers_as_one_by_one(given, sizes):
+    random = np.random.default_rng(0)
+    frames = [Image.fromarray(random.integers(0, 256, (h, w, 3), np.uint8)) for w, h in sizes]
+    encoder = encoders.resolve({"source": "random", **given}).build()
+
+    together = encoder.preprocess_all(frames)
+
+    assert encoder.preprocess_batch is not None
+    assert torch.equal(together, torch.stack([encoder.preprocess(frame) for frame in frames]))
+    assert not torch.equal(together[0], together[1])

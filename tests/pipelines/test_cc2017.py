@@ -19,6 +19,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data import inventory
 from brainhive_cli.data.encoder_groups import grouped
 from brainhive_cli.data.target_sources import OnlineTargets
+from brainhive_cli.data.targets import Targets, open_stores
 from brainhive_cli.datasets.cc2017 import Config
 from brainhive_cli.encoders.python import example
 from brainhive_cli.stores.target_store import TargetStore, path_of
@@ -71,6 +72,30 @@ def test_one_frame_is_stored_and_all_six_are_encoded_at_each_step(go, home, root
     third = TargetStore.open(path)
     assert third.alternatives is None and third.shape == (12,) and found.shape == (2, 6, 12)
     assert np.allclose(found[:, 2], third.embedding[[3, 0]]) and not np.allclose(found[:, 1], found[:, 2])
+
+
+def test_one_frame_is_read_from_the_store_of_all_six_and_not_stored_again(go, home, root, code_allowed):
+    one, other, all_six = ({"kind": "python", "source": COLOURS, "views": views} for views in (2, 6, "all"))
+    go("embed", "dataset=cc2017", f"encoders=[{all_six}]", "run.workers=0")
+    (of_all,) = (home / "embeddings/cc2017/train").glob("*-all.h5")
+    config, beyond = encoders.resolve(one), encoders.resolve(other)
+    given = (Config().build(Paths()), Config(), "train")
+
+    stores = open_stores(*given, [config, encoders.resolve(all_six)], Paths())
+
+    third, every = stores.values()
+    assert third.path == every.path == of_all and third.attributes["config"]["views"] == 2
+    assert np.array_equal(third.embedding, np.asarray(every.embedding)[:, 2]) and third.shape == (12,)
+    assert third.attributes["encoder"] == config.name and third.alternatives is None
+    rows = torch.tensor([3, 0])
+    gathered = Targets.of(stores, Launch(0, 1, torch.device("cpu")), hold=False).gather(rows)
+    assert np.array_equal(gathered[config.name], np.asarray(every.embedding)[[3, 0], 2])
+    with pytest.raises(BrainhiveError, match=r"-all\.h5 has 6 views, none is 6"):
+        open_stores(*given, [beyond], Paths())
+
+    go("embed", "dataset=cc2017", f"encoders=[{one}]", "run.workers=0")  # a store of its own comes first
+    own = open_stores(*given, [config], Paths())[config.name]
+    assert own.path != of_all and np.array_equal(own.embedding, third.embedding)
 
 
 @pytest.mark.parametrize(

@@ -70,6 +70,17 @@ def test_subsets_of_the_test_pictures_are_easier_in_both_directions(go, trained)
         assert exact.value == pytest.approx(found.value, abs=0.05) and exact.value != found.value
 
 
+def test_subsets_larger_than_the_test_are_the_pool_there_is_and_say_so(go, trained):
+    found = go("eval-retrieval", f"run={trained}", "subsets={}", "sheet_rows=0")
+
+    for direction in ("", " · backward"):
+        whole, subset = (found.metrics.scopes[f"all{of}{direction}"]["top1"] for of in ("", " · subsets"))
+        assert (subset.value, subset.pool, subset.chance) == (whole.value, 100, 1 / 100)
+        assert "all 100 pictures, fewer than 300" in subset.protocol and "300-way" not in subset.protocol
+    (told,) = found.metrics.notes["warnings"]
+    assert told == "no subsets of 300 pictures: subjects were tested on 100; top-1 is among all of these"
+
+
 def test_subjects_and_seeds_make_a_table_with_mean_and_deviation(go, world, small, tmp_path):
     runs = f"paths.runs={tmp_path}"
     go("train-align", *small, runs, "seeds=1,2", "train.epochs=4")

@@ -34,6 +34,16 @@ def test_a_perfect_decoder_of_subsets_gets_one_to_one_whatever_was_never_drawn()
     assert (found.value, found.low, found.high, found.n) == (1, 1, 1, 18)
 
 
+def test_subjects_with_pools_of_several_sizes_below_a_subsets_have_no_common_share_of_hits():
+    names = [f"{n}" for n in range(20)]
+    cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]
+    groups = [[scores(names[:count], [1] * count, [1.0] * count)] for count in (20, 15)]
+
+    of_all, of_some = (scopes_of_all(cells, groups, CONTEXT, Subsets(ways=ways)) for ways in (15, 20))
+
+    assert of_all["all · subsets"]["top1"].pool == 15 and "all · subsets" not in of_some
+
+
 def test_subjects_are_matched_by_the_pictures_that_they_saw():
     names, ranks = [f"{n}" for n in range(20)], list(range(1, 21))
     cells = [Cell(f"sub-0{n}_seed-1", (n,), (n,), 1) for n in (1, 2)]

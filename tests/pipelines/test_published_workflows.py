@@ -1,0 +1,266 @@
+"""The workflows of papers, by their names and from start to end, on files as their publishers write them.
+
+Cut down are sizes alone: pictures, voxels, epochs, steps, and the widths of the networks, which a hub on this
+machine has under the published names, in the published files and layouts. All run in one home.
+"""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import animatediff_repositories
+import blip2_repository
+import cc2017_files
+import nsd_files
+import open_clip
+import pytest
+import sd15_repositories
+import torch
+import unclip_checkpoint
+import versatile_repository
+from diffusers import AutoencoderKL
+from hub_server import serving
+from huggingface_hub import constants
+from safetensors.torch import save_file
+from transformers import GPT2Config, GPT2Model
+from typer.testing import CliRunner
+
+from brainhive_cli.alignment.layout import Layout
+from brainhive_cli.alignment.model import Aligner
+from brainhive_cli.app import app
+from brainhive_cli.core.heads import Head
+from brainhive_cli.core.signal_spec import SignalSpec
+from brainhive_cli.pipelines import workflow
+
+Steps = Mapping[str, Sequence[str]]
+WIDTH = 16
+"""D of bigG's tokens (1664)."""
+BIGG: dict[str, Any] = {
+    "model_cfg": {
+        "embed_dim": 1280,
+        "vision_cfg": {"image_size": 224, "patch_size": 14, "width": WIDTH, "layers": 1, "head_width": 8},
+        "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 8, "heads": 2, "layers": 1},
+    },
+    "preprocess_cfg": {"mean": [0.48, 0.45, 0.41], "std": [0.27, 0.26, 0.28]},
+}
+UNCLIP = {"unet": {**unclip_checkpoint.UNET, "cross_attention_dim": WIDTH}, "vae": unclip_checkpoint.VAE}
+VAE = {"block_out_channels": [4, 4, 4, 8], "layers_per_block": 1, "norm_num_groups": 4}
+VAE |= {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+PRIOR = {"depth": 1, "heads": 2, "dim_head": 4, "timesteps": 3}
+CLIPS = {"train": 6, "test": 3}
+SMALL_PRIOR = tuple(f"backbone.prior.{name}={value}" for name, value in PRIOR.items())
+FAST = ("train.stages.0.epochs=1", "train.precision=fp32")
+DRAWN = ("items=1", "subjects=1", "steps=2", "precision=fp32", "metrics=pixcorr,ssim", "sheet_rows=0")
+"""Two pictures of each subject."""
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One home with all data sets, and a hub with all models; beyond it nothing answers."""
+    home, repositories = tmp_path_factory.mktemp("home"), write_repositories(tmp_path_factory.mktemp("hub"))
+    nsd_files.write(home)
+    cc2017_files.unpack_masks(cc2017_files.write(home / "data/cc2017", CLIPS))
+    torch.save({"proj": torch.randn(WIDTH, 1280)}, home / "data/cc2017/coco_tokens_avg_proj.pth")
+    with pytest.MonkeyPatch.context() as patch, serving(repositories) as hub:
+        variables = {"BRAINHIVE_HOME": home, "TORCH_HOME": home / "torch", "NO_PROXY": "127.0.0.1"}
+        for name, value in {**variables, "HTTPS_PROXY": "http://127.0.0.1:9"}.items():
+            patch.setenv(name, str(value))
+        patch.chdir(home)
+        patch.setattr(constants, "HF_HUB_CACHE", str(home / "cache"))
+        hub.lead(patch)
+        yield home
+
+
+def write_repositories(root: Path) -> Path:
+    """Write what the recipes name; sides, tokens, ids and factors are the published ones."""
+    write_versatile_diffusion(root)
+    write_bigg(root)
+    unclip_checkpoint.write(root, sizes=UNCLIP["unet"])
+    write_mindeye2(root)
+    animatediff_repositories.write(root)
+    AutoencoderKL(**{**VAE, "sample_size": 512}).save_pretrained(root / sd15_repositories.SD15 / "vae")
+    blip2_repository.write(root)
+    sizes = {"n_embd": 8, "n_layer": 1, "n_head": 2, "n_positions": 64}
+    GPT2Model(GPT2Config(**sizes)).save_pretrained(root / "openai-community/gpt2")
+    return root
+
+
+def write_versatile_diffusion(root: Path) -> None:
+    sizes = {"vae": {**VAE, "sample_size": 512}, "image_encoder": {"image_size": 224, "patch_size": 14}}
+    for name, ending in (("image_unet", "2D"), ("text_unet", "Flat")):  # few tokens where there is attention
+        ways = {"down": ["Down", "Down", "CrossAttnDown"], "up": ["CrossAttnUp", "Up", "Up"]}
+        kinds = {
+            f"{way}_block_types": [f"{kind}Block{ending}" for kind in each] for way, each in ways.items()
+        }
+        sizes[name] = {"sample_size": 64, "block_out_channels": [8, 8, 8], **kinds}
+    folder = versatile_repository.write(root / versatile_repository.NAME, sizes=sizes)
+    path = folder / "image_feature_extractor/preprocessor_config.json"
+    path.write_text(path.read_text().replace("16", "224"))
+
+
+def write_bigg(root: Path) -> None:
+    folder = root / "laion/CLIP-ViT-bigG-14-laion2B-39B-b160k"
+    folder.mkdir(parents=True)
+    torch.manual_seed(0)
+    save_file(open_clip.CLIP(**BIGG["model_cfg"]).state_dict(), folder / "open_clip_model.safetensors")
+    (folder / "open_clip_config.json").write_text(json.dumps(BIGG))
+
+
+def write_mindeye2(root: Path) -> None:
+    """Write the checkpoint of its training on subject 1: names without our prefixes, and mixer blocks."""
+    heads = {"image": Head((256, WIDTH))}
+    backbone = {"kind": "with-prior", "backbone": {"kind": "mindeye2", "hidden": 8, "mixer": "blocks"}}
+    backbone |= {"prior": {"kind": "mindeye1", **PRIOR}, "condition": "voxel_tokens"}
+    made = Aligner(Layout(SignalSpec((), 1, (1,), (7,)), heads, backbone, retrieval_heads=("image",)))
+    names = (("brain.", ""), ("prior.", "diffusion_prior."), ("ridge.linears.1.", "ridge.linears.0."))
+    state = {}
+    for name, value in made.backbone.state_dict().items():
+        for ours, theirs in names:
+            name = theirs + name.removeprefix(ours) if name.startswith(ours) else name
+        state[name] = value
+    path = root / "pscotti/mindeyev2/train_logs/final_subj01_pretrained_40sess_24bs/last.pth"
+    path.parent.mkdir(parents=True)
+    torch.save({"epoch": 149, "model_state_dict": state, "train_losses": [0.5], "lrs": [3e-4]}, path)
+
+
+def run(recipe: str, small: Steps) -> dict[str, Any]:
+    """Run a shipped workflow by its name; each step's own overrides come first.
+
+    Returns:
+        What it says, by the step's name where it is of one.
+    """
+    steps = workflow.Recipe.resolve("workflow", recipe, {}, []).steps
+    overrides = [
+        f"steps.{name}.overrides={json.dumps([*steps[name].overrides, *more])}"
+        for name, more in small.items()
+    ]
+    ended = CliRunner().invoke(app, ["workflow", "--recipe", recipe, "--json", *overrides])
+    assert ended.exit_code == 0, ended.stderr
+    told = json.loads(ended.stdout)
+    assert [row["step"] for row in told["tables"][-1]["rows"]] == [*steps]
+    return told
+
+
+def assert_pictures(found: dict[str, Any], count: int) -> None:
+    """Check that the last step compared so many pictures."""
+    scores = found["metrics"]["scopes"]["reconstruct"]
+    assert scores.keys() == {"pixcorr", "ssim"} and scores["ssim"]["n"] == count
+
+
+HAVIR = ("backbone.hidden=8", "backbone.blocks=1", "backbone.features=8", "backbone.decoder_channels=[8,8,8]")
+HAVIR = (*HAVIR, "backbone.decoder_groups=4")
+EMBEDDED = ("batch_size=8", "precision=fp32")
+
+
+def test_havir_goes_from_mindeye1s_files_to_its_ablations(published):
+    found = run(
+        "papers/havir",
+        {
+            "embed": EMBEDDED,
+            "train-align": [*HAVIR, "backbone.projector=8", *FAST],
+            "eval-retrieval": ["sheet_rows=0"],
+            "reconstruct": DRAWN,
+            "ablations": [*DRAWN, "ablations.best-of-16.best_of=2"],
+        },
+    )
+
+    assert_pictures(found, 1)
+    ablations = {row["variant"]: row for row in found["tables"][-2]["rows"]}
+    assert len(ablations) == 12 and {"full", "swapped-regions", "best-of-16"} <= ablations.keys()
+    pools = [each for each in found["tables"] if "Top-1 among subsets" in each["title"]]
+    assert [each["title"].partition(":")[0] for each in pools] == ["none", "swapped", "random"]
+    assert all("all 4 pictures, fewer than 300" in each["title"] for each in pools)
+    made = {
+        path.name.partition("--")[2].partition("-")[0]
+        for path in published.glob("runs/reconstruct/*sweep*--*")
+    }
+    assert made == {"none", "swapped", "random"}
+
+
+def test_brain_diffuser_goes_from_its_means_to_pictures(published):
+    small = {"embed": EMBEDDED, "train-align": ["backbone.components=4"], "reconstruct": DRAWN}
+
+    found = run("papers/brain-diffuser", small)
+
+    assert_pictures(found, 1)
+    stores = published / "embeddings/nsd-1-2-5-7/train"
+    assert {"vd-image", "vd-text-average", "vd-vae"} <= {path.stem for path in stores.glob("*.h5")}
+    assert run("papers/brain-diffuser", small)["folder"] == found["folder"]
+    assert len([*(published / "runs/reconstruct").glob("nsd-*-ridge*")]) == 1  # the steps are found finished
+
+
+def test_mindeye1s_low_level_goes_from_its_files_to_pictures(published):
+    found = run(
+        "papers/mindeye1-lowlevel",
+        {
+            "embed": EMBEDDED,
+            "train-align": [*HAVIR, *FAST],
+            "reconstruct": [each for each in DRAWN if not each.startswith("steps")],
+        },
+    )
+
+    assert_pictures(found, 1)
+
+
+def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eighth(published):
+    found = run(
+        "papers/mindeye2",
+        {
+            "embed": EMBEDDED,
+            "train-align": ["backbone.backbone.hidden=8", *SMALL_PRIOR, *FAST],
+            "one hour": FAST,
+            "reconstruct": [*DRAWN, f"generator.architecture={json.dumps(UNCLIP)}", "resolution_px=64"],
+        },
+    )
+
+    assert_pictures(found, 1)
+    (table,) = (each for each in found["tables"] if each["title"].startswith("Top-1 among subsets"))
+    assert "all 4 pictures, fewer than 300" in table["title"] and table["rows"][0]["pool"] == nsd_files.SHARED
+    joint, tuned, decoded = (found["metrics"]["notes"]["commands"][step].split() for step in (2, 3, 5))
+    assert (
+        tuned[4].startswith("finetune.run=nsd-") and decoded[4] != f"align_run={tuned[4].partition('=')[2]}"
+    )
+    assert joint[1] == tuned[1] == "train-align"
+
+
+def test_neurons_goes_from_neuroclips_tensors_to_clips(published):
+    brain = ("subjects=1", "backbone.hidden=8", *FAST)
+    decoders = (
+        "backbone.brain.hidden=8",
+        "backbone.maps=[8,8,8]",
+        "backbone.channels=[4,8]",
+        "backbone.groups=4",
+    )
+    captions = ("caption_width=8", "caption_layers=1", "caption_heads=2", "caption_positions=64")
+    small = (*decoders, "backbone.concept_width=8", *(f"backbone.{each}" for each in captions))
+    stages = "generator.stages.0", "generator.stages.1"
+
+    found = run(
+        "papers/neurons",
+        {
+            "embed": ["batch_size=2", "precision=fp32"],
+            "brain model": brain,
+            "train-align": ["subjects=1", *small, *SMALL_PRIOR, *FAST],
+            "reconstruct": [
+                *(
+                    "items=1",
+                    "subjects=1",
+                    "precision=fp32",
+                    "metrics=frame_ssim",
+                    "sheet_rows=0",
+                    "resolution_px=32",
+                ),
+                f"{stages[0]}.generator.architecture={json.dumps(UNCLIP)}",
+                *(f"{each}.{key}" for each in stages for key in ("resolution_px=32", "steps=2")),
+            ],
+        },
+    )
+
+    assert found["metrics"]["scopes"]["reconstruct"]["frame_ssim"]["n"] == 1
+    names = {path.stem for path in (published / "embeddings/cc2017/train").glob("clip-bigg-tokens*.h5")}
+    assert names == {"clip-bigg-tokens-all"}  # of which both trainings read their frames
+    (first,) = (published / "runs/train-align").glob("cc2017-intra-mindeye2-*")
+    assert f"start_from={{backbone.brain: {first.name}," in found["metrics"]["notes"]["commands"][3].replace(
+        "'\"'\"'", ""
+    )
