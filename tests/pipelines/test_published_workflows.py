@@ -149,7 +149,7 @@ def assert_pictures(found: dict[str, Any], count: int) -> None:
 
 
 HAVIR = ("backbone.hidden=8", "backbone.blocks=1", "backbone.features=8", "backbone.decoder_channels=[8,8,8]")
-HAVIR = (*HAVIR, "backbone.decoder_groups=4")
+HAVIR = (*HAVIR, "backbone.decoder_groups=4", "train.batch_size=2")
 EMBEDDED = ("batch_size=8", "precision=fp32")
 
 
@@ -208,8 +208,8 @@ def test_mindeye2_goes_from_its_files_over_seven_subjects_to_pictures_of_the_eig
         "papers/mindeye2",
         {
             "embed": EMBEDDED,
-            "train-align": ["backbone.backbone.hidden=8", *SMALL_PRIOR, *FAST],
-            "one hour": FAST,
+            "train-align": ["backbone.backbone.hidden=8", *SMALL_PRIOR, *FAST, "train.epoch_trials=84"],
+            "one hour": [*FAST, "train.epoch_trials=48"],
             "reconstruct": [*DRAWN, f"generator.architecture={json.dumps(UNCLIP)}", "resolution_px=64"],
         },
     )
