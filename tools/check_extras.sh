@@ -33,6 +33,7 @@ step() {
         umap) demo && brainhive eval-retrieval --recipe demo embedding_map=umap ;;
         parquet) demo && brainhive export-embeddings "$BRAINHIVE_HOME/embeddings/demo" --to "$BRAINHIVE_HOME/out" ;;
         metrics) tests tests/metrics/test_perceptual.py tests/metrics/test_distribution.py ;;
+        captions) tests tests/metrics/test_tasks.py ;;
         video) tests tests/metrics/test_video.py ;;
         raw)
             python -c "import mne, mne_bids, nibabel, sklearn, transformers"

@@ -33,6 +33,12 @@ NAMES = {
     "dino": "DINO",
     "clip_pcc": "CLIP-pcc",
     "clip_pcc_neighbours": "CLIP-pcc (neighbours)",
+    "mask_dice": "Dice (mask)",
+    "concept_recall": "recall (concepts)",
+    **{f"bleu_{order}": f"BLEU-{order}" for order in range(1, 5)},
+    "rouge_1": "ROUGE-1",
+    "rouge_l": "ROUGE-L",
+    "cider": "CIDEr",
     "fid": "FID",
     "kid": "KID",
 }

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from typing import Any, Literal, Self
@@ -75,6 +75,15 @@ class Items:
         number, values = np.concatenate(self.numbers), np.concatenate(groups)
         means: NDArray[np.float64] = np.bincount(number, values) / np.bincount(number)
         return means
+
+    def where(self, is_chosen: Sequence[NDArray[np.bool_]]) -> Self:
+        """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
+        some = [np.flatnonzero(chosen).tolist() for chosen in is_chosen]
+        ids, units = (
+            [[of[place] for place in places] for of, places in zip(listed, some, strict=True) if len(places)]
+            for listed in (self.ids, self.units)
+        )
+        return replace(self, ids=ids, units=units)
 
     def permute(self, random: np.random.Generator) -> list[NDArray[np.int64]]:
         """Permute the units, alike for all subjects, and with each the items in it.

@@ -171,6 +171,7 @@ def _reconstruct(job: Job, launch: Launch, again: bool) -> tuple[RunFolder, Work
                 "; ".join(dict.fromkeys(missing.values())),
             )
         generated.sort(key=lambda each: [*map(str, job.sources)].index(each.source))
+        generated += job.task_floors(brain, folder)
         notes = {"prior": recipe.prior.source, "mode": align.mode, "published": recipe.published_notes}
         notes[SET_UP] = job.set_up
         notes |= describe_tested([align.tested_pictures(recipe.split)])

@@ -109,9 +109,10 @@ class Baselines:
 
     @cached_property
     def _images(self) -> StimulusSet:
+        images = self.align.dataset.images(TRAIN)
         if self.split == TRAIN:
-            raise MissingData("the items are training pictures themselves", "choose another split")
-        return self.align.dataset.images(TRAIN)
+            raise MissingData(f"the items are training {images.medium}s themselves", "choose another split")
+        return images
 
     def _nearest(
         self, brain: Sequence[DecodedSet], heads: StimulusHeads, trained: str, folder: RunFolder
@@ -130,7 +131,7 @@ class Baselines:
             ids = decoded_set.image_ids
             files = {each: [below(place, f"{each}.png", source="the stimulus id")] for each in ids}
             self._write(dict(zip(chain(*files.values()), chosen.tolist(), strict=True)), folder)
-            how = f"the nearest of {len(shown)} training pictures by decoded head, {trained}"
+            how = f"the nearest of {len(shown)} training {images.medium}s by decoded head, {trained}"
             seeds = (decoded_set.cell.seed,)
             made.append(GeneratedSet("nearest", name, seeds, files, decoded_set.subject, how))
         return made

@@ -19,7 +19,7 @@ from brainhive_cli.datasets import Clip
 from brainhive_cli.reconstruction.annotations import Annotation
 from brainhive_cli.reconstruction.generated import Scored, best_first
 from brainhive_cli.reconstruction.metric_parts import short
-from brainhive_cli.reconstruction.tables import TITLES
+from brainhive_cli.reconstruction.tables import titles_of
 from brainhive_cli.reports.filmstrips import Strip, draw_filmstrips, outlined
 
 SECTION = "Reconstructions"
@@ -81,12 +81,13 @@ class ClipSelection:
     @property
     def _sources(self) -> list[Scored]:
         """The first cell of each source that has clips of its own."""
-        by_source = {each.generated.source: each for each in reversed(self.scored)}
-        order = dict.fromkeys(each.generated.source for each in self.scored)
-        return [by_source[source] for source in order if source not in ("mean", "truth")]
+        made = [each for each in self.scored if each.generated.is_shown and each.generated.source != "mean"]
+        by_source = {each.generated.source: each for each in reversed(made)}
+        return [by_source[source] for source in dict.fromkeys(each.generated.source for each in made)]
 
     def _columns(self) -> list[str]:
-        return ["seen", *(TITLES.get(each.generated.source, "") for each in self._sources)]
+        titles = titles_of("clip")
+        return ["seen", *(titles.get(each.generated.source, "") for each in self._sources)]
 
     def _row(self, image_id: str) -> Row:
         """Write the clips of one item, and the one that shows them next to each other."""

@@ -10,7 +10,7 @@ from brainhive_cli.core.artifacts import Table
 from brainhive_cli.core.caveats import find_caveats, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.measurements import ALL, Measurements, Metric
+from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -18,6 +18,7 @@ from brainhive_cli.core.units import Alike
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
+from brainhive_cli.metrics.tasks import RECALL
 from brainhive_cli.reconstruction.annotations import Annotation, as_documents
 from brainhive_cli.reconstruction.clip_selection import ClipSelection
 from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of, write_values
@@ -26,7 +27,7 @@ from brainhive_cli.reconstruction.paired_tests import with_runs, with_sources
 from brainhive_cli.reconstruction.recipe import PublishedScores, Scoring
 from brainhive_cli.reconstruction.scoring import Scorer
 from brainhive_cli.reconstruction.sheet_selection import Selection
-from brainhive_cli.reconstruction.tables import TITLES, comparison_tables, missing_lines, tables
+from brainhive_cli.reconstruction.tables import comparison_tables, missing_lines, tables, titles_of
 
 COMPARISONS = "Comparisons"
 """The section of tables that are written again when a run is compared with others."""
@@ -82,7 +83,10 @@ def measure_run(
     if decoded := {each.scope: as_documents(each.annotations) for each in generated if each.annotations}:
         folder.write_json("decoded.json", decoded)
     caveats = merge_caveats(*(find_caveats(each.described) for each in generated))
-    found = _measurements(scored, scoring.protocol, split, stimuli.alike, {"caveats": caveats, **notes})
+    notes = {"caveats": caveats, "medium": "clip" if frames else "picture", **notes}
+    found = _measurements(scored, scoring.protocol, split, stimuli.alike, notes)
+    for each in generated:
+        missing_metrics |= each.tasks.missing
     found = replace(found, missing={**missing_metrics, **missing})
     found = replace(found, notes={**found.notes, "comparisons": with_sources(found)})
     artifacts.write(folder, [*_shown(folder, scoring, scored, stimuli, frames), *_comparisons(found)])
@@ -158,7 +162,7 @@ def result_of(folder: RunFolder, published: PublishedScores | None = None) -> Re
     sheet = folder.path / CONTACT_SHEET
     existing = {"contact sheet": sheet} if sheet.is_file() else {}
     with folder.reading() as found:
-        for line in missing_lines(found.missing):
+        for line in missing_lines(found.missing, found.notes.get("medium", "picture")):
             console.warn(line)
         hint = command("report", None, [], str(folder.path))
         return Result(folder.path, tables(found, published), found, existing, hint)
@@ -193,16 +197,19 @@ def _score(
 def _measurements(
     scored: Sequence[Scored], protocol: str, split: str, alike: Alike, notes: Mapping[str, Any]
 ) -> Measurements:
-    def metrics(some: Sequence[Scored]) -> dict[str, Metric]:
+    def metrics(some: Sequence[Scored], by_concept: bool = False) -> dict[str, Metric]:
         described = f"{protocol}, {some[0].generated.described}"
-        return metrics_of(some, described, split, alike)
+        return metrics_of(some, described, split, alike, by_concept)
 
     sources = list(dict.fromkeys(each.generated.source for each in scored))
-    scopes = {
-        source: metrics([each for each in scored if each.generated.source == source]) for source in sources
-    }
+    of_source = {source: [each for each in scored if each.generated.source == source] for source in sources}
+    scopes = {source: metrics(some) for source, some in of_source.items()}
     scopes = {ALL: scopes[sources[0]], **scopes}
-    titles = {source: TITLES.get(source, source) for source in sources}
+    recalls = {source: metrics(some, by_concept=True) for source, some in of_source.items()}
+    for source, metric_of in recalls.items():
+        scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
+    all_titles = titles_of(notes["medium"])
+    titles = {source: all_titles.get(source, source) for source in sources}
     cells, items = {}, {}
     units = alike.items([list(each.generated.files) for each in scored])
     for each, unit_names in zip(scored, units.units, strict=True):
@@ -218,6 +225,7 @@ def _measurements(
             "unit_count": units.count,
             "sources": sources,
             "titles": titles,
+            "concepts": list(recalls[sources[0]]),
             "cells": cells,
         },
         items=items,

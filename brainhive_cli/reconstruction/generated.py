@@ -16,9 +16,11 @@ from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.core.units import Alike
 from brainhive_cli.data import media_files
 from brainhive_cli.metrics.statistics import measure
+from brainhive_cli.metrics.tasks import DICE, LIBRARIES, RECALL
 from brainhive_cli.reconstruction.annotations import Annotation
 from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
 from brainhive_cli.reconstruction.scoring import Scorer
+from brainhive_cli.reconstruction.task_scores import TaskScores
 
 Values = NDArray[np.float64]
 TRUTH = "truth"
@@ -38,6 +40,7 @@ class GeneratedSet:
         described: How they were made, in words that travel with their metrics.
         open: Opens a file.
         annotations: What was decoded in words and masks, by image id, where anything was.
+        tasks: How well these are the stimuli's, item by item.
     """
 
     source: str
@@ -48,6 +51,7 @@ class GeneratedSet:
     described: str = ""
     open: Callable[[Path], Any] = media_files.read
     annotations: Mapping[str, Annotation] = field(default_factory=dict)
+    tasks: TaskScores = field(default_factory=TaskScores)
 
     @property
     def title(self) -> str:
@@ -60,6 +64,11 @@ class GeneratedSet:
     def scope(self) -> str:
         """What its metrics are of, as `brain · sub-01_seed-1`."""
         return scope(self.source, self.title)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether it has media of its own."""
+        return self.source != TRUTH and bool(self.media)
 
     @property
     def media(self) -> list[tuple[str, Path]]:
@@ -103,19 +112,23 @@ class Scored:
 
     @cached_property
     def means(self) -> dict[str, Values]:
-        """The mean over an item's repeats of each metric, [N]."""
+        """The mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
-        return {
+        means = {
             name: np.array([repeats.mean() for repeats in np.split(values, ends)])
             for name, values in self.values.items()
         }
+        return means | dict(self.generated.tasks.values)
 
     @property
     def items(self) -> dict[str, list[Any]]:
-        """The image ids, and the same means as lists."""
+        """The image ids, and the same means as lists; None where an item has none."""
         return {
             "image_ids": list(self.generated.files),
-            **{name: values.tolist() for name, values in self.means.items()},
+            **{
+                name: [None if np.isnan(value) else float(value) for value in values]
+                for name, values in self.means.items()
+            },
         }
 
     def of_item(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
@@ -132,13 +145,15 @@ def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     from scipy.stats import rankdata
 
     items = [(each, image_id) for each in scored for image_id in each.generated.files]
-    chosen = [name for name in scored[0].means if scale_of(name).ranks] or [*scored[0].means]
+    chosen = [name for name in scored[0].values if scale_of(name).ranks] or [*scored[0].values]
     joined = {name: np.concatenate([each.means[name] for each in scored]) for name in chosen}
     ranks = [rankdata(values if lower_is_better(name) else -values) for name, values in joined.items()]
     return [items[row] for row in np.argsort(np.mean(ranks, axis=0), kind="stable")]
 
 
-def metrics_of(scored: Sequence[Scored], protocol: str, split: str, alike: Alike) -> dict[str, Metric]:
+def metrics_of(
+    scored: Sequence[Scored], protocol: str, split: str, alike: Alike, by_concept: bool = False
+) -> dict[str, Metric]:
     """Average each metric over items and subjects, with its interval; seeds are averaged item by item.
 
     Args:
@@ -146,34 +161,48 @@ def metrics_of(scored: Sequence[Scored], protocol: str, split: str, alike: Alike
         protocol: Name of the way they were measured.
         split: Part of the data set.
         alike: Which items the interval takes together.
+        by_concept: Whether the recall of each concept is measured instead, over the items that show it.
+
+    Returns:
+        By metric, or by concept; over the items that have a value, and none where no item has.
     """
     seeds = tuple(sorted({seed for each in scored for seed in each.generated.seeds}))
     subjects = dict.fromkeys(each.generated.subject for each in scored)
     groups = [[each for each in scored if each.generated.subject == subject] for subject in subjects]
-    ids, means = zip(*map(_over_seeds, groups), strict=True)
-    return {
-        name: measure(
-            name,
-            [values[name] for values in means],
+    ids, means = zip(*(_over_seeds(group, by_concept) for group in groups), strict=True)
+    items, metrics = alike.items(ids), {}
+    for name in means[0]:
+        metric = RECALL if by_concept else name
+        scale, values = scale_of(metric), [of[name] for of in means]
+        has_value = [~np.isnan(some).any(0) for some in values]
+        if not any(has.any() for has in has_value):
+            continue
+        chance = scale.chance
+        if metric == RECALL:
+            guesses = [group[0].generated.tasks.guess for group in groups]
+            chance = float(np.concatenate(guesses)[np.concatenate(has_value)].mean())
+        metrics[name] = measure(
+            metric,
+            [some[:, has] for some, has in zip(values, has_value, strict=True) if has.any()],
             protocol=protocol,
             split=split,
-            items=alike.items(ids),
+            items=items.where(has_value),
             pool=scale.pool or (None if scale.chance is None else len(ids[0])),
-            chance=scale.chance,
+            chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
+            is_share=False if name in LIBRARIES or name == DICE else None,  # even where all values are 0 or 1
         )
-        for name, scale in ((name, scale_of(name)) for name in means[0])
-    }
+    return metrics
 
 
-def _over_seeds(scored: Sequence[Scored]) -> tuple[list[str], dict[str, Values]]:
-    """Stack one subject's reconstructions of the same items by S models: image ids, and by metric [S, N]."""
+def _over_seeds(scored: Sequence[Scored], by_concept: bool) -> tuple[list[str], dict[str, Values]]:
+    """Stack one subject's reconstructions of the same items by S models: image ids, and by name [S, N]."""
     ids = list(scored[0].generated.files)
     rows = [[list(each.generated.files).index(image_id) for image_id in ids] for each in scored]
+    values = [each.generated.tasks.by_concept if by_concept else each.means for each in scored]
     return ids, {
-        name: np.stack([each.means[name][row] for each, row in zip(scored, rows, strict=True)])
-        for name in scored[0].means
+        name: np.stack([of[name][row] for of, row in zip(values, rows, strict=True)]) for name in values[0]
     }
 
 
@@ -181,8 +210,9 @@ def write_values(path: Path, scored: Sequence[Scored]) -> None:
     """Write the values of every file as CSV."""
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
-        table.writerow(["source", "cell", "image_id", "file", *scored[0].values])
+        names = list(scored[0].values)
+        table.writerow(["source", "cell", "image_id", "file", *names])
         for each in scored:
             for row, (image_id, media) in enumerate(each.generated.media):
-                values: list[Any] = [float(values[row]) for values in each.values.values()]
+                values = [float(each.values[name][row]) if name in each.values else "" for name in names]
                 table.writerow([each.generated.source, each.generated.name, image_id, media.name, *values])

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +36,7 @@ from brainhive_cli.reconstruction.metric_parts import is_here, names_for, two_wa
 from brainhive_cli.reconstruction.recipe import Output, Recipe
 from brainhive_cli.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
 from brainhive_cli.reconstruction.stimulus_heads import Reranker, StimulusHeads
+from brainhive_cli.reconstruction.task_scores import TaskScores
 
 GENERATES = {
     "prior",
@@ -303,10 +305,12 @@ class Job:
         start = "" if decoded_set.source == "zeroed" else self._start  # that is from noise alone
         seeds = (decoded_set.cell.seed,) if decoded_set.cell else ()
         described = f"{self.recipe.described(start)}, {self.trained}"
-        annotations = {}
-        if decoded_set.decoded is not None and self.medium == "clip":
-            names = self.align.dataset.images(self.recipe.split).label_names
-            annotations = of_decoded(decoded_set.decoded, decoded_set.image_ids, names)
+        annotations, tasks = {}, TaskScores()
+        images = self.align.dataset.images(self.recipe.split)
+        if decoded_set.decoded is not None:
+            tasks = TaskScores.of(decoded_set.decoded, images, decoded_set.image_ids)
+            if self.medium == "clip":
+                annotations = of_decoded(decoded_set.decoded, decoded_set.image_ids, images.label_names)
         return GeneratedSet(
             decoded_set.source,
             decoded_set.name,
@@ -315,7 +319,19 @@ class Job:
             decoded_set.subject,
             described,
             annotations=annotations,
+            tasks=tasks,
         )
+
+    def task_floors(self, brain: Sequence[DecodedSet], folder: RunFolder) -> list[GeneratedSet]:
+        """Score the masks, concepts and captions of other items' signals, where these generate no media."""
+        if "brain" not in self.sources or "shuffled" in self.sources:
+            return []
+        shuffled = [each.shuffled().first(self.recipe.items) for each in brain if len(each.image_ids) > 1]
+        no_files: list[dict[str, list[Path]]] = [{i: [] for i in each.image_ids} for each in shuffled]
+        floors = [self.generated(each, folder) for each in shuffled]
+        return [
+            replace(each, files=of) for each, of in zip(floors, no_files, strict=True) if each.tasks.values
+        ]
 
     def check(self, decoded_sets: Sequence[DecodedSet], prior: Any, launch: Launch) -> None:
         """Refuse what cannot be generated, before the generator is loaded.

@@ -11,7 +11,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
-from brainhive_cli.metrics import clip_networks, image, networks, video
+from brainhive_cli.metrics import clip_networks, image, networks, tasks, video
 from brainhive_cli.metrics.networks import Network, parts_of
 from brainhive_cli.metrics.part import Medium, MetricPart, Scale
 
@@ -24,6 +24,7 @@ CLIP_METRICS = (*clip_networks.FEATURE_METRICS, *video.PARTS)
 SCALES = {
     **image.SCALES,
     **video.SCALES,
+    **tasks.SCALES,
     **{name: metric.scale for name, metric in FEATURE_METRICS.items()},
 }
 TWO_WAY = Scale(0.0, 1.0, chance=0.5)
@@ -123,6 +124,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _has_library(metric: str) -> bool:
+    if metric in tasks.SCALES:
+        return tasks.has_library(metric)
     return metric in OWN_PARTS and (metric != "epe" or video.has_opencv())
 
 

@@ -113,8 +113,14 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
             [_values(cells, some, name) for cells, some in zip(side, ids, strict=True)]
             for side in zip(*pairs, strict=True)
         ]
-        compared = compare_values(*values, items=items).as_dict()
+        has_value = [~np.isnan(np.concatenate(both)).any(0) for both in zip(*values, strict=True)]
+        if not any(has.any() for has in has_value):
+            continue
+        some = [[of[:, has] for of, has in zip(side, has_value, strict=True) if has.any()] for side in values]
+        compared = compare_values(*some, items=items.where(has_value)).as_dict()
         found[name] = {**compared, "lower_is_better": lower_is_better(name)}
+    if not found:
+        raise BrainhiveError(f"{names} have no item in common", "compare runs of the same items")
     adjusted = benjamini_hochberg([each["p_value"] for each in found.values()])
     modes = [side.run.notes.get("mode", "") for side in (first, second)]
     set_ups = [side.run.notes.get(SET_UP, {}) for side in (first, second)]
@@ -122,11 +128,11 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
         "protocol": second.protocol,
         "notes": [*notes_of_signals(*set_ups), *limits_of_p(modes, len(subjects))],
         "differs": differences(*set_ups),
-        "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(metrics, adjusted, strict=True)},
+        "metrics": {n: {**found[n], "p_adjusted": p} for n, p in zip(found, adjusted, strict=True)},
     }
 
 
 def _values(cells: Sequence[Values], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
-    """Collect the values of items [S, N], one row a cell."""
+    """Collect the values of items [S, N], one row a cell; NaN where an item has none."""
     by_id = [dict(zip(cell["image_ids"], cell[metric], strict=True)) for cell in cells]
-    return np.array([[cell[image_id] for image_id in ids] for cell in by_id])
+    return np.array([[cell[image_id] for image_id in ids] for cell in by_id], np.float64)

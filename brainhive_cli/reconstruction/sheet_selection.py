@@ -13,7 +13,7 @@ from brainhive_cli.core.artifacts import Row, Sheet, Tile
 from brainhive_cli.core.metric_names import shown
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media_files import first_frame
-from brainhive_cli.reconstruction.generated import TRUTH, Scored, best_first
+from brainhive_cli.reconstruction.generated import Scored, best_first
 from brainhive_cli.reconstruction.tables import TITLES
 from brainhive_cli.reports import sheets
 
@@ -70,7 +70,7 @@ class Selection:
                 "From the best to the worst", [once[step] for step in steps], f"{how}; in even steps"
             ),
         ]
-        made = [each for each in self.scored if each.generated.source != TRUTH]
+        made = [each for each in self.scored if each.generated.is_shown]
         by_source = {each.generated.source: each for each in reversed(made)}
         if len(by_source) > 1:
             order = dict.fromkeys(each.generated.source for each in made)

@@ -13,7 +13,7 @@ from brainhive_cli.core.results import Result
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.metrics.comparison import LEVEL, is_difference
 from brainhive_cli.reconstruction.paired_tests import with_runs
-from brainhive_cli.reconstruction.tables import TITLES, published_scores
+from brainhive_cli.reconstruction.tables import published_scores, titles_of
 
 MARK = "*"
 """After a value that differs from the first variant's, item by item."""
@@ -39,6 +39,7 @@ class Variants:
                 reasons.append(error.message)
         notes = {
             "mode": base.notes["mode"],
+            "medium": base.notes.get("medium", "picture"),
             "caveats": merge_caveats(*(each.caveats for each in found.values())),
             SET_UP: merge([each.notes.get(SET_UP, {}) for each in found.values()]),
             "variants": {
@@ -67,7 +68,7 @@ def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
     }
     metrics = list(dict.fromkeys(name for each in named.values() for name in each))
     differs = {each["with"]: each["metrics"] for each in found.notes["comparisons"]}
-    rows = []
+    titles, rows = titles_of(found.notes.get("medium", "picture")), []
     for (label, source), each in named.items():
         is_first = source == variants[label]["sources"][0]
         values = [
@@ -76,7 +77,7 @@ def sweep_tables(found: Measurements, published: Any) -> tuple[Table, ...]:
             else "–"
             for name in metrics
         ]
-        rows.append((label, TITLES[source], *values, next(iter(each.values())).n))
+        rows.append((label, titles[source], *values, next(iter(each.values())).n))
     first = next(iter(variants))
     protocol = next(iter(next(iter(named.values())).values())).protocol.partition(",")[0]
     title = f"Reconstruction, variant by variant, {protocol}; intervals are in metrics.json"

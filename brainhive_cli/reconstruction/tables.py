@@ -5,10 +5,12 @@ from typing import Any
 
 from brainhive_cli.core.caveats import extend_tables, merge_caveats
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.measurements import Measurements, Metric, interval_text
+from brainhive_cli.core.measurements import Measurements, Metric, interval_text, scope
 from brainhive_cli.core.metric_names import with_arrow
 from brainhive_cli.metrics.comparison import LEVEL, is_difference
+from brainhive_cli.metrics.tasks import RECALL
 
+FLOOR = "shuffled"
 TITLES = {
     "brain": "brain",
     "images": "images, ceiling",
@@ -21,7 +23,12 @@ TITLES = {
     "truth": "stimuli themselves",
     "scored": "scored",
 }
-"""What the sources are called; ↓ after a metric means that less is better."""
+"""What the sources of pictures are called; ↓ after a metric means that less is better."""
+
+
+def titles_of(medium: str) -> dict[str, str]:
+    """Name the sources of pictures, or of clips."""
+    return {source: title.replace("picture", medium) for source, title in TITLES.items()}
 
 
 def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
@@ -37,14 +44,15 @@ def tables(found: Measurements, published: Any = None) -> tuple[Table, ...]:
 
 
 def comparison_tables(found: Measurements) -> list[Table]:
-    """Write the tables of differences: of the first source from the others, and of the run from others."""
+    """Write the tables of differences, of the first source and the run from others, and that of concepts."""
     written = []
+    titles = titles_of(found.notes.get("medium", "picture"))
     if comparisons := found.notes.get("comparisons", []):
-        written.append(_comparisons(TITLES[found.notes["sources"][0]], comparisons))
+        written.append(_comparisons(titles[found.notes["sources"][0]], comparisons, titles))
     if against := found.notes.get("against", []):
         caveats = merge_caveats(*(each["caveats"] for each in against))
-        written += extend_tables([_comparisons("this run", against)], caveats)
-    return written
+        written += extend_tables([_comparisons("this run", against, titles)], caveats)
+    return written + _recall_by_concept(found)
 
 
 def published_scores(published: Any) -> list[Table]:
@@ -56,11 +64,11 @@ def published_scores(published: Any) -> list[Table]:
     return [Table(title, tuple(columns), (tuple(f"{each:.3f}" for each in published.values.values()),))]
 
 
-def missing_lines(missing: Mapping[str, str]) -> list[str]:
+def missing_lines(missing: Mapping[str, str], medium: str = "picture") -> list[str]:
     """Say which metrics and baselines are missing, and how to get them, once for those of one network."""
     names: dict[str, list[str]] = {}
     for name, way in missing.items():
-        names.setdefault(way, []).append(TITLES.get(name, name))
+        names.setdefault(way, []).append(titles_of(medium).get(name, name))
     return [
         f"not measured: {', '.join(some)}: {way}; then the same command measures them"
         for way, some in names.items()
@@ -70,14 +78,15 @@ def missing_lines(missing: Mapping[str, str]) -> list[str]:
 def _by_source(found: Measurements) -> Table:
     """Put every source's value of a metric below one another."""
     rows: list[tuple[Any, ...]] = []
+    titles = titles_of(found.notes.get("medium", "picture"))
     for name in found.overall:
         for source in (each for each in found.notes["sources"] if name in found.scopes[each]):
             m = found.scopes[source][name]
             chance, pool = ("–" if value is None else value for value in (m.chance, m.pool))
             shown = (m.value, m.interval_text(), m.these_subjects_text(), m.n, pool, chance)
-            rows.append((with_arrow(name), TITLES[source], *shown))
+            rows.append((with_arrow(name), titles[source], *shown))
     for name in found.missing:
-        row = ("all", TITLES[name]) if name in TITLES else (with_arrow(name), "–")
+        row = ("all", titles[name]) if name in titles else (with_arrow(name), "–")
         rows.append((*row, "missing", *["–"] * 5))
     columns = ("metric", "from", "value", "95 % CI", "these subjects", "n", "pool", "chance")
     return Table(_title(found), columns, tuple(rows))
@@ -88,15 +97,31 @@ def _title(found: Measurements) -> str:
     metrics = [metric for source in found.notes["sources"] for metric in found.scopes[source].values()]
     seeds = sorted({seed for metric in metrics for seed in metric.seeds})
     trained = f", {'seed' if len(seeds) == 1 else 'seeds'} {', '.join(map(str, seeds))}" if seeds else ""
-    split = "" if metrics[0].split == "scored" else f" of {metrics[0].split} pictures"
+    items = f"{metrics[0].split} {found.notes.get('medium', 'picture')}s"
+    split = "" if metrics[0].split == "scored" else f" of {items}"
     return f"Reconstruction{split}: {metrics[0].protocol}{trained}"
 
 
-def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]]) -> Table:
+def _recall_by_concept(found: Measurements) -> list[Table]:
+    """Show the recall of each concept, the most frequent first, next to that of shuffled pairs."""
+    source, titles = found.notes["sources"][0], titles_of(found.notes.get("medium", "picture"))
+    rows = []
+    for concept in found.notes.get("concepts", []):
+        own = found.scopes[scope(f"concept {concept}", source)][RECALL]
+        floor = found.scopes.get(scope(f"concept {concept}", FLOOR), {}).get(RECALL)
+        shuffled = "–" if floor is None else floor.value
+        rows.append((concept, own.n, own.value, own.interval_text(), shuffled, own.chance))
+    rows.sort(key=lambda row: -row[1])
+    columns = ("concept", "n", titles[source], "95 % CI", titles[FLOOR], "chance of a guess")
+    title = "Recall of each concept among the likeliest, as many as a stimulus shows"
+    return [Table(title, columns, tuple(rows))] if rows else []
+
+
+def _comparisons(of: str, comparisons: Sequence[Mapping[str, Any]], titles: Mapping[str, str]) -> Table:
     """Show how much more than others the reconstructions score, metric by metric."""
     rows = []
     for each in comparisons:
-        other = TITLES.get(each["with"], f"…{each['with'][-9:]}")
+        other = titles.get(each["with"], f"…{each['with'][-9:]}")
         for name, m in each["metrics"].items():
             is_more = (m["difference"] > 0) != m["lower_is_better"]
             is_shown = is_difference(m["p_adjusted"], m["low"], m["high"])

@@ -24,6 +24,21 @@ for (const table of document.querySelectorAll("table.sorts")) {
   }));
 }
 
+// clips of a row play together, from their start; the browser's own controls would cover clips of this size
+for (const row of document.querySelectorAll(".row")) {
+  const clips = [...row.querySelectorAll(".tile video")];
+  if (!clips.length) continue;
+  const button = document.createElement("button");
+  const toggle = () => {
+    const plays = clips.some((clip) => !clip.paused);
+    for (const clip of clips) { if (plays) clip.pause(); else { clip.currentTime = 0; clip.play().catch(() => {}); } }
+    button.textContent = plays ? "▶ play" : "❚❚ pause";
+  };
+  for (const clip of clips) { clip.controls = false; clip.addEventListener("click", toggle); }
+  Object.assign(button, { type: "button", className: "play", textContent: "▶ play", onclick: toggle });
+  clips[0].after(button);
+}
+
 for (const button of document.querySelectorAll("button.copy")) button.addEventListener("click", async () => {
   const text = document.getElementById(button.dataset.of);
   try { await navigator.clipboard.writeText(text.textContent); button.textContent = "copied"; }

@@ -82,7 +82,7 @@ def measured(metric: Metric) -> str:
 def _summary_of_parts(run: ShownRun) -> str:
     """Say what was measured of each variant or cell, where nothing is pooled."""
     parts = run.variants or {cell.name: cell.metrics for cell in run.cells}
-    kind = "variants" if run.variants else "cells"
+    kind = "variant" if run.variants else "cell"
     name = next(iter(run.headlines), None)
     if name is None:
         return f"{run.label}: no metric."
@@ -92,8 +92,8 @@ def _summary_of_parts(run: ShownRun) -> str:
     spread = f"from {number(min(values.values()))} to {number(max(values.values()))}"
     if len(values) == 1:
         return f"{run.label}: {measured(parts[best][name])}, on {split} items."
-    of_best = "" if run.found.notes.get("not_compared") else f", the best of {best}"
-    return f"{run.label}: {len(values)} {kind}; {shown(name)} on {split} items {spread}{of_best}."
+    of_best = "" if run.found.notes.get("not_compared") else f", the best in the {kind} “{best}”"
+    return f"{run.label}: {len(values)} {kind}s; {shown(name)} on {split} items {spread}{of_best}."
 
 
 def differences(compared: Sequence[Compared]) -> list[str]:

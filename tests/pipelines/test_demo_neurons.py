@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo import voxels
 
 SHOWN = ("embed", "brain model", "train-align", "eval-retrieval", "reconstruct")
@@ -35,3 +36,16 @@ def test_what_was_seen_is_found_above_chance_and_direction_is_measured(shown) ->
     found = scopes["eval-retrieval"]["top1"].these_subjects
     assert found is not None and found[1] > 2 / 12 and scopes["eval-retrieval"]["top1"].value > 1 / 12
     assert {"motion_direction", "two_way_demo-clip"} <= scopes["reconstruct"].keys()
+
+
+def test_decoded_masks_concepts_and_captions_are_scored_beside_shuffled_pairs_and_the_ceiling(
+    shown, home
+) -> None:
+    (file,) = home.glob("runs/reconstruct/*/metrics.json")
+    scopes = RunFolder(file.parent).measurements().scopes
+
+    for source in ("brain", "shuffled"):
+        assert {"mask_dice", "concept_recall", "bleu_1", "bleu_4", "rouge_l"} <= scopes[source].keys()
+    assert scopes["images"]["concept_recall"].value == 1 and scopes["images"]["mask_dice"].value == 1
+    assert scopes["brain"]["concept_recall"].chance == pytest.approx(2 / 11)  # what moves, and where
+    assert "frame_ssim" not in scopes["shuffled"]  # which no clip was generated of

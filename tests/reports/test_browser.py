@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
@@ -55,6 +56,51 @@ def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     section = Section("A run", groups, texts=[Text("Recipe", "epochs: 3\n" + "word " * 100)])
     Page("A report", ["Top-1 is 0.5."], ["selected on test"], [section]).write(folder / "page.html")
     return folder / "page.html"
+
+
+@pytest.fixture(scope="module")
+def clips_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two rows of two clips, in VP9: a Chromium without licensed codecs plays no H.264."""
+    av = pytest.importorskip("av", reason="PyAV is not installed")
+    folder = tmp_path_factory.mktemp("clips")
+    with av.open(str(folder / "clip.webm"), "w") as container:
+        stream = container.add_stream("libvpx-vp9", rate=8)
+        stream.width = stream.height = 64
+        for level in range(0, 250, 10):
+            frame = av.VideoFrame.from_ndarray(np.full((64, 64, 3), level, np.uint8), "rgb24")
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode(None))
+    rows = [Row(name, [Tile("clip.webm", [name]), Tile("clip.webm", ["made"])]) for name in "ab"]
+    sheet = Sheet("First items", ["seen", "brain"], rows)
+    sections = [Section("A run", groups_of([("", [sheet], folder)]))]
+    Page("Clips", sections=sections).write(folder / "page.html")
+    return folder / "page.html"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [PHONE, DESK])
+def test_clips_of_a_row_play_together_and_no_controls_cover_them(browser, clips_file, width, scheme):
+    page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page.goto(clips_file.as_uri())
+    first, second = page.locator(".row").all()
+    paused = "() => [...document.querySelectorAll('video')].map(each => each.paused)"
+
+    assert page.evaluate("[...document.querySelectorAll('video')].some(each => each.controls)") is False
+    box = first.locator("video").first.bounding_box()
+    assert box["width"] >= 120 and box["width"] == box["height"]
+    button = first.get_by_role("button", name="play")
+    lies, ink = (
+        button.bounding_box(),
+        "each => getComputedStyle(each).color !== getComputedStyle(each).backgroundColor",
+    )
+    assert lies["y"] >= box["y"] + box["height"] and lies["height"] < 40 and button.evaluate(ink)
+
+    button.click()
+    assert page.evaluate(paused) == [False, False, True, True]
+    assert first.get_by_role("button").inner_text().endswith("pause")
+    first.locator("video").nth(1).click()
+    assert page.evaluate(paused) == [True] * 4 and second.get_by_role("button").is_visible()
+    page.close()
 
 
 @pytest.fixture

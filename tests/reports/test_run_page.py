@@ -13,7 +13,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.reports.paper_tables import latex, markdown, paper_table
 from brainhive_cli.reports.run_page import page_of
 from brainhive_cli.reports.runs_shown import Compared, RunGroup, ShownRun
-from brainhive_cli.reports.sentences import MEANINGS, methods
+from brainhive_cli.reports.sentences import MEANINGS, methods, summary
 from brainhive_cli.reports.tables import tables_of
 
 
@@ -50,6 +50,21 @@ def run(tmp_path: Path, label: str, top1: float = 0.5, **notes: object) -> Shown
 def text_of(page_folder: Path, *groups: RunGroup) -> str:
     page_of(groups).write(page_folder / "page.html")
     return (page_folder / "page.html").read_text()
+
+
+def test_a_variant_that_is_called_none_is_not_taken_for_no_best(tmp_path):
+    folder = RunFolder(tmp_path / "sweep")
+    scopes = {
+        f"{name} · {ALL}": {"top1": metric("top1", value)}
+        for name, value in {"none": 0.5, "zero": 0.1}.items()
+    }
+    folder.finish(Measurements(scopes, notes={"variants": ["none", "zero"]}))
+
+    said = summary(ShownRun("controls", folder))
+
+    assert said.endswith(
+        "2 variants; top-1 on test items from 0.100 to 0.500, the best in the variant “none”."
+    )
 
 
 def test_a_run_of_any_command_is_shown_with_all_that_its_documents_hold(tmp_path):

@@ -1,0 +1,152 @@
+"""Task scores: masks, concepts and captions that were decoded, compared with what stimuli truly have."""
+
+import importlib.util
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from brainhive_cli.core.errors import MissingExtra
+from brainhive_cli.metrics.part import Scale
+
+Values = NDArray[np.float64]
+DICE, RECALL = "mask_dice", "concept_recall"
+ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
+"""Our names to those of torchmetrics."""
+LIBRARIES = {
+    **dict.fromkeys([*(f"bleu_{order}" for order in range(1, 5)), *ROUGE], "torchmetrics"),
+    "cider": "pycocoevalcap",
+}
+"""The library that each score of captions needs, both of the extra `captions`."""
+INSIDE = 0.5
+"""Probability above which a pixel is the object's (NEURONS)."""
+COUNTS = ("numerator", "denominator", "preds_len", "target_len")
+"""What BLEU is computed from: the states of torchmetrics, which are sums over items."""
+SCALES = {
+    DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
+    RECALL: Scale(0.0, 1.0, short="recall", ranks=False),
+    **{name: Scale(0.0, 10.0 if name == "cider" else 1.0, ranks=False) for name in LIBRARIES},
+}
+"""Items are not sorted by them: they are no scores of the pictures and clips that people are shown."""
+
+
+def dice(decoded: Tensor, true: Tensor) -> Values:
+    """Dice coefficient of decoded masks with those of their stimuli: 2 |A ∩ B| / (|A| + |B|).
+
+    Args:
+        decoded: Probabilities [N, F, H, W]; a pixel is the object's above 0.5.
+        true: 1 where the object is, else 0, [N, F, H, W].
+
+    Returns:
+        [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
+    """
+    found, object_mask = (decoded > INSIDE).flatten(1).double(), true.flatten(1).double()
+    area = object_mask.sum(1)
+    values: Values = (2 * (found * object_mask).sum(1) / (found.sum(1) + area)).numpy()
+    return np.where(area.numpy() > 0, values, np.nan)
+
+
+def recalled(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
+    """Find which concepts that a stimulus shows are among its k likeliest, k being how many it shows.
+
+    Precision equals recall by this rule, so naming more concepts does not raise it, and no threshold is set.
+    A guess of k among K is right with the chance k / K. A model that always names what is frequent is right
+    more often without any signal: what shuffled pairs score is the floor.
+
+    Args:
+        likelihood: [N, K], on any scale; of equal ones the first come first.
+        true: Which concepts each stimulus shows, [N, K].
+
+    Returns:
+        [N, K]: 1 where a concept is recalled, 0 where it is not, NaN where the stimulus does not show it.
+    """
+    rank = np.argsort(np.argsort(-likelihood, axis=1, kind="stable"), axis=1)
+    return np.where(true, rank < true.sum(1, keepdims=True), np.nan)
+
+
+def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
+    """Compare captions with all true ones of their stimuli, by the metrics whose library is installed.
+
+    Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation leaves them, which
+    also separates clitics (man 's). BLEU: see `bleu`. ROUGE: F1 with the true caption that is nearest. CIDEr:
+    CIDEr-D of COCO's evaluation, 0 to 10, n-grams weighed by how few of these N stimuli have them.
+
+    Args:
+        texts: [N].
+        true: At least one a stimulus, [N].
+
+    Returns:
+        [N] by metric; no CIDEr of one item, whose n-grams have no weight.
+    """
+    written, truths = [_words(text) for text in texts], [[*map(_words, some)] for some in true]
+    values: dict[str, Values] = {}
+    if has_library("bleu_1"):
+        from torchmetrics.functional.text import rouge_score
+
+        values |= {f"bleu_{order}": bleu(written, truths, order) for order in range(1, 5)}
+        for name, key in ROUGE.items():
+            scores = [
+                rouge_score(text, [some], rouge_keys=key, normalizer=str, tokenizer=str.split)
+                for text, some in zip(written, truths, strict=True)
+            ]
+            values[name] = np.array([float(score[f"{key}_fmeasure"]) for score in scores])
+    if has_library("cider") and len(written) > 1:
+        from pycocoevalcap.cider.cider import Cider
+
+        _, scores = Cider().compute_score(dict(enumerate(truths)), {n: [t] for n, t in enumerate(written)})
+        values["cider"] = np.asarray(scores, np.float64)
+    return values
+
+
+def bleu(texts: Sequence[str], true: Sequence[Sequence[str]], order: int) -> Values:
+    """BLEU of all captions together, as papers give it, shared out among the items.
+
+    BLEU is a ratio of sums over items, no mean of items. The value of an item is the BLEU of all plus what
+    the item adds to it, N - 1 times the loss of leaving it out. The mean of these values is the BLEU of all,
+    and their variance its jackknife variance, so that intervals and paired tests are of what is reported;
+    that of one item may lie outside of 0 to 1.
+
+    Args:
+        texts: Words between single spaces, [N].
+        true: At least one a stimulus, [N].
+        order: Longest n-grams.
+
+    Returns:
+        [N].
+
+    Source: Papineni et al. 2002, unsmoothed, with the nearest length; Efron and Stein 1981 (jackknife).
+    """
+    from torchmetrics.text import BLEUScore
+
+    metric = BLEUScore(n_gram=order, compute_with_cache=False)
+    counts = []
+    for text, some in zip(texts, true, strict=True):
+        metric.reset()
+        metric.update([text], [some])
+        counts.append([getattr(metric, name).clone() for name in COUNTS])
+    sums = [sum(column) for column in zip(*counts, strict=True)]
+
+    def score(states: Sequence[Any]) -> float:
+        for name, state in zip(COUNTS, states, strict=True):
+            setattr(metric, name, state)
+        return float(metric.compute())
+
+    without = np.array([score([s - own for s, own in zip(sums, each, strict=True)]) for each in counts])
+    return score(sums) + (len(counts) - 1) * (without.mean() - without)
+
+
+def has_library(metric: str) -> bool:
+    """Whether what a score needs is installed."""
+    return metric not in LIBRARIES or importlib.util.find_spec(LIBRARIES[metric]) is not None
+
+
+def no_library(metric: str) -> MissingExtra:
+    """Say how to install what a score of captions needs."""
+    return MissingExtra(f"{metric} needs {LIBRARIES[metric]}", "pip install 'brainhive[captions]'")
+
+
+def _words(text: str) -> str:
+    return " ".join(re.findall(r"[\w'-]+", text.lower()))
