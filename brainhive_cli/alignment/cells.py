@@ -27,8 +27,8 @@ class Cell:
     variant: str = ""
 
 
-def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
-    """List the cells of every variant of a recipe, by label.
+def cells_of(variants: Mapping[str, Recipe], dataset: Dataset, is_expected: bool = False) -> list[Cell]:
+    """List the cells of every variant of a recipe, by label; of signals that may be made later if expected.
 
     Raises:
         MissingData: if the data set does not have the subjects.
@@ -37,14 +37,14 @@ def cells_of(variants: Mapping[str, Recipe], dataset: Dataset) -> list[Cell]:
     cells = []
     for label, recipe in variants.items():
         stores = dataset, recipe.paths, recipe.signal.name
-        subjects = tuple(chosen_subjects(*stores, recipe.subjects))
+        subjects = tuple(chosen_subjects(*stores, recipe.subjects, is_expected))
         groups: list[tuple[str, tuple[int, ...], tuple[int, ...]]] = [
             (f"sub-{subject:02d}", (subject,), (subject,)) for subject in subjects
         ]
         if recipe.mode == "joint":
             groups = [("all", subjects, subjects)]
         elif recipe.mode == "inter":
-            among = chosen_subjects(*stores, recipe.trained_on)
+            among = chosen_subjects(*stores, recipe.trained_on, is_expected)
             groups = [
                 (name, tuple(other for other in among if other not in tested), tested)
                 for name, _, tested in groups

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel
 
 from brainhive_cli.alignment.cells import Cell, cells_of
-from brainhive_cli.alignment.matching_run import RunNeeds
+from brainhive_cli.alignment.matching_run import INHERITED, RunNeeds, inherited
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.settings import Finetune
 from brainhive_cli.core import console, runs
@@ -20,12 +20,6 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.sweep import variant_of, variants
 from brainhive_cli.data.signal_stores import chosen_subjects
 from brainhive_cli.data.trials import Trials
-
-INHERITED = (
-    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
-    *("subject_layer", "similarity", "signal"),
-)
-"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
 
 
 @dataclass(frozen=True)
@@ -45,15 +39,7 @@ class Source:
             RecipeError: if it is a sweep and no variant is named, or does not fit `finetune.trained_by`.
             BrainhiveError: if the run is fine-tuned itself.
         """
-        usual = type(recipe)().dataset
-        needs = RunNeeds(
-            recipe.paths,
-            None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
-            recipe.finetune.trained_by,
-            may_be_finetuned=False,
-            choose="finetune.run=",
-        )
-        run, variant = needs.find(recipe.finetune.run)
+        run, variant = needs_of(recipe).find(recipe.finetune.run)
         made = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if made.mode == "finetune":
             raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
@@ -85,6 +71,18 @@ class Source:
         return self.run.path / "cells" / self.variant / names[0] / "model"
 
 
+def needs_of(recipe: Recipe) -> RunNeeds:
+    """Say what the run that a recipe fine-tunes must have."""
+    usual = type(recipe)().dataset
+    return RunNeeds(
+        recipe.paths,
+        None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
+        recipe.finetune.trained_by,
+        may_be_finetuned=False,
+        choose="finetune.run=",
+    )
+
+
 def inherit(recipe: Recipe, source: Source) -> Recipe:
     """Name the run that is fine-tuned and its new subjects, and take over the keys that its models keep.
 
@@ -111,14 +109,11 @@ def inherit(recipe: Recipe, source: Source) -> Recipe:
         )
     recipe.train.check_prior(made.prior)
     name = runs.reference(run, recipe.paths.under_home("runs") / "train-align", source.variant)
-    taken = {key: getattr(made, key) for key in INHERITED}
-    _warn_of_others(recipe, taken, run.path.name)
-    if not recipe.terms and recipe.loss == type(recipe)().loss:
-        taken["terms"] = made.terms
+    _warn_of_others(recipe, {key: getattr(made, key) for key in INHERITED}, run.path.name)
     finetune = recipe.finetune.model_copy(update={"run": name})
-    inherited = recipe.model_copy(update={**taken, "subjects": new, "finetune": finetune})
-    inherited.check_terms()
-    return inherited
+    of_run = inherited(recipe, made).model_copy(update={"subjects": new, "finetune": finetune})
+    of_run.check_terms()
+    return of_run
 
 
 def _warn_of_others(recipe: Recipe, taken: Mapping[str, Any], run: str) -> None:

@@ -1,5 +1,6 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -8,38 +9,56 @@ from typing import Any
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.finetune import Source, inherit
+from brainhive_cli.alignment.finetune import needs_of as needs_of_finetuning
 from brainhive_cli.alignment.layout import tokens_of
+from brainhive_cli.alignment.matching_run import inherited
+from brainhive_cli.alignment.memory import memory_of_weights
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.set_ups import describe_run, tested_recordings
-from brainhive_cli.alignment.starts import Start, in_words, starts_of
+from brainhive_cli.alignment.starts import Start, needs_of, starts_of
 from brainhive_cli.alignment.validation import describe_held_out
 from brainhive_cli.core import console, hub
-from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.heads import FUSED, Head
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
+from brainhive_cli.data.encoder_groups import shape_of
 from brainhive_cli.data.encoder_keys import match_prior
 from brainhive_cli.data.signal_stores import (
     caveats_of_signals,
+    chosen_subjects,
     open_signals,
     prepare_signals,
     require_signals,
+    signal_needs,
     size_up,
     store_path,
 )
-from brainhive_cli.data.targets import open_stores
-from brainhive_cli.datasets import Dataset
+from brainhive_cli.data.targets import open_stores, store_needs
+from brainhive_cli.datasets import Dataset, files_of, images_for_plan
+from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Description
 from brainhive_cli.stores.target_store import TargetStore
+
+VIEW = re.compile(r"-view-(\d+)$")
+"""In the name of a store: the one view that is encoded."""
 
 
 @dataclass(frozen=True)
 class Job:
-    """A run of train-align, by the recipe as given; each member is resolved once, when it is first used."""
+    """A run of train-align, by the recipe as given; each member is resolved once, when it is first used.
+
+    Attributes:
+        given: The recipe.
+        is_plan: Whether runs and signals may be absent: what they will be is then read in recipes.
+    """
 
     given: Recipe
+    is_plan: bool = False
 
     @cached_property
     def source(self) -> Source:
@@ -49,7 +68,15 @@ class Job:
     @cached_property
     def recipe(self) -> Recipe:
         """The recipe; for fine-tuning with the keys that it inherits."""
-        return inherit(self.given, self.source) if self.given.mode == "finetune" else self.given
+        if self.given.mode != "finetune":
+            return self.given
+        try:
+            return inherit(self.given, self.source)
+        except MissingData:
+            made = needs_of_finetuning(self.given).training
+            if not self.is_plan or made is None:
+                raise
+            return inherited(self.given, made)
 
     @cached_property
     def variants(self) -> dict[str, Recipe]:
@@ -65,7 +92,7 @@ class Job:
     @cached_property
     def cells(self) -> list[Cell]:
         """The trainings, variant by variant."""
-        return cells_of(self.variants, self.dataset)
+        return cells_of(self.variants, self.dataset, self.is_plan)
 
     @cached_property
     def trained_on(self) -> list[int]:
@@ -85,13 +112,39 @@ class Job:
             BrainhiveError: if they are of different stimuli.
             RecipeError: if a variant fuses shapes that cannot be fused.
         """
-        encoders = {config.name: config for each in self.variants.values() for config in each.stored_encoders}
-        given = (self.dataset, self.recipe.dataset, "train", list(encoders.values()), self.recipe.paths)
-        stores = open_stores(*given)
+        encoders = {config.name for each in self.variants.values() for config in each.stored_encoders}
+        given = (self.dataset, self.recipe.dataset, "train", self._stored, self.recipe.paths)
+        stores = {name: store for name, store in open_stores(*given).items() if name in encoders}
         for each in self.variants.values():
             if each.fused_encoders:
                 tokens_of({config.name: stores[config.name].shape for config in each.fused_encoders})
         return stores
+
+    @property
+    def _stored(self) -> list[EncoderConfig]:
+        """The encoders whose stores are read, those of other views of the same encoder too."""
+        configs: dict[str, EncoderConfig] = {}
+        for each in self.variants.values():
+            configs |= {config.name: config for config in each.stored_encoders}
+            for name, others in each.train.embedding_alternatives.items():
+                for views in (int(match[1]) for match in map(VIEW.search, others) if match):
+                    if other := configs.get(name):
+                        other = other.model_copy(update={"views": views})
+                        configs |= {other.name: other} if other.name in others else {}
+        return list(configs.values())
+
+    @cached_property
+    def needs(self) -> list[Need]:
+        """All that the training reads and does not make."""
+        recipe, needs = self.recipe, []
+        if recipe.mode == "finetune":
+            run = self.given.finetune.run or self.given.finetune.trained_by or "train-align"
+            needs = [Need.of(f"run {run}", lambda: self.source, key=run)]
+        needs += signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
+        needs += store_needs(self.dataset, recipe.dataset, "train", self._stored, recipe.paths)
+        for online in [each for each in recipe.encoders if each not in recipe.stored_encoders]:
+            needs += [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
+        return [*needs, *(need for start in self.started for need in start.values())]
 
     @cached_property
     def validation(self) -> dict[str, str]:
@@ -106,7 +159,7 @@ class Job:
         encoders = {each.name: each for each in self.recipe.encoders}
         for stored in self.recipe.stored_encoders:
             del encoders[stored.name]
-        missing = [f"{n}, {hub.to_download(each.bytes_to_fetch())}" for n, each in encoders.items()]
+        missing = [f"{n}, {hub.to_download(require(each.needs()))}" for n, each in encoders.items()]
         return "; ".join(missing)
 
     @cached_property
@@ -133,6 +186,7 @@ class Job:
     def signal(self) -> str:
         """Size of the signals, and what is still to be written, in words."""
         given = (self.dataset, self.recipe.paths)
+        chosen_subjects(*given, self.recipe.signal.name, self.subjects)
         require_signals(*given, self.recipe.signal, self.subjects)
         self._refuse_absent_sessions()
         signals = {repr(each.signal): each.signal for each in self.variants.values()}
@@ -173,12 +227,35 @@ class Job:
             starts[0] = (Start(source.model_for(cell)),)
         return starts
 
-    @property
-    def started(self) -> str:
-        """What the training of the first cell starts from, in words."""
+    @cached_property
+    def started(self) -> list[dict[str, Need]]:
+        """What each stage of the first cell's training starts from, by part."""
         recipe = self.recipe
         first = self.cells[0], recipe.paths, recipe.backbone
-        return "; ".join(in_words(each, *first) for each in recipe.train.starts if each)
+        return [needs_of(each, *first) for each in recipe.train.starts if each]
+
+    @property
+    def start_line(self) -> str:
+        """The same in words."""
+        starts = (pair for stage in self.started for pair in stage.items())
+        return "; ".join(f"{part}: {need.name}" if part else need.name for part, need in starts)
+
+    @property
+    def memory_line(self) -> str:
+        """How much device memory the first cell's weights take in training; "" where sizes are not known.
+
+        Sizes are those that are published: with a data set's voxels and encoders' shapes no file is needed.
+        """
+        cell, recipe = self.cells[0], self.variants[self.cells[0].variant]
+        published = getattr(self.dataset, "published_sizes", None)
+        voxels = getattr(published, "voxels", {})
+        heads: dict[str, Head] = {}
+        for name, target in recipe.head_targets.items():
+            shape = None if target == FUSED else target.known_shape
+            if shape is None or not voxels.keys() >= {*cell.trained_on}:
+                return ""
+            heads[name] = Head(shape_of(target, shape, images_for_plan(self.dataset, "train")), target.name)
+        return memory_of_weights(recipe, heads, cell, voxels)
 
     def prepare_signals(self, launch: Launch) -> None:
         """Create the signal stores that are missing."""

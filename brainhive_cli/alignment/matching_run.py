@@ -27,6 +27,11 @@ from brainhive_cli.data.encoder_keys import encoders_of, match_prior, recipe_aro
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.priors import Prior
 
+INHERITED = (
+    *("dataset", "encoders", "heads", "head", "dim", "backbone", "fuser", "prior"),
+    *("subject_layer", "similarity", "signal"),
+)
+"""Recipe keys of a model's architecture and data, which a fine-tuned model keeps."""
 DEFAULT_DATASET = "things-eeg"
 """The default of train-align."""
 
@@ -68,7 +73,9 @@ class RunNeeds:
         if not self.trained_by:
             return None
         name, *overrides = shlex.split(self.trained_by)
-        return Recipe.resolve("train-align", name, {}, overrides)
+        recipe = Recipe.resolve("train-align", name, {}, overrides)
+        made = RunNeeds(self.paths, trained_by=recipe.finetune.trained_by).training
+        return recipe if made is None or recipe.mode != "finetune" else inherited(recipe, made)
 
     def find(self, reference: str | None) -> tuple[RunFolder, str]:
         """Find a run by its reference, or the newest that fits; and the variant of a sweep.
@@ -214,6 +221,14 @@ class RunNeeds:
                 f"{path} is no run of {self.trained_by}: {', '.join(differences)}",
                 f"trained_by=null takes it as it is, or: {self.line}",
             )
+
+
+def inherited(recipe: Recipe, made: Recipe) -> Recipe:
+    """Take over the keys that a model fine-tuned by a recipe keeps of the one that was made by another."""
+    taken = {key: getattr(made, key) for key in INHERITED}
+    if not recipe.terms and recipe.loss == type(recipe)().loss:
+        taken["terms"] = made.terms
+    return recipe.model_copy(update=taken)
 
 
 def _named(dataset: Any) -> str:

@@ -1,12 +1,53 @@
-"""Memory of training steps on a CPU, which the process keeps from one to the next."""
+"""Memory that training takes: on a device for weights; on a CPU, which the process keeps between steps."""
 
 import contextlib
 import ctypes
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+
+from brainhive_cli import backbones
+from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.alignment.optimisation import is_below
+from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.core.heads import Heads
+from brainhive_cli.core.memory_estimate import in_words
+from brainhive_cli.core.signal_spec import SignalSpec
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 """Numbers of glibc's malloc.h."""
 KEPT = 2**30
 """Bytes; a step of BrainHiVE's training on a CPU allocates and frees half as many."""
+TRAINED, HELD = 16, 4
+"""Bytes of a weight in float32: with its gradient and AdamW's two moments, and alone."""
+
+
+def memory_of_weights(recipe: Recipe, heads: Heads, cell: Cell, voxels: Mapping[int, int]) -> str:
+    """Estimate the memory of a cell's backbone in training, before the tensors of a batch, in words.
+
+    Regions are taken to share the voxels equally: a model whose regions have layers alike is as large however
+    they share them.
+    """
+    widths = tuple(voxels[subject] for subject in cell.trained_on)
+    names = [*recipe.signal.region_split]
+    regions = {
+        name: tuple(tuple(range(place, width, len(names))) for width in widths)
+        for place, name in enumerate(names)
+    }
+    spec = SignalSpec((), 1, cell.trained_on, widths, regions=regions)
+    with torch.device("meta"):
+        module: Any = backbones.build(recipe.backbone, spec, heads)
+    stages = recipe.train.stages
+    frozen = set.intersection(*(set(stage.freeze) for stage in stages)) if stages else set()
+    is_fitted = getattr(recipe.backbone, "is_closed_form", False)
+    total = held = 0
+    for name, weight in module.named_parameters():
+        is_frozen = is_fitted or is_below(f"backbone.{name}", tuple(frozen))
+        total += weight.numel()
+        held += weight.numel() * (HELD if is_frozen else TRAINED)
+    what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
+    return f"{in_words(held)} a cell: {total / 1e6:,.0f} million {what}"
 
 
 def keep_freed_memory() -> None:

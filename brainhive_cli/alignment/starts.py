@@ -16,6 +16,7 @@ from brainhive_cli.alignment.model import Aligner, holds_model, is_model
 from brainhive_cli.core import home, hub, parts, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_names import below
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 
 BACKBONE = "backbone."
@@ -143,23 +144,24 @@ def starts_of(
     return found
 
 
-def in_words(reference: str | Mapping[str, str], cell: Cell, paths: Paths, backbone: Any) -> str:
-    """Say what a stage starts from, and what is still to be fetched of it; nothing is fetched.
+def needs_of(reference: str | Mapping[str, str], cell: Cell, paths: Paths, backbone: Any) -> dict[str, Need]:
+    """Look for what a stage starts from, by part; nothing is fetched.
 
-    Raises:
-        MissingData, RecipeError: as `starts_of`.
+    The key of a run is the reference.
     """
     by_part = {"": reference} if isinstance(reference, str) else reference
-    found = []
+    looked_for = {}
     for part, each in by_part.items():
         if each.startswith("hub:"):
             is_file = each.partition("@")[0].endswith(ENDINGS)
-            count = single_file.bytes_to_fetch(each) if is_file else hub.bytes_to_fetch(each, (), FILES[:1])
-            where = f"{each}, {hub.to_download(count)}" if count else each
+            need = single_file.need(each) if is_file else hub.need(each, (), FILES[:1], ("config.json",))
         else:
-            where = home.portable(str(_path(each, cell, _needs(each, part, paths, backbone))))
-        found.append(f"{part}: {where}" if part else where)
-    return "; ".join(found)
+            try:
+                need = Need(home.portable(str(_path(each, cell, _needs(each, part, paths, backbone)))))
+            except BrainhiveError as error:
+                need = Need(each if Path(each).suffix else f"run {each}", None, error, key=each)
+        looked_for[part] = need
+    return looked_for
 
 
 def _needs(label: str, part: str, paths: Paths, backbone: Any) -> RunNeeds:

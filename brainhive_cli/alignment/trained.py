@@ -30,13 +30,19 @@ from brainhive_cli.core.caveats import NORMALISED_BY_TESTED, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import Heads
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.signal_stores import caveats_of_signals, chosen_subjects, prepare_signals
-from brainhive_cli.data.targets import open_stores
+from brainhive_cli.data.signal_stores import (
+    caveats_of_signals,
+    chosen_subjects,
+    prepare_signals,
+    signal_needs,
+)
+from brainhive_cli.data.targets import open_stores, store_needs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.signals.section import Signal
@@ -83,30 +89,33 @@ class AlignRun:
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
         variant: str = "",
+        expected: Recipe | None = None,
     ) -> Self:
         """Open a finished run, or one variant of a sweep, on its own or another data set.
 
         On another, every cell is tested on all subjects; by default on those that it was to be tested on.
+        For a plan, `expected` is the recipe of a run that is not here, so that only what it will be is known.
 
         Raises:
             MissingData: if the data set has no such subject.
             RecipeError: if the run has no such variant.
         """
-        made = folder.recipe(Recipe, paths=paths)
+        is_expected = expected is not None
+        made = expected or folder.recipe(Recipe, paths=paths)
         trained_on: Dataset = made.dataset.build(paths)
         recipes = variants(made)
         if variant:
             made = variant_of(recipes, variant, folder.path.name)
             recipes = {variant: made}
-        cells = cells_of(recipes, trained_on)
+        cells = cells_of(recipes, trained_on, is_expected)
         used = trained_on if dataset is None else dataset.build(paths)
         origin, stores = None, (used, paths, next(iter(recipes.values())).signal.name)
         if used.recorded_as != trained_on.recorded_as:
             origin = trained_on.name
-            tested_on = tuple(chosen_subjects(*stores, subjects))
+            tested_on = tuple(chosen_subjects(*stores, subjects, is_expected))
             cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
-            cells = _restricted(cells, chosen_subjects(*stores, subjects), str(folder.path))
+            cells = _restricted(cells, chosen_subjects(*stores, subjects, is_expected), str(folder.path))
         made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
         mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
         of = dataset or made.dataset
@@ -359,6 +368,49 @@ class AlignRun:
         if key not in self._kept:
             self._kept[key] = make()
         return self._kept[key]
+
+
+def needs_of(
+    run: AlignRun, absent: MissingData | None, reference: str | None, splits: Sequence[str]
+) -> list[Need]:
+    """List what decoding by a run reads: the run, signals of the tested subjects, and stores of some splits.
+
+    Args:
+        run: The run, or what it is expected to be.
+        absent: Why it is not here; None where it is.
+        reference: How it was named, which is the key of what is not here.
+        splits: Whose embeddings are compared with.
+    """
+    needs = [Need(f"run {run.name}", None, absent, reference or "")]
+    for variant, (encoders, signal) in run.made_with.items():
+        tested = run._tested_on(variant)
+        needs += signal_needs(run.dataset, run.paths, signal, tested)
+        stored = [config for config in encoders if config.name not in run.online]
+        for split in splits:
+            needs += store_needs(run.dataset, run.made_of, split, stored, run.paths)
+    return needs
+
+
+def find_or_expect(
+    reference: str | None, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
+) -> tuple[AlignRun, MissingData | None]:
+    """Open a run as `find` does, for a plan; one that is not here is what its recipe says it will be.
+
+    Returns:
+        The run, and why it is not here.
+
+    Raises:
+        MissingData: if it is not here and no recipe is known.
+        BrainhiveError: as `find`.
+    """
+    try:
+        return find(reference, paths, dataset, subjects, needs), None
+    except MissingData as error:
+        if (made := needs.training) is None:
+            raise
+        name, variant = of_variant(reference)
+        folder = RunFolder(Path(name or str(needs.trained_by)))
+        return AlignRun.open(folder, paths, dataset, subjects, variant, made), error
 
 
 def find(

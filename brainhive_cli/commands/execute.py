@@ -12,7 +12,7 @@ import typer
 
 from brainhive_cli.commands import hints
 from brainhive_cli.commands.table import COMMANDS
-from brainhive_cli.core import console, foreign_code, interruption
+from brainhive_cli.core import console, foreign_code, interruption, needs
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.core.foreign_code import OVERRIDE
 
@@ -137,11 +137,14 @@ def _check(plan: Any, recipe: Any, as_json: bool, advise: Callable[[str], str]) 
     if as_json:
         document = {"recipe": recipe.model_dump(mode="json"), "plan": plan.items, "missing": missing}
         tables = [table.as_dict() for table in plan.tables]
-        console.show_json({**document, "tables": tables} if tables else document)
+        listed = [need.as_dict() for need in plan.needs]
+        console.show_json(
+            document | ({"needs": listed} if listed else {}) | ({"tables": tables} if tables else {})
+        )
     else:
         if plan.items:
             console.show_table(console.Table("Plan", ("item", "value"), tuple(plan.items.items())))
-        for table in plan.tables:
+        for table in (*([needs.table(plan.needs)] if plan.needs else []), *plan.tables):
             console.show_table(table)
         for line in missing:
             console.warn(f"missing: {line}")

@@ -11,7 +11,7 @@ EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
 """The key of an example in a hint."""
 WITHOUT_CODE = {"check", "compare", "doctor", "fetch", "recipes", "report", "runs"}
 """Commands that run no code of others."""
-PARTS = {"dataset", "encoders", "prior"}
+PARTS = {"dataset", "encoders", "prior", "from"}
 """Keys that a recipe of the same name gives each of its commands."""
 
 

@@ -2,14 +2,16 @@
 
 import fnmatch
 import hashlib
+import shlex
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from brainhive_cli.core import console, file_names, home, sha256_sums
 from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.plain_files import read_regular
 
 DEMO_WEIGHTS = Path(__file__).parents[1] / "demo/weights"
@@ -51,7 +53,7 @@ def folder(
         kind, repository, below, revision = _parse(rest, owner)
         options: dict[str, Any] = {"revision": revision, "local_files_only": local}
         patterns = _patterns(below, allow or ["**"])
-        root = Path(snapshot(repository, below, kind, allow_patterns=patterns, **options))
+        root = Path(snapshot(repository, kind, allow_patterns=patterns, **options))
         if not (root / below).is_dir():
             names = ", ".join(sorted(path.name for path in root.iterdir()))
             raise MissingData(f"{repository} has no folder {below!r}", f"it has: {names}")
@@ -65,12 +67,11 @@ def folder(
     return path
 
 
-def snapshot(repository: str, below: str = "", repo_type: str = "model", **options: Any) -> Any:
+def snapshot(repository: str, repo_type: str = "model", **options: Any) -> Any:
     """Call the hub client's `snapshot_download`, with a progress bar that vanishes and errors of ours.
 
     Args:
         repository: `owner/name`.
-        below: The subfolder that is meant, for hints.
         repo_type: `model` or `dataset`.
         options: Of the hub's client.
 
@@ -89,7 +90,7 @@ def snapshot(repository: str, below: str = "", repo_type: str = "model", **optio
     try:
         return snapshot_download(repository, repo_type=repo_type, tqdm_class=TransientBar, **options)
     except (ValueError, OSError) as error:  # the hub's own errors are OSErrors too
-        raise _failure(repository, below, error, repo_type) from error
+        raise _failure(repository, error, repo_type, options) from error
 
 
 @contextmanager
@@ -139,13 +140,56 @@ def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] 
     kind, repository, below, revision = _parse(rest, "")
     patterns = _patterns(below, [*files, *weights])
     with quiet():
-        found = snapshot(repository, below, kind, revision=revision, allow_patterns=patterns, dry_run=True)
+        found = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
     by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
     chosen = next(filter(None, by_pattern), None)
     if chosen is None:
         raise MissingData(f"{repository} has no {_patterns(below, weights)[0]}", "check the name and variant")
     taken = {*_patterns(below, files), *chosen}
     return sum(file.file_size or 0 for file in found if file.will_download and file.filename in taken)
+
+
+def need(
+    reference: str,
+    files: Sequence[str] = (),
+    weights: Sequence[str] = WEIGHTS,
+    also: Sequence[str] = (),
+    size: int | None = None,
+) -> Need:
+    """Look for weights as `bytes_to_fetch` does.
+
+    Args:
+        reference: As `folder` takes it.
+        files: Files that must lie next to them.
+        weights: Patterns, of which the line names the first.
+        also: Further patterns that it names.
+        size: Bytes, where they are published, for when the hub cannot be reached.
+    """
+    _, is_hub, rest = reference.partition("hub:")
+    is_file = len(weights) == 1 and "*" not in weights[0]
+    pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
+    name = f"{rest if is_hub else reference}/{pattern}".rstrip("/")
+    try:
+        return Need(name, bytes_to_fetch(reference, files, weights))
+    except Unreachable as error:
+        kind, repository, below, revision = _parse(rest, "")
+        words = [f"--revision={revision}"] if revision else []
+        line = download_line(repository, kind, _patterns(below, [*files, *also, weights[0]]), *words)
+        return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
+    except MissingData as error:
+        return Need(name, None, error)
+
+
+def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
+    """Write the line by which the hub's own command fetches some files, by names or patterns, and no more."""
+    named = [*dict.fromkeys(pattern for pattern in patterns if pattern != "**")]
+    words = ["hf", "download", repository]
+    if any(each in "*?[" for pattern in named for each in pattern):
+        words += [word for pattern in named for word in ("--include", pattern)]
+    else:
+        words += named
+    words += ["--repo-type", repo_type] if repo_type != "model" else []
+    return shlex.join([*words, *more])
 
 
 def to_download(count: int) -> str:
@@ -171,7 +215,7 @@ def _patterns(below: str, allow: Sequence[str]) -> list[str]:
     return [f"{below}/{pattern}" if below else pattern for pattern in allow]
 
 
-def _failure(repository: str, below: str, error: Exception, repo_type: str) -> MissingData:
+def _failure(repository: str, error: Exception, repo_type: str, options: Mapping[str, Any]) -> MissingData:
     """Turn a failed request of the hub's client into an error of ours, by the hub's answer if any."""
     from huggingface_hub.errors import (
         DryRunError,
@@ -199,10 +243,9 @@ def _failure(repository: str, below: str, error: Exception, repo_type: str) -> M
     if isinstance(answer, RevisionNotFoundError):
         return MissingData(f"{repository} has no such revision", "check what stands after the @")
     if is_absent_here:
-        inside = below if Path(below).suffix else f"{below}/*"  # a file or a folder
-        part = f" --include '{inside}'" if below else ""
-        part += " --repo-type dataset" if repo_type == "dataset" else ""
-        way = f"on a machine with a network: hf download {repository}{part}"
+        words = [f"--revision={options['revision']}"] if options.get("revision") else []
+        line = download_line(repository, repo_type, options.get("allow_patterns") or [], *words)
+        way = f"on a machine with a network: {line}"
         return Unreachable(f"{repository} is not in the hub's cache and the hub cannot be reached", way)
     reason = (str(error).strip() or type(error).__name__).splitlines()[-1]
     return MissingData(f"cannot fetch {repository}: {reason}", "check the name, or log in: hf auth login")

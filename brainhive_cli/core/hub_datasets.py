@@ -47,14 +47,14 @@ def files_of(repository: Repository, folder: Path) -> list[HubFile]:
         MissingData: if the hub does not say, or does not have it, or its terms were not accepted.
     """
     with hub.quiet(), TemporaryDirectory() as empty:  # the hub's client would create the folder
-        place = folder if folder.is_dir() else empty
-        found = hub.snapshot(
-            repository.name,
-            repo_type=repository.kind,
-            local_dir=place,
-            allow_patterns=repository.patterns,
-            dry_run=True,
-        )
+        options = {"allow_patterns": repository.patterns, "dry_run": True}
+        try:
+            place = folder if folder.is_dir() else empty
+            found = hub.snapshot(repository.name, repository.kind, local_dir=place, **options)
+        except hub.Unreachable as error:
+            words = repository.name, repository.kind, repository.patterns or ()
+            line = hub.download_line(*words, "--local-dir", str(folder))
+            raise hub.Unreachable(error.message, f"on a machine with a network: {line}") from error
     return [HubFile(each.filename, each.file_size or 0, not each.will_download, repository) for each in found]
 
 

@@ -1,14 +1,15 @@
 """What a command plans and what it returns: its plan (`--check`) and its result."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.needs import Need, lines
 from brainhive_cli.core.pace import Work
 
 
@@ -21,30 +22,57 @@ class Plan:
         missing: What is not there, each with the way to get it.
         work: How much there is to do, where its time can be estimated.
         tables: What should be looked at before it is done.
+        needs: What it reads and does not make.
+        makes: Keys of what it makes that other commands need.
+        errors: Why things are missing: what `missing` says a line for each way to get them.
     """
 
     items: dict[str, Any]
     missing: list[str] = field(default_factory=list)
     work: Work | None = None
     tables: tuple[Table, ...] = ()
+    needs: tuple[Need, ...] = ()
+    makes: frozenset[str] = frozenset()
+    errors: tuple[BrainhiveError, ...] = ()
 
     @classmethod
-    def of(cls, checks: Mapping[str, Callable[[], Any]], work: Callable[[], Work] | None = None) -> Self:
-        """Make each item by its check; each error of ours that checks raise is listed once as missing.
+    def of(
+        cls,
+        checks: Mapping[str, Callable[[], Any]],
+        work: Callable[[], Work] | None = None,
+        needs: Iterable[Need] = (),
+        makes: Iterable[str] = (),
+        raised: Iterable[BrainhiveError] = (),
+    ) -> Self:
+        """Make each item by its check; errors of ours are missing, a line for each way to get something.
 
         Args:
-            checks: Checks by the name of what they give.
+            checks: Checks by the name of what they give; an empty text is no item.
             work: Counts the work; called where nothing is missing.
+            needs: What is read and not made.
+            makes: Keys of what is made.
+            raised: Errors that were raised already.
         """
-        items, missing = {}, {}
+        items: dict[str, Any] = {}
+        errors: list[BrainhiveError] = []
+        listed = tuple({(need.name, need.state): need for need in needs}.values())
         for name, check in checks.items():
             try:
                 items[name] = check()
             except NotRun as error:
                 items[name] = error.message
             except BrainhiveError as error:
-                missing[error.in_one_line] = name
-        return cls(items, list(missing), work() if work and not missing else None)
+                errors.append(error)
+        absent = [need.error for need in listed if need.error is not None and need.is_missing]
+        known = {
+            error.message for error in absent
+        }  # what a check lacks may be what is listed, in other words
+        wrong = [error for error in errors if not isinstance(error, MissingData)]
+        others = [error for error in errors if error not in wrong and error.message not in known]
+        errors = [*raised, *wrong, *absent, *others]
+        items = {name: item for name, item in items.items() if item != ""}
+        planned = work() if work and not errors else None
+        return cls(items, lines(errors), planned, (), listed, frozenset(makes), tuple(errors))
 
 
 @dataclass(frozen=True)

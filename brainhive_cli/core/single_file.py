@@ -5,6 +5,7 @@ from pathlib import Path
 
 from brainhive_cli.core import home, hub
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
 
 
 def find(reference: str, local: bool = False) -> Path:
@@ -45,6 +46,14 @@ def bytes_to_fetch(reference: str) -> int:
         return hub.bytes_to_fetch(folder, (), (name,))
     find(reference)
     return 0
+
+
+def need(reference: str) -> Need:
+    """Look for a file as `bytes_to_fetch` does."""
+    if reference.startswith("hub:"):
+        folder, name = _on_hub(reference)
+        return hub.need(folder, (), (name,))
+    return Need.of(reference, lambda: find(reference))
 
 
 def _on_hub(reference: str) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, published_data
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.inventory_part import Part
@@ -19,13 +19,7 @@ from brainhive_cli.stores.matching import PICTURES, match, shown
 from brainhive_cli.stores.recordings import Recording, SignalStore, size_of
 from brainhive_cli.stores.target_store import TargetStore
 
-PUBLISHED = {
-    "things-eeg": {"train": 16_540, "test": 200},
-    "things-meg": {"train": 19_848, "test": 200},
-    "imagenet": {"train": 1_281_167, "validation": 50_000, "test": 100_000},
-    "nsd": {"train": 72_000, "test": 1_000},
-    "cc2017": {"train": 4_320, "test": 1_200},
-}
+PUBLISHED = {name: each.stimuli for name, each in published_data.PUBLISHED.items()}
 """Pictures of each split, as their publishers say."""
 SHOWN_TO_ALL = ("things-eeg", "things-meg")
 """Data sets each of whose subjects saw all of these pictures."""

@@ -2,12 +2,14 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
-from brainhive_cli.core import console
+from brainhive_cli.core import console, needs, parts
 from brainhive_cli.core.caveats import SIMULATED, merge_caveats
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.signals.section import Signal
@@ -51,6 +53,13 @@ def caveats_of(dataset: Dataset, recordings: Iterable[Recording]) -> list[str]:
     """
     own = [SIMULATED] if dataset.is_simulated else []
     return merge_caveats(own, *(recording.caveats for recording in recordings))
+
+
+def signal_needs(dataset: Dataset, paths: Paths, signal: Signal, subjects: Sequence[int]) -> list[Need]:
+    """List the stores that `prepare` makes of subjects; none of a data set with recordings of its own."""
+    files = [store_path(dataset, paths, signal, subject) for subject in subjects]
+    look = partial(chosen_subjects, dataset, paths, signal.name, subjects)
+    return [] if dataset.subjects else needs.stores(files, look)
 
 
 def prepare_signals(
@@ -132,25 +141,40 @@ def recorded_subjects(dataset: Dataset, paths: Paths, preparation: str | None = 
 
 
 def chosen_subjects(
-    dataset: Dataset, paths: Paths, preparation: str, subjects: Sequence[int] | None
+    dataset: Dataset,
+    paths: Paths,
+    preparation: str,
+    subjects: Sequence[int] | None,
+    is_expected: bool = False,
 ) -> list[int]:
     """Check subjects; when None all whose signals there are in a preparation.
+
+    Args:
+        dataset: The data set.
+        paths: Where signal stores lie.
+        preparation: The name of the stores.
+        subjects: Those that are wanted.
+        is_expected: Whether signals may be made later, of the subjects that are published.
 
     Raises:
         MissingData: if the preparation does not have one of them.
     """
     known = recorded_subjects(dataset, paths, preparation)
+    published = getattr(dataset, "published_sizes", None)
+    if is_expected and published is not None:
+        known = known if known and not subjects else (*known, *published.voxels)
     unknown = [subject for subject in subjects or [] if subject not in known]
     if unknown or not known:
         signals = paths.under_home("signals") / dataset.recorded_as
         prepared = sorted({path.parent.name for path in signals.glob("*/sub-*.h5")} - {preparation})
-        makes = "none yet: brainhive prepare makes their signals"
         elsewhere = f"; signal.name takes other stores: {', '.join(prepared)}" if prepared else ""
         where = "" if dataset.subjects else f"in signals {preparation}"
         whom = " ".join(filter(None, [", ".join(map(str, unknown)), where]))
+        source = dataset.recorded_as if parts.is_kind("preparations", dataset.recorded_as) else "recording"
+        has = f"it has: {', '.join(map(str, known))}" if known else f"brainhive prepare --from {source}"
         raise MissingData(
             f"{dataset.pictured_as} has no subject {whom}",
-            f"it has: {', '.join(map(str, known)) or makes}{'' if dataset.subjects else elsewhere}",
+            f"{has}{'' if dataset.subjects else elsewhere}",
         )
     return list(subjects or known)
 

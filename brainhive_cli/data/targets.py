@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from types import MappingProxyType
 
@@ -10,9 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from brainhive_cli.core import console, parts
+from brainhive_cli.core import console, needs, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.command_lines import command
 from brainhive_cli.data.device import free_bytes
@@ -216,6 +218,18 @@ def open_stores(
         if difference := _difference(first, other):
             raise BrainhiveError(f"{first.path} and {other.path} hold {difference}", f"{line} --again")
     return stores
+
+
+def store_needs(
+    dataset: Dataset, made_of: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
+) -> list[Need]:
+    """List the stores of several encoders; arguments as `open_targets`."""
+    root, look = (
+        paths.under_home("embeddings"),
+        partial(open_stores, dataset, made_of, split, encoders, paths),
+    )
+    files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
+    return needs.stores(files, look)
 
 
 def _difference(first: TargetStore, other: TargetStore) -> str:

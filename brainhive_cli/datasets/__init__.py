@@ -14,7 +14,9 @@ from PIL import Image
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData, first_line
 from brainhive_cli.core.machine_errors import is_of_the_machine
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.plain_files import UnfitFile, open_regular
+from brainhive_cli.core.published_data import Published
 from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
@@ -63,6 +65,7 @@ class StimulusSet:
         labels: Index to which of `label_names` a stimulus has, uint8 [K].
         label_names: What the labels are called.
         absent: How captions, masks or labels are had that are not there.
+        is_expected: Whether the files are not here: how many stimuli there are is published, not which.
     """
 
     dataset: str
@@ -77,6 +80,7 @@ class StimulusSet:
     labels: Callable[[int], NDArray[np.uint8]] | None = None
     label_names: tuple[str, ...] = ()
     absent: Mapping[str, str] = field(default_factory=dict)
+    is_expected: bool = False
 
     def __len__(self) -> int:
         """Count the stimuli."""
@@ -134,6 +138,42 @@ class StimulusSet:
     def reader(self, what: Literal["captions", "masks", "labels"]) -> Callable[[int], Any]:
         """Make what gives the captions, masks or labels of a stimulus, as those who encode them take them."""
         return {"captions": self.captions_of, "masks": self.masks_of, "labels": self.labels_of}[what]
+
+
+def images_for_plan(dataset: Any, split: str) -> StimulusSet:
+    """List the stimuli of a split; where their files are not here, as many as are published stand for them.
+
+    Raises:
+        MissingData: if how many there are is not known.
+    """
+    try:
+        found: StimulusSet = dataset.images(split)
+        return found
+    except MissingData:
+        published: Published | None = getattr(dataset, "published_sizes", None)
+        if published is None or split not in published.stimuli:
+            raise
+    ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
+    is_clip = published.frames is not None
+    return StimulusSet(
+        dataset.name,
+        split,
+        ids,
+        ids,
+        ids.__getitem__,
+        captions=(lambda index: []) if published.captions else None,
+        captions_each=published.captions,
+        frames=published.frames,
+        masks=(lambda index: np.zeros((0, 0, 0), np.uint8)) if is_clip else None,
+        labels=(lambda index: np.zeros(0, np.uint8)) if is_clip else None,
+        is_expected=True,
+    )
+
+
+def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:
+    """List the files of a split that hold what is read of stimuli, where the data set says which they are."""
+    named: Sequence[Need] = getattr(dataset, "files", lambda split, reads: ())(split, reads)
+    return named
 
 
 class Dataset(Protocol):

@@ -11,6 +11,8 @@ from PIL import Image
 
 from brainhive_cli import datasets
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.published_data import Published
 from brainhive_cli.core.units import AlikeBy
 from brainhive_cli.stores.damage import RAISED
 from brainhive_cli.stores.ids import Names
@@ -30,6 +32,8 @@ class Pictures:
         recordings: The name that signals are kept under; default: `name`.
         lists: Files that say which pictures are in which split.
         alike_by: What they are alike by.
+        published_sizes: What is known of them before their files are here.
+        files: Split, and what of stimuli is read (pixels, captions, masks, labels), to the files of that.
     """
 
     name: str
@@ -41,6 +45,8 @@ class Pictures:
     lists: tuple[Path, ...] = ()
     alike_by: AlikeBy = "concept"
     subjects: tuple[int, ...] = ()
+    published_sizes: Published | None = None
+    files: Callable[[str, str], Sequence[Need]] = lambda split, reads: ()
 
     def images(self, split: str) -> datasets.StimulusSet:
         """List the pictures of a split."""

@@ -10,10 +10,12 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, Field
 
 from brainhive_cli import datasets
-from brainhive_cli.core import documents, parts
+from brainhive_cli.core import documents, needs, parts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.datasets._cc2017_masks import masks_below
+from brainhive_cli.datasets._cc2017_masks import NAMES, OBJECTS, TENSOR, masks_below
 from brainhive_cli.datasets._cc2017_words import CONCEPTS
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.stores import pickles
@@ -49,10 +51,31 @@ class Config(parts.Config):
         root = paths.dataset("cc2017", self.root)
         name = "cc2017" if self.captions == "blip2" else f"cc2017-{self.captions}"
         listed = partial(_clips, root, name, CAPTIONS[self.captions])
-        return Pictures(name, SPLITS, listed, "cc2017", alike_by="neighbours")
+        files = partial(_files, root, CAPTIONS[self.captions])
+        return Pictures(
+            *(name, SPLITS, listed, "cc2017"),
+            alike_by="neighbours",
+            published_sizes=PUBLISHED["cc2017"],
+            files=files,
+        )
 
 
 TINY = Config()
+
+
+def _files(root: Path, captions: str, split: str, reads: str) -> list[Need]:
+    """List the files of a split that hold what is read."""
+    if reads == "masks":
+        named = [each.format(split=split) for each in (TENSOR, NAMES, OBJECTS)]
+        tensor, names, folder = (find_below(root, name) for name in named)
+        archive = f"{named[2]}.tar.gz"
+        return [
+            needs.files(tensor or names, f"masks/{named[1]}", root, SOURCE),
+            needs.files(tensor or folder or find_below(root, archive), f"masks/{archive}", root, SOURCE),
+        ]
+    named_by = {"pixels": FILES, "captions": captions, "labels": f"qwen_annotation/{LABELS}"}
+    name = named_by[reads].format(split=split)
+    return [needs.files(find_below(root, Path(name).name), name, root, SOURCE)]
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,11 @@ from PIL import Image
 from pydantic import Field
 
 from brainhive_cli import datasets
-from brainhive_cli.core import parts
+from brainhive_cli.core import needs, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.plain_files import files_called
+from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Numbers, Paths
 from brainhive_cli.datasets._pictures import Pictures
 from brainhive_cli.stores import hdf5, pickles
@@ -25,14 +27,16 @@ from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.mapping import numbers
 
 STIMULI, INFO = "nsd_stimuli.hdf5", "nsd_stim_info_merged.csv"
+BYTES = 73_000 * 425 * 425 * 3
+"""Of the pictures."""
 CURATED = "COCO_73k_annots_curated.npy"
 """MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
 CAPTIONS = 5
-CAPTION_SOURCE = f"fetch {CURATED} of the data set pscotti/naturalscenesdataset on the hub into that folder"
+CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
 SPLITS = ("train", "test")
 SOURCE = (
     "sign the agreement of naturalscenesdataset.org, then fetch nsddata_stimuli/stimuli/nsd and "
-    "nsddata/experiments/nsd into that folder"
+    "nsddata/experiments/nsd into that folder by the lines of: brainhive fetch nsd"
 )
 
 
@@ -57,11 +61,21 @@ class Config(parts.Config):
         if absent := [subject for subject in chosen if subject not in range(1, 9)]:
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
         root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
-        listed = partial(_images, root, name, chosen)
-        return Pictures(name, SPLITS, listed, "nsd")
+        listed, published = partial(_images, root, name, chosen), PUBLISHED["nsd"]
+        if chosen and published.shown:  # whose training pictures are those of nobody else
+            shown = {**published.stimuli, "train": len(chosen) * published.shown}
+            published = replace(published, stimuli=shown)
+        return Pictures(name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root))
 
 
 TINY = Config()
+
+
+def _files(root: Path, split: str, reads: str) -> list[Need]:
+    if reads == "captions":
+        return [needs.files(files_called(CURATED, root), CURATED, root, f"{CAPTION_SOURCE} {root}")]
+    sizes = {STIMULI: BYTES, INFO: None}
+    return [needs.files(files_called(name, root), name, root, SOURCE, size) for name, size in sizes.items()]
 
 
 @dataclass(frozen=True)
@@ -105,7 +119,9 @@ def _images(root: Path, name: str, subjects: Sequence[int], split: str) -> datas
     image_ids = Names.of(map(_image_id, rows.tolist()))
     found = datasets.StimulusSet(name, split, image_ids, image_ids, Bricks(path, rows))
     files = files_called(CURATED, root)
-    return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS) if files else found
+    if not files:
+        return replace(found, absent={"captions": f"{CAPTION_SOURCE} {root}"})
+    return replace(found, captions=Captions(files[0], rows), captions_each=CAPTIONS)
 
 
 @dataclass(frozen=True)
@@ -127,7 +143,7 @@ class Captions:
 
 @cache
 def _texts(path: Path) -> NDArray[Any]:
-    with described(path, CAPTION_SOURCE):
+    with described(path, f"{CAPTION_SOURCE} {path.parent}"):
         found = pickles.array(pickles.load(path))
         if found.ndim != 2 or found.dtype.kind not in "UO":
             raise ValueError(f"it holds {found.dtype} {list(found.shape)}, not strings [N, K]")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from brainhive_cli.core import console, environment, home
-from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, shape_of
+from brainhive_cli.data.encoder_groups import EncoderGroup, alternatives, shape_of, views_each
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.stores.target_store import Blank, TargetStore
@@ -48,7 +48,7 @@ class StoreJob:
         differs = [
             key for key in ("config", "dtype", "precision") if stored.get(key, expected[key]) != expected[key]
         ]
-        if found.image_ids != self.images.image_ids:
+        if not self.images.is_expected and found.image_ids != self.images.image_ids:
             differs.append("pictures")
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
             differs.append("preprocessing")
@@ -81,6 +81,14 @@ class StoreJob:
         shape = shape_of(self.config, shape, self.images)
         size = len(self.images) * each * prod(shape) * np.dtype(self.kept_as).itemsize
         return f"to do{why}, {console.size(size)} to write"
+
+    @property
+    def keys(self) -> list[str]:
+        """Paths of the stores that this one stands for: its own, and of all views those of each."""
+        config = self.config
+        places = range(views_each(config, self.images) or 0) if config.views == "all" else ()
+        names = [config.model_copy(update={"views": place}).name for place in places]
+        return [str(self.path), *(str(self.path.with_name(f"{name}.h5")) for name in names)]
 
     @property
     def kept_as(self) -> str:

@@ -19,8 +19,9 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import documents, home, hub, parts
+from brainhive_cli.core import documents, home, hub, needs, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import split
 from brainhive_cli.stores.health import MANY_DEAD
 
@@ -130,6 +131,8 @@ class EncoderConfig(parts.Config):
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
     """Patterns of weight files; the first that matches is loaded."""
+    also_fetched: ClassVar[tuple[str, ...]] = ()
+    """Further patterns in the line that gets the weights: what a publisher has in place of the first."""
     encodes_latents: ClassVar[bool] = False
     """Whether its embeddings are an autoencoder's latents, which generators decode."""
     usual_cosine: ClassVar[tuple[float, float]] = (-1.0, 0.98)
@@ -219,7 +222,13 @@ class EncoderConfig(parts.Config):
         Raises:
             MissingData: if the hub cannot say.
         """
-        return hub.bytes_to_fetch(getattr(self, "source", ""), self.config_files, self.weight_files)
+        return needs.require(self.needs())
+
+    def needs(self) -> list[Need]:
+        """Look for the weights, where they are the hub's."""
+        source: str = getattr(self, "source", "")
+        files = (self.config_files, self.weight_files, self.also_fetched)
+        return [hub.need(source, *files)] if source.startswith("hub:") else []
 
     @property
     def known_dim(self) -> int | None:

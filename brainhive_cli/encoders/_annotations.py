@@ -20,10 +20,6 @@ class AnnotationConfig(EncoderConfig):
         """Always: there are no weights."""
         return True
 
-    def bytes_to_fetch(self) -> int:
-        """Count nothing: there are no weights."""
-        return 0
-
     def built(self, preprocess: Callable[[Any], Tensor], words: str) -> Encoder:
         """Make the encoder of what is read, whose preprocessing is all that it does."""
         return Encoder(nn.Identity(), preprocess, words, reads=self.encodes)

@@ -23,6 +23,7 @@ class CaptionConfig(EncoderConfig):
     reads: ClassVar[Literal["captions"]] = "captions"
     shape: ClassVar[tuple[int, ...] | None] = (LENGTH, 768)
     config_files = (f"{TEXT}/config.json",)
+    also_fetched: ClassVar[tuple[str, ...]] = ("tokenizer/*",)
     licence = "MIT"
 
     output: Output | list[Output] = Field(

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny
 from torch import Tensor, nn
 
 from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.plain_files import read_regular
 from brainhive_cli.core.weights import reading
 from brainhive_cli.encoders import Encoder, EncoderConfig, resolve, weights_of
@@ -48,9 +49,9 @@ class Config(AlignedConfig):
         """Whether transform and base are on this machine."""
         return super().is_here and self.base.is_here
 
-    def bytes_to_fetch(self) -> int:
-        """Count the base's bytes too."""
-        return super().bytes_to_fetch() + self._named_base().bytes_to_fetch()
+    def needs(self) -> list[Need]:
+        """Look for the base's weights too."""
+        return [*super().needs(), *self._named_base().needs()]
 
     def build(self) -> Encoder:
         """Prepare base and transform; MissingData if the transform is not there, or another encoder's.

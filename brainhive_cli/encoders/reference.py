@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field
 
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
 from brainhive_cli.encoders import EMBEDDING, Encoder, EncoderConfig, ModelConfig
 from brainhive_cli.encoders._tokens import TokenConfig, checked
 from brainhive_cli.encoders.diffusers_vae import KINDS
@@ -38,9 +39,9 @@ class Config(TokenConfig):
         except MissingData:
             return False
 
-    def bytes_to_fetch(self) -> int:
-        """Give the bytes of what the family loads; the config that names the family is fetched."""
-        return self._part().bytes_to_fetch()
+    def needs(self) -> list[Need]:
+        """Look for what the family loads; the config that names the family is fetched."""
+        return self._part().needs()
 
     def _part(self, local: bool = False) -> EncoderConfig:
         """Choose the family by the config on this machine, or the hub's."""

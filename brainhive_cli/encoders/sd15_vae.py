@@ -7,6 +7,7 @@ class Config(vd_vae.Config):
     """The latent of a 512-pixel picture: 4 × 64 × 64."""
 
     licence = "CreativeML OpenRAIL-M"
+    also_fetched = ()
     source: str = located("hub:stable-diffusion-v1-5/stable-diffusion-v1-5/vae")
 
 

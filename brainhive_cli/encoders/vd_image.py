@@ -28,6 +28,7 @@ class Config(EncoderConfig):
     shape = (257, 768)
     config_files = (f"{IMAGE}/config.json", f"{PROCESSOR}/preprocessor_config.json")
     weight_files = (f"{IMAGE}/*.safetensors", f"{IMAGE}/pytorch_model.bin")
+    also_fetched = (f"{IMAGE}/pytorch_model.bin",)
 
     source: str = located(SOURCE)
     architecture: dict[str, Any] = Field({}, description="transformers' config of `random` weights")

@@ -8,6 +8,7 @@ class Config(_captions.CaptionConfig):
     """Captions as 77 tokens of width 768."""
 
     weight_files = (f"{TEXT}/*.safetensors", f"{TEXT}/pytorch_model.bin")
+    also_fetched = (f"{TEXT}/pytorch_model.bin", "tokenizer/*")
     source: str = located(SOURCE)
 
     def build(self) -> Encoder:

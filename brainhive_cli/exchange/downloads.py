@@ -93,11 +93,13 @@ SOURCES: Mapping[str, Source] = {
             f"{NSD}/nsddata_stimuli/stimuli/nsd/nsd_stimuli.hdf5 {{root}}/nsddata_stimuli/stimuli/nsd/",
             f"for f in nsd_expdesign.mat nsd_stim_info_merged.csv; do {NSD}/{DESIGN}/$f {{root}}/{DESIGN}/; "
             "done",
+            "hf download pscotti/naturalscenesdataset COCO_73k_annots_curated.npy --repo-type dataset "
+            "--local-dir {root}",
             f"for s in {{subjects}}; do {NSD}/{MASKS} {{root}}/{MASKS} --recursive; done",
             f"for s in {{subjects}}; do {NSD}/{BETAS} {{root}}/{BETAS} --recursive "
             "--exclude '*' --include '*.nii.gz'; done",
         ),
-        others="files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
+        others="other files of MindEye: pscotti/naturalscenesdataset and pscotti/mindeyev2 on the hub",
         subjects=(1, 2, 3, 4, 5, 6, 7, 8),
     ),
 }

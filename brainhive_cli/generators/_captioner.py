@@ -11,6 +11,7 @@ from brainhive_cli.core import console, documents, hub, single_file, weights
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.media import Media
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.generators._denoising import Placement
 
@@ -167,17 +168,24 @@ def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Any:
         return made.to(dtype)
 
 
+def needs(caption: str | HeadCaption) -> list[Need]:
+    """Look for the weights of a captioner, and for the converter of a head's tokens."""
+    reference, _ = _model_of(caption)
+    listed = [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1]))]
+    if not reference.startswith("hub:") and not hub.holds(reference, (), WEIGHTS):
+        error = MissingData(f"the captioner {reference} has no weights", "download it again")
+        listed = [Need(reference, None, error)]
+    return listed if isinstance(caption, str) else [*listed, single_file.need(caption.converter)]
+
+
 def check(caption: str | HeadCaption) -> str:
     """Describe a captioner and what would be downloaded; MissingData if it is of another kind."""
     reference, kind = _model_of(caption)
     _check(hub.folder(reference, allow=("config.json",)), kind)
-    if not reference.startswith("hub:") and not hub.holds(reference, (), WEIGHTS):
-        raise MissingData(f"the captioner {reference} has no weights", "download it again")
-    described = f"captions by {reference}, {hub.to_download(hub.bytes_to_fetch(reference, (), WEIGHTS))}"
+    described = f"captions by {reference}, {hub.to_download(require(needs(caption)))}"
     if isinstance(caption, str):
         return described
-    count = single_file.bytes_to_fetch(caption.converter)
-    return f"{described}, from the head {caption.head} by {caption.converter}, {hub.to_download(count)}"
+    return f"{described}, from the head {caption.head} by {caption.converter}"
 
 
 def _model_of(caption: str | HeadCaption) -> tuple[str, str]:

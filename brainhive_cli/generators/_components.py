@@ -1,6 +1,6 @@
 """The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import nn
 
 from brainhive_cli.core import console, documents, hub, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
 from brainhive_cli.generators._architecture import Architecture
 
 RANDOM = "random"
@@ -43,11 +44,12 @@ SCHEDULERS = (
 """The classes of diffusers that a generator's config may name: those of Stable Diffusion XL."""
 WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
+STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
 
 
 def folder_of(source: str, variant: str | None, *, text: bool = False) -> Path:
     """Find a generator's folder; from the hub only what is used is fetched (the text encoders on request)."""
-    stems = ["text_encoder*/model"] if text else [f"{name}/{WEIGHTS}" for name in ("unet", "vae")]
+    stems = ["text_encoder*/model"] if text else STEMS
     weights = [name for stem in stems for name in weight_files(stem, variant)]
     return hub.folder(source, allow=["*.json", "tokenizer*/*", EMPTY_PROMPT, *weights])
 
@@ -125,26 +127,44 @@ def read_config(source: str, component: str) -> dict[str, Any]:
     return read(hub.folder(source, allow=["*/*.json"]), component)
 
 
-def bytes_to_fetch(
-    source: str, variant: str | None, check: Callable[[dict[str, Any], Path | str], None]
-) -> int:
-    """Return how much of a generator would be downloaded; raises as `load` does, but reads configs alone."""
+def check_configs(source: str, check: Callable[[dict[str, Any], Path | str], None]) -> None:
+    """Raise as `load` does, but read configs alone."""
     check(read_config(source, "unet"), source)
     for component in ("vae", "scheduler"):
         read_config(source, component)
-    return sum(_bytes_to_fetch(source, component, variant) for component in ("unet", "vae"))
 
 
-def _bytes_to_fetch(source: str, component: str, variant: str | None) -> int:
-    weights = weight_files(f"{component}/{WEIGHTS}".lstrip("/"), variant)
-    if not source.startswith("hub:") and not hub.holds(source, [], weights):
-        raise MissingData(f"the generator {source} has no {weights[0]}", "download it again")
-    return hub.bytes_to_fetch(source, [], weights)
+def needs(source: str, variant: str | None, stems: Sequence[str] = STEMS) -> list[Need]:
+    """Look for the weights of a generator's components; none of random ones.
+
+    Args:
+        source: The generator's folder, or that of one network.
+        variant: Of the weight files.
+        stems: The components' weight files, without ending.
+    """
+    listed = []
+    every = [weights for stem in stems for weights in weight_files(stem, variant)]
+    configs = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
+    for stem in stems if source != RANDOM else ():
+        weights = weight_files(stem, variant)
+        if source.startswith("hub:") or hub.holds(source, [], weights):
+            listed.append(hub.need(source, (), weights, [*configs, *every]))
+        else:
+            error = MissingData(f"the generator {source} has no {weights[0]}", "download it again")
+            listed.append(Need(f"{source}/{weights[0]}", None, error))
+    return listed
 
 
-def bytes_of_folder(reference: str) -> int:
-    """Return how much of a network that is a folder of its own would be downloaded."""
-    return _bytes_to_fetch(reference, "", None)
+def architecture_of(config: Any, published: Architecture, read: Callable[[], Architecture]) -> Architecture:
+    """Read a generator's architecture; while the hub cannot be reached, that of the usual source is known."""
+    if config.source == RANDOM:
+        return config.architecture or published
+    try:
+        return read()
+    except hub.Unreachable:
+        if config.source != type(config).model_fields["source"].default:
+            raise
+        return published
 
 
 def check_unet(config: dict[str, Any], where: Path | str) -> None:

@@ -13,6 +13,7 @@ from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.generators import _autoencoder, _components
 from brainhive_cli.generators._denoising import Placement
@@ -57,13 +58,13 @@ class LowLevelMix(Section):
 
     def check(self) -> str:
         """Describe it, and how much would be downloaded; raises as `build` does."""
+        return f"blurry pictures by {self.autoencoder}, {hub.to_download(require(self.needs()))}"
+
+    def needs(self) -> list[Need]:
+        """Look for the autoencoder's weights."""
         if self._is_file:
-            count = single_file.bytes_to_fetch(self.autoencoder)
-        else:
-            self._architecture()
-            files = _components.weight_files(_components.WEIGHTS, None)
-            count = hub.bytes_to_fetch(self.autoencoder, (), files)
-        return f"blurry pictures by {self.autoencoder}, {hub.to_download(count)}"
+            return [single_file.need(self.autoencoder)]
+        return _components.needs(self.autoencoder, None, [_components.WEIGHTS])
 
     def skeleton(self, dtype: torch.dtype) -> "LowLevelMixer":
         """Make the autoencoder of shapes alone."""

@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from brainhive_cli.core import hub
 from brainhive_cli.core.clip_conditions import PLAIN_TEXT, token_ids, tower_of
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.generators import _components
@@ -57,8 +56,3 @@ def clip_text(source: str, variant: str | None) -> Callable[[str], Tensor]:
     tower: Any = tower_of(folder, "text_encoder", PLAIN_TEXT, variant)
     ids = token_ids(folder)
     return lambda words: tower(input_ids=ids(words)[None]).last_hidden_state
-
-
-def clip_text_bytes(source: str, variant: str | None) -> int:
-    """Return how much of that text encoder would be downloaded."""
-    return hub.bytes_to_fetch(source, (), _components.weight_files(STEM, variant))

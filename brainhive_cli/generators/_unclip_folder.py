@@ -12,6 +12,7 @@ from torch import Tensor
 
 from brainhive_cli.core import hub, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
 from brainhive_cli.generators import _components, _converted
 from brainhive_cli.generators._architecture import Architecture
 
@@ -37,9 +38,11 @@ def folder_of(source: str, architecture: Architecture, dtype: torch.dtype) -> Pa
     return _converted.once(_name(source), dtype, "SDXL-unCLIP", convert)
 
 
-def bytes_to_fetch(source: str) -> int:
-    """Return how much of a checkpoint would be downloaded; nothing where it is converted."""
-    return 0 if _converted.any_of(_name(source)) else single_file.bytes_to_fetch(source)
+def need(source: str) -> Need:
+    """Look for a checkpoint, or what it was converted to."""
+    found = single_file.need(source)
+    is_here = source.startswith("hub:") or found.error is None
+    return Need(found.name) if is_here and _converted.any_of(_name(source)) else found
 
 
 def is_checkpoint(source: str) -> bool:

@@ -2,6 +2,7 @@
 
 import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from brainhive_cli.core.clip_conditions import (
     tower_of,
 )
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import Need
 from brainhive_cli.generators import _components
 from brainhive_cli.generators import _converted as _kept
 from brainhive_cli.generators._dual import joined, make_dual
@@ -35,6 +37,8 @@ STEMS = {**dict.fromkeys((*UNETS, "vae"), _components.WEIGHTS)}
 STEMS |= dict.fromkeys((IMAGE, TEXT), "pytorch_model")
 """Weights of each component; the publisher's are pickles."""
 FILES = tuple(f"{component}/{stem}.bin" for component, stem in STEMS.items())
+SIZES = {FILES[0]: 3_440_000_000, FILES[3]: 1_220_000_000}
+"""Bytes, as the hub's page rounds them; of the others it is not noted."""
 UNET, VAE, UNCONDITIONAL = "unet.safetensors", "vae.safetensors", "unconditional.safetensors"
 """Files of a converted folder, which stands for the whole."""
 SMALL = ("*/*.json", "tokenizer/*", UNET, VAE, UNCONDITIONAL)
@@ -67,18 +71,26 @@ def load(source: str, dtype: torch.dtype) -> tuple[dict[str, Any], dict[str, Ten
     return {"unet": unet, "vae": vae, "scheduler": scheduler}, weights.read(kept / UNCONDITIONAL)
 
 
-def bytes_to_fetch(source: str) -> int:
-    """Return how much would be downloaded; nothing but configs is, and nothing where all is converted."""
+def check(source: str) -> None:
+    """Read the configs; they must be there, and all files of a folder that is not the hub's."""
     folder = hub.folder(source, allow=SMALL)
     for name in CONFIGS:
         _components.read(folder, name)
-    if _kept.any_of(_name(source, folder)):
-        return 0
-    if (folder / UNET).is_file():
-        return 0
-    if not source.startswith("hub:"):
+    if not source.startswith("hub:") and not _is_converted(source, folder):
         _require(folder)
-    return sum(hub.bytes_to_fetch(source, (), (file,)) for file in FILES)
+
+
+def needs(source: str) -> list[Need]:
+    """Look for the weights of each component; none is needed where all are converted."""
+    with suppress(MissingData):
+        if _is_converted(source, hub.folder(source, allow=SMALL)):
+            return []
+    also = (*SMALL[:2], *FILES)
+    return [hub.need(source, (), (file,), also, SIZES.get(file)) for file in FILES]
+
+
+def _is_converted(source: str, folder: Path) -> bool:
+    return (folder / UNET).is_file() or _kept.any_of(_name(source, folder))
 
 
 def _require(folder: Path) -> None:

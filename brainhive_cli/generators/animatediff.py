@@ -12,13 +12,14 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import hub, parts, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
 from brainhive_cli.generators._clips import ClipDiffusion, Timing
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._motion import in_motion, merge_adapter, normalise_frame_by_frame
 from brainhive_cli.generators._stable_diffusion import TINY_NETWORKS
-from brainhive_cli.generators._texts import clip_text, clip_text_bytes
+from brainhive_cli.generators._texts import STEM, clip_text
 from brainhive_cli.generators._video_prompts import VideoPrompts
 from brainhive_cli.generators.sd15_ip import SD15, check_unet
 
@@ -141,21 +142,28 @@ class Config(parts.Config):
         if self.source == RANDOM:
             return "random weights"
         self._check_together()
-        count = _components.bytes_to_fetch(self.source, self.variant, check_unet)
-        for folder in filter(None, (self.motion, self.sparse_control)):
-            count += _components.bytes_of_folder(folder)
-        if self.domain_adapter is not None:
-            count += single_file.bytes_to_fetch(self.domain_adapter)
-        count += clip_text_bytes(self.source, self.variant)
+        _components.check_configs(self.source, check_unet)
+        count = require(self.needs())
         others = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
         return f"{self.source} with {', '.join(others)}, {hub.to_download(count)}"
 
+    def needs(self) -> list[Need]:
+        """Look for the weights of every network."""
+        if self.source == RANDOM:
+            return []
+        listed = _components.needs(self.source, self.variant, (*_components.STEMS, STEM))
+        for folder in filter(None, (self.motion, self.sparse_control)):
+            listed += _components.needs(folder, None, (_components.WEIGHTS,))
+        return listed + ([single_file.need(self.domain_adapter)] if self.domain_adapter is not None else [])
+
     def skeleton(self, dtype: torch.dtype) -> ClipDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device."""
-        architecture = self.architecture or ARCHITECTURE
-        if self.source != RANDOM:
-            read = {name: _components.read_config(self.source, name) for name in ("unet", "vae")}
-            architecture = {**read, "scheduler": self._scheduler, **self._read_configs()}
+
+        def read() -> Architecture:
+            found = {name: _components.read_config(self.source, name) for name in ("unet", "vae")}
+            return {**found, "scheduler": self._scheduler, **self._read_configs()}
+
+        architecture = _components.architecture_of(self, ARCHITECTURE, read)
         return self._drawn(torch.device("meta"), dtype, architecture)
 
     @property
@@ -254,7 +262,7 @@ class Config(parts.Config):
             partial(clip_text, self.source, self.variant),
             self.prompt_suffix,
             self.negative_prompt,
-            self.unconditional == "encoded" and self.source != RANDOM,
+            self.unconditional == "encoded" and self.source != RANDOM and device.type != "meta",
             unet.config.cross_attention_dim,
             (device, unet.dtype),
         )

@@ -7,12 +7,13 @@ from typing import Annotated, Any, Literal, NamedTuple
 import torch
 from pydantic import AfterValidator, Field, model_validator
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import hub, parts
 from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.generators import DEFAULT, SCHEDULERS, Sampling, _captioner, known, sdxl
@@ -103,20 +104,32 @@ class Config(parts.Config):
             described.append(stage.generator.check())
             if stage.caption is not None:
                 described.append(_captioner.check(stage.caption))
-                if hasattr(stage.generator, "check_texts"):  # not part of its own check: most draw without
-                    described.append(stage.generator.check_texts())
         if self.low_level_mix is not None:
             described.append(self.low_level_mix.check())
         return "; ".join(described)
 
+    def needs(self) -> list[Need]:
+        """Look for what every stage needs, captioners too."""
+        listed: list[Need] = []
+        for stage in self.stages:
+            listed += getattr(stage.generator, "needs", list)()
+            if stage.caption is not None:
+                listed += _captioner.needs(stage.caption)
+                listed += getattr(stage.generator, "text_needs", list)()  # most draw without texts
+        return listed + ([] if self.low_level_mix is None else self.low_level_mix.needs())
+
     def skeleton(self, dtype: torch.dtype) -> "Chain":
         """Make generators and captioners of shapes alone, on the meta device, without priors."""
-        links = []
+        links, unsized = [], []
         for stage in self.stages:
-            reader = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
+            reader = None
+            try:
+                reader = None if stage.caption is None else _captioner.skeleton(stage.caption, dtype)
+            except hub.Unreachable:
+                unsized.append(str(stage.caption))
             links.append(Link(stage, stage.generator.skeleton(dtype), None, reader))
         mix = self.low_level_mix
-        return Chain(links, None if mix is None else mix.skeleton(dtype))
+        return Chain(links, None if mix is None else mix.skeleton(dtype), unsized)
 
 
 TINY = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=sdxl.TINY, steps=2, strength=0.5)))
@@ -142,10 +155,13 @@ class Chain:
     Args:
         links: The stages.
         mixer: Averages their pictures with a blurry one; None to leave them.
+        unsized: Captioners whose size is not known.
     """
 
-    def __init__(self, links: Sequence[Link], mixer: LowLevelMixer | None = None) -> None:
-        self.links, self.mixer = list(links), mixer
+    def __init__(
+        self, links: Sequence[Link], mixer: LowLevelMixer | None = None, unsized: Sequence[str] = ()
+    ) -> None:
+        self.links, self.mixer, self.unsized = list(links), mixer, unsized
         self.first = links[0].generator
         self.encode, self.decode = self.first.encode, self.first.decode
 

@@ -15,11 +15,12 @@ from brainhive_cli.core import console, hub, parts, single_file, weights
 from brainhive_cli.core.clip_conditions import VISION, tower_of
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._stable_diffusion import TINY_NETWORKS, Inputs, StableDiffusion
-from brainhive_cli.generators._texts import TOKENS, Texts, clip_text, clip_text_bytes
+from brainhive_cli.generators._texts import STEM, TOKENS, Texts, clip_text
 
 IMAGE_TOKENS = 257
 """Of CLIP's image encoders with 14-pixel patches."""
@@ -107,19 +108,25 @@ class Config(parts.Config):
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
         if self.source == RANDOM:
             return "random weights"
-        count = _components.bytes_to_fetch(self.source, self.variant, check_unet)
-        count += single_file.bytes_to_fetch(self.adapter)
-        if self.unconditional == "encoded":  # by the text encoder
-            count += clip_text_bytes(self.source, self.variant)
+        _components.check_configs(self.source, check_unet)
+        count = require(self.needs())
         return f"{self.source} with {self.adapter}, {hub.to_download(count)}"
+
+    def needs(self) -> list[Need]:
+        """Look for the weights."""
+        stems = (*_components.STEMS, *([STEM] if self.unconditional == "encoded" else []))
+        adapter = [] if self.source == RANDOM else [single_file.need(self.adapter)]
+        return _components.needs(self.source, self.variant, stems) + adapter
 
     def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device; the adapter is small."""
-        architecture = self.architecture or SD15
-        if self.source != RANDOM:
+
+        def read() -> Architecture:
             names = ("unet", "vae", "scheduler")
-            read = {name: _components.read_config(self.source, name) for name in names}
-            architecture = {**read, ADAPTER: SD15[ADAPTER]}
+            found = {name: _components.read_config(self.source, name) for name in names}
+            return {**found, ADAPTER: SD15[ADAPTER]}
+
+        architecture = _components.architecture_of(self, SD15, read)
         return self._drawn(torch.device("meta"), dtype, architecture)
 
     def _drawn(self, device: torch.device, dtype: torch.dtype, architecture: Architecture) -> StableDiffusion:

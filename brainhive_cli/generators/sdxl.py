@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.generators import (
     Objective,
     Sampling,
@@ -72,18 +73,22 @@ class Config(parts.Config):
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
         if self.source == RANDOM:
             return "random weights"
-        count = _components.bytes_to_fetch(self.source, self.variant, _components.check_unet)
+        _components.check_configs(self.source, _components.check_unet)
+        count = require(self.needs())
         return f"{self.source}, {hub.to_download(count)}"
 
-    def check_texts(self) -> str:
-        """Describe the text encoders that prompts and captions need; MissingData if there are none."""
+    def needs(self) -> list[Need]:
+        """Look for the weights."""
+        return _components.needs(self.source, self.variant)
+
+    def text_needs(self) -> list[Need]:
+        """Look for the text encoders that prompts and captions need."""
         if self.source == RANDOM:
-            raise MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
-        for name in _components.TEXT:
-            _components.read_config(self.source, name)
-        files = [_components.weight_files(f"{name}/model", self.variant) for name in _components.TEXT[:2]]
-        count = sum(hub.bytes_to_fetch(self.source, (), each) for each in files)
-        return f"text encoders of {self.source}, {hub.to_download(count)}"
+            error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
+            return [Need("text encoders", None, error)]
+        return _components.needs(
+            self.source, self.variant, [f"{name}/model" for name in _components.TEXT[:2]]
+        )
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.errors import RecipeError
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.generators import _components, _unclip_folder
 from brainhive_cli.generators._architecture import SDXL, Architecture
 from brainhive_cli.generators._architecture import TINY as TINY_SDXL
@@ -84,10 +85,16 @@ class Config(parts.Config):
         """Describe the generator and how much of it would be downloaded; raises as `build` does."""
         if self.source == RANDOM:
             return "random weights"
-        if _unclip_folder.is_checkpoint(self.source):
-            return f"{self.source}, {hub.to_download(_unclip_folder.bytes_to_fetch(self.source))}"
-        count = _components.bytes_to_fetch(self.source, None, _unclip_folder.check_unet)
+        if not _unclip_folder.is_checkpoint(self.source):
+            _components.check_configs(self.source, _unclip_folder.check_unet)
+        count = require(self.needs())
         return f"{self.source}, {hub.to_download(count)}"
+
+    def needs(self) -> list[Need]:
+        """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""
+        if not _unclip_folder.is_checkpoint(self.source):
+            return _components.needs(self.source, None)
+        return [_unclip_folder.need(self.source)]
 
     def skeleton(self, dtype: torch.dtype) -> UnCLIP:
         """Make the generator as `build` would, of shapes alone, on the meta device."""

@@ -39,7 +39,10 @@ def _from_hub(
     def fetch() -> Path:
         return hub.folder(reference, allow=("config.json", weights), local=is_here())
 
-    return Network(title, 224, nodes, is_here, fetch, load, colours, takes_clips)
+    def line() -> str:
+        return hub.download_line(repository, "model", ("config.json", weights))
+
+    return Network(title, 224, nodes, is_here, fetch, load, colours, takes_clips, line)
 
 
 class _Outputs(nn.Module):

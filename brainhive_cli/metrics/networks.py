@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import console, hub
 from brainhive_cli.core.errors import MissingData, first_line
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.weights import read, reading
 from brainhive_cli.metrics.image import identified, own_distance, resize, standardised
 from brainhive_cli.metrics.part import Medium, MetricPart, Scale
@@ -35,6 +36,7 @@ class Network:
         nodes: Names of the outputs.
         is_here: Whether its weights are on this machine; no network is used.
         fetch: Finds its weights, downloading them if necessary; raises MissingData.
+        line: Writes the line that gets them.
         load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
         colours: Mean and standard deviation that its pictures are normalised by.
         takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
@@ -48,6 +50,14 @@ class Network:
     load: Callable[[Path], nn.Module]
     colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     takes_clips: bool = False
+    line: Callable[[], str] = lambda: ""
+
+    def need(self) -> Need:
+        """Look for its weights; no network is used, and what they measure is left out without them."""
+        name = f"weights of {self.title}"
+        if self.is_here():
+            return Need(name)
+        return Need(name, None, MissingData(f"the {name} are not here", self.line()), is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
@@ -108,7 +118,8 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
         read(path, again(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
-    return Network(title, side_px, nodes, lambda: kept(url()).is_file(), lambda: from_url(url(), title), load)
+    fetch, line = (lambda: from_url(url(), title)), (lambda: line_of(url()))
+    return Network(title, side_px, nodes, lambda: kept(url()).is_file(), fetch, load, line=line)
 
 
 def _swav(path: Path) -> nn.Module:
@@ -163,6 +174,11 @@ def kept(url: str) -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", url.rpartition("/")[2])
 
 
+def line_of(url: str) -> str:
+    """Write the line that gets a file for torch's hub."""
+    return f"curl -L --create-dirs -o {kept(url)} {url}"
+
+
 def from_url(url: str, title: str) -> Path:
     """Find a file in torch's hub cache, or fetch it unless the hub is switched off."""
     from huggingface_hub import constants
@@ -170,7 +186,7 @@ def from_url(url: str, title: str) -> Path:
     path = kept(url)
     if path.is_file():
         return path
-    way = f"on a machine with a network: curl -L --create-dirs -o {path} {url}"
+    way = f"on a machine with a network: {line_of(url)}"
     if constants.HF_HUB_OFFLINE:
         raise MissingData(f"the weights of {title} are not on this machine", way)
     digest = path.stem.rpartition("-")[2] if "-" in path.stem else None
@@ -197,12 +213,14 @@ NETWORKS = {
         lambda: hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip()),
         _Clip,
         OPENAI,
+        line=lambda: hub.download_line(CLIP.removeprefix("hub:"), "model", CLIP_FILES),
     ),
     "effnet": _torchvision(
         "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
     ),
     "swav": Network(
-        "SwAV", 224, ("avgpool",), lambda: kept(SWAV).is_file(), lambda: from_url(SWAV, "SwAV"), _swav
+        *("SwAV", 224, ("avgpool",), lambda: kept(SWAV).is_file(), lambda: from_url(SWAV, "SwAV"), _swav),
+        line=lambda: line_of(SWAV),
     ),
 }
 """The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""

@@ -1,7 +1,7 @@
 """embed: every picture of a data set through frozen encoders, into one store a split and encoder."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -15,6 +15,7 @@ from brainhive_cli.core import console, hub, parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.foreign_code import NotRun
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.recipe import Names, Savings
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
@@ -23,7 +24,7 @@ from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.decoding import decoders
 from brainhive_cli.data.encoder_groups import EncoderGroup, grouped
 from brainhive_cli.data.health_checks import warn_of_problems
-from brainhive_cli.datasets import Dataset
+from brainhive_cli.datasets import Dataset, StimulusSet, files_of, images_for_plan
 from brainhive_cli.embedding.store_job import StoreJob
 from brainhive_cli.embedding.streaming import stream
 from brainhive_cli.encoders import Encoders
@@ -59,6 +60,7 @@ class Job:
     """What an embed recipe comes to: the stores, and the networks that fill them."""
 
     recipe: Recipe
+    list_images: Callable[[Dataset, str], StimulusSet] = lambda dataset, split: dataset.images(split)
 
     @cached_property
     def dataset(self) -> Dataset:
@@ -72,7 +74,8 @@ class Job:
         recipe, name = self.recipe, self.dataset.name
         root, stores = recipe.paths.under_home("embeddings"), {}
         for split in recipe.splits or self.dataset.splits:
-            images, how = self.dataset.images(split), (recipe.precision, recipe.dtype, recipe.skip_bad)
+            images = self.list_images(self.dataset, split)
+            how = (recipe.precision, recipe.dtype, recipe.skip_bad)
             stores[split] = [
                 StoreJob(config, images, path_of(root, name, split, config.name), *how)
                 for config in recipe.encoders
@@ -87,29 +90,37 @@ class Job:
 
 def plan(recipe: Recipe) -> Plan:
     """Say which stores there would be and how large, what would be fetched for them, and what is missing."""
-    job, root = Job(recipe), recipe.paths.under_home("embeddings").parent
-    items, missing, stores = {}, [], []
+    job, root = Job(recipe, images_for_plan), recipe.paths.under_home("embeddings").parent
+    items: dict[str, Any] = {}
+    errors: list[BrainhiveError] = []
+    stores: list[StoreJob] = []
+    needs: list[Need] = []
+    reads = dict.fromkeys(["pixels", *(config.encodes for config in recipe.encoders)])
+    for split in recipe.splits or job.dataset.splits:
+        needs += [need for what in reads for need in files_of(job.dataset, split, what)]
     try:
         for split, own in job.by_split.items():
             items[f"{job.dataset.name}/{split}"] = f"{len(own[0].images)} {own[0].images.medium}s"
         stores = job.stores
     except BrainhiveError as error:
-        missing.append(error.in_one_line)
+        errors.append(error)
     for group in grouped(recipe.encoders, "fp32", CPU):
         names, known = ", ".join(group.names), None
         own = [store for store in stores if store.config in group.configs]
         try:
-            items[names], known = _weights(group, own)
+            items[names], known, weights = _weights(group, own)
+            needs += weights
         except NotRun as error:
             items[names] = error.message
         except BrainhiveError as error:
-            missing.append(f"{names}: {error.in_one_line}")
+            errors.append(type(error)(f"{names}: {error.message}", error.hint))
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})
-        items, missing = {**items, **planned.items}, missing + planned.missing
-    if missing:
-        return Plan(items, list(dict.fromkeys(missing)))
+        items, errors = {**items, **planned.items}, [*errors, *planned.errors]
+    listed = Plan.of({}, needs=needs, makes=[key for store in stores for key in store.keys], raised=errors)
+    if listed.missing:
+        return replace(listed, items=items)
     todo = [due for own in job.by_split.values() if (due := [each for each in own if each.reason(None)])]
-    return Plan(items, work=_work(todo, recipe))
+    return replace(listed, items=items, work=_work(todo, recipe))
 
 
 def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
@@ -119,18 +130,18 @@ def _work(todo: Sequence[Sequence[StoreJob]], recipe: Recipe) -> Work | None:
     return Work(kind, sum(len(stores[0].images) for stores in todo), "pictures") if todo else None
 
 
-def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None]:
-    """Say how pictures are preprocessed, or where weights are that are not on this machine (no group)."""
+def _weights(group: EncoderGroup, stores: Sequence[StoreJob]) -> tuple[str, EncoderGroup | None, list[Need]]:
+    """Say how pictures are preprocessed, or that weights are not here (no group); and list the weights."""
     config = group.configs[0]
     if stores and not config.is_here and not any(store.reason(None) for store in stores):
-        return "not needed: its stores exist", None
-    try:
-        fetched = config.bytes_to_fetch()
-    except hub.Unreachable as error:
-        return f"weights of unknown size: {error.in_one_line}", None
-    if fetched:
-        return f"weights to download, {console.size(fetched)} from {getattr(config, 'source', '')}", None
-    return f"on this machine; {group.encoder.preprocessing}", group
+        return "not needed: its stores exist", None, []
+    needs = config.needs()
+    if any(isinstance(need.error, hub.Unreachable) for need in needs):
+        return "weights are missing", None, needs
+    if fetched := require(needs):
+        source = getattr(config, "source", "")
+        return f"weights to download, {console.size(fetched)} from {source}", None, needs
+    return f"on this machine; {group.encoder.preprocessing}", group, needs
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

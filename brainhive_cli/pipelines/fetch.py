@@ -16,6 +16,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.hub_datasets import HubFile, Repository, download, files_of, licence_of
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Run, Subjects
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -134,7 +135,12 @@ def _jobs(recipe: Recipe) -> list[Job]:
 def plan(recipe: Recipe) -> Plan:
     """Say what would be downloaded, how large it is and on whose terms; the hub is asked."""
     jobs = Plan.of({"data sets": lambda: ", ".join(job.name for job in _jobs(recipe))})
-    return jobs if jobs.missing else Plan.of({job.name: partial(_planned, job) for job in _jobs(recipe)})
+    if jobs.missing:
+        return jobs
+    named = [(job, each) for job in _jobs(recipe) for each in job.repositories if each.name]
+    needs = [Need.of(f"files of {each.name}", partial(files_of, each, job.root)) for job, each in named]
+    checks = {job.name: partial(_planned, job) for job in _jobs(recipe)}
+    return Plan.of(checks, needs=[need for need in needs if need.error])
 
 
 def _planned(job: Job) -> str:

@@ -17,6 +17,7 @@ from brainhive_cli.core.caveats import extend_title, merge_caveats
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.file_lock import FileLock
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.recipe import Run, Subjects
 from brainhive_cli.core.results import Plan, Result
@@ -148,12 +149,22 @@ class Job:
 def plan(recipe: Recipe) -> Plan:
     """Say what would be read and written of each subject, and what is missing."""
     job = Job(recipe)
+    published = PUBLISHED.get(job.preparation.dataset)
     try:
         subjects = job.subjects
     except BrainhiveError as error:
-        return Plan({}, [error.in_one_line])
-    plan = Plan.of({f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects})
-    is_done = all(job.path(subject).is_file() for subject in subjects)
+        if recipe.subjects or published is None or not published.voxels:
+            return Plan({}, [error.in_one_line])
+        subjects = [*published.voxels]
+    todo = [subject for subject in subjects if not job.path(subject).is_file()]
+    is_done, list_needs = not todo, getattr(job.preparation, "needs", lambda subject: ())
+    plan = Plan.of(
+        {f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects},
+        needs=[need for subject in todo for need in list_needs(subject)],
+        makes=[str(job.path(subject)) for subject in subjects],
+    )
+    if any(need.is_missing for need in plan.needs):
+        return plan
     return plan if is_done else replace(plan, tables=_look_over(job))
 
 

@@ -26,7 +26,7 @@ __all__ = ["Recipe", "plan", "run"]
 
 def plan(recipe: Recipe) -> Plan:
     """Say which run, prior and generator would be used, how much they need, and what is missing."""
-    return _plan(Job(recipe))
+    return _plan(Job(recipe, is_plan=True))
 
 
 def _plan(job: Job) -> Plan:
@@ -50,6 +50,7 @@ def _plan(job: Job) -> Plan:
             **trackers.checks(recipe.run.trackers),
         },
         lambda: job.work,
+        job.needs,
     )
 
 
@@ -67,10 +68,17 @@ def _plan_sweep(job: Job) -> Plan:
     except BrainhiveError as error:
         return Plan({}, [error.in_one_line])
     first = next(iter(plans.values()))
-    counts = {label: each.items.get("pictures", "").partition(":")[0] for label, each in plans.items()}
-    listed = ", ".join(f"{label} ({count or 'unknown'} pictures)" for label, count in counts.items())
-    missing = dict.fromkeys(line for each in plans.values() for line in each.missing)
-    return Plan({"variants": listed, **first.items}, list(missing))
+    counts, sampled = {}, 0
+    for label, each in plans.items():
+        kept, _, rest = str(each.items.get("pictures", "unknown")).partition(":")
+        more = rest.partition(", ")[2]  # of several samplings one is kept
+        counts[label] = f"{kept} pictures{more and f', {more}'}"
+        sampled += job.variants[label].work.count if kept.isdigit() else 0
+    listed = ", ".join(f"{label} ({count})" for label, count in counts.items())
+    needs = [need for each in plans.values() for need in each.needs]
+    errors = [error for each in plans.values() for error in each.errors]
+    merged = Plan.of({}, needs=needs, raised=errors)
+    return replace(merged, items={"variants": listed, "in all": f"{sampled:,} pictures", **first.items})
 
 
 def _run_sweep(job: Job, launch: Launch, again: bool) -> Result:

@@ -3,6 +3,7 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel
@@ -19,8 +20,10 @@ from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
 from brainhive_cli.core import artifacts, console, documents, trackers
 from brainhive_cli.core.caveats import merge_caveats
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -36,7 +39,7 @@ class CellNotes(BaseModel):
 
 def plan(recipe: Recipe) -> Plan:
     """List the cells there would be, and what is missing for them."""
-    job = Job(recipe)
+    job = Job(recipe, is_plan=True)
     checks: dict[str, Callable[[], Any]] = {
         "subjects": lambda: job.subjects,
         "seeds": lambda: job.recipe.seeds,
@@ -46,15 +49,19 @@ def plan(recipe: Recipe) -> Plan:
         **({"at each step": lambda: job.online} if recipe.train.online else {}),
         "signal": lambda: job.signal,
         "target": lambda: job.targets,
+        "memory, estimated": lambda: job.memory_line,
         **trackers.checks(recipe.run.trackers),
     }
     if any(recipe.train.starts):
-        checks["starts from"] = lambda: job.started
+        checks["starts from"] = lambda: job.start_line
     if recipe.is_swept:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
-        checks["trained from"] = lambda: job.recipe.finetune.run
-    return Plan.of(checks, lambda: job.work(job.cells))
+        checks["trained from"] = lambda: job.recipe.finetune.run or job.recipe.finetune.trained_by or ""
+    needs: list[Need] = []
+    with suppress(BrainhiveError):  # which the checks raise too
+        needs = job.needs
+    return Plan.of(checks, lambda: job.work(job.cells), needs)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -1,7 +1,7 @@
 """What files of NSD that others have prepared have in common: names of regions, samples of webdatasets."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need, files
 from brainhive_cli.core.plain_files import is_file
 from brainhive_cli.preparations._nsd_design import SUBJECTS
 from brainhive_cli.preparations._nsd_volumes import Masks
@@ -33,11 +34,17 @@ class Prepared:
         is_there: Whether there are files of a subject.
         files: Lists all that are read of a subject; raises MissingData.
         recording: Opens a subject's recording of a split.
+        wanted: Names all files of a subject, or patterns of them, below `root`, with their bytes where known.
+        root: The folder of the files.
+        source: The line that gets them into it.
     """
 
     is_there: Callable[[int], bool]
     files: Callable[[int], Sequence[Path]]
     recording: Callable[[int, str], Recording]
+    wanted: Callable[[int], Mapping[str, int | None]]
+    root: Path
+    source: str
     dataset: str = "nsd"
     splits: tuple[str, ...] = SPLITS
 
@@ -45,6 +52,16 @@ class Prepared:
     def subjects(self) -> tuple[int, ...]:
         """The subjects of whom there are files."""
         return tuple(filter(self.is_there, SUBJECTS))
+
+    def needs(self, subject: int) -> list[Need]:
+        """List the files of a subject; regions have names without the masks, too."""
+        return [
+            replace(
+                files(sorted(self.root.glob(name)), name, self.root, self.source, size),
+                is_optional=name == REGION_MASKS,
+            )
+            for name, size in self.wanted(subject).items()
+        ]
 
 
 def voxels(subject: int, width: int, roots: Sequence[Path], source: str) -> Voxels:

@@ -40,7 +40,7 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
         found = BrainDiffuser(self, paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"))
-        return Prepared(found.is_there, found.files, found.recording)
+        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, SOURCE)
 
 
 TINY = Config(root="brain_diffuser")
@@ -69,6 +69,10 @@ class BrainDiffuser:
             if not path.is_file():
                 raise MissingData(f"no {path}", SOURCE)
         return [*found, self._design()]
+
+    def wanted(self, subject: int) -> dict[str, int | None]:
+        """Name the means of both splits."""
+        return {str(self._path(subject, split).relative_to(self.root)): None for split in SPLITS}
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the means of a split, in percent of signal change, or z-scored."""

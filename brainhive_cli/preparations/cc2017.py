@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field
 
-from brainhive_cli.core import parts
+from brainhive_cli.core import needs, parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
+from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.damage import described
@@ -56,6 +58,16 @@ class Films:
     def files(self, subject: int) -> Sequence[Path]:
         """List the files of both splits."""
         return [self._file(subject, split) for split in self.splits]
+
+    def needs(self, subject: int) -> list[Need]:
+        """List the files of a subject; as the publisher has them, in float32."""
+        voxels, repetitions = PUBLISHED["cc2017"].voxels.get(subject, 0), {"train": 2, "test": 10}
+        listed = []
+        for split, count in PUBLISHED["cc2017"].stimuli.items():
+            name = FILE.format(subject=subject, split=split)
+            size = 4 * count * repetitions[split] * voxels or None
+            listed.append(needs.files(find_below(self.root, name), name, self.root, SOURCE, size))
+        return listed
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open a split's signals; they are read, and must be finite, when they are sliced."""

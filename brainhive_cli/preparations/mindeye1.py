@@ -35,7 +35,8 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
         found = MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
-        return Prepared(found.is_there, found.files, found.recording)
+        way = f"{SOURCE} --local-dir {found.root}"
+        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, way)
 
 
 TINY = Config(root="naturalscenesdataset")
@@ -59,6 +60,11 @@ class MindEye1:
     def files(self, subject: int) -> Sequence[Path]:
         """List the tars of all splits."""
         return [path for split in SPLITS for path in self._tars(subject, split)]
+
+    def wanted(self, subject: int) -> dict[str, int | None]:
+        """Name the tars of a subject; those of `val` may be left out."""
+        folders = (folder for split in SPLITS for folder in FOLDERS[split] if folder != "val")
+        return {f"webdataset_avg_split/{each}/{each}_subj{subject:02d}_*.tar": None for each in folders}
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the pictures of a split, in the order of the files."""

@@ -11,9 +11,18 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations._nsd_design import FIRST_RELEASE, PICTURES, SESSIONS, image_id
-from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, array, require, samples, voxels
+from brainhive_cli.preparations._nsd_design import FIRST_RELEASE, PICTURES, SESSION_TRIALS, SESSIONS, image_id
+from brainhive_cli.preparations._nsd_prepared import (
+    REGION_MASKS,
+    SPLITS,
+    Prepared,
+    array,
+    require,
+    samples,
+    voxels,
+)
 from brainhive_cli.stores import hdf5, mapping
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced, gathered, grouped
@@ -24,7 +33,10 @@ ROW, SESSION, TRIAL, IS_SHARED = 0, 2, 5, 16
 picture; -1 is not known."""
 FOLDERS = {"train": ("train",), "test": ("new_test", "test")}
 """Where the trials of a split are named; `test` lacks those of the sessions that were held back."""
-SOURCE = "hf download pscotti/mindeyev2 --repo-type dataset --include 'betas_all_*' 'wds/*' 'brain_region_*'"
+SOURCE = (
+    "hf download pscotti/mindeyev2 --repo-type dataset --include 'betas_all_*' --include 'wds/*' "
+    "--include 'brain_region_*'"
+)
 
 
 class Config(parts.Config):
@@ -41,7 +53,8 @@ class Config(parts.Config):
     def build(self, paths: Paths) -> Prepared:
         """Point at the data; nothing is read yet."""
         found = MindEye2(self, paths.dataset("mindeyev2", self.root), paths.dataset("nsd"))
-        return Prepared(found.is_there, found.files, found.recording)
+        way = f"{SOURCE} --local-dir {found.root}"
+        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, way)
 
 
 TINY = Config(root="mindeyev2")
@@ -68,6 +81,12 @@ class MindEye2:
         if not self.is_there(subject):
             raise MissingData(f"no {self._betas(subject)}", f"{SOURCE} --local-dir {self.root}")
         return [self._betas(subject), *(path for split in SPLITS for path in self._tars(subject, split))]
+
+    def wanted(self, subject: int) -> dict[str, int | None]:
+        """Name the betas of all trials, in float32, the tars that name the trials, and the masks."""
+        trials, voxels = SESSIONS[subject - 1] * SESSION_TRIALS, PUBLISHED["nsd"].voxels[subject]
+        tars = [f"wds/subj{subject:02d}/{FOLDERS[split][0]}/*.tar" for split in SPLITS]
+        return {self._betas(subject).name: 4 * trials * voxels, **dict.fromkeys([*tars, REGION_MASKS])}
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the trials of a split, grouped by picture in the order of time."""

@@ -22,7 +22,7 @@ from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import media_files
 from brainhive_cli.data.views import to_pictures
-from brainhive_cli.datasets import BadPicture, Clip, StimulusSet
+from brainhive_cli.datasets import BadPicture, Clip, StimulusSet, images_for_plan
 from brainhive_cli.metrics.image import prepare
 from brainhive_cli.metrics.retrieval import nearest
 from brainhive_cli.reconstruction.conditions import TRAIN, DecodedSet, Source
@@ -101,7 +101,7 @@ class Baselines:
     def is_here(self, source: str) -> bool:
         """Whether the training pictures that a baseline needs can be listed."""
         if source == "still":
-            return self.align.dataset.images(self.split).medium == "clip"
+            return images_for_plan(self.align.dataset, self.split).medium == "clip"
         try:
             return bool(self._images) and (source != "nearest" or bool(self.align.stores(TRAIN)))
         except MissingData:

@@ -1,6 +1,7 @@
 """A reconstruction, resolved: which run, prior and generator, which cells, and what it is compared with."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -12,17 +13,20 @@ from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import JOINED, Learned
 from brainhive_cli.alignment.matching_run import RunNeeds, check_tokens
-from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
+from brainhive_cli.alignment.trained import AlignRun, find, find_or_expect, refuse_sweep
+from brainhive_cli.alignment.trained import needs_of as needs_of_run
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.errors import MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import describe_signals, flatten
 from brainhive_cli.core.sweep import of_variant, variants
 from brainhive_cli.core.units import Alike
+from brainhive_cli.datasets import StimulusSet, files_of, images_for_plan
 from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics.part import Medium
 from brainhive_cli.reconstruction.annotations import of_decoded, of_stimulus
@@ -33,6 +37,7 @@ from brainhive_cli.reconstruction.folders import MatchedFolders, digest_of, pict
 from brainhive_cli.reconstruction.generated import GeneratedSet
 from brainhive_cli.reconstruction.generation import DTYPES, GenerationJob, Sampler
 from brainhive_cli.reconstruction.metric_parts import is_here, names_for, two_way_name
+from brainhive_cli.reconstruction.metric_parts import needs_of as needs_of_metrics
 from brainhive_cli.reconstruction.recipe import Output, Recipe
 from brainhive_cli.reconstruction.start_pictures import FromFolder, FromTokens, StartPictures
 from brainhive_cli.reconstruction.stimulus_heads import Reranker, StimulusHeads
@@ -58,9 +63,11 @@ class Job:
 
     Attributes:
         recipe: What the user wrote.
+        is_plan: Whether the run may be absent: what it will be is then read in the recipe that trains it.
     """
 
     recipe: Recipe
+    is_plan: bool = False
 
     @cached_property
     def variants(self) -> "dict[str, Job]":
@@ -71,14 +78,15 @@ class Job:
         if not self.recipe.is_swept:
             return {}
         (first, recipe), *others = variants(self.recipe).items()
-        found = {first: Job(recipe)}
+        found = {first: Job(recipe, self.is_plan)}
+        is_here = not self.is_plan or found[first].run_or_reason[1] is None
         for label, each in others:
-            run, used = each.align_run, found[first].pinned.align_run
+            run, used = each.align_run, found[first].pinned.align_run if is_here else recipe.align_run
             if run in (None, recipe.align_run):
                 run = used
             elif run.startswith(":"):
-                run = f"{of_variant(used)[0]}{run}"
-            found[label] = Job(each.model_copy(update={"align_run": run}))
+                run = f"{of_variant(used)[0] or ''}{run}"
+            found[label] = Job(each.model_copy(update={"align_run": run}), self.is_plan)
         return found
 
     @cached_property
@@ -93,12 +101,16 @@ class Job:
         return priors.load(section.source, scale=section.scale, adapter=self.recipe.adapter)
 
     @cached_property
-    def align(self) -> AlignRun:
-        """The run or model that decodes: the one named, or the newest run that fits recipe and prior."""
+    def run_or_reason(self) -> tuple[AlignRun, MissingData | None]:
+        """The run or model that decodes: the one named, or the newest run that fits recipe and prior.
+
+        For a plan, one that is not here is what its recipe says it will be, with the reason.
+        """
         recipe, source = self.recipe, self.recipe.prior.source
         fused = None if self.prior.fuser is None else self.prior
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
-        align = find(recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
+        given = (recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
+        align, reason = find_or_expect(*given) if self.is_plan else (find(*given), None)
         refuse_sweep(align)
         if align.is_model and fused is not None:
             (encoders, _), cell = align.made_with[""], align.cells[0]
@@ -108,7 +120,27 @@ class Job:
         # what the prior was trained to generate is no test of it either
         folder = priors.describe(source).folder
         learned = Learned() if folder is None else Learned.read(folder)
-        return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
+        if len(learned.pictures):
+            align = replace(align, sources={f"the prior {source}": learned})
+        return align, reason
+
+    @property
+    def align(self) -> AlignRun:
+        """That run."""
+        return self.run_or_reason[0]
+
+    @property
+    def needs(self) -> list[Need]:
+        """All that is read and not made."""
+        recipe, needs = self.recipe, []
+        with suppress(BrainhiveError):  # of a run, which the plan of it raises too
+            align, reason = self.run_or_reason
+            splits = [TRAIN] if "mean_embedding" in self.sources else []
+            splits += [recipe.split] if "images" in self.sources else []
+            needs += needs_of_run(align, reason, recipe.align_run, splits)
+            needs += files_of(align.dataset, recipe.split, "pixels")
+            needs += needs_of_metrics(names_for(self.medium, recipe.metrics), recipe.metric_encoders)
+        return [*needs, *getattr(recipe.generator, "needs", list)()]
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:
@@ -221,7 +253,13 @@ class Job:
     @cached_property
     def medium(self) -> Medium:
         """What the stimuli are."""
-        return self.align.dataset.images(self.recipe.split).medium
+        return self._images.medium
+
+    @property
+    def _images(self) -> StimulusSet:
+        """The stimuli; for a plan without files as many as are published."""
+        dataset, split = self.align.dataset, self.recipe.split
+        return images_for_plan(dataset, split) if self.is_plan else dataset.images(split)
 
     @property
     def sources(self) -> list[Source]:
@@ -257,11 +295,11 @@ class Job:
     def _counts(self) -> tuple[int, int, int]:
         """How many pictures are kept, of how many items, from how many sets of conditions."""
         recipe, cells = self.recipe, len(self.cells)
-        items = len(self.align.dataset.images(recipe.split))
+        items = len(self._images)
         items = min(items, recipe.items or items)
         generated = {*self.sources} - {*BASELINES}
         sets = sum(1 if source in OF_NO_CELL else cells for source in generated)
-        if "mean_embedding" in generated:
+        if "mean_embedding" in generated and not self.is_plan:
             self.align.stores(TRAIN)  # which are averaged
         return sets * items * recipe.repeats, items, sets
 
@@ -280,7 +318,8 @@ class Job:
         needed = generator.memory_estimate(
             recipe.batch_size, recipe.resolution_px, recipe.guidance, recipe.tiling, recipe.offload
         )
-        return f"{in_words(needed + size_of(self.prior))} for {recipe.batch_size} at once"
+        unsized = "".join(f", and what {each} takes" for each in getattr(generator, "unsized", ()))
+        return f"{in_words(needed + size_of(self.prior))} for {recipe.batch_size} at once{unsized}"
 
     def generation(self, prior: Any, heads: StimulusHeads, launch: Launch) -> GenerationJob:
         """Prepare what generates the media, by a prior on the launch's device."""

@@ -1,6 +1,7 @@
 """The metrics that reconstructions can be scored by: their names, ranges and weights."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from PIL import Image
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
+from brainhive_cli.core.needs import Need
 from brainhive_cli.data.encoder_groups import encode
 from brainhive_cli.datasets import Clip
 from brainhive_cli.encoders import EncoderConfig
@@ -116,6 +118,13 @@ def is_here(metric: str, encoders: Sequence[EncoderConfig]) -> bool:
     named = [encoder for encoder in encoders if two_way_name(encoder) == metric]
     # a function brings its own weights
     return _has_library(metric) or any(encoder.is_here or encoder.kind == "python" for encoder in named)
+
+
+def needs_of(metrics: Sequence[str], encoders: Sequence[EncoderConfig]) -> list[Need]:
+    """List the weights that metrics, and two-way identification by more encoders, are computed with."""
+    networks = dict.fromkeys(_network_of(name) for name in metrics if name in FEATURE_METRICS)
+    own = [replace(need, is_optional=True) for encoder in encoders for need in encoder.needs()]
+    return [*(network.need() for network in networks), *own]
 
 
 def lower_is_better(metric: str) -> bool:

@@ -9,9 +9,10 @@ from typing import Any
 import torch
 
 from brainhive_cli.alignment.matching_run import RunNeeds
-from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
+from brainhive_cli.alignment.trained import AlignRun, find, find_or_expect, needs_of, refuse_sweep, rejoined
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.pace import Work
 from brainhive_cli.retrieval.concepts import read_categories
 from brainhive_cli.retrieval.ensembles import Ensemble, Group, group_cells
@@ -25,15 +26,22 @@ class Job:
 
     Attributes:
         recipe: What to evaluate.
+        is_plan: Whether a run may be absent: what it will be is then read in the recipe that trains it.
     """
 
     recipe: Recipe
+    is_plan: bool = False
 
     @cached_property
     def spec(self) -> EvaluationSpec:
         """What is measured; all that the functions which measure get of the recipe."""
         fields = EvaluationSpec.model_fields
         return EvaluationSpec.model_construct(**{name: getattr(self.recipe, name) for name in fields})
+
+    @cached_property
+    def needs(self) -> list[Need]:
+        """What the runs that a plan looked for need, and themselves; empty until `runs` are known."""
+        return []
 
     @cached_property
     def runs(self) -> list[AlignRun]:
@@ -46,7 +54,12 @@ class Job:
         recipe = self.recipe
         names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-        found = [find(name, recipe.paths, recipe.dataset, recipe.subjects, needs) for name in names]
+        given, found = (recipe.paths, recipe.dataset, recipe.subjects, needs), []
+        for name in names:
+            run, reason = find_or_expect(name, *given) if self.is_plan else (find(name, *given), None)
+            found.append(run)
+            splits = [split for split in self.spec.splits if split in run.dataset.splits]
+            self.needs.extend(needs_of(run, reason, name, splits) if self.is_plan else ())
         for run in found if len(found) > 1 else ():
             refuse_sweep(run)
         first = found[0]

@@ -171,7 +171,8 @@ def test_weights_of_another_family_in_the_same_snapshot_change_nothing(
 def test_weights_that_are_not_there_say_how_to_get_them(hub_cache: Callable[[str], Path]) -> None:
     with pytest.raises(MissingData, match="is not in the hub's cache") as caught:
         encoders.resolve("clip-h14").build()
-    assert caught.value.hint.endswith("hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
+    files = "--include config.json --include preprocessor_config.json --include 'model*.safetensors*'"
+    assert caught.value.hint.endswith(f"hf download laion/CLIP-ViT-H-14-laion2B-s32B-b79K {files}")
     hub_cache("laion/CLIP-ViT-H-14-laion2B-s32B-b79K")
     with pytest.raises(MissingData, match=r"has no config\.json, preprocessor_config\.json"):
         encoders.resolve("clip-h14").build()

@@ -130,15 +130,16 @@ def plan(*overrides: str) -> Plan:
     return embed.plan(embed.Recipe.resolve("embed", None, {}, overrides))
 
 
-def test_without_a_network_the_plan_says_that_sizes_are_unknown(home, pictures, hub_cache):
+def test_without_a_network_the_plan_says_by_which_line_weights_are_had(home, pictures, hub_cache):
     planned = plan("encoders=clip-h14,vae,dinov2-b14,dinov2-b14:mean")
 
-    assert not planned.missing
     sources = {"clip-h14": H14, "vae": SDXL, "dinov2-b14, dinov2-b14-mean": "facebook/dinov2-base"}
-    for encoder, repository in sources.items():
+    assert [planned.items[encoder] for encoder in sources] == ["weights are missing"] * 3
+    for line, repository in zip(planned.missing, sources.values(), strict=True):
         told = f"{repository} is not in the hub's cache and the hub cannot be reached"
-        assert planned.items[encoder].startswith(f"weights of unknown size: {told} (on a machine with a")
-    assert planned.items["vae"].endswith(f"hf download {SDXL} --include 'vae/*')")
+        assert line.startswith(f"{told} (on a machine with a network: hf download {repository} ")
+    files = "vae/config.json vae/diffusion_pytorch_model.safetensors"
+    assert planned.missing[1].endswith(f"hf download {SDXL} {files})")
     stores = [told for name, told in planned.items.items() if name.endswith("train/vae.h5")]
     assert stores == ["to do, 0.0 MB to write"]
 
@@ -148,7 +149,7 @@ def test_a_hub_that_answers_nobody_is_told_from_one_without_the_repository(
 ):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
     monkeypatch.setattr(constants, "ENDPOINT", "http://127.0.0.1:9")  # nobody listens
-    assert "the hub cannot be reached" in plan("encoders=clip-h14").items["clip-h14"]
+    assert "the hub cannot be reached" in plan("encoders=clip-h14").missing[0]
 
     hub.lead(monkeypatch)
     (told,) = plan("encoders=dinov2-b14").missing
