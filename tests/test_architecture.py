@@ -94,21 +94,19 @@ def imports(module: str) -> Iterator[str]:
         yield from (name for name in names if name.split(".")[0] == PACKAGE.name)
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_imports_point_down(module: str) -> None:
-    for imported in imports(module):
-        assert layer(imported) <= layer(module), f"{module} imports {imported}, which stands above it"
-        one, other = room(module), room(imported)
-        assert one == other or other not in SHELVES or one not in SHELVES, f"{module} imports {imported}"
-
-
-@pytest.mark.parametrize("module", sorted(module for module in MODULES if room(module) in DOMAINS))
-def test_a_domain_imports_only_the_domains_it_may(module: str) -> None:
-    for imported in imports(module):
-        one, other = room(module), room(imported)
-        assert one == other or other not in DOMAINS or other in DOMAINS[one], f"{module} imports {imported}"
-        is_guest = other == "alignment" and one not in ("alignment", "aligner")
-        assert not is_guest or imported.split(".")[2] in OPENED, f"{module} imports {imported}"
+def test_imports_point_down() -> None:
+    """From the own layer and from those below; no shelf from another, no domain but those it may."""
+    arrows = [(importer, imported) for importer in MODULES for imported in imports(importer)]
+    for module, imported in arrows:
+        one, other, message = room(module), room(imported), f"{module} imports {imported}"
+        assert layer(imported) <= layer(module), f"{message}, which stands above it"
+        assert one == other or not {one, other} <= SHELVES, message
+        assert one == other or not {one, other} <= {*DOMAINS} or other in DOMAINS[one], message
+        is_guest = one in DOMAINS and other == "alignment" and one not in ("alignment", "aligner")
+        assert not is_guest or imported.split(".")[2] in OPENED, message
+        names = imported.split(".")
+        packages = [".".join(names[:i]) for i, name in enumerate(names) if re.match("_(?!_)", name)]
+        assert all(f"{module}.".startswith(f"{package}.") for package in packages), f"{message}: private"
 
 
 KIND_OF_PRIOR_OR_GENERATOR = re.compile(
@@ -116,12 +114,10 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 )
 
 
-@pytest.mark.parametrize(
-    "module", sorted(m for m in MODULES if room(m) in {*DOMAINS, "pipelines"} and room(m) != "aligner")
-)
-def test_no_pipeline_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one(module: str) -> None:
-    found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
-    assert not found, f"{module} knows of {found}: put it into priors/ or generators/"
+def test_no_pipeline_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one() -> None:
+    for module in (m for m in MODULES if room(m) in {*DOMAINS, "pipelines"} and room(m) != "aligner"):
+        found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
+        assert not found, f"{module} knows of {found}: put it into priors/ or generators/"
 
 
 def test_no_module_imports_itself_through_others() -> None:
@@ -129,14 +125,6 @@ def test_no_module_imports_itself_through_others() -> None:
     while free := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in free}
     assert not left, "modules in or above a circle"
-
-
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_no_private_module_is_imported_from_outside_its_package(module: str) -> None:
-    for imported in imports(module):
-        names = imported.split(".")
-        packages = [".".join(names[:i]) for i, name in enumerate(names) if re.match("_(?!_)", name)]
-        assert all(f"{module}.".startswith(f"{package}.") for package in packages), f"{module}: {imported}"
 
 
 def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
@@ -147,17 +135,17 @@ def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
     assert shared - SAME_THING <= {"demo", "retrieval", "runs"}, "a package and its pipeline, or its metric"
 
 
-@pytest.mark.parametrize("module", sorted(MODULES))
-def test_a_module_opens_by_saying_what_it_is_for(module: str) -> None:
-    docstring = ast.get_docstring(ast.parse(MODULES[module].read_text())) or ""
-    assert docstring.partition("\n")[0].endswith(".")
+def test_a_module_opens_by_saying_what_it_is_for() -> None:
+    for module, path in MODULES.items():
+        docstring = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert docstring.partition("\n")[0].endswith("."), module
 
 
-@pytest.mark.parametrize("module", sorted(m for m in MODULES if m != "brainhive_cli.core.console"))
-def test_only_the_console_writes_to_the_terminal(module: str) -> None:
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Name | ast.Attribute):
-            assert ast.unparse(node) not in {"print", "typer.echo", "typer.secho", "sys.stdout", "sys.stderr"}
+def test_only_the_console_writes_to_the_terminal() -> None:
+    writes = {"print", "typer.echo", "typer.secho", "sys.stdout", "sys.stderr"}
+    for module in MODULES.keys() - {"brainhive_cli.core.console"}:
+        for node in ast.walk(ast.parse(MODULES[module].read_text())):
+            assert not isinstance(node, ast.Name | ast.Attribute) or ast.unparse(node) not in writes, module
 
 
 @pytest.mark.parametrize(("shelf", "kind"), PARTS)

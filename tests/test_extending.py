@@ -106,9 +106,8 @@ def test_the_backbone_of_the_page_passes_the_tests_of_its_shelf_when_it_is_put_t
     monkeypatch.setitem(test_architecture.MODULES, name, folder / "net.py")
     assert "net" in parts.kinds("backbones")
     try:
-        test_architecture.test_imports_point_down(name)
-        test_architecture.test_no_private_module_is_imported_from_outside_its_package(name)
-        test_architecture.test_a_module_opens_by_saying_what_it_is_for(name)
+        test_architecture.test_imports_point_down()
+        test_architecture.test_a_module_opens_by_saying_what_it_is_for()
         test_architecture.test_a_part_exports_its_config_and_a_tiny_instance("backbones", "net")
         test_architecture.test_every_tiny_brain_encoder_makes_tokens("net")
         shelf = runpy.run_path(str(Path(__file__).parent / "backbones/test_backbones.py"))

@@ -1,0 +1,326 @@
+"""The size of the house, and a record of its behaviour: `python -m tools.house [--record | --compare FILE]`.
+
+What is recorded must survive a change of the code's shape: fingerprints of recipes, names and order of
+weights and parameters of every part, all tensors and metrics of the quick demos, one killed and resumed.
+"""
+
+import argparse
+import ast
+import hashlib
+import importlib
+import inspect
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import tokenize
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import yaml
+from safetensors.numpy import load_file
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "brainhive_cli"
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+}
+COMMANDS = ("train_align", "reconstruct", "report")
+"""Whose import closures are counted: what a reader of the command may have to open."""
+FUNCTION_LENGTHS = (5, 12, 40, 80)
+SMALL_FILE_LINES = 50
+SYSTEMS = ("brainhive", "havir", "neurons")
+CHANGES_FROM_RUN_TO_RUN = re.compile(r"seconds|time|date|created|version|host|memory|duration|path|folder")
+"""Keys of documents that are not compared."""
+KILLED_TRAINING = ("train-align", "--recipe", "demo", "train.epochs=4", "seeds=1", "paths.runs=killed")
+
+
+def count_code_lines(path: Path) -> int:
+    """Count the lines of a file that hold code: no blank line, comment or docstring."""
+    source = path.read_text(encoding="utf-8")
+    docstrings: set[int] = set()
+    for node in ast.walk(ast.parse(source)):
+        for statement in getattr(node, "body", []) if not isinstance(node, ast.Lambda | ast.IfExp) else []:
+            if isinstance(statement, ast.Expr) and isinstance(
+                statement.value, ast.Constant
+            ):  # constants' too
+                docstrings.update(range(statement.lineno, (statement.end_lineno or 0) + 1))
+    nothing = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT}
+    code: set[int] = set()
+    for token in tokenize.generate_tokens(io.StringIO(source).readline):
+        if token.type not in nothing and token.string:
+            code.update(range(token.start[0], token.end[0] + 1))
+    return len(code - docstrings)
+
+
+def imports_of(module: str) -> Iterator[str]:
+    """Read which of our modules a module imports, wherever in the file."""
+    for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8"))):
+        names: list[str] = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in MODULES else str(node.module) for name in names]
+        yield from (name for name in names if name in MODULES)
+
+
+def import_closure(module: str) -> set[str]:
+    """Collect the modules that a module imports, and those that these import."""
+    reached, left = {module}, [module]
+    while left:
+        new = set(imports_of(left.pop())) - reached
+        reached |= new
+        left += sorted(new)
+    return reached
+
+
+def function_lengths() -> list[int]:
+    """List how many lines each function has, docstring left out."""
+    lengths = []
+    for path in MODULES.values():
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                body = node.body[1:] if ast.get_docstring(node) and len(node.body) > 1 else node.body
+                lengths.append((node.end_lineno or 0) - body[0].lineno + 1)
+    return lengths
+
+
+def keys_and_setters() -> dict[str, int]:
+    """Count for every declared key of commands and parts how many shipped recipes set it."""
+    from brainhive_cli.commands.table import COMMANDS as commands
+    from brainhive_cli.core import parts
+    from brainhive_cli.core.recipe_keys import keys_of
+
+    recipes = [
+        (path.stem, yaml.safe_load(path.read_text()) or {}) for path in (ROOT / "recipes").rglob("*.yaml")
+    ]
+    setters: dict[str, int] = {}
+    for command in commands:
+        model = importlib.import_module(f"brainhive_cli.pipelines.{command.name.replace('-', '_')}").Recipe
+        for key in keys_of(model):
+            names = key.path.split(".")  # a key that several commands share counts once
+            setters[key.path] = setters.get(key.path, 0) + sum(
+                _is_set(recipe, names) for name, recipe in recipes if name == command.name
+            )
+    blocks = [block for _, recipe in recipes for block in _blocks_of_parts(recipe)]
+    for shelf in parts.SHELVES:
+        for kind in parts.kinds(shelf):
+            for key in keys_of(parts.load(shelf, kind).Config):
+                used = [block for block in blocks if block["kind"].replace("_", "-") == kind]
+                setters[f"{shelf}/{kind} {key.path}"] = sum(
+                    _is_set(block, key.path.split(".")) for block in used
+                )
+    return setters
+
+
+def _is_set(recipe: Any, names: list[str]) -> bool:
+    """Tell whether nested keys are set; in a list, of any element."""
+    if isinstance(recipe, list):
+        return any(_is_set(element, names) for element in recipe)
+    if not names or not isinstance(recipe, dict) or names[0] not in recipe:
+        return not names
+    return _is_set(recipe[names[0]], names[1:])
+
+
+def _blocks_of_parts(value: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("kind"), str):
+            yield value
+        value = list(value.values())
+    for element in value if isinstance(value, list) else []:
+        yield from _blocks_of_parts(element)
+
+
+def print_size() -> None:
+    """Print lines and files by room, closures, lengths of functions, small files and idle keys."""
+    code = {module: count_code_lines(path) for module, path in MODULES.items()}
+    lines = {module: len(path.read_text().splitlines()) for module, path in MODULES.items()}
+    rooms = Counter[str]()
+    files = Counter[str]()
+    for module in MODULES:
+        room = module.split(".")[1] if MODULES[module].parent != PACKAGE else "."
+        rooms[room] += code[module]
+        files[room] += 1
+    for room, count in rooms.most_common():
+        print(f"{room:<20}{count:>7} code lines{files[room]:>5} files")
+    print(
+        f"{'all':<20}{sum(code.values()):>7} code lines{len(MODULES):>5} files, {sum(lines.values())} lines"
+    )
+    for command in COMMANDS:
+        print(
+            f"import closure of {command}: {len(import_closure(f'brainhive_cli.pipelines.{command}'))} files"
+        )
+    lengths = function_lengths()
+    shares = ", ".join(f"≤ {most}: {sum(length <= most for length in lengths)}" for most in FUNCTION_LENGTHS)
+    print(f"functions: {len(lengths)}; of lines {shares}")
+    importers = Counter(imported for module in MODULES for imported in set(imports_of(module)))
+    print(f"files with one importer: {sum(importers[module] == 1 for module in MODULES)}")
+    small = [module for module, count in lines.items() if 0 < count < SMALL_FILE_LINES]
+    print(f"files under {SMALL_FILE_LINES} lines: {len(small)}")
+    setters = keys_and_setters()
+    idle = [key for key, count in setters.items() if not count]
+    print(f"keys: {len(setters)}; {len(idle)} set by no shipped recipe:")
+    print(*(f"  {key}" for key in idle), sep="\n")
+
+
+def digest(array: Any) -> str:
+    """Digest an array with its shape and dtype."""
+    array = np.asarray(array)
+    content = str(array.tolist()).encode() if array.dtype == object else np.ascontiguousarray(array).tobytes()
+    return f"{array.dtype}{list(array.shape)} {hashlib.sha256(content).hexdigest()[:16]}"
+
+
+def _stable(value: Any) -> Any:
+    """Leave out what differs between two runs of the same code."""
+    if isinstance(value, dict):
+        return {key: _stable(each) for key, each in value.items() if not CHANGES_FROM_RUN_TO_RUN.search(key)}
+    return [_stable(element) for element in value] if isinstance(value, list) else value
+
+
+def record_home(home: Path) -> dict[str, Any]:
+    """Digest every tensor, and take every metric, of all files that commands left in a home."""
+    record: dict[str, Any] = {}
+    for path in sorted(home.rglob("*")):
+        name = path.relative_to(home).as_posix()
+        if path.suffix == ".safetensors":
+            record[name] = {key: digest(array) for key, array in sorted(load_file(path).items())}
+        elif path.suffix == ".h5":
+            with h5py.File(path) as file:
+                sets: dict[str, str] = {}
+                file.visititems(lambda key, node, sets=sets: sets.update(_digest_set(key, node)))
+                record[name] = sets
+        elif path.name == "metrics.json":
+            record[name] = _stable(json.loads(path.read_text()))
+    return record
+
+
+def _digest_set(key: str, node: Any) -> dict[str, str]:
+    return {key: digest(node[()])} if isinstance(node, h5py.Dataset) else {}
+
+
+def _brainhive(home: Path, *words: str) -> subprocess.Popen[bytes]:
+    environment = {**os.environ, "BRAINHIVE_HOME": str(home), "PYTHONPATH": str(ROOT)}
+    return subprocess.Popen(
+        [sys.executable, "-m", "brainhive_cli", *words, "run.device=cpu"],
+        cwd=home,
+        env=environment,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def record_demos() -> dict[str, Any]:
+    """Run the quick demos, and a training that is killed after its first epoch and resumed."""
+    record: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for system in SYSTEMS:
+            home = Path(folder, system)
+            home.mkdir()
+            code = _brainhive(home, "demo", "--system", system, "--quick").wait()
+            record[f"demo {system}"] = {"exit code": code, **record_home(home)}
+        home = Path(folder, SYSTEMS[0])
+        process = _brainhive(home, *KILLED_TRAINING)
+        while process.poll() is None and not [*home.glob("killed/**/state*")]:
+            time.sleep(0.05)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        code = _brainhive(home, *KILLED_TRAINING).wait()
+        record["killed and resumed"] = {"exit code": code, **record_home(home / "killed")}
+    return record
+
+
+def record_recipes() -> dict[str, str]:
+    """Give the fingerprint of every shipped recipe."""
+    fingerprints = {}
+    for path in sorted((ROOT / "recipes").rglob("*.yaml")):
+        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{path.stem.replace('-', '_')}")
+        recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
+        fingerprints[path.relative_to(ROOT / "recipes").as_posix()] = recipe.fingerprint()
+    return fingerprints
+
+
+def record_parts() -> dict[str, Any]:
+    """Give of every TINY part its settings, and the weights and parameters in the order of what it builds."""
+    from brainhive_cli.core import parts
+    from brainhive_cli.core.errors import MissingExtra
+
+    record: dict[str, Any] = {}
+    for shelf in parts.SHELVES:
+        for kind in parts.kinds(shelf):
+            tiny = parts.load(shelf, kind).TINY
+            entry: dict[str, Any] = {"settings": tiny.model_dump(mode="json")}
+            if shelf == "encoders":
+                entry["store"] = tiny.name
+            try:
+                module = _module_of(shelf, tiny)
+            except MissingExtra as error:
+                entry["missing"], module = error.message, None
+            if module is not None:
+                entry["weights"] = [
+                    f"{key} {list(value.shape)}" for key, value in module.state_dict().items()
+                ]
+                entry["parameters"] = [name for name, _ in module.named_parameters()]
+            record[f"{shelf}/{kind}"] = entry
+    return record
+
+
+def _module_of(shelf: str, tiny: Any) -> Any:
+    """Build a TINY part where that takes no more than sizes; others are seen in the demos."""
+    if shelf == "backbones" and not getattr(tiny, "takes_spec", False):
+        return tiny.build(5, 100, 16)
+    if shelf == "fusers":
+        return tiny.build({"one": 4, "other": 6}, tiny.token_dim({"one": 4, "other": 6}, 8))
+    if shelf in ("losses", "encoders", "generators"):
+        part = tiny.build()
+        parts_of_it = [part, *(value for _, value in inspect.getmembers(part))]
+        return next((value for value in parts_of_it if hasattr(value, "state_dict")), None)
+    return None
+
+
+def record() -> dict[str, Any]:
+    """Record the behaviour."""
+    return {"recipes": record_recipes(), "parts": record_parts(), **record_demos()}
+
+
+def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
+    """List where two records differ."""
+    if isinstance(before, dict) and isinstance(after, dict):
+        for key in sorted({*before, *after}):
+            name = f"{where}/{key}" if where else key
+            if key not in before or key not in after:
+                yield f"{name}: only {'after' if key in after else 'before'}"
+            else:
+                yield from differences(before[key], after[key], name)
+    elif before != after:
+        yield f"{where}: {str(before)[:80]} → {str(after)[:80]}"
+
+
+def main() -> None:
+    """Print the size; or write a record; or compare with one, and end with 1 where something differs."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--record", type=Path, metavar="FILE")
+    parser.add_argument("--compare", type=Path, metavar="FILE")
+    asked = parser.parse_args()
+    if asked.record:
+        asked.record.write_text(json.dumps(record(), indent=1, sort_keys=True))
+    elif asked.compare:
+        lines = [*differences(json.loads(asked.compare.read_text()), json.loads(json.dumps(record())))]
+        print(*lines or ["no difference"], sep="\n")
+        sys.exit(bool(lines))
+    else:
+        print_size()
+
+
+if __name__ == "__main__":
+    main()
