@@ -36,7 +36,8 @@ def keep_identity(folder: RunFolder, stores: Mapping[str, TargetStore], is_main:
     Raises:
         BrainhiveError: naming a store that was made in another way since.
     """
-    refuse_others(folder, stores, (*MADE_BY, "pictures"))
+    if (folder.path / KEPT).is_file():  # the run is resumed
+        refuse_others(folder, stores, (*MADE_BY, "pictures"))
     if is_main:
         folder.write_json(KEPT, {name: identity_of(found) for name, found in stores.items()})
 
@@ -49,13 +50,11 @@ def refuse_others(
     Raises:
         BrainhiveError: naming both stores.
     """
-    if not (folder.path / KEPT).is_file():  # a run of an older version
-        return
     for name, trained_on in folder.read_json(KEPT, dict[str, dict[str, str]]).items():
         if name not in stores:  # of another variant of a sweep
             continue
         here = identity_of(stores[name])
-        differs = [key for key in keys if here[key] != trained_on.get(key, here[key])]
+        differs = [key for key in keys if here[key] != trained_on.get(key)]
         if differs:
             raise BrainhiveError(
                 f"{here['store']} was made with other {' and '.join(differs)} than "

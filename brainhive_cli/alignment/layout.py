@@ -1,37 +1,21 @@
-"""Architecture of an aligner: the `config.json` of a model folder, of this and of earlier formats."""
+"""Architecture of an aligner: the `config.json` of a model folder."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Self
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
 from brainhive_cli.alignment.subject_layers import LAYERS
-from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.heads import FUSED, TOKEN, Head, Heads
 from brainhive_cli.core.signal_spec import SignalSpec
 
-FORMAT = 4
-OF_ONE_TOKEN = 2
-"""The last format whose models had one token, as those of BrainHiVE's own folders."""
-"""Of the model folder. The first had neither a number nor the block `learned`; the first two had one token,
-and named channels, samples and subjects where `spec` is now. Both are still read."""
+Format = Literal[4]
+FORMAT: Format = 4
+"""Of the model folder; the number that its config.json carries."""
 SUBJECT_LAYERS = ("none", *LAYERS)
 SIMILARITIES = ("cosine", "centred_cosine")
-
-
-class OneToken(BaseModel):
-    """What formats 1 and 2 have in place of `spec` and `heads`."""
-
-    model_config = ConfigDict(extra="allow")
-
-    channels: list[str]
-    subjects: list[int]
-    samples: int
-    dim: int
-    fuser: dict[str, Any]
-    dims: dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -124,17 +108,6 @@ class Layout:
             "heads": {name: asdict(head) for name, head in self.heads.items()},
         }
 
-    @classmethod
-    def from_dict(cls, fields: Mapping[str, Any], number: int, where: str, hint: str) -> Self:
-        """Read back `as_dict`, or the layout's fields of a config.json in an earlier format (`number`).
-
-        Raises:
-            BrainhiveError: if a key is unknown, missing or of another type; `where` names the file.
-        """
-        if number <= OF_ONE_TOKEN:
-            fields = _of_one_token(documents.check(fields, where, OneToken, hint))
-        return documents.check(fields, where, cls, hint)
-
 
 def fused_head(shapes: Mapping[str, tuple[int, ...]], dim: int) -> Head:
     """Describe the head of fused embeddings of these shapes, by key: [D], or tokens [S, D].
@@ -164,15 +137,3 @@ def tokens_of(shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...]:
 def _refuse_unknown(kind: str, name: str, known: tuple[str, ...]) -> None:
     if name not in known:
         raise RecipeError(f"no {kind} called {name!r}", f"there are: {', '.join(known)}")
-
-
-def _of_one_token(old: OneToken) -> dict[str, Any]:
-    """Turn formats 1 and 2 into the present one: they had one token, or one part of it for each encoder."""
-    widths = [len(old.channels)] * len(old.subjects)
-    spec = {"names": old.channels, "samples": old.samples, "subjects": old.subjects, "widths": widths}
-    given = {**(old.model_extra or {}), "spec": spec}
-    if old.fuser.get("kind") != "heads":
-        token = {TOKEN: {"shape": [old.dim], "target": FUSED}}
-        return {**given, "fuser": old.fuser, "dims": old.dims, "heads": token}
-    heads = {key: {"shape": [width], "target": key} for key, width in old.dims.items()}
-    return {**given, "fuser": {}, "heads": heads, "retrieval_heads": list(heads)}

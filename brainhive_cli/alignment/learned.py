@@ -122,7 +122,7 @@ class Block(BaseModel):
     split: str
     preparation: dict[str, Any]
     is_simulated: bool
-    is_whitened_by_tested: bool = False
+    is_whitened_by_tested: bool
     pictures: _Pictures
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from brainhive_cli import backbones
 from brainhive_cli.alignment import published_checkpoints, upstream
-from brainhive_cli.alignment.layout import FORMAT, Layout
+from brainhive_cli.alignment.layout import Format, Layout
 from brainhive_cli.alignment.learned import Block, Learned
 from brainhive_cli.alignment.subject_layers import LAYERS
 from brainhive_cli.core import documents, parts, signal_shape, weights
@@ -200,7 +200,7 @@ def load(path: Path | str) -> Aligner:
     """Load an aligner from its model folder, or one of upstream's, or a checkpoint of MindEye or NEURONS.
 
     An upstream folder names no channels, window or subjects: channels are called 0, 1, …, and encoders by
-    upstream's keys. Neither such a folder nor one of format 1 records what the model learned from.
+    upstream's keys. Such a folder does not record what the model learned from.
 
     Raises:
         MissingData: if the folder lacks a file.
@@ -223,9 +223,11 @@ def load(path: Path | str) -> Aligner:
             layout, state = upstream.read(config.model_extra or {}, state)
             learned = Learned(subjects=layout.spec.subjects)
         else:
-            learned, layout = _learned(folder, config), config.layout(folder)
+            learned = _learned(folder, config)
+            layout = documents.check(config.model_extra, str(folder / "config.json"), Layout, WAY)
         aligner = Aligner(layout, learned)
-        aligner.losses = _losses(state)
+        learned_by_losses = [name for name in state if name.startswith(LOSSES)]
+        aligner.losses = {name.removeprefix(LOSSES): state.pop(name) for name in learned_by_losses}
         weights.fill(aligner, state, file, WAY)
         return aligner.eval()
 
@@ -262,18 +264,8 @@ class _Config(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    format: int = 1
+    format: Format | None = None  # upstream's folders have none
     learned: Block | None = None
-
-    @model_validator(mode="before")
-    @classmethod
-    def _is_of_this_format(cls, fields: Any) -> Any:
-        """Refuse another format before its keys are read; folders that say no history are not ours."""
-        number = fields.get("format", 1) if isinstance(fields, dict) else 1
-        if isinstance(number, int) and (number > FORMAT or (number < FORMAT and "learned" in fields)):
-            age, way = ("newer", "pip install --upgrade brainhive") if number > FORMAT else ("older", WAY)
-            raise BrainhiveError(f"the folder is of format {number}, {age} than this version's {FORMAT}", way)
-        return fields
 
     @property
     def sizes(self) -> dict[str, Any]:
@@ -281,11 +273,7 @@ class _Config(BaseModel):
         fields = self.model_extra or {}
         spec = fields.get("spec")
         own = {**spec, "subjects": ()} if isinstance(spec, dict) else spec
-        return {**fields, "subjects": (), "spec": own}
-
-    def layout(self, folder: Path) -> Layout:
-        """Read the layout."""
-        return Layout.from_dict(self.model_extra or {}, self.format, str(folder / "config.json"), WAY)
+        return {**fields, "spec": own}
 
 
 def _config(folder: Path) -> _Config:
@@ -293,15 +281,5 @@ def _config(folder: Path) -> _Config:
 
 
 def _learned(folder: Path, config: _Config) -> Learned:
-    """Read what the model learned from; formats before 2, and upstream's folders, do not say."""
-    if config.learned:
-        return Learned.load(folder, config.learned)
-    return Learned(subjects=tuple((config.model_extra or {}).get("subjects", ())))
-
-
-def _losses(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Take from a state what its losses learned; upstream and formats 1 and 2 have one scale."""
-    found = {name: state.pop(name) for name in list(state) if name.startswith(LOSSES)}
-    if "logit_scale" in state:
-        found[f"{LOSSES}0.logit_scale"] = state.pop("logit_scale")
-    return {name.removeprefix(LOSSES): value for name, value in found.items()}
+    """Read what the model learned from; upstream's folders do not say."""
+    return Learned.load(folder, config.learned) if config.learned else Learned()

@@ -61,7 +61,6 @@ class Recipe(SweptRecipe):
     )
     trained_on: Subjects = Field(
         None,
-        exclude_if=lambda chosen: chosen is None,  # runs of older versions do not name it
         description="inter: whom a cell learns from, without the one left out; default: all of the data set",
     )
     seeds: Numbers = Field([2025, 2026, 2027], description="one cell a seed (paper: three from 2025)")

@@ -181,7 +181,6 @@ class Train(Section):
     )
     shuffled_labels: bool = Field(
         False,
-        exclude_if=lambda shuffled: not shuffled,  # older runs do not name it
         description="signals are trained with the pictures of others, drawn once: a control of what a model "
         "shows that has learned nothing of the pictures",
     )

@@ -201,17 +201,9 @@ class AlignRun:
         return aligners.load(self._model_of(self.cells[0])).layout.heads
 
     def learned(self, cell: Cell) -> Learned:
-        """Read what a cell's model learned from; of format 1 only the run says what selected the epoch."""
-        learned: Learned = self.once(("learned", cell.name), lambda: self._learned(cell))
-        return learned
-
-    def _learned(self, cell: Cell) -> Learned:
-        found = aligners.learned_in(self._model_of(cell))
-        if self.is_model:
-            return found
-        selected_on = self.folder.measurements().notes["cells"].get(cell.name, {}).get("selected_on", "")
-        is_of_test = "test" in (found.selection, selected_on)
-        return replace(found, selection="test" if is_of_test else found.selection or selected_on)
+        """Read what a cell's model learned from."""
+        found: Learned = self.once(("learned", cell.name), lambda: aligners.learned_in(self._model_of(cell)))
+        return found
 
     def caveats(self, split: str) -> list[str]:
         """Caveats of every number that depends on the run's models, tested on a split."""
@@ -349,7 +341,8 @@ class AlignRun:
             (split, *(config.name for config in encoders)),
             lambda: open_stores(self.dataset, self.made_of, split, encoders, self.paths),
         )
-        refuse_others(self.folder, stores)
+        if not self.is_model:
+            refuse_others(self.folder, stores)
         return stores
 
     def prepare_signals(self, launch: Launch, subjects: Collection[int] | None = None) -> None:

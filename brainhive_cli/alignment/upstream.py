@@ -18,7 +18,7 @@ State = dict[str, Tensor]
 KINDS = ("brain_mlp", "brain_projection", "nice", "atm", "shallow_net", "deep_net", "eeg_net", "ts_conv")
 """Upstream's brain encoders; they have its names here too."""
 BRAIN, VISION = "brain_model.backbone.", "vision_model."
-"""Upstream's prefixes of what is `backbone.` and `fuser.` here; `logit_scale` is the same."""
+"""Upstream's prefixes of what is `backbone.` and `fuser.` here."""
 BLOCK = "fuser.block.layers.0.ff.w1.weight"
 SUBJECT_TOKENS = "backbone.encoder.enc_embedding.subject_embedding.subject_embedding.weight"
 SHARED = "backbone.encoder.enc_embedding.subject_embedding.shared_embedding"
@@ -37,7 +37,8 @@ def read(config: Fields, upstream: State) -> tuple[Layout, State]:
     Raises:
         BrainhiveError: if the config lacks what the weights do not show, or no brain encoder has them.
     """
-    state = _renamed(upstream, {BRAIN: "backbone.", VISION: "fuser."})
+    names = {BRAIN: "backbone.", VISION: "fuser.", "logit_scale": "losses.0.logit_scale"}
+    state = _renamed(upstream, names)
     absent = [key for key in ("brain_channels", "brain_sequence_length", "proj_meta") if key not in config]
     if absent:
         raise BrainhiveError(

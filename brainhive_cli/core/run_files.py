@@ -22,7 +22,7 @@ class RunFiles:
     Attributes:
         counts: Number of files of each kind.
         problems: What is wrong with each file that is damaged, changed or missing; empty for a sound run.
-        has_digests: Whether the run lists the digests of its documents; those of older versions do not.
+        has_digests: Whether the run lists the digests of its documents; not where the list was deleted.
     """
 
     counts: dict[str, int]

@@ -30,8 +30,6 @@ def _known_by(path: Path) -> dict[str, Any]:
 
 def difference(old: Known, new: Known) -> str:
     """Say how a store's files differ from others, as `from ...` or `without ...`; empty if they do not."""
-    if not all(isinstance(each, Mapping) for each in old.values()):
-        return "by an older version, which kept no content of its files"
     old, new = _below_their_folder(old), _below_their_folder(new)
     name = next((name for name in {**old, **new} if old.get(name) != new.get(name)), None)
     if name is None:

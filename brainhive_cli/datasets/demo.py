@@ -38,7 +38,6 @@ class Config(parts.Config):
         pictures.TRAIN_CONCEPTS,
         gt=1,
         le=pictures.TRAIN_CONCEPTS,
-        exclude_if=lambda concepts: concepts == pictures.TRAIN_CONCEPTS,  # older runs do not name it
         description="training concepts, each in six pictures",
     )
 

@@ -45,14 +45,12 @@ class StoreJob:
             return "does not exist"
         found = TargetStore.open(self.path)
         stored, expected = found.attributes, self._attributes
-        differs = [
-            key for key in ("config", "dtype", "precision") if stored.get(key, expected[key]) != expected[key]
-        ]
+        differs = [key for key in ("config", "dtype", "precision") if stored.get(key) != expected[key]]
         if not self.images.is_expected and found.image_ids != self.images.image_ids:
             differs.append("pictures")
         if group and stored.get("preprocessing") != group.encoder.preprocessing:
             differs.append("preprocessing")
-        if group and stored.get("weights", {}).get("digest") != group.encoder.weights.get("digest"):
+        if group and stored["weights"].get("digest") != group.encoder.weights.get("digest"):
             differs.append("weights")
         if "imported" in stored:
             return "was made with other pictures" if "pictures" in differs else ""

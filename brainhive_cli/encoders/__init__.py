@@ -146,7 +146,7 @@ class EncoderConfig(parts.Config):
 
     pictures: str | None = Field(
         None,
-        exclude_if=lambda pictures: pictures is None,  # stores and runs of older versions do not name it
+        exclude_if=lambda pictures: pictures is None,  # stores name it only where it is chosen
         description="folder of other pictures, named by the stimuli's ids, that are encoded in their place, "
         "such as pictures made from captions (HAVIR, June 2025)",
     )

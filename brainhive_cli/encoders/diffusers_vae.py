@@ -48,7 +48,7 @@ class Config(EncoderConfig):
     )
     output: Output | list[Output] = Field(
         "embedding",
-        exclude_if=lambda output: output == EMBEDDING,  # stores and runs of older versions do not name it
+        exclude_if=lambda output: output == EMBEDDING,  # stores name it only where it is chosen
         description="embedding (flattened, [D]), latent [C, h, w]; both as a list: a store each, one forward",
     )
     architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")

@@ -20,7 +20,7 @@ class Config(EncoderConfig):
     source: str = Field("", description="python:package.module:function")
     reads: Literal["pixels", "captions", "masks"] = Field(
         "pixels",
-        exclude_if=lambda reads: reads == "pixels",  # stores of older versions do not name it
+        exclude_if=lambda reads: reads == "pixels",  # stores name it only where it is chosen
         description="what of a stimulus is encoded: pixels, or each of its captions or masks",
     )
     arguments: dict[str, Any] = Field({}, description="keyword arguments of the function")

@@ -10,9 +10,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.stores.health import Health
 from brainhive_cli.stores.target_store import TargetStore
 
-COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "sums", "check")
-SUMS = ("none", "yes")
-"""Whether a store has checksums."""
+COLUMNS = ("store", "vectors", "norm", "spread", "dead", "NaN", "cosine", "near", "check")
 PASSED, FAILED = "passed", "failed"
 
 
@@ -63,7 +61,6 @@ def row(found: TargetStore, health: Health, has_failed: bool) -> tuple[object, .
         health.dead_dimensions,
         health.non_finite,
         *(round(value, 3) for value in shares),
-        SUMS[found.is_sealed],
         FAILED if has_failed else PASSED,
     )
 

@@ -270,7 +270,7 @@ def _check_signals(path: Path) -> dict[str, Any]:
         store.verify()
     except BrainhiveError as error:
         return {"problem": error.in_one_line}
-    return {"problem": "", "checksums": store.is_sealed, **describe_signals(store)}
+    return {"problem": "", **describe_signals(store)}
 
 
 def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.Table]:
@@ -283,8 +283,7 @@ def _tables_of_signals(found: Mapping[Path, Mapping[str, Any]]) -> list[console.
         if figures["problem"]:
             counted.append((name, *"–" * len(COUNTED), FAILED))
             continue
-        check = PASSED if figures["checksums"] else f"{PASSED}, no checksums"
-        counted += [(name, *row, check) for row in count_rows(figures)]
+        counted += [(name, *row, PASSED) for row in count_rows(figures)]
         recorded.append((name, *recorded_row(figures)))
     title = f"Signal stores of {', '.join(datasets)}"
     tables = [
@@ -326,12 +325,12 @@ def _alike(store: SignalStore, home: Paths) -> dict[str, Alike]:
 
 def _check(path: Path, again: bool) -> tuple[tuple[object, ...], dict[str, Any]]:
     """Give one store's row and figures; one that does not open has failed too."""
-    unknown = ["–"] * (len(COLUMNS) - 4)
+    unknown = ["–"] * (len(COLUMNS) - 2)
     try:
         found = TargetStore.open(path)
         found.verify()
         health = found.measured() if again else found.health
         problem = problem_of(found, health)
     except BrainhiveError as error:
-        return (path.name, "–", *unknown, "–", FAILED), {"problem": error.in_one_line}
+        return (path.name, *unknown, FAILED), {"problem": error.in_one_line}
     return row(found, health, bool(problem)), {**asdict(health), "problem": problem}

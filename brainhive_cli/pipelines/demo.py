@@ -70,13 +70,10 @@ class Recipe(BaseRecipe):
 
     system: Literal["brainhive", "havir", "neurons"] = Field(
         "brainhive",
-        exclude_if=lambda system: system == "brainhive",  # runs of older versions do not name it
         description="brainhive: EEG and the Fusion Prior; havir: fMRI, structure and meaning apart; neurons: "
         "fMRI of films, keyframe and motion",
     )
-    quick: bool = Field(
-        False, exclude_if=lambda quick: not quick, description="few epochs and pictures: does it run?"
-    )
+    quick: bool = Field(False, description="few epochs and pictures: does it run?")
     overrides: dict[Command, Names] = Field({}, description="extra key.path=value of a step, by its command")
 
     @property

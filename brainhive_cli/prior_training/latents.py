@@ -43,8 +43,7 @@ class Latents:
     def open(cls, path: Path) -> Self:
         """Map a finished store into memory."""
         with hdf5.open_file(path, AGAIN) as file:
-            name = "latent" if "latent" in file else "embedding"  # as older versions called it
-            latent, sizes = (StoredRows(file, each, lambda: AGAIN, "f") for each in (name, "sizes"))
+            latent, sizes = (StoredRows(file, each, lambda: AGAIN, "f") for each in ("embedding", "sizes"))
             if latent.ndim != 4 or sizes.shape != (len(latent), 6):
                 raise ValueError(f"it has latents {list(latent.shape)} and sizes {list(sizes.shape)}")
             return cls(latent, sizes)

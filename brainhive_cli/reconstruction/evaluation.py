@@ -141,7 +141,7 @@ def compare_with(folder: RunFolder, others: Sequence[RunFolder]) -> None:
     """Compare a finished run with others, and write it into its metrics and artifacts.
 
     Raises:
-        BrainhiveError: if a run cannot be paired with this one, or was made by an older version.
+        BrainhiveError: if a run cannot be paired with this one.
     """
     with folder.reading() as found:
         runs = {str(other.path): other.measurements() for other in others}

@@ -118,7 +118,6 @@ class Recipe(BaseRecipe, EvaluationSpec):
     sheet_rows: int = Field(10, ge=0, description="queries on the top-k sheet; 0: no sheet, matrix or map")
     embedding_map: Literal["pca", "umap"] = Field(
         "pca",
-        exclude_if=lambda how: how == "pca",  # runs of older versions do not name it
         description="how embeddings are projected to a plane; umap needs the extra of that name",
     )
 

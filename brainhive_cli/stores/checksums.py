@@ -41,15 +41,13 @@ def of_rows(values: NDArray[Any]) -> NDArray[np.uint64]:
 
 
 def seal(path: Path) -> None:
-    """Append the seal to a file whose rows have checksums; those that an older version began have none."""
+    """Append the seal to a file whose rows have checksums."""
     with h5py.File(path, "r") as file:
         places = sorted((file[name].id.get_offset() or 0, values.nbytes) for name, values, _ in _summed(file))
-        has_sums = GROUP in file
-    if has_sums:
-        parts = np.array(places, np.uint64).tobytes()
-        digest = _digest(path, places, path.stat().st_size)
-        with path.open("ab") as end:
-            end.write(parts + END.pack(digest, len(places), MARK))
+    parts = np.array(places, np.uint64).tobytes()
+    digest = _digest(path, places, path.stat().st_size)
+    with path.open("ab") as end:
+        end.write(parts + END.pack(digest, len(places), MARK))
 
 
 def unseal(path: Path) -> None:
@@ -170,19 +168,19 @@ class StoredRows:
 
         Args:
             file: The file, whose seal was verified.
-            name: Of the dataset; without checksums (in files of older versions) nothing is compared.
+            name: Of the dataset.
             way_out: Says which line makes the file again.
             kinds: NumPy's letters of the kinds of dtype that are accepted.
 
         Raises:
-            ValueError: as `mapped` does, or if the checksums are not one a row.
+            ValueError: as `mapped` does, or if there are no checksums, or not one a row.
         """
         self.values: NDArray[Any] = mapped(file, name, kinds)
         self._path, self._name, self._way_out = file.filename, name, way_out
         count = len(self.values) if self.values.ndim else 0
         self._bytes = np.zeros((count, 0), np.uint8)
         self._sums, self._is_due = np.zeros(count, np.uint64), np.zeros(count, bool)
-        if self.values.size and f"{GROUP}/{name}" in file:
+        if self.values.size:
             self._sums = _sums_of(file, name, self.values)
             self._is_due = np.asarray(self._sums != 0)  # rows that were never written have none
             self._bytes = self.values.view(np.ndarray).reshape(count, -1).view(np.uint8)

@@ -26,7 +26,7 @@ from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.mapping import NUMBERS, flags, mapped, strings
 
 FORMAT = 2
-"""Of a signal store. The first held sensors only; it is still read."""
+"""Of a signal store; the number that it carries."""
 AGAIN = "run the command that needs the signals again"
 """What makes a store."""
 CHUNK = 256
@@ -47,7 +47,7 @@ class Attributes(BaseModel):
     model_config = ConfigDict(strict=True)
 
     splits: list[str]
-    space: Literal["sensors", "voxels"] = "sensors"
+    space: Literal["sensors", "voxels"]
     channels: list[str] = []
     regions: list[str] = []
     times_s: list[float]
@@ -200,7 +200,7 @@ class SignalStore:
         """
         with hdf5.open_file(path, AGAIN) as file:
             attributes = hdf5.get_attributes(file)
-            if attributes.get("format") not in (1, FORMAT) or attributes.get("holds") != "signal":
+            if attributes.get("format") != FORMAT or attributes.get("holds") != "signal":
                 raise BrainhiveError(
                     f"{path} is not a signal store of format {FORMAT}", "delete it and run again"
                 )
@@ -227,12 +227,6 @@ class SignalStore:
         made_by = making(self.path, next(iter(self.splits.values())).provenance if self.splits else {})
         with hdf5.open_file(self.path, made_by) as file:
             checksums.verify_rows(file)
-
-    @property
-    def is_sealed(self) -> bool:
-        """Whether it has checksums; not if an older version wrote it."""
-        with hdf5.open_file(self.path, AGAIN) as file:
-            return checksums.GROUP in file
 
     @staticmethod
     def write(path: Path, recordings: Mapping[str, Recording]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Self
 import h5py
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from brainhive_cli.core import documents
 from brainhive_cli.core.errors import BrainhiveError, MissingData
@@ -61,7 +61,6 @@ class TargetStore:
             and captions.
         attributes: Encoder, config, weights, preprocessing, data set, split, digest of the stimulus ids
             (`pictures`), versions and health.
-        is_sealed: Whether it has checksums; not if an older version wrote it.
     """
 
     path: Path
@@ -71,7 +70,6 @@ class TargetStore:
     done: NDArray[np.bool_]
     pixels: NDArray[np.uint64] | None
     attributes: dict[str, Any]
-    is_sealed: bool
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -104,8 +102,7 @@ class TargetStore:
             is_flat = embedding.ndim < (2 if alternatives is None else 3)
             if is_flat or 0 in embedding.shape[1:] or alternatives not in (None, embedding.shape[1]):
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
-            is_sealed = checksums.GROUP in file
-            return cls(path, embedding, image_ids, concepts, done, pixels, attributes, is_sealed)
+            return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
 
     def view(self, encoder: str, place: int) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
@@ -129,7 +126,7 @@ class TargetStore:
         """
         with hdf5.open_file(self.path, making(self.path)) as file:
             checksums.verify_rows(file)
-            if self.attributes.get("pictures", digest := self.image_ids.digest) != digest:
+            if self.attributes["pictures"] != self.image_ids.digest:
                 raise ValueError("its names are not those of the pictures that it was made of")
             if len(set(self.image_ids)) < len(self.image_ids):
                 raise ValueError("it has several rows of one name")
@@ -146,11 +143,13 @@ class TargetStore:
 
     @cached_property
     def health(self) -> Health:
-        """The health figures in the store; measured now where it has none, or those of an older version."""
-        try:
-            return TypeAdapter(Health).validate_python(self.attributes["health"])
-        except (KeyError, ValidationError):
-            return self.measured()
+        """The health figures in the store.
+
+        Raises:
+            BrainhiveError: if they are not those that this version writes.
+        """
+        way = f"{making(self.path)} --again"
+        return documents.check(self.attributes.get("health"), f"{self.path}: attribute: health", Health, way)
 
     def measured(self) -> Health:
         """Measure the health again."""
@@ -232,8 +231,8 @@ class TargetWriter:
         self.path = path
         part = hdf5.part_of(path)
         with h5py.File(part, "r") as file:
-            has_sums = SUMS in file  # a row that has none was not written, whatever its mark says
-            is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0 if has_sums else True)
+            # a row without a checksum was not written, whatever its mark says
+            is_done = (file["done"][()] == 1) & (file[SUMS][()] != 0)
             self.pending: NDArray[np.int64] = np.flatnonzero(~is_done)
             known = {"image_id", "concept", checksums.GROUP}
             self._rows = {name: hdf5.RowWriter(part, name) for name in file if name not in known}
@@ -269,7 +268,7 @@ def _is_same(
     try:
         with hdf5.open_file(part, "") as file:
             kept = hdf5.get_attributes(file)  # with health figures, if killed just before the last rename
-            found = {name: mapped(file, name) for name in (*spaces, "done")}
+            found = {name: mapped(file, name) for name in (*spaces, "done", SUMS)}
             return (
                 attributes.items() <= kept.items()
                 and all(

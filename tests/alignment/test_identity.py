@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from brainhive_cli.alignment.identity import keep_identity
-from brainhive_cli.core.errors import BrainhiveError
+from brainhive_cli.alignment.identity import keep_identity, refuse_others
+from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.stores import hdf5
 from brainhive_cli.stores.target_store import TargetStore, path_of
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -29,7 +29,7 @@ def own(world: Path, tmp_path: Path) -> Path:
 def remake(embeddings: Path, split: str, **made_by: Any) -> str:
     """Say of a store that something else made it."""
     path = path_of(embeddings, DATASET, split, ENCODER)
-    with unsealed(path) as file:
+    with resealed(path) as file:
         hdf5.set_attributes(file, made_by)
     return str(path)
 
@@ -76,3 +76,10 @@ def test_a_run_does_not_go_on_with_a_store_that_was_made_anew(own, tmp_path):
     remake(own, "train", weights={"digest": "b" * 64})
     with pytest.raises(BrainhiveError, match="was made with other weights"):
         begin()
+
+
+def test_a_run_that_does_not_say_what_made_its_targets_is_refused(own, tmp_path):
+    stores = {ENCODER: TargetStore.open(path_of(own, DATASET, "test", ENCODER))}
+    with pytest.raises(MissingData, match=r"has no embeddings\.json") as caught:
+        refuse_others(RunFolder(tmp_path), stores)
+    assert caught.value.hint == "run its command again"

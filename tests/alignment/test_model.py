@@ -1,6 +1,5 @@
 """The aligner's model folder: what is saved is what is loaded, and damage is one clear error."""
 
-import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -33,25 +32,6 @@ TWO = replace(
     heads={TOKEN: Head((8,), FUSED), "latent": Head((2, 3, 3), "latent", "digest of the autoencoder")},
     encoders={"vae": "vae", "clip-b32": "CLIP", "latent": "latent"},
 )
-FORMAT_2 = {
-    "format": 2,
-    "backbone": {"kind": "brain_mlp"},
-    "fuser": {"kind": "fusion_encoder", "intermediate_size": 8},
-    "dims": {"vae": 6, "CLIP": 4},
-    "encoders": {"vae": "vae", "clip-b32": "CLIP"},
-    "dim": 8,
-    "channels": ["Oz", "POz"],
-    "samples": 10,
-    "window_ms": [0.0, 40.0],
-    "scale": 0.2,
-    "subjects": [3, 1],
-    "prior": "",
-    "subject_layer": "none",
-    "similarity": "cosine",
-    "normalise": "none",
-    "prior_digest": "",
-}
-"""A config.json as the first two formats had it."""
 
 
 @pytest.fixture
@@ -151,36 +131,6 @@ def test_a_part_that_this_version_lacks_is_named(folder: Path) -> None:
     change_config("brain_mlp", "brain_mlp_9")(folder)
     with pytest.raises(RecipeError, match="no backbone called 'brain_mlp_9'"):
         aligner.load(folder)
-
-
-def test_a_folder_of_format_1_or_2_is_read_and_gives_the_same_tokens(folder: Path) -> None:
-    signal, config = torch.randn(3, 2, 10), folder / "config.json"
-    expected = aligner.load(folder).encode_signal(signal)
-    first = {key: value for key, value in FORMAT_2.items() if key not in ("format", "subject_layer", "prior")}
-
-    for fields in (FORMAT_2, first):
-        config.write_text(json.dumps(fields))
-        found = aligner.load(folder)
-        assert found.layout == replace(LAYOUT, spec=spec_of(("Oz", "POz"), 10, (3, 1)))
-        assert torch.equal(found.encode_signal(signal), expected)
-
-
-def test_a_folder_whose_token_had_parts_has_a_head_for_each(folder: Path) -> None:
-    fields = FORMAT_2 | {"fuser": {"kind": "heads"}, "dim": 10}
-    layout = Layout.from_dict({key: value for key, value in fields.items() if key != "format"}, 2, "", "")
-
-    model = Aligner(layout).eval()
-
-    assert layout.heads == {"vae": Head((6,), "vae"), "CLIP": Head((4,), "CLIP")}
-    assert model.fuser is None
-    embeddings = {"vae": torch.randn(3, 6), "CLIP": torch.randn(3, 4)}
-    assert {name: each.shape for name, each in model.predict(torch.randn(3, 2, 10)).items()} == {
-        "vae": (3, 6),
-        "CLIP": (3, 4),
-    }
-    expected = torch.stack([cosines(each, each) for each in embeddings.values()]).mean(0)
-    token = model.encode_image(embeddings)
-    torch.testing.assert_close(cosines(token, token), expected)
 
 
 def test_heads_of_any_shape_are_predicted_and_compared_flattened() -> None:

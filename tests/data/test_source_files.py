@@ -48,12 +48,6 @@ def test_a_table_is_known_by_its_content_however_large(files):
     assert difference(before, known(files)) == "from events.tsv of other content"
 
 
-def test_files_of_which_an_older_version_kept_the_size_alone_are_not_the_same(files):
-    new = known(files)
-    old = {name: each["bytes"] for name, each in new.items()}
-    assert difference(old, new) == "by an older version, which kept no content of its files"
-
-
 def test_files_of_one_side_only_are_named(files, tmp_path):
     other = tmp_path / "a/other.tsv"
     other.touch()

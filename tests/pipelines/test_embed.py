@@ -17,7 +17,7 @@ from brainhive_cli.data.encoder_groups import EncoderGroup, encode
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.hdf5 import part_of
 from brainhive_cli.stores.target_store import TargetStore
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
@@ -71,7 +71,7 @@ def test_every_store_of_pictures_has_the_digests_of_their_pixels_resumed_or_not(
 def test_a_store_of_another_format_is_refused_with_the_line_that_makes_it_again(go, home, folder):
     asked = ("embed", *folder, f"encoders=[{COLOURS!r}]")
     go(*asked)
-    with unsealed(store_of(home)) as file:
+    with resealed(store_of(home)) as file:
         file.attrs["format"] = 1
 
     with pytest.raises(BrainhiveError, match="is not a target store of format 2") as caught:

@@ -21,7 +21,7 @@ from brainhive_cli.data.targets import open_stores
 from brainhive_cli.pipelines import embed
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.target_store import TargetStore
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 
@@ -188,7 +188,7 @@ def test_stores_of_two_data_sets_are_refused_with_both_named(go, home, pictures,
 
 
 def test_stores_of_two_orders_are_refused_with_both_named(home, two_stores):
-    with unsealed(path(home, "demo-clip")) as file:
+    with resealed(path(home, "demo-clip")) as file:
         file["image_id"][...] = file["image_id"][()][::-1]
 
     with pytest.raises(BrainhiveError, match=r"example\.h5 and .*demo-clip\.h5 hold the same pictures in an"):

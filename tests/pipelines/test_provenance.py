@@ -27,7 +27,7 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.results import Result
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.stores.recordings import SignalStore
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 from tests.worlds import paint
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
@@ -153,7 +153,7 @@ def test_recordings_of_the_left_out_subject_normalise_only_where_it_is_said(
     asked = ("eval-retrieval", here, signals, f"run={run}", "subjects=1", *QUICK)
 
     before = go(*asked)
-    with unsealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
+    with resealed(tmp_path / "signals/demo-noise-0.3/default/sub-01.h5") as file:
         file["train/signal"][:, :, ::2] *= 5
     after = go(*asked, again=True)
 
@@ -226,7 +226,7 @@ def test_whitening_by_test_trials_is_said_wherever_its_signals_are_used(
     go, small, real, tmp_path, by, caveats
 ):
     made_by = {"preparation": {"kind": "things-eeg", "whiten": "epochs", "whiten_by": by}}
-    with unsealed(tmp_path / "signals/real/default/sub-01.h5") as store:
+    with resealed(tmp_path / "signals/real/default/sub-01.h5") as store:
         store.attrs["provenance"] = json.dumps(dict.fromkeys(("train", "test"), made_by))
 
     run, tested = trained_and_tested(go, small, real)

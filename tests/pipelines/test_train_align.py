@@ -30,7 +30,7 @@ from brainhive_cli.encoders import resolve_all
 from brainhive_cli.pipelines import train_align
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import TargetStore, path_of
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 ENCODER = "brainhive_cli-encoders-python-example"
 DATASET = "demo-noise-0.3"
@@ -190,7 +190,7 @@ def test_validation_takes_whole_concepts_and_training_none_of_their_pictures(wor
 def test_only_signals_of_training_concepts_move_the_weights(own, trained, go, small, spoilt, changes):
     pictures = TargetStore.open(path_of(own / "embeddings", DATASET, "train", ENCODER))
     held_out = held_out_of(pictures.concepts, 0.1)
-    with unsealed(own / "signals" / DATASET / "default" / "sub-01.h5") as file:
+    with resealed(own / "signals" / DATASET / "default" / "sub-01.h5") as file:
         signal = file["train/signal"][()]
         signal[held_out if spoilt == "held out" else ~held_out] *= -1
         file["train/signal"][...] = signal
@@ -208,7 +208,7 @@ def file_of(home: Path) -> Path:
 
 
 def test_the_test_split_is_never_read(own, go, small, trained):
-    with unsealed(file_of(own)) as file:
+    with resealed(file_of(own)) as file:
         file["test/signal"][...] = np.nan  # which every reader refuses
     shutil.rmtree(own / "embeddings" / DATASET / "test")
 
@@ -305,7 +305,7 @@ def test_what_is_varied_still_learns_and_is_evaluated_alike(go, small, world, tm
 def test_a_normalisation_is_learned_from_training_signals_only(own, go, small):
     settings = (*small, "subjects=1", "signal.normalise=channel", "train.epochs=1")
     sound = go("train-align", *settings).folder
-    with unsealed(file_of(own)) as file:
+    with resealed(file_of(own)) as file:
         file["test/signal"][...] = 1e6 * file["test/signal"][...]
 
     spoiled = go("train-align", *settings, again=True).folder
@@ -350,7 +350,7 @@ def test_the_test_split_selects_the_epoch_only_on_demand_and_that_is_written_dow
 def test_alternatives_take_further_stores_of_the_same_pictures_and_width(go, small, own):
     root = own / "embeddings" / DATASET / "train"
     shutil.copy(root / f"{ENCODER}.h5", root / "other.h5")
-    with unsealed(root / "other.h5") as file:
+    with resealed(root / "other.h5") as file:
         file["embedding"][...] = -file["embedding"][...]
     jitter = f"train.embedding_alternatives={{{ENCODER}: [other]}}"
 

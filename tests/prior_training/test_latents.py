@@ -13,7 +13,7 @@ from brainhive_cli.generators.sdxl import SDXL
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.loop import Training
 from brainhive_cli.stores.target_store import TargetStore
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 CACHED = "cache_latents=true"
 ROUNDING = 1e-5
@@ -131,18 +131,9 @@ def test_a_picture_that_cannot_be_decoded_is_named(settings, begun, pictures):
 def test_latents_of_pictures_that_were_not_known_before_are_added(settings, begun, home):
     whole = np.array(begun(*settings, CACHED).pictures.latents.latent)
     (path,) = stores(home)
-    with unsealed(path) as file:
+    with resealed(path) as file:
         file["done"][5], file["embedding"][5] = 0, 0
 
     added = begun(*settings, CACHED).pictures.latents.latent
 
     assert np.allclose(added, whole, atol=ROUNDING) and added[5].any() and stores(home) == [path]
-
-
-def test_latents_that_an_older_version_kept_are_read(settings, begun, home):
-    whole = np.array(begun(*settings, CACHED).pictures.latents.latent)
-    (path,) = stores(home)
-    with unsealed(path) as file:
-        file.move("embedding", "latent")
-
-    assert np.array_equal(begun(*settings, CACHED).pictures.latents.latent, whole)

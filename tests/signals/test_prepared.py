@@ -12,7 +12,7 @@ from brainhive_cli.signals.prepared import in_memory, mapped
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import checksums
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 CHANNELS = ("P7", "Oz", "Cz")
 
@@ -90,7 +90,7 @@ def test_a_damaged_file_is_written_again(path, damage):
     sound, file = np.array(before), Path(before.values.filename)
     content = file.read_bytes()
     if damage == "another shape":
-        with unsealed(file) as opened:
+        with resealed(file) as opened:
             del opened["signal"]
             opened["signal"] = np.zeros((3, 2, 5), np.float32)
     elif damage == "no longer sealed":

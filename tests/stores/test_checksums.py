@@ -13,8 +13,9 @@ import xxhash
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.stores import checksums, hdf5
 from brainhive_cli.stores.checksums import StoredRows
+from brainhive_cli.stores.ids import Names
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 COUNT, DIM = 300, 8
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -44,10 +45,10 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(content)
 
 
-def test_a_sound_store_is_verified_and_says_so(path: Path) -> None:
+def test_a_sound_store_is_verified(path: Path) -> None:
     found = TargetStore.open(path)
     found.verify()
-    assert np.array_equal(found.embedding, VALUES) and found.is_sealed
+    assert np.array_equal(found.embedding, VALUES)
 
 
 @pytest.mark.parametrize("row", [1, 150, 298])
@@ -61,10 +62,10 @@ def test_a_flipped_bit_of_a_row_is_found_where_it_is(path: Path, row: int) -> No
 
 @pytest.mark.parametrize("change", ["twice", "others"])
 def test_names_that_are_not_those_of_the_pictures_are_found(path: Path, change: str) -> None:
-    with unsealed(path) as file:
+    with resealed(path) as file:
         file["image_id"][1] = file["image_id"][0] if change == "twice" else b"train/c0/other"
         if change == "twice":
-            del file.attrs["pictures"]
+            file.attrs["pictures"] = Names(file["image_id"][()]).digest
     found = TargetStore.open(path)
     with pytest.raises(BrainhiveError, match=r"several rows of one name|not those of the pictures"):
         found.verify()
@@ -126,13 +127,14 @@ def test_each_row_is_compared_once(path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_a_store_that_was_rewritten_in_chunks_is_refused(path: Path) -> None:
-    with unsealed(path) as file:
+    checksums.unseal(path)
+    with h5py.File(path, "r+") as file:
         values = file["embedding"][()]
         values[150:154] = 0
         del file["embedding"]
         file.create_dataset("embedding", data=values, chunks=(10, DIM))
     with pytest.raises(
-        BrainhiveError, match=rf"{path} is damaged or cut short: .*not in one piece"
+        BrainhiveError, match=f"{path} is damaged or cut short: it has lost its seal"
     ) as caught:
         TargetStore.open(path)
     assert caught.value.hint.startswith("delete it, then: brainhive embed --dataset set")
@@ -196,22 +198,31 @@ def seen(path: Path) -> Any:
     ]
 
 
-def test_a_store_that_an_older_version_began_is_finished_without_checksums(path: Path) -> None:
+def without_checksums(path: Path) -> None:
+    checksums.unseal(path)
+    with h5py.File(path, "r+") as file:
+        del file[checksums.GROUP]
+
+
+def test_a_store_without_checksums_is_refused_with_the_line_that_makes_it_anew(path: Path) -> None:
+    without_checksums(path)
+    with pytest.raises(BrainhiveError, match="it has no dataset checksum/embedding") as caught:
+        TargetStore.open(path)
+    assert caught.value.hint == (
+        "delete it, then: brainhive embed --dataset set --encoders encoder splits=train"
+    )
+
+
+def test_an_unfinished_store_without_checksums_is_begun_anew(path: Path) -> None:
     other = path.with_name("other.h5")
     blank = Blank(other, IDS, IDS, (DIM,), "float32", {"encoder": "encoder"})
     blank.create()
-    with h5py.File(hdf5.part_of(other), "r+") as file:
-        del file[checksums.GROUP]
-    for rows in np.array_split(np.arange(COUNT), 2):
-        blank.create()
-        writer = TargetWriter(other)
-        assert set(rows) <= set(writer.pending)
-        writer.write(rows, VALUES[rows])
-        writer.close()
-    writer.finish()
-    found = TargetStore.open(other)
-    assert np.array_equal(found.embedding, VALUES) and found.done.all()
-    assert not found.is_sealed
+    writer = TargetWriter(other)
+    writer.write(np.arange(200), VALUES[:200])
+    writer.close()
+    without_checksums(hdf5.part_of(other))
+    blank.create()
+    assert len(TargetWriter(other).pending) == COUNT
 
 
 @pytest.mark.parametrize("text", ["", "[brackets]", "{", '"quoted"', "[1]"])

@@ -10,7 +10,7 @@ import pytest
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import hdf5, recordings
 from brainhive_cli.stores.recordings import CHUNK, Recording, Sensors, SignalStore, Voxels
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 
 def recording(count: int, most: int, **fields: Any) -> Recording:
@@ -114,7 +114,7 @@ def test_times_that_differ_as_after_resampling_are_those_of_the_rate() -> None:
 @pytest.mark.parametrize("name", ["times_s", "channels"])
 def test_a_store_whose_lists_do_not_fit_its_signals_does_not_open(path: Path, name: str) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
-    with unsealed(path) as file:
+    with resealed(path) as file:
         longer = [*hdf5.get_attributes(file)[name]] * 2
         hdf5.set_attributes(file, {name: longer})
     with pytest.raises(BrainhiveError, match=rf"sub-03\.h5: signals .* come with {len(longer)}") as caught:
@@ -156,7 +156,7 @@ def test_voxels_keep_their_noise_ceiling(path: Path) -> None:
 
 def test_a_store_whose_region_masks_do_not_match_its_voxels_does_not_open(path: Path) -> None:
     SignalStore.write(path, {"train": voxels(4, V1=[1, 0, 1])})
-    with unsealed(path) as file:
+    with resealed(path) as file:
         del file["region_masks"]
         file["region_masks"] = np.ones((1, 5), bool)
     with pytest.raises(BrainhiveError, match=r"sub-03\.h5: .* 5 voxels in the mask of region V1, not 3"):
@@ -171,12 +171,13 @@ def test_positions_of_sensors_come_back(path: Path) -> None:
     np.testing.assert_array_equal(found.positions, places)
 
 
-def test_a_store_of_the_first_format_opens(path: Path) -> None:
+def test_a_store_of_another_format_is_refused(path: Path) -> None:
     SignalStore.write(path, {"train": recording(4, 2)})
-    with unsealed(path) as file:
+    with resealed(path) as file:
         file.attrs["format"] = 1
-        del file.attrs["space"]  # which that format did not have
-    assert SignalStore.open(path)["train"].space == Sensors(["O1", "Oz", "O2"])
+    with pytest.raises(BrainhiveError, match=r"sub-03\.h5 is not a signal store of format 2") as caught:
+        SignalStore.open(path)
+    assert caught.value.hint == "delete it and run again"
 
 
 @pytest.mark.parametrize(

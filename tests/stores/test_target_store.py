@@ -17,7 +17,7 @@ from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.stores import checksums, hdf5, target_store
 from brainhive_cli.stores.health import measure
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter
-from tests.unsealed import unsealed
+from tests.resealed import resealed
 
 COUNT, DIM = 400, 16
 IDS = [f"train/c{number % 7}/p{number:03d}" for number in range(COUNT)]
@@ -154,11 +154,13 @@ def test_a_store_carries_its_health_as_plain_json(path: Path, values: NDArray[np
     assert isinstance(found.attributes["health"]["spread"], list)
 
 
-def test_an_older_store_is_measured_when_asked(path: Path, values: NDArray[np.float32]) -> None:
+def test_a_store_with_other_health_figures_is_refused(path: Path, values: NDArray[np.float32]) -> None:
     fill(begin(path), values)
-    with unsealed(path) as file:
+    with resealed(path) as file:
         hdf5.set_attributes(file, {"health": {"mean_norm": 1.0, "median_pair_cosine": 0.0}})
-    assert TargetStore.open(path).health == measure(values, np.arange(COUNT))
+    with pytest.raises(BrainhiveError, match=r"encoder\.h5: attribute: health") as caught:
+        _ = TargetStore.open(path).health
+    assert caught.value.hint == "brainhive embed --dataset set --encoders encoder splits=train --again"
 
 
 def test_a_signal_store_is_no_embedding_store(path: Path) -> None:
