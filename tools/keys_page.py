@@ -36,7 +36,12 @@ def page() -> str:
         for kind in parts.kinds(shelf):
             part = parts.load(shelf, kind)
             blocks += [f"### `{kind}`", _about(part.__doc__, part.Config.__doc__)]
-            if keys := list(keys_of(part.Config)):
+            keys, row = list(keys_of(part.Config)), parts.rows(shelf).get(kind)
+            if row:
+                known = set(keys_of(parts.load(shelf, row.family).Config))
+                keys = [key for key in keys if key not in known]
+                blocks.append(f"The keys of `{row.family}`{', with defaults of its own:' if keys else '.'}")
+            if keys:
                 blocks.append(_table(keys))
     return "\n\n".join([*blocks, "## Shipped recipes", _recipes()]) + "\n"
 

@@ -1,14 +1,16 @@
-"""What a part is: a frozen Config that builds, in a file whose name is its kind."""
+"""What a part is: a frozen Config that builds, in a file whose name is its kind, or as a row of a family."""
 
 import importlib
 import pkgutil
-from functools import partial
+from collections.abc import Mapping
+from functools import cache, partial
+from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-from pydantic import BeforeValidator, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, create_model, model_serializer
 
-from brainhive_cli.core import foreign_code
+from brainhive_cli.core import documents, foreign_code
 from brainhive_cli.core.errors import BrainhiveError, RecipeError, guess
 from brainhive_cli.core.recipe import Keys, validate
 
@@ -44,15 +46,41 @@ class Config(Keys):
         return {"kind": self.kind, **fields(self)}
 
 
+class Row(BaseModel):
+    """A part that differs from its family by values alone: an entry of its shelf's `rows.yaml`.
+
+    All further fields are values: defaults of knobs, and attributes of the Config's class, by name.
+
+    Attributes:
+        family: The kind whose Config it takes: a file's, or another row's.
+        about: What it is, in one sentence.
+        tiny: The knobs of its TINY that differ from the family's.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="allow")
+
+    family: str
+    about: str
+    tiny: dict[str, Any] = {}
+
+
 def package(shelf: str) -> ModuleType:
     """Import what the parts of a shelf have in common, for parts that are made of parts of another shelf."""
-    return importlib.import_module(f"brainhive_cli.{shelf}")
+    return importlib.import_module(f"{PACKAGE}{shelf}")
+
+
+@cache
+def rows(shelf: str) -> Mapping[str, Row]:
+    """Read the rows of a shelf's families, by kind, without importing the families."""
+    file = Path(package(shelf).__path__[0], "rows.yaml")
+    return documents.read(file, dict[str, Row]) if file.is_file() else {}
 
 
 def kinds(shelf: str) -> list[str]:
     """List the parts on a shelf without importing them."""
-    found = pkgutil.iter_modules(package(shelf).__path__)
-    return [name_of(module.name) for module in found if not module.name.startswith("_")]
+    names = (module.name for module in pkgutil.iter_modules(package(shelf).__path__))
+    files = [name for name in names if not name.startswith("_")]
+    return [name_of(file) for file in sorted([*files, *map(file_of, rows(shelf))])]
 
 
 def name_of(file: str) -> str:
@@ -85,7 +113,37 @@ def load(shelf: str, kind: str) -> ModuleType:
         known = kinds(shelf)
         hint = f"{guess(name_of(kind), known)}there are: {', '.join(known)}"
         raise RecipeError(f"no {SHELVES[shelf]} called {kind!r}", hint)
-    return importlib.import_module(f"brainhive_cli.{shelf}.{file_of(kind)}")
+    if (name := name_of(file_of(kind))) in rows(shelf):
+        return _module_of_row(shelf, name)
+    return importlib.import_module(f"{PACKAGE}{shelf}.{file_of(kind)}")
+
+
+@cache
+def _module_of_row(shelf: str, kind: str) -> ModuleType:
+    """Make what the file of a row would be: its family's Config with other values, and TINY."""
+    row = rows(shelf)[kind]
+    family = load(shelf, row.family)
+    known = family.Config.model_fields
+    values = dict(row.model_extra or {})
+    knobs = validate(family.Config, {name: values.pop(name) for name in known.keys() & values.keys()}, kind)
+    fields: dict[str, Any] = {}
+    for name in knobs.model_fields_set:
+        field = known[name].asdict()
+        changed = field["attributes"] | {"default": getattr(knobs, name), "default_factory": None}
+        annotation = (field["annotation"], *field["metadata"], Field(**changed))
+        fields[name] = Annotated[annotation]
+    module = ModuleType(f"{PACKAGE}{shelf}.{file_of(kind)}", row.about)
+    config: Any = create_model(
+        "Config",
+        __base__=family.Config,
+        __module__=module.__name__,  # which its kind is read from
+        __doc__=row.about,
+        **fields,
+    )
+    for name, value in values.items():
+        setattr(config, name, tuple(value) if isinstance(value, list) else value)
+    vars(module).update(Config=config, TINY=config(**{**dict(family.TINY), **row.tiny}))
+    return module
 
 
 def _load_module(shelf: str, path: str) -> ModuleType:

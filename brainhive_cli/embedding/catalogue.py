@@ -28,7 +28,7 @@ def _rows(config: Any) -> Iterator[tuple[Any, ...]]:
     source = getattr(plain, "source", "")
     size = config.dim or "×".join(map(str, config.shape or ()))
     known = {plain.name: (size, config.image_px, source)}
-    known |= {name: (of.dim, of.image_px, of.source) for name, of in config.variants.items()}
+    known |= {name: (of["dim"], of["image_px"], of["source"]) for name, of in config.variants.items()}
     for name, (dim, side, weights) in known.items():
         is_here = (config(source=weights) if weights else plain).is_here
         here = "yes" if is_here else "no" if weights or dim else "–"

@@ -97,21 +97,6 @@ class Encoder:
         return made.eval().requires_grad_(False)
 
 
-@dataclass(frozen=True)
-class Variant:
-    """Another size of an encoder, known by a name of its own.
-
-    Attributes:
-        source: Where its weights are.
-        dim: D of its embedding.
-        image_px: Side of the picture that the network sees, pixels.
-    """
-
-    source: str
-    dim: int
-    image_px: int
-
-
 class EncoderConfig(parts.Config):
     """What every encoder's Config has: a name under which its stores are kept, and what is known of it."""
 
@@ -125,8 +110,8 @@ class EncoderConfig(parts.Config):
     """Side of the picture that the network sees, pixels; None where it depends on the source."""
     licence: ClassVar[str] = ""
     """Licence of the weights."""
-    variants: ClassVar[Mapping[str, Variant]] = {}
-    """Other sizes, by name; each name begins with the encoder's and a hyphen."""
+    variants: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+    """Other sizes: `source`, `dim`, `image_px` by a name that begins with the encoder's and a hyphen."""
     config_files: ClassVar[tuple[str, ...]] = ()
     """Files that must lie next to the weights."""
     weight_files: ClassVar[tuple[str, ...]] = hub.WEIGHTS
@@ -235,7 +220,7 @@ class EncoderConfig(parts.Config):
         """D of the embedding where the defaults or a variant fix it: known before any weights are here."""
         if self.dim is None or self.name == type(self)().name:
             return self.dim
-        return self.variants[self.name].dim if self.name in self.variants else None
+        return self.variants[self.name]["dim"] if self.name in self.variants else None
 
     @property
     def known_shape(self) -> tuple[int, ...] | None:
@@ -250,7 +235,7 @@ class EncoderConfig(parts.Config):
         source = getattr(self, "source", None)
         if default is None or source == default.default:
             return self.kind.replace(".", "-")  # an import path; torch's modules have no name with a dot
-        names = (name for name, variant in self.variants.items() if variant.source == source)
+        names = (name for name, variant in self.variants.items() if variant["source"] == source)
         return next(names, None) or slug(str(source))
 
     def build(self) -> Encoder:
@@ -375,7 +360,7 @@ def _known(name: str) -> dict[str, str]:
     name = parts.name_of(name)
     kind = name.partition("-")[0]
     variants = parts.load("encoders", kind).Config.variants if parts.is_kind("encoders", kind) else {}
-    return {"kind": kind, "source": variants[name].source} if name in variants else {}
+    return {"kind": kind, "source": variants[name]["source"]} if name in variants else {}
 
 
 def resolve_all(references: Any) -> Any:

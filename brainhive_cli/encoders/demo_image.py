@@ -5,7 +5,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
-from brainhive_cli.encoders import Encoder, EncoderConfig, located, require, transformers_clip
+from brainhive_cli.encoders import Encoder, EncoderConfig, located, require, transformers_vit
 
 PROJECTION = "image_projection.safetensors"
 WIDTH = 128
@@ -23,7 +23,7 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the encoder of demo-clip, and the projection."""
-        clip = transformers_clip.Config(source=self.source).build()
+        clip = transformers_vit.Config(source=self.source).build()
         folder = hub.folder(self.projection)
         require(folder, PROJECTION)
         digests = {"digest": f"{clip.weights['digest']} {hub.digest(folder, (PROJECTION,))}"}

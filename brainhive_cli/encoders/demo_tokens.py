@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from brainhive_cli.core import hub, weights
 from brainhive_cli.core.blocks import FusionEncoder
-from brainhive_cli.encoders import Encoder, EncoderConfig, demo_clip, demo_vae, located, require
+from brainhive_cli.encoders import Encoder, EncoderConfig, located, require, resolve
 
 FUSION, PROJECTION = (f"{part}/diffusion_pytorch_model.safetensors" for part in ("fusion_encoder", "proj"))
 WIDTH = 128
@@ -26,7 +26,8 @@ class Config(EncoderConfig):
 
     def build(self) -> Encoder:
         """Prepare the encoders of demo-clip and demo-vae, and the fusion of both."""
-        clip, vae = demo_clip.Config(source=self.clip).build(), demo_vae.Config(source=self.vae).build()
+        clip = resolve({"kind": "demo-clip", "source": self.clip}).build()
+        vae = resolve({"kind": "demo-vae", "source": self.vae}).build()
         folder = hub.folder(self.source)
         require(folder, FUSION, PROJECTION)
         own = hub.digest(folder, (FUSION, PROJECTION))

@@ -53,6 +53,16 @@ class Config(EncoderConfig):
     )
     architecture: dict[str, Any] = Field({}, description="AutoencoderKL arguments of `random` weights")
 
+    @property
+    def known_shape(self) -> tuple[int, ...] | None:
+        """Shape of a target, by the default source; a latent's sides are in proportion to the picture's."""
+        default = type(self).model_fields["resolution_px"].default
+        usual = self.model_copy(update={"resolution_px": default}) if self.shape else self
+        known = super(Config, usual).known_shape
+        if known is None or self.shape is None:
+            return known
+        return (known[0], *(side * self.resolution_px // default for side in known[1:]))
+
     def build(self) -> Encoder:
         """Prepare the autoencoder, in float32."""
         load, weights = self._found()

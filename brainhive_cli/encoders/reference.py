@@ -90,6 +90,6 @@ def _nearest(source: str) -> str:
     for kind in parts.kinds("encoders"):
         plain = parts.load("encoders", kind).Config()
         known[getattr(plain, "source", "")] = plain.name
-        known |= {variant.source: name for name, variant in plain.variants.items()}
+        known |= {variant["source"]: name for name, variant in plain.variants.items()}
     found = difflib.get_close_matches(source, known, n=1)
     return f"{known[found[0]]} ({found[0]})" if found else ""

@@ -125,14 +125,17 @@ class Config(TokenConfig):
         return Encoder(outputs, preprocess, described(processor), weights, preprocess_batch=preprocess_batch)
 
 
-SMALL = {
-    "hidden_size": 16,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 2,
-    "image_size": 16,
-    "patch_size": 8,
-}
-TINY = Config(source="random", architecture={"model_type": "dinov2", **SMALL})
+TINY = Config(
+    source="random",
+    architecture={
+        "model_type": "dinov2",
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "image_size": 16,
+        "patch_size": 8,
+    },
+)
 
 
 def _load(config: Config, family: _Family, folder: Path, seen: torch.Size) -> nn.Module:

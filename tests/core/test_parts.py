@@ -1,5 +1,6 @@
 """Parts that lie outside the package: found by their import path, and written down by it."""
 
+import subprocess
 import sys
 from pathlib import Path
 
@@ -17,6 +18,11 @@ class Config(parts.Config):
     """Its knobs."""
     width: int = 3
 '''
+OF_A_ROW = """from brainhive_cli.core import parts
+
+class Config(parts.load("encoders", "demo-clip").Config):
+    size: int = 2
+"""
 ENCODER = """from brainhive_cli.encoders import EncoderConfig
 
 class Config(EncoderConfig):
@@ -31,6 +37,7 @@ def own_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code_allowed: N
     (package / "__init__.py").touch()
     (package / "wide_net.py").write_text(PART)
     (package / "colours.py").write_text(ENCODER)
+    (package / "of_a_row.py").write_text(OF_A_ROW)
     (package / "no_part.py").write_text("from brainhive_cli.core.parts import Config\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     yield "own_parts"
@@ -65,3 +72,34 @@ def test_a_path_without_a_part_is_refused(own_package: str, module: str, message
     with pytest.raises(BrainhiveError, match=message) as caught:
         parts.resolve("backbones", f"{own_package}.{module}")
     assert caught.value.hint
+
+
+ROWS = [(shelf, kind) for shelf in parts.SHELVES for kind in parts.rows(shelf)]
+
+
+@pytest.mark.parametrize(("shelf", "kind"), ROWS)
+def test_a_row_gives_values_of_what_its_family_has(shelf: str, kind: str) -> None:
+    row, row_part = parts.rows(shelf)[kind], parts.load(shelf, kind)
+    family = parts.load(shelf, row.family).Config
+
+    assert [name for name in row.model_extra if name not in {*family.model_fields, *dir(family)}] == []
+    assert issubclass(row_part.Config, family) and row_part.Config().kind == kind
+    assert row_part.Config() == parts.resolve(shelf, kind)  # the same class each time
+    assert parts.resolve(shelf, kind) != family()
+
+
+def test_a_part_outside_the_package_may_be_made_of_a_row(own_package: str) -> None:
+    config = parts.resolve("encoders", {"kind": f"{own_package}.of_a_row", "size": 3})
+
+    assert config.kind == "own_parts.of_a_row" and config.source == "demo:encoder"
+    assert parts.resolve("encoders", config.model_dump()) == config
+
+
+def test_the_names_of_rows_are_known_without_their_families() -> None:
+    program = """if True:
+        import sys
+        from brainhive_cli.core import parts
+        assert {"clip-b32", "transformers-vit"} <= set(parts.kinds("encoders"))
+        print(*{"torch", "transformers", "diffusers", "timm", "open_clip"} & set(sys.modules))
+    """
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == ""

@@ -11,7 +11,7 @@ from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.datasets import demo
 from brainhive_cli.demo import captions, dual_guided, joined, pictures, token_guided
-from brainhive_cli.encoders import demo_image, demo_text, demo_vae
+from brainhive_cli.encoders import demo_image, resolve
 from brainhive_cli.generators import Sampling, versatile_diffusion
 from tools.demo_world import plain_unet
 from tools.demo_world.pool import drawn
@@ -43,12 +43,12 @@ def true() -> Conditioning:
     """What encoders say of the pictures: latents, image tokens, text tokens of the first caption."""
     images = demo.Config().build(Paths()).images("test")
     found = {}
-    for name, config in (("start", demo_vae.Config(output="latent")), ("embeddings", demo_image.Config())):
+    for name, config in (("start", resolve("demo-vae:latent")), ("embeddings", demo_image.Config())):
         encoder = config.build()
         views = torch.stack([encoder.preprocess(images.open(n)) for n in range(ITEMS)])
         with torch.inference_mode():
             found[name] = encoder.module(views).clone()
-    encoder = demo_text.Config().build()
+    encoder = resolve("demo-text").build()
     with torch.inference_mode():
         ids = torch.stack([encoder.preprocess(images.captions_of(n)[0]) for n in range(ITEMS)])
         found["texts"] = encoder.module(ids).clone()
@@ -135,7 +135,7 @@ def test_either_stream_says_what_it_is(folder, shown, true, name, tmp_path, monk
 
 
 def test_every_word_of_the_captions_is_one_token() -> None:
-    encoder = demo_text.Config().build()
+    encoder = resolve("demo-text").build()
     for scene in pictures.scenes("train")[::50]:
         for caption in captions.captions(scene):
             ids = encoder.preprocess(caption)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.demo import films, text_guided, token_guided
 from brainhive_cli.demo.captions import captions
-from brainhive_cli.encoders import demo_tokens, demo_vae
+from brainhive_cli.encoders import demo_tokens, resolve
 from brainhive_cli.generators import Sampling, animatediff, sdxl_unclip
 from brainhive_cli.metrics import video
 from brainhive_cli.priors.fusion_prior import FusionPrior
@@ -77,7 +77,7 @@ def test_a_thing_moves_as_the_blurry_frames_say_and_looks_as_in_the_keyframe(fol
         prompt_suffix="",
     ).build()
     steps = torch.tensor([films.DIRECTIONS[film.direction] for film in SHOWN]).double()
-    encoder = demo_vae.Config(output="latent").build()
+    encoder = resolve("demo-vae:latent").build()
     with torch.inference_mode():
         latents = encoder.module((clips * 2 - 1).flatten(0, 1)).unflatten(0, clips.shape[:2])
     blurry = F.avg_pool2d(latents.flatten(0, 1), 2).repeat_interleave(2, -1).repeat_interleave(2, -2)

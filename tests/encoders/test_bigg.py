@@ -90,12 +90,10 @@ def test_what_the_stores_will_hold_is_known_before_any_weights_are_here():
 
 
 def test_sd15s_latent_is_as_large_as_its_resolution_says():
-    from brainhive_cli.encoders import sd15_vae
-
     blocks = {"block_out_channels": [8] * 4, "norm_num_groups": 4}
     blocks |= {f"{way}_block_types": [f"{way.title()}{end}Block2D"] * 4 for way, end in DIRECTIONS}
-    config = sd15_vae.Config(source="random", resolution_px=224, architecture=blocks)
-    encoder = config.build()
+    knobs = {"source": "random", "resolution_px": 224, "architecture": blocks}
+    encoder = encoders.resolve({"kind": "sd15-vae", **knobs}).build()
 
     pixels = encoder.preprocess(Image.new("RGB", (224, 224), "red"))
 

@@ -19,8 +19,9 @@ from safetensors import safe_open
 from torch import Tensor
 
 from brainhive_cli import encoders
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
-from brainhive_cli.encoders import vd_image, vd_text, vd_vae
+from brainhive_cli.encoders import vd_image, vd_text
 from brainhive_cli.generators import sd15_ip, versatile_diffusion
 
 TOLERANCE = 1e-4
@@ -104,15 +105,15 @@ def test_latents_are_the_references_mode_times_the_factor_that_its_config_lacks(
         in torch.load(folder / "vae/diffusion_pytorch_model.bin").__str__()
     )
 
-    encoder = vd_vae.Config(source=str(folder / "vae")).build()
+    encoder = encoders.resolve({"kind": "vd-vae", "source": str(folder / "vae")}).build()
 
     assert_near(encoder.module(expected["in.image"] * 2 - 1), expected["out.latent"])
 
 
 def view_of(side_px: int) -> Any:
     """An encoder that sees pictures of this height and width."""
-    architecture = vd_vae.TINY.architecture
-    return vd_vae.Config(source="random", resolution_px=side_px, architecture=architecture).build()
+    tiny = parts.load("encoders", "vd-vae").TINY
+    return tiny.model_copy(update={"resolution_px": side_px}).build()
 
 
 def test_pictures_are_resized_bilinearly_with_antialiasing_and_not_rounded(golden, tmp_path):

@@ -16,7 +16,6 @@ from torch import Tensor
 from brainhive_cli import encoders
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.encoders import dreamsim
-from brainhive_cli.encoders._dreamsim_vit import VITS
 
 SAME = 1e-5
 """Largest difference of float32 from the float64 computed here, relative to the embedding's spread."""
@@ -71,7 +70,7 @@ def write_checkpoint(folder: Path, name: str, state: State) -> None:
         wrapped = {"model": {f"module.visual.{key}": value for key, value in state.items()}}
     else:
         wrapped = {"state_dict": state}
-    torch.save(wrapped, folder / VITS[name].file)
+    torch.save(wrapped, folder / dreamsim.VITS[name].file)
 
 
 def write_adapter(folder: Path, members: int, seed: int = 7) -> State:

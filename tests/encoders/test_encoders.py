@@ -20,7 +20,7 @@ from transformers import CLIPImageProcessor, CLIPVisionConfig, CLIPVisionModelWi
 from brainhive_cli import encoders
 from brainhive_cli.core import hub, parts
 from brainhive_cli.core.errors import MissingData, MissingExtra, RecipeError
-from brainhive_cli.encoders import Encoder, diffusers_vae, transformers_clip
+from brainhive_cli.encoders import Encoder, diffusers_vae
 
 SAME = 1e-5
 """One picture and the library's own batch of it, in float32."""
@@ -46,9 +46,9 @@ def embed(encoder: Encoder, picture: Image.Image) -> Tensor:
 
 def write_clip(folder: Path) -> Path:
     torch.manual_seed(1)
-    CLIPVisionModelWithProjection(CLIPVisionConfig(**transformers_clip.TINY.architecture)).save_pretrained(
-        folder
-    )
+    CLIPVisionModelWithProjection(
+        CLIPVisionConfig(**parts.load("encoders", "transformers-clip").TINY.architecture)
+    ).save_pretrained(folder)
     CLIPImageProcessor(size={"shortest_edge": 16}, crop_size={"height": 16, "width": 16}).save_pretrained(
         folder
     )

@@ -19,14 +19,15 @@ from torch import Tensor
 from torchvision import transforms
 
 from brainhive_cli import encoders
+from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.encoders import siglip2
 
 open_clip = pytest.importorskip("open_clip", reason="open_clip is not installed")
 
 SAME = 1e-5
 """Largest difference, as a share of the reference's spread: float32 rounds otherwise in other batches."""
 TIMM = {"kind": "timm", "source": "random", "architecture": "test_vit"}
+SIGLIP2 = parts.load("encoders", "siglip2").TINY.model_dump()
 TOWER = {"hidden_size": 24, "num_hidden_layers": 3, "num_attention_heads": 2}
 TEXT = {
     **TOWER,
@@ -357,7 +358,7 @@ def test_a_checkpoint_without_some_weights_is_refused(name: str, tmp_path: Path)
         ({"kind": "dinov2-b14", "output": []}, "name one output at least"),
         ({**TIMM, "output": "block-6"}, "no 'block-6'"),
         ({**TIMM, "architecture": "test_resnet", "output": "mean"}, "no tokens, so no output 'mean'"),
-        ({**dict(siglip2.TINY), "kind": "siglip2", "output": "class"}, "no class token, so no 'class'"),
+        ({**SIGLIP2, "output": "class"}, "no class token, so no 'class'"),
         ({"kind": "vae", "output": "mean"}, "'embedding' or 'latent'"),
         ({"kind": "open-clip", "source": "random", "architecture": "RN51"}, "open_clip has no model 'RN51'"),
     ],
