@@ -41,6 +41,8 @@ SMALL_FILE_LINES = 50
 SYSTEMS = ("brainhive", "havir", "neurons")
 CHANGES_FROM_RUN_TO_RUN = re.compile(r"seconds|time|date|created|version|host|memory|duration|path|folder")
 """Keys of documents that are not compared."""
+FINGERPRINT = re.compile(r"-[0-9a-f]{10}\b")
+"""In the names of runs: that of a recipe is recorded by itself."""
 PROGRAM = """if True:
     from brainhive_cli.alignment import loop
     from brainhive_cli.__main__ import main
@@ -190,24 +192,27 @@ def _stable(value: Any) -> Any:
     """Leave out what differs between two runs of the same code."""
     if isinstance(value, dict):
         return {key: _stable(each) for key, each in value.items() if not CHANGES_FROM_RUN_TO_RUN.search(key)}
-    return [_stable(element) for element in value] if isinstance(value, list) else value
+    if isinstance(value, list):
+        return [_stable(element) for element in value]
+    return FINGERPRINT.sub("", value) if isinstance(value, str) else value
 
 
-def record_home(home: Path) -> dict[str, Any]:
-    """Digest every tensor, and take every metric, of all files that commands left in a home."""
-    record: dict[str, Any] = {}
+def record_home(home: Path) -> dict[str, list[Any]]:
+    """Digest every tensor, and take every metric, of all files that commands left in a home, by file name."""
+    record: dict[str, list[Any]] = {}
     for path in sorted(home.rglob("*")):
-        name = path.relative_to(home).as_posix()
         if path.suffix == ".safetensors":
-            record[name] = {key: digest(array) for key, array in sorted(load_file(path).items())}
+            content: Any = {key: digest(array) for key, array in sorted(load_file(path).items())}
         elif path.suffix == ".h5":
             with h5py.File(path) as file:
-                sets: dict[str, str] = {}
-                file.visititems(lambda key, node, sets=sets: sets.update(_digest_set(key, node)))
-                record[name] = sets
+                content = {}
+                file.visititems(lambda key, node, sets=content: sets.update(_digest_set(key, node)))
         elif path.name == "metrics.json":
-            record[name] = _stable(json.loads(path.read_text()))
-    return record
+            content = _stable(json.loads(path.read_text()))
+        else:
+            continue
+        record.setdefault(FINGERPRINT.sub("", path.relative_to(home).as_posix()), []).append(content)
+    return {name: sorted(contents, key=json.dumps) for name, contents in record.items()}
 
 
 def _digest_set(key: str, node: Any) -> dict[str, str]:
@@ -306,6 +311,9 @@ def differences(before: Any, after: Any, where: str = "") -> Iterator[str]:
                 yield f"{name}: only {'after' if key in after else 'before'}"
             else:
                 yield from differences(before[key], after[key], name)
+    elif isinstance(before, list) and isinstance(after, list) and len(before) == len(after):
+        for place, pair in enumerate(zip(before, after, strict=True)):
+            yield from differences(*pair, f"{where}[{place}]")
     elif before != after:
         yield f"{where}: {str(before)[:80]} → {str(after)[:80]}"
 
