@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,6 +87,7 @@ def rank_sum(groups: Sequence[Values], pool: int, items: Items | None = None) ->
     return RankSum(better, worse, count, pool, test)
 
 
+@lru_cache(maxsize=4)  # cells of a run share them; 32 MiB each at most
 def _sum_of_guesses(count: int, pool: int) -> NDArray[np.float64]:
     """Convolve a uniform distribution over `pool` values `count` times with itself."""
     size = count * (pool - 1) + 1
