@@ -77,7 +77,7 @@ def test_its_files_are_fetched_from_the_hub_and_named_by_the_plan(
         hub.lead(monkeypatch)
         planned = _captioner.check(HeadCaption())
         assert f"captions by hub:{NAME}, " in planned and "to download" in planned
-        assert f"from the head image by hub:datasets/{CONVERTER}, " in planned
+        assert f"from the head image by hub:datasets/{CONVERTER}" in planned
         before = [name for name in hub.fetched if not name.endswith("config.json")]
         captioner = _captioner.load(HeadCaption(), CPU, torch.float32)
     assert before == [] and not [name for name in hub.fetched if name.endswith(".bin")]

@@ -11,7 +11,6 @@ from brainhive_cli.app import app
 from brainhive_cli.core import documents
 from brainhive_cli.core.signal_spec import SignalSpec
 from brainhive_cli.demo import voxels
-from brainhive_cli.pipelines import demo
 from brainhive_cli.pipelines.demo import HEADS
 
 CONTROLS = ["none", "swapped", "random", "shuffled trials"]
@@ -67,8 +66,3 @@ def test_its_lines_run_by_hand_and_make_nothing_anew(shown, home) -> None:
         by_hand = CliRunner().invoke(app, [*shlex.split(line)[1:], "--json"])
         assert by_hand.exit_code == 0, by_hand.stderr
     assert set(home.glob("runs/*/*")) == runs
-
-
-def test_the_demo_of_eeg_keeps_its_fingerprint() -> None:
-    """Keys that it does not need are no part of its recipe, so that its finished runs are found."""
-    assert demo.Recipe().model_dump().keys() == {"paths", "run", "digests", "overrides"}
