@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from itertools import chain
+from itertools import chain, compress
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -78,11 +78,9 @@ class Items:
 
     def where(self, is_chosen: Sequence[NDArray[np.bool_]]) -> Self:
         """Choose items [N] by subject, and leave out subjects who have none; units stay as they are."""
-        some = [np.flatnonzero(chosen).tolist() for chosen in is_chosen]
-        ids, units = (
-            [[of[place] for place in places] for of, places in zip(listed, some, strict=True) if len(places)]
-            for listed in (self.ids, self.units)
-        )
+        listed = zip(self.ids, self.units, is_chosen, strict=True)
+        some = [(ids, units, chosen) for ids, units, chosen in listed if chosen.any()]
+        ids, units = ([list(compress(each[of], each[2])) for each in some] for of in (0, 1))
         return replace(self, ids=ids, units=units)
 
     def permute(self, random: np.random.Generator) -> list[NDArray[np.int64]]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -14,17 +15,14 @@ from brainhive_cli.metrics.part import Scale
 
 Values = NDArray[np.float64]
 DICE, RECALL = "mask_dice", "concept_recall"
+BLEU = {f"bleu_{order}": order for order in range(1, 5)}
+"""Longest n-grams by name."""
 ROUGE = {"rouge_1": "rouge1", "rouge_l": "rougeL"}
 """Our names to those of torchmetrics."""
-LIBRARIES = {
-    **dict.fromkeys([*(f"bleu_{order}" for order in range(1, 5)), *ROUGE], "torchmetrics"),
-    "cider": "pycocoevalcap",
-}
+LIBRARIES = {**dict.fromkeys([*BLEU, *ROUGE], "torchmetrics"), "cider": "pycocoevalcap"}
 """The library that each score of captions needs, both of the extra `captions`."""
 INSIDE = 0.5
 """Probability above which a pixel is the object's (NEURONS)."""
-COUNTS = ("numerator", "denominator", "preds_len", "target_len")
-"""What BLEU is computed from: the states of torchmetrics, which are sums over items."""
 SCALES = {
     DICE: Scale(0.0, 1.0, short="Dice", ranks=False),
     RECALL: Scale(0.0, 1.0, short="recall", ranks=False),
@@ -43,10 +41,10 @@ def dice(decoded: Tensor, true: Tensor) -> Values:
     Returns:
         [N], over all frames and pixels of an item; NaN of a stimulus without an object, which has none.
     """
-    found, object_mask = (decoded > INSIDE).flatten(1).double(), true.flatten(1).double()
-    area = object_mask.sum(1)
-    values: Values = (2 * (found * object_mask).sum(1) / (found.sum(1) + area)).numpy()
-    return np.where(area.numpy() > 0, values, np.nan)
+    inside, of_object = (decoded > INSIDE).flatten(1), true.flatten(1).bool()
+    area = of_object.sum(1)
+    values = 2 * (inside & of_object).sum(1, dtype=torch.float64) / (inside.sum(1) + area)
+    return values.where(area > 0, torch.nan).numpy()
 
 
 def recalled(likelihood: NDArray[np.floating[Any]], true: NDArray[np.bool_]) -> Values:
@@ -71,8 +69,9 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     """Compare captions with all true ones of their stimuli, by the metrics whose library is installed.
 
     Words are in lower case, without punctuation, as the tokenizer of COCO's evaluation leaves them, which
-    also separates clitics (man 's). BLEU: see `bleu`. ROUGE: F1 with the true caption that is nearest. CIDEr:
-    CIDEr-D of COCO's evaluation, 0 to 10, n-grams weighed by how few of these N stimuli have them.
+    also separates clitics (man 's); hyphens and apostrophes stay inside of words. BLEU: see `bleu`. ROUGE: F1
+    with the true caption that is nearest. CIDEr: CIDEr-D of COCO's evaluation, 0 to 10, n-grams weighed by
+    how few of these N stimuli have them.
 
     Args:
         texts: [N].
@@ -86,7 +85,7 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     if has_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
-        values |= {f"bleu_{order}": bleu(written, truths, order) for order in range(1, 5)}
+        values |= {name: bleu(written, truths, order) for name, order in BLEU.items()}
         for name, key in ROUGE.items():
             scores = [
                 rouge_score(text, [some], rouge_keys=key, normalizer=str, tokenizer=str.split)
@@ -121,21 +120,21 @@ def bleu(texts: Sequence[str], true: Sequence[Sequence[str]], order: int) -> Val
     """
     from torchmetrics.text import BLEUScore
 
-    metric = BLEUScore(n_gram=order, compute_with_cache=False)
-    counts = []
+    metric, items = BLEUScore(n_gram=order, compute_with_cache=False), []
     for text, some in zip(texts, true, strict=True):
         metric.reset()
         metric.update([text], [some])
-        counts.append([getattr(metric, name).clone() for name in COUNTS])
-    sums = [sum(column) for column in zip(*counts, strict=True)]
+        sizes = metric.preds_len, metric.target_len
+        items.append(torch.hstack((metric.numerator, metric.denominator, *sizes)))
+    counts = torch.stack(items)  # [N, 2 · order + 2]
 
-    def score(states: Sequence[Any]) -> float:
-        for name, state in zip(COUNTS, states, strict=True):
-            setattr(metric, name, state)
+    def score(sums: Tensor) -> float:
+        parts = sums.split((order, order, 1, 1))
+        metric.numerator, metric.denominator, metric.preds_len, metric.target_len = parts
         return float(metric.compute())
 
-    without = np.array([score([s - own for s, own in zip(sums, each, strict=True)]) for each in counts])
-    return score(sums) + (len(counts) - 1) * (without.mean() - without)
+    without = np.array([score(sums) for sums in counts.sum(0) - counts])
+    return score(counts.sum(0)) + (len(items) - 1) * (without.mean() - without)
 
 
 def has_library(metric: str) -> bool:
@@ -149,4 +148,4 @@ def no_library(metric: str) -> MissingExtra:
 
 
 def _words(text: str) -> str:
-    return " ".join(re.findall(r"[\w'-]+", text.lower()))
+    return " ".join(re.findall(r"\w+(?:['-]\w+)*", text.lower()))

@@ -17,7 +17,7 @@ from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data import clip_files, media_files
 from brainhive_cli.datasets import Clip
 from brainhive_cli.reconstruction.annotations import Annotation
-from brainhive_cli.reconstruction.generated import Scored, best_first
+from brainhive_cli.reconstruction.generated import Scored, best_first, first_of_sources
 from brainhive_cli.reconstruction.metric_parts import short
 from brainhive_cli.reconstruction.tables import titles_of
 from brainhive_cli.reports.filmstrips import Strip, draw_filmstrips, outlined
@@ -81,9 +81,7 @@ class ClipSelection:
     @property
     def _sources(self) -> list[Scored]:
         """The first cell of each source that has clips of its own."""
-        made = [each for each in self.scored if each.generated.is_shown and each.generated.source != "mean"]
-        by_source = {each.generated.source: each for each in reversed(made)}
-        return [by_source[source] for source in dict.fromkeys(each.generated.source for each in made)]
+        return [each for source, each in first_of_sources(self.scored).items() if source != "mean"]
 
     def _columns(self) -> list[str]:
         titles = titles_of("clip")

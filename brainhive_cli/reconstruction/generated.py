@@ -16,7 +16,7 @@ from brainhive_cli.core.measurements import Metric, scope
 from brainhive_cli.core.units import Alike
 from brainhive_cli.data import media_files
 from brainhive_cli.metrics.statistics import measure
-from brainhive_cli.metrics.tasks import DICE, LIBRARIES, RECALL
+from brainhive_cli.metrics.tasks import RECALL, SCALES
 from brainhive_cli.reconstruction.annotations import Annotation
 from brainhive_cli.reconstruction.metric_parts import lower_is_better, scale_of
 from brainhive_cli.reconstruction.scoring import Scorer
@@ -64,11 +64,6 @@ class GeneratedSet:
     def scope(self) -> str:
         """What its metrics are of, as `brain · sub-01_seed-1`."""
         return scope(self.source, self.title)
-
-    @property
-    def is_shown(self) -> bool:
-        """Whether it has media of its own."""
-        return self.source != TRUTH and bool(self.media)
 
     @property
     def media(self) -> list[tuple[str, Path]]:
@@ -140,6 +135,15 @@ class Scored:
         ]
 
 
+def first_of_sources(scored: Sequence[Scored]) -> dict[str, Scored]:
+    """Choose the first cell of each source that has media of its own, by source."""
+    first: dict[str, Scored] = {}
+    for each in scored:
+        if each.generated.source != TRUTH and each.generated.media:
+            first.setdefault(each.generated.source, each)
+    return first
+
+
 def best_first(scored: Sequence[Scored]) -> list[tuple[Scored, str]]:
     """Sort the items of some reconstructions by the mean over metrics of their rank among all of them."""
     from scipy.stats import rankdata
@@ -171,19 +175,20 @@ def metrics_of(
     groups = [[each for each in scored if each.generated.subject == subject] for subject in subjects]
     ids, means = zip(*(_over_seeds(group, by_concept) for group in groups), strict=True)
     items, metrics = alike.items(ids), {}
-    for name in means[0]:
+    for name in dict.fromkeys(name for of in means for name in of):
         metric = RECALL if by_concept else name
-        scale, values = scale_of(metric), [of[name] for of in means]
-        has_value = [~np.isnan(some).any(0) for some in values]
-        if not any(has.any() for has in has_value):
-            continue
+        scale = scale_of(metric)
+        values = [of.get(name, np.full((1, len(i)), np.nan)) for of, i in zip(means, ids, strict=True)]
+        # of media no value may be missing: `measure` refuses it
+        has_value = [~np.isnan(some).any(0) | (metric not in SCALES) for some in values]
+        subjects_with = [place for place, has in enumerate(has_value) if has.any()]
         chance = scale.chance
-        if metric == RECALL:
-            guesses = [group[0].generated.tasks.guess for group in groups]
-            chance = float(np.concatenate(guesses)[np.concatenate(has_value)].mean())
+        if metric == RECALL:  # a mean over subjects, as the value
+            guesses = [groups[place][0].generated.tasks.guess[has_value[place]] for place in subjects_with]
+            chance = float(np.mean([guess.mean() for guess in guesses]))
         metrics[name] = measure(
             metric,
-            [some[:, has] for some, has in zip(values, has_value, strict=True) if has.any()],
+            [values[place][:, has_value[place]] for place in subjects_with],
             protocol=protocol,
             split=split,
             items=items.where(has_value),
@@ -191,7 +196,7 @@ def metrics_of(
             chance=chance,
             limits=(scale.low, scale.high),
             seeds=seeds,
-            is_share=False if name in LIBRARIES or name == DICE else None,  # even where all values are 0 or 1
+            is_share=False if metric in {*SCALES} - {RECALL} else None,  # even where all values are 0 or 1
         )
     return metrics
 

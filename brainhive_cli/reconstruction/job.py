@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -366,11 +365,8 @@ class Job:
         if "brain" not in self.sources or "shuffled" in self.sources:
             return []
         shuffled = [each.shuffled().first(self.recipe.items) for each in brain if len(each.image_ids) > 1]
-        no_files: list[dict[str, list[Path]]] = [{i: [] for i in each.image_ids} for each in shuffled]
         floors = [self.generated(each, folder) for each in shuffled]
-        return [
-            replace(each, files=of) for each, of in zip(floors, no_files, strict=True) if each.tasks.values
-        ]
+        return [replace(each, files={i: [] for i in each.files}) for each in floors if each.tasks.values]
 
     def check(self, decoded_sets: Sequence[DecodedSet], prior: Any, launch: Launch) -> None:
         """Refuse what cannot be generated, before the generator is loaded.

@@ -134,5 +134,6 @@ def _compare(first: Side, second: Side) -> dict[str, Any]:
 
 def _values(cells: Sequence[Values], ids: Sequence[str], metric: str) -> NDArray[np.float64]:
     """Collect the values of items [S, N], one row a cell; NaN where an item has none."""
-    by_id = [dict(zip(cell["image_ids"], cell[metric], strict=True)) for cell in cells]
+    nothing = [None] * len(cells[0]["image_ids"])
+    by_id = [dict(zip(cell["image_ids"], cell.get(metric, nothing), strict=True)) for cell in cells]
     return np.array([[cell[image_id] for image_id in ids] for cell in by_id], np.float64)

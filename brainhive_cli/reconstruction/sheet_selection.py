@@ -13,7 +13,7 @@ from brainhive_cli.core.artifacts import Row, Sheet, Tile
 from brainhive_cli.core.metric_names import shown
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.media_files import first_frame
-from brainhive_cli.reconstruction.generated import Scored, best_first
+from brainhive_cli.reconstruction.generated import Scored, best_first, first_of_sources
 from brainhive_cli.reconstruction.tables import TITLES
 from brainhive_cli.reports import sheets
 
@@ -70,11 +70,8 @@ class Selection:
                 "From the best to the worst", [once[step] for step in steps], f"{how}; in even steps"
             ),
         ]
-        made = [each for each in self.scored if each.generated.is_shown]
-        by_source = {each.generated.source: each for each in reversed(made)}
-        if len(by_source) > 1:
-            order = dict.fromkeys(each.generated.source for each in made)
-            found.append(self._sources({source: by_source[source] for source in order}, how))
+        if len(by_source := first_of_sources(self.scored)) > 1:
+            found.append(self._sources(by_source, how))
         return found
 
     def contact_sheet(self) -> Image.Image:

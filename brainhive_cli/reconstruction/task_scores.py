@@ -6,22 +6,12 @@ from typing import Self
 
 import numpy as np
 import torch
-from torch import Tensor
 from torch.nn.functional import interpolate
 
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.datasets import StimulusSet
-from brainhive_cli.metrics.tasks import (
-    DICE,
-    LIBRARIES,
-    RECALL,
-    Values,
-    caption_scores,
-    dice,
-    has_library,
-    no_library,
-    recalled,
-)
+from brainhive_cli.metrics import tasks
+from brainhive_cli.metrics.tasks import Values
 from brainhive_cli.reconstruction.annotations import CAPTION, CONCEPTS, MASK
 
 
@@ -30,7 +20,8 @@ class TaskScores:
     """The scores of one decoded set, of what it has and the data set has the truth of.
 
     Attributes:
-        values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption.
+        values: [N] by metric; NaN of a stimulus without an object, a known concept or a caption. None of a
+            metric of which all stimuli are such.
         by_concept: Whether each concept was recalled, [N] by its name; NaN of stimuli that do not show it.
         guess: Chance of recalling one of an item's concepts by guessing, [N].
         missing: Scores whose library is missing, and how to get it.
@@ -47,30 +38,30 @@ class TaskScores:
         row_of = {image_id: row for row, image_id in enumerate(images.image_ids)}
         rows = [row_of[image_id] for image_id in image_ids]
         masks, likelihood = (decoded.tensors.get(head) for head in (MASK, CONCEPTS))
-        values, by_concept, guess = dict[str, Values](), dict[str, Values](), np.zeros(0)
+        values, guess, missing = dict[str, Values](), np.zeros(0), dict[str, str]()
+        by_concept = dict[str, Values]()
         if images.masks is not None and masks is not None and masks.shape[1:2] == (images.frames or 1,):
-            size = (masks.shape[-2], masks.shape[-1])
-            true = torch.stack([_resized(images.masks(row), size) for row in rows])  # [N, F, 1, H, W]
-            values[DICE] = dice(masks.cpu(), true)
+            objects = [torch.from_numpy(images.masks(row))[:, None].gt(0).byte() for row in rows]
+            size = (masks.shape[-2], masks.shape[-1])  # to which targets are brought in the same way
+            true = torch.stack([interpolate(each, size, mode="nearest") for each in objects])
+            values[tasks.DICE] = tasks.dice(masks.cpu(), true)
         names = images.label_names
         if images.labels is not None and likelihood is not None and likelihood.shape[1:] == (len(names),):
             shown = np.stack([images.labels(row) for row in rows]).astype(bool)  # [N, K]
-            hits, counts = recalled(likelihood.float().cpu().numpy(), shown), shown.sum(1)
-            by_concept = {name: hits[:, place] for place, name in enumerate(names)}
-            guess = counts / len(names)
-            values[RECALL] = np.where(counts > 0, np.nansum(hits, 1) / np.maximum(counts, 1), np.nan)
+            hits = tasks.recalled(likelihood.float().cpu().numpy(), shown)
+            by_concept, guess = dict(zip(names, hits.T, strict=True)), shown.mean(1)
+            values[tasks.RECALL] = torch.from_numpy(hits).nanmean(1).numpy()
         captions = [images.captions(row) if images.captions else [] for row in rows]
-        texts, present = decoded.texts.get(CAPTION), [n for n, some in enumerate(captions) if len(some)]
-        missing = dict[str, str]()
-        if texts and present:
-            scores = caption_scores([texts[n] for n in present], [captions[n] for n in present])
+        present = [n for n, some in enumerate(captions) if len(some)]
+        if present and (texts := decoded.texts.get(CAPTION)):
+            scores = tasks.caption_scores([texts[n] for n in present], [captions[n] for n in present])
             for name, of_present in scores.items():
                 values[name] = np.full(len(rows), np.nan)
                 values[name][present] = of_present
-            missing = {name: no_library(name).in_one_line for name in LIBRARIES if not has_library(name)}
-        return cls(values, by_concept, guess, missing)
+            absent = [name for name in tasks.LIBRARIES if not tasks.has_library(name)]
+            missing = {name: tasks.no_library(name).in_one_line for name in absent}
+        return cls(_of_some_item(values), _of_some_item(by_concept), guess, missing)
 
 
-def _resized(masks: np.ndarray, size: tuple[int, int]) -> Tensor:
-    """Bring masks [F, H, W] to the size of decoded ones, as their targets are: [F, 1, h, w]."""
-    return interpolate(torch.from_numpy(masks)[:, None].gt(0).to(torch.uint8), size, mode="nearest")
+def _of_some_item(values: Mapping[str, Values]) -> dict[str, Values]:
+    return {name: some for name, some in values.items() if not np.isnan(some).all()}

@@ -86,6 +86,8 @@ def test_captions_are_compared_without_case_and_punctuation_with_the_nearest_tru
     turned = caption_scores(["slowly rides a man"], [["a man rides slowly"]])
     assert turned["rouge_1"] == pytest.approx([1]) and turned["rouge_l"] == pytest.approx([0.5])
     assert scores["bleu_1"].mean() == pytest.approx(5 / 6)
+    quoted = caption_scores(["a 'stop' sign - it's well-worn"], [["a stop sign it's well-worn"]])
+    assert quoted["rouge_1"] == pytest.approx([1])  # quotes and dashes are no words
     assert caption_scores(["", ""], [["a"], ["b"]])["bleu_4"] == pytest.approx([0, 0])
 
 

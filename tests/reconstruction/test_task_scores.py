@@ -1,6 +1,7 @@
 """Decoded masks, concepts and captions next to the truth: from heads to metrics with floor and interval."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,15 @@ import torch
 
 from brainhive_cli.core import artifacts
 from brainhive_cli.core.decoded import Decoded
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
+from brainhive_cli.core.units import Alike
 from brainhive_cli.data import media_files
 from brainhive_cli.datasets import Clip, StimulusSet
+from brainhive_cli.metrics.tasks import has_library
 from brainhive_cli.reconstruction.evaluation import Stimuli, measure_run, result_of
-from brainhive_cli.reconstruction.generated import GeneratedSet
+from brainhive_cli.reconstruction.generated import GeneratedSet, Scored, metrics_of
 from brainhive_cli.reconstruction.recipe import Scoring
 from brainhive_cli.reconstruction.task_scores import TaskScores
 
@@ -116,6 +120,31 @@ def test_task_scores_stand_beside_the_floor_with_their_own_n_and_chance(measured
     assert items["mask_dice"] == [1, 0, 1, None] and len(items["bleu_4"]) == 4
     less = {each["with"]: each["metrics"] for each in found.notes["comparisons"]}
     assert less["shuffled"]["concept_recall"]["n"] == 6 and list(less["nearest"]) == ["frame_ssim"]
+
+
+def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_subjects():
+    """Subject 2 saw the plant alone, which shows no known concept; of a mean over subjects chance is one."""
+    both = [scored(subject, ids) for subject, ids in ((1, ["a", "b"]), (2, ["d"]), (3, ["c"]))]
+
+    assert both[1].generated.tasks.values == {}
+    found = metrics_of(both, "simulated", "test", Alike())
+    assert (found["concept_recall"].n, found["concept_recall"].value) == (3, 1)
+    assert found["concept_recall"].chance == pytest.approx((3 / 8 + 1 / 4) / 2)
+    if has_library("cider"):  # of a single caption no n-gram is rarer than others
+        assert found["cider"].n == 2
+
+
+def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
+    with pytest.raises(BrainhiveError, match="not a number"):
+        metrics_of([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
+
+
+def scored(subject: int, ids: list[str], **values: list[float]) -> Scored:
+    """What the stimuli truly have, decoded of a subject who saw some."""
+    tasks = TaskScores.of(decoded_as([IDS.index(image_id) for image_id in ids]), films(), ids)
+    files = {image_id: [Path(image_id)] * bool(values) for image_id in ids}
+    of_files = {name: np.array(some) for name, some in values.items()}
+    return Scored(GeneratedSet("brain", f"sub-{subject}", (1,), files, subject, tasks=tasks), of_files)
 
 
 def test_recall_by_concept_is_of_the_items_that_show_it(measured):
