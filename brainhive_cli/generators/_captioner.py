@@ -1,7 +1,8 @@
 """Captions for a stage of a chain: of the pictures before it by BLIP-2, or of decoded tokens by GIT."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from pydantic import Field
@@ -19,14 +20,30 @@ FILES = ("*.json", "merges.txt", "vocab.*", "tokenizer*")
 WEIGHTS = ("model.safetensors", "model-*.safetensors")
 LONGEST = 20
 """Tokens of a caption, at most: new ones as BLIP-2's `generate` does by itself, GIT's with its first."""
-KINDS = {"blip-2": "hub:Salesforce/blip2-opt-2.7b", "git": "hub:microsoft/git-large-coco"}
-"""Models by the `model_type` of their config, each with one that serves."""
+
+
+class Kind(NamedTuple):
+    """A kind of captioners: its name, one that serves, and its classes in transformers."""
+
+    name: str
+    reference: str
+    network: str
+    reader: str
+
+
+KINDS = {
+    "blip-2": Kind(
+        "BLIP-2", "hub:Salesforce/blip2-opt-2.7b", "Blip2ForConditionalGeneration", "Blip2Processor"
+    ),
+    "git": Kind("GIT", "hub:microsoft/git-large-coco", "GitForCausalLM", "BertTokenizer"),
+}
+"""By the `model_type` of their config."""
 
 
 class HeadCaption(Section):
     """GIT, which reads a decoded head in the place of its vision tower's features, as MindEye2 does."""
 
-    model: str = Field(KINDS["git"], description="The GIT: a reference or folder.")
+    model: str = Field(KINDS["git"].reference, description="The GIT: a reference or folder.")
     head: str = Field("image", description="Head of tokens [S, D] that is captioned.")
     converter: str = Field(
         "hub:datasets/pscotti/mindeyev2/bigG_to_L_epoch8.pth",
@@ -36,55 +53,53 @@ class HeadCaption(Section):
 
 
 class Captioner:
-    """BLIP-2, its image processor and its tokenizer.
+    """A network that captions, and its tokenizer.
 
     Args:
         model: The network.
-        processor: Pictures to pixel values, and token ids to words.
+        tokenizer: Token ids to words.
         device: Where it runs.
     """
 
-    def __init__(self, model: Any, processor: Any, device: torch.device) -> None:
-        self.model, self.processor = model, processor
+    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
+        self.model, self.tokenizer = model, tokenizer
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
+    def describe(self, pixels: Tensor, first: int = 0, **limit: int) -> list[str]:
+        """Caption what the network's tower takes, greedily; a caption begins at the token `first`."""
+        self.placement.use(self.model)
+        pixels = pixels.to(self.placement.device, self.model.dtype)
+        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
+        self.placement.use()
+        return [words.strip() for words in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+class MediaCaptioner(Captioner):
+    """BLIP-2; `processor` makes pixel values of pictures, and has its tokenizer."""
+
+    def __init__(self, processor: Any, model: Any, device: torch.device) -> None:
+        super().__init__(model, processor.tokenizer, device)
+        self.processor = processor
+
     def captions(self, media: Media) -> list[str]:
-        """Caption pictures [B, 3, H, W] in 0..1, or the middle frames of clips [B, F, 3, H, W], greedily."""
+        """Caption pictures [B, 3, H, W] in 0..1, or the middle frames of clips [B, F, 3, H, W]."""
         pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
         images = list(pictures.mul(255).round().byte().cpu())
         pixels = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        self.placement.use(self.model)
-        pixels = pixels.to(self.placement.device, self.model.dtype)
-        found = self.model.generate(pixel_values=pixels, do_sample=False, max_new_tokens=LONGEST)
-        own = found[:, self.model.config.num_query_tokens + 1 :]  # behind the picture's tokens and the first
-        self.placement.use()
-        return [
-            words.strip() for words in self.processor.tokenizer.batch_decode(own, skip_special_tokens=True)
-        ]
+        first = self.model.config.num_query_tokens + 1  # behind the picture's tokens and the first
+        return self.describe(pixels, first, max_new_tokens=LONGEST)
 
 
-class HeadCaptioner:
-    """GIT without its vision tower, the converter that takes its place, and its tokenizer.
+class HeadCaptioner(Captioner):
+    """GIT, whose tower is a converter of the tokens of a head."""
 
-    Args:
-        head: Name of the head that is captioned.
-        model: The network; its `image_encoder` is replaced.
-        converter: From tokens of the head to features of the tower.
-        tokenizer: Ids to words.
-        device: Where both run.
-    """
+    def __init__(self, head: str, model: Any, tokenizer: Any, device: torch.device) -> None:
+        super().__init__(model, tokenizer, device)
+        self.head = head
 
-    def __init__(
-        self, head: str, model: Any, converter: "Converter", tokenizer: Any, device: torch.device
-    ) -> None:
-        self.head, self.model, self.tokenizer = head, model, tokenizer
-        model.git.image_encoder = converter
-        self.placement = Placement((model,), device)
-
-    @torch.no_grad()
     def captions(self, decoded: Decoded | None) -> list[str]:
-        """Caption the head's tokens [B, S, D], greedily.
+        """Caption the head's tokens [B, S, D].
 
         Raises:
             BrainhiveError: if there is no such head, or it is of other tokens.
@@ -97,11 +112,7 @@ class HeadCaptioner:
                 f"captions are made of the head {self.head} of {[*expected]}, which is {seen}",
                 "name in caption.head a head of the tokens that caption.converter was trained on",
             )
-        self.placement.use(self.model)
-        pixels = tokens[:, None].to(self.placement.device, self.model.dtype)  # four axes, as of pictures
-        ids = self.model.generate(pixel_values=pixels, do_sample=False, max_length=LONGEST)
-        self.placement.use()
-        return [words.strip() for words in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
+        return self.describe(tokens[:, None], max_length=LONGEST)  # four axes, as of pictures
 
 
 class Converter(nn.Module):
@@ -134,38 +145,34 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
     """
     import transformers as tf
 
-    reference, kind = _model_of(caption)
-    folder = hub.folder(reference, allow=(*FILES, *WEIGHTS))
-    _check(folder, kind)
+    folder, kind = _folder(caption, (*FILES, *WEIGHTS))
     files = list(folder.glob("*.safetensors"))
     if not files:
         raise MissingData(f"the captioner {folder} has no weights", "download it again")
     with weights.reading(f"the captioner {folder}", files=files), console.hushed():
-        model_class: Any = tf.Blip2ForConditionalGeneration if kind == "blip-2" else tf.GitForCausalLM
-        model, info = model_class.from_pretrained(folder, dtype=dtype, output_loading_info=True)
+        network: Any = getattr(tf, kind.network)
+        model, info = network.from_pretrained(folder, dtype=dtype, output_loading_info=True)
         if absent := sorted(info["missing_keys"]):
             raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
-        reader_class: Any = tf.Blip2Processor if kind == "blip-2" else tf.BertTokenizer
-        reader = reader_class.from_pretrained(folder)
+        reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
     if isinstance(caption, str):
-        return Captioner(model, reader, torch.device(device))
+        return MediaCaptioner(reader, model, torch.device(device))
     converter = _converter(single_file.find(caption.converter), model.config.vision_config.hidden_size)
-    return HeadCaptioner(caption.head, model, converter.to(dtype), reader, torch.device(device))
+    model.git.image_encoder = converter.to(dtype)
+    return HeadCaptioner(caption.head, model, reader, torch.device(device))
 
 
-def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Any:
+def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:
     """Make the network of shapes alone; only its config is fetched."""
     import transformers as tf
 
-    reference, kind = _model_of(caption)
-    folder = hub.folder(reference, allow=("config.json",))
-    _check(folder, kind)
+    folder, kind = _folder(caption)
     with weights.reading(f"the captioner {folder}"), torch.device("meta"), console.hushed():
-        if kind == "blip-2":
-            return tf.Blip2ForConditionalGeneration(tf.Blip2Config.from_pretrained(folder)).to(dtype)
-        made: Any = tf.GitForCausalLM(tf.GitConfig.from_pretrained(folder))
-        made.git.image_encoder = nn.Identity()  # the converter's 2 million weights are nothing beside it
-        return made.to(dtype)
+        network: Any = getattr(tf, kind.network)
+        model = network(network.config_class.from_pretrained(folder)).to(dtype)
+        if not isinstance(caption, str):
+            model.git.image_encoder = nn.Identity()  # the converter's 2 million weights are nothing beside it
+        return Captioner(model, None, torch.device("meta"))
 
 
 def needs(caption: str | HeadCaption) -> list[Need]:
@@ -180,15 +187,15 @@ def needs(caption: str | HeadCaption) -> list[Need]:
 
 def check(caption: str | HeadCaption) -> str:
     """Describe a captioner and what would be downloaded; MissingData if it is of another kind."""
-    reference, kind = _model_of(caption)
-    _check(hub.folder(reference, allow=("config.json",)), kind)
-    described = f"captions by {reference}, {hub.to_download(require(needs(caption)))}"
+    _folder(caption)
+    described = f"captions by {_model_of(caption)[0]}, {hub.to_download(require(needs(caption)))}"
     if isinstance(caption, str):
         return described
     return f"{described}, from the head {caption.head} by {caption.converter}"
 
 
 def _model_of(caption: str | HeadCaption) -> tuple[str, str]:
+    """Return the reference of a captioner, and its `model_type`."""
     return (caption, "blip-2") if isinstance(caption, str) else (caption.model, "git")
 
 
@@ -196,19 +203,19 @@ def _converter(file: Path, width: int) -> Converter:
     """Read a converter to features of a tower of some width."""
     with weights.reading(file, "give bigG_to_L_epoch8.pth", BrainhiveError, problem="is no such converter"):
         state = weights.read(file)
-        if len(state["linear2.weight"]) != width:
-            raise ValueError(
-                f"it maps to {len(state['linear2.weight'])} features, the captioner takes {width}"
-            )
+        if (made := len(state["linear2.weight"])) != width:
+            raise ValueError(f"it maps to {made} features, the captioner takes {width}")
         converter = Converter(state)
         weights.fill(converter, state, file)
     return converter
 
 
-def _check(folder: Path, kind: str) -> None:
-    """Refuse a folder of another model."""
+def _folder(caption: str | HeadCaption, allow: Sequence[str] = ("config.json",)) -> tuple[Path, Kind]:
+    """Find the folder of a captioner, and refuse that of another model."""
+    reference, expected = _model_of(caption)
+    folder, kind = hub.folder(reference, allow=allow), KINDS[expected]
     file = folder / "config.json"
     config = documents.read(file, dict[str, Any], documents.DOWNLOAD, MissingData) if file.is_file() else {}
-    if (seen := config.get("model_type", "none")) != kind:
-        name = {"blip-2": "BLIP-2", "git": "GIT"}[kind]
-        raise MissingData(f"the captioner {folder} is no {name} (model_type {seen})", KINDS[kind])
+    if (seen := config.get("model_type", "none")) != expected:
+        raise MissingData(f"the captioner {folder} is no {kind.name} (model_type {seen})", kind.reference)
+    return folder, kind

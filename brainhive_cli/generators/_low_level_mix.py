@@ -11,7 +11,6 @@ from torch import Tensor
 from brainhive_cli.core import hub, single_file, weights
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.needs import Need, require
 from brainhive_cli.core.recipe import Section
@@ -51,10 +50,11 @@ class LowLevelMix(Section):
         import diffusers
 
         if self._is_file:
-            network = _of_file(single_file.find(self.autoencoder)).to(dtype)
+            file, network = single_file.find(self.autoencoder), diffusers.AutoencoderKL(**PUBLISHED)
+            weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder")
         else:
             network = _components.pretrained_folder(diffusers.AutoencoderKL, self.autoencoder, dtype)
-        return LowLevelMixer(self, network, torch.device(device))
+        return LowLevelMixer(self, _components.cast(network, dtype), torch.device(device))
 
     def check(self) -> str:
         """Describe it, and how much would be downloaded; raises as `build` does."""
@@ -70,16 +70,12 @@ class LowLevelMix(Section):
         """Make the autoencoder of shapes alone."""
         import diffusers
 
-        architecture = self._architecture()
+        architecture = PUBLISHED
+        if not self._is_file:
+            architecture = _components.read(hub.folder(self.autoencoder, allow=["config.json"]), "")
         with weights.reading(f"the autoencoder {self.autoencoder}"), torch.device("meta"):
             network: Any = diffusers.AutoencoderKL.from_config(architecture)
         return LowLevelMixer(self, _components.cast(network, dtype), torch.device("meta"))
-
-    def _architecture(self) -> dict[str, Any]:
-        """Read the config of a folder; from the hub nothing else is fetched."""
-        if self._is_file:
-            return PUBLISHED
-        return _components.read(hub.folder(self.autoencoder, allow=["config.json"]), "")
 
     @property
     def _is_file(self) -> bool:
@@ -91,18 +87,13 @@ class LowLevelMixer:
 
     Args:
         config: Head and share.
-        autoencoder: Decodes the head's latents.
+        model: The autoencoder of the head's latents.
         device: Where it runs.
     """
 
-    def __init__(self, config: LowLevelMix, autoencoder: Any, device: torch.device) -> None:
-        self.config, self.autoencoder = config, autoencoder
-        self.placement = Placement((autoencoder,), device)
-
-    @property
-    def latent_space(self) -> str:
-        """Name of its latent space."""
-        return latent_space(self.autoencoder)
+    def __init__(self, config: LowLevelMix, model: Any, device: torch.device) -> None:
+        self.config, self.model = config, model
+        self.placement = Placement((model,), device)
 
     def mix(self, pictures: Media, decoded: Decoded | None) -> Media:
         """Average pictures [B, 3, H, W] in 0..1 with the blurry ones: [B, 3, 256, 256].
@@ -117,8 +108,8 @@ class LowLevelMixer:
                 f"is no {'such picture' if pictures.ndim != 4 else 'such head'}",
                 "decode with a brain model that has it (papers/mindeye2-blurry), or leave low_level_mix out",
             )
-        self.placement.use(self.autoencoder)
-        blurry = _autoencoder.decode(self.autoencoder, latents, self.placement.device)
+        self.placement.use(self.model)
+        blurry = _autoencoder.decode(self.model, latents, self.placement.device)
         self.placement.use()
         share = self.config.share
         return (1 - share) * _sized(pictures) + share * _sized(blurry).to(pictures.device)
@@ -127,12 +118,3 @@ class LowLevelMixer:
 def _sized(pictures: Tensor) -> Tensor:
     sides = (SIDE_PX, SIDE_PX)
     return F.interpolate(pictures.float(), sides, mode="bilinear", antialias=True).clamp(0, 1)
-
-
-def _of_file(file: Path) -> Any:
-    """Read MindEye2's file of an autoencoder's weights."""
-    import diffusers
-
-    network: Any = diffusers.AutoencoderKL(**PUBLISHED)
-    weights.fill(network, weights.read(file), file, "give sd_image_var_autoenc.pth, or a folder of diffusers")
-    return network

@@ -1,6 +1,7 @@
 """Prompts as a generator's U-Net takes them, from text encoders that are loaded for that alone."""
 
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -25,23 +26,22 @@ class Prompts:
     def __init__(self, config: Any, unet: Any) -> None:
         self._config, self._unet = config, unet
         self._held: dict[str, Embedded] = {}
-        self._rows_have_texts = False
-        self._encoders: Any = None  # held on the CPU where rows have texts
 
     def embed_rows(self, texts: Sequence[str], device: torch.device) -> Embedded:
-        """Embed a text for each row; the text encoders stay loaded, since other rows bring other texts."""
-        self._rows_have_texts = True
-        rows = [self.embed(words, 1, device) for words in texts]
-        if self._encoders is not None:
+        """Embed a text for each row; MissingData if text encoders are absent or damaged.
+
+        They stay loaded, on the CPU, since other rows may bring other texts.
+        """
+        for words in {*texts} - {*self._held}:
+            self._keep(words, self._prompt(words, device) if words else self._empty(device), device)
+        if "_encoders" in vars(self):
             self._encoders.to("cpu", silence_dtype_warnings=True)
-        text, pooled = map(torch.cat, zip(*rows, strict=True))
+        text, pooled = map(torch.cat, zip(*(self._held[words] for words in texts), strict=True))
         return text, pooled
 
     def embed(self, words: str, batch: int, device: torch.device) -> Embedded:
-        """Embed a prompt, repeated for each row; MissingData if text encoders are absent or damaged."""
-        if words not in self._held:
-            self._keep(words, self._prompt(words, device) if words else self._empty(device), device)
-        text, pooled = self._held[words]
+        """Embed a prompt, repeated for each row, as `embed_rows` does."""
+        text, pooled = self.embed_rows([words], device)
         return text.expand(batch, -1, -1), pooled.expand(batch, -1)
 
     def save_empty(self, file: Path, device: torch.device) -> None:
@@ -64,11 +64,11 @@ class Prompts:
         folder = self._folder()
         if (folder / _components.EMPTY_PROMPT).is_file():
             return self._read(folder / _components.EMPTY_PROMPT)
-        return self._encoded("", folder, device)
+        return self._encoded("", device)
 
     def _prompt(self, words: str, device: torch.device) -> Embedded:
         try:
-            return self._encoded(words, self._folder(), device)
+            return self._encoded(words, device)
         except MissingData as error:
             raise MissingData(
                 f"the prompt {words!r} needs text encoders: {error.message}",
@@ -95,19 +95,19 @@ class Prompts:
     def _folder(self) -> Path:
         return _components.folder_of(self._config.source, self._config.variant, text=True)
 
-    def _encoded(self, words: str, folder: Path, device: torch.device) -> Embedded:
-        encoders = self._encoders or self._load(folder)
-        self._encoders = encoders if self._rows_have_texts else None
-        encoders.to(device, silence_dtype_warnings=True)
+    def _encoded(self, words: str, device: torch.device) -> Embedded:
+        encoders = self._encoders.to(device, silence_dtype_warnings=True)
         with torch.no_grad():
             found = encoders.encode_prompt(words, device=device, do_classifier_free_guidance=False)
         return found[0], found[2]
 
-    def _load(self, folder: Path) -> Any:
+    @cached_property
+    def _encoders(self) -> Any:
         """Load text encoders and tokenizers, as a pipeline without networks that draw."""
         import transformers as tf
         from diffusers import StableDiffusionXLPipeline
 
+        folder = self._folder()
         for name in _components.TEXT:
             _components.read(folder, name)
         classes = {"text_encoder": tf.CLIPTextModel, "text_encoder_2": tf.CLIPTextModelWithProjection}

@@ -11,6 +11,7 @@ from brainhive_cli.core import hub, parts
 from brainhive_cli.core.caveats import MIXED_WITH_BLURRY
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
+from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
 from brainhive_cli.core.needs import Need
@@ -163,14 +164,14 @@ class Chain:
     ) -> None:
         self.links, self.mixer, self.unsized = list(links), mixer, unsized
         self.first = links[0].generator
+        self.further = [each for each in (*(link.captioner for link in links), mixer) if each is not None]
         self.encode, self.decode = self.first.encode, self.first.decode
 
     @property
     def networks(self) -> tuple[Any, ...]:
         """All networks with weights, the stages' priors included."""
         found = [network for link in self.links for network in link.generator.networks]
-        found += [link.captioner.model for link in self.links if link.captioner is not None]
-        found += [] if self.mixer is None else [self.mixer.autoencoder]
+        found += [each.model for each in self.further]
         return (*found, *(link.prior for link in self.links if link.prior is not None))
 
     @property
@@ -178,11 +179,11 @@ class Chain:
         """Name of the first stage's latent space."""
         return str(self.first.latent_space)
 
-    @property
-    def latent_spaces(self) -> list[str]:
-        """Names of every stage's, and of the blurry picture's: each may decode a latent of its own."""
-        spaces = [str(link.generator.latent_space) for link in self.links]
-        return spaces if self.mixer is None else [*spaces, self.mixer.latent_space]
+    def latent_spaces(self, head: str, starts: bool) -> list[str]:
+        """Name the spaces that a head may be of: the mixer's; or any stage's, if one starts from latents."""
+        if self.mixer is not None and head == self.mixer.config.head:
+            return [latent_space(self.mixer.model)]
+        return [str(link.generator.latent_space) for link in self.links] if starts else []
 
     def latent_shape(self, size_px: int) -> Any:
         """Return the shape [C, h, w] of the first stage's latents."""
@@ -197,18 +198,15 @@ class Chain:
         """Take less memory in every stage."""
         for link in self.links:
             link.generator.spare_memory(offload_to, tile)
-            if link.captioner is not None and offload_to is not None:
-                link.captioner.placement.offload(offload_to)
-        if self.mixer is not None and offload_to is not None:
-            self.mixer.placement.offload(offload_to)
+        for each in self.further if offload_to is not None else ():
+            each.placement.offload(offload_to)
 
     def memory_estimate(
         self, batch: int, size_px: int, guidance: float = 0.0, tile: bool = False, offload: bool = False
     ) -> int:
         """Estimate the bytes that generating takes: all weights, and the largest stage's tensors."""
         weights, totals = [], []
-        further = [size_of(link.captioner) for link in self.links if link.captioner is not None]
-        further += [] if self.mixer is None else [size_of(self.mixer.autoencoder)]
+        further = [size_of(each.model) for each in self.further]
         for stage, generator, *_ in self.links:
             size, scale = stage.resolution_px or size_px, stage.guidance
             scale = guidance if scale is None else scale

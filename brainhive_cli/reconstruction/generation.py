@@ -99,14 +99,15 @@ class Sampler:
             who = foreign_code.name_of(prior, "the prior")
             raise BrainhiveError(f"{who} gives {seen} for {count} signals", "return Conditioning of B rows")
         null = prior.null(count, seeds) if self.sampling.guidance > 1 else None
+        starts = start is None and conditioning.start is not None
         if start is not None:
             conditioning = replace(conditioning, start=start)
-        elif conditioning.start is not None or getattr(self.generator, "mixer", None) is not None:
-            generator = self.generator
-            spaces = getattr(generator, "latent_spaces", [generator.latent_space])  # a chain has several
-            for name, head in self.heads.items():
-                if head.digest.startswith(PREFIX) and head.digest not in spaces:
-                    refuse_other_target(name, head, spaces[0], "the generator")
+        own = [self.generator.latent_space] if starts else []
+        spaces_of = getattr(self.generator, "latent_spaces", lambda name, starts: own)  # a chain has several
+        for name, head in self.heads.items():
+            spaces = spaces_of(name, starts)
+            if spaces and head.digest.startswith(PREFIX) and head.digest not in spaces:
+                refuse_other_target(name, head, spaces[0], "the generator")
         media: Media = self.generator.generate(
             conditioning, seeds, self.output.resolution_px, self.sampling, null=null, on_step=on_step
         )

@@ -158,7 +158,7 @@ def test_a_latent_may_be_of_any_stage_and_of_no_other_autoencoder():
     second = sdxl_unclip.TINY.model_copy(update={"seed": 5})
     generator = Config(stages=(Stage(generator=sdxl.TINY), Stage(generator=second))).build()
     decoded = Decoded({"latent": torch.randn(1, 4, 8, 8)})
-    spaces = generator.latent_spaces
+    spaces = generator.latent_spaces("latent", starts=True)
     for digest in (*spaces, "latents:another"):
         heads = {"latent": Head((4, 8, 8), "latent", digest=digest)}
         output = Output(resolution_px=PX, precision="fp32")

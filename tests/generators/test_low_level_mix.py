@@ -66,10 +66,10 @@ def test_the_autoencoder_is_fetched_from_the_hub_once_it_is_needed(
         assert (
             config.check().startswith(f"blurry pictures by hub:{name}, ") and "to download" in config.check()
         )
-        held = size_of(config.skeleton(torch.float32).autoencoder)
+        held = size_of(config.skeleton(torch.float32).model)
         assert not [file for file in hub.fetched if file.endswith(".safetensors")]
         mixer = config.build(CPU, torch.float32)
-    assert size_of(mixer.autoencoder) == held
+    assert size_of(mixer.model) == held
     assert [file for file in hub.fetched if file.endswith(".safetensors")] == [
         f"{name}/diffusion_pytorch_model.safetensors"
     ]
@@ -93,8 +93,7 @@ def test_the_published_file_is_read_as_its_autoencoder(
     made = mixer.mix(torch.rand(2, 3, PX, PX), Decoded({"blurry": latents}))
     assert torch.allclose(made, F.interpolate(blurry, (256, 256), mode="bilinear", antialias=True), atol=1e-5)
     assert (
-        "nothing to download" in config.check()
-        and config.skeleton(torch.float32).autoencoder.device.type == "meta"
+        "nothing to download" in config.check() and config.skeleton(torch.float32).model.device.type == "meta"
     )
     torch.save({"encoder.conv_in.weight": torch.zeros(1)}, tmp_path / "sd_image_var_autoenc.pth")
     with pytest.raises(BrainhiveError, match="is needed"):
@@ -128,19 +127,26 @@ def test_without_such_a_head_and_of_clips_nothing_is_averaged(autoencoder: str) 
         mixer.mix(torch.rand(2, 3, 3, PX, PX), DECODED)
 
 
-def test_a_blurry_latent_of_another_autoencoder_is_refused(autoencoder: str) -> None:
+@pytest.mark.parametrize("of", ["latents:another", "a stage"])
+@pytest.mark.parametrize("start", [None, torch.rand(2, 3, PX, PX)])
+def test_a_blurry_latent_of_another_autoencoder_is_refused(
+    autoencoder: str, of: str, start: torch.Tensor | None
+) -> None:
+    """Also where pictures are what sampling starts from, and where a stage has that autoencoder."""
+    other = sdxl.TINY.model_copy(update={"seed": 5})
     generator = Config(
-        stages=(Stage(generator=sdxl.TINY, prior={"kind": "identity"}),),
+        stages=(Stage(generator=other, prior={"kind": "identity"}),),
         low_level_mix={"autoencoder": autoencoder},
     ).build()
-    heads = {"blurry": Head((4, 8, 8), "sd15-vae", digest="latents:another"), "image": Head((2, 16))}
+    digest = of if of.startswith("latents:") else generator.latent_space
+    heads = {"blurry": Head((4, 8, 8), "sd15-vae", digest=digest), "image": Head((2, 16))}
     decoded = Decoded({**DECODED.tensors, "image": torch.randn(2, 2, 16)})
     output = Output(resolution_px=PX, precision="fp32")
 
     sampler = Sampler(lambda *_: generator, priors.load("identity"), output, Sampling(steps=1), CPU, heads)
 
-    with pytest.raises(BrainhiveError, match="the head blurry predicts sd15-vae of latents:another"):
-        sampler.sample(decoded, [1, 2])
+    with pytest.raises(BrainhiveError, match=f"the head blurry predicts sd15-vae of {digest}"):
+        sampler.sample(decoded, [1, 2], start)
 
 
 def test_refinement_does_the_last_twelve_of_sgms_25_steps() -> None:
