@@ -110,11 +110,10 @@ class Batches:
         self.rows = np.flatnonzero((stimulus >= 0) & ~data.held_out[stimulus])
         whose = self.samples.subject.cpu().numpy()[self.rows]
         self.rows_of = [self.rows[whose == place] for place in range(len(data.trials))]
+        whole, rest = divmod(len(self.rows), train.batch_size)
+        self.steps = whole + (rest > 0 and train.last_batch != "drop")
         self.share: int | None = None  # of each subject in a step
-        if data.epoch_trials is None:
-            whole, rest = divmod(len(self.rows), train.batch_size)
-            self.steps = whole + (rest > 0 and train.last_batch != "drop")
-        else:
+        if data.epoch_trials is not None:
             self.share = train.batch_size // len(self.rows_of)
             self.steps = data.epoch_trials // max(1, self.share * len(self.rows_of))
         self.taken = self.steps * train.batch_size  # or all, where they are fewer

@@ -80,13 +80,12 @@ class Start:
         """
         if self.path.is_dir():
             return {}
-        found, pieces = weights.read(self.path), self.part.split(".")
-        for depth in range(len(pieces) + 1):
-            above = "".join(f"{piece}." for piece in pieces[len(pieces) - depth :])
-            if all(above + name in found for name in needed):
-                return {name: found[above + name] for name in needed}
-            if self.is_model:  # whose parts are read with what it says of itself
-                break
+        state, modules = weights.read(self.path), self.part.split(".")
+        depths = 1 if self.is_model else len(modules) + 1  # a model's are read with what it says of itself
+        for depth in range(depths):
+            above = "".join(f"{module}." for module in modules[len(modules) - depth :])
+            if all(above + name in state for name in needed):
+                return {name: state[above + name] for name in needed}
         return {}
 
     def _of_model(self, aligner: Aligner, needed: Mapping[str, Tensor]) -> dict[str, Tensor]:

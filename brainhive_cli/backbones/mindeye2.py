@@ -166,7 +166,6 @@ class Backbone(nn.Module):
         layers = [(nn.LayerNorm(width), nn.GELU(), nn.Linear(width, width)) for _ in range(3)]
         self.clip_proj = nn.Sequential(*(layer for three in layers for layer in three))
         self.blin1: nn.Linear | None = None
-        self.b_maps_projector: nn.Sequential | None = None
         if BLURRY in heads:
             from diffusers.models.autoencoders.vae import Decoder
 
@@ -176,8 +175,7 @@ class Backbone(nn.Module):
             self.bnorm = nn.GroupNorm(1, FEATURES)
             kinds = ("UpDecoderBlock2D",) * len(CHANNELS)
             self.bupsampler = Decoder(FEATURES, heads[BLURRY].shape[0], kinds, CHANNELS, layers_per_block=1)
-            if MAPS in heads:
-                self.b_maps_projector = maps_projector(FEATURES, heads[MAPS].shape[-1])
+            self.b_maps_projector = maps_projector(FEATURES, heads[MAPS].shape[-1]) if MAPS in heads else None
 
     def mix(self, mapped: Tensor) -> Tensor:
         """Pass [B, H] through the mixer blocks: [B, H]."""
@@ -198,8 +196,7 @@ class Backbone(nn.Module):
         """Map the mixer's output [B, H] to the heads of the blurry branch; to none where it has none."""
         if self.blin1 is None:
             return {}
-        maps = self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size))
-        maps = self.bnorm(maps)  # [B, F, h, w]
+        maps = self.bnorm(self.bdropout(self.blin1(mixed)).unflatten(1, (-1, *self.map_size)))  # [B, F, h, w]
         heads = {BLURRY: self.bupsampler(maps)}
         if self.b_maps_projector is not None:
             heads[MAPS] = self.b_maps_projector(maps).flatten(2).transpose(1, 2)  # [B, S, D]
@@ -241,11 +238,9 @@ def _mixer(width: int, dropout: float) -> nn.Sequential:
 def _image_of(heads: Heads) -> tuple[str, tuple[int, ...]]:
     """Find the head of tokens, and its shape."""
     axes = {TEXT: 1, BLURRY: 3, MAPS: 2}
-    tokens = {name: head.shape for name, head in heads.items() if name not in axes and len(head.shape) == 2}
-    others = [
-        name for name, head in heads.items() if name not in tokens and axes.get(name) != len(head.shape)
-    ]
-    if others or len(tokens) != 1 or (MAPS in heads and BLURRY not in heads):
+    tokens = {name: head.shape for name, head in heads.items() if name not in axes}
+    has_other_axes = any(axes.get(name, 2) != len(head.shape) for name, head in heads.items())
+    if has_other_axes or len(tokens) != 1 or (MAPS in heads and BLURRY not in heads):
         raise RecipeError(
             f"the backbone mindeye2 predicts tokens, {TEXT}, {BLURRY} and {MAPS}, the heads are "
             f"{', '.join(heads) or 'none'}",

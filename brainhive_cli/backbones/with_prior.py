@@ -104,7 +104,6 @@ class WithPrior(nn.Module):
         The noise is torch's: several processes that share a batch draw other noise than one.
         """
         if self.takes_inner:
-            predicted: dict[str, Tensor]
             condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             replaced: dict[str, Tensor] = {}
         else:
@@ -117,13 +116,13 @@ class WithPrior(nn.Module):
     def decode(self, signal: Tensor, subject_index: Tensor | None, seeds: Sequence[int]) -> Decoded:
         """Decode every head, [B, *shape] by name; the tokens of the prior's are sampled by one seed a row."""
         if self.takes_inner:
-            brain, predicted = self.brain.with_voxel_tokens(signal, subject_index)
+            condition, predicted = self.brain.with_voxel_tokens(signal, subject_index)
             found = Decoded(predicted)
         else:
             found = backbones.decode(self.brain, self.heads, signal, subject_index, seeds)
-            brain = found.tensors[self.head]
+            condition = found.tensors[self.head]
         blocks = [slice(start, start + BLOCK) for start in range(0, len(seeds), BLOCK)]
-        sampled = torch.cat([self.prior.sample(brain[rows], seeds[rows]) for rows in blocks])
+        sampled = torch.cat([self.prior.sample(condition[rows], seeds[rows]) for rows in blocks])
         return Decoded({**found.tensors, self.head: sampled}, found.texts)
 
     def adapted(self, state: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -68,15 +68,16 @@ class Trials:
         assert self.sessions is not None and self.single is not None
         is_first = (self.sessions >= 0) & (self.sessions < count)  # [N, R]
         rows = np.flatnonzero(is_first.any(1))
-        counts = is_first[rows].sum(1)
-        order = np.argsort(~is_first[rows], axis=1, kind="stable")[:, : counts.max()]  # [n, r], theirs first
-        is_there = np.arange(order.shape[1]) < counts[:, None]
-        single = np.take_along_axis(self.single[rows], order[..., None, None], 1)  # [n, r, C, T]
-        single = np.where(is_there[..., None, None], single, 0)
-        sessions = np.where(is_there, np.take_along_axis(self.sessions[rows], order, 1), -1)
-        average = (single.sum(1) / counts[:, None, None]).astype(np.float32)
+        is_first, counts = is_first[rows], is_first[rows].sum(1)
+        order = np.argsort(~is_first, axis=1, kind="stable")[
+            :, : counts.max(initial=0)
+        ]  # [n, r], theirs first
+        single = np.where(is_first[..., None, None], self.single[rows], 0)
+        single = np.take_along_axis(single, order[..., None, None], 1)  # [n, r, C, T]
+        sessions = np.take_along_axis(np.where(is_first, self.sessions[rows], -1), order, 1)
+        average = single.sum(1, dtype=np.float32) / counts[:, None, None].astype(np.float32)
         chosen = {"signal": average, "stimulus": self.stimulus[rows], "single": single, "counts": counts}
-        return replace(self, **chosen, sessions=sessions.astype(np.int8))
+        return replace(self, **chosen, sessions=sessions)
 
 
 def spec_of(trials: Sequence[Trials]) -> SignalSpec:

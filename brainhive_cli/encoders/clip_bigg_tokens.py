@@ -43,15 +43,15 @@ class Config(EncoderConfig):
             return made
         white = made.preprocess(Image.new("RGB", (64, 64), "white"))
 
-        def half_way(picture: Any) -> Tensor:
+        def half_way(pictures: Sequence[Any]) -> Tensor:
             """Map x to (x + 1) / 2, which is half way to white, also once it is normalised."""
-            return (made.preprocess(picture) + white) / 2
-
-        def all_half_way(pictures: Sequence[Any]) -> Tensor:
             return made.preprocess_all(pictures).add_(white).div_(2)
 
-        words = f"{made.preprocessing}, half way to white"
-        return replace(made, preprocess=half_way, preprocess_batch=all_half_way, preprocessing=words)
+        steps: dict[str, Any] = {
+            "preprocess": lambda picture: half_way([picture])[0],
+            "preprocess_batch": half_way,
+        }
+        return replace(made, **steps, preprocessing=f"{made.preprocessing}, half way to white")
 
 
 TINY = Config(source="random", architecture=open_clip.TINY.architecture)

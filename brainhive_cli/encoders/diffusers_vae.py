@@ -67,30 +67,23 @@ class Config(EncoderConfig):
         """Prepare the autoencoder, in float32."""
         load, weights = self._found()
 
-        def preprocess(image: Any) -> Tensor:
-            return preprocess_batch([image])[0]  # [3, H, W] in -1..1
-
-        def preprocess_batch(images: Sequence[Any]) -> Tensor:
+        def preprocess(images: Sequence[Any]) -> Tensor:
             from torchvision.transforms import v2
 
-            sized = v2.Compose(
-                [v2.Resize(self.resolution_px, antialias=True), v2.CenterCrop(self.resolution_px)]
-            )
-            if self.resizes == "floats":
-                pixels = sized(torch.stack([v2.functional.pil_to_tensor(each) for each in images]).float())
-            else:
-                pixels = torch.stack([v2.functional.pil_to_tensor(sized(each)) for each in images]).float()
-            scaled: Tensor = pixels.div(127.5).sub_(1)
-            return scaled
+            side, is_first = self.resolution_px, self.resizes == "floats"
+            sized = v2.Compose([v2.Resize(side, antialias=True), v2.CenterCrop(side)])
+            pictures = images if is_first else [sized(each) for each in images]
+            pixels = torch.stack([v2.functional.pil_to_tensor(each) for each in pictures]).float()
+            scaled: Tensor = (sized(pixels) if is_first else pixels).div(127.5).sub_(1)
+            return scaled  # [K, 3, H, W] in -1..1
 
         words = f"resize short side {self.resolution_px} bilinear, centre crop, -1..1, {self.posterior}"
         words += ", in floats" if self.resizes == "floats" else ""
         return Encoder(
             lambda: _Latent(load(), self.output, self.posterior, self.seed, self.flattens),
-            preprocess,
-            words,
-            weights,
-            preprocess_batch=preprocess_batch,
+            lambda image: preprocess([image])[0],
+            *(words, weights),
+            preprocess_batch=preprocess,
         )
 
     def _found(self) -> tuple[Callable[[], nn.Module], dict[str, str]]:

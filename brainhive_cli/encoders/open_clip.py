@@ -81,10 +81,9 @@ TINY = Config(source="random", architecture=TINY_ARCHITECTURE)
 def _transform_all(steps: Sequence[Any], pictures: Sequence[Any]) -> Tensor:
     """Do what the steps of a transform do to a picture; once they are bytes of one size, to all at once."""
     *sizing, _, normalise = steps  # between these two, bytes become floats in 0..1
-    sized = [reduce(lambda picture, step: step(picture), sizing, picture) for picture in pictures]
-    pixels = torch.from_numpy(np.stack([np.asarray(each) for each in sized])).permute(0, 3, 1, 2)
-    unit = pixels.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
-    all_normalised: Tensor = normalise(unit)
+    sized = [np.asarray(reduce(lambda picture, step: step(picture), sizing, each)) for each in pictures]
+    pixels = torch.from_numpy(np.stack(sized)).permute(0, 3, 1, 2)
+    all_normalised: Tensor = normalise(pixels.float().contiguous().div_(255))
     return all_normalised
 
 

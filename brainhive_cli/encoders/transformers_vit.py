@@ -105,12 +105,9 @@ class Config(TokenConfig):
                 seen = processor(images=Image.new("RGB", (64, 64)), return_tensors="pt")["pixel_values"][0]
             load = partial(_load, self, family, folder, seen.shape)
 
-        def preprocess_batch(images: Sequence[Any]) -> Tensor:
+        def preprocess(images: Sequence[Any]) -> Tensor:
             pixels: Tensor = processor(images=list(images), return_tensors="pt")["pixel_values"]
             return pixels
-
-        def preprocess(image: Any) -> Tensor:
-            return preprocess_batch([image])[0]
 
         def outputs() -> nn.Module:
             network = load()
@@ -122,7 +119,8 @@ class Config(TokenConfig):
             )
             return Outputs(_Embedding(network, family.embedding), self.output, anatomy)
 
-        return Encoder(outputs, preprocess, described(processor), weights, preprocess_batch=preprocess_batch)
+        words, one = described(processor), (lambda image: preprocess([image])[0])
+        return Encoder(outputs, one, words, weights, preprocess_batch=preprocess)
 
 
 TINY = Config(

@@ -53,57 +53,44 @@ class HeadCaption(Section):
 
 
 class Captioner:
-    """A network that captions, and its tokenizer.
+    """A network that captions, and what reads for it.
 
     Args:
-        model: The network.
-        tokenizer: Token ids to words.
+        model: BLIP-2; or GIT, whose tower is then a converter of the tokens of a head.
+        reader: BLIP-2's processor, which has its tokenizer; or GIT's tokenizer.
         device: Where it runs.
+        head: The head that is captioned; "" for media.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, device: torch.device) -> None:
-        self.model, self.tokenizer = model, tokenizer
+    def __init__(self, model: Any, reader: Any, device: torch.device, head: str = "") -> None:
+        self.model, self.reader, self.head = model, reader, head
         self.placement = Placement((model,), device)
 
     @torch.no_grad()
-    def describe(self, pixels: Tensor, first: int = 0, **limit: int) -> list[str]:
-        """Caption what the network's tower takes, greedily; a caption begins at the token `first`."""
-        self.placement.use(self.model)
-        pixels = pixels.to(self.placement.device, self.model.dtype)
-        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
-        self.placement.use()
-        return [words.strip() for words in self.tokenizer.batch_decode(ids, skip_special_tokens=True)]
-
-
-class MediaCaptioner(Captioner):
-    """BLIP-2; `processor` makes pixel values of pictures, and has its tokenizer."""
-
-    def __init__(self, processor: Any, model: Any, device: torch.device) -> None:
-        super().__init__(model, processor.tokenizer, device)
-        self.processor = processor
-
-    def captions(self, media: Media) -> list[str]:
-        """Caption pictures [B, 3, H, W] in 0..1, or the middle frames of clips [B, F, 3, H, W]."""
-        pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
-        images = list(pictures.mul(255).round().byte().cpu())
-        pixels = self.processor.image_processor(images, return_tensors="pt")["pixel_values"]
-        first = self.model.config.num_query_tokens + 1  # behind the picture's tokens and the first
-        return self.describe(pixels, first, max_new_tokens=LONGEST)
-
-
-class HeadCaptioner(Captioner):
-    """GIT, whose tower is a converter of the tokens of a head."""
-
-    def __init__(self, head: str, model: Any, tokenizer: Any, device: torch.device) -> None:
-        super().__init__(model, tokenizer, device)
-        self.head = head
-
-    def captions(self, decoded: Decoded | None) -> list[str]:
-        """Caption the head's tokens [B, S, D].
+    def captions(self, media: Media | None, decoded: Decoded | None) -> list[str]:
+        """Caption pictures [B, 3, H, W] in 0..1, the middle frames of clips, or a decoded head, greedily.
 
         Raises:
             BrainhiveError: if there is no such head, or it is of other tokens.
         """
+        if self.head:
+            tokenizer, first, limit = self.reader, 0, {"max_length": LONGEST}
+            pixels = self._tokens(decoded)[:, None]  # four axes, as of pictures
+        else:
+            assert media is not None
+            tokenizer, limit = self.reader.tokenizer, {"max_new_tokens": LONGEST}
+            first = self.model.config.num_query_tokens + 1  # behind the picture's tokens and the first
+            pictures = media if media.ndim == 4 else media[:, media.shape[1] // 2]
+            images = list(pictures.mul(255).round().byte().cpu())
+            pixels = self.reader.image_processor(images, return_tensors="pt")["pixel_values"]
+        self.placement.use(self.model)
+        pixels = pixels.to(self.placement.device, self.model.dtype)
+        ids = self.model.generate(pixel_values=pixels, do_sample=False, **limit)[:, first:]
+        self.placement.use()
+        return [words.strip() for words in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+    def _tokens(self, decoded: Decoded | None) -> Tensor:
+        """Choose the head's tokens [B, S, D]."""
         tokens = None if decoded is None else decoded.tensors.get(self.head)
         expected = self.model.git.image_encoder.shape
         if tokens is None or tuple(tokens.shape[1:]) != expected:
@@ -112,7 +99,7 @@ class HeadCaptioner(Captioner):
                 f"captions are made of the head {self.head} of {[*expected]}, which is {seen}",
                 "name in caption.head a head of the tokens that caption.converter was trained on",
             )
-        return self.describe(tokens[:, None], max_length=LONGEST)  # four axes, as of pictures
+        return tokens
 
 
 class Converter(nn.Module):
@@ -136,7 +123,7 @@ class Converter(nn.Module):
         return BaseModelOutput(last_hidden_state=self.linear2(features))
 
 
-def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype) -> Any:
+def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dtype) -> Captioner:
     """Load a captioner onto a device.
 
     Raises:
@@ -156,10 +143,10 @@ def load(caption: str | HeadCaption, device: torch.device | str, dtype: torch.dt
             raise ValueError(f"it lacks {absent[0]} and {len(absent) - 1} more")
         reader: Any = getattr(tf, kind.reader).from_pretrained(folder)
     if isinstance(caption, str):
-        return MediaCaptioner(reader, model, torch.device(device))
+        return Captioner(model, reader, torch.device(device))
     converter = _converter(single_file.find(caption.converter), model.config.vision_config.hidden_size)
     model.git.image_encoder = converter.to(dtype)
-    return HeadCaptioner(caption.head, model, reader, torch.device(device))
+    return Captioner(model, reader, torch.device(device), caption.head)
 
 
 def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:

@@ -24,7 +24,6 @@ PUBLISHED: dict[str, Any] = {
     "up_block_types": ("UpDecoderBlock2D",) * 4,
     "block_out_channels": (128, 256, 512, 512),
     "layers_per_block": 2,
-    "sample_size": 256,
 }
 """The autoencoder of `sd_image_var_autoenc.pth`; source: MindEye2's recon_inference.ipynb (MIT)."""
 

@@ -241,9 +241,7 @@ class Chain:
             if media is not None:
                 given = replace(given, **{link.stage.receives: media})
             if link.captioner is not None:
-                reads_media = isinstance(link.stage.caption, str)
-                texts = link.captioner.captions(media if reads_media else conditioning.decoded)
-                given = replace(given, texts=texts)
+                given = replace(given, texts=link.captioner.captions(media, conditioning.decoded))
             after = None if on_step is None else _offset(on_step, done)
             media = link.generator.generate(given, noise, link.size(size_px), own, other, after)
             done += own.steps

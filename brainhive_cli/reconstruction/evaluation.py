@@ -208,8 +208,7 @@ def _measurements(
     recalls = {source: metrics(some, by_concept=True) for source, some in of_source.items()}
     for source, metric_of in recalls.items():
         scopes |= {scope(f"concept {name}", source): {RECALL: metric} for name, metric in metric_of.items()}
-    all_titles = titles_of(notes["medium"])
-    titles = {source: all_titles.get(source, source) for source in sources}
+    titles = {source: titles_of(notes["medium"]).get(source, source) for source in sources}
     cells, items = {}, {}
     units = alike.items([list(each.generated.files) for each in scored])
     for each, unit_names in zip(scored, units.units, strict=True):

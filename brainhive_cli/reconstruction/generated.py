@@ -4,6 +4,7 @@ import csv
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
+from math import isnan
 from pathlib import Path
 from typing import Any, Self
 
@@ -109,10 +110,8 @@ class Scored:
     def means(self) -> dict[str, Values]:
         """The mean over an item's repeats of each metric, and its task scores, [N]; NaN where it has none."""
         ends = np.cumsum([len(files) for files in self.generated.files.values()])[:-1]
-        means = {
-            name: np.array([repeats.mean() for repeats in np.split(values, ends)])
-            for name, values in self.values.items()
-        }
+        repeats = {name: np.split(values, ends) for name, values in self.values.items()}
+        means = {name: np.array([some.mean() for some in of_item]) for name, of_item in repeats.items()}
         return means | dict(self.generated.tasks.values)
 
     @property
@@ -120,10 +119,7 @@ class Scored:
         """The image ids, and the same means as lists; None where an item has none."""
         return {
             "image_ids": list(self.generated.files),
-            **{
-                name: [None if np.isnan(value) else float(value) for value in values]
-                for name, values in self.means.items()
-            },
+            **{name: [None if isnan(v) else v for v in some.tolist()] for name, some in self.means.items()},
         }
 
     def of_item(self, image_id: str) -> list[tuple[Path, dict[str, float]]]:
@@ -206,9 +202,8 @@ def _over_seeds(scored: Sequence[Scored], by_concept: bool) -> tuple[list[str], 
     ids = list(scored[0].generated.files)
     rows = [[list(each.generated.files).index(image_id) for image_id in ids] for each in scored]
     values = [each.generated.tasks.by_concept if by_concept else each.means for each in scored]
-    return ids, {
-        name: np.stack([of[name][row] for of, row in zip(values, rows, strict=True)]) for name in values[0]
-    }
+    by_seed = [*zip(values, rows, strict=True)]
+    return ids, {name: np.stack([of[name][row] for of, row in by_seed]) for name in values[0]}
 
 
 def write_values(path: Path, scored: Sequence[Scored]) -> None:

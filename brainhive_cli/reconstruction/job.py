@@ -343,22 +343,13 @@ class Job:
         start = "" if decoded_set.source == "zeroed" else self._start  # that is from noise alone
         seeds = (decoded_set.cell.seed,) if decoded_set.cell else ()
         described = f"{self.recipe.described(start)}, {self.trained}"
-        annotations, tasks = {}, TaskScores()
-        images = self.align.dataset.images(self.recipe.split)
-        if decoded_set.decoded is not None:
-            tasks = TaskScores.of(decoded_set.decoded, images, decoded_set.image_ids)
-            if self.medium == "clip":
-                annotations = of_decoded(decoded_set.decoded, decoded_set.image_ids, images.label_names)
-        return GeneratedSet(
-            decoded_set.source,
-            decoded_set.name,
-            seeds,
-            files,
-            decoded_set.subject,
-            described,
-            annotations=annotations,
-            tasks=tasks,
-        )
+        source, subject = decoded_set.source, decoded_set.subject
+        generated = GeneratedSet(source, decoded_set.name, seeds, files, subject, described)
+        if (decoded := decoded_set.decoded) is None:
+            return generated
+        images, ids = self.align.dataset.images(self.recipe.split), decoded_set.image_ids
+        in_words = of_decoded(decoded, ids, images.label_names) if self.medium == "clip" else {}
+        return replace(generated, annotations=in_words, tasks=TaskScores.of(decoded, images, ids))
 
     def task_floors(self, brain: Sequence[DecodedSet], folder: RunFolder) -> list[GeneratedSet]:
         """Score the masks, concepts and captions of other items' signals, where these generate no media."""

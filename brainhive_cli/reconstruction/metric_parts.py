@@ -133,9 +133,8 @@ def lower_is_better(metric: str) -> bool:
 
 
 def _has_library(metric: str) -> bool:
-    if metric in tasks.SCALES:
-        return tasks.has_library(metric)
-    return metric in OWN_PARTS and (metric != "epe" or video.has_opencv())
+    is_of_task = metric in tasks.SCALES and tasks.has_library(metric)
+    return is_of_task or (metric in OWN_PARTS and (metric != "epe" or video.has_opencv()))
 
 
 def _network_of(metric: str) -> Network:

@@ -84,6 +84,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         **of_regions,
     }
     seen = describe_tested(run.tested_pictures(spec.split) for run in job.runs)
+    too_few = _too_few(groups, spec.subsets)
     notes = {
         "run": first.name,
         "runs": [run.name for run in job.runs],
@@ -91,11 +92,7 @@ def summarise_job(job: Job, scores: Mapping[str, CellScores]) -> Measurements:
         "protocol": protocol,
         "caveats": caveats_of(job.runs, spec.split),
         **seen,
-        "warnings": [
-            *seen["warnings"],
-            *disagreement(test.verdict, scopes[ALL]["top1"]),
-            *_too_few(groups, spec.subsets),
-        ],
+        "warnings": [*seen["warnings"], *disagreement(test.verdict, scopes[ALL]["top1"]), *too_few],
         "gallery": describe_gallery(first, next(iter(scores.values())), spec),
         "verdict": test.verdict,
         "above_chance": asdict(test),
@@ -316,12 +313,8 @@ def _subsets(groups: Groups, context: MetricContext, subsets: Subsets) -> dict[s
         return {}
     (pool,) = pools
     drawn = f"{pool}-way, {subsets.draws} draws"
-    protocol = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
-    changes: dict[str, Any] = {
-        "protocol": f"{context.protocol}, {protocol}",
-        "pool": pool,
-        "chance": 1 / pool,
-    }
+    drawn = drawn if pool == subsets.ways else f"all {pool} pictures, fewer than {subsets.ways}"
+    changes: dict[str, Any] = {"protocol": f"{context.protocol}, {drawn}", "pool": pool, "chance": 1 / pool}
     changes |= {"limits": (0.0, 1.0), "is_share": False}
     hits: dict[str, list[list[Hits]]] = {
         "top1": [[each.subsets for each in group if each.subsets] for group in groups],
@@ -347,8 +340,8 @@ def _too_few(groups: Groups, subsets: Subsets | None) -> list[str]:
     if subsets is None or (pools := _subset_pools(groups, subsets)) == [subsets.ways]:
         return []
     instead = "top-1 is among all of these" if len(pools) == 1 else "a common top-1 is left out"
-    listed = " or ".join(map(str, pools))
-    return [f"no subsets of {subsets.ways} pictures: subjects were tested on {listed}; {instead}"]
+    tested = f"subjects were tested on {' or '.join(map(str, pools))}"
+    return [f"no subsets of {subsets.ways} pictures: {tested}; {instead}"]
 
 
 def _share(

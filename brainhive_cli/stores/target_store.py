@@ -104,12 +104,14 @@ class TargetStore:
                 raise ValueError(f"its embeddings are {list(embedding.shape)}, alternatives {alternatives}")
             return cls(path, embedding, image_ids, concepts, done, pixels, attributes)
 
-    def view(self, encoder: str, place: int) -> Self:
+    def view(self, encoder: str, place: int | None) -> Self:
         """Give the store of one view, which `encoder` encodes alone, of one with targets [F, …] of all.
 
         Raises:
             BrainhiveError: if there are fewer.
         """
+        if place is None:
+            return self
         if not place < (count := self.shape[0]):
             raise BrainhiveError(
                 f"{self.path} has {count} views, none is {place}", "views are counted from 0"
@@ -333,15 +335,12 @@ def open_all(embeddings: Path, dataset: str, split: str, encoders: Sequence[str]
     Raises:
         MissingData: naming every store that is missing, with the line that makes them.
     """
-    places = {name: find(embeddings, dataset, split, name) for name in encoders}
-    absent = [name for name, (path, _) in places.items() if not path.is_file()]
+    paths = {name: find(embeddings, dataset, split, name) for name in encoders}
+    absent = [name for name, (path, _) in paths.items() if not path.is_file()]
     if absent:
         raise MissingData(
             f"no {split} embeddings of {', '.join(absent)} for {dataset} under {embeddings}",
             f"brainhive embed --encoders {','.join(absent)} --dataset {dataset}",
         )
-    stores = {path: TargetStore.open(path) for path in dict.fromkeys(path for path, _ in places.values())}
-    return {
-        name: stores[path] if place is None else stores[path].view(name, place)
-        for name, (path, place) in places.items()
-    }
+    stores = {path: TargetStore.open(path) for path, _ in {*paths.values()}}
+    return {name: stores[path].view(name, place) for name, (path, place) in paths.items()}

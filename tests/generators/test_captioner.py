@@ -45,7 +45,7 @@ def test_features_of_the_tower_are_captioned_as_the_picture_is(root: Path) -> No
         features = git.git.image_encoder(pictures(8)).last_hidden_state
     tokenizer = tf.BertTokenizer.from_pretrained(root / NAME)
 
-    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(Decoded({"image": features}))
+    found = _captioner.load(caption_of(root), CPU, torch.float32).captions(None, Decoded({"image": features}))
 
     assert found == tokenizer.batch_decode(ids, skip_special_tokens=True)
     assert len(set(found)) > 2 and all(set(each.split()) <= {"a", "b", "ab"} for each in found)
@@ -63,9 +63,9 @@ def test_tokens_are_mapped_over_their_number_and_then_over_their_width(root: Pat
 
     mapped = captioner.model.git.image_encoder(tokens[:, None]).last_hidden_state
     assert torch.allclose(mapped, features, atol=1e-5) and mapped.shape == (6, TOKENS, WIDTH)
-    found = captioner.captions(Decoded({"image": tokens}))
-    assert captioner.captions(Decoded({"image": tokens[2:3]})) == found[2:3]
-    assert len(captioner.tokenizer(found[0])["input_ids"]) <= 21  # 20, and an end
+    found = captioner.captions(None, Decoded({"image": tokens}))
+    assert captioner.captions(None, Decoded({"image": tokens[2:3]})) == found[2:3]
+    assert len(captioner.reader(found[0])["input_ids"]) <= 21  # 20, and an end
 
 
 def test_its_files_are_fetched_from_the_hub_and_named_by_the_plan(
@@ -81,7 +81,7 @@ def test_its_files_are_fetched_from_the_hub_and_named_by_the_plan(
         before = [name for name in hub.fetched if not name.endswith("config.json")]
         captioner = _captioner.load(HeadCaption(), CPU, torch.float32)
     assert before == [] and not [name for name in hub.fetched if name.endswith(".bin")]
-    assert captioner.captions(Decoded({"image": torch.randn(2, 3, 7)}))
+    assert captioner.captions(None, Decoded({"image": torch.randn(2, 3, 7)}))
     one, other = (
         Config(stages=each).skeleton(torch.float32) for each in (stages, (Stage(generator=sdxl.TINY),))
     )
@@ -95,7 +95,7 @@ def test_other_tokens_converters_and_models_are_refused_in_one_line(root: Path, 
         with pytest.raises(
             BrainhiveError, match=r"captions are made of the head image of \[3, 7\], which is"
         ):
-            captioner.captions(decoded)
+            captioner.captions(None, decoded)
     state = {"linear1.weight": torch.eye(3), "linear2.weight": torch.eye(4)}
     git_repository.save_converter(root / CONVERTER, state)
     with pytest.raises(BrainhiveError, match=r"is no such converter: it maps to 4 features, the captioner"):

@@ -127,11 +127,11 @@ def test_a_keyframe_is_captioned_and_set_in_motion(tmp_path, monkeypatch, home):
 
     keyframe, video = generator.links
     picture = keyframe.generator.generate(Conditioning(heads["tokens"]), [1, 2], PX, Sampling(steps=1))
-    captions = video.captioner.captions(picture)
-    assert all(captions) and video.captioner.captions(picture[1:]) == captions[1:]
+    captions = video.captioner.captions(picture, None)
+    assert all(captions) and video.captioner.captions(picture[1:], None) == captions[1:]
     random = torch.rand(8, 3, PX, PX, generator=torch.Generator().manual_seed(0))
-    assert len(set(video.captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1)))) > 1
-    assert video.captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1)) == captions
+    assert len(set(video.captioner.captions(random * torch.linspace(0.2, 1, 8).view(-1, 1, 1, 1), None))) > 1
+    assert video.captioner.captions(picture[:, None].expand(-1, 3, -1, -1, -1), None) == captions
     conditions = Conditioning(texts=captions, images=picture, start=heads["latents"])
     seeds = [derive_seed(seed, 1) for seed in (1, 2)]
     wanted = video.generator.generate(conditions, seeds, 16, Sampling(steps=1, guidance=8.5, strength=1))

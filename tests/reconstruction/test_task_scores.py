@@ -135,7 +135,7 @@ def test_a_score_that_no_stimulus_of_a_subject_has_a_truth_of_is_of_the_other_su
 
 
 def test_a_metric_of_media_that_is_not_a_number_is_no_missing_truth():
-    with pytest.raises(BrainhiveError, match="not a number"):
+    with pytest.raises(BrainhiveError, match="not a finite number"):
         metrics_of([scored(1, ["a", "b"], pixcorr=[0.5, np.nan])], "simulated", "test", Alike())
 
 
