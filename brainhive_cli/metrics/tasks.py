@@ -85,7 +85,7 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     if has_library("bleu_1"):
         from torchmetrics.functional.text import rouge_score
 
-        values |= {name: bleu(written, truths, order) for name, order in BLEU.items()}
+        values |= bleu(written, truths)
         for name, key in ROUGE.items():
             scores = [
                 rouge_score(text, [some], rouge_keys=key, normalizer=str, tokenizer=str.split)
@@ -100,7 +100,7 @@ def caption_scores(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[
     return values
 
 
-def bleu(texts: Sequence[str], true: Sequence[Sequence[str]], order: int) -> Values:
+def bleu(texts: Sequence[str], true: Sequence[Sequence[str]]) -> dict[str, Values]:
     """BLEU of all captions together, as papers give it, shared out among the items.
 
     BLEU is a ratio of sums over items, no mean of items. The value of an item is the BLEU of all plus what
@@ -111,30 +111,31 @@ def bleu(texts: Sequence[str], true: Sequence[Sequence[str]], order: int) -> Val
     Args:
         texts: Words between single spaces, [N].
         true: At least one a stimulus, [N].
-        order: Longest n-grams.
 
     Returns:
-        [N].
+        [N] by metric, whose number is the longest n-grams.
 
     Source: Papineni et al. 2002, unsmoothed, with the nearest length; Efron and Stein 1981 (jackknife).
     """
     from torchmetrics.text import BLEUScore
 
-    metric, items = BLEUScore(n_gram=order, compute_with_cache=False), []
+    longest = max(BLEU.values())
+    metric = BLEUScore(n_gram=longest, compute_with_cache=False)
+    counts = []  # of each item, which BLEU sums up: right n-grams by length, all n-grams, and words of both
     for text, some in zip(texts, true, strict=True):
         metric.reset()
         metric.update([text], [some])
         sizes = metric.preds_len, metric.target_len
-        items.append(torch.hstack((metric.numerator, metric.denominator, *sizes)))
-    counts = torch.stack(items)  # [N, 2 · order + 2]
-
-    def score(sums: Tensor) -> float:
-        parts = sums.split((order, order, 1, 1))
-        metric.numerator, metric.denominator, metric.preds_len, metric.target_len = parts
-        return float(metric.compute())
-
-    without = np.array([score(sums) for sums in counts.sum(0) - counts])
-    return score(counts.sum(0)) + (len(items) - 1) * (without.mean() - without)
+        counts.append(torch.hstack((metric.numerator, metric.denominator, *sizes)).double().numpy())
+    sums = np.sum(counts, 0) - np.stack([np.zeros_like(counts[0]), *counts])  # of all, and without each
+    with np.errstate(divide="ignore", invalid="ignore"):
+        precision = np.log(sums[:, :longest] / sums[:, longest:-2])  # [1 + N, n]
+        brevity = np.minimum(0, 1 - sums[:, -1] / sums[:, -2])
+    values = {}
+    for name, order in BLEU.items():
+        score = np.nan_to_num(np.exp(brevity + precision[:, :order].mean(1)))
+        values[name] = score[0] + (len(counts) - 1) * (score[1:].mean() - score[1:])
+    return values
 
 
 def has_library(metric: str) -> bool:

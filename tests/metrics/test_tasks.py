@@ -53,15 +53,15 @@ def test_bleu_of_a_known_pair_and_of_a_corpus_is_that_of_the_paper_and_of_torchm
     from torchmetrics.functional.text import bleu_score
 
     pair = ["the the the the the the the"], [["the cat is on the mat", "there is a cat on the mat"]]
-    assert bleu(*pair, 1) == pytest.approx([2 / 7])  # Papineni et al. 2002, example 2: clipped
+    assert bleu(*pair)["bleu_1"] == pytest.approx([2 / 7])  # Papineni et al. 2002, example 2: clipped
     short = ["the cat"], [["the cat is on the mat"]]
-    assert bleu(*short, 2) == pytest.approx([np.exp(1 - 6 / 2)])  # all right, but brief
+    assert bleu(*short)["bleu_2"] == pytest.approx([np.exp(1 - 6 / 2)])  # all right, but brief
 
     words = [" ".join(RANDOM.choice([*"abcdef"], 8)) for _ in range(90)]
     texts, true = words[:30], [words[30 + n : 90 : 30] for n in range(30)]
     for order in range(1, 5):
         whole = float(bleu_score(texts, true, n_gram=order))
-        assert bleu(texts, true, order).mean() == pytest.approx(whole, abs=1e-6)
+        assert bleu(texts, true)[f"bleu_{order}"].mean() == pytest.approx(whole, abs=1e-6)
 
 
 def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
@@ -74,7 +74,7 @@ def test_the_interval_of_bleu_varies_as_the_bleu_of_new_captions_does():
         return [" ".join(text) for text in texts], [[" ".join(RANDOM.permutation(t)[:6])] for t in texts]
 
     drawn = [float(bleu_score(*corpus(), n_gram=2)) for _ in range(200)]
-    widths = [np.subtract(*interval([bleu(*corpus(), 2)])[::-1]) for _ in range(10)]
+    widths = [np.subtract(*interval([bleu(*corpus())["bleu_2"]])[::-1]) for _ in range(10)]
 
     assert np.mean(widths) == pytest.approx(2 * 2.0 * np.std(drawn), rel=0.2)
 
