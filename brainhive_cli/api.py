@@ -215,7 +215,7 @@ class Run:
 
         if not (self.path / "cells").is_dir():
             raise RecipeError(f"{self.path} has no models", "open a run of train-align")
-        return AlignRun.open(self.folder, Paths(), variant=self.variant)
+        return AlignRun.open(self.folder, self.variant, Paths())
 
 
 def open_run(name: str) -> Run:

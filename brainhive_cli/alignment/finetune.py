@@ -39,7 +39,15 @@ class Source:
             RecipeError: if it is a sweep and no variant is named, or does not fit `finetune.trained_by`.
             BrainhiveError: if the run is fine-tuned itself.
         """
-        run, variant = needs_of(recipe).find(recipe.finetune.run)
+        usual = type(recipe)().dataset
+        needs = RunNeeds(
+            recipe.paths,
+            None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
+            recipe.finetune.trained_by,
+            may_be_finetuned=False,
+            choose="finetune.run=",
+        )
+        run, variant = needs.find(recipe.finetune.run)
         made = variant_of(variants(run.recipe(Recipe)), variant, run.path.name)
         if made.mode == "finetune":
             raise BrainhiveError(f"{run.path.name} is fine-tuned itself", "name another: finetune.run=NAME")
@@ -69,18 +77,6 @@ class Source:
                 "fine-tune a joint run without the subject, or one that leaves a subject out",
             )
         return self.run.path / "cells" / self.variant / names[0] / "model"
-
-
-def needs_of(recipe: Recipe) -> RunNeeds:
-    """Say what the run that a recipe fine-tunes must have."""
-    usual = type(recipe)().dataset
-    return RunNeeds(
-        recipe.paths,
-        None if recipe.dataset == usual or recipe.finetune.trained_by else recipe.dataset,
-        recipe.finetune.trained_by,
-        may_be_finetuned=False,
-        choose="finetune.run=",
-    )
 
 
 def inherit(recipe: Recipe, source: Source) -> Recipe:

@@ -1,7 +1,7 @@
 """The job of train-align: a recipe, resolved once into what `plan` prints and `run` does."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,20 +9,19 @@ from typing import Any
 from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell, cells_of
 from brainhive_cli.alignment.finetune import Source, inherit
-from brainhive_cli.alignment.finetune import needs_of as needs_of_finetuning
 from brainhive_cli.alignment.layout import tokens_of
-from brainhive_cli.alignment.matching_run import inherited
+from brainhive_cli.alignment.matching_run import as_inherited
 from brainhive_cli.alignment.memory import memory_of_weights
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.set_ups import describe_run, tested_recordings
 from brainhive_cli.alignment.starts import Start, needs_of, starts_of
 from brainhive_cli.alignment.validation import describe_held_out
-from brainhive_cli.core import console, hub
+from brainhive_cli.core import console
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.heads import FUSED, Head
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
@@ -73,10 +72,9 @@ class Job:
         try:
             return inherit(self.given, self.source)
         except MissingData:
-            made = needs_of_finetuning(self.given).training
-            if not self.is_plan or made is None:
+            if not self.is_plan or not self.given.finetune.trained_by:
                 raise
-            return inherited(self.given, made)
+            return as_inherited(self.given)
 
     @cached_property
     def variants(self) -> dict[str, Recipe]:
@@ -133,18 +131,18 @@ class Job:
                         configs |= {other.name: other} if other.name in others else {}
         return list(configs.values())
 
-    @cached_property
-    def needs(self) -> list[Need]:
-        """All that the training reads and does not make."""
-        recipe, needs = self.recipe, []
+    def needs(self) -> Iterator[Need]:
+        """List all that the training reads and does not make."""
+        recipe = self.recipe
         if recipe.mode == "finetune":
             run = self.given.finetune.run or self.given.finetune.trained_by or "train-align"
-            needs = [Need.of(f"run {run}", lambda: self.source, key=run)]
-        needs += signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
-        needs += store_needs(self.dataset, recipe.dataset, "train", self._stored, recipe.paths)
+            yield Need.of(f"run {run}", lambda: self.source, key=run)
+        yield from signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
+        yield from store_needs(self.dataset, recipe.dataset, "train", self._stored, recipe.paths)
         for online in [each for each in recipe.encoders if each not in recipe.stored_encoders]:
-            needs += [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
-        return [*needs, *(need for start in self.started for need in start.values())]
+            yield from [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
+        for start in self.started:
+            yield from start.values()
 
     @cached_property
     def validation(self) -> dict[str, str]:
@@ -159,7 +157,7 @@ class Job:
         encoders = {each.name: each for each in self.recipe.encoders}
         for stored in self.recipe.stored_encoders:
             del encoders[stored.name]
-        missing = [f"{n}, {hub.to_download(require(each.needs()))}" for n, each in encoders.items()]
+        missing = [f"{n}, {to_download(each.needs())}" for n, each in encoders.items()]
         return "; ".join(missing)
 
     @cached_property

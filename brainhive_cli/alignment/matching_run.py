@@ -73,9 +73,7 @@ class RunNeeds:
         if not self.trained_by:
             return None
         name, *overrides = shlex.split(self.trained_by)
-        recipe = Recipe.resolve("train-align", name, {}, overrides)
-        made = RunNeeds(self.paths, trained_by=recipe.finetune.trained_by).training
-        return recipe if made is None or recipe.mode != "finetune" else inherited(recipe, made)
+        return as_inherited(Recipe.resolve("train-align", name, {}, overrides))
 
     def find(self, reference: str | None) -> tuple[RunFolder, str]:
         """Find a run by its reference, or the newest that fits; and the variant of a sweep.
@@ -221,6 +219,12 @@ class RunNeeds:
                 f"{path} is no run of {self.trained_by}: {', '.join(differences)}",
                 f"trained_by=null takes it as it is, or: {self.line}",
             )
+
+
+def as_inherited(recipe: Recipe) -> Recipe:
+    """Take over the keys that a fine-tuned model keeps of the recipe that trains what it is tuned from."""
+    made = RunNeeds(recipe.paths, trained_by=recipe.finetune.trained_by).training
+    return recipe if made is None or recipe.mode != "finetune" else inherited(recipe, made)
 
 
 def inherited(recipe: Recipe, made: Recipe) -> Recipe:

@@ -1,6 +1,6 @@
 """A finished align run, or one model folder, opened to be evaluated or decoded with."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -64,6 +64,7 @@ class AlignRun:
         online: Encoders whose targets were computed at each step, so that they need no store.
         origin: Name of the data set that the models were trained on, when that is not `dataset`; empty when
             it is unknown: subjects are then known by their numbers. None when it is `dataset`.
+        absent: Why a run is not here that a plan describes.
         sources: What else learned from pictures and has a part in results, as a prior, by what it is called.
     """
 
@@ -78,6 +79,7 @@ class AlignRun:
     recipe: Recipe | None = None
     variant: str = ""
     online: frozenset[str] = frozenset()
+    absent: MissingData | None = None
     sources: Mapping[str, Learned] = field(default_factory=dict)
     _kept: dict[tuple[str, ...], Any] = field(default_factory=dict, repr=False, compare=False)
 
@@ -85,10 +87,10 @@ class AlignRun:
     def open(
         cls,
         folder: RunFolder,
+        variant: str,
         paths: Paths,
         dataset: Any = None,
         subjects: Sequence[int] | None = None,
-        variant: str = "",
         expected: Recipe | None = None,
     ) -> Self:
         """Open a finished run, or one variant of a sweep, on its own or another data set.
@@ -362,48 +364,14 @@ class AlignRun:
             self._kept[key] = make()
         return self._kept[key]
 
-
-def needs_of(
-    run: AlignRun, absent: MissingData | None, reference: str | None, splits: Sequence[str]
-) -> list[Need]:
-    """List what decoding by a run reads: the run, signals of the tested subjects, and stores of some splits.
-
-    Args:
-        run: The run, or what it is expected to be.
-        absent: Why it is not here; None where it is.
-        reference: How it was named, which is the key of what is not here.
-        splits: Whose embeddings are compared with.
-    """
-    needs = [Need(f"run {run.name}", None, absent, reference or "")]
-    for variant, (encoders, signal) in run.made_with.items():
-        tested = run._tested_on(variant)
-        needs += signal_needs(run.dataset, run.paths, signal, tested)
-        stored = [config for config in encoders if config.name not in run.online]
-        for split in splits:
-            needs += store_needs(run.dataset, run.made_of, split, stored, run.paths)
-    return needs
-
-
-def find_or_expect(
-    reference: str | None, paths: Paths, dataset: Any, subjects: Sequence[int] | None, needs: RunNeeds
-) -> tuple[AlignRun, MissingData | None]:
-    """Open a run as `find` does, for a plan; one that is not here is what its recipe says it will be.
-
-    Returns:
-        The run, and why it is not here.
-
-    Raises:
-        MissingData: if it is not here and no recipe is known.
-        BrainhiveError: as `find`.
-    """
-    try:
-        return find(reference, paths, dataset, subjects, needs), None
-    except MissingData as error:
-        if (made := needs.training) is None:
-            raise
-        name, variant = of_variant(reference)
-        folder = RunFolder(Path(name or str(needs.trained_by)))
-        return AlignRun.open(folder, paths, dataset, subjects, variant, made), error
+    def needs(self, splits: Sequence[str]) -> Iterator[Need]:
+        """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
+        yield Need(f"run {self.name}", None, self.absent, self.name)
+        for variant, (encoders, signal) in self.made_with.items():
+            yield from signal_needs(self.dataset, self.paths, signal, self._tested_on(variant))
+            stored = [config for config in encoders if config.name not in self.online]
+            for split in splits:
+                yield from store_needs(self.dataset, self.made_of, split, stored, self.paths)
 
 
 def find(
@@ -412,18 +380,27 @@ def find(
     dataset: Any = None,
     subjects: Sequence[int] | None = None,
     needs: RunNeeds | None = None,
+    is_plan: bool = False,
 ) -> AlignRun:
     """Open a run by folder or name, also `SWEEP:VARIANT`; a model by its folder; or the newest run that fits.
 
+    For a plan, a run that is not here is what the recipe that trains it says it will be.
+
     Raises:
-        MissingData: if there is none.
+        MissingData: if there is none, and for a plan no recipe of one.
         RecipeError: if what is named lacks what is needed.
     """
     needs = needs or RunNeeds(paths)
     if is_named_model(reference):
         return AlignRun.of_model(home.located(reference), paths, dataset, subjects, needs)
-    run, variant = needs.find(reference)
-    return AlignRun.open(run, paths, dataset, subjects, variant)
+    try:
+        return AlignRun.open(*needs.find(reference), paths, dataset, subjects)
+    except MissingData as error:
+        if not is_plan or (made := needs.training) is None:
+            raise
+        name, variant = of_variant(reference)
+        folder = RunFolder(Path(name or str(needs.trained_by)))
+        return replace(AlignRun.open(folder, variant, paths, dataset, subjects, made), absent=error)
 
 
 def is_named_model(reference: str | None) -> TypeGuard[str]:

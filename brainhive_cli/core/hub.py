@@ -9,7 +9,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-from brainhive_cli.core import console, file_names, home, sha256_sums
+from brainhive_cli.core import file_names, home, sha256_sums
 from brainhive_cli.core.errors import MissingData, first_line
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.plain_files import read_regular
@@ -124,31 +124,6 @@ def holds(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS
     return False
 
 
-def bytes_to_fetch(reference: str, files: Sequence[str], weights: Sequence[str] = WEIGHTS) -> int:
-    """Return the size of `files` and of the first of `weights` that the hub has, and fetch nothing.
-
-    Returns:
-        Bytes that are not on this machine; 0 for what `holds`, and for what is not the hub's.
-
-    Raises:
-        MissingData: if it is not on this machine and the hub does not say (`Unreachable`, `NoRepository`), or
-            has no such weights.
-    """
-    scheme, _, rest = reference.partition(":")
-    if scheme != "hub" or holds(reference, files, weights):
-        return 0
-    kind, repository, below, revision = _parse(rest, "")
-    patterns = _patterns(below, [*files, *weights])
-    with quiet():
-        found = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
-    by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
-    chosen = next(filter(None, by_pattern), None)
-    if chosen is None:
-        raise MissingData(f"{repository} has no {_patterns(below, weights)[0]}", "check the name and variant")
-    taken = {*_patterns(below, files), *chosen}
-    return sum(file.file_size or 0 for file in found if file.will_download and file.filename in taken)
-
-
 def need(
     reference: str,
     files: Sequence[str] = (),
@@ -156,7 +131,7 @@ def need(
     also: Sequence[str] = (),
     size: int | None = None,
 ) -> Need:
-    """Look for weights as `bytes_to_fetch` does.
+    """Look for `files` and the first of `weights` that there is, here or at the hub; nothing is fetched.
 
     Args:
         reference: As `folder` takes it.
@@ -169,15 +144,28 @@ def need(
     is_file = len(weights) == 1 and "*" not in weights[0]
     pattern = weights[0] if is_file else weights[0].rpartition("/")[0]
     name = f"{rest if is_hub else reference}/{pattern}".rstrip("/")
+    if holds(reference, files, weights):
+        return Need(name)
+    if not is_hub:
+        absent = next((file for file in files if not (home.located(reference) / file).is_file()), weights[0])
+        return Need(name, None, MissingData(f"{reference} has no {absent}", "download it again"))
     try:
-        return Need(name, bytes_to_fetch(reference, files, weights))
-    except Unreachable as error:
         kind, repository, below, revision = _parse(rest, "")
+        patterns = _patterns(below, [*files, *weights])
+        with quiet():
+            found = snapshot(repository, kind, revision=revision, allow_patterns=patterns, dry_run=True)
+    except Unreachable as error:
         words = [f"--revision={revision}"] if revision else []
         line = download_line(repository, kind, _patterns(below, [*files, *also, weights[0]]), *words)
         return Need(name, size, Unreachable(error.message, f"on a machine with a network: {line}"))
     except MissingData as error:
         return Need(name, None, error)
+    by_pattern = [fnmatch.filter([file.filename for file in found], p) for p in _patterns(below, weights)]
+    if (chosen := next(filter(None, by_pattern), None)) is None:
+        absent = f"{repository} has no {patterns[len(files)]}"
+        return Need(name, None, MissingData(absent, "check the name and variant"))
+    taken = {*_patterns(below, files), *chosen}
+    return Need(name, sum(f.file_size or 0 for f in found if f.will_download and f.filename in taken))
 
 
 def download_line(repository: str, repo_type: str, patterns: Sequence[str], *more: str) -> str:
@@ -190,11 +178,6 @@ def download_line(repository: str, repo_type: str, patterns: Sequence[str], *mor
         words += named
     words += ["--repo-type", repo_type] if repo_type != "model" else []
     return shlex.join([*words, *more])
-
-
-def to_download(count: int) -> str:
-    """Describe a number of `bytes_to_fetch`."""
-    return f"{console.size(count) if count else 'nothing'} to download"
 
 
 def _parse(rest: str, owner: str) -> tuple[str, str, str, str | None]:

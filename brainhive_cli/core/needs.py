@@ -92,6 +92,12 @@ def require(needs: Iterable[Need]) -> int:
     return total
 
 
+def to_download(needs: Iterable[Need]) -> str:
+    """Say how much is to be downloaded; raises the error of the first that is missing."""
+    count = require(needs)
+    return f"{console.size(count) if count else 'nothing'} to download"
+
+
 def lines(errors: Iterable[BrainhiveError]) -> list[str]:
     """Write a line for each way to get what is missing: the first that it gets, and how many more."""
     by_way: dict[str, dict[str, None]] = {}

@@ -19,60 +19,68 @@ class Plan:
 
     Attributes:
         items: What is planned: name and value, in order.
-        missing: What is not there, each with the way to get it.
+        errors: Why things are missing, each with the way to get it.
         work: How much there is to do, where its time can be estimated.
         tables: What should be looked at before it is done.
         needs: What it reads and does not make.
         makes: Keys of what it makes that other commands need.
-        errors: Why things are missing: what `missing` says a line for each way to get them.
     """
 
     items: dict[str, Any]
-    missing: list[str] = field(default_factory=list)
+    errors: tuple[BrainhiveError, ...] = ()
     work: Work | None = None
     tables: tuple[Table, ...] = ()
     needs: tuple[Need, ...] = ()
     makes: frozenset[str] = frozenset()
-    errors: tuple[BrainhiveError, ...] = ()
+
+    @property
+    def missing(self) -> list[str]:
+        """What is not there, a line for each way to get something."""
+        return lines(self.errors)
 
     @classmethod
     def of(
         cls,
         checks: Mapping[str, Callable[[], Any]],
         work: Callable[[], Work] | None = None,
-        needs: Iterable[Need] = (),
+        needs: Callable[[], Iterable[Need]] = tuple,
         makes: Iterable[str] = (),
         raised: Iterable[BrainhiveError] = (),
     ) -> Self:
-        """Make each item by its check; errors of ours are missing, a line for each way to get something.
+        """Make each item by its check; errors of ours are why things are missing.
 
         Args:
             checks: Checks by the name of what they give; an empty text is no item.
             work: Counts the work; called where nothing is missing.
-            needs: What is read and not made.
+            needs: Lists what is read and not made, as far as the first error.
             makes: Keys of what is made.
             raised: Errors that were raised already.
         """
         items: dict[str, Any] = {}
         errors: list[BrainhiveError] = []
-        listed = tuple({(need.name, need.state): need for need in needs}.values())
+        listed: dict[tuple[str, str], Need] = {}
         for name, check in checks.items():
             try:
-                items[name] = check()
+                if (item := check()) != "":
+                    items[name] = item
             except NotRun as error:
                 items[name] = error.message
             except BrainhiveError as error:
                 errors.append(error)
-        absent = [need.error for need in listed if need.error is not None and need.is_missing]
-        known = {
-            error.message for error in absent
-        }  # what a check lacks may be what is listed, in other words
+        try:
+            for need in needs():
+                listed[need.name, need.state] = need
+        except NotRun:  # which a check says
+            pass
+        except BrainhiveError as error:
+            errors.append(error)
+        absent = [need.error for need in listed.values() if need.error is not None and need.is_missing]
+        known = {error.message for error in absent}  # what a check lacks may be listed, in other words
         wrong = [error for error in errors if not isinstance(error, MissingData)]
         others = [error for error in errors if error not in wrong and error.message not in known]
         errors = [*raised, *wrong, *absent, *others]
-        items = {name: item for name, item in items.items() if item != ""}
         planned = work() if work and not errors else None
-        return cls(items, lines(errors), planned, (), listed, frozenset(makes), tuple(errors))
+        return cls(items, tuple(errors), planned, (), tuple(listed.values()), frozenset(makes))
 
 
 @dataclass(frozen=True)

@@ -39,17 +39,8 @@ def folder_of(reference: str, names: Sequence[str]) -> Path:
     return folder
 
 
-def bytes_to_fetch(reference: str) -> int:
-    """Return the size of a file that `find` would fetch; 0 for what is on this machine."""
-    if reference.startswith("hub:"):
-        folder, name = _on_hub(reference)
-        return hub.bytes_to_fetch(folder, (), (name,))
-    find(reference)
-    return 0
-
-
 def need(reference: str) -> Need:
-    """Look for a file as `bytes_to_fetch` does."""
+    """Look for a file that `find` would fetch; nothing is fetched."""
     if reference.startswith("hub:"):
         folder, name = _on_hub(reference)
         return hub.need(folder, (), (name,))

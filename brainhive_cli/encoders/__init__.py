@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from brainhive_cli.core import documents, home, hub, needs, parts
+from brainhive_cli.core import documents, home, hub, parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import split
@@ -200,14 +200,6 @@ class EncoderConfig(parts.Config):
         if not source or source.startswith("python:"):
             return False
         return source == "random" or hub.holds(source, self.config_files, self.weight_files)
-
-    def bytes_to_fetch(self) -> int:
-        """Count, at the hub, the bytes of weights that are not on this machine; none of them is fetched.
-
-        Raises:
-            MissingData: if the hub cannot say.
-        """
-        return needs.require(self.needs())
 
     def needs(self) -> list[Need]:
         """Look for the weights, where they are the hub's."""

@@ -12,7 +12,7 @@ from brainhive_cli.core import console, documents, hub, single_file, weights
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.media import Media
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.generators._denoising import Placement
 
@@ -165,20 +165,15 @@ def skeleton(caption: str | HeadCaption, dtype: torch.dtype) -> Captioner:
 def needs(caption: str | HeadCaption) -> list[Need]:
     """Look for the weights of a captioner, and for the converter of a head's tokens."""
     reference, _ = _model_of(caption)
-    listed = [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1]))]
-    if not reference.startswith("hub:") and not hub.holds(reference, (), WEIGHTS):
-        error = MissingData(f"the captioner {reference} has no weights", "download it again")
-        listed = [Need(reference, None, error)]
-    return listed if isinstance(caption, str) else [*listed, single_file.need(caption.converter)]
+    converter = [] if isinstance(caption, str) else [single_file.need(caption.converter)]
+    return [hub.need(reference, (), WEIGHTS, (*FILES, WEIGHTS[1])), *converter]
 
 
 def check(caption: str | HeadCaption) -> str:
     """Describe a captioner and what would be downloaded; MissingData if it is of another kind."""
     _folder(caption)
-    described = f"captions by {_model_of(caption)[0]}, {hub.to_download(require(needs(caption)))}"
-    if isinstance(caption, str):
-        return described
-    return f"{described}, from the head {caption.head} by {caption.converter}"
+    source = "" if isinstance(caption, str) else f", from the head {caption.head} by {caption.converter}"
+    return f"captions by {_model_of(caption)[0]}{source}, {to_download(needs(caption))}"
 
 
 def _model_of(caption: str | HeadCaption) -> tuple[str, str]:

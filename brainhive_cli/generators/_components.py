@@ -1,6 +1,6 @@
 """The components of an SDXL-type folder, loaded one by one so that what is missing can be named."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,9 @@ CONFIGS = {
 """The config file of each component, as diffusers names it, where it is not config.json."""
 WHOLE = "give a whole folder of diffusers, or download it again"
 TEXT = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
+TEXT_STEMS = tuple(f"{name}/model" for name in TEXT[:2])
+TEXT_CONFIGS = tuple(f"{name}/{CONFIGS.get(name, 'config.json')}" for name in TEXT)
+"""Of SDXL's text encoders: weight files without ending, and the files that must lie next to them."""
 SCHEDULERS = (
     "DDIMScheduler",
     "DDPMScheduler",
@@ -44,6 +47,7 @@ SCHEDULERS = (
 """The classes of diffusers that a generator's config may name: those of Stable Diffusion XL."""
 WEIGHTS = "diffusion_pytorch_model"
 """Stem of the weight files of U-Net and VAE."""
+COMPONENTS = {"unet": "unet", "vae": "vae", "scheduler": "scheduler"}
 STEMS = (f"unet/{WEIGHTS}", f"vae/{WEIGHTS}")
 
 
@@ -134,33 +138,41 @@ def check_configs(source: str, check: Callable[[dict[str, Any], Path | str], Non
         read_config(source, component)
 
 
-def needs(source: str, variant: str | None, stems: Sequence[str] = STEMS) -> list[Need]:
+def needs(
+    source: str, variant: str | None, stems: Sequence[str] = STEMS, files: Sequence[str] = ()
+) -> list[Need]:
     """Look for the weights of a generator's components; none of random ones.
 
     Args:
         source: The generator's folder, or that of one network.
         variant: Of the weight files.
         stems: The components' weight files, without ending.
+        files: What else must be there.
     """
-    listed = []
     every = [weights for stem in stems for weights in weight_files(stem, variant)]
     configs = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    for stem in stems if source != RANDOM else ():
-        weights = weight_files(stem, variant)
-        if source.startswith("hub:") or hub.holds(source, [], weights):
-            listed.append(hub.need(source, (), weights, [*configs, *every]))
-        else:
-            error = MissingData(f"the generator {source} has no {weights[0]}", "download it again")
-            listed.append(Need(f"{source}/{weights[0]}", None, error))
-    return listed
+    listed = () if source == RANDOM else stems
+    return [hub.need(source, files, weight_files(stem, variant), [*configs, *every]) for stem in listed]
 
 
-def architecture_of(config: Any, published: Architecture, read: Callable[[], Architecture]) -> Architecture:
-    """Read a generator's architecture; while the hub cannot be reached, that of the usual source is known."""
+def architecture_of(
+    config: Any,
+    published: Architecture,
+    folders: Mapping[str, str] = COMPONENTS,
+    further: Callable[[], Architecture] = dict,
+) -> Architecture:
+    """Read a generator's architecture; while the hub cannot be reached, that of the usual source is known.
+
+    Args:
+        config: The generator's.
+        published: The architecture of random weights without another, and of the usual source.
+        folders: Components to their folders below the source.
+        further: Reads other components.
+    """
     if config.source == RANDOM:
         return config.architecture or published
     try:
-        return read()
+        return {name: read_config(config.source, folder) for name, folder in folders.items()} | further()
     except hub.Unreachable:
         if config.source != type(config).model_fields["source"].default:
             raise

@@ -12,7 +12,7 @@ from brainhive_cli.core import hub, single_file, weights
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.media import Media
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.generators import _autoencoder, _components
 from brainhive_cli.generators._denoising import Placement
@@ -57,7 +57,7 @@ class LowLevelMix(Section):
 
     def check(self) -> str:
         """Describe it, and how much would be downloaded; raises as `build` does."""
-        return f"blurry pictures by {self.autoencoder}, {hub.to_download(require(self.needs()))}"
+        return f"blurry pictures by {self.autoencoder}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the autoencoder's weights."""

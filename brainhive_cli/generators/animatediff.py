@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 
 from brainhive_cli.core import hub, parts, single_file, weights
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
 from brainhive_cli.generators._clips import ClipDiffusion, Timing
@@ -143,9 +143,8 @@ class Config(parts.Config):
             return "random weights"
         self._check_together()
         _components.check_configs(self.source, check_unet)
-        count = require(self.needs())
         others = filter(None, (self.motion, self.sparse_control, self.domain_adapter))
-        return f"{self.source} with {', '.join(others)}, {hub.to_download(count)}"
+        return f"{self.source} with {', '.join(others)}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the weights of every network."""
@@ -158,12 +157,10 @@ class Config(parts.Config):
 
     def skeleton(self, dtype: torch.dtype) -> ClipDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device."""
-
-        def read() -> Architecture:
-            found = {name: _components.read_config(self.source, name) for name in ("unet", "vae")}
-            return {**found, "scheduler": self._scheduler, **self._read_configs()}
-
-        architecture = _components.architecture_of(self, ARCHITECTURE, read)
+        folders = {"unet": "unet", "vae": "vae"}
+        architecture = _components.architecture_of(
+            self, ARCHITECTURE, folders, lambda: {"scheduler": self._scheduler, **self._read_configs()}
+        )
         return self._drawn(torch.device("meta"), dtype, architecture)
 
     @property

@@ -14,7 +14,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import size_of
-from brainhive_cli.core.needs import Need
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.recipe import Section
 from brainhive_cli.core.seeds import derive_seed
 from brainhive_cli.generators import DEFAULT, SCHEDULERS, Sampling, _captioner, known, sdxl
@@ -105,6 +105,9 @@ class Config(parts.Config):
             described.append(stage.generator.check())
             if stage.caption is not None:
                 described.append(_captioner.check(stage.caption))
+                texts: list[Need] = getattr(stage.generator, "text_needs", list)()
+                if texts:  # most draw without texts
+                    described.append(f"text encoders of {stage.generator.source}, {to_download(texts)}")
         if self.low_level_mix is not None:
             described.append(self.low_level_mix.check())
         return "; ".join(described)
@@ -116,7 +119,7 @@ class Config(parts.Config):
             listed += getattr(stage.generator, "needs", list)()
             if stage.caption is not None:
                 listed += _captioner.needs(stage.caption)
-                listed += getattr(stage.generator, "text_needs", list)()  # most draw without texts
+                listed += getattr(stage.generator, "text_needs", list)()
         return listed + ([] if self.low_level_mix is None else self.low_level_mix.needs())
 
     def skeleton(self, dtype: torch.dtype) -> "Chain":

@@ -11,11 +11,11 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import console, hub, parts, single_file, weights
+from brainhive_cli.core import console, parts, single_file, weights
 from brainhive_cli.core.clip_conditions import VISION, tower_of
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.generators import _components
 from brainhive_cli.generators._architecture import Architecture
 from brainhive_cli.generators._components import RANDOM
@@ -109,8 +109,7 @@ class Config(parts.Config):
         if self.source == RANDOM:
             return "random weights"
         _components.check_configs(self.source, check_unet)
-        count = require(self.needs())
-        return f"{self.source} with {self.adapter}, {hub.to_download(count)}"
+        return f"{self.source} with {self.adapter}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the weights."""
@@ -120,13 +119,8 @@ class Config(parts.Config):
 
     def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device; the adapter is small."""
-
-        def read() -> Architecture:
-            names = ("unet", "vae", "scheduler")
-            found = {name: _components.read_config(self.source, name) for name in names}
-            return {**found, ADAPTER: SD15[ADAPTER]}
-
-        architecture = _components.architecture_of(self, SD15, read)
+        further = {ADAPTER: SD15[ADAPTER]}
+        architecture = _components.architecture_of(self, SD15, further=lambda: further)
         return self._drawn(torch.device("meta"), dtype, architecture)
 
     def _drawn(self, device: torch.device, dtype: torch.dtype, architecture: Architecture) -> StableDiffusion:

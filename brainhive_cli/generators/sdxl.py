@@ -10,13 +10,13 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core import parts, weights
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.generators import (
     Objective,
     Sampling,
@@ -74,8 +74,7 @@ class Config(parts.Config):
         if self.source == RANDOM:
             return "random weights"
         _components.check_configs(self.source, _components.check_unet)
-        count = require(self.needs())
-        return f"{self.source}, {hub.to_download(count)}"
+        return f"{self.source}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the weights."""
@@ -86,9 +85,8 @@ class Config(parts.Config):
         if self.source == RANDOM:
             error = MissingData("a generator of random weights has no text encoders", "give a folder of SDXL")
             return [Need("text encoders", None, error)]
-        return _components.needs(
-            self.source, self.variant, [f"{name}/model" for name in _components.TEXT[:2]]
-        )
+        stems, files = _components.TEXT_STEMS, _components.TEXT_CONFIGS
+        return _components.needs(self.source, self.variant, stems, files)
 
     def skeleton(self, dtype: torch.dtype) -> "SDXL":
         """Make the generator as `build` would, of shapes alone, on the meta device."""
@@ -103,9 +101,7 @@ class Config(parts.Config):
             return SDXL(self, _components.draw(architecture, device, dtype, self.seed), device)
 
     def _architecture(self) -> _architecture.Architecture:
-        if self.source == RANDOM:
-            return self.architecture or _architecture.SDXL
-        return {name: _components.read_config(self.source, name) for name in ("unet", "vae", "scheduler")}
+        return _components.architecture_of(self, _architecture.SDXL)
 
 
 TINY = Config(source=RANDOM, architecture=_architecture.TINY)

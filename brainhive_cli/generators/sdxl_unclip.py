@@ -8,9 +8,9 @@ from typing import Any, Literal
 import torch
 from pydantic import Field
 
-from brainhive_cli.core import hub, parts, weights
+from brainhive_cli.core import parts, weights
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.generators import _components, _unclip_folder
 from brainhive_cli.generators._architecture import SDXL, Architecture
 from brainhive_cli.generators._architecture import TINY as TINY_SDXL
@@ -87,8 +87,7 @@ class Config(parts.Config):
             return "random weights"
         if not _unclip_folder.is_checkpoint(self.source):
             _components.check_configs(self.source, _unclip_folder.check_unet)
-        count = require(self.needs())
-        return f"{self.source}, {hub.to_download(count)}"
+        return f"{self.source}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the checkpoint, which is not needed once it is converted, or for the folder's weights."""

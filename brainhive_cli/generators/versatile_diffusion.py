@@ -15,7 +15,7 @@ from brainhive_cli.core import hub, parts, weights
 from brainhive_cli.core.clip_conditions import PROJECTED_TEXT, SOURCE, TEXT, of_texts, token_ids, tower_of
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
-from brainhive_cli.core.needs import Need, require
+from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.generators import _components, _versatile_folder
 from brainhive_cli.generators._components import RANDOM
 from brainhive_cli.generators._dual import make_dual
@@ -96,8 +96,7 @@ class Config(parts.Config):
         if self.source == RANDOM:
             return "random weights"
         _versatile_folder.check(self.source)
-        count = require(self.needs())
-        return f"{self.source}, {hub.to_download(count)}"
+        return f"{self.source}, {to_download(self.needs())}"
 
     def needs(self) -> list[Need]:
         """Look for the published weights, which are not needed once they are converted."""
@@ -105,12 +104,8 @@ class Config(parts.Config):
 
     def skeleton(self, dtype: torch.dtype) -> StableDiffusion:
         """Make the generator as `build` would, of shapes alone, on the meta device."""
-        names = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}
-
-        def read() -> dict[str, dict[str, Any]]:
-            return {n: _components.read_config(self.source, name) for n, name in names.items()}
-
-        architecture = _components.architecture_of(self, ARCHITECTURE, read)
+        folders = {"unet": "image_unet", "vae": "vae", "scheduler": "scheduler"}
+        architecture = _components.architecture_of(self, ARCHITECTURE, folders)
         return self._drawn(torch.device("meta"), dtype, architecture)
 
     def _drawn(

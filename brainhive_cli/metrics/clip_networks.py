@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from brainhive_cli.core import console, hub
+from brainhive_cli.core import console
 from brainhive_cli.metrics import networks
 from brainhive_cli.metrics.image import identified
 from brainhive_cli.metrics.n_way import LABELS, chance, n_way, over_frames
@@ -20,29 +20,8 @@ FRAMES = 6
 """Frames that VideoMAE is built for: those of a clip of cc2017 (NEURONS, NeuroClips)."""
 HALVES = ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 """Mean and standard deviation of ViT's colours."""
-
-
-def _from_hub(
-    title: str,
-    repository: str,
-    weights: str,
-    nodes: tuple[str, ...],
-    load: Callable[[Path], nn.Module],
-    colours: tuple[tuple[float, ...], tuple[float, ...]],
-    takes_clips: bool = False,
-) -> Network:
-    reference = f"hub:{repository}"
-
-    def is_here() -> bool:
-        return hub.holds(reference, ["config.json"], [weights])
-
-    def fetch() -> Path:
-        return hub.folder(reference, allow=("config.json", weights), local=is_here())
-
-    def line() -> str:
-        return hub.download_line(repository, "model", ("config.json", weights))
-
-    return Network(title, 224, nodes, is_here, fetch, load, colours, takes_clips, line)
+VIT, DINO = "hub:google/vit-base-patch16-224", "hub:facebook/dino-vitb16"
+VIDEOMAE = "hub:MCG-NJU/videomae-base-finetuned-kinetics"
 
 
 class _Outputs(nn.Module):
@@ -88,20 +67,12 @@ def _dino(folder: Path) -> nn.Module:
 
 
 NETWORKS = {
-    "vit": _from_hub(
-        "ViT-B/16", "google/vit-base-patch16-224", "model.safetensors", ("logits",), _vit, HALVES
+    "vit": Network("ViT-B/16", 224, ("logits",), lambda: VIT, _vit, HALVES),
+    "videomae": Network(
+        "VideoMAE", 224, ("logits", "features"), lambda: VIDEOMAE, _videomae, IMAGENET, takes_clips=True
     ),
-    "videomae": _from_hub(
-        "VideoMAE",
-        "MCG-NJU/videomae-base-finetuned-kinetics",
-        "model.safetensors",
-        ("logits", "features"),
-        _videomae,
-        IMAGENET,
-        takes_clips=True,
-    ),
-    "dino": _from_hub(
-        "DINO ViT-B/16", "facebook/dino-vitb16", "pytorch_model.bin", ("class token",), _dino, IMAGENET
+    "dino": Network(
+        "DINO ViT-B/16", 224, ("class token",), lambda: DINO, _dino, IMAGENET, weights="pytorch_model.bin"
     ),
     "clip": networks.NETWORKS["clip"],
 }

@@ -23,7 +23,6 @@ OPENAI = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.275777
 SWAV = "https://dl.fbaipublicfiles.com/deepcluster/swav_800ep_pretrain.pth.tar"
 """The file that `torch.hub.load("facebookresearch/swav:main", "resnet50")` fetches."""
 CLIP = "hub:openai/clip-vit-large-patch14"
-CLIP_FILES = ("config.json", "model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -34,30 +33,42 @@ class Network:
         title: What people call it.
         side_px: Side of the square pictures that it takes.
         nodes: Names of the outputs.
-        is_here: Whether its weights are on this machine; no network is used.
-        fetch: Finds its weights, downloading them if necessary; raises MissingData.
-        line: Writes the line that gets them.
+        source: The address of its weights: a file's, or hub:OWNER/NAME.
         load: Builds it from what `fetch` found: pictures [B, 3, side, side] to outputs by node, [B, …].
         colours: Mean and standard deviation that its pictures are normalised by.
         takes_clips: Whether it takes clips [B, F, 3, side, side], and not their frames one by one.
+        weights: The file at the hub.
     """
 
     title: str
     side_px: int
     nodes: tuple[str, ...]
-    is_here: Callable[[], bool]
-    fetch: Callable[[], Path]
+    source: Callable[[], str]
     load: Callable[[Path], nn.Module]
     colours: tuple[tuple[float, ...], tuple[float, ...]] = IMAGENET
     takes_clips: bool = False
-    line: Callable[[], str] = lambda: ""
+    weights: str = "model.safetensors"
+
+    def is_here(self) -> bool:
+        """Whether its weights are on this machine; no network is used."""
+        if (source := self.source()).startswith("hub:"):
+            return hub.holds(source, ["config.json"], [self.weights])
+        return kept(source).is_file()
+
+    def fetch(self) -> Path:
+        """Find its weights, downloading them if necessary; MissingData if they cannot be had."""
+        if (source := self.source()).startswith("hub:"):
+            return hub.folder(source, allow=("config.json", self.weights), local=self.is_here())
+        return from_url(source, self.title)
 
     def need(self) -> Need:
         """Look for its weights; no network is used, and what they measure is left out without them."""
-        name = f"weights of {self.title}"
+        name, (scheme, _, repository) = f"weights of {self.title}", (source := self.source()).partition(":")
         if self.is_here():
             return Need(name)
-        return Need(name, None, MissingData(f"the {name} are not here", self.line()), is_optional=True)
+        files = ("config.json", self.weights)
+        line = hub.download_line(repository, "model", files) if scheme == "hub" else line_of(source)
+        return Need(name, None, MissingData(f"the {name} are not here", line), is_optional=True)
 
     def build(self, device: torch.device) -> "Features":
         """Load the network onto a device.
@@ -118,8 +129,7 @@ def _torchvision(name: str, weights: str, title: str, side_px: int, *nodes: str)
         read(path, again(path))  # torchvision itself would run code from it
         return _cut(get_model(name, weights=weights), nodes)
 
-    fetch, line = (lambda: from_url(url(), title)), (lambda: line_of(url()))
-    return Network(title, side_px, nodes, lambda: kept(url()).is_file(), fetch, load, line=line)
+    return Network(title, side_px, nodes, url, load)
 
 
 def _swav(path: Path) -> nn.Module:
@@ -138,10 +148,6 @@ def _cut(model: nn.Module, nodes: Sequence[str]) -> nn.Module:
     from torchvision.models.feature_extraction import create_feature_extractor
 
     return create_feature_extractor(model.eval(), list(nodes), suppress_diff_warning=True)
-
-
-def _has_clip() -> bool:
-    return hub.holds(CLIP, CLIP_FILES[:1], CLIP_FILES[1:])
 
 
 class _Clip(nn.Module):
@@ -205,23 +211,11 @@ NETWORKS = {
         "alexnet", "AlexNet_Weights.IMAGENET1K_V1", "AlexNet", 256, "features.4", "features.11"
     ),
     "inception": _torchvision("inception_v3", "Inception_V3_Weights.DEFAULT", "Inception v3", 342, "avgpool"),
-    "clip": Network(
-        "CLIP ViT-L/14",
-        224,
-        ("embedding",),
-        _has_clip,
-        lambda: hub.folder(CLIP, allow=CLIP_FILES, local=_has_clip()),
-        _Clip,
-        OPENAI,
-        line=lambda: hub.download_line(CLIP.removeprefix("hub:"), "model", CLIP_FILES),
-    ),
+    "clip": Network("CLIP ViT-L/14", 224, ("embedding",), lambda: CLIP, _Clip, OPENAI),
     "effnet": _torchvision(
         "efficientnet_b1", "EfficientNet_B1_Weights.DEFAULT", "EfficientNet-B1", 255, "avgpool"
     ),
-    "swav": Network(
-        *("SwAV", 224, ("avgpool",), lambda: kept(SWAV).is_file(), lambda: from_url(SWAV, "SwAV"), _swav),
-        line=lambda: line_of(SWAV),
-    ),
+    "swav": Network("SwAV", 224, ("avgpool",), lambda: SWAV, _swav),
 }
 """The networks of the `mindeye2` protocol (arXiv 2403.11207), with the sizes of its evaluation code."""
 

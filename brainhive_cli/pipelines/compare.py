@@ -14,7 +14,7 @@ def plan(recipe: Recipe) -> Plan:
     try:
         return report.plan(_with_two(recipe))
     except BrainhiveError as error:
-        return Plan({}, [error.in_one_line])
+        return Plan({}, (error,))
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -116,7 +116,9 @@ def plan(recipe: Recipe) -> Plan:
             errors.append(type(error)(f"{names}: {error.message}", error.hint))
         planned = Plan.of({str(store.path.relative_to(root)): partial(store.plan, known) for store in own})
         items, errors = {**items, **planned.items}, [*errors, *planned.errors]
-    listed = Plan.of({}, needs=needs, makes=[key for store in stores for key in store.keys], raised=errors)
+    listed = Plan.of(
+        {}, needs=lambda: needs, makes=[key for store in stores for key in store.keys], raised=errors
+    )
     if listed.missing:
         return replace(listed, items=items)
     todo = [due for own in job.by_split.values() if (due := [each for each in own if each.reason(None)])]

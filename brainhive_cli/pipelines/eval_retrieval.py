@@ -2,13 +2,11 @@
 
 import shlex
 import time
-from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
 from brainhive_cli.core import artifacts, console, home, trackers
 from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, scope
 from brainhive_cli.core.results import Plan, Result
@@ -29,8 +27,6 @@ __all__ = ["Recipe", "plan", "run"]
 def plan(recipe: Recipe) -> Plan:
     """Say which runs and cells would be evaluated, and what is missing."""
     job = Job(recipe, is_plan=True)
-    with suppress(BrainhiveError):  # which the checks raise too
-        job.runs  # noqa: B018 (their needs are listed)
     return Plan.of(
         {
             "run": lambda: ", ".join(run.name for run in job.runs),

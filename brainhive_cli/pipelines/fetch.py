@@ -140,7 +140,7 @@ def plan(recipe: Recipe) -> Plan:
     named = [(job, each) for job in _jobs(recipe) for each in job.repositories if each.name]
     needs = [Need.of(f"files of {each.name}", partial(files_of, each, job.root)) for job, each in named]
     checks = {job.name: partial(_planned, job) for job in _jobs(recipe)}
-    return Plan.of(checks, needs=[need for need in needs if need.error])
+    return Plan.of(checks, needs=lambda: [need for need in needs if need.error])
 
 
 def _planned(job: Job) -> str:

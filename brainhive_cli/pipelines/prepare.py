@@ -154,13 +154,13 @@ def plan(recipe: Recipe) -> Plan:
         subjects = job.subjects
     except BrainhiveError as error:
         if recipe.subjects or published is None or not published.voxels:
-            return Plan({}, [error.in_one_line])
+            return Plan({}, (error,))
         subjects = [*published.voxels]
     todo = [subject for subject in subjects if not job.path(subject).is_file()]
     is_done, list_needs = not todo, getattr(job.preparation, "needs", lambda subject: ())
     plan = Plan.of(
         {f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects},
-        needs=[need for subject in todo for need in list_needs(subject)],
+        needs=lambda: [need for subject in todo for need in list_needs(subject)],
         makes=[str(job.path(subject)) for subject in subjects],
     )
     if any(need.is_missing for need in plan.needs):

@@ -66,7 +66,7 @@ def _plan_sweep(job: Job) -> Plan:
     try:
         plans = {label: _plan(each) for label, each in job.variants.items()}
     except BrainhiveError as error:
-        return Plan({}, [error.in_one_line])
+        return Plan({}, (error,))
     first = next(iter(plans.values()))
     counts, sampled = {}, 0
     for label, each in plans.items():
@@ -77,7 +77,7 @@ def _plan_sweep(job: Job) -> Plan:
     listed = ", ".join(f"{label} ({count})" for label, count in counts.items())
     needs = [need for each in plans.values() for need in each.needs]
     errors = [error for each in plans.values() for error in each.errors]
-    merged = Plan.of({}, needs=needs, raised=errors)
+    merged = Plan.of({}, needs=lambda: needs, raised=errors)
     return replace(merged, items={"variants": listed, "in all": f"{sampled:,} pictures", **first.items})
 
 

@@ -3,7 +3,6 @@
 import shlex
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from typing import Any
 
 from pydantic import BaseModel
@@ -20,10 +19,8 @@ from brainhive_cli.alignment.tables import tables
 from brainhive_cli.alignment.training_data import TrainingData
 from brainhive_cli.core import artifacts, console, documents, trackers
 from brainhive_cli.core.caveats import merge_caveats
-from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import Measurements
-from brainhive_cli.core.needs import Need
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
@@ -58,10 +55,7 @@ def plan(recipe: Recipe) -> Plan:
         checks["variants"] = lambda: ", ".join(job.variants)
     if recipe.mode == "finetune":
         checks["trained from"] = lambda: job.recipe.finetune.run or job.recipe.finetune.trained_by or ""
-    needs: list[Need] = []
-    with suppress(BrainhiveError):  # which the checks raise too
-        needs = job.needs
-    return Plan.of(checks, lambda: job.work(job.cells), needs)
+    return Plan.of(checks, lambda: job.work(job.cells), job.needs)
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

@@ -1,10 +1,11 @@
 """workflow: the steps of a system one after another, from its data to its tables, each by its own command."""
 
 import importlib
+import json
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
@@ -13,10 +14,10 @@ from pydantic import Field
 from brainhive_cli.core import console
 from brainhive_cli.core.caveats import merge_caveats
 from brainhive_cli.core.console import Table
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.measurements import ALL, Measurements, Metric, scope
-from brainhive_cli.core.needs import Need, lines
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Names, Section
 from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
@@ -25,8 +26,8 @@ from brainhive_cli.core.runs import RunFolder
 Command = Literal["prepare", "embed", "train-align", "eval-retrieval", "train-prior", "reconstruct"]
 MADE = re.compile(r"\{(?P<step>[^{}/]+)(?P<below>/[^{}]*)?\}")
 """In an override, what an earlier step made: `{STEP}` the name of its run, `{STEP/model}` a path in it."""
-MADE_LATER = re.compile(r"<([^<>]+)>")
-"""A run that a step will make, as a plan names it."""
+MADE_LATER = re.compile(r"(finetune\.)?(?:align_)?run=\W*<([^<>]+)>")
+"""In an override of a plan, the run that a step will make."""
 NO_STEPS = RecipeError("the workflow has no steps", "--recipe papers/neurons, or a file with `steps`")
 
 
@@ -98,7 +99,7 @@ class Done:
 def plan(recipe: Recipe) -> Plan:
     """Plan every step, and say of what it needs which earlier step makes it, or else how it is had."""
     if not recipe.steps:
-        return Plan({}, [NO_STEPS.in_one_line])
+        return Plan({}, (NO_STEPS,))
     items: dict[str, Any] = {}
     tables: list[Table] = []
     errors: list[BrainhiveError] = []
@@ -107,34 +108,23 @@ def plan(recipe: Recipe) -> Plan:
     for name in recipe.steps:
         overrides = overrides_of(recipe, name, {})
         items[name] = recipe.line(name, overrides)
-        pipeline, resolved = recipe.resolved(name, overrides)
-        planned = pipeline.plan(_trained_by_steps(recipe, resolved))
+        pipeline, resolved = recipe.resolved(name, [*overrides, *_lines_of_steps(recipe, overrides)])
+        planned: Plan = pipeline.plan(resolved)
         if planned.items:
             tables.append(Table(f"Plan of {name}", ("item", "value"), tuple(planned.items.items())))
-        made = {need.key: makers.get(need.key.partition(":")[0], "") for need in planned.needs if need.key}
-        for need in planned.needs:
-            known = replace(need, step=made.get(need.key, ""))
-            needs.setdefault(need.name, known)
-        of_steps = {need.error.message for need in planned.needs if need.error and made.get(need.key)}
-        raised = planned.errors or tuple(MissingData(line) for line in planned.missing)
-        errors += [error for error in raised if error.message not in of_steps]
+        by_step = [replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs]
+        needs |= {need.name: need for need in by_step if need.name not in needs}
+        of_steps = {need.error.message for need in by_step if need.error and need.step}
+        errors += [error for error in planned.errors if error.message not in of_steps]
         makers |= {key: name for key in (*planned.makes, f"<{name}>")}
-    return Plan(items, lines(errors), None, tuple(tables), tuple(needs.values()))
+    return Plan(items, tuple(errors), None, tuple(tables), tuple(needs.values()))
 
 
-def _trained_by_steps(recipe: Recipe, resolved: Any) -> Any:
-    """Name the line of the step that trains the run that another step takes, for a plan without the run."""
-    changed_recipe = resolved
-    for section, key in ((None, "align_run"), ("finetune", "run")):
-        holder = getattr(resolved, section, None) if section else resolved
-        run = getattr(holder, key, None)
-        step = MADE_LATER.match(run[0] if isinstance(run, list) and run else str(run))
-        if holder is None or step is None:
-            continue
-        words = [recipe.steps[step[1]].recipe or recipe.recipe or "", *overrides_of(recipe, step[1], {})]
-        changed = holder.model_copy(update={"trained_by": shlex.join(words)})
-        changed_recipe = changed_recipe.model_copy(update={section: changed}) if section else changed
-    return changed_recipe
+def _lines_of_steps(recipe: Recipe, overrides: Sequence[str]) -> Iterator[str]:
+    """Name the lines of the steps that train the runs which overrides name, for a plan without the runs."""
+    for section, step in (match.groups("") for match in map(MADE_LATER.match, overrides) if match):
+        words = [recipe.steps[step].recipe or recipe.recipe or "", *overrides_of(recipe, step, {})]
+        yield f"{section}trained_by={json.dumps(shlex.join(words))}"
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:

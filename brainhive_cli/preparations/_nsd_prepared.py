@@ -1,9 +1,10 @@
 """What files of NSD that others have prepared have in common: names of regions, samples of webdatasets."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,7 @@ from brainhive_cli.preparations._nsd_design import SUBJECTS
 from brainhive_cli.preparations._nsd_volumes import Masks
 from brainhive_cli.stores import hdf5, mapping, pickles
 from brainhive_cli.stores.damage import described
-from brainhive_cli.stores.recordings import Recording, Voxels
+from brainhive_cli.stores.recordings import Voxels
 from brainhive_cli.stores.tar_members import members, read_at
 
 SPLITS = ("train", "test")
@@ -26,41 +27,61 @@ REGION_MASKS = "brain_region_masks.hdf5"
 GENERAL_OF_MINDEYE = "nsd_general"
 
 
+class Wanted(NamedTuple):
+    """Files that are read of a subject."""
+
+    name: str  # or a pattern of names, below the root
+    size: int | None = None  # in bytes, where it is known
+    is_optional: bool = False
+
+
+MASKS = Wanted(REGION_MASKS, is_optional=True)
+"""Regions have names without them, too."""
+
+
 @dataclass(frozen=True)
-class Prepared:
+class Prepared(ABC):
     """Files of NSD that others have prepared.
 
     Attributes:
-        is_there: Whether there are files of a subject.
-        files: Lists all that are read of a subject; raises MissingData.
-        recording: Opens a subject's recording of a split.
-        wanted: Names all files of a subject, or patterns of them, below `root`, with their bytes where known.
-        root: The folder of the files.
-        source: The line that gets them into it.
+        root: Their folder.
+        nsd: Folder below which NSD's own design and masks may lie.
+        line: The line that gets them.
     """
 
-    is_there: Callable[[int], bool]
-    files: Callable[[int], Sequence[Path]]
-    recording: Callable[[int, str], Recording]
-    wanted: Callable[[int], Mapping[str, int | None]]
     root: Path
-    source: str
-    dataset: str = "nsd"
-    splits: tuple[str, ...] = SPLITS
+    nsd: Path
+    line: ClassVar[str]
+    dataset: ClassVar[str] = "nsd"
+    splits: ClassVar[tuple[str, ...]] = SPLITS
+
+    @abstractmethod
+    def wanted(self, subject: int) -> list[Wanted]:
+        """Name all files of a subject; who has the first of them is there."""
+
+    @property
+    def source(self) -> str:
+        """The line that gets the files into their folder."""
+        return f"{self.line} --local-dir {self.root}" if self.line.startswith("hf ") else self.line
 
     @property
     def subjects(self) -> tuple[int, ...]:
         """The subjects of whom there are files."""
-        return tuple(filter(self.is_there, SUBJECTS))
+        return tuple(each for each in SUBJECTS if any(self.root.glob(self.wanted(each)[0].name)))
+
+    def files(self, subject: int) -> Sequence[Path]:
+        """List all files of a subject; MissingData where one is missing that must be there."""
+        listed: list[Path] = []
+        for name, _, is_optional in self.wanted(subject):
+            paths = sorted(self.root.glob(name))
+            listed += paths if is_optional else require(paths, str(self.root / name), self.source)
+        return listed
 
     def needs(self, subject: int) -> list[Need]:
-        """List the files of a subject; regions have names without the masks, too."""
+        """List the same, where they are missing too."""
         return [
-            replace(
-                files(sorted(self.root.glob(name)), name, self.root, self.source, size),
-                is_optional=name == REGION_MASKS,
-            )
-            for name, size in self.wanted(subject).items()
+            replace(files(sorted(self.root.glob(name)), name, self.root, self.source, size), is_optional=left)
+            for name, size, left in self.wanted(subject)
         ]
 
 

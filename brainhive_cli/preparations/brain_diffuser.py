@@ -12,9 +12,10 @@ from pydantic import Field
 
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.preparations._nsd_design import SESSIONS, Design, image_id, path_of
-from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, voxels
+from brainhive_cli.preparations._nsd_design import MATRIX, SESSIONS, Design, image_id, path_of
+from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, Wanted, voxels
 from brainhive_cli.preparations._nsd_volumes import PERCENT
 from brainhive_cli.stores import pickles
 from brainhive_cli.stores.recordings import Recording
@@ -37,42 +38,32 @@ class Config(parts.Config):
         True, description="z-score each voxel by the training pictures (ddof 1), as its authors do after"
     )
 
-    def build(self, paths: Paths) -> Prepared:
+    def build(self, paths: Paths) -> "BrainDiffuser":
         """Point at the data; nothing is read yet."""
-        found = BrainDiffuser(self, paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"))
-        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, SOURCE)
+        return BrainDiffuser(paths.dataset("brain_diffuser", self.root), paths.dataset("nsd"), self)
 
 
 TINY = Config(root="brain_diffuser")
 
 
 @dataclass(frozen=True)
-class BrainDiffuser:
-    """The files below one root.
-
-    Attributes:
-        nsd: Folder below which NSD's own design and masks may lie.
-    """
+class BrainDiffuser(Prepared):
+    """The files below one root, and the design."""
 
     config: Config
-    root: Path
-    nsd: Path
+    line = SOURCE
 
-    def is_there(self, subject: int) -> bool:
-        """Whether there are training pictures of a subject."""
-        return self._path(subject, "train").is_file()
+    def wanted(self, subject: int) -> list[Wanted]:
+        """Name the means of both splits."""
+        return [Wanted(str(self._path(subject, split).relative_to(self.root))) for split in SPLITS]
 
     def files(self, subject: int) -> Sequence[Path]:
         """List the means of both splits, and the design."""
-        found = [self._path(subject, split) for split in SPLITS]
-        for path in found:
-            if not path.is_file():
-                raise MissingData(f"no {path}", SOURCE)
-        return [*found, self._design()]
+        return [*super().files(subject), self._design()]
 
-    def wanted(self, subject: int) -> dict[str, int | None]:
-        """Name the means of both splits."""
-        return {str(self._path(subject, split).relative_to(self.root)): None for split in SPLITS}
+    def needs(self, subject: int) -> list[Need]:
+        """List the same, where they are missing too."""
+        return [*super().needs(subject), Need.of(MATRIX, self._design)]
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the means of a split, in percent of signal change, or z-scored."""

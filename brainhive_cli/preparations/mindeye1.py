@@ -1,6 +1,5 @@
 """NSD as MindEye1 distributes it: the repetitions of each picture together, z-scored by session."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,16 @@ from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations._nsd_design import PICTURES, image_id
-from brainhive_cli.preparations._nsd_prepared import SPLITS, Prepared, Sample, array, require, samples, voxels
+from brainhive_cli.preparations._nsd_prepared import (
+    SPLITS,
+    Prepared,
+    Sample,
+    Wanted,
+    array,
+    require,
+    samples,
+    voxels,
+)
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced
 
@@ -32,43 +40,29 @@ class Config(parts.Config):
 
     root: str = Field("", description="folder of the files; default: naturalscenesdataset below paths.data")
 
-    def build(self, paths: Paths) -> Prepared:
+    def build(self, paths: Paths) -> "MindEye1":
         """Point at the data; nothing is read yet."""
-        found = MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
-        way = f"{SOURCE} --local-dir {found.root}"
-        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, way)
+        return MindEye1(paths.dataset("naturalscenesdataset", self.root), paths.dataset("nsd"))
 
 
 TINY = Config(root="naturalscenesdataset")
 
 
 @dataclass(frozen=True)
-class MindEye1:
-    """The files below one root.
+class MindEye1(Prepared):
+    """The files below one root."""
 
-    Attributes:
-        nsd: Folder below which NSD's own masks may lie.
-    """
+    line = SOURCE
 
-    root: Path
-    nsd: Path
-
-    def is_there(self, subject: int) -> bool:
-        """Whether there are test pictures of a subject."""
-        return any(self.root.glob(f"webdataset_avg_split/test/test_subj{subject:02d}_*.tar"))
-
-    def files(self, subject: int) -> Sequence[Path]:
-        """List the tars of all splits."""
-        return [path for split in SPLITS for path in self._tars(subject, split)]
-
-    def wanted(self, subject: int) -> dict[str, int | None]:
+    def wanted(self, subject: int) -> list[Wanted]:
         """Name the tars of a subject; those of `val` may be left out."""
-        folders = (folder for split in SPLITS for folder in FOLDERS[split] if folder != "val")
-        return {f"webdataset_avg_split/{each}/{each}_subj{subject:02d}_*.tar": None for each in folders}
+        folders = (folder for split in SPLITS for folder in FOLDERS[split])
+        return [Wanted(_tars(subject, folder), is_optional=folder == "val") for folder in folders]
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the pictures of a split, in the order of the files."""
-        found = [(path, sample) for path in self._tars(subject, split) for sample in samples(path, SOURCE)]
+        tars = [path for each in FOLDERS[split] for path in sorted(self.root.glob(_tars(subject, each)))]
+        found = [(path, sample) for path in tars for sample in samples(path, SOURCE)]
         require([path for path, _ in found], f"samples in {self.root} of subject {subject}", SOURCE)
         pictures = [_picture(*each) for each in found]
         chosen = [_repetitions(*each) for each in found]
@@ -98,17 +92,9 @@ class MindEye1:
             counts,
         )
 
-    def _tars(self, subject: int, split: str) -> Sequence[Path]:
-        found: list[Path] = []
-        for folder in FOLDERS[split]:
-            below = self.root / "webdataset_avg_split" / folder
-            paths = sorted(below.glob(f"{folder}_subj{subject:02d}_*.tar"))
-            if folder != "val":  # which some leave out
-                require(
-                    paths, f"{below}/{folder}_subj{subject:02d}_*.tar", f"{SOURCE} --local-dir {self.root}"
-                )
-            found += paths
-        return found
+
+def _tars(subject: int, folder: str) -> str:
+    return f"webdataset_avg_split/{folder}/{folder}_subj{subject:02d}_*.tar"
 
 
 def _picture(path: Path, sample: Sample) -> int:

@@ -1,6 +1,5 @@
 """NSD as MindEye2 distributes it: all trials of nsdgeneral, z-scored in each session by training trials."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,19 +9,11 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from brainhive_cli.core import parts
-from brainhive_cli.core.errors import BrainhiveError, MissingData
+from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.published_data import PUBLISHED
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.preparations._nsd_design import FIRST_RELEASE, PICTURES, SESSION_TRIALS, SESSIONS, image_id
-from brainhive_cli.preparations._nsd_prepared import (
-    REGION_MASKS,
-    SPLITS,
-    Prepared,
-    array,
-    require,
-    samples,
-    voxels,
-)
+from brainhive_cli.preparations._nsd_prepared import MASKS, SPLITS, Prepared, Wanted, array, samples, voxels
 from brainhive_cli.stores import hdf5, mapping
 from brainhive_cli.stores.recordings import Recording
 from brainhive_cli.stores.sliced import Sliced, gathered, grouped
@@ -50,43 +41,26 @@ class Config(parts.Config):
         1000, description="test pictures: all, or those of the first 37 sessions; later ones are left out"
     )
 
-    def build(self, paths: Paths) -> Prepared:
+    def build(self, paths: Paths) -> "MindEye2":
         """Point at the data; nothing is read yet."""
-        found = MindEye2(self, paths.dataset("mindeyev2", self.root), paths.dataset("nsd"))
-        way = f"{SOURCE} --local-dir {found.root}"
-        return Prepared(found.is_there, found.files, found.recording, found.wanted, found.root, way)
+        return MindEye2(paths.dataset("mindeyev2", self.root), paths.dataset("nsd"), self)
 
 
 TINY = Config(root="mindeyev2")
 
 
 @dataclass(frozen=True)
-class MindEye2:
-    """The files below one root.
-
-    Attributes:
-        nsd: Folder below which NSD's own masks may lie.
-    """
+class MindEye2(Prepared):
+    """The files below one root."""
 
     config: Config
-    root: Path
-    nsd: Path
+    line = SOURCE
 
-    def is_there(self, subject: int) -> bool:
-        """Whether there are betas of a subject."""
-        return self._betas(subject).is_file()
-
-    def files(self, subject: int) -> Sequence[Path]:
-        """List the betas and the tars that name their trials."""
-        if not self.is_there(subject):
-            raise MissingData(f"no {self._betas(subject)}", f"{SOURCE} --local-dir {self.root}")
-        return [self._betas(subject), *(path for split in SPLITS for path in self._tars(subject, split))]
-
-    def wanted(self, subject: int) -> dict[str, int | None]:
+    def wanted(self, subject: int) -> list[Wanted]:
         """Name the betas of all trials, in float32, the tars that name the trials, and the masks."""
-        trials, voxels = SESSIONS[subject - 1] * SESSION_TRIALS, PUBLISHED["nsd"].voxels[subject]
-        tars = [f"wds/subj{subject:02d}/{FOLDERS[split][0]}/*.tar" for split in SPLITS]
-        return {self._betas(subject).name: 4 * trials * voxels, **dict.fromkeys([*tars, REGION_MASKS])}
+        size = 4 * SESSIONS[subject - 1] * SESSION_TRIALS * PUBLISHED["nsd"].voxels[subject]
+        tars = [Wanted(self._tars(subject, split)) for split in SPLITS]
+        return [Wanted(self._betas(subject).name, size), *tars, MASKS]
 
     def recording(self, subject: int, split: str) -> Recording:
         """Open the trials of a split, grouped by picture in the order of time."""
@@ -121,17 +95,16 @@ class MindEye2:
     def _betas(self, subject: int) -> Path:
         return self.root / f"betas_all_subj{subject:02d}_fp32_renorm.hdf5"
 
-    def _tars(self, subject: int, split: str) -> Sequence[Path]:
-        below = self.root / f"wds/subj{subject:02d}"
+    def _tars(self, subject: int, split: str) -> str:
+        """Give the pattern of a split's tars: of the first folder that has any."""
         folders = FOLDERS[split] if self.config.test_pictures == 982 else FOLDERS[split][:1]
-        found = [sorted((below / folder).glob("*.tar")) for folder in folders]
-        first = next(filter(None, found), [])
-        return require(first, f"{below / folders[0]}/*.tar", f"{SOURCE} --local-dir {self.root}")
+        names = [f"wds/subj{subject:02d}/{folder}/*.tar" for folder in folders]
+        return next((name for name in names if any(self.root.glob(name))), names[0])
 
     def _trials(self, subject: int, split: str, count: int) -> NDArray[np.int64]:
         """Read the behaviour [n, 17] of the trials of a split, in the order of time."""
         found = []
-        for path in self._tars(subject, split):
+        for path in sorted(self.root.glob(self._tars(subject, split))):
             found += [self._behaviour(path, sample, split, count) for sample in samples(path, SOURCE)]
         trials = np.array(found, np.int64).reshape(len(found), -1)
         last = FIRST_RELEASE if self.config.test_pictures == 982 else max(SESSIONS)

@@ -7,9 +7,9 @@ from functools import cached_property, partial
 import torch
 
 from brainhive_cli import encoders, priors
-from brainhive_cli.core import hub
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch, num_processes
+from brainhive_cli.core.needs import to_download
 from brainhive_cli.encoders import EncoderConfig
 from brainhive_cli.metrics import perceptual
 from brainhive_cli.metrics.distribution import require
@@ -53,7 +53,7 @@ class Job:
         where = f"{processes} processes" if processes > 1 else "one process"
         words = f"{len(pictures.train)} to learn ({epochs:.1f} epochs on {where}), {len(pictures.held)} kept"
         online = [
-            f"{config.name}, {hub.to_download(config.bytes_to_fetch())}"
+            f"{config.name}, {to_download(config.needs())}"
             for group in pictures.targets.groups
             for config in group.configs
         ]
@@ -104,13 +104,14 @@ def _or_skipped(describe: Callable[[], str]) -> str:
 
 
 def _describe_encoder(config: EncoderConfig) -> str:
-    if not (count := config.bytes_to_fetch()):
+    words = to_download(needs := config.needs())
+    if not any(need.size for need in needs):
         config.build()  # which finds out whether it can be loaded, and loads nothing
-    return hub.to_download(count)
+    return words
 
 
 def _describe_network(metric: str) -> str:
-    return hub.to_download(0) if perceptual.is_here(metric) else "weights to download"
+    return to_download([]) if perceptual.is_here(metric) else "weights to download"
 
 
 def _describe_distribution(recipe: Recipe) -> str:

@@ -18,7 +18,8 @@ from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.heads import TOKEN
-from brainhive_cli.core.single_file import bytes_to_fetch, find
+from brainhive_cli.core.needs import to_download
+from brainhive_cli.core.single_file import find, need
 from brainhive_cli.priors import OWNER, Description
 from brainhive_cli.priors._attention import AttentionAdapter, cross_sizes, processors_of, unet_of
 
@@ -89,7 +90,7 @@ class Config(parts.Config):
         """Describe what it starts from, and how much of that would be downloaded."""
         if self.start_from is None:
             return "from random weights"
-        return f"from {self.start_from}, {hub.to_download(bytes_to_fetch(self.start_from))}"
+        return f"from {self.start_from}, {to_download([need(self.start_from)])}"
 
     def build(self, dims: dict[str, int], generator: Any) -> "FusionPrior":
         """Make a prior for embeddings of these widths (by upstream key) and this generator's U-Net."""

@@ -1,7 +1,6 @@
 """A reconstruction, resolved: which run, prior and generator, which cells, and what it is compared with."""
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,11 +11,10 @@ from brainhive_cli import priors
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.learned import JOINED, Learned
 from brainhive_cli.alignment.matching_run import RunNeeds, check_tokens
-from brainhive_cli.alignment.trained import AlignRun, find, find_or_expect, refuse_sweep
-from brainhive_cli.alignment.trained import needs_of as needs_of_run
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep
 from brainhive_cli.core import runs
 from brainhive_cli.core.caveats import PRIOR_OF_OTHERS, extend_protocol
-from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
+from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.memory_estimate import in_words, size_of
 from brainhive_cli.core.needs import Need
@@ -78,7 +76,7 @@ class Job:
             return {}
         (first, recipe), *others = variants(self.recipe).items()
         found = {first: Job(recipe, self.is_plan)}
-        is_here = not self.is_plan or found[first].run_or_reason[1] is None
+        is_here = found[first].align.absent is None
         for label, each in others:
             run, used = each.align_run, found[first].pinned.align_run if is_here else recipe.align_run
             if run in (None, recipe.align_run):
@@ -100,16 +98,13 @@ class Job:
         return priors.load(section.source, scale=section.scale, adapter=self.recipe.adapter)
 
     @cached_property
-    def run_or_reason(self) -> tuple[AlignRun, MissingData | None]:
-        """The run or model that decodes: the one named, or the newest run that fits recipe and prior.
-
-        For a plan, one that is not here is what its recipe says it will be, with the reason.
-        """
+    def align(self) -> AlignRun:
+        """The run or model that decodes: the one named, or the newest run that fits recipe and prior."""
         recipe, source = self.recipe, self.recipe.prior.source
         fused = None if self.prior.fuser is None else self.prior
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, prior=fused, source=source)
-        given = (recipe.align_run, recipe.paths, recipe.dataset, recipe.subjects, needs)
-        align, reason = find_or_expect(*given) if self.is_plan else (find(*given), None)
+        given = recipe.paths, recipe.dataset, recipe.subjects, needs, self.is_plan
+        align = find(recipe.align_run, *given)
         refuse_sweep(align)
         if align.is_model and fused is not None:
             (encoders, _), cell = align.made_with[""], align.cells[0]
@@ -119,27 +114,16 @@ class Job:
         # what the prior was trained to generate is no test of it either
         folder = priors.describe(source).folder
         learned = Learned() if folder is None else Learned.read(folder)
-        if len(learned.pictures):
-            align = replace(align, sources={f"the prior {source}": learned})
-        return align, reason
+        return replace(align, sources={f"the prior {source}": learned}) if len(learned.pictures) else align
 
-    @property
-    def align(self) -> AlignRun:
-        """That run."""
-        return self.run_or_reason[0]
-
-    @property
-    def needs(self) -> list[Need]:
-        """All that is read and not made."""
-        recipe, needs = self.recipe, []
-        with suppress(BrainhiveError):  # of a run, which the plan of it raises too
-            align, reason = self.run_or_reason
-            splits = [TRAIN] if "mean_embedding" in self.sources else []
-            splits += [recipe.split] if "images" in self.sources else []
-            needs += needs_of_run(align, reason, recipe.align_run, splits)
-            needs += files_of(align.dataset, recipe.split, "pixels")
-            needs += needs_of_metrics(names_for(self.medium, recipe.metrics), recipe.metric_encoders)
-        return [*needs, *getattr(recipe.generator, "needs", list)()]
+    def needs(self) -> Iterator[Need]:
+        """List all that is read and not made."""
+        recipe = self.recipe
+        yield from getattr(recipe.generator, "needs", list)()
+        splits = {"mean_embedding": TRAIN, "images": recipe.split}
+        yield from self.align.needs([split for source, split in splits.items() if source in self.sources])
+        yield from files_of(self.align.dataset, recipe.split, "pixels")
+        yield from needs_of_metrics(names_for(self.medium, recipe.metrics), recipe.metric_encoders)
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:

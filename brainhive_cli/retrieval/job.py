@@ -1,7 +1,7 @@
 """An evaluation, resolved: which runs and cells, compared with which others."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from brainhive_cli.alignment.matching_run import RunNeeds
-from brainhive_cli.alignment.trained import AlignRun, find, find_or_expect, needs_of, refuse_sweep, rejoined
+from brainhive_cli.alignment.trained import AlignRun, find, refuse_sweep, rejoined
 from brainhive_cli.core import runs
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.needs import Need
@@ -38,10 +38,10 @@ class Job:
         fields = EvaluationSpec.model_fields
         return EvaluationSpec.model_construct(**{name: getattr(self.recipe, name) for name in fields})
 
-    @cached_property
-    def needs(self) -> list[Need]:
-        """What the runs that a plan looked for need, and themselves; empty until `runs` are known."""
-        return []
+    def needs(self) -> Iterator[Need]:
+        """List the runs, and what they need."""
+        for run in self.runs:
+            yield from run.needs(self.spec.splits)
 
     @cached_property
     def runs(self) -> list[AlignRun]:
@@ -54,12 +54,8 @@ class Job:
         recipe = self.recipe
         names: Sequence[str | None] = rejoined(recipe.align_run, recipe.paths) if recipe.align_run else [None]
         needs = RunNeeds(recipe.paths, recipe.dataset, recipe.trained_by, recipe.head)
-        given, found = (recipe.paths, recipe.dataset, recipe.subjects, needs), []
-        for name in names:
-            run, reason = find_or_expect(name, *given) if self.is_plan else (find(name, *given), None)
-            found.append(run)
-            splits = [split for split in self.spec.splits if split in run.dataset.splits]
-            self.needs.extend(needs_of(run, reason, name, splits) if self.is_plan else ())
+        given = recipe.paths, recipe.dataset, recipe.subjects, needs, self.is_plan
+        found = [find(name, *given) for name in names]
         for run in found if len(found) > 1 else ():
             refuse_sweep(run)
         first = found[0]

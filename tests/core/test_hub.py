@@ -8,6 +8,7 @@ import pytest
 
 from brainhive_cli.core import hub
 from brainhive_cli.core.errors import MissingData
+from brainhive_cli.core.needs import require
 
 
 @pytest.fixture
@@ -84,15 +85,17 @@ def test_a_damaged_cache_of_the_hub_is_missing_data(published: Path, content: by
 def test_what_is_here_need_not_be_fetched_and_what_is_not_cannot_be_sized_without_the_hub(
     published: Path, tmp_path: Path
 ) -> None:
-    for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder", str(tmp_path)):
-        assert hub.bytes_to_fetch(reference, []) == 0
-    assert hub.bytes_to_fetch("hub:owner/name", ["config.json"], ["*.md", "*.json"]) == 0
+    for reference in ("hub:owner/name/vae", "hub:owner/name/vae@main", "demo:encoder"):
+        assert require([hub.need(reference)]) == 0
+    assert require([hub.need("hub:owner/name", ["config.json"], ["*.md", "*.json"])]) == 0
     with pytest.raises(MissingData, match="owner/name is not in the hub's cache"):
-        hub.bytes_to_fetch("hub:owner/name", ["config.json"])  # its weights are not here
+        require([hub.need("hub:owner/name", ["config.json"])])  # its weights are not here
     with pytest.raises(hub.Unreachable, match="owner/absent is not in the hub's cache and the hub cannot be"):
-        hub.bytes_to_fetch("hub:owner/absent", [])
+        require([hub.need("hub:owner/absent")])
+    with pytest.raises(MissingData, match=r"has no \*\.safetensors"):
+        require([hub.need(str(tmp_path))])
     with pytest.raises(MissingData, match="not a name"):
-        hub.bytes_to_fetch("hub:not a name", [])
+        require([hub.need("hub:not a name")])
 
 
 def test_the_revision_is_read_from_the_cache_alone(published: Path, tmp_path: Path) -> None:

@@ -62,7 +62,9 @@ def test_networks_see_pictures_of_the_protocols_size_in_their_own_colours(name):
     images = torch.rand(2, 3, 256, 256, generator=torch.Generator().manual_seed(0))
     seen = Seen()
 
-    dataclasses.replace(NETWORKS[name], fetch=Path, load=lambda path: seen).build(CPU)(images)
+    network = dataclasses.replace(NETWORKS[name], load=lambda path: seen)
+    object.__setattr__(network, "fetch", Path)
+    network.build(CPU)(images)
 
     processor = tf.CLIPImageProcessor()  # its defaults are OpenAI's
     clip = {"mean": processor.image_mean, "std": processor.image_std}

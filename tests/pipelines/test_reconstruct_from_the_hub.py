@@ -124,7 +124,7 @@ def test_the_plan_says_how_much_would_be_downloaded_and_which_weights_the_hub_ha
 
 def directly(root: Path, run: Path) -> dict[str, np.ndarray]:
     """Draw the first repeat of each test picture by the whole pipeline of diffusers, with text encoders."""
-    align = AlignRun.open(RunFolder(run), Paths())
+    align = AlignRun.open(RunFolder(run), "", Paths())
     prior = FusionPrior.load(root / PRIOR)
     cells = [(cell, cell.tested_on[0]) for cell in align.cells]
     (decoded_set,) = (of_brain(align, *cell, "test", torch.device("cpu")) for cell in cells)
