@@ -25,18 +25,9 @@ from brainhive_cli.core.needs import Need, to_download
 from brainhive_cli.core.pace import Work
 from brainhive_cli.core.set_up import SET_UP, merge
 from brainhive_cli.core.sweep import variants
+from brainhive_cli.data import signal_stores as signals
 from brainhive_cli.data.encoder_groups import shape_of
 from brainhive_cli.data.encoder_keys import match_prior
-from brainhive_cli.data.signal_stores import (
-    caveats_of_signals,
-    chosen_subjects,
-    open_signals,
-    prepare_signals,
-    require_signals,
-    signal_needs,
-    size_up,
-    store_path,
-)
 from brainhive_cli.data.targets import open_stores, store_needs
 from brainhive_cli.datasets import Dataset, files_of, images_for_plan
 from brainhive_cli.encoders import EncoderConfig
@@ -121,15 +112,13 @@ class Job:
     @property
     def _stored(self) -> list[EncoderConfig]:
         """The encoders whose stores are read, those of other views of the same encoder too."""
-        configs: dict[str, EncoderConfig] = {}
-        for each in self.variants.values():
-            configs |= {config.name: config for config in each.stored_encoders}
-            for name, others in each.train.embedding_alternatives.items():
-                for views in (int(match[1]) for match in map(VIEW.search, others) if match):
-                    if other := configs.get(name):
-                        other = other.model_copy(update={"views": views})
-                        configs |= {other.name: other} if other.name in others else {}
-        return list(configs.values())
+        used = self.variants.values()
+        configs = {config.name: config for each in used for config in each.stored_encoders}
+        for name, names in (pair for each in used for pair in each.train.embedding_alternatives.items()):
+            views = [int(match[1]) for match in map(VIEW.search, names) if match and name in configs]
+            further = [configs[name].model_copy(update={"views": view}) for view in views]
+            configs |= {config.name: config for config in further if config.name in names}
+        return [*configs.values()]
 
     def needs(self) -> Iterator[Need]:
         """List all that the training reads and does not make."""
@@ -137,7 +126,7 @@ class Job:
         if recipe.mode == "finetune":
             run = self.given.finetune.run or self.given.finetune.trained_by or "train-align"
             yield Need.of(f"run {run}", lambda: self.source, key=run)
-        yield from signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
+        yield from signals.signal_needs(self.dataset, recipe.paths, recipe.signal, self.subjects)
         yield from store_needs(self.dataset, recipe.dataset, "train", self._stored, recipe.paths)
         for online in [each for each in recipe.encoders if each not in recipe.stored_encoders]:
             yield from [*online.needs(), *files_of(self.dataset, "train", online.encodes)]
@@ -184,11 +173,11 @@ class Job:
     def signal(self) -> str:
         """Size of the signals, and what is still to be written, in words."""
         given = (self.dataset, self.recipe.paths)
-        chosen_subjects(*given, self.recipe.signal.name, self.subjects)
-        require_signals(*given, self.recipe.signal, self.subjects)
+        signals.chosen_subjects(*given, self.recipe.signal.name, self.subjects)
+        signals.require_signals(*given, self.recipe.signal, self.subjects)
         self._refuse_absent_sessions()
-        signals = {repr(each.signal): each.signal for each in self.variants.values()}
-        sizes = [size_up(*given, each, self.subjects) for each in signals.values()]
+        sections = {repr(each.signal): each.signal for each in self.variants.values()}
+        sizes = [signals.size_up(*given, each, self.subjects) for each in sections.values()]
         (count, most, channels, samples), to_write = sizes[0]
         kept = 1 if self.recipe.signal.repetitions == "average" else 1 + most
         held = 4 * kept * count * channels * samples * max(len(cell.trained_on) for cell in self.cells)
@@ -259,7 +248,7 @@ class Job:
         """Create the signal stores that are missing."""
         for each in self.variants.values():
             needed = self.subjects if each.train.selection == "test" else self.trained_on
-            prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
+            signals.prepare_signals(self.dataset, self.recipe.paths, each.signal, needed, launch)
         self._refuse_absent_sessions()
 
     def _refuse_absent_sessions(self) -> None:
@@ -269,9 +258,9 @@ class Job:
             count = recipe.finetune.sessions or 0
             for subject in cell.trained_on if count else ():
                 given = (self.dataset, recipe.paths, recipe.signal, subject)
-                if not store_path(*given).is_file():
+                if not signals.store_path(*given).is_file():
                     continue
-                sessions = open_signals(*given)["train"].sessions
+                sessions = signals.open_signals(*given)["train"].sessions
                 most = 0 if sessions is None else int(sessions.max(initial=-1)) + 1
                 if most < count:
                     known = f"have {most}" if most else "do not say which trial is of which"
@@ -288,7 +277,7 @@ class Job:
             tested = sorted({s for cell in self.cells if cell.variant == label for s in cell.tested_on})
             stores = (self.dataset, self.recipe.paths, each.signal, tested)
             try:
-                recordings, caveats = tested_recordings(*stores, "test"), caveats_of_signals(*stores)
+                recordings, caveats = tested_recordings(*stores, "test"), signals.caveats_of_signals(*stores)
                 set_up = describe_run(each, self.dataset, recordings, tested)
             except BrainhiveError as error:  # of signals of the test, for which no training is thrown away
                 console.warn(f"the signals of the test are not described: {error.in_one_line}")

@@ -30,22 +30,19 @@ def memory_of_weights(recipe: Recipe, heads: Heads, cell: Cell, voxels: Mapping[
     they share them.
     """
     widths = tuple(voxels[subject] for subject in cell.trained_on)
-    names = [*recipe.signal.region_split]
-    regions = {
-        name: tuple(tuple(range(place, width, len(names))) for width in widths)
-        for place, name in enumerate(names)
-    }
+    step = len(names := [*recipe.signal.region_split])
+    shares = [tuple(tuple(range(place, width, step)) for width in widths) for place in range(step)]
+    regions = dict(zip(names, shares, strict=True))
     spec = SignalSpec((), 1, cell.trained_on, widths, regions=regions)
     with torch.device("meta"):
         module: Any = backbones.build(recipe.backbone, spec, heads)
-    stages = recipe.train.stages
-    frozen = set.intersection(*(set(stage.freeze) for stage in stages)) if stages else set()
+    frozen = [{*stage.freeze} for stage in recipe.train.stages] or [set()]
+    always = tuple(set.intersection(*frozen))
     is_fitted = getattr(recipe.backbone, "is_closed_form", False)
     total = held = 0
     for name, weight in module.named_parameters():
-        is_frozen = is_fitted or is_below(f"backbone.{name}", tuple(frozen))
-        total += weight.numel()
-        held += weight.numel() * (HELD if is_frozen else TRAINED)
+        is_trained = not is_fitted and not is_below(f"backbone.{name}", always)
+        total, held = total + weight.numel(), held + weight.numel() * (TRAINED if is_trained else HELD)
     what = "weights" if is_fitted else "weights, gradients and moments, without a batch's tensors"
     return f"{in_words(held)} a cell: {total / 1e6:,.0f} million {what}"
 

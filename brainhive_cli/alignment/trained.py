@@ -35,13 +35,8 @@ from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.core.set_up import merge
 from brainhive_cli.core.sweep import of_variant, variant_of, variants
+from brainhive_cli.data import signal_stores as signals
 from brainhive_cli.data.encoder_keys import encoders_around, encoders_by_key
-from brainhive_cli.data.signal_stores import (
-    caveats_of_signals,
-    chosen_subjects,
-    prepare_signals,
-    signal_needs,
-)
 from brainhive_cli.data.targets import open_stores, store_needs
 from brainhive_cli.datasets import Dataset
 from brainhive_cli.encoders import EncoderConfig
@@ -114,10 +109,12 @@ class AlignRun:
         origin, stores = None, (used, paths, next(iter(recipes.values())).signal.name)
         if used.recorded_as != trained_on.recorded_as:
             origin = trained_on.name
-            tested_on = tuple(chosen_subjects(*stores, subjects, is_expected))
+            tested_on = tuple(signals.chosen_subjects(*stores, subjects, is_expected))
             cells = [replace(cell, tested_on=tested_on) for cell in cells]
         elif subjects is not None:
-            cells = _restricted(cells, chosen_subjects(*stores, subjects, is_expected), str(folder.path))
+            cells = _restricted(
+                cells, signals.chosen_subjects(*stores, subjects, is_expected), str(folder.path)
+            )
         made_with = {variant: (each.encoders, each.signal) for variant, each in recipes.items()}
         mode = " + ".join(dict.fromkeys(each.mode for each in recipes.values()))
         of = dataset or made.dataset
@@ -171,7 +168,7 @@ class AlignRun:
         kept = {"window_ms": layout.window_ms, "scale": layout.scale, "normalise": layout.normalise}
         kept |= {key: each for key, each in learned.preparation.items() if key.startswith("region_")}
         signal = Signal.model_validate({**(learned.preparation if is_same else {}), **kept})
-        tested_on = tuple(chosen_subjects(used, paths, signal.name, subjects))
+        tested_on = tuple(signals.chosen_subjects(used, paths, signal.name, subjects))
         cell = Cell(path.name, layout.spec.subjects, tested_on, 0)
         made_with = {"": (list(found.values()), signal)}
         origin = None if is_same else learned.dataset
@@ -219,7 +216,7 @@ class AlignRun:
         """Caveats of every number that depends on the signals that the run's cells are tested on."""
         return merge_caveats(
             *(
-                caveats_of_signals(self.dataset, self.paths, signal, self._tested_on(variant))
+                signals.caveats_of_signals(self.dataset, self.paths, signal, self._tested_on(variant))
                 for variant, (_, signal) in self.made_with.items()
             )
         )
@@ -356,7 +353,7 @@ class AlignRun:
         for variant, (_, signal) in self.made_with.items():
             tested_on = self._tested_on(variant)
             chosen = [each for each in tested_on if subjects is None or each in subjects]
-            prepare_signals(self.dataset, self.paths, signal, chosen, launch)
+            signals.prepare_signals(self.dataset, self.paths, signal, chosen, launch)
 
     def once(self, key: tuple[str, ...], make: Callable[[], Any]) -> Any:
         """Make something once, for all cells."""
@@ -368,7 +365,7 @@ class AlignRun:
         """List what decoding reads: the run, signals of the tested subjects, and stores of some splits."""
         yield Need(f"run {self.name}", None, self.absent, self.name)
         for variant, (encoders, signal) in self.made_with.items():
-            yield from signal_needs(self.dataset, self.paths, signal, self._tested_on(variant))
+            yield from signals.signal_needs(self.dataset, self.paths, signal, self._tested_on(variant))
             stored = [config for config in encoders if config.name not in self.online]
             for split in splits:
                 yield from store_needs(self.dataset, self.made_of, split, stored, self.paths)

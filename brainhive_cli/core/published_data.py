@@ -14,14 +14,12 @@ class Published:
         voxels: How many voxels each subject has, V.
         frames: Frames of each clip; None where stimuli are pictures.
         captions: Captions of each stimulus.
-        shown: Training stimuli that one subject saw, where these are not all.
     """
 
     stimuli: Mapping[str, int]
     voxels: Mapping[int, int] = field(default_factory=lambda: MappingProxyType({}))
     frames: int | None = None
     captions: int = 0
-    shown: int | None = None
 
 
 PUBLISHED = {
@@ -33,7 +31,6 @@ PUBLISHED = {
         {"train": 72_000, "test": 1_000},
         {1: 15724, 2: 14278, 3: 15226, 4: 13153, 5: 13039, 6: 17907, 7: 12682, 8: 14386},
         captions=5,
-        shown=9_000,
     ),
     # gongzx/cc2017_dataset: tensors [N, 2, V] and [N, 10, V] of responses, [N, 6, 3, 224, 224] of frames
     "cc2017": Published({"train": 4_320, "test": 1_200}, {1: 13447, 2: 14828, 3: 9114}, frames=6, captions=1),

@@ -224,12 +224,9 @@ def store_needs(
     dataset: Dataset, made_of: parts.Config, split: str, encoders: Sequence[EncoderConfig], paths: Paths
 ) -> list[Need]:
     """List the stores of several encoders; arguments as `open_targets`."""
-    root, look = (
-        paths.under_home("embeddings"),
-        partial(open_stores, dataset, made_of, split, encoders, paths),
-    )
+    root, given = paths.under_home("embeddings"), (dataset, made_of, split, encoders, paths)
     files = [target_store.find(root, dataset.name, split, config.name)[0] for config in encoders]
-    return needs.stores(files, look)
+    return needs.stores(files, partial(open_stores, *given))
 
 
 def _difference(first: TargetStore, other: TargetStore) -> str:

@@ -155,19 +155,10 @@ def images_for_plan(dataset: Any, split: str) -> StimulusSet:
             raise
     ids = Names.of(f"{split}/{index}" for index in range(published.stimuli[split]))
     is_clip = published.frames is not None
-    return StimulusSet(
-        dataset.name,
-        split,
-        ids,
-        ids,
-        ids.__getitem__,
-        captions=(lambda index: []) if published.captions else None,
-        captions_each=published.captions,
-        frames=published.frames,
-        masks=(lambda index: np.zeros((0, 0, 0), np.uint8)) if is_clip else None,
-        labels=(lambda index: np.zeros(0, np.uint8)) if is_clip else None,
-        is_expected=True,
-    )
+    known = {"captions": published.captions, "masks": is_clip, "labels": is_clip}
+    counts: dict[str, Any] = {"captions_each": published.captions, "frames": published.frames}
+    counts |= {what: ids.__getitem__ for what, is_known in known.items() if is_known}  # which nobody reads
+    return StimulusSet(dataset.name, split, ids, ids, ids.__getitem__, is_expected=True, **counts)
 
 
 def files_of(dataset: Any, split: str, reads: str) -> Sequence[Need]:

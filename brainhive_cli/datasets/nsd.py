@@ -31,7 +31,8 @@ BYTES = 73_000 * 425 * 425 * 3
 """Of the pictures."""
 CURATED = "COCO_73k_annots_curated.npy"
 """MindEye1's captions, [73000, 5] strings by 73k id; '' where there are fewer."""
-CAPTIONS = 5
+CAPTIONS, OWN = 5, 9_000
+"""Captions of a picture; training pictures of a subject, which nobody else saw."""
 CAPTION_SOURCE = f"hf download pscotti/naturalscenesdataset {CURATED} --repo-type dataset --local-dir"
 SPLITS = ("train", "test")
 SOURCE = (
@@ -62,9 +63,8 @@ class Config(parts.Config):
             raise RecipeError(f"nsd has no subject {absent[0]}", "it has 1 to 8")
         root, name = paths.dataset("nsd", self.root), "-".join(map(str, ["nsd", *chosen]))
         listed, published = partial(_images, root, name, chosen), PUBLISHED["nsd"]
-        if chosen and published.shown:  # whose training pictures are those of nobody else
-            shown = {**published.stimuli, "train": len(chosen) * published.shown}
-            published = replace(published, stimuli=shown)
+        if chosen:  # whose training pictures are those of nobody else
+            published = replace(published, stimuli={**published.stimuli, "train": OWN * len(chosen)})
         return Pictures(name, SPLITS, listed, "nsd", published_sizes=published, files=partial(_files, root))
 
 

@@ -151,8 +151,11 @@ def needs(
     """
     every = [weights for stem in stems for weights in weight_files(stem, variant)]
     configs = ["config.json"] if stems[0] == WEIGHTS else ["*/*.json", "tokenizer*/*"]
-    listed = () if source == RANDOM else stems
-    return [hub.need(source, files, weight_files(stem, variant), [*configs, *every]) for stem in listed]
+    listed = []
+    for stem in stems if source != RANDOM else ():
+        config = [] if source.startswith("hub:") else [str(Path(stem).with_name("config.json"))]
+        listed.append(hub.need(source, [*config, *files], weight_files(stem, variant), [*configs, *every]))
+    return listed
 
 
 def architecture_of(

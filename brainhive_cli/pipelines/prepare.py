@@ -149,23 +149,22 @@ class Job:
 def plan(recipe: Recipe) -> Plan:
     """Say what would be read and written of each subject, and what is missing."""
     job = Job(recipe)
-    published = PUBLISHED.get(job.preparation.dataset)
+    expected = [*getattr(PUBLISHED.get(job.preparation.dataset), "voxels", ())]
     try:
         subjects = job.subjects
     except BrainhiveError as error:
-        if recipe.subjects or published is None or not published.voxels:
+        if recipe.subjects or not expected:
             return Plan({}, (error,))
-        subjects = [*published.voxels]
+        subjects = expected
     todo = [subject for subject in subjects if not job.path(subject).is_file()]
-    is_done, list_needs = not todo, getattr(job.preparation, "needs", lambda subject: ())
+    list_needs = getattr(job.preparation, "needs", lambda subject: ())
     plan = Plan.of(
         {f"subject {subject}": partial(_plan_of, job, subject) for subject in subjects},
         needs=lambda: [need for subject in todo for need in list_needs(subject)],
         makes=[str(job.path(subject)) for subject in subjects],
     )
-    if any(need.is_missing for need in plan.needs):
-        return plan
-    return plan if is_done else replace(plan, tables=_look_over(job))
+    is_missing = any(need.is_missing for need in plan.needs)
+    return replace(plan, tables=_look_over(job)) if todo and not is_missing else plan
 
 
 def _look_over(job: Job) -> tuple[console.Table, ...]:
