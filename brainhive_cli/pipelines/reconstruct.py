@@ -29,7 +29,7 @@ def plan(recipe: Recipe) -> Plan:
     return _plan(Job(recipe, is_plan=True))
 
 
-def _plan(job: Job) -> Plan:
+def _plan(job: Job, estimates_memory: bool = True) -> Plan:
     recipe = job.recipe
     if recipe.is_swept:
         return _plan_sweep(job)
@@ -44,7 +44,7 @@ def _plan(job: Job) -> Plan:
             "pictures": lambda: job.count_line,
             "baselines": lambda: job.baselines_line,
             "generator": recipe.generator.check,
-            "memory, estimated": lambda: job.memory_line,
+            **({"memory, estimated": lambda: job.memory_line} if estimates_memory else {}),
             "metrics": lambda: job.metrics_line,
             "against": lambda: ", ".join(str(other.path) for other in job.against) or "none",
             **trackers.checks(recipe.run.trackers),
@@ -64,7 +64,7 @@ def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
 def _plan_sweep(job: Job) -> Plan:
     """Plan the first variant, and collect what is missing for any."""
     try:
-        plans = {label: _plan(each) for label, each in job.variants.items()}
+        plans = {label: _plan(each, not place) for place, (label, each) in enumerate(job.variants.items())}
     except BrainhiveError as error:
         return Plan({}, (error,))
     first = next(iter(plans.values()))
