@@ -118,12 +118,13 @@ class Job:
 
     def needs(self) -> Iterator[Need]:
         """List all that is read and not made."""
-        recipe = self.recipe
-        yield from getattr(recipe.generator, "needs", list)()
-        splits = {"mean_embedding": TRAIN, "images": recipe.split}
-        yield from self.align.needs([split for source, split in splits.items() if source in self.sources])
-        yield from files_of(self.align.dataset, recipe.split, "pixels")
-        yield from needs_of_metrics(names_for(self.medium, recipe.metrics), recipe.metric_encoders)
+        recipe, splits = self.recipe, {"mean_embedding": TRAIN, "images": self.recipe.split}
+        try:
+            yield from self.align.needs([splits[each] for each in splits if each in self.sources])
+            yield from files_of(self.align.dataset, recipe.split, "pixels")
+            yield from needs_of_metrics(names_for(self.medium, recipe.metrics), recipe.metric_encoders)
+        finally:  # without a run, too
+            yield from getattr(recipe.generator, "needs", list)()
 
     @cached_property
     def cells(self) -> list[tuple[Cell, int]]:
