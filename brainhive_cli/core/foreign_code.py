@@ -168,7 +168,9 @@ def _place_of_error(error: BaseException) -> str:
         if part := _part_of(frame.f_globals.get("__name__")):
             return f"{part}, line {line} in {frame.f_code.co_name}"
     if isinstance(error, TypeError) and (call := CALL.match(str(error))):
-        for path in _imported:
+        # parts have functions of the same name: it is that of an object in the innermost frames
+        held = [type(value).__module__ for frame, _ in frames for value in frame.f_locals.values()]
+        for path in (*(module for module in held if module in _imported), *_imported):
             function = reduce(
                 lambda a, name: getattr(a, name, None), call[1].split("."), sys.modules.get(path)
             )
