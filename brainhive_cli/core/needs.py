@@ -74,11 +74,13 @@ def files(
     return Need(where) if present else Need(where, size, MissingData(f"no {root / name}", way))
 
 
-def stores(paths: Iterable[Path], look: Callable[[], Any]) -> list[Need]:
-    """List stores, by their paths as keys; `look` raises the error of those that are not here."""
+def stores(paths: Sequence[Path], look: Callable[[], Any]) -> list[Need]:
+    """List stores, by their paths as keys; `look` raises the one error of all that are not here."""
+    is_here = [path.is_file() for path in paths]
+    error = None if all(is_here) else Need.of("", look).error
     return [
-        Need.of(home.portable(str(path)), (lambda: None) if path.is_file() else look, key=str(path))
-        for path in paths
+        Need(home.portable(str(path)), None, None if here else error, str(path))
+        for path, here in zip(paths, is_here, strict=True)
     ]
 
 
