@@ -8,7 +8,6 @@ import runpy
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,13 +27,9 @@ from brainhive_cli.data.encoder_groups import BLANK
 from brainhive_cli.generators import Sampling
 from brainhive_cli.losses import LossContext
 from tools import keys_page
+from tools.house import MODULES, PACKAGE, imports_of
 
 CHECKOUT = Path(__file__).resolve().parents[1]
-PACKAGE = CHECKOUT / "brainhive_cli"
-MODULES = {
-    ".".join(path.relative_to(CHECKOUT).with_suffix("").parts).removesuffix(".__init__"): path
-    for path in PACKAGE.rglob("*.py")
-}
 SHELVES = {*parts.SHELVES, "signals", "metrics"}
 DOMAINS = {
     "data": set(),
@@ -80,23 +75,9 @@ def layer(module: str) -> int:
     return next(height for height, rooms in enumerate(LAYERS) if room(module) in rooms)
 
 
-def imports(module: str) -> Iterator[str]:
-    """Read which of our modules a module imports, wherever in the file."""
-    for node in ast.walk(ast.parse(MODULES[module].read_text())):
-        if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            assert not node.level, f"{module} has a relative import"
-            names = [f"{node.module}.{alias.name}" for alias in node.names]
-            names = [name if name in MODULES else str(node.module) for name in names]
-        else:
-            continue
-        yield from (name for name in names if name.split(".")[0] == PACKAGE.name)
-
-
 def test_imports_point_down() -> None:
     """From the own layer and from those below; no shelf from another, no domain but those it may."""
-    arrows = [(importer, imported) for importer in MODULES for imported in imports(importer)]
+    arrows = [(importer, imported) for importer in MODULES for imported in imports_of(importer)]
     for module, imported in arrows:
         one, other, message = room(module), room(imported), f"{module} imports {imported}"
         assert layer(imported) <= layer(module), f"{message}, which stands above it"
@@ -121,7 +102,7 @@ def test_no_pipeline_or_domain_names_a_kind_of_prior_or_generator_or_reaches_int
 
 
 def test_no_module_imports_itself_through_others() -> None:
-    left = {module: set(imports(module)) for module in MODULES}
+    left = {module: set(imports_of(module)) for module in MODULES}
     while free := {module for module, others in left.items() if not others & left.keys()}:
         left = {module: others for module, others in left.items() if module not in free}
     assert not left, "modules in or above a circle"
