@@ -9,9 +9,9 @@ import typer
 from typer.core import TyperGroup
 
 from brainhive_cli import __version__
-from brainhive_cli.commands import options
-from brainhive_cli.commands.execute import execute
-from brainhive_cli.commands.table import COMMANDS, Command
+from brainhive_cli.cli import options
+from brainhive_cli.cli.execute import execute
+from brainhive_cli.cli.table import COMMANDS, Command
 from brainhive_cli.core import console
 from brainhive_cli.core.errors import RecipeError
 

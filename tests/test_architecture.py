@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from brainhive_cli import __version__
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import BrainhiveError, MissingExtra
@@ -53,7 +53,7 @@ LAYERS = [
     SHELVES,
     {*DOMAINS},
     {"pipelines"},
-    {"commands"},
+    {"cli"},
     {"api"},
     {"app", "__main__"},
 ]
@@ -110,7 +110,7 @@ def test_no_module_imports_itself_through_others() -> None:
 
 def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
     """Parts of different shelves may; a command and its pipeline are one thing in two places."""
-    elsewhere = [m for m in MODULES if room(m) not in {*parts.SHELVES, "commands"} and "._" not in m]
+    elsewhere = [m for m in MODULES if room(m) not in {*parts.SHELVES, "cli"} and "._" not in m]
     stems = Counter(module.rpartition(".")[2] for module in elsewhere if room(module))
     shared = {stem for stem, count in stems.items() if count > 1}
     assert shared - SAME_THING <= {"demo", "retrieval", "runs"}, "a package and its pipeline, or its metric"

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from brainhive_cli import __version__
 from brainhive_cli.app import app
-from brainhive_cli.commands import execute
+from brainhive_cli.cli import execute
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError
 
 DOCS = CHECKOUT / "docs"

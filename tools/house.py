@@ -106,7 +106,7 @@ def function_lengths() -> list[int]:
 
 def keys_and_setters() -> dict[str, int]:
     """Count for every declared key of commands and parts how many shipped recipes set it."""
-    from brainhive_cli.commands.table import COMMANDS as commands
+    from brainhive_cli.cli.table import COMMANDS as commands
     from brainhive_cli.core import parts
     from brainhive_cli.core.recipe_keys import keys_of
 

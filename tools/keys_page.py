@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import shipped

@@ -9,13 +9,7 @@ from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from brainhive_cli.data.clip_files import (
-    VIDEOS,
-    is_animated,
-    read_animation,
-    read_frames_of,
-    read_video,
-)
+from brainhive_cli.data.clip_files import VIDEOS, is_animated, read_animation, read_frames_of, read_video
 from brainhive_cli.datasets import Clip, decode
 from brainhive_cli.metrics.part import Medium
 

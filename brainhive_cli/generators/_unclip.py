@@ -13,14 +13,7 @@ from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.latent_space import latent_space
 from brainhive_cli.core.media import Media
 from brainhive_cli.core.memory_estimate import peak, size_of
-from brainhive_cli.generators import (
-    Objective,
-    Sampling,
-    _autoencoder,
-    _components,
-    _objective,
-    _sampling,
-)
+from brainhive_cli.generators import Objective, Sampling, _autoencoder, _components, _objective, _sampling
 from brainhive_cli.generators._denoising import Placement, denoise, steps_left
 from brainhive_cli.generators._motion import mask_weights
 from brainhive_cli.generators._objective import Random

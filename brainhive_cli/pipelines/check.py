@@ -23,15 +23,7 @@ from brainhive_cli.core.units import Alike
 from brainhive_cli.data import inventory
 from brainhive_cli.data.health_checks import problem_of
 from brainhive_cli.data.signal_tables import COUNTED, RECORDED, count_rows, describe_signals, recorded_row
-from brainhive_cli.exchange.store_arguments import (
-    COLUMNS,
-    FAILED,
-    PASSED,
-    expand,
-    find,
-    row,
-    table,
-)
+from brainhive_cli.exchange.store_arguments import COLUMNS, FAILED, PASSED, expand, find, row, table
 from brainhive_cli.explanation.signal_page import write_signal_page
 from brainhive_cli.stores.recordings import SignalStore, is_signal_store, short_name
 from brainhive_cli.stores.target_store import TargetStore

@@ -9,7 +9,7 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import recipe_files
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 

@@ -16,14 +16,7 @@ from safetensors.torch import load_file, save_file
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.memory_estimate import size_of
-from brainhive_cli.generators import (
-    SCHEDULERS,
-    Objective,
-    Sampling,
-    _architecture,
-    _autoencoder,
-    _objective,
-)
+from brainhive_cli.generators import SCHEDULERS, Objective, Sampling, _architecture, _autoencoder, _objective
 from brainhive_cli.generators.sdxl import SDXL, TINY, Config
 from brainhive_cli.priors import fusion_prior
 

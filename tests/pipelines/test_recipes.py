@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.recipe_keys import keys_of

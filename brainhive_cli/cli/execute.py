@@ -10,8 +10,8 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.commands import hints
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli import hints
+from brainhive_cli.cli.table import COMMANDS
 from brainhive_cli.core import console, foreign_code, interruption, needs
 from brainhive_cli.core.errors import INTERRUPTED, BrainhiveError, DeviceError, MissingData, RecipeError
 from brainhive_cli.core.foreign_code import OVERRIDE

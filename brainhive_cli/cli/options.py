@@ -5,7 +5,7 @@ from typing import Any
 
 import typer
 
-from brainhive_cli.commands.completion import Complete, datasets, encoders, one, recipes, several
+from brainhive_cli.cli.completion import Complete, datasets, encoders, one, recipes, several
 
 
 def option(flag: str, text: str, value: type = str, default: str | bool = False, **limits: Any) -> Parameter:

@@ -7,7 +7,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.commands import completion
+from brainhive_cli.cli import completion
 from brainhive_cli.core import parts
 
 

@@ -5,8 +5,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from inspect import Parameter
 
-from brainhive_cli.commands.completion import Complete, datasets, kinds, one, recipes, runs, several
-from brainhive_cli.commands.options import DATASET, ENCODERS, GENERATOR, option
+from brainhive_cli.cli.completion import Complete, datasets, kinds, one, recipes, runs, several
+from brainhive_cli.cli.options import DATASET, ENCODERS, GENERATOR, option
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ import re
 import shlex
 from collections.abc import Collection, Iterable
 
-from brainhive_cli.commands.table import COMMANDS
+from brainhive_cli.cli.table import COMMANDS
 
 EXAMPLE = re.compile(r"(?<= )([\w.]+)=(?!\[|\{)")
 """The key of an example in a hint."""

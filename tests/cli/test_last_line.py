@@ -10,7 +10,7 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
-from brainhive_cli.commands import hints
+from brainhive_cli.cli import hints
 from brainhive_cli.core import console, documents
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
