@@ -30,6 +30,7 @@ from brainhive_cli.alignment.loop import train_cell
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.terms import Term
+from brainhive_cli.commands import embed, eval_retrieval, train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.heads import FUSED, TOKEN, Head
 from brainhive_cli.core.launch import Launch
@@ -41,7 +42,6 @@ from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials, open_trials
 from brainhive_cli.datasets.things_eeg import POSTERIOR
 from brainhive_cli.losses import LossContext
-from brainhive_cli.pipelines import embed, eval_retrieval, train_align
 from brainhive_cli.signals.section import Signal
 from brainhive_cli.stores import recordings
 from brainhive_cli.stores.recordings import Recording, Sensors, SignalStore

@@ -24,10 +24,10 @@ from torch import nn
 from torchvision.transforms import v2
 
 from brainhive_cli import encoders
+from brainhive_cli.commands import embed
 from brainhive_cli.core import launch
 from brainhive_cli.datasets import decode
 from brainhive_cli.generators._architecture import SDXL
-from brainhive_cli.pipelines import embed
 from brainhive_cli.signals.prepared import in_memory
 from brainhive_cli.signals.selection import Selection
 from brainhive_cli.stores import checksums

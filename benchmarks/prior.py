@@ -17,10 +17,10 @@ import torch.nn.functional as F
 from embed import Setting, in_turns, paint
 from figures import peak_bytes, reset_peak, show
 
+from brainhive_cli.commands import train_prior
 from brainhive_cli.core import launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators._architecture import SDXL, TINY, Architecture
-from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training, train

@@ -43,7 +43,7 @@ DOMAINS = {
     "reconstruction": {"data", "reports", "alignment"},
     "aligner": {"alignment"},  # the public name of its model
 }
-"""What each package below the pipelines may import of the others."""
+"""What each package below the commands may import of the others."""
 OPENED = {"trained", "trained_cell", "matching_run", "learned", "seen_pictures", "model", "cells"}
 """Modules of alignment that other domains may import: finished runs, their models, and what these saw."""
 LAYERS = [
@@ -52,7 +52,7 @@ LAYERS = [
     {"demo"},
     SHELVES,
     {*DOMAINS},
-    {"pipelines"},
+    {"commands"},
     {"cli"},
     {"api"},
     {"app", "__main__"},
@@ -95,8 +95,8 @@ KIND_OF_PRIOR_OR_GENERATOR = re.compile(
 )
 
 
-def test_no_pipeline_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one() -> None:
-    for module in (m for m in MODULES if room(m) in {*DOMAINS, "pipelines"} and room(m) != "aligner"):
+def test_no_command_or_domain_names_a_kind_of_prior_or_generator_or_reaches_into_one() -> None:
+    for module in (m for m in MODULES if room(m) in {*DOMAINS, "commands"} and room(m) != "aligner"):
         found = KIND_OF_PRIOR_OR_GENERATOR.findall(MODULES[module].read_text())
         assert not found, f"{module} knows of {found}: put it into priors/ or generators/"
 
@@ -109,11 +109,11 @@ def test_no_module_imports_itself_through_others() -> None:
 
 
 def test_no_two_files_share_a_name_unless_they_are_the_same_thing() -> None:
-    """Parts of different shelves may; a command and its pipeline are one thing in two places."""
+    """Parts of different shelves may; a command and its domain are one thing in two places."""
     elsewhere = [m for m in MODULES if room(m) not in {*parts.SHELVES, "cli"} and "._" not in m]
     stems = Counter(module.rpartition(".")[2] for module in elsewhere if room(module))
     shared = {stem for stem, count in stems.items() if count > 1}
-    assert shared - SAME_THING <= {"demo", "retrieval", "runs"}, "a package and its pipeline, or its metric"
+    assert shared - SAME_THING <= {"demo", "retrieval", "runs"}, "a package and its command, or its metric"
 
 
 def test_a_module_opens_by_saying_what_it_is_for() -> None:
@@ -215,7 +215,7 @@ def test_every_tiny_data_set_says_what_it_has(kind: str, home: Path) -> None:
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.relative_to(shipped()).as_posix())
 def test_every_shipped_recipe_holds(path: Path) -> None:
-    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{path.stem.replace('-', '_')}")
+    pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
     recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
     assert type(recipe).model_validate(recipe.model_dump(mode="json")).fingerprint() == recipe.fingerprint()
 
@@ -225,11 +225,11 @@ def test_every_file_that_the_architecture_names_exists() -> None:
     assert len(named) > 20 and [name for name in named if not (PACKAGE / name).is_file()] == []
 
 
-def test_every_command_has_its_recipe_and_pipeline() -> None:
+def test_every_command_has_its_recipe_and_file() -> None:
     commands = {command.name.replace("-", "_") for command in COMMANDS}
-    pipelines = {path.stem for path in (PACKAGE / "pipelines").glob("*.py") if path.stem[0] != "_"}
+    files = {path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem[0] != "_"}
     recipes = {path.stem.replace("-", "_") for path in shipped().glob("*.yaml")}
-    assert commands == pipelines == recipes
+    assert commands == files == recipes
 
 
 def test_help_and_completion_import_nothing_heavy() -> None:

@@ -92,7 +92,7 @@ def resolve(
     command: str, common: Mapping[str, Any], flags: Mapping[str, Any], words: Sequence[str], *_: Any
 ) -> int:
     """Stand in for a command: resolve its recipe, and do nothing."""
-    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     pipeline.Recipe.resolve(command, common["recipe"], flags, words)
     return 0
 

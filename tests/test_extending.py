@@ -148,7 +148,7 @@ def use_data() -> None:
         ("embed", "dataset.kind=my_parts.shapes", "encoders=python:my_parts.colours:encoder"),
         ("train-align", "dataset.kind=my_parts.shapes", "encoders=python:my_parts.colours:encoder"),
     ):
-        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        pipeline = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
         small = ["train.epochs=1", "seeds=1"] if command == "train-align" else []
         recipe = pipeline.Recipe.resolve(command, None, {}, [*keys, *small, "run.workers=0"])
         pipeline.run(recipe, Launch(0, 1, torch.device("cpu")))

@@ -7,9 +7,9 @@ import pytest
 
 from brainhive_cli.alignment.published import compared_with_published
 from brainhive_cli.alignment.set_ups import describe_run
+from brainhive_cli.commands import embed, reconstruct, train_align
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.sweep import variants
-from brainhive_cli.pipelines import embed, reconstruct, train_align
 from brainhive_cli.stores.recordings import Recording, Sensors
 
 PAPERS = sorted(path.parent.name for path in shipped().glob("papers/*/train-align.yaml"))

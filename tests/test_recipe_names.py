@@ -85,7 +85,7 @@ IS_FILE = re.compile(
 
 def resolved(name: Path) -> Any:
     """Resolve a shipped recipe, so that the defaults of its parts are there too."""
-    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{name.stem.replace('-', '_')}")
+    pipeline = importlib.import_module(f"brainhive_cli.commands.{name.stem.replace('-', '_')}")
     return pipeline.Recipe.resolve(name.stem, str(shipped() / name), {}, [])
 
 

@@ -13,7 +13,7 @@ from torch.multiprocessing import start_processes
 from brainhive_cli.core.launch import Launch, exit_worker
 
 IMPORTED = (
-    *(f"brainhive_cli.pipelines.{name}" for name in ("train_align", "train_prior", "reconstruct")),
+    *(f"brainhive_cli.commands.{name}" for name in ("train_align", "train_prior", "reconstruct")),
     "diffusers.pipelines.stable_diffusion_xl.pipeline_stable_diffusion_xl",
 )
 

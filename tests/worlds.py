@@ -21,12 +21,12 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from brainhive_cli.commands import train_prior
 from brainhive_cli.core import foreign_code
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
 from brainhive_cli.encoders.python import example
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training.examples import Batch, batches
 from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.loop import Training
@@ -46,7 +46,7 @@ def go() -> Go:
     """Run a command's pipeline in this process, its overrides as typed: recipe, overrides, result."""
 
     def run(command: str, *overrides: str, again: bool = False) -> Result:
-        pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
         with foreign_code.permitted(False, False, {}, overrides):
             what = pipeline.Recipe.resolve(command, None, {}, overrides)
             return pipeline.run(what, Launch(0, 1, torch.device("cpu")), again)

@@ -115,7 +115,7 @@ def keys_and_setters() -> dict[str, int]:
     ]
     setters: dict[str, int] = {}
     for command in commands:
-        model = importlib.import_module(f"brainhive_cli.pipelines.{command.name.replace('-', '_')}").Recipe
+        model = importlib.import_module(f"brainhive_cli.commands.{command.name.replace('-', '_')}").Recipe
         for key in keys_of(model):
             names = key.path.split(".")  # a key that several commands share counts once
             setters[key.path] = setters.get(key.path, 0) + sum(
@@ -167,7 +167,7 @@ def print_size() -> None:
     )
     for command in COMMANDS:
         print(
-            f"import closure of {command}: {len(import_closure(f'brainhive_cli.pipelines.{command}'))} files"
+            f"import closure of {command}: {len(import_closure(f'brainhive_cli.commands.{command}'))} files"
         )
     lengths = function_lengths()
     shares = ", ".join(f"≤ {most}: {sum(length <= most for length in lengths)}" for most in FUNCTION_LENGTHS)
@@ -254,7 +254,7 @@ def record_recipes() -> dict[str, str]:
     """Give the fingerprint of every shipped recipe."""
     fingerprints = {}
     for path in sorted((ROOT / "recipes").rglob("*.yaml")):
-        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{path.stem.replace('-', '_')}")
+        pipeline = importlib.import_module(f"brainhive_cli.commands.{path.stem.replace('-', '_')}")
         recipe = pipeline.Recipe.resolve(path.stem, str(path), {}, [])
         fingerprints[path.relative_to(ROOT / "recipes").as_posix()] = recipe.fingerprint()
     return fingerprints

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from brainhive_cli.cli.table import COMMANDS
+from brainhive_cli.commands.recipes import Shipped
 from brainhive_cli.core import parts
 from brainhive_cli.core.recipe import Recipe
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.recipe_keys import Key, keys_of
-from brainhive_cli.pipelines.recipes import Shipped
 
 PAGE = Path(__file__).parents[1] / "docs" / "keys.md"
 HEAD = """# Recipe keys
@@ -27,7 +27,7 @@ def page() -> str:
     blocks = [HEAD.strip(), "## Of every command", _table(keys_of(Recipe))]
     common = {key.path for key in keys_of(Recipe)}
     for command in COMMANDS:
-        model = importlib.import_module(f"brainhive_cli.pipelines.{command.name.replace('-', '_')}").Recipe
+        model = importlib.import_module(f"brainhive_cli.commands.{command.name.replace('-', '_')}").Recipe
         own = [key for key in keys_of(model) if key.path not in common]
         if own:
             blocks += [f"## {command.name}", command.text, _table(own)]

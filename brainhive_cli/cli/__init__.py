@@ -1,1 +1,1 @@
-"""The commands: their flags, declared as a table, and the way from flags to recipe to pipeline."""
+"""The commands: their flags, declared as a table, and the way from flags to recipe to command."""

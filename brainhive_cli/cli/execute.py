@@ -1,4 +1,4 @@
-"""From a command's flags to its pipeline, its result on the terminal and its exit code."""
+"""From a command's flags to its work, its result on the terminal and its exit code."""
 
 import importlib
 import re
@@ -69,10 +69,10 @@ def _run(
     overrides: Sequence[str],
     advise: Callable[[str], str],
 ) -> int:
-    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     launch_flags = {f"run.{key}": common[key] for key in ("processes", "machines", "mixed_precision")}
     try:
-        recipe = pipeline.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
+        recipe = module.Recipe.resolve(command, common["recipe"], {**flags, **launch_flags}, overrides)
     except RecipeError as error:
         error.hint = hints.with_flags(command, error.hint)
         raise
@@ -82,7 +82,7 @@ def _run(
         _show(catalogue(), common["json"], advise)
         return 0
     if common["check"]:
-        return _check(_timed(pipeline.plan(recipe), command, recipe), recipe, common["json"], advise)
+        return _check(_timed(module.plan(recipe), command, recipe), recipe, common["json"], advise)
 
     from brainhive_cli.core import launch
 
@@ -95,7 +95,7 @@ def _run(
     here = launch.start(recipe.run)
     recipe = recipe.launched_in(here.mixed_precision)
     try:
-        result = pipeline.run(recipe, here, bool(common["again"]))
+        result = module.run(recipe, here, bool(common["again"]))
     except BaseException as error:
         from brainhive_cli.core import known_errors, runs
 

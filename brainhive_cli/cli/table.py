@@ -15,7 +15,7 @@ class Command:
 
     Attributes:
         section: The help's section that lists it.
-        name: Also that of its pipeline and its recipe, and what stands before its example.
+        name: Also that of its file in `commands` and its recipe, and what stands before its example.
         text: What it does, in one sentence.
         example: Its arguments in an example.
         flags: Recipe key to option.

@@ -13,9 +13,9 @@ import torch
 import brainhive_cli
 from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.commands import train_align
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe import Section
-from brainhive_cli.pipelines import train_align
 
 PACKAGE = Path(brainhive_cli.__file__).parent
 
@@ -47,7 +47,7 @@ def test_the_recipe_and_its_sections_enter_few_files(world, small, runs, kind, m
 
     files = entered(recipe, kind)
 
-    assert "pipelines/train_align.py" in files and len(files) <= most, sorted(files)
+    assert "commands/train_align.py" in files and len(files) <= most, sorted(files)
 
 
 def test_the_variants_of_a_sweep_are_validated_once(world, small, monkeypatch):

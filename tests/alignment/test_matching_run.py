@@ -10,13 +10,13 @@ from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.matching_run import RunNeeds
 from brainhive_cli.alignment.recipe import Recipe
 from brainhive_cli.alignment.starts import starts_of
+from brainhive_cli.commands import eval_retrieval, explain, reconstruct, train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines import eval_retrieval, explain, reconstruct, train_align
 
 DECODERS = {"reconstruct": reconstruct, "eval-retrieval": eval_retrieval, "explain": explain}
 HAVIR = "papers/havir"

@@ -4,9 +4,9 @@ import pytest
 
 from brainhive_cli.alignment import tables
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.commands import train_align
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.measurements import Measurements, Metric
-from brainhive_cli.pipelines import train_align
 
 SWEEP = ("subjects=1,2", "train.epochs=1", "sweep.train.lr=[1e-3,2e-3]")
 

@@ -5,9 +5,9 @@ import pytest
 from brainhive_cli.alignment.cells import Cell
 from brainhive_cli.alignment.job import Job
 from brainhive_cli.alignment.trained import rejoined
+from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.recipe import Paths
-from brainhive_cli.pipelines import train_align
 
 TWO = "sweep={train.lr: [1e-3, 2e-3], train.weight_decay: [0, 0.1]}"
 ONE = "lr=1e-3,weight_decay=0.1"

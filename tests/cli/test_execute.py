@@ -11,9 +11,9 @@ from typer.testing import CliRunner
 
 from brainhive_cli.app import app
 from brainhive_cli.cli import hints
+from brainhive_cli.commands import doctor
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.results import Result
-from brainhive_cli.pipelines import doctor
 
 RESULT = Result(Path(), (Table("a title", ("column",), (("cell",),)),))
 

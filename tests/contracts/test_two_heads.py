@@ -179,7 +179,7 @@ def test_killed_and_resumed_it_has_the_same_weights(
 
 
 def _train(launch: Launch, *overrides: str) -> None:
-    pipeline = importlib.import_module("brainhive_cli.pipelines.train_align")
+    pipeline = importlib.import_module("brainhive_cli.commands.train_align")
     pipeline.run(pipeline.Recipe.resolve("train-align", None, {}, overrides), launch)
 
 
@@ -206,7 +206,7 @@ def test_tokens_alone_are_one_head_and_latents_cannot_be_fused(world: Any, go: G
     with pytest.raises(RecipeError, match=r"latent \[4, 8, 8\], .* cannot be fused") as caught:
         go("train-align", *short, f"encoders=['{LATENT}', '{TOKENS}']")
     assert "head of its own" in caught.value.hint
-    pipeline = importlib.import_module("brainhive_cli.pipelines.train_align")
+    pipeline = importlib.import_module("brainhive_cli.commands.train_align")
     recipe = pipeline.Recipe.resolve("train-align", None, {}, (*short, f"encoders=['{LATENT}']"))
     assert "cannot be fused" in str(pipeline.plan(recipe).missing)
 

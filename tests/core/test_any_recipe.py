@@ -14,7 +14,7 @@ from brainhive_cli.core import recipe_files
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 
 PIPELINES: dict[str, Any] = {
-    each.name: importlib.import_module(f"brainhive_cli.pipelines.{each.name.replace('-', '_')}")
+    each.name: importlib.import_module(f"brainhive_cli.commands.{each.name.replace('-', '_')}")
     for each in COMMANDS
 }
 ODD = (

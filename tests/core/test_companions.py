@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 import torch
 
+from brainhive_cli.commands import doctor
 from brainhive_cli.core import companions
 from brainhive_cli.core.errors import MissingExtra
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.pipelines import doctor
 
 REFUSAL = "PyTorch has CUDA version 13.2 whereas TorchAudio has CUDA version 13.0."
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.commands.eval_retrieval import Recipe as EvalRecipe
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.pipelines.eval_retrieval import Recipe as EvalRecipe
 
 SDXL = "hub:stabilityai/stable-diffusion-xl-base-1.0"
 
@@ -212,7 +212,7 @@ def test_a_mixed_precision_is_the_precision_and_so_part_of_the_fingerprint(
 
 def test_every_recipe_with_a_precision_takes_the_mixed_one() -> None:
     for command, where in (("embed", ""), ("train-prior", "train"), ("reconstruct", "")):
-        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+        pipeline = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
         found = pipeline.Recipe.resolve(command, None, {"run.mixed_precision": "bf16"}, [])
         assert (getattr(found, where) if where else found).precision == "bf16"
     assert EvalRecipe.resolve("eval-retrieval", None, {"run.mixed_precision": "bf16"}, []).run
@@ -280,7 +280,7 @@ def test_a_number_in_a_key_is_a_place_in_a_list(tmp_path: Path) -> None:
 def test_an_override_of_one_knob_keeps_the_others_of_its_places_default(
     command: str, recipe: str | None, override: str, key: str, expected: dict[str, Any]
 ) -> None:
-    model = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}").Recipe
+    model = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}").Recipe
 
     section = reduce(getattr, key.split("."), model.resolve(command, recipe, {}, [override]))
 

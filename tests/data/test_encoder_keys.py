@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 
 from brainhive_cli.alignment.recipe import Recipe
+from brainhive_cli.commands import train_align
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.encoder_keys import encoders_by_key, match_keys, match_prior
 from brainhive_cli.encoders import resolve
-from brainhive_cli.pipelines import train_align
 
 COLOURS = "python:brainhive_cli.encoders.python:example"
 ENCODER = "brainhive_cli-encoders-python-example"

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from brainhive_cli.commands.prepare import Recipe
 from brainhive_cli.core.errors import BrainhiveError
-from brainhive_cli.pipelines.prepare import Recipe
 
 mne = pytest.importorskip("mne")
 edfio = pytest.importorskip("edfio")

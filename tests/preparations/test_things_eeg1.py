@@ -5,9 +5,9 @@ import pytest
 import torch
 from PIL import Image
 
+from brainhive_cli.commands.prepare import Recipe, plan, run
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.pipelines.prepare import Recipe, plan, run
 
 pytest.importorskip("mne")
 pybv = pytest.importorskip("pybv")

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from worlds import first_batch
 
+from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.data.views import View, crop_of_the_original
-from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.loop import Training
 

@@ -9,10 +9,10 @@ import yaml
 from safetensors.torch import save_file
 from torch import nn
 
+from brainhive_cli.commands import train_prior
 from brainhive_cli.core import memory_estimate
 from brainhive_cli.core.parts import resolve
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training.examples import batches
 from brainhive_cli.prior_training.job import Job
 from brainhive_cli.prior_training.optimisation import Learner

@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import load_file
 from two import in_two
 
+from brainhive_cli.commands import train_prior
 from brainhive_cli.core.errors import BrainhiveError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
-from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training.loop import train
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.recipe import Recipe

@@ -12,12 +12,12 @@ from PIL import Image
 from safetensors.torch import load_file
 from two import in_two
 
+from brainhive_cli.commands import train_prior
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.generators import Sampling
 from brainhive_cli.metrics import perceptual
-from brainhive_cli.pipelines import train_prior
 from brainhive_cli.prior_training import samples
 from brainhive_cli.prior_training.optimisation import Learner
 from brainhive_cli.prior_training.samples import measure_distribution, show

@@ -16,12 +16,12 @@ from brainhive_cli import priors
 from brainhive_cli.alignment.learned import Learned, LearnedPictures
 from brainhive_cli.alignment.trained import AlignRun
 from brainhive_cli.app import app
+from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.data.decoding import digest_pixels
 from brainhive_cli.datasets import StimulusSet
 from brainhive_cli.demo.pictures import draw, scenes
-from brainhive_cli.pipelines import reconstruct
 
 
 def test_the_newest_run_that_fits_the_prior_is_taken_and_named(

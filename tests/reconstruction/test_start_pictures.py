@@ -10,11 +10,11 @@ from PIL import Image
 from reconstructions import embedding, gap, generate
 
 from brainhive_cli.alignment.cells import Cell
+from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.decoded import Decoded
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.demo.pictures import scenes
 from brainhive_cli.generators import sdxl
-from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.reconstruction.conditions import DecodedSet
 from brainhive_cli.reconstruction.folders import pictures_in
 from brainhive_cli.reconstruction.generation import seed_of

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from brainhive_cli.pipelines.eval_retrieval import plan
+from brainhive_cli.commands.eval_retrieval import plan
 from brainhive_cli.retrieval import job as jobs
 from brainhive_cli.retrieval.recipe import EvaluationSpec, Recipe
 

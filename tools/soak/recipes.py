@@ -109,7 +109,7 @@ def _too_long(*_: Any) -> None:
 
 def _mutated(chosen: random.Random, command: str) -> tuple[str, list[str]]:
     """Make the text of a recipe, and overrides."""
-    pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     base = chosen.choice(WORLD[command])
     fields = pipeline.Recipe.resolve(command, None, {}, [*base, *COMMON]).model_dump(mode="json")
     fields.pop("digests", None)
@@ -177,7 +177,7 @@ def _planned(command: str, text: str, overrides: list[str]) -> str:
     from brainhive_cli.core import known_errors
     from brainhive_cli.core.errors import BrainhiveError
 
-    pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     path = Path("mutated.yaml")
     path.write_bytes(text.encode(errors="surrogatepass"))
     try:

@@ -55,7 +55,7 @@ def test_a_name_of_several_recipes_shows_them_all() -> None:
 
 def models() -> list[type[BaseModel]]:
     pipelines = (
-        importlib.import_module(f"brainhive_cli.pipelines.{c.name.replace('-', '_')}") for c in COMMANDS
+        importlib.import_module(f"brainhive_cli.commands.{c.name.replace('-', '_')}") for c in COMMANDS
     )
     on_shelves = (parts.load(shelf, kind).Config for shelf in parts.SHELVES for kind in parts.kinds(shelf))
     return [*(pipeline.Recipe for pipeline in pipelines), *on_shelves]

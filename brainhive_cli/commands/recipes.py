@@ -66,8 +66,8 @@ class Shipped:
     @cached_property
     def recipe(self) -> BaseRecipe:
         """The recipe, resolved."""
-        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{self.command.replace('-', '_')}")
-        resolved: BaseRecipe = pipeline.Recipe.resolve(self.command, str(self.path), {}, [])
+        module = importlib.import_module(f"brainhive_cli.commands.{self.command.replace('-', '_')}")
+        resolved: BaseRecipe = module.Recipe.resolve(self.command, str(self.path), {}, [])
         return resolved
 
     @property

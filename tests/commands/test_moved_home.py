@@ -7,9 +7,9 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from brainhive_cli.alignment.model import load
+from brainhive_cli.commands import reconstruct, train_align
 from brainhive_cli.core import home as homes
 from brainhive_cli.core.errors import MissingData
-from brainhive_cli.pipelines import reconstruct, train_align
 from brainhive_cli.priors.fusion_prior import digest
 
 COLOURS = "python:brainhive_cli.encoders.python:example"

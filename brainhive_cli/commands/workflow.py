@@ -73,11 +73,11 @@ class Recipe(BaseRecipe):
         return shlex.join(["brainhive", self.command_of(name), *named, *overrides])
 
     def resolved(self, name: str, overrides: list[str]) -> tuple[Any, Any]:
-        """Resolve the recipe of a step; returns its pipeline too."""
+        """Resolve the recipe of a step; returns its module too."""
         command = self.command_of(name)
-        pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
-        recipe = pipeline.Recipe.resolve(command, self.steps[name].recipe or self.recipe, {}, overrides)
-        return pipeline, recipe.model_copy(update={"run": self.run, "paths": self.paths})
+        module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
+        recipe = module.Recipe.resolve(command, self.steps[name].recipe or self.recipe, {}, overrides)
+        return module, recipe.model_copy(update={"run": self.run, "paths": self.paths})
 
 
 @dataclass(frozen=True)
@@ -108,8 +108,8 @@ def plan(recipe: Recipe) -> Plan:
     for name in recipe.steps:
         overrides = overrides_of(recipe, name, {})
         items[name] = recipe.line(name, overrides)
-        pipeline, resolved = recipe.resolved(name, [*overrides, *_lines_of_steps(recipe, overrides)])
-        planned: Plan = pipeline.plan(resolved)
+        module, resolved = recipe.resolved(name, [*overrides, *_lines_of_steps(recipe, overrides)])
+        planned: Plan = module.plan(resolved)
         if planned.items:
             tables.append(Table(f"Plan of {name}", ("item", "value"), tuple(planned.items.items())))
         by_step = [replace(need, step=makers.get(need.key.partition(":")[0], "")) for need in planned.needs]
@@ -150,7 +150,7 @@ def run_steps(
     again: bool,
     more: Callable[[str], list[str]] = lambda name: [],
 ) -> Iterator[tuple[str, Done]]:
-    """Run the steps through their own pipelines, one after another.
+    """Run the steps through their own commands, one after another.
 
     Args:
         recipe: The steps.
@@ -166,8 +166,8 @@ def run_steps(
         line = recipe.line(name, overrides)
         console.say(f"{number}/{len(recipe.steps)} {line}")
         start = time.monotonic()
-        pipeline, resolved = recipe.resolved(name, overrides)
-        results[name] = pipeline.run(resolved, launch, again)
+        module, resolved = recipe.resolved(name, overrides)
+        results[name] = module.run(resolved, launch, again)
         headline = headline_of(recipe.command_of(name), results[name])
         yield name, Done(line, time.monotonic() - start, headline, results[name])
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from brainhive_cli.commands import import_embeddings
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.results import Result
-from brainhive_cli.pipelines import import_embeddings
 from brainhive_cli.stores import target_store
 from brainhive_cli.stores.matching import match
 from brainhive_cli.stores.target_store import Blank, TargetStore, TargetWriter

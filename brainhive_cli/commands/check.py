@@ -204,9 +204,9 @@ def _refuse_plots(named: Named) -> None:
 
 def _missing_for(command: str, word: str) -> BrainhiveError | None:
     """Give what a recipe lacks: what `COMMAND --recipe WORD --check` says first."""
-    pipeline = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    module = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     try:
-        missing = pipeline.plan(pipeline.Recipe.resolve(command, word, {}, ())).missing
+        missing = module.plan(module.Recipe.resolve(command, word, {}, ())).missing
     except BrainhiveError as error:
         return error
     more = f"; and {len(missing) - 1} more" if len(missing) > 1 else ""

@@ -180,7 +180,7 @@ def test_a_damaged_picture_is_named(go, folders):
 
 
 def test_the_plan_counts_the_pictures_that_match_and_names_absent_weights(folders, image_networks_absent):
-    from brainhive_cli.pipelines import reconstruct
+    from brainhive_cli.commands import reconstruct
 
     encoders = "metric_encoders=['python:brainhive_cli.encoders.python:example',clip-b32]"
     recipe = reconstruct.Recipe.resolve(

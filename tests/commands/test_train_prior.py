@@ -10,6 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from brainhive_cli.alignment.learned import Learned, LearnedPictures
+from brainhive_cli.commands import train_prior
+from brainhive_cli.commands.train_prior import Recipe
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
@@ -17,8 +19,6 @@ from brainhive_cli.data.targets import open_targets
 from brainhive_cli.data.views import View
 from brainhive_cli.generators import sdxl, versatile_diffusion
 from brainhive_cli.generators.sdxl import SDXL
-from brainhive_cli.pipelines import train_prior
-from brainhive_cli.pipelines.train_prior import Recipe
 from brainhive_cli.prior_training.examples import Pictures, batches
 from brainhive_cli.prior_training.loop import train
 from brainhive_cli.prior_training.optimisation import Learner

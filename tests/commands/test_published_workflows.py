@@ -29,9 +29,9 @@ from typer.testing import CliRunner
 from brainhive_cli.alignment.layout import Layout
 from brainhive_cli.alignment.model import Aligner
 from brainhive_cli.app import app
+from brainhive_cli.commands import workflow
 from brainhive_cli.core.heads import Head
 from brainhive_cli.core.signal_spec import SignalSpec
-from brainhive_cli.pipelines import workflow
 
 Steps = Mapping[str, Sequence[str]]
 WIDTH = 16

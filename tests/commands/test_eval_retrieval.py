@@ -11,11 +11,11 @@ from typer.testing import CliRunner
 
 from brainhive_cli import aligner
 from brainhive_cli.app import app
+from brainhive_cli.commands.eval_retrieval import Recipe
 from brainhive_cli.core import artifacts, parts
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.command_lines import write_prior
-from brainhive_cli.pipelines.eval_retrieval import Recipe
 from brainhive_cli.reconstruction.recipe import DEFAULT_PRIOR
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"

@@ -34,7 +34,7 @@ def result(ended: Any) -> dict[str, Any]:
 
 
 def _run(launch: Launch, command: str, *overrides: str) -> None:
-    pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     pipeline.run(pipeline.Recipe.resolve(command, None, {}, overrides), launch)
 
 

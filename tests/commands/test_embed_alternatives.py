@@ -115,7 +115,7 @@ def test_captions_can_be_encoded_at_each_step_too(coco):
 
 
 def test_the_plan_counts_the_bytes_of_five_captions_before_any_weights_are_here(go, coco, capsys):
-    from brainhive_cli.pipelines import embed
+    from brainhive_cli.commands import embed
 
     names = ["vd-text", "vd-text:average", "vd-image", "vd-vae"]
     recipe = embed.Recipe.resolve("embed", None, {}, ["dataset=coco", f"encoders={names}", "dtype=float16"])

@@ -16,10 +16,10 @@ import pytest
 from PIL import Image
 from two import in_two
 
+from brainhive_cli.commands import prepare
 from brainhive_cli.core.caveats import WHITENED_BY_TESTED
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.launch import Launch
-from brainhive_cli.pipelines import prepare
 from brainhive_cli.stores.recordings import Recording, SignalStore, Voxels
 
 FIRST, SESSION = (f"data/things-eeg/raw_eeg/sub-01/ses-0{session}" for session in (1, 4))
@@ -151,7 +151,7 @@ def test_a_known_evoked_response_comes_back(mini_raw, home, go):
 
 
 def _run(launch: Launch, *overrides: str) -> None:
-    pipeline: Any = importlib.import_module("brainhive_cli.pipelines.prepare")
+    pipeline: Any = importlib.import_module("brainhive_cli.commands.prepare")
     pipeline.run(pipeline.Recipe.resolve("prepare", None, {}, overrides), launch)
 
 

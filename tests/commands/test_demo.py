@@ -9,10 +9,10 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import demo
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.demo.simulation import PROVENANCE
-from brainhive_cli.pipelines import demo
 
 WEIGHTS = Path(demo.__file__).parents[1] / "demo" / "weights"
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"

@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from brainhive_cli import aligner
+from brainhive_cli.commands.eval_retrieval import Recipe, plan
 from brainhive_cli.core.errors import BrainhiveError, MissingData
 from brainhive_cli.core.measurements import Measurements
 from brainhive_cli.metrics.comparison import FOLDS, TWO, min_f
-from brainhive_cli.pipelines.eval_retrieval import Recipe, plan
 from brainhive_cli.retrieval.comparisons import compare_with
 from brainhive_cli.stores.recordings import Recording, SignalStore
 from brainhive_cli.stores.target_store import TargetStore

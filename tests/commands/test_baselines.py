@@ -10,12 +10,12 @@ from PIL import Image
 from torch.nn.functional import normalize
 
 from brainhive_cli import aligner
+from brainhive_cli.commands import reconstruct
 from brainhive_cli.core import sha256_sums
 from brainhive_cli.core.runs import RunFolder
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.demo.pictures import draw, scenes
 from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.recordings import SignalStore

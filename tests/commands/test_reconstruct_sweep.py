@@ -7,9 +7,9 @@ import yaml
 from PIL import Image
 from reconstructions import COLOURS, gap, generate
 
+from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.errors import MissingData, RecipeError
 from brainhive_cli.core.sweep import FULL
-from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.reconstruction.generation import seed_of
 from brainhive_cli.stores.target_store import TargetStore

@@ -7,6 +7,8 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
+from brainhive_cli.commands import workflow
+from brainhive_cli.commands.workflow import Command, Done
 from brainhive_cli.core import console, home
 from brainhive_cli.core.caveats import SIMULATED, extend_title
 from brainhive_cli.core.console import Table
@@ -17,8 +19,6 @@ from brainhive_cli.core.recipe import Recipe as BaseRecipe
 from brainhive_cli.core.results import Plan, Result
 from brainhive_cli.core.runs import FINISHED, RunFolder
 from brainhive_cli.demo import dual_guided, simulation, text_guided, token_guided, voxels
-from brainhive_cli.pipelines import workflow
-from brainhive_cli.pipelines.workflow import Command, Done
 from brainhive_cli.reports.control_effects import control_effects, effects_table
 from brainhive_cli.reports.page import Grid, Group, Page, Section
 from brainhive_cli.reports.run_page import page_of
@@ -101,7 +101,7 @@ def plan(recipe: Recipe) -> Plan:
 
 
 def run(recipe: Recipe, launch: Launch, again: bool = False) -> Result:
-    """Run the steps through their own pipelines, then write the page."""
+    """Run the steps through their own commands, then write the page."""
     shown, steps = recipe.shown, recipe.steps
     folder = RunFolder.open("demo", shown.recipe, recipe, launch, again)
     for place, assemble in shown.models.items():

@@ -18,6 +18,7 @@ from brainhive_cli.alignment.settings import Train
 from brainhive_cli.alignment.validation import held_out as validated_on
 from brainhive_cli.alignment.validation import held_out_of
 from brainhive_cli.app import app
+from brainhive_cli.commands import train_align
 from brainhive_cli.core import parts
 from brainhive_cli.core.errors import BrainhiveError, MissingData, RecipeError
 from brainhive_cli.core.launch import Launch
@@ -27,7 +28,6 @@ from brainhive_cli.data.command_lines import next_command
 from brainhive_cli.data.targets import Targets
 from brainhive_cli.data.trials import Trials
 from brainhive_cli.encoders import resolve_all
-from brainhive_cli.pipelines import train_align
 from brainhive_cli.priors.fusion_prior import FusionPrior
 from brainhive_cli.stores.target_store import TargetStore, path_of
 from tests.resealed import resealed

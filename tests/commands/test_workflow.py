@@ -2,10 +2,10 @@
 
 import pytest
 
+from brainhive_cli.commands import workflow
 from brainhive_cli.core.errors import RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Result
-from brainhive_cli.pipelines import workflow
 
 COLOURS = "encoders=['python:brainhive_cli.encoders.python:example']"
 FEW = "dataset.concepts=8"

@@ -1,10 +1,10 @@
 """compare: two or more runs next to each other, with statistics of their difference, item by item."""
 
+from brainhive_cli.commands import report
+from brainhive_cli.commands.report import Recipe
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.launch import Launch
 from brainhive_cli.core.results import Plan, Result
-from brainhive_cli.pipelines import report
-from brainhive_cli.pipelines.report import Recipe
 
 __all__ = ["Recipe", "plan", "run"]
 

@@ -21,9 +21,9 @@ from torchvision.transforms import v2
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import embed
 from brainhive_cli.core.errors import MissingData
 from brainhive_cli.core.results import Plan
-from brainhive_cli.pipelines import embed
 from brainhive_cli.stores.target_store import TargetStore
 
 LINE = ("embed", "--encoders", "clip-h14,vae", "--dataset", "things-eeg")

@@ -11,12 +11,12 @@ from PIL import Image
 from reconstructions import cut, gap, pictures_of
 
 from brainhive_cli.alignment.trained import find
+from brainhive_cli.commands import reconstruct
 from brainhive_cli.core.conditioning import Conditioning
 from brainhive_cli.core.errors import BrainhiveError, RecipeError
 from brainhive_cli.core.recipe import Paths
 from brainhive_cli.data.views import to_pictures
 from brainhive_cli.generators import Sampling, sdxl
-from brainhive_cli.pipelines import reconstruct
 from brainhive_cli.reconstruction.conditions import of_brain
 from brainhive_cli.reconstruction.generation import seed_of
 

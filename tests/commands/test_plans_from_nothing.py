@@ -13,10 +13,10 @@ import torch
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import fetch
 from brainhive_cli.core.needs import Need
 from brainhive_cli.core.recipe_files import shipped
 from brainhive_cli.core.results import Plan
-from brainhive_cli.pipelines import fetch
 
 PAPERS = (
     *("mindeye2", "mindeye2-1h", "neurons", "neurons-brain", "neurons-enhance", "havir", "havir-ablations"),
@@ -40,7 +40,7 @@ def nothing(home: Path, image_networks_absent: Path) -> Path:
 
 def planned(command: str, recipe: str, *overrides: str) -> Plan:
     """Plan a command as `--check` does."""
-    pipeline: Any = importlib.import_module(f"brainhive_cli.pipelines.{command.replace('-', '_')}")
+    pipeline: Any = importlib.import_module(f"brainhive_cli.commands.{command.replace('-', '_')}")
     found: Plan = pipeline.plan(pipeline.Recipe.resolve(command, recipe, {}, overrides))
     return found
 

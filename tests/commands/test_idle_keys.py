@@ -4,9 +4,9 @@ import pytest
 from typer.testing import CliRunner
 
 from brainhive_cli.app import app
+from brainhive_cli.commands import demo, embed, eval_retrieval, reconstruct, train_align, train_prior
 from brainhive_cli.core import recipe_files
 from brainhive_cli.core.errors import RecipeError
-from brainhive_cli.pipelines import demo, embed, eval_retrieval, reconstruct, train_align, train_prior
 
 COMMANDS = {
     "demo": demo,

@@ -5,6 +5,7 @@ import time
 from typing import Any
 
 from brainhive_cli.alignment.trained import AlignRun
+from brainhive_cli.commands import train_align
 from brainhive_cli.core import artifacts, console
 from brainhive_cli.core.console import Table
 from brainhive_cli.core.launch import Launch
@@ -15,7 +16,6 @@ from brainhive_cli.explanation.job import Job
 from brainhive_cli.explanation.model_profiles import explain_model
 from brainhive_cli.explanation.recipe import OF_MODEL, Recipe
 from brainhive_cli.explanation.signal_profiles import explain_signals
-from brainhive_cli.pipelines import train_align
 
 __all__ = ["Recipe", "plan", "run"]
 
